@@ -1,0 +1,1 @@
+"""The programs that connect, fuse and federate trained models."""

@@ -1,0 +1,109 @@
+"""What `tna lmc` shows: a table on the screen and a figure, both from the contents of `lmc.json` alone."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+TITLES = {"same": "same initialisation", "different": "different initialisation, shared anchors"}
+NAMES = {"tna": "TNA", "prune": "pruning"}
+COLOURS = {"tna": "#1b6ca8", "prune": "#c7522a"}
+
+
+def select(result: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
+    """The rows whose columns have the values of `wanted`."""
+    return [row for row in result["rows"] if all(row[key] == value for key, value in wanted.items())]
+
+
+def spread(rows: list[dict[str, Any]], column: str) -> tuple[float, float]:
+    """Mean and sample standard deviation over rows (pairs); of the two ends the mean first. NaN where a value is missing."""
+    values = np.array([np.mean(row[column]) if row[column] is not None else np.nan for row in rows], float)
+    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
+def present(result: dict[str, Any], column: str) -> list[Any]:
+    """The values of a column, in the order of the rows."""
+    return list(dict.fromkeys(row[column] for row in result["rows"]))
+
+
+def table(result: dict[str, Any], split: str = "test") -> None:
+    """Prints a row for each initialisation, method and ratio: mean +- standard deviation over pairs."""
+    config = result["config"]
+    lines = Table(
+        title=f"{config['dataset']}, {config['model']}, {config['epochs']} epochs: {split} set, mean ± std over {config['seeds']} pairs",
+        title_justify="left",
+    )
+    lines.add_column("initialisation")
+    lines.add_column("method")
+    for column in ("ratio", "accuracy, ends", "accuracy, midpoint", "accuracy barrier", "relative barrier", "loss barrier"):
+        lines.add_column(column, justify="right")
+    for init in present(result, "init"):
+        for method in present(result, "method"):
+            for ratio in present(result, "ratio"):
+                rows = select(result, init=init, method=method, ratio=ratio, split=split)
+                if not rows or ratio == 0 and method != present(result, "method")[0]:
+                    continue
+                columns = ("accuracy_ends", "accuracy_midpoint", "accuracy_barrier", "accuracy_barrier_relative", "loss_barrier")
+                cells = ["{:.4f} ± {:.4f}".format(*spread(rows, column)) for column in columns]
+                name = NAMES[method] if ratio else "no anchors"
+                lines.add_row(init, name, f"{ratio:g}", *cells)
+        lines.add_section()
+    Console(width=max(Console().width, 136) if not Console().is_terminal else None).print(lines)
+    for model in result["diverged"]:
+        print(f"diverged in epoch {model['epoch']}: {model['method']} ratio {model['ratio']:g} seed {model['seed']} model {model['order']}")
+
+
+def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
+    """Draws, for each initialisation, accuracy of ends and midpoint against the mask ratio, and accuracy along the path.
+
+    Shaded: the gap between ends and midpoint, the barrier at the midpoint. Lines are means over pairs, bars one standard
+    deviation.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    inits, methods = present(result, "init"), present(result, "method")
+    grid, axes = plt.subplots(len(inits), 2, figsize=(10, 3.9 * len(inits)), squeeze=False, layout="constrained")
+    for row, init in zip(axes, inits, strict=True):
+        for method in methods:
+            _against_ratio(row[0], result, split, init, method)
+        row[0].set(xlabel="mask ratio (share of anchored or pruned weights)", ylabel=f"{split} accuracy", ylim=(0, 1.02))
+        row[0].set_title(TITLES[init], loc="left", fontsize=10)
+        row[0].legend(fontsize=8, loc="best", frameon=False)
+        _along_path(row[1], result, split, init, methods[0])
+        row[1].set(xlabel="α, from one model (0) to the other (1)", ylim=(0, 1.02))
+        row[1].set_title(f"along the path, {NAMES[methods[0]]}", loc="left", fontsize=10)
+    for axis in axes.ravel():
+        axis.grid(alpha=0.25, linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+    config = result["config"]
+    size = f" {config['depth']}x{config['width']}" if config["model"] == "mlp" else ""
+    grid.suptitle(f"{config['dataset']}, {config['model']}{size}, {config['epochs']} epochs, {config['seeds']} pairs", fontsize=11)
+    grid.savefig(file, dpi=130)
+    plt.close(grid)
+
+
+def _against_ratio(axis, result, split: str, init: str, method: str) -> None:
+    ratios = present(result, "ratio")
+    cells = [select(result, init=init, method=method, ratio=ratio, split=split) for ratio in ratios]
+    ends, middle = (np.array([spread(rows, column) for rows in cells]).T for column in ("accuracy_ends", "accuracy_midpoint"))
+    colour, name = COLOURS[method], NAMES[method]
+    axis.errorbar(ratios, *ends, color=colour, marker="o", markersize=4, capsize=2, label=f"{name}, ends")
+    axis.errorbar(ratios, *middle, color=colour, marker="s", markersize=4, capsize=2, linestyle="--", label=f"{name}, midpoint")
+    axis.fill_between(ratios, middle[0], ends[0], color=colour, alpha=0.12, linewidth=0, label=f"{name}, barrier")
+
+
+def _along_path(axis, result, split: str, init: str, method: str) -> None:
+    from matplotlib import colormaps
+
+    ratios = present(result, "ratio")
+    for i, ratio in enumerate(ratios):
+        curves = [row["accuracy_path"] for row in select(result, init=init, method=method, ratio=ratio, split=split)]
+        mean = np.array(curves, float).mean(axis=0)
+        colour = colormaps["viridis"](0.9 * i / max(len(ratios) - 1, 1))
+        axis.plot(result["alphas"], mean, color=colour, label=f"ratio {ratio:g}", marker="osv^DPX*"[i % 8], markersize=3.5)
+    axis.legend(fontsize=8, frameon=False)

@@ -1,0 +1,14 @@
+"""Training-time neuron alignment: networks that share fixed anchor weights train so that they can be averaged.
+
+    from tna_jax import tna_mask, masks
+    mask = masks.bernoulli(jax.random.key(0), params, ratio=0.4)
+    optimizer = optax.chain(tna_mask(mask), optax.adam(1e-3))
+"""
+
+from tna_jax import masks
+from tna_jax.connectivity import barrier, evaluate_path, pairs
+from tna_jax.interpolation import line
+from tna_jax.transform import anchored, tna_mask
+
+__version__ = "0.1.0"
+__all__ = ["anchored", "barrier", "evaluate_path", "line", "masks", "pairs", "tna_mask"]

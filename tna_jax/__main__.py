@@ -1,0 +1,41 @@
+"""The `tna` command: hands over to a program of `train` or `fusion`, which is imported only then."""
+
+import difflib
+import importlib
+import sys
+
+PROGRAMS = {
+    "lmc": ("fusion.lmc", "train pairs with and without anchors, walk the path between them, draw the barriers"),
+}
+
+
+def usage() -> str:
+    """The text of `tna --help`."""
+    width = max(map(len, PROGRAMS))
+    lines = [f"  tna {name:<{width}}  {text}" for name, (_, text) in PROGRAMS.items()]
+    return "\n".join(["Training-time neuron alignment: train networks that can be averaged.", "", *lines, "",
+                      "tna PROGRAM --help explains a program's options; tna --version prints the version."])  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a program and returns its exit code: 0, 2 for a wrong option or input (one line on stderr), 130 if interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from tna_jax import __version__
+
+        print(f"tna_jax {__version__}")
+        return 0
+    name = arguments[0]
+    if name not in PROGRAMS:
+        near = difflib.get_close_matches(name, PROGRAMS, n=1, cutoff=0.4)
+        hint = f" did you mean {near[0]!r}?" if near else ""
+        print(f"tna: no program {name!r}:{hint} known: {', '.join(PROGRAMS)}", file=sys.stderr)
+        return 2
+    return importlib.import_module(PROGRAMS[name][0]).main(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

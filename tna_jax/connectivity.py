@@ -1,0 +1,243 @@
+"""Metrics along paths between models, all devices, one pass; and barriers.
+
+    path = evaluate_path(apply, members, pairs(2), alphas, images, labels)      # P = 1 pair
+    barrier(path, metric="accuracy")                                            # (P,)
+"""
+
+import functools
+import itertools
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tna_jax import interpolation, metrics, placement
+from tna_jax.ensemble import Apply
+from tna_jax.masks import Params
+from tna_jax.metrics import Metrics
+from tna_jax.placement import Placement
+
+Kind = Literal["linear", "relative", "midpoint", "ends", "worst"]
+
+
+class Path(NamedTuple):
+    """Metrics along the lines between P pairs of models, at A points each."""
+
+    alphas: Any
+    """(A,) increasing, 0 at the first model and 1 at the second."""
+    metrics: Metrics
+    """Leaves (P, A), or (..., A) in general."""
+
+    @property
+    def loss(self):
+        """(..., A) mean cross-entropy, in nats."""
+        return self.metrics.loss
+
+    @property
+    def accuracy(self):
+        """(..., A) share of correct examples, in [0, 1]."""
+        return self.metrics.accuracy
+
+
+def pairs(models: int) -> np.ndarray:
+    """All unordered pairs of `models` models: (P, 2) int32, P = models (models - 1) / 2, in lexicographic order."""
+    return np.array(list(itertools.combinations(range(models), 2)), np.int32).reshape(-1, 2)
+
+
+def grid(points: int = 11) -> np.ndarray:
+    """(points,) evenly spaced alphas, float32, that hold 0, 1/2 and 1 exactly: `points` must be odd and at least 3."""
+    if points < 3 or points % 2 == 0:
+        raise ValueError(f"a grid that holds 0, 1/2 and 1 has an odd number of points, at least 3; got {points}")
+    return np.linspace(0, 1, points).astype(np.float32)
+
+
+def check_alphas(alphas) -> np.ndarray:
+    """The grid as (A,) float32.
+
+    Raises:
+      ValueError: not increasing, outside [0, 1], or without 0, 1/2 or 1.
+    """
+    alphas = np.asarray(alphas, np.float32)
+    if alphas.ndim != 1 or np.any(np.diff(alphas) <= 0):
+        raise ValueError(f"the alphas must be an increasing list, got {alphas.tolist()}")
+    missing = [text for text, value in (("0", 0), ("1/2", 0.5), ("1", 1)) if not np.any(alphas == value)]
+    if missing or alphas[0] != 0 or alphas[-1] != 1:
+        raise ValueError(
+            f"the alphas must lie in [0, 1] and hold 0, 1/2 and 1 (missing: {', '.join(missing) or 'none'}); "
+            f"got {alphas.tolist()}"
+        )
+    return alphas
+
+
+def evaluate_path(
+    apply: Apply,
+    members: Params,
+    pairs: np.ndarray,
+    alphas: np.ndarray,
+    data: Mapping[str, tuple[jax.Array, jax.Array]],
+    *,
+    batch_size: int = 1000,
+    how: Placement = "auto",
+) -> dict[str, Path]:
+    """Loss and accuracy of `line(members[i], members[j], alpha)` for P pairs x A alphas x every split, in one compiled call.
+
+    The P * A models are spread over all devices; one interpolated model is alive per device (`map`). Every example counts
+    once. Laws: the ends equal `evaluate` of the stand-alone models exactly; a pair (i, i) is flat.
+
+    Args:
+      apply: (params, inputs (B, ...)) -> logits (B, C).
+      members: pytree with leaves (M, ...).
+      pairs: (P, 2) ints in [0, M).
+      alphas: (A,) increasing, holding 0, 1/2 and 1 (see `grid`).
+      data: inputs (N, ...) and labels (N,) by the name of the split.
+      batch_size: examples per forward pass; a smaller N is one batch.
+      how: `map`, `vmap` (all models of a device at once), `loop` (one dispatch per model and batch) or `auto`.
+
+    Returns:
+      A `Path` for each split, metrics (P, A) float32.
+
+    Raises:
+      ValueError: alphas without 0, 1/2 or 1; pairs out of range; numbers of inputs and labels that differ.
+    """
+    alphas = check_alphas(alphas)
+    pairs = np.asarray(pairs, np.int32)
+    count = jax.tree.leaves(members)[0].shape[0]
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.size and not 0 <= pairs.min() <= pairs.max() < count:
+        raise ValueError(f"pairs must be (P, 2) indices of {count} members, got {pairs.tolist()}")
+    tasks = (np.repeat(pairs, len(alphas), axis=0), np.tile(alphas, len(pairs)))  # (P*A, 2), (P*A,)
+    found = _evaluate(apply, members, tasks, data, batch_size, how)
+    shape = (len(pairs), len(alphas))
+    return {split: Path(alphas, jax.tree.map(lambda x: x.reshape(shape), m)) for split, m in found.items()}
+
+
+def evaluate(
+    apply: Apply,
+    members: Params,
+    data: Mapping[str, tuple[jax.Array, jax.Array]],
+    *,
+    batch_size: int = 1000,
+    how: Placement = "auto",
+) -> dict[str, Metrics]:
+    """Loss and accuracy of M stand-alone models for every split: `Metrics` with leaves (M,). As `evaluate_path`."""
+    own = np.arange(jax.tree.leaves(members)[0].shape[0], dtype=np.int32)
+    tasks = (np.stack([own, own], axis=1), np.zeros(len(own), np.float32))
+    return _evaluate(apply, members, tasks, data, batch_size, how)
+
+
+def _evaluate(apply, members, tasks, data, batch_size, how) -> dict[str, Metrics]:
+    for split, (inputs, labels) in data.items():
+        if labels.shape != inputs.shape[:1] or not len(labels):
+            raise ValueError(f"split {split!r} has {inputs.shape[0]} inputs but labels of shape {labels.shape}")
+    one = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), members)
+    first = next(iter(data.values()))[0]
+    how = placement.resolve(how, apply, one, jax.ShapeDtypeStruct(first.shape[:1][:0] + (1, *first.shape[1:]), first.dtype))
+    over = placement.mesh()
+    members, data = placement.replicate((members, dict(data)), over)
+    count = len(tasks[1])
+    if how == "loop":
+        at = _point_program(apply)
+        found = [
+            {split: _loop_point(at, members, pair, alpha, *arrays, batch_size) for split, arrays in data.items()}
+            for pair, alpha in zip(*tasks, strict=True)
+        ]
+        return jax.tree.map(lambda *x: jnp.stack(x), *found)
+    padded = placement.split(placement.pad(jax.tree.map(jnp.asarray, tasks), over.size), over)
+    result = _path_program(apply, how, over, batch_size)(padded, members, data)
+    return jax.tree.map(lambda x: x[:count], jax.device_get(result))
+
+
+def _mixed(members: Params, pair: jax.Array, alpha: jax.Array) -> Params:
+    a, b = (jax.tree.map(lambda leaf: leaf[pair[i]], members) for i in (0, 1))
+    return interpolation.line(a, b, alpha)
+
+
+@functools.lru_cache(maxsize=32)
+def _path_program(apply: Apply, how: Placement, over, batch_size: int):
+    def split_metrics(params, inputs, labels):
+        size = min(batch_size, inputs.shape[0])
+        whole = inputs.shape[0] // size * size
+
+        def batch(inputs, labels):
+            return metrics.classification(apply(params, inputs), labels, jnp.ones(labels.shape, jnp.float32))
+
+        def step(total, part):
+            return metrics.merge(total, batch(*part)), None
+
+        cut = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), (inputs, labels))
+        total, _ = jax.lax.scan(step, metrics.zero(), cut)
+        return total if whole == inputs.shape[0] else metrics.merge(total, batch(inputs[whole:], labels[whole:]))
+
+    def share(tasks, members, data):
+        def point(task):
+            params = _mixed(members, *task)
+            return {split: split_metrics(params, *arrays) for split, arrays in data.items()}
+
+        return jax.vmap(point)(tasks) if how == "vmap" else jax.lax.map(point, tasks)
+
+    return jax.jit(placement.sharded(share, over, replicated=2))
+
+
+@functools.lru_cache(maxsize=32)
+def _point_program(apply: Apply):
+    def batch(params, inputs, labels):
+        return metrics.classification(apply(params, inputs), labels, jnp.ones(labels.shape, jnp.float32))
+
+    return jax.jit(_mixed), jax.jit(batch)
+
+
+def _loop_point(programs, members, pair, alpha, inputs, labels, batch_size: int) -> Metrics:
+    """One point of the path as a plain Python loop over batches: the reference of the one-pass program."""
+    mixed, batch = programs
+    params, total = mixed(members, pair, alpha), metrics.zero()
+    for start in range(0, inputs.shape[0], batch_size):
+        total = metrics.merge(total, batch(params, inputs[start : start + batch_size], labels[start : start + batch_size]))
+    return total
+
+
+def barrier(path: Path, kind: Kind = "linear", metric: Literal["accuracy", "loss"] = "accuracy"):
+    """How much worse the models between two ends are than the ends: 0 for a flat path, larger is worse.
+
+    With L(a) the loss at alpha a, or the error (1 - accuracy), and `lin(a) = (1 - a) L(0) + a L(1)`:
+
+    | kind | definition | source |
+    | --- | --- | --- |
+    | `linear` | max over a of L(a) - lin(a) | Entezari et al. 2022, arXiv 2110.06296 |
+    | `relative` | max over a of that gap divided by the linear value at a: of the accuracy, or of the loss | code of arXiv 2402.01342's authors |
+    | `midpoint` | L(1/2) - lin(1/2) | |
+    | `ends` | max over a of L(a) - (L(0) + L(1)) / 2 | Git Re-Basin, arXiv 2209.04836 |
+    | `worst` | max over a of L(a), for accuracy the largest error | Lim et al. 2024, arXiv 2405.20231 |
+
+    Laws: 0 (but for `worst`) where both ends are one model; `linear` and `relative` are at least 0; reversing a path
+    changes nothing.
+
+    Args:
+      path: a `Path` with metrics (..., A), NumPy or JAX.
+      kind: one of the table.
+      metric: `accuracy` (result as a share, 0.1 = ten points) or `loss` (in nats).
+
+    Returns:
+      (...,) of the path's dtype; non-finite where the path is.
+
+    Raises:
+      ValueError: an unknown kind or metric, or a grid without 0, 1/2 and 1.
+    """
+    if kind not in get_args(Kind) or metric not in ("accuracy", "loss"):
+        raise ValueError(f"unknown barrier {kind!r} of {metric!r}: kinds are {', '.join(get_args(Kind))}")
+    alphas = check_alphas(path.alphas)
+    accuracy = metric == "accuracy"
+    values = path.accuracy if accuracy else path.loss
+    a = alphas.astype(values.dtype)
+    linear = (1 - a) * values[..., :1] + a * values[..., -1:]
+    gap = linear - values if accuracy else values - linear  # (..., A), 0 at both ends
+    if kind == "linear":
+        return gap.max(-1)
+    if kind == "relative":
+        return (gap / linear).max(-1)
+    if kind == "midpoint":
+        return gap[..., int(np.argmax(alphas == 0.5))]
+    if kind == "worst":
+        return (1 - values if accuracy else values).max(-1)
+    ends = (values[..., :1] + values[..., -1:]) / 2
+    return (ends - values if accuracy else values - ends).max(-1)

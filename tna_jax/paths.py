@@ -1,0 +1,136 @@
+"""How the leaves of a parameter tree are named, and how two trees are matched leaf by leaf.
+
+A leaf is known by its key path, a tuple of strings: `("Dense_0", "kernel")`, written `Dense_0/kernel`. The boxes that
+frameworks put around arrays (an NNX `Param`, a Linen `Partitioned`) are not part of the path, so one mask fits a
+Linen dict, an NNX state (boxed or pure) and an Equinox module, if their names agree.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax.core.meta import AxisMetadata
+
+Tree = Any
+"""Any pytree."""
+
+KeyPath = tuple[str, ...]
+"""A leaf's name, one string per level."""
+
+PathFilter = str | Callable[[str], bool]
+"""Which leaves: a regular expression searched in the path, or a predicate of the path (`"Dense_0/kernel"`)."""
+
+
+def _is_box(node: Any) -> bool:
+    # An NNX variable can only exist once flax.nnx was imported; importing it here would slow every start.
+    nnx = sys.modules.get("flax.nnx")
+    return isinstance(node, AxisMetadata) or (nnx is not None and isinstance(node, nnx.Variable))
+
+
+def _is_leaf(node: Any) -> bool:
+    return _is_box(node) or isinstance(node, optax.MaskedNode)
+
+
+def _contents(node: Any) -> Any:
+    leaves = jax.tree.leaves(node)
+    return leaves[0] if len(leaves) == 1 else node
+
+
+def name(path: KeyPath) -> str:
+    """The path as text: `("Dense_0", "kernel")` -> `"Dense_0/kernel"`."""
+    return "/".join(path)
+
+
+def named_leaves(tree: Tree) -> list[tuple[KeyPath, Any]]:
+    """The leaves of `tree` with their key paths, in the order of `jax.tree.leaves`; boxes are opened.
+
+    A part that `optax.masked` took out of the tree is listed with its `optax.MaskedNode`, which is no leaf.
+    """
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_leaf)
+    return [
+        (tuple(jax.tree_util.keystr((key,), simple=True) for key in path), _contents(leaf)) for path, leaf in flat
+    ]
+
+
+def like(tree: Tree, leaves: list[Any]) -> Tree:
+    """A tree of the same structure (boxes too) with other leaves, in the order of `jax.tree.leaves(tree)`."""
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def parameters(tree: Tree, what: str = "params") -> list[tuple[KeyPath, jax.Array]]:
+    """`named_leaves` of a tree in which every leaf is a floating-point array.
+
+    Raises:
+      TypeError: a leaf is not a real or complex floating-point array; all such paths are listed.
+    """
+    leaves = [(path, leaf) for path, leaf in named_leaves(tree) if not isinstance(leaf, optax.MaskedNode)]
+    bad = [
+        f"{name(path)} ({getattr(leaf, 'dtype', type(leaf).__name__)})"
+        for path, leaf in leaves
+        if not (hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact))
+    ]
+    if bad:
+        raise TypeError(
+            f"{what} must hold floating-point arrays only, but these are not: {', '.join(bad)}. Pass the trainable "
+            "part: variables['params'] in Linen, nnx.state(model, nnx.Param), eqx.filter(model, eqx.is_inexact_array)."
+        )
+    return leaves
+
+
+def selector(where: PathFilter | None, paths: list[KeyPath]) -> Callable[[KeyPath], bool]:
+    """The filter `where` as a predicate of key paths; `None` selects every leaf.
+
+    Raises:
+      ValueError: `where` selects none of `paths`, which is nearly always a misspelt pattern.
+    """
+    if where is None:
+        return lambda path: True
+    import re
+
+    chosen = (lambda text: re.search(where, text) is not None) if isinstance(where, str) else where
+    if paths and not any(chosen(name(path)) for path in paths):
+        raise ValueError(f"where={where!r} selects no leaf; the paths are: {', '.join(map(name, paths))}")
+    return lambda path: bool(chosen(name(path)))
+
+
+def align(mask: Tree, tree: Tree, what: str = "params", subject: str = "mask") -> list[Any]:
+    """The leaves of `mask` in the leaf order of `tree`, matched by key path.
+
+    Args:
+      mask: the tree to reorder; a leaf has the shape of its partner in `tree`, or shape `()` for the whole leaf.
+      tree: the tree to follow; parts taken out by `optax.masked` or `optax.multi_transform` need no partner.
+      what, subject: what `tree` and `mask` are called in the error.
+
+    Raises:
+      ValueError: paths without a partner on either side, or shapes that differ; all of them are listed.
+    """
+    if not jax.tree.leaves(tree):
+        return []
+    found = dict(named_leaves(mask))
+    aligned: list[Any] = []
+    missing, shapes = [], []
+    for path, leaf in named_leaves(tree):
+        part = found.pop(path, None)
+        if isinstance(leaf, optax.MaskedNode):
+            found = {other: m for other, m in found.items() if other[: len(path)] != path}
+        elif part is None:
+            missing.append(name(path))
+        elif np.shape(part) not in ((), np.shape(leaf)):
+            shapes.append(f"{name(path)} ({subject} {np.shape(part)}, {what} {np.shape(leaf)})")
+        else:
+            aligned.append(part)
+    problems = [
+        f"{title}: {', '.join(items)}"
+        for title, items in (
+            (f"in the {what} but not in the {subject}", missing),
+            (f"in the {subject} but not in the {what}", [name(path) for path in found]),
+            ("of another shape", shapes),
+        )
+        if items
+    ]
+    if problems:
+        raise ValueError(f"the {subject} does not fit the {what}; {'; '.join(problems)}. Make it from these {what}.")
+    return aligned

@@ -1,0 +1,79 @@
+"""Where the models of an ensemble run: over which devices, and how on each device.
+
+One mesh axis, `"member"`, over all devices; the leading axis of stacked trees is split over it and no device ever needs
+another one's models. On its device a model runs in one of three ways that give the same numbers:
+
+- `map`: one model after the other inside one compiled program; its state stays in cache.
+- `vmap`: all models of the device in lockstep, as one batch.
+- `loop`: a Python loop over models and steps with one dispatch each; also the legible reference of the other two.
+"""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+Placement = Literal["auto", "map", "vmap", "loop"]
+AXIS = "member"
+
+
+def resolve(placement: Placement, function, *args) -> Placement:
+    """The placement that `auto` stands for, on this backend and for this network; any other is returned as it is.
+
+    The rule (measured, FACTS of the benchmarks): accelerators take `vmap`. The CPU takes `map`, since a model's state fits its
+    cache, except for networks with convolutions, which are many times slower inside a compiled loop there: `loop`.
+
+    Args:
+      placement: one of `Placement`.
+      function, args: the network and example arguments (arrays or shapes), traced to look for convolutions.
+
+    Raises:
+      ValueError: an unknown placement.
+    """
+    if placement not in get_args(Placement):
+        raise ValueError(f"unknown placement {placement!r}: known are {', '.join(get_args(Placement))}")
+    if placement != "auto":
+        return placement
+    if jax.default_backend() != "cpu":
+        return "vmap"
+    return "loop" if "conv_general_dilated" in str(jax.make_jaxpr(function)(*args)) else "map"
+
+
+def mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """A one-axis mesh over `devices`, by default all of them."""
+    devices = jax.devices() if devices is None else devices
+    return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def pad(tree, multiple: int):
+    """Repeats the last entry of the leading axis until its length is a multiple of `multiple`."""
+
+    def extend(x):
+        missing = -x.shape[0] % multiple
+        return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)]) if missing else x
+
+    return jax.tree.map(extend, tree)
+
+
+def split(tree, over: Mesh):
+    """Places stacked arrays with their leading axis split over the mesh; it must be divisible (see `pad`)."""
+    return jax.device_put(tree, NamedSharding(over, PartitionSpec(AXIS)))
+
+
+def replicate(tree, over: Mesh):
+    """Places a copy of every array on each device of the mesh."""
+    return jax.device_put(tree, NamedSharding(over, PartitionSpec()))
+
+
+def sharded(function, over: Mesh, replicated: int):
+    """`function(stacked, *replicated)` on every device's share of the stacked tree, without communication.
+
+    Args:
+      function: takes one stacked tree and `replicated` further arguments; returns a stacked tree.
+    """
+    stacked, whole = PartitionSpec(AXIS), PartitionSpec()
+    return jax.shard_map(
+        function, mesh=over, in_specs=(stacked, *(whole,) * replicated), out_specs=stacked, check_vma=False
+    )

@@ -1,0 +1,1 @@
+"""The programs that train many models at once: data, configuration, run folders, progress."""

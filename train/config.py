@@ -1,0 +1,152 @@
+"""The options the programs share, one dataclass for each question a user asks, and what they build."""
+
+import dataclasses
+import inspect
+
+import flax.linen as nn
+import optax
+
+from tna_jax import models
+from train import data
+from train.errors import UsageError, unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """On which data?"""
+
+    dataset: str = "digits"
+    """Data set: digits, mnist, fashion_mnist, cifar10, cifar100, or tfds:NAME for any set of TensorFlow Datasets."""
+    data_dir: str | None = None
+    """Folder that holds the data sets; then $TNA_DATA_DIR and the TFDS folder are searched."""
+    download: bool = False
+    """Let TensorFlow Datasets download the set if it is found nowhere."""
+    train_examples: int | None = None
+    """Use this many training examples, chosen once for all seeds; default: all."""
+    test_examples: int | None = None
+    """Use this many test examples; default: all."""
+
+    def load_data(self) -> data.Dataset:
+        """The data set; raises UsageError where it cannot be had."""
+        try:
+            found = data.load(self.dataset, data_dir=self.data_dir, download=self.download)
+            return found.subset(self.train_examples, self.test_examples)
+        except data.DataError as error:
+            raise UsageError(f"--dataset {self.dataset}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """Which network?"""
+
+    model: str = "mlp"
+    """Network: mlp."""
+    depth: int = 4
+    """Number of hidden layers."""
+    width: int = 128
+    """Units of each hidden layer."""
+
+    def build_model(self, num_classes: int) -> nn.Module:
+        """The Linen module; raises UsageError for an unknown name or sizes below 1."""
+        if self.model not in models.MODELS:
+            raise unknown("--model", self.model, models.MODELS)
+        if min(self.depth, self.width) < 1:
+            raise UsageError(f"--depth and --width must be at least 1, got {self.depth} and {self.width}")
+        return models.create(self.model, num_classes=num_classes, depth=self.depth, width=self.width)
+
+
+OPTIMIZERS = (
+    "adabelief", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamaxw", "adamw", "adan", "amsgrad", "fromage",
+    "lamb", "lars", "lion", "nadam", "nadamw", "novograd", "optimistic_adam_v2", "optimistic_gradient_descent", "radam",
+    "rmsprop", "rprop", "sgd", "sign_sgd", "signum", "sm3", "yogi",
+)  # fmt: skip
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """How is it trained?"""
+
+    epochs: int = 50
+    """Passes over the training data."""
+    batch_size: int = 32
+    """Examples per step; the last batch of an epoch may be smaller."""
+    optimizer: str = "sgd"
+    """Name of an optax optimizer: sgd, adam, adamw, lamb, lion, rmsprop, ..."""
+    learning_rate: float = 0.1
+    """Step size, at its peak if there is a schedule."""
+    momentum: float | None = None
+    """Momentum, for optimizers that have one; default 0.9 for sgd, else the optimizer's own."""
+    weight_decay: float = 0.0
+    """Weight decay: the optimizer's own (decoupled) where it has one, else added to the gradient."""
+    schedule: str = "constant"
+    """Learning-rate schedule over the whole run: constant, cosine (to 0) or linear (to 0)."""
+    warmup_epochs: float = 0.0
+    """Epochs over which the learning rate first rises from 0."""
+    placement: str = "auto"
+    """How the models of an ensemble share a device: auto, map (one after the other), vmap (in lockstep), loop (plain Python)."""
+    cpu_devices: int | None = None
+    """CPU devices to spread the models over; default: one per core."""
+
+    def check(self) -> None:
+        """Raises UsageError for options that no data set could make right."""
+        positive = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
+        for name, value in {**positive, "cpu_devices": self.cpu_devices or 1}.items():
+            if not value > 0:
+                raise UsageError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+        for name in ("weight_decay", "warmup_epochs"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(self, name)}")
+        if self.warmup_epochs > self.epochs:
+            raise UsageError(f"--warmup-epochs {self.warmup_epochs} is more than --epochs {self.epochs}")
+        placements = ("auto", "map", "vmap", "loop")
+        for name, known in (("placement", placements), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise unknown(f"--{name}", getattr(self, name), known)
+        accepted = inspect.signature(getattr(optax, self.optimizer)).parameters
+        if self.momentum is not None and "momentum" not in accepted:
+            raise UsageError(f"--momentum: {self.optimizer} has none (its options: {', '.join(accepted)})")
+
+    def learning_rates(self, steps_per_epoch: int) -> optax.Schedule:
+        """The learning rate by step."""
+        total = self.epochs * steps_per_epoch
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+        rest = max(total - warmup, 1)
+        main = {
+            "constant": lambda: optax.constant_schedule(self.learning_rate),
+            "cosine": lambda: optax.cosine_decay_schedule(self.learning_rate, rest),
+            "linear": lambda: optax.linear_schedule(self.learning_rate, 0.0, rest),
+        }[self.schedule]()
+        if not warmup:
+            return main
+        return optax.join_schedules([optax.linear_schedule(0.0, self.learning_rate, warmup), main], [warmup])
+
+    def build_optimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
+        """The optax optimizer of these options (to be run under `tna_jax.anchored`)."""
+        make = getattr(optax, self.optimizer)
+        accepted = inspect.signature(make).parameters
+        momentum = 0.9 if self.momentum is None and self.optimizer == "sgd" else self.momentum
+        options = {} if momentum is None else {"momentum": momentum}
+        constant = self.schedule == "constant" and not self.warmup_epochs
+        rate = self.learning_rate if constant else self.learning_rates(steps_per_epoch)
+        if "weight_decay" in accepted:
+            return make(rate, weight_decay=self.weight_decay, **options)
+        if "weight_decay_rate" in accepted:
+            return make(rate, weight_decay_rate=self.weight_decay or None, **options)
+        if self.weight_decay:
+            return optax.chain(optax.add_decayed_weights(self.weight_decay), make(rate, **options))
+        return make(rate, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Where does it go?"""
+
+    out: str | None = None
+    """Run folder to make; default: runs/PROGRAM-DATASET-TIME."""
+    overwrite: bool = False
+    """Replace the run in --out."""
+    resume: bool = False
+    """Go on with the interrupted run in --out, to the same result."""
+    checkpoint_minutes: float = 5.0
+    """Save the training's state at least this often (and when interrupted); minutes."""

@@ -1,0 +1,81 @@
+"""Command-line options from typed dataclasses (tyro), wrong ones answered in one line; configurations from JSON files."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from train.errors import UsageError
+
+Config = TypeVar("Config")
+
+
+def parse(cls: type[Config], arguments: list[str], program: str, description: str) -> Config:
+    """The options of a program.
+
+    `--config FILE` takes defaults from a JSON object of option names (a run's config.json, say); other options go before it.
+
+    Args:
+      cls: a dataclass; its fields are the options, their docstrings the help.
+
+    Raises:
+      UsageError: an unknown option (the nearest one is named) or a value of the wrong type.
+      SystemExit: code 0, after `--help`.
+    """
+    arguments = _with_config(cls, list(arguments))
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(cls, args=arguments, prog=f"tna {program}", description=description)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(_one_line(errors.getvalue())) from None
+
+
+def _one_line(text: str) -> str:
+    """tyro's box of an error as one line: what is wrong, and which options were meant."""
+    lines = [re.sub(r"\s+", " ", line.strip(" │|╭╮╰╯─-" if set(line.strip()) <= set("─-╭╮╰╯ ") else " │|")) for line in text.splitlines()]
+    lines = [line for line in lines if line][1:]  # the first is the box's title
+    wrong = [line for line in lines if not line.startswith("For full helptext")]
+    cut = next((i for i, line in enumerate(wrong) if line.startswith(("Perhaps you meant", "Argument helptext"))), len(wrong))
+    meant = [line.split(" ")[0] for line in wrong[cut + 1 :] if line.startswith("--")]
+    hint = f"; did you mean {' or '.join(meant[:2])}?" if meant and wrong[cut].startswith("Perhaps") else ""
+    return " ".join(wrong[:cut]) + hint
+
+
+def _with_config(cls: type, arguments: list[str]) -> list[str]:
+    """Replaces `--config FILE` by the options the file holds, put before all others."""
+    for i, word in enumerate(arguments):
+        if word == "--config" and i + 1 < len(arguments):
+            return _file_options(cls, arguments[i + 1]) + arguments[:i] + arguments[i + 2 :]
+        if word.startswith("--config="):
+            return _file_options(cls, word.partition("=")[2]) + arguments[:i] + arguments[i + 1 :]
+    return arguments
+
+
+def _file_options(cls: type, name: str) -> list[str]:
+    try:
+        values = json.loads(Path(name).read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config {name}: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"--config {name}: expected a JSON object of option names")
+    known = {field.name for field in dataclasses.fields(cls)}
+    strange = sorted(set(values) - known)
+    if strange:
+        raise UsageError(f"--config {name}: unknown options {', '.join(strange)}; known: {', '.join(sorted(known))}")
+    return [word for key, value in values.items() for word in _words(key.replace("_", "-"), value)]
+
+
+def _words(option: str, value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [f"--{option}" if value else f"--no-{option}"]
+    return [f"--{option}", *map(str, value)] if isinstance(value, list) else [f"--{option}", str(value)]

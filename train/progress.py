@@ -1,0 +1,76 @@
+"""Progress on the screen, and a way to stop between two epochs without losing anything."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True)
+
+
+class Interrupted(Exception):
+    """The user pressed Ctrl-C (or the system sent SIGTERM) and the program reached a safe point."""
+
+
+class Stop:
+    """Whether a stop was asked for. A second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def check(self) -> None:
+        """Raises Interrupted if a stop was asked for: call it where everything is saved."""
+        if self.asked:
+            raise Interrupted
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Turns SIGINT and SIGTERM into `Stop.asked` while the block runs."""
+    stop = Stop()
+
+    def handler(number, frame):
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+        console.print("stopping after this epoch (Ctrl-C again: at once)")
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+class TrainingBar:
+    """A bar over epochs: loss, accuracy, images per second, time left."""
+
+    def __init__(self, members: int, examples: int, epochs: int, done: int = 0):
+        self.per_epoch = members * examples
+        self.bar = Progress(
+            TextColumn("training {task.fields[members]} models"), BarColumn(bar_width=30), MofNCompleteColumn(),
+            TextColumn("epochs  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}  {task.fields[speed]} images/s"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
+        )  # fmt: skip
+        empty = {"loss": "-", "accuracy": "-", "speed": "-"}
+        self.task = self.bar.add_task("", total=epochs, completed=done, members=members, **empty)
+
+    def __enter__(self) -> "TrainingBar":
+        self.bar.start()
+        self.last = time.perf_counter()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.bar.stop()
+
+    def epoch(self, loss: float, accuracy: float) -> float:
+        """One epoch is done; returns the images per second it ran at."""
+        now = time.perf_counter()
+        speed = self.per_epoch / (now - self.last)
+        self.last = now
+        self.bar.update(self.task, advance=1, loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", speed=f"{speed:,.0f}")
+        return speed
