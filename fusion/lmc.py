@@ -14,6 +14,7 @@ import numpy as np
 from fusion import lmc_plan, lmc_report
 from fusion.lmc_plan import Cell
 from tna_jax import connectivity, ensemble, masks
+from tna_jax import placement as placements
 from tna_jax.connectivity import Path
 from tna_jax.metrics import Metrics
 from train import hosts, options
@@ -123,23 +124,25 @@ def run(settings: LmcOptions) -> dict[str, Any]:
         return DRAWS[settings.anchors](key, params, ratio, settings.where)
 
     try:
-        draw(jax.random.key(0), jax.eval_shape(init, jax.random.key(0)), 0.0)
+        jax.eval_shape(lambda key: draw(key, init(key), 0.0), jax.random.key(0))
     except ValueError as error:
         raise UsageError(f"--where: {error}") from error
     folder = Run.create(settings.out, f"lmc-{settings.dataset.replace(':', '-')}", RESULTS, settings.overwrite, settings.resume)
     _record(folder, settings)
     console.print(f"{data.describe()}; {model.__class__.__name__.lower()}; {len(members)} models in {len(cells)} pairs")
 
-    trainer = ensemble.Trainer(
-        apply, settings.build_optimizer(-(-examples // settings.batch_size)), settings.batch_size, settings.placement
-    )
-    state = ensemble.init_ensemble(trainer, *_reorder(lmc_plan.build(members, init, draw)))
+    start = jax.eval_shape(init, jax.random.key(0))
+    placement = placements.resolve(settings.placement, apply, start, data.train.images[:1])
+    optimizer = settings.build_optimizer(-(-examples // settings.batch_size))
+    trainer = ensemble.Trainer(apply, optimizer, settings.batch_size, placement)
+    params, drawn, order = lmc_plan.build(members, init, draw)
+    state = ensemble.init_ensemble(trainer, params, order, drawn)
     state, history = _train(trainer, state, data, settings, folder)
     splits = {"train": data.train, "test": data.test}
     with console.status(f"evaluating {len(cells)} paths"):
-        paths = _paths(apply, state.params, cells, settings.grid(), splits)
+        paths = _paths(apply, state.params, cells, settings.grid(), splits, placement)
     result = {
-        "provenance": {**folder.read(PROVENANCE), "placement": _placement(trainer, state, data)},
+        "provenance": {**folder.read(PROVENANCE), "placement": placement},
         "config": plain(settings),
         "alphas": settings.grid(),
         "rows": rows(cells, paths),
@@ -150,11 +153,6 @@ def run(settings: LmcOptions) -> dict[str, Any]:
     lmc_report.table(plain(result))
     print(f"wrote {folder.folder / 'lmc.json'} and {folder.folder / 'lmc.png'}")
     return plain(result)
-
-
-def _reorder(built):
-    params, mask, order = built
-    return params, order, mask
 
 
 def _record(folder: Run, settings: LmcOptions) -> None:
@@ -204,18 +202,11 @@ def _train(trainer, state, data: Dataset, settings: LmcOptions, folder: Run):
     return state, history
 
 
-def _placement(trainer: ensemble.Trainer, state: ensemble.Members, data: Dataset) -> str:
-    from tna_jax import placement
-
-    one = ensemble.member(state.params, 0)
-    return placement.resolve(trainer.placement, trainer.apply, one, jnp.asarray(data.train.images[:1]))
-
-
-def _paths(apply, params, cells: list[Cell], alphas: np.ndarray, splits) -> dict[str, Path]:
+def _paths(apply, params, cells: list[Cell], alphas: np.ndarray, splits, placement) -> dict[str, Path]:
     """The path of every cell, in float64 on the host; cells with the same two models are walked once."""
     distinct = sorted({cell.members for cell in cells})
     arrays = {name: (jnp.asarray(split.images), jnp.asarray(split.labels)) for name, split in splits.items()}
-    found = connectivity.evaluate_path(apply, params, np.array(distinct), alphas, arrays)
+    found = connectivity.evaluate_path(apply, params, np.array(distinct), alphas, arrays, how=placement)
     index = np.array([distinct.index(cell.members) for cell in cells])
     return {
         name: Path(alphas, jax.tree.map(lambda x: np.asarray(x, np.float64)[index], path.metrics))

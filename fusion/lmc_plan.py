@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tna_jax import masks
 
@@ -66,7 +67,7 @@ def build(members: list[Member], init, draw) -> tuple[masks.Params, masks.Mask, 
       init: a key to parameters.
       draw: (key, parameters, ratio) to a mask; one key for all ratios of a seed, so that a seed's masks are nested.
     """
-    started = jax.jit(init)
+    started, prune, share = jax.jit(init), jax.jit(masks.prune), jax.jit(masks.share_anchors)
     starts = {(m.seed, m.start): started(stream(m.seed, INIT, m.start)) for m in members}
     firsts = {m.seed: started(stream(m.seed, INIT, 0)) for m in members}
     drawn = {(m.seed, m.ratio): draw(stream(m.seed, MASK), firsts[m.seed], m.ratio) for m in members}
@@ -74,10 +75,10 @@ def build(members: list[Member], init, draw) -> tuple[masks.Params, masks.Mask, 
     for m in members:
         mask = drawn[m.seed, m.ratio]
         own = starts[m.seed, m.start]
-        values.append(masks.prune(own, mask) if m.method == "prune" else masks.share_anchors(own, firsts[m.seed], mask))
+        values.append(prune(own, mask) if m.method == "prune" else share(own, firsts[m.seed], mask))
 
     def stack(trees):
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)  # on the host: no program for each shape
 
     keys = jnp.stack([stream(m.seed, ORDER, m.order) for m in members])
     return stack(values), stack([drawn[m.seed, m.ratio] for m in members]), keys

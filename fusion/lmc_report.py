@@ -71,12 +71,17 @@ def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
     for row, init in zip(axes, inits, strict=True):
         for method in methods:
             _against_ratio(row[0], result, split, init, method)
-        row[0].set(xlabel="mask ratio (share of anchored or pruned weights)", ylabel=f"{split} accuracy", ylim=(0, 1.02))
+        row[0].set(xlabel="mask ratio (share of anchored or pruned weights)", ylabel=f"{split} accuracy")
         row[0].set_title(TITLES[init], loc="left", fontsize=10)
-        row[0].legend(fontsize=8, loc="best", frameon=False)
         _along_path(row[1], result, split, init, methods[0])
-        row[1].set(xlabel="α, from one model (0) to the other (1)", ylim=(0, 1.02))
-        row[1].set_title(f"along the path, {NAMES[methods[0]]}", loc="left", fontsize=10)
+        row[1].set(xlabel="α, from one model (0) to the other (1)")
+        row[1].set_title(f"along the path, {NAMES[methods[0]]}, {TITLES[init]}", loc="left", fontsize=10)
+        lowest = np.nanmin([row["accuracy_path"] for row in select(result, init=init, split=split)], initial=1.0)
+        bottom = np.floor(max(lowest - 0.03, 0) * 20) / 20
+        for axis in row:
+            axis.set_ylim(bottom, 1 + 0.03 * (1 - bottom))
+    for axis, columns in zip(axes[-1], (3, len(present(result, "ratio"))), strict=True):
+        axis.legend(fontsize=8, frameon=False, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     for axis in axes.ravel():
         axis.grid(alpha=0.25, linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
@@ -106,4 +111,3 @@ def _along_path(axis, result, split: str, init: str, method: str) -> None:
         mean = np.array(curves, float).mean(axis=0)
         colour = colormaps["viridis"](0.9 * i / max(len(ratios) - 1, 1))
         axis.plot(result["alphas"], mean, color=colour, label=f"ratio {ratio:g}", marker="osv^DPX*"[i % 8], markersize=3.5)
-    axis.legend(fontsize=8, frameon=False)

@@ -132,7 +132,7 @@ def _evaluate(apply, members, tasks, data, batch_size, how) -> dict[str, Metrics
             raise ValueError(f"split {split!r} has {inputs.shape[0]} inputs but labels of shape {labels.shape}")
     one = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), members)
     first = next(iter(data.values()))[0]
-    how = placement.resolve(how, apply, one, jax.ShapeDtypeStruct(first.shape[:1][:0] + (1, *first.shape[1:]), first.dtype))
+    how = placement.resolve(how, apply, one, jax.ShapeDtypeStruct((1, *first.shape[1:]), first.dtype))
     over = placement.mesh()
     members, data = placement.replicate((members, dict(data)), over)
     count = len(tasks[1])

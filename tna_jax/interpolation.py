@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tna_jax import paths
 from tna_jax.masks import Params
@@ -84,7 +85,7 @@ def simplex(models: Sequence[Params], weights: jax.Array | Sequence[float]) -> P
 
 
 def _wide(leaf: jax.Array):
-    return jnp.promote_types(leaf.dtype, jnp.float32)
+    return np.promote_types(leaf.dtype, np.float32) if leaf.dtype.itemsize >= 4 else jnp.float32
 
 
 def _combine(mix, first: Params, *rest: Params) -> Params:

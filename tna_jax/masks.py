@@ -12,6 +12,7 @@ leaves, their order, the framework of the tree, devices, processes, `jit` or `vm
     optimizer = anchored(optax.sgd(0.1), mask)
 """
 
+import functools
 import hashlib
 
 import jax
@@ -168,10 +169,13 @@ def _draw(params: Params, where: PathFilter | None, leaf_mask) -> Mask:
 def _uniform(key: jax.Array, path: KeyPath, shape: tuple[int, ...]) -> jax.Array:
     """Uniform float32 in [0, 1), a function of (key, path, shape) alone: 64 bits of SHA-256 of the path are folded in."""
     digest = hashlib.sha256("\0".join(path).encode()).digest()
-    for start in (0, 4):
-        key = jax.random.fold_in(key, int.from_bytes(digest[start : start + 4], "little"))
+    return _draws(key, np.frombuffer(digest[:8], "<u4"), shape)
+
+
+@functools.partial(jax.jit, static_argnums=2)  # one small program for each shape, however many leaves have it
+def _draws(key: jax.Array, words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     with jax.threefry_partitionable(True):
-        return jax.random.uniform(key, shape, jnp.float32)
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1]), shape, jnp.float32)
 
 
 def _keep(key: jax.Array, path: KeyPath, shape: tuple[int, ...], ratio: float) -> jax.Array:

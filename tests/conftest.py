@@ -1,0 +1,21 @@
+"""Strict settings for every test: eight CPU devices, strict dtype promotion, no silent rank promotion, warnings as errors."""
+
+import os
+
+flags = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_experimental_ynn_fusion_type=".strip()  # see train/hosts.py
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["MPLBACKEND"] = "Agg"
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def runs_stay_in_a_temporary_folder(tmp_path, monkeypatch):
+    """Programs write their runs where they are started."""
+    monkeypatch.chdir(tmp_path)

@@ -1,0 +1,71 @@
+"""Laws of the line, the plane and the simplex, bit for bit where they hold so."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tna_jax import interpolation, line
+
+
+def tree(seed: int, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(seed), 2)
+    return {"a": jax.random.normal(keys[0], (3, 4), dtype), "b": {"c": jax.random.normal(keys[1], (5,), dtype)}}
+
+
+def same_bits(x, y) -> bool:
+    pairs = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
+    return all(p.dtype == q.dtype and np.asarray(p).tobytes() == np.asarray(q).tobytes() for p, q in pairs)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_the_ends_of_a_line_are_the_models_bit_for_bit(dtype):
+    a, b = tree(0, dtype), tree(1, dtype)
+    a["a"] = a["a"].at[0, 0].set(-0.0)
+    b["a"] = b["a"].at[0, 0].set(jnp.inf)
+    assert same_bits(line(a, b, 0.0), a)
+    assert same_bits(line(a, b, 1.0), b)
+    assert not same_bits(line(a, b, 0.5), a)
+
+
+def test_a_line_between_equal_models_is_that_model_and_rounding_would_show():
+    a = tree(0)
+    assert same_bits(line(a, a, 0.3), a)
+    naive = jax.tree.map(lambda x: (1 - jnp.float32(0.3)) * x + jnp.float32(0.3) * x, a)
+    assert not same_bits(naive, a)  # the control: averaging equal numbers does move them
+
+
+def test_half_precision_is_interpolated_in_float32():
+    a, b = {"w": jnp.array([1.0], jnp.bfloat16)}, {"w": jnp.array([1.0078125], jnp.bfloat16)}
+    expected = (np.float32(0.75) * np.float32(1) + np.float32(0.25) * np.float32(1.0078125)).astype(jnp.bfloat16)
+    assert line(a, b, 0.25)["w"][0] == expected
+
+
+def test_hand_written_points():
+    a, b, c = ({"w": jnp.array([x, y])} for x, y in ((0.0, 4.0), (8.0, 4.0), (0.0, 0.0)))
+    assert line(a, b, 0.25)["w"].tolist() == [2.0, 4.0]
+    assert interpolation.plane(a, b, c, 0.5, 0.25)["w"].tolist() == [4.0, 3.0]
+    assert interpolation.simplex([a, b, c], [0.25, 0.5, 0.25])["w"].tolist() == [4.0, 3.0]
+
+
+def test_corners_of_plane_and_simplex_are_the_models():
+    models = [tree(0), tree(1), tree(2)]
+    for corner, (x, y) in zip(models, ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)), strict=True):
+        assert same_bits(interpolation.plane(*models, x, y), corner)
+    for i, model in enumerate(models):
+        assert same_bits(interpolation.simplex(models, np.eye(3)[i]), model)
+    assert same_bits(interpolation.simplex([models[0]] * 3, [0.3, 0.3, 0.4]), models[0])
+
+
+def test_integers_are_taken_from_the_first_model():
+    a, b = {"w": jnp.zeros(1), "step": jnp.int32(3)}, {"w": jnp.ones(1), "step": jnp.int32(5)}
+    assert line(a, b, 0.5)["step"] == 3
+
+
+def test_trees_that_do_not_fit_are_refused_with_every_path():
+    a = tree(0)
+    b = {"a": jnp.zeros((4, 3)), "b": {"d": jnp.zeros(5)}}
+    with pytest.raises(ValueError, match=r"b/c.*b/d.*a \(other model \(4, 3\), first model \(3, 4\)\)"):
+        line(a, b, 0.5)
+    with pytest.raises(ValueError, match="one weight for each"):
+        interpolation.simplex([a], [0.5, 0.5])
