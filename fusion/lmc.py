@@ -1,6 +1,6 @@
 """`tna lmc`: train pairs of networks with and without anchors, walk the line between them, report the barriers.
 
-    digits -> one ensemble of every distinct model -> pairs x alphas in one pass -> table, lmc.json, lmc.png
+digits -> one ensemble of every distinct model -> pairs x alphas in one pass -> table, lmc.json, lmc.png
 """
 
 import dataclasses
@@ -57,7 +57,11 @@ class LmcOptions(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         super().check()
         wrong = [ratio for ratio in self.ratios if not 0 <= ratio < 1]
         if wrong or not self.ratios or len(set(self.ratios)) < len(self.ratios):
-            reason = f"must lie in [0, 1), got {', '.join(map(str, wrong))}" if wrong else "must be one or more different numbers"
+            reason = (
+                f"must lie in [0, 1), got {', '.join(map(str, wrong))}"
+                if wrong
+                else "must be one or more different numbers"
+            )
             raise UsageError(f"--ratios (shares of anchored weights) {reason}")
         if self.seeds < 1:
             raise UsageError(f"--seeds must be at least 1, got {self.seeds}")
@@ -127,7 +131,9 @@ def run(settings: LmcOptions) -> dict[str, Any]:
         jax.eval_shape(lambda key: draw(key, init(key), 0.0), jax.random.key(0))
     except ValueError as error:
         raise UsageError(f"--where: {error}") from error
-    folder = Run.create(settings.out, f"lmc-{settings.dataset.replace(':', '-')}", RESULTS, settings.overwrite, settings.resume)
+    folder = Run.create(
+        settings.out, f"lmc-{settings.dataset.replace(':', '-')}", RESULTS, settings.overwrite, settings.resume
+    )
     _record(folder, settings)
     console.print(f"{data.describe()}; {model.__class__.__name__.lower()}; {len(members)} models in {len(cells)} pairs")
 
@@ -185,7 +191,9 @@ def _train(trainer, state, data: Dataset, settings: LmcOptions, folder: Run):
         def on_epoch(epoch: int, members: ensemble.Members, found: Metrics) -> None:
             found = jax.tree.map(np.asarray, found)
             finite = np.isfinite(found.loss_sum)
-            loss, accuracy = (float(x[finite].mean()) if finite.any() else float("nan") for x in (found.loss, found.accuracy))
+            loss, accuracy = (
+                float(x[finite].mean()) if finite.any() else float("nan") for x in (found.loss, found.accuracy)
+            )
             speed = bar.epoch(loss, accuracy)
             diverged = np.flatnonzero(~finite)
             folder.log(epoch=epoch, loss=loss, accuracy=accuracy, images_per_second=speed, diverged=diverged)

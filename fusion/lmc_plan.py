@@ -37,7 +37,9 @@ class Cell(NamedTuple):
     """Indices of the two models."""
 
 
-def plan(ratios: list[float], seeds: list[int], inits: list[str], methods: list[str]) -> tuple[list[Member], list[Cell]]:
+def plan(
+    ratios: list[float], seeds: list[int], inits: list[str], methods: list[str]
+) -> tuple[list[Member], list[Cell]]:
     """The models and the pairs of a sweep.
 
     Both models of a pair see the data in different orders. `same`: both start from one initial value. `different`: from two,

@@ -37,22 +37,37 @@ def table(result: dict[str, Any], split: str = "test") -> None:
     )
     lines.add_column("initialisation")
     lines.add_column("method")
-    for column in ("ratio", "accuracy, ends", "accuracy, midpoint", "accuracy barrier", "relative barrier", "loss barrier"):
+    for column in (
+        "ratio",
+        "accuracy, ends",
+        "accuracy, midpoint",
+        "accuracy barrier",
+        "relative barrier",
+        "loss barrier",
+    ):
         lines.add_column(column, justify="right")
     for init in present(result, "init"):
         for method in present(result, "method"):
             for ratio in present(result, "ratio"):
                 rows = select(result, init=init, method=method, ratio=ratio, split=split)
-                if not rows or ratio == 0 and method != present(result, "method")[0]:
+                if not rows or (ratio == 0 and method != present(result, "method")[0]):
                     continue
-                columns = ("accuracy_ends", "accuracy_midpoint", "accuracy_barrier", "accuracy_barrier_relative", "loss_barrier")
+                columns = (
+                    "accuracy_ends",
+                    "accuracy_midpoint",
+                    "accuracy_barrier",
+                    "accuracy_barrier_relative",
+                    "loss_barrier",
+                )
                 cells = ["{:.4f} ± {:.4f}".format(*spread(rows, column)) for column in columns]
                 name = NAMES[method] if ratio else "no anchors"
                 lines.add_row(init, name, f"{ratio:g}", *cells)
         lines.add_section()
     Console(width=max(Console().width, 136) if not Console().is_terminal else None).print(lines)
     for model in result["diverged"]:
-        print(f"diverged in epoch {model['epoch']}: {model['method']} ratio {model['ratio']:g} seed {model['seed']} model {model['order']}")
+        print(
+            f"diverged in epoch {model['epoch']}: {model['method']} ratio {model['ratio']:g} seed {model['seed']} model {model['order']}"
+        )
 
 
 def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
@@ -87,7 +102,9 @@ def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
         axis.spines[["top", "right"]].set_visible(False)
     config = result["config"]
     size = f" {config['depth']}x{config['width']}" if config["model"] == "mlp" else ""
-    grid.suptitle(f"{config['dataset']}, {config['model']}{size}, {config['epochs']} epochs, {config['seeds']} pairs", fontsize=11)
+    grid.suptitle(
+        f"{config['dataset']}, {config['model']}{size}, {config['epochs']} epochs, {config['seeds']} pairs", fontsize=11
+    )
     grid.savefig(file, dpi=130)
     plt.close(grid)
 
@@ -95,10 +112,14 @@ def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
 def _against_ratio(axis, result, split: str, init: str, method: str) -> None:
     ratios = present(result, "ratio")
     cells = [select(result, init=init, method=method, ratio=ratio, split=split) for ratio in ratios]
-    ends, middle = (np.array([spread(rows, column) for rows in cells]).T for column in ("accuracy_ends", "accuracy_midpoint"))
+    ends, middle = (
+        np.array([spread(rows, column) for rows in cells]).T for column in ("accuracy_ends", "accuracy_midpoint")
+    )
     colour, name = COLOURS[method], NAMES[method]
     axis.errorbar(ratios, *ends, color=colour, marker="o", markersize=4, capsize=2, label=f"{name}, ends")
-    axis.errorbar(ratios, *middle, color=colour, marker="s", markersize=4, capsize=2, linestyle="--", label=f"{name}, midpoint")
+    axis.errorbar(
+        ratios, *middle, color=colour, marker="s", markersize=4, capsize=2, linestyle="--", label=f"{name}, midpoint"
+    )
     axis.fill_between(ratios, middle[0], ends[0], color=colour, alpha=0.12, linewidth=0, label=f"{name}, barrier")
 
 
@@ -110,4 +131,6 @@ def _along_path(axis, result, split: str, init: str, method: str) -> None:
         curves = [row["accuracy_path"] for row in select(result, init=init, method=method, ratio=ratio, split=split)]
         mean = np.array(curves, float).mean(axis=0)
         colour = colormaps["viridis"](0.9 * i / max(len(ratios) - 1, 1))
-        axis.plot(result["alphas"], mean, color=colour, label=f"ratio {ratio:g}", marker="osv^DPX*"[i % 8], markersize=3.5)
+        axis.plot(
+            result["alphas"], mean, color=colour, label=f"ratio {ratio:g}", marker="osv^DPX*"[i % 8], markersize=3.5
+        )

@@ -1,8 +1,8 @@
 """Training-time neuron alignment: networks that share fixed anchor weights train so that they can be averaged.
 
-    from tna_jax import tna_mask, masks
-    mask = masks.bernoulli(jax.random.key(0), params, ratio=0.4)
-    optimizer = optax.chain(tna_mask(mask), optax.adam(1e-3))
+from tna_jax import tna_mask, masks
+mask = masks.bernoulli(jax.random.key(0), params, ratio=0.4)
+optimizer = optax.chain(tna_mask(mask), optax.adam(1e-3))
 """
 
 from tna_jax import masks

@@ -1,7 +1,7 @@
 """Metrics along paths between models, all devices, one pass; and barriers.
 
-    path = evaluate_path(apply, members, pairs(2), alphas, images, labels)      # P = 1 pair
-    barrier(path, metric="accuracy")                                            # (P,)
+path = evaluate_path(apply, members, pairs(2), alphas, images, labels)      # P = 1 pair
+barrier(path, metric="accuracy")                                            # (P,)
 """
 
 import functools
@@ -104,7 +104,7 @@ def evaluate_path(
     alphas = check_alphas(alphas)
     pairs = np.asarray(pairs, np.int32)
     count = jax.tree.leaves(members)[0].shape[0]
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.size and not 0 <= pairs.min() <= pairs.max() < count:
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or (pairs.size and not 0 <= pairs.min() <= pairs.max() < count):
         raise ValueError(f"pairs must be (P, 2) indices of {count} members, got {pairs.tolist()}")
     tasks = (np.repeat(pairs, len(alphas), axis=0), np.tile(alphas, len(pairs)))  # (P*A, 2), (P*A,)
     found = _evaluate(apply, members, tasks, data, batch_size, how)
@@ -192,7 +192,9 @@ def _loop_point(programs, members, pair, alpha, inputs, labels, batch_size: int)
     mixed, batch = programs
     params, total = mixed(members, pair, alpha), metrics.zero()
     for start in range(0, inputs.shape[0], batch_size):
-        total = metrics.merge(total, batch(params, inputs[start : start + batch_size], labels[start : start + batch_size]))
+        total = metrics.merge(
+            total, batch(params, inputs[start : start + batch_size], labels[start : start + batch_size])
+        )
     return total
 
 

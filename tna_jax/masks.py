@@ -76,7 +76,7 @@ def neurons(key: jax.Array, params: Params, ratio: float, where: PathFilter | No
         if leaf.ndim == 0:
             return _keep(key, path, (), ratio)
         module, bias = path[:-1], biases.get(path[:-1], ())
-        if path[-1] == "weight" and leaf.ndim > 1 or path[-1] == "bias" and set(leaf.shape[1:]) == {1}:
+        if (path[-1] == "weight" and leaf.ndim > 1) or (path[-1] == "bias" and set(leaf.shape[1:]) == {1}):
             keep = _keep(key, module, leaf.shape[:1], ratio)  # Equinox: (out, in, ...), convolution bias (out, 1, 1)
             return jnp.broadcast_to(keep.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf.shape)
         units = bias if bias and leaf.shape[-len(bias) :] == bias else leaf.shape[-1:]
@@ -142,7 +142,11 @@ def share_anchors(params: Params, source: Params, mask: Mask) -> Params:
     Raises:
       ValueError: paths, shapes or dtypes differ; all differing paths are listed.
     """
-    keep, other, own = paths.align(mask, params), paths.align(source, params, subject="source"), paths.parameters(params)
+    keep, other, own = (
+        paths.align(mask, params),
+        paths.align(source, params, subject="source"),
+        paths.parameters(params),
+    )
     dtypes = [
         f"{paths.name(path)} ({p.dtype}, source {q.dtype})"
         for (path, p), q in zip(own, other, strict=True)

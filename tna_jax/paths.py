@@ -50,9 +50,7 @@ def named_leaves(tree: Tree) -> list[tuple[KeyPath, Any]]:
     A part that `optax.masked` took out of the tree is listed with its `optax.MaskedNode`, which is no leaf.
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_leaf)
-    return [
-        (tuple(jax.tree_util.keystr((key,), simple=True) for key in path), _contents(leaf)) for path, leaf in flat
-    ]
+    return [(tuple(jax.tree_util.keystr((key,), simple=True) for key in path), _contents(leaf)) for path, leaf in flat]
 
 
 def like(tree: Tree, leaves: list[Any]) -> Tree:

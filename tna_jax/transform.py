@@ -168,4 +168,6 @@ def _check_values(mask: Mask | None) -> None:
         elif not isinstance(m, jax.core.Tracer) and not bool(np.all((np.asarray(m) >= 0) & (np.asarray(m) <= 1))):
             bad.append(f"{paths.name(path)} (values outside [0, 1])")
     if bad:
-        raise TypeError(f"mask leaves must be bool (True = trainable) or float in [0, 1]; these are not: {', '.join(bad)}")
+        raise TypeError(
+            f"mask leaves must be bool (True = trainable) or float in [0, 1]; these are not: {', '.join(bad)}"
+        )

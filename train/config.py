@@ -27,9 +27,12 @@ class DataOptions:
     """Use this many test examples; default: all."""
 
     def load_data(self) -> data.Dataset:
-        """The data set; raises DataError, a UsageError, where it cannot be had."""
-        found = data.load(self.dataset, data_dir=self.data_dir, download=self.download)
-        return found.subset(self.train_examples, self.test_examples)
+        """The data set; raises UsageError where it cannot be had."""
+        try:
+            found = data.load(self.dataset, data_dir=self.data_dir, download=self.download)
+            return found.subset(self.train_examples, self.test_examples)
+        except data.DataError as error:
+            raise UsageError(f"--dataset: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)

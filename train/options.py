@@ -40,10 +40,15 @@ def parse(cls: type[Config], arguments: list[str], program: str, description: st
 
 def _one_line(text: str) -> str:
     """tyro's box of an error as one line: what is wrong, and which options were meant."""
-    lines = [re.sub(r"\s+", " ", line.strip(" │|╭╮╰╯─-" if set(line.strip()) <= set("─-╭╮╰╯ ") else " │|")) for line in text.splitlines()]
+    lines = [
+        re.sub(r"\s+", " ", line.strip(" │|╭╮╰╯─-" if set(line.strip()) <= set("─-╭╮╰╯ ") else " │|"))
+        for line in text.splitlines()
+    ]
     lines = [line for line in lines if line][1:]  # the first is the box's title
     wrong = [line for line in lines if not line.startswith("For full helptext")]
-    cut = next((i for i, line in enumerate(wrong) if line.startswith(("Perhaps you meant", "Argument helptext"))), len(wrong))
+    cut = next(
+        (i for i, line in enumerate(wrong) if line.startswith(("Perhaps you meant", "Argument helptext"))), len(wrong)
+    )
     meant = [line.split(" ")[0] for line in wrong[cut + 1 :] if line.startswith("--")]
     hint = f"; did you mean {' or '.join(meant[:2])}?" if meant and wrong[cut].startswith("Perhaps") else ""
     return " ".join(wrong[:cut]) + hint

@@ -27,8 +27,14 @@ def members():
 def data():
     keys = jax.random.split(jax.random.key(1), 4)
     return {
-        "train": (jax.random.randint(keys[0], (53, 6), 0, 17).astype(jnp.uint8), jax.random.randint(keys[1], (53,), 0, 3)),
-        "test": (jax.random.randint(keys[2], (11, 6), 0, 17).astype(jnp.uint8), jax.random.randint(keys[3], (11,), 0, 3)),
+        "train": (
+            jax.random.randint(keys[0], (53, 6), 0, 17).astype(jnp.uint8),
+            jax.random.randint(keys[1], (53,), 0, 3),
+        ),
+        "test": (
+            jax.random.randint(keys[2], (11, 6), 0, 17).astype(jnp.uint8),
+            jax.random.randint(keys[3], (11,), 0, 3),
+        ),
     }
 
 
@@ -77,7 +83,9 @@ def test_a_path_from_a_model_to_itself_is_flat_and_a_reversed_path_has_the_same_
             values = np.asarray(barrier(found, kind, metric))
             assert values[0] == 0, (kind, metric)
             np.testing.assert_allclose(values[1], values[2], rtol=1e-5, atol=1e-7)
-    assert abs(np.asarray(barrier(found, "midpoint", "loss"))[1]) > 0.01  # the control: two different models are not flat
+    assert (
+        abs(np.asarray(barrier(found, "midpoint", "loss"))[1]) > 0.01
+    )  # the control: two different models are not flat
 
 
 def test_number_of_devices_changes_nothing(members, data, monkeypatch):

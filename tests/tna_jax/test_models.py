@@ -9,7 +9,13 @@ from tna_jax import models
 
 @pytest.mark.parametrize(
     ("inputs", "depth", "width", "expected"),
-    [(784, 1, 200, 159_010), (784, 2, 200, 199_210), (784, 8, 200, 440_410), (784, 2, 1600, 3_833_610), (3072, 2, 200, 656_810)],
+    [
+        (784, 1, 200, 159_010),
+        (784, 2, 200, 199_210),
+        (784, 8, 200, 440_410),
+        (784, 2, 1600, 3_833_610),
+        (3072, 2, 200, 656_810),
+    ],
 )
 def test_parameter_counts_of_the_mlp(inputs, depth, width, expected):
     model = models.create("mlp", num_classes=10, depth=depth, width=width)

@@ -1,8 +1,8 @@
 """Networks by name, one architecture family per file, in Flax Linen.
 
-    model = create("mlp", num_classes=10, depth=4, width=128)
-    params = model.init(key, images)["params"]
-    logits = model.apply({"params": params}, images)     # (B, ...) -> (B, C)
+model = create("mlp", num_classes=10, depth=4, width=128)
+params = model.init(key, images)["params"]
+logits = model.apply({"params": params}, images)     # (B, ...) -> (B, C)
 """
 
 import difflib

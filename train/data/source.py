@@ -1,0 +1,139 @@
+"""What a data set is here: images as they were stored, in memory, with what is needed to feed them to a network."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SUBSET_SEED = 20_240_229
+
+
+class DataError(ValueError):
+    """A data set that cannot be had. The message is one line: what is wrong, where, and what to do."""
+
+
+class Unusable(DataError):
+    """A copy that is incomplete or of a form that is not read here: the look-up notes it and goes on."""
+
+
+class Split(NamedTuple):
+    """Examples in their stored order."""
+
+    images: np.ndarray
+    """(N, H, W, C) uint8."""
+    labels: np.ndarray
+    """(N,) int32, in [0, num_classes)."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A train and a test split of labelled images of one size."""
+
+    name: str
+    train: Split
+    test: Split
+    num_classes: int
+    class_names: tuple[str, ...]
+    max_value: int
+    """Largest value a pixel can take: 255; digits 16."""
+    mean: tuple[float, ...]
+    """One number per channel, in units of image / max_value."""
+    std: tuple[float, ...]
+    """One number per channel, in units of image / max_value."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
+
+    def preprocess(self, x: Any) -> Any:
+        """Map stored images to what a network takes: `(x / max_value - mean) / std`, float32, the shape unchanged.
+
+        Args:
+          x: (..., H, W, C) uint8, a NumPy array or a (traced) JAX array; what comes back is of the same kind.
+        """
+        shape = (1,) * (x.ndim - 1) + (-1,)  # equal ranks: nothing is promoted silently under JAX's strict settings
+        mean, std = (np.asarray(v, np.float32).reshape(shape) for v in (self.mean, self.std))
+        return (x.astype(np.float32) / np.float32(self.max_value) - mean) / std
+
+    def describe(self) -> str:
+        """One line: name, numbers of examples, image size, number of classes."""
+        size = "x".join(map(str, self.image_shape))
+        counts = f"{len(self.train.labels)} train + {len(self.test.labels)} test images"
+        return f"{self.name}: {counts} {size}, {self.num_classes} classes"
+
+    def subset(self, train_examples: int | None = None, test_examples: int | None = None) -> "Dataset":
+        """The same data set with fewer examples; a split whose number is None stays as it is, order included.
+
+        The examples kept are the first n of a permutation that depends on the size of the split and on nothing
+        else, and they are stored in the order of that permutation. So the same call gives the same examples in
+        every run, and a smaller subset is the beginning of a larger one.
+
+        Raises:
+          DataError: a number is below 1 or larger than the split; all bad numbers are named.
+        """
+        wanted = {"train": (self.train, train_examples), "test": (self.test, test_examples)}
+        bad = [
+            f"{n} {part} examples asked for, there are {len(split.labels)}"
+            for part, (split, n) in wanted.items()
+            if n is not None and not 1 <= n <= len(split.labels)
+        ]
+        if bad:
+            raise DataError(f"{self.name}: {'; '.join(bad)}")
+        return dataclasses.replace(self, **{part: _first(split, n) for part, (split, n) in wanted.items()})
+
+
+def permutation(n: int, seed: int) -> np.ndarray:
+    """A permutation of `range(n)`, (n,) int64, the same for every release of NumPy.
+
+    It sorts raw PCG64 output, whose stream NumPy promises to keep; `Generator.permutation` carries no such promise.
+    """
+    return np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable")
+
+
+def _first(split: Split, n: int | None) -> Split:
+    if n is None:
+        return split
+    rows = permutation(len(split.labels), SUBSET_SEED)[:n]
+    return Split(split.images[rows], split.labels[rows])
+
+
+def checked_split(images: np.ndarray, labels: np.ndarray, num_classes: int, *, source: Any) -> Split:
+    """A split from images (N, H, W, C) uint8 and labels (N,) of any integer dtype, each fact checked.
+
+    Raises:
+      DataError: no images, another number of labels, or labels outside [0, num_classes); names `source`.
+    """
+    if len(images) != len(labels):
+        raise DataError(f"{source}: {len(labels)} labels for {len(images)} images")
+    if not len(images):
+        raise DataError(f"{source}: no images")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise DataError(f"{source}: labels from {low} to {high}, expected 0 to {num_classes - 1}")
+    return Split(np.ascontiguousarray(images), labels.astype(np.int32))
+
+
+def make(name: str, train: Split, test: Split, class_names: Sequence[str], *, max_value: int = 255) -> Dataset:
+    """A data set with the usual scaling: grey images to [0, 1], colour images to [-1, 1].
+
+    Raises:
+      DataError: train and test images differ in size.
+    """
+    train_shape, test_shape = train.images.shape[1:], test.images.shape[1:]
+    if train_shape != test_shape:
+        raise DataError(f"{name}: train images are {train_shape}, test images {test_shape}")
+    channels = train_shape[-1]
+    mean, std = (0.0, 1.0) if channels == 1 else (0.5, 0.5)
+    return Dataset(
+        name=name,
+        train=train,
+        test=test,
+        num_classes=len(class_names),
+        class_names=tuple(class_names),
+        max_value=max_value,
+        mean=(mean,) * channels,
+        std=(std,) * channels,
+    )
