@@ -5,7 +5,7 @@ digits -> one ensemble of every distinct model -> pairs x alphas in one pass -> 
 
 import dataclasses
 import sys
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from tna_jax import connectivity, ensemble, masks
 from tna_jax import placement as placements
 from tna_jax.connectivity import Path
 from tna_jax.metrics import Metrics
+from tna_jax.placement import Placement
 from train import hosts, options
 from train.checkpoints import Checkpoints
 from train.config import DataOptions, ModelOptions, RunOptions, TrainingOptions
@@ -138,7 +139,7 @@ def run(settings: LmcOptions) -> dict[str, Any]:
     console.print(f"{data.describe()}; {model.__class__.__name__.lower()}; {len(members)} models in {len(cells)} pairs")
 
     start = jax.eval_shape(init, jax.random.key(0))
-    placement = placements.resolve(settings.placement, apply, start, data.train.images[:1])
+    placement = placements.resolve(cast(Placement, settings.placement), apply, start, data.train.images[:1])
     optimizer = settings.build_optimizer(-(-examples // settings.batch_size))
     trainer = ensemble.Trainer(apply, optimizer, settings.batch_size, placement)
     params, drawn, order = lmc_plan.build(members, init, draw)
@@ -201,7 +202,9 @@ def _train(trainer, state, data: Dataset, settings: LmcOptions, folder: Run):
             if saved.due() or stop.asked or epoch + 1 == settings.epochs:
                 saved.save(epoch + 1, members)
             if stop.asked and epoch + 1 < settings.epochs:
-                console.print(f"stopped after epoch {epoch + 1} of {settings.epochs}; saved in {folder.folder}. To go on: the same command with --out {folder.folder} --resume")  # fmt: skip
+                where = folder.folder
+                console.print(f"stopped after epoch {epoch + 1} of {settings.epochs}; saved in {where}")
+                console.print(f"to go on: the same command with --out {where} --resume")
                 stop.check()
 
         with TrainingBar(models, len(data.train.labels), settings.epochs, start) as bar:

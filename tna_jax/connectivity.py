@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import interpolation, metrics, placement
-from tna_jax.ensemble import Apply
+from tna_jax.ensemble import Apply, member
 from tna_jax.masks import Params
 from tna_jax.metrics import Metrics
 from tna_jax.placement import Placement
@@ -139,7 +139,7 @@ def _evaluate(apply, members, tasks, data, batch_size, how) -> dict[str, Metrics
     if how == "loop":
         at = _point_program(apply)
         found = [
-            {split: _loop_point(at, members, pair, alpha, *arrays, batch_size) for split, arrays in data.items()}
+            {split: _loop_point(at, members, pair, alpha, arrays, batch_size) for split, arrays in data.items()}
             for pair, alpha in zip(*tasks, strict=True)
         ]
         return jax.tree.map(lambda *x: jnp.stack(x), *found)
@@ -149,8 +149,7 @@ def _evaluate(apply, members, tasks, data, batch_size, how) -> dict[str, Metrics
 
 
 def _mixed(members: Params, pair: jax.Array, alpha: jax.Array) -> Params:
-    a, b = (jax.tree.map(lambda leaf: leaf[pair[i]], members) for i in (0, 1))
-    return interpolation.line(a, b, alpha)
+    return interpolation.line(member(members, pair[0]), member(members, pair[1]), alpha)
 
 
 @functools.lru_cache(maxsize=32)
@@ -187,14 +186,14 @@ def _point_program(apply: Apply):
     return jax.jit(_mixed), jax.jit(batch)
 
 
-def _loop_point(programs, members, pair, alpha, inputs, labels, batch_size: int) -> Metrics:
+def _loop_point(programs, members, pair, alpha, arrays: tuple[jax.Array, jax.Array], batch_size: int) -> Metrics:
     """One point of the path as a plain Python loop over batches: the reference of the one-pass program."""
     mixed, batch = programs
     params, total = mixed(members, pair, alpha), metrics.zero()
+    inputs, labels = arrays
     for start in range(0, inputs.shape[0], batch_size):
-        total = metrics.merge(
-            total, batch(params, inputs[start : start + batch_size], labels[start : start + batch_size])
-        )
+        part = slice(start, start + batch_size)
+        total = metrics.merge(total, batch(params, inputs[part], labels[part]))
     return total
 
 

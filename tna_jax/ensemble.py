@@ -96,6 +96,7 @@ def init_ensemble(
     def init(p, h):
         return trainer.anchored_optimizer(h).init(p)
 
+    params, mask = jax.tree.map(jnp.asarray, (params, mask))
     return Members(params, mask, jax.jit(jax.vmap(init))(params, hyper), order, hyper)
 
 
@@ -212,17 +213,30 @@ def _step_program(trainer: Trainer):
 
 
 def _loop_epoch(trainer: Trainer, members: Members, inputs, labels, epoch):
-    """The same epoch as a plain Python loop: the reference of the other placements."""
+    """The same epoch as a plain Python loop: the reference of the other placements.
+
+    The members' devices take turns, so that steps of different members run side by side.
+    """
     step, order_of = _step_program(trainer)
-    done, totals = [], []
-    for i in range(members.order.shape[0]):
-        member, total = jax.tree.map(lambda leaf: leaf[i], members), metrics.zero()
-        indices, weights = order_of(member.order, jnp.int32(epoch), inputs.shape[0], trainer.batch_size)
-        for s in range(indices.shape[0]):
-            member, total = step(member, total, inputs, labels, indices[s], weights[s])
-        done.append(member)
-        totals.append(total)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *done), jax.tree.map(lambda *x: jnp.stack(x), *totals)
+    devices = sorted(members.order.devices(), key=lambda device: device.id)
+    homes = [devices[i % len(devices)] for i in range(members.order.shape[0])]
+    data = {device: jax.device_put((inputs, labels), device) for device in devices}
+    states, batches = [], []
+    for i, home in enumerate(homes):
+        state = jax.device_put(member(members, i), home)
+        states.append((state, jax.device_put(metrics.zero(), home)))
+        drawn = order_of(state.order, jnp.int32(epoch), inputs.shape[0], trainer.batch_size)
+        batches.append(jax.tree.map(np.asarray, drawn))  # indices (S, B), weights (S, B)
+    for s in range(-(-inputs.shape[0] // trainer.batch_size)):
+        for i, home in enumerate(homes):
+            indices, weights = batches[i]
+            states[i] = step(*states[i], *data[home], indices[s], weights[s])
+
+    def stack(*leaves):
+        return jnp.stack([jax.device_put(leaf, devices[0]) for leaf in leaves])
+
+    done, totals = jax.tree.map(stack, *states)
+    return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), done, members), totals
 
 
 def train_ensemble(
@@ -263,6 +277,6 @@ def train_ensemble(
     return cut(current), history
 
 
-def member(members: Params, index: int) -> Params:
+def member(members: Params, index: int | jax.Array) -> Params:
     """One member of a stacked tree, without the leading axis."""
     return jax.tree.map(lambda leaf: leaf[index], members)

@@ -63,7 +63,7 @@ class Checkpoints:
         except (ValueError, OSError) as error:
             first = str(error).strip().splitlines()[0]
             raise UsageError(f"the checkpoint in {self.manager.directory} does not fit this run: {first}") from error
-        structure = jax.tree.structure(members.opt_state)
+        structure: Any = jax.tree.structure(members.opt_state)
         opt_state = jax.tree.unflatten(structure, list(state["opt_state"].values())[: structure.num_leaves])
         return epochs_done, members._replace(params=state["params"], opt_state=opt_state)
 

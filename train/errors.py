@@ -9,8 +9,10 @@ class UsageError(ValueError):
 
 
 def unknown(what: str, value: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is none of `known`, with the nearest right one."""
+    """The error for a name that is none of `known`, with the nearest right ones."""
     known = list(known)
-    near = difflib.get_close_matches(value, known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = difflib.get_close_matches(value, known, n=2, cutoff=0.6) or difflib.get_close_matches(
+        value, known, n=1, cutoff=0.4
+    )
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return UsageError(f"unknown {what} {value!r}: {hint}known: {', '.join(known)}")

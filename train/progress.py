@@ -4,6 +4,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -56,7 +57,7 @@ class TrainingBar:
             TextColumn("epochs  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}  {task.fields[speed]} images/s"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
         )  # fmt: skip
-        empty = {"loss": "-", "accuracy": "-", "speed": "-"}
+        empty: dict[str, Any] = {"loss": "-", "accuracy": "-", "speed": "-"}
         self.task = self.bar.add_task("", total=epochs, completed=done, members=members, **empty)
 
     def __enter__(self) -> "TrainingBar":

@@ -23,7 +23,6 @@ PARAMS = {
         "bias": np.float32([-0.0, 0.5, -1e4]),
     },
     "gain": np.float32([-3.5]),
-    "shift": np.float32([0.5]),
 }
 MASK = {
     "dense": {
@@ -31,9 +30,8 @@ MASK = {
         "bias": np.array([0, 1, 0], bool),
     },
     "gain": np.array([False]),
-    "shift": np.array([True]),
 }
-LABELS = {"dense": "a", "gain": "b", "shift": "b"}
+LABELS = {"dense": "a", "gain": "b"}
 
 # Switched on wherever a signature has them.
 SWITCHES = {
@@ -85,10 +83,10 @@ WRAPPERS = {
     "conditionally_mask": lambda: optax.conditionally_mask(DECAY(), lambda step: step % 2 == 0),
     "conditionally_transform": lambda: optax.conditionally_transform(DECAY(), lambda step: step % 2 == 0),
     "flatten": lambda: optax.flatten(DECAY()),
-    "freeze": lambda: optax.chain(DECAY(), optax.freeze({"dense": False, "gain": False, "shift": False})),
+    "freeze": lambda: optax.chain(DECAY(), optax.freeze(dict.fromkeys(LABELS, False))),
     "inject_hyperparams": lambda: optax.inject_hyperparams(optax.adamw)(RATE, weight_decay=0.1),
     "inject_stateful_hyperparams": lambda: optax.inject_stateful_hyperparams(optax.adamw)(RATE, weight_decay=0.1),
-    "masked": lambda: optax.masked(DECAY(), {"dense": True, "gain": False, "shift": True}),
+    "masked": lambda: optax.masked(DECAY(), {"dense": {"kernel": True, "bias": False}, "gain": True}),
     "multi_transform": lambda: optax.multi_transform({"a": DECAY(), "b": optax.sgd(RATE)}, LABELS),
     "named_chain": lambda: optax.named_chain(("clip", optax.clip(1.0)), ("adamw", DECAY())),
     "partition": lambda: optax.partition({"a": DECAY(), "b": optax.sgd(RATE)}, LABELS),
@@ -100,8 +98,9 @@ WRAPPERS = {
     "split_real_and_imaginary": lambda: optax.contrib.split_real_and_imaginary(DECAY()),
     "measure_with_ema": lambda: optax.chain(
         optax.monitor({"norm": optax.measure_with_ema(optax.tree.norm, 0.9)}), DECAY()),
-    "scale_by_muon": lambda: optax.chain(
-        optax.masked(optax.contrib.scale_by_muon(), lambda tree: jax.tree.map(lambda p: p.ndim == 2, tree)), optax.scale(-RATE)),
+    "scale_by_muon": lambda: optax.chain(optax.partition(
+        {"a": optax.contrib.scale_by_muon(), "b": optax.identity()}, {"dense": {"kernel": "a", "bias": "b"}, "gain": "b"}),
+        optax.scale(-RATE)),
     "MultiSteps": lambda: optax.MultiSteps(DECAY(), 2).gradient_transformation(),
 }  # fmt: skip
 
@@ -122,6 +121,12 @@ PER_EXAMPLE = {"dpsgd", "differentially_private_aggregate"}  # gradients with a 
 
 GROWING = {"monitor", "measure_with_ema"}  # their state has another structure after the first update
 DIVERGES = {"scale_by_param_block_norm", "scale_by_param_block_rms"}  # steps as long as the parameters
+
+
+# The programs run for a millisecond and are compiled for far longer.
+QUICK = {"xla_backend_optimization_level": 0}
+if jax.__version_info__ < (0, 11):
+    QUICK["xla_cpu_use_fusion_emitters"] = False
 
 
 def exported() -> set[str]:
@@ -179,7 +184,7 @@ def extras(name: str, params):
 
 
 def train(name: str, optimizer, params=PARAMS):
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def run(params):
         def step(carry, i):
             params, state = carry

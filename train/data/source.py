@@ -82,7 +82,9 @@ class Dataset:
         ]
         if bad:
             raise DataError(f"{self.name}: {'; '.join(bad)}")
-        return dataclasses.replace(self, **{part: _first(split, n) for part, (split, n) in wanted.items()})
+        return dataclasses.replace(
+            self, train=_first(self.train, train_examples), test=_first(self.test, test_examples)
+        )
 
 
 def permutation(n: int, seed: int) -> np.ndarray:

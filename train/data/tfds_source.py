@@ -39,7 +39,7 @@ def read(text: str, root: Path, *, name: str | None = None) -> Dataset | None:
     except DataError:
         raise
     except ImportError as error:
-        raise Unusable(f"{folder} cannot be read without TensorFlow Datasets and array_record: {INSTALL}") from error
+        raise Unusable(f"{folder} needs TensorFlow Datasets and array_record to be read ({error}): {INSTALL}") from error
     except (OSError, ValueError, KeyError, IndexError, TypeError, AssertionError, RuntimeError) as error:
         fault = " ".join(str(error).split())[:200]
         raise DataError(f"{folder}: cannot be read, damaged or incomplete ({fault})") from error
@@ -50,13 +50,13 @@ def _keys(builder: Any, folder: Path) -> tuple[str, str]:
     """The names of the image and the label among the features."""
     import tensorflow_datasets as tfds
 
-    features, keys = builder.info.features, builder.info.supervised_keys
+    features, keys = dict(builder.info.features.items()), builder.info.supervised_keys
     if not (isinstance(keys, tuple) and len(keys) == 2 and all(isinstance(key, str) for key in keys)):
         keys = ("image", "label")
     faults = []
     image, label = (features.get(key) for key in keys)
-    kinds = (tfds.features.Image, tfds.features.Tensor)
-    if not isinstance(image, kinds) or image.dtype != np.uint8 or len(image.shape) != 3:
+    kinds = (tfds.features.Image, tfds.features.Tensor)  # their `dtype` imports TensorFlow, `np_dtype` does not
+    if not isinstance(image, kinds) or image.np_dtype != np.uint8 or len(image.shape) != 3:
         faults.append(f"{keys[0]!r} is {image}, expected uint8 images (height, width, channels)")
     elif image.shape[-1] not in (1, 3):
         faults.append(f"{keys[0]!r} has {image.shape[-1]} channels, expected 1 or 3")
