@@ -1,5 +1,6 @@
 """Sets prepared by TensorFlow Datasets: read without TensorFlow, refused in one line, never fetched unasked."""
 
+import io
 import json
 import socket
 import sys
@@ -26,9 +27,17 @@ def nowhere_and_offline(tmp_path, monkeypatch):
 
 
 def prepare(
-    root, name="tiny", *, version="1.0.0", shape=(4, 5, 1), splits=("train", "test"), feature=None, config=None
+    root,
+    name="tiny",
+    *,
+    version="1.0.0",
+    shape=(4, 5, 1),
+    splits=("train", "test"),
+    feature=None,
+    config=None,
+    image=None,
 ):
-    """Eight train and three test images; every pixel of an image is its label times ten plus its number."""
+    """Eight train and three test images: every pixel of image i is i (or all are `image`), its label is i % 2."""
 
     def info(self):
         features = {
@@ -43,7 +52,7 @@ def prepare(
     def examples(self, n):
         for i in range(n):
             height = shape[0] or 4 + i
-            yield i, {"image": np.full((height, *shape[1:]), i, np.uint8), "label": i % 2}
+            yield i, {"image": image or np.full((height, *shape[1:]), i, np.uint8), "label": i % 2}
 
     body = {
         "VERSION": tfds.core.Version(version),
@@ -91,6 +100,27 @@ def test_a_prepared_copy_serves_the_plain_name(tmp_path):
     prepare(tmp_path, "mnist", version="3.0.1")
     assert data.load("mnist").name == "mnist"
     assert examples_of(data.load("mnist").test) == [(0, 0), (1, 1), (2, 0)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_encoded_images_are_decoded(tmp_path, channels):
+    from PIL import Image
+
+    x = np.random.default_rng(0).integers(0, 256, (4, 5, channels), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(x if channels == 3 else x[..., 0]).save(buffer, "png")
+    # Image features are encoded with TensorFlow: we store the bytes of a PNG file, and then call them an image.
+    folder = prepare(
+        tmp_path, feature={"image": tfds.features.Tensor(shape=(), dtype=np.object_)}, image=buffer.getvalue()
+    )
+    described = json.loads((folder / "features.json").read_text())
+    described["featuresDict"]["features"]["image"] = {
+        "pythonClassName": "tensorflow_datasets.core.features.image_feature.Image",
+        "image": {"shape": {"dimensions": ["4", "5", str(channels)]}, "dtype": "uint8", "encodingFormat": "png"},
+    }
+    (folder / "features.json").write_text(json.dumps(described))
+    found = data.load("tfds:tiny")
+    np.testing.assert_array_equal(found.train.images, [x] * 8)
 
 
 def test_validation_stands_in_for_test_and_colour_is_scaled_to_plus_minus_one(tmp_path):

@@ -39,7 +39,9 @@ def read(text: str, root: Path, *, name: str | None = None) -> Dataset | None:
     except DataError:
         raise
     except ImportError as error:
-        raise Unusable(f"{folder} needs TensorFlow Datasets and array_record to be read ({error}): {INSTALL}") from error
+        raise Unusable(
+            f"{folder} needs TensorFlow Datasets and array_record to be read ({error}): {INSTALL}"
+        ) from error
     except (OSError, ValueError, KeyError, IndexError, TypeError, AssertionError, RuntimeError) as error:
         fault = " ".join(str(error).split())[:200]
         raise DataError(f"{folder}: cannot be read, damaged or incomplete ({fault})") from error
