@@ -21,7 +21,9 @@ def markdown(result: dict) -> str:
                     continue
                 rows = select(result, init=init, method=method, ratio=ratio, split="test")
                 cells = ["{:.3f} ± {:.3f}".format(*spread(rows, column)) for column in COLUMNS]
-                lines.append(f"| {init} | {NAMES[method] if ratio else 'no anchors'} | {ratio:g} | {' | '.join(cells)} |")
+                lines.append(
+                    f"| {init} | {NAMES[method] if ratio else 'no anchors'} | {ratio:g} | {' | '.join(cells)} |"
+                )
     return "\n".join(lines)
 
 

@@ -18,9 +18,19 @@ def select(result: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
 
 
 def spread(rows: list[dict[str, Any]], column: str) -> tuple[float, float]:
-    """Mean and sample standard deviation over rows (pairs); of the two ends the mean first. NaN where a value is missing."""
-    values = np.array([np.mean(row[column]) if row[column] is not None else np.nan for row in rows], float)
+    """Mean and sample standard deviation over rows (pairs); of two ends the mean first.
+
+    Pairs whose path has a non-finite loss (a model diverged) are left out; NaN where none is left.
+    """
+    values = np.array([np.mean(row[column]) for row in rows if finite(row)])
+    if not len(values):
+        return float("nan"), float("nan")
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
+def finite(row: dict[str, Any]) -> bool:
+    """Whether both models of the pair, and all between them, have a finite loss."""
+    return None not in row["loss_path"]
 
 
 def present(result: dict[str, Any], column: str) -> list[Any]:
@@ -66,7 +76,7 @@ def table(result: dict[str, Any], split: str = "test") -> None:
     Console(width=max(Console().width, 136) if not Console().is_terminal else None).print(lines)
     for model in result["diverged"]:
         print(
-            f"diverged in epoch {model['epoch']}: {model['method']} ratio {model['ratio']:g} seed {model['seed']} model {model['order']}"
+            f"left out: its model diverged in epoch {model['epoch']}: {model['method']} ratio {model['ratio']:g} seed {model['seed']} model {model['order']}"
         )
 
 
@@ -91,7 +101,9 @@ def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
         _along_path(row[1], result, split, init, methods[0])
         row[1].set(xlabel="α, from one model (0) to the other (1)")
         row[1].set_title(f"along the path, {NAMES[methods[0]]}, {TITLES[init]}", loc="left", fontsize=10)
-        lowest = np.nanmin([row["accuracy_path"] for row in select(result, init=init, split=split)], initial=1.0)
+        lowest = min(
+            [min(row["accuracy_path"]) for row in select(result, init=init, split=split) if finite(row)], default=0
+        )
         bottom = np.floor(max(lowest - 0.03, 0) * 20) / 20
         for axis in row:
             axis.set_ylim(bottom, 1 + 0.03 * (1 - bottom))
@@ -128,8 +140,9 @@ def _along_path(axis, result, split: str, init: str, method: str) -> None:
 
     ratios = present(result, "ratio")
     for i, ratio in enumerate(ratios):
-        curves = [row["accuracy_path"] for row in select(result, init=init, method=method, ratio=ratio, split=split)]
-        mean = np.array(curves, float).mean(axis=0)
+        rows = select(result, init=init, method=method, ratio=ratio, split=split)
+        curves = [row["accuracy_path"] for row in rows if finite(row)]
+        mean = np.mean(curves, axis=0) if curves else np.full(len(result["alphas"]), np.nan)
         colour = colormaps["viridis"](0.9 * i / max(len(ratios) - 1, 1))
         axis.plot(
             result["alphas"], mean, color=colour, label=f"ratio {ratio:g}", marker="osv^DPX*"[i % 8], markersize=3.5

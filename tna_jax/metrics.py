@@ -17,7 +17,7 @@ class Metrics(NamedTuple):
     loss_sum: Any
     """(...,) summed cross-entropy, in nats."""
     correct: Any
-    """(...,) number of examples whose largest logit is the label's."""
+    """(...,) number of examples whose largest logit is the label's; none where the loss is not finite."""
     count: Any
     """(...,) number of examples."""
 
@@ -59,7 +59,7 @@ def classification(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> M
     """
     weight = weight.astype(jnp.float32)
     losses = jnp.where(weight > 0, cross_entropy(logits, labels), np.float32(0))
-    hits = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    hits = ((jnp.argmax(logits, axis=-1) == labels) & jnp.isfinite(losses)).astype(jnp.float32)
     return Metrics(jnp.sum(losses * weight), jnp.sum(hits * weight), jnp.sum(weight))
 
 

@@ -312,9 +312,7 @@ def test_schedule_free_needs_anchors_inside_for_its_evaluation_parameters():
 
     def furthest(tree):
         pairs = zip(*map(jax.tree.leaves, (tree, PARAMS, MASK)), strict=True)
-        return max(
-            np.max(np.abs(np.asarray(a) - b)[~m] / np.maximum(np.abs(b[~m]), 1e-6)) for a, b, m in pairs
-        )
+        return max(np.max(np.abs(np.asarray(a) - b)[~m] / np.maximum(np.abs(b[~m]), 1e-6)) for a, b, m in pairs)
 
     _, drifted = evaluated(DECAY(b1=0.0))
     params, close = evaluated(anchored(DECAY(b1=0.0), MASK))

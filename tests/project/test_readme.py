@@ -1,0 +1,39 @@
+"""The README tells the truth: its Python runs, its tables are those of the committed results, its commands exist."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.readme_tables import rendered
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_optax_example_runs_and_keeps_its_promise():
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    values: dict = {}
+    exec(compile(code, "README.md", "exec"), values)
+    start = {"kernel": jax.random.normal(jax.random.key(0), (8, 4)), "bias": np.zeros(4, np.float32)}
+    for name, mask in values["mask"]["dense"].items():
+        old, new, mask = (np.asarray(x) for x in (start[name], values["params"]["dense"][name], mask))
+        assert old[~mask].tobytes() == new[~mask].tobytes()
+        assert (old[mask] != new[mask]).all()
+
+
+def test_the_tables_are_those_of_the_committed_results():
+    assert rendered(README) == README
+
+
+def test_links_to_files_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make (\w+)", README, re.MULTILINE))
+def test_the_commands_are_in_the_makefile(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
