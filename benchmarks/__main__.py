@@ -1,0 +1,10 @@
+"""`make bench`: every benchmark in a process of its own, a JSON each in benchmarks/results/."""
+
+import subprocess
+import sys
+
+NAMES = ("anchored_step", "ensemble", "path", "imports")
+
+for name in sys.argv[1:] or NAMES:
+    print(f"== {name}", flush=True)
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

@@ -1,0 +1,38 @@
+"""Paired timing: the alternatives take turns, so that a machine whose speed drifts slows all of them."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from train.results import provenance, write_json
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def paired(alternatives: dict[str, Callable[[], Any]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of each alternative in each round; a callable returns only when its work is done."""
+    for run in alternatives.values():
+        for _ in range(warmup):
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
+    for _ in range(rounds):
+        for name, run in alternatives.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
+    """Median over rounds of seconds(slow) / seconds(fast)."""
+    return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
+
+
+def report(name: str, result: dict[str, Any]) -> None:
+    """Prints a result and writes it with its provenance."""
+    RESULTS.mkdir(exist_ok=True)
+    print(json.dumps({key: value for key, value in result.items() if key != "seconds"}, indent=1))
+    write_json(RESULTS / f"{name}.json", {"provenance": provenance([]), **result})

@@ -1,0 +1,208 @@
+"""Anchoring as an optax transformation: frameworks, dtypes, changing masks, non-finite gradients, errors."""
+
+import equinox as eqx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from tna_jax import anchored, masks, tna_mask
+from tna_jax.transform import apply_updates
+
+MASK = {"w": jnp.array([True, False, True, False])}
+PARAMS = {"w": jnp.array([1.0, -0.0, 3.0, 4.0])}
+
+
+@pytest.fixture(autouse=True)
+def optax_mixes_dtypes_itself():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def bits(tree) -> bytes:
+    return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))
+
+
+def frozen(tree, mask) -> bytes:
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(mask), strict=True)
+    return b"".join(np.asarray(leaf)[~np.asarray(m)].tobytes() for leaf, m in pairs)
+
+
+def test_updates_by_hand():
+    gradients = {"w": jnp.array([1.0, 2.0, jnp.nan, jnp.inf])}
+    tx = tna_mask(MASK)
+    updates, _ = tx.update(gradients, tx.init(PARAMS), PARAMS)
+    np.testing.assert_array_equal(updates["w"], [1.0, 0.0, np.nan, 0.0])
+    soft = tna_mask({"w": jnp.array([1.0, 0.5, 0.25, 0.0])})
+    updates, _ = soft.update({"w": jnp.array([8.0, 8.0, 8.0, jnp.nan])}, soft.init(PARAMS))
+    assert updates["w"].tolist() == [8.0, 4.0, 2.0, 0.0]
+    whole = tna_mask({"w": False})
+    assert whole.update(gradients, whole.init(PARAMS))[0]["w"].tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_non_finite_gradients_and_decay_do_not_reach_an_anchor(dtype):
+    params = {"w": PARAMS["w"].astype(dtype)}
+    gradients = {"w": jnp.array([1.0, jnp.nan, 1.0, -jnp.inf]).astype(dtype)}
+    for optimizer in (optax.sgd(0.1, momentum=0.9), optax.adamw(0.1, weight_decay=0.1)):
+        tx = anchored(optimizer, MASK)
+        now, state = params, tx.init(params)
+        for _ in range(5):
+            with jax.numpy_dtype_promotion("standard"):
+                updates, state = tx.update(gradients, state, now)
+            assert updates["w"].dtype == dtype
+            now = optax.apply_updates(now, updates)
+        assert frozen(now, MASK) == frozen(params, MASK)
+        assert bool(jnp.all(jnp.isfinite(now["w"]))) and bool(jnp.all(now["w"][::2] != params["w"][::2]))
+    naive = jax.tree.map(
+        lambda g, m: g * m.astype(g.dtype), gradients, MASK
+    )  # the control: multiplying lets nan through
+    assert bool(jnp.isnan(naive["w"][1]))
+
+
+def test_the_mask_only_first_does_not_stop_decay():
+    tx = optax.chain(tna_mask(MASK), optax.adamw(0.1, weight_decay=0.1))
+    updates, _ = tx.update({"w": jnp.ones(4)}, tx.init(PARAMS), PARAMS)
+    assert frozen(optax.apply_updates(PARAMS, updates), MASK) != frozen(PARAMS, MASK)
+
+
+def test_a_mask_that_changes_while_momentum_is_alive():
+    def run(tx):
+        params, state = PARAMS, tx.init(PARAMS)
+        for i in range(6):
+            mask = MASK if i < 3 else masks.complement(MASK)
+            if i == 3:
+                switched = params
+            updates, state = tx.update({"w": jnp.ones(4)}, state, params, mask=mask)
+            params = optax.apply_updates(params, updates)
+        return frozen(switched, masks.complement(MASK)) == frozen(params, masks.complement(MASK))
+
+    assert run(anchored(optax.sgd(0.1, momentum=0.9)))
+    assert run(anchored(optax.adam(0.1)))
+    assert not run(optax.chain(tna_mask(), optax.sgd(0.1, momentum=0.9)))  # the control
+
+
+def test_a_mask_at_update_neither_retraces_nor_enters_the_program():
+    tx, traces = anchored(optax.sgd(0.1)), []
+
+    @jax.jit
+    def step(params, state, mask):
+        traces.append(1)
+        updates, state = tx.update(params, state, params, mask=mask)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(PARAMS)
+    for mask in (MASK, masks.complement(MASK)):
+        step(PARAMS, state, mask)
+    assert len(traces) == 1
+    stacked = jax.tree.map(lambda m: jnp.stack([m, ~m]), MASK)
+    both = jax.vmap(lambda m: tx.update(PARAMS, state, PARAMS, mask=m)[0])(stacked)
+    assert both["w"].shape == (2, 4) and both["w"][0, 1] == 0 and both["w"][1, 0] == 0
+
+
+def test_the_program_does_not_grow_with_the_mask_and_donation_leaves_the_callers_mask_alone():
+    sizes = []
+    for n in (10, 100_000):
+        params, mask = {"w": jnp.ones(n)}, {"w": jnp.arange(n) % 2 == 0}
+        tx = optax.chain(tna_mask(mask), optax.sgd(0.1))
+
+        def step(params, state, tx=tx):
+            updates, state = tx.update(params, state, params)
+            return optax.apply_updates(params, updates), state
+
+        program = jax.jit(step, donate_argnums=(0, 1))
+        state = tx.init(params)
+        sizes.append(len(program.lower(params, state).as_text()))
+        program(params, state)
+        assert int(mask["w"].sum()) == n // 2
+    assert sizes[1] < sizes[0] + 500
+    closed = jax.jit(lambda p: jnp.where(mask["w"], p, np.float32(0))).lower(jnp.ones(n)).as_text()
+    assert len(closed) > 100_000  # the control: a closed-over mask is written into the program
+
+
+def test_subnormal_anchors_survive_apply_updates():
+    params, mask = {"w": jnp.array([1.0, 1e-40])}, {"w": jnp.array([True, False])}
+    updates = {"w": jnp.array([1.0, -0.0])}
+    kept = jax.jit(lambda p, u: apply_updates(p, u, mask))(params, updates)
+    assert np.asarray(kept["w"])[1].tobytes() == np.float32(1e-40).tobytes()
+    assert kept["w"][0] == 2
+
+
+class NnxNet(nnx.Module):
+    def __init__(self, rngs):
+        self.first, self.second = nnx.Linear(3, 4, rngs=rngs), nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.second(nnx.relu(self.first(x)))
+
+
+@pytest.mark.parametrize("form", ["boxed", "pure", "dict"])
+def test_nnx_optimizer_takes_any_form_of_mask(form):
+    model = NnxNet(nnx.Rngs(0))
+    state = nnx.state(model, nnx.Param)
+    tree = {"boxed": state, "pure": nnx.as_pure(state), "dict": nnx.to_pure_dict(state)}[form]
+    mask = masks.bernoulli(jax.random.key(0), tree, 0.5)
+    before = jax.tree.map(np.array, nnx.to_pure_dict(state))
+    optimizer = nnx.Optimizer(model, anchored(optax.adamw(0.1, weight_decay=0.1), mask), wrt=nnx.Param)
+    for _ in range(3):
+        gradients = nnx.grad(lambda m: jnp.sum(m(jnp.ones((5, 3))) ** 2) + jnp.sum(m.first.bias[...]))(model)
+        with jax.numpy_dtype_promotion("standard"):
+            optimizer.update(model, gradients)
+    after = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    assert frozen(after, mask) == frozen(before, mask)
+    assert bits(after) != bits(before)
+
+
+def test_linen_and_equinox():
+    linen = nn.Dense(4)
+    net = eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0))
+    trees = [linen.init(jax.random.key(0), jnp.ones((1, 3)))["params"], eqx.filter(net, eqx.is_inexact_array)]
+    for params in trees:
+        mask = masks.bernoulli(jax.random.key(1), params, 0.5)
+        tx = optax.chain(tna_mask(mask), optax.adam(0.1))
+        updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+        after = eqx.apply_updates(params, updates)
+        assert frozen(after, mask) == frozen(params, mask)
+        assert bits(after) != bits(params)
+    with pytest.raises(TypeError, match="floating-point arrays only"):
+        masks.bernoulli(jax.random.key(1), net, 0.5)
+
+
+def test_wrappers_of_optax():
+    params = {"a": jnp.ones(4), "b": jnp.ones(4)}
+    mask = {"a": MASK["w"], "b": jnp.zeros(4, bool)}
+    gradients = jax.tree.map(jnp.ones_like, params)
+    wrapped = {
+        "masked": optax.masked(tna_mask(mask), {"a": True, "b": False}),
+        "multi": optax.multi_transform(
+            {"x": anchored(optax.sgd(0.1), mask), "y": optax.sgd(0.1)}, {"a": "x", "b": "y"}
+        ),
+        "steps": optax.MultiSteps(anchored(optax.sgd(0.1), mask), 1),
+        "finite": optax.apply_if_finite(anchored(optax.sgd(0.1), mask), 3),
+    }
+    for name, tx in wrapped.items():
+        updates, _ = tx.update(gradients, tx.init(params), params)
+        assert updates["a"].tolist()[1::2] == [0, 0], name
+        assert updates["a"][0] != 0, name
+        assert (updates["b"][0] == 0) == (name in ("steps", "finite")), name
+    state = wrapped["finite"].init(params)
+    assert optax.tree_utils.tree_map_params(
+        anchored(optax.adam(0.1), mask), lambda x: x, anchored(optax.adam(0.1), mask).init(params)
+    )
+    assert state is not None
+
+
+def test_errors_come_at_init_and_list_every_path():
+    with pytest.raises(ValueError, match=r"in the params but not in the mask: v; .*not in the params: w"):
+        tna_mask({"u": jnp.ones(2, bool), "w": jnp.ones(2, bool)}).init({"u": jnp.ones(2), "v": jnp.ones(2)})
+    with pytest.raises(ValueError, match=r"of another shape: w \(mask \(3,\), params \(4,\)\)"):
+        anchored(optax.sgd(0.1), {"w": jnp.ones(3, bool)}).init(PARAMS)
+    with pytest.raises(ValueError, match="no mask"):
+        tna_mask().update(PARAMS, tna_mask().init(PARAMS), PARAMS)
+    with pytest.raises(TypeError, match=r"w \(int32\)"):
+        tna_mask({"w": jnp.ones(4, jnp.int32)})
+    with pytest.raises(TypeError, match=r"w \(values outside \[0, 1\]\)"):
+        anchored(optax.sgd(0.1), {"w": jnp.array([0.5, 1.5])})
