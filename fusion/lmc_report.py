@@ -33,6 +33,11 @@ def finite(row: dict[str, Any]) -> bool:
     return None not in row["loss_path"]
 
 
+def short(value: float) -> str:
+    """Four decimals, or powers of ten for what is too large for that."""
+    return f"{value:.4f}" if not abs(value) >= 1000 else f"{value:.1e}"
+
+
 def present(result: dict[str, Any], column: str) -> list[Any]:
     """The values of a column, in the order of the rows."""
     return list(dict.fromkeys(row[column] for row in result["rows"]))
@@ -69,15 +74,14 @@ def table(result: dict[str, Any], split: str = "test") -> None:
                     "accuracy_barrier_relative",
                     "loss_barrier",
                 )
-                cells = ["{:.4f} ± {:.4f}".format(*spread(rows, column)) for column in columns]
+                cells = [" ± ".join(map(short, spread(rows, column))) for column in columns]
                 name = NAMES[method] if ratio else "no anchors"
                 lines.add_row(init, name, f"{ratio:g}", *cells)
         lines.add_section()
     Console(width=max(Console().width, 136) if not Console().is_terminal else None).print(lines)
     for model in result["diverged"]:
-        print(
-            f"left out: its model diverged in epoch {model['epoch']}: {model['method']} ratio {model['ratio']:g} seed {model['seed']} model {model['order']}"
-        )
+        name = f"{model['method']} ratio {model['ratio']:g} seed {model['seed']} model {model['order']}"
+        print(f"left out: its model diverged in epoch {model['epoch']}: {name}")
 
 
 def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:

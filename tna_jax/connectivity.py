@@ -235,7 +235,8 @@ def barrier(path: Path, kind: Kind = "linear", metric: Literal["accuracy", "loss
     if kind == "linear":
         return gap.max(-1)
     if kind == "relative":
-        return (gap / linear).max(-1)
+        nowhere = (linear == 0).astype(linear.dtype)  # no model at either end is ever right: there is nothing to lose
+        return (gap / (linear + nowhere)).max(-1)
     if kind == "midpoint":
         return gap[..., int(np.argmax(alphas == 0.5))]
     if kind == "worst":

@@ -15,7 +15,7 @@ from fusion import lmc, lmc_plan
 from tna_jax.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = "--width 16 --depth 2 --seeds 2 --ratios 0 .5 --epochs 2 --alphas 3".split()
+SMALL = ["--width", "16", "--depth", "2", "--seeds", "2", "--ratios", "0", ".5", "--epochs", "2", "--alphas", "3"]
 
 
 def fails(capsys, *words: str) -> str:

@@ -1,165 +1,340 @@
-"""Anchor masks: their bits depend on key, path and shape alone; counts, laws and errors."""
+"""The bits of a mask depend on (key, path, shape) alone; counts, units and shared anchors are exact. All comparisons are of bits."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from tna_jax import masks
 
-KEY = jax.random.key(3)
-PARAMS = {
-    "a": {"kernel": jnp.ones((40, 30)), "bias": jnp.zeros(30)},
-    "b": {"kernel": jnp.ones((30, 10)), "bias": jnp.zeros(10)},
+KEY = jax.random.key(7)
+SHAPES = {"Dense_0": {"kernel": (6, 5), "bias": (5,)}, "Dense_1": {"kernel": (5, 4), "bias": (4,)}, "gain": ()}
+
+
+def tree(shapes, dtype=jnp.float32):
+    return jax.tree.map(lambda shape: jnp.zeros(shape, dtype), shapes, is_leaf=lambda s: isinstance(s, tuple))
+
+
+PARAMS = tree(SHAPES)
+
+
+def raw(made) -> list[bytes]:
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(made)]
+
+
+def everything(key, params) -> list[bytes]:
+    drawn = masks.bernoulli(key, params, 0.4), masks.exact(key, params, 0.4), masks.neurons(key, params, 0.4)
+    return raw(drawn)
+
+
+# What the bits depend on
+
+
+def test_bits_do_not_depend_on_other_leaves_or_their_order():
+    more = PARAMS | {"A": jnp.zeros((6, 5)), "z": [jnp.zeros(5)], "Dense_1": {"kernel": jnp.zeros((5, 4))}}
+    for draw in (masks.bernoulli, masks.exact, masks.neurons):
+        one, other = draw(KEY, PARAMS, 0.4), draw(KEY, dict(reversed(more.items())), 0.4)
+        assert raw(one["Dense_0"]) == raw(other["Dense_0"])
+        assert raw(one["gain"]) == raw(other["gain"])
+        assert raw(one["Dense_1"]["kernel"]) == raw(other["Dense_1"]["kernel"])
+
+
+@pytest.mark.parametrize("draw", [masks.bernoulli, masks.exact])
+def test_bits_do_depend_on_key_path_and_shape(draw):
+    def bits(key, path, shape):
+        return raw(draw(key, {path: jnp.zeros(shape)}, 0.5))
+
+    one = bits(KEY, "a", (64, 2))
+    assert one == bits(KEY, "a", (64, 2))
+    assert one != bits(jax.random.key(8), "a", (64, 2))
+    assert one != bits(KEY, "b", (64, 2))
+    assert raw(draw(KEY, {"a": {"b": jnp.zeros(64)}}, 0.5)) != raw(draw(KEY, {"a/b": jnp.zeros(64)}, 0.5))
+    assert [m.shape for m in jax.tree.leaves(draw(KEY, PARAMS, 0.5))] == [p.shape for p in jax.tree.leaves(PARAMS)]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.complex64])
+def test_bits_do_not_depend_on_dtype_nor_on_having_values(dtype):
+    abstract = jax.eval_shape(lambda: tree(SHAPES, dtype))
+    assert everything(KEY, tree(SHAPES, dtype)) == everything(KEY, PARAMS)
+    assert everything(KEY, abstract) == everything(KEY, PARAMS)
+
+
+def test_jit_and_vmap_do_not_change_bits():
+    keys = jax.random.split(KEY, 3)
+    assert raw(jax.jit(lambda key: masks.bernoulli(key, PARAMS, 0.4))(KEY)) == raw(masks.bernoulli(KEY, PARAMS, 0.4))
+    for draw in (masks.bernoulli, masks.exact, masks.neurons):
+        many = jax.jit(jax.vmap(lambda key: draw(key, PARAMS, 0.4)))(keys)  # noqa: B023
+        for i in range(3):
+            assert raw(jax.tree.map(lambda m: m[i], many)) == raw(draw(keys[i], PARAMS, 0.4))  # noqa: B023
+        assert raw(jax.tree.map(lambda m: m[0], many)) != raw(jax.tree.map(lambda m: m[1], many))
+
+
+def test_jax_settings_and_the_kind_of_key_do_not_change_bits():
+    with jax.threefry_partitionable(False):
+        assert jax.random.bits(KEY, (64,)).tobytes() != jax.jit(lambda: 0)().tobytes()
+        assert everything(KEY, PARAMS) == everything_of_fresh_programs()
+    assert everything(jax.random.PRNGKey(7), PARAMS) == everything(KEY, PARAMS)
+
+
+def everything_of_fresh_programs() -> list[bytes]:
+    return everything(jax.random.clone(KEY), PARAMS)
+
+
+PROCESS = """
+import hashlib, jax
+jax.config.update("jax_num_cpu_devices", {devices})
+from tna_jax import masks
+key, shapes = jax.random.key(7), {shapes}
+params = jax.eval_shape(lambda: jax.tree.map(jax.numpy.zeros, shapes, is_leaf=lambda s: isinstance(s, tuple)))
+drawn = masks.bernoulli(key, params, 0.4), masks.exact(key, params, 0.4), masks.neurons(key, params, 0.4)
+print(jax.device_count(), hash("a"), b"".join(m.tobytes() for m in jax.tree.leaves(drawn)).hex())
+"""
+
+
+def test_two_fresh_processes_draw_the_same_bits():
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS.format(devices=devices, shapes=SHAPES)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONHASHSEED": seed, "JAX_PLATFORMS": "cpu"},
+            text=True,
+        )
+        for devices, seed in ((8, "1"), (1, "2"))
+    ]
+    outputs = [process.communicate(timeout=120)[0].split() for process in started]
+    assert [int(output[0]) for output in outputs] == [8, 1]
+    assert outputs[0][1] != outputs[1][1]  # control: hash(str) is salted
+    here = b"".join(everything(KEY, PARAMS)).hex()
+    assert [output[2] for output in outputs] == [here, here]
+
+
+# Ratios and counts
+
+
+def test_masks_of_one_key_are_nested():
+    big = tree({"w": (40, 25)})
+    for draw in (masks.bernoulli, masks.exact):
+        drawn = [np.asarray(draw(KEY, big, ratio)["w"]) for ratio in (0.0, 0.2, 0.4, 0.8, 1.0)]
+        assert drawn[0].all() and not drawn[-1].any()
+        for small, large in zip(drawn, drawn[1:], strict=False):
+            assert not (large & ~small).any()  # anchored stays anchored
+            assert large.sum() < small.sum()
+    other = np.asarray(masks.bernoulli(jax.random.key(8), big, 0.8)["w"])
+    assert (other & ~np.asarray(masks.bernoulli(KEY, big, 0.2)["w"])).any()  # control: of two keys they are not
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.4, 0.9])
+def test_the_share_of_bernoulli_anchors_is_the_ratio(ratio):
+    n = 300_000
+    share = float(masks.anchored_ratio(masks.bernoulli(KEY, tree({"a": (n // 2,), "b": (n // 2,)}), ratio)))
+    sigma = (ratio * (1 - ratio) / n) ** 0.5
+    assert 0 < abs(share - ratio) < 5 * sigma
+    assert abs(share - (1 - ratio)) > 5 * sigma  # control: the other convention
+
+
+def test_a_traced_ratio_is_the_eager_one():
+    ratios = np.float32([0.0, 0.3, 0.7, 1.0])
+    sweep = jax.jit(jax.vmap(lambda ratio: masks.bernoulli(KEY, PARAMS, ratio)))(ratios)
+    for i, ratio in enumerate(ratios):
+        assert raw(jax.tree.map(lambda m: m[i], sweep)) == raw(masks.bernoulli(KEY, PARAMS, float(ratio)))  # noqa: B023
+    with pytest.raises(TypeError, match="bernoulli"):
+        jax.jit(lambda ratio: masks.exact(KEY, PARAMS, ratio))(0.5)
+
+
+COUNTS = [
+    # size, ratio, anchored: round(ratio * size), halves up (Python's round would give 2 for 2.5)
+    (5, 0.0, 0), (5, 1.0, 5), (5, 0.5, 3), (1, 0.5, 1), (1, 0.4, 0), (3, 0.5, 2), (10, 0.25, 3), (10, 0.24, 2), (7, 0.4, 3),
+    (4, 0.125, 1), (0, 0.5, 0), (1000, 0.4, 400),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "ratio", "anchored"), COUNTS)
+def test_exact_counts(size, ratio, anchored):
+    mask = masks.exact(KEY, tree({"flat": (size,), "box": (1, size, 1)}), ratio)
+    assert [int((~m).sum()) for m in jax.tree.leaves(mask)] == [anchored, anchored]
+    neurons = masks.neurons(KEY, tree({"l": {"kernel": (3, size), "bias": (size,)}}), ratio)["l"]
+    assert int((~neurons["bias"]).sum()) == anchored
+    assert int((~neurons["kernel"]).sum()) == 3 * anchored
+
+
+def test_exact_chooses_uniformly():
+    drawn = jax.vmap(lambda key: masks.exact(key, tree({"w": (5,)}), 0.4)["w"])(jax.random.split(KEY, 4000))
+    share = np.asarray(~drawn).mean(0)
+    np.testing.assert_allclose(share, 0.4, atol=5 * (0.24 / 4000) ** 0.5)
+
+
+# Whole neurons
+
+UNITS = {
+    # leaf shapes of one module -> for each leaf, the axes that are *not* units
+    "Linen Dense": ({"kernel": (6, 8), "bias": (8,)}, {"kernel": (0,), "bias": ()}),
+    "Linen Conv": ({"kernel": (3, 3, 2, 8), "bias": (8,)}, {"kernel": (0, 1, 2), "bias": ()}),
+    "Linen Conv, no bias": ({"kernel": (3, 3, 2, 8)}, {"kernel": (0, 1, 2)}),
+    "Linen attention projection": ({"kernel": (6, 2, 4), "bias": (2, 4)}, {"kernel": (0,), "bias": ()}),
+    "Linen attention output": ({"kernel": (2, 4, 6), "bias": (6,)}, {"kernel": (0, 1), "bias": ()}),
+    "Linen LayerNorm": ({"scale": (8,), "bias": (8,)}, {"scale": (), "bias": ()}),
+    "Equinox Linear": ({"weight": (8, 6), "bias": (8,)}, {"weight": (1,), "bias": ()}),
+    "Equinox Conv": ({"weight": (8, 2, 3, 3), "bias": (8, 1, 1)}, {"weight": (1, 2, 3), "bias": (1, 2)}),
+    "Equinox LayerNorm": ({"weight": (8,), "bias": (8,)}, {"weight": (), "bias": ()}),
 }
 
 
-def same_bits(x, y) -> bool:
-    pairs = list(zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True))
-    return all(np.asarray(p).tobytes() == np.asarray(q).tobytes() for p, q in pairs)
+@pytest.mark.parametrize(("shapes", "axes"), UNITS.values(), ids=UNITS)
+def test_neurons_anchor_whole_units(shapes, axes):
+    mask = masks.neurons(KEY, tree({"Module_0": shapes}), 0.4)["Module_0"]
+    units = []
+    for leaf, m in mask.items():
+        keep = np.asarray(m).any(axes[leaf])
+        assert (keep == np.asarray(m).all(axes[leaf])).all()  # a unit is anchored as a whole
+        units.append(keep)
+    assert all(keep.tobytes() == units[0].tobytes() for keep in units)  # and in all leaves of its module
+    assert (~units[0]).sum() == int(0.4 * units[0].size + 0.5)
+    entries = masks.exact(KEY, tree({"Module_0": shapes}), 0.4)["Module_0"]  # control: entries are not units
+    if len(shapes) > 1:
+        assert len({np.asarray(m).any(axes[leaf]).tobytes() for leaf, m in entries.items()}) > 1
+
+
+def test_neurons_of_other_modules_are_drawn_by_themselves():
+    mask = masks.neurons(KEY, tree({name: {"kernel": (2, 40), "bias": (40,)} for name in ("Dense_0", "Dense_1")}), 0.5)
+    assert raw(mask["Dense_0"]["bias"]) != raw(mask["Dense_1"]["bias"])
+
+
+# Where
+
+
+@pytest.mark.parametrize("where", ["Dense_0/kernel", lambda path: path == "Dense_0/kernel"])
+@pytest.mark.parametrize("draw", [masks.bernoulli, masks.exact, masks.neurons])
+def test_where_draws_in_some_leaves_and_leaves_the_others_trainable(draw, where):
+    mask, full = draw(KEY, PARAMS, 0.5, where), draw(KEY, PARAMS, 0.5)
+    assert raw(mask["Dense_0"]["kernel"]) == raw(full["Dense_0"]["kernel"])
+    rest = [mask["Dense_0"]["bias"], *jax.tree.leaves(mask["Dense_1"]), mask["gain"]]
+    assert all(m.dtype == bool and m.all() for m in rest)
+    assert not all(m.all() for m in jax.tree.leaves(full["Dense_1"]))  # control
+
+
+def test_where_that_selects_nothing_names_the_paths():
+    with pytest.raises(ValueError, match=r"Dense0.*Dense_0/bias, Dense_0/kernel, Dense_1/bias"):
+        masks.bernoulli(KEY, PARAMS, 0.5, "Dense0")
+
+
+# Laws
+
+MASK = {"a": np.array([True, False, False, True]), "b": np.bool_(False), "c": np.array([[True]])}
+
+
+def test_soft():
+    mask = masks.soft(MASK, 0.25)
+    assert raw(mask) == raw({"a": np.float32([1, 0.25, 0.25, 1]), "b": np.float32(0.25), "c": np.float32([[1]])})
+    assert raw(masks.soft(MASK, 0)["a"]) == raw(np.float32([1, 0, 0, 1]))
+    with pytest.raises(ValueError, match="1.5"):
+        masks.soft(MASK, 1.5)
+    with pytest.raises(TypeError, match="not bool: a, b, c"):
+        masks.soft(mask, 0.5)
+
+
+def test_complement_of_complement_is_the_mask():
+    assert raw(masks.complement(MASK)["a"]) == raw(np.array([False, True, True, False]))
+    assert raw(masks.complement(masks.complement(MASK))) == raw(MASK)
+    assert raw(masks.complement(MASK)) != raw(MASK)
+    assert raw(masks.complement(masks.soft(MASK, 0.25))["a"]) == raw(np.float32([0, 0.75, 0.75, 0]))
+    drawn = masks.bernoulli(KEY, PARAMS, 0.3)
+    both = masks.anchored_ratio(drawn) + masks.anchored_ratio(masks.complement(drawn))
+    assert abs(both - 1) < 1e-6
+
+
+def test_anchored_ratio():
+    ratio = masks.anchored_ratio(MASK)
+    assert (ratio.shape, ratio.dtype, float(ratio)) == ((), jnp.float32, 0.5)  # 3 of 6
+    assert float(masks.anchored_ratio(masks.soft(MASK, 0.25))) == 0.5
+    assert float(masks.anchored_ratio(masks.soft(MASK, 1.0))) == 0  # a multiplier of 1 anchors nothing
+    assert float(jax.jit(masks.anchored_ratio)(MASK)) == 0.5
+    assert float(masks.anchored_ratio(masks.exact(KEY, tree({"w": (10, 10)}), 0.37))) == np.float32(0.37)
+    with pytest.raises(ValueError, match="empty"):
+        masks.anchored_ratio({})
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_prune(dtype):
+    params = {
+        "a": jnp.array([1, jnp.nan, -jnp.inf, -2], dtype),
+        "b": jnp.array(3, dtype),
+        "c": jnp.array([[-0.0]], dtype),
+    }
+    pruned = masks.prune(params, MASK)
+    assert raw(pruned) == raw({"a": jnp.array([1, 0, 0, -2], dtype), "b": jnp.zeros((), dtype), "c": params["c"]})
+    assert [p.dtype for p in jax.tree.leaves(pruned)] == [dtype] * 3
+    half = masks.prune(
+        {"a": jnp.array([1, 2, 4, 8], dtype), "b": 1, "c": 1} | {k: params[k] for k in "bc"}, masks.soft(MASK, 0.5)
+    )
+    assert raw(half["a"]) == raw(jnp.array([1, 1, 2, 8], dtype))
+
+
+SPECIAL = {
+    # zeros of both signs, subnormals, infinities and NaNs with a payload
+    jnp.float32: np.uint32([0x80000000, 0x00000001, 0xFF800000, 0x7FC12345, 0x7F812345, 0x3F800000]),
+    jnp.bfloat16: np.uint16([0x8000, 0x0001, 0xFF80, 0x7FC5, 0x7F85, 0x3F80]),
+    jnp.float16: np.uint16([0x8000, 0x0001, 0xFC00, 0x7E21, 0x7D21, 0x3C00]),
+}
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("dtype", SPECIAL)
+def test_share_anchors_copies_bits(dtype, wrap):
+    source = jnp.asarray(SPECIAL[dtype].view(dtype))
+    mask = np.array([True, False] * 3)
+    share = wrap(lambda p, q: masks.share_anchors({"x": p}, {"x": q}, {"x": mask})["x"])
+    for params in (jnp.zeros(6, dtype), source[::-1]):
+        shared = share(params, source)
+        assert shared.dtype == dtype
+        expected = np.where(mask, np.asarray(params).view(SPECIAL[dtype].dtype), SPECIAL[dtype])
+        assert np.asarray(shared).tobytes() == expected.tobytes()
+    assert raw(share(source, source)) == raw(source)
+
+
+def test_share_anchors_under_soft_and_scalar_masks():
+    params, source = {"x": jnp.zeros(3), "y": jnp.zeros(2)}, {"y": jnp.ones(2), "x": jnp.ones(3)}
+    shared = masks.share_anchors(params, source, {"x": np.float32([1, 0.5, 0]), "y": False})
+    assert raw(shared) == raw({"x": np.float32([0, 1, 1]), "y": np.float32([1, 1])})
+
+
+# Errors
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.1, 40, float("nan")])
+@pytest.mark.parametrize("draw", [masks.bernoulli, masks.exact, masks.neurons])
+def test_ratio_outside_the_unit_interval(draw, ratio):
+    with pytest.raises(ValueError, match=r"share of anchored entries and must lie in \[0, 1\], got"):
+        draw(KEY, PARAMS, ratio)
 
 
 @pytest.mark.parametrize("draw", [masks.bernoulli, masks.exact, masks.neurons])
-def test_bits_depend_on_key_path_and_shape_alone(draw):
-    mask = draw(KEY, PARAMS, 0.4)
-    assert same_bits(draw(KEY, {"b": PARAMS["b"]}, 0.4)["b"], mask["b"])  # other leaves
-    assert same_bits(draw(KEY, {"b": PARAMS["b"], "a": PARAMS["a"]}, 0.4), mask)  # order
-    assert same_bits(jax.jit(lambda key: draw(key, PARAMS, 0.4))(KEY), mask)
-    stacked = jax.vmap(lambda key: draw(key, PARAMS, 0.4))(jnp.stack([jax.random.key(9), KEY]))
-    assert same_bits(jax.tree.map(lambda x: x[1], stacked), mask)
-    assert same_bits(draw(KEY, jax.eval_shape(lambda: PARAMS), 0.4), mask)
-    with jax.threefry_partitionable(False):
-        assert same_bits(draw(KEY, PARAMS, 0.4), mask)
-    # controls: each of the three does matter
-    assert not same_bits(draw(jax.random.key(4), PARAMS, 0.4), mask)
-    assert not same_bits(draw(KEY, {"c": PARAMS["b"]}, 0.4)["c"], mask["b"])
-    wide = draw(KEY, {"b": {"kernel": jnp.ones((30, 11))}}, 0.4)["b"]["kernel"]
-    assert not np.array_equal(wide[:, :10], mask["b"]["kernel"])
+def test_integer_leaves_are_all_listed(draw):
+    with pytest.raises(TypeError, match=r"batch_stats/count \(int32\), step \(int32\)"):
+        draw(KEY, PARAMS | {"step": jnp.int32(0), "batch_stats": {"count": jnp.zeros(2, jnp.int32)}}, 0.5)
 
 
-def test_nnx_states_and_dicts_have_the_same_masks():
-    class Net(nnx.Module):
-        def __init__(self, rngs):
-            self.first = nnx.Linear(6, 5, rngs=rngs)
-
-    boxed = nnx.state(Net(nnx.Rngs(0)), nnx.Param)
-    masked = [masks.bernoulli(KEY, tree, 0.5) for tree in (boxed, nnx.as_pure(boxed), nnx.to_pure_dict(boxed))]
-    assert same_bits(masked[0], masked[1])
-    assert same_bits(masked[0], masked[2])
-    assert not same_bits(masked[0], masks.bernoulli(KEY, {"other": nnx.to_pure_dict(boxed)}, 0.5))
-
-
-def test_fresh_processes_with_other_devices_and_hash_seeds_draw_the_same_bytes():
-    code = """
-import sys, jax, jax.numpy as jnp, hashlib
-jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
-from tna_jax import masks
-tree = {"a": {"kernel": jnp.ones((40, 30)), "bias": jnp.zeros(30)}}
-leaves = [jax.tree.leaves(draw(jax.random.key(3), tree, 0.4)) for draw in (masks.bernoulli, masks.exact, masks.neurons)]
-print(hashlib.sha256(b"".join(leaf.tobytes() for group in leaves for leaf in group)).hexdigest())
-"""
-    root = str(Path(__file__).resolve().parents[2])
-    found = set()
-    for devices, seed in (("1", "0"), ("8", "12345")):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": root}
-        run = subprocess.run(
-            [sys.executable, "-c", code, devices], env=environment, capture_output=True, text=True, check=True
-        )
-        found.add(run.stdout.strip())
-    assert len(found) == 1 and len(found.pop()) == 64
+def test_what_does_not_fit_is_all_listed():
+    mask = {"a": np.ones(3, bool), "b": np.ones((2, 2), bool), "extra": np.bool_(True)}
+    params = {"a": jnp.zeros(4), "b": jnp.zeros(2), "missing": {"x": jnp.zeros(1)}}
+    for call in (lambda: masks.prune(params, mask), lambda: masks.share_anchors(params, params, mask)):
+        with pytest.raises(ValueError, match="the mask does not fit the params") as error:
+            call()
+        for text in ("missing/x", "extra", "a (mask (3,), params (4,))", "b (mask (2, 2), params (2,))"):
+            assert text in str(error.value)
+    good = {"a": False, "b": False, "missing": {"x": False}}
+    with pytest.raises(ValueError, match="the source does not fit the params") as error:
+        masks.share_anchors(params, {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}, good)
+    for text in ("missing/x", "a (source (3,), params (4,))", "b (source (2, 2), params (2,))"):
+        assert text in str(error.value)
 
 
-def test_masks_of_one_key_are_nested_and_hold_their_ratio():
-    small, large = (masks.bernoulli(KEY, PARAMS, ratio) for ratio in (0.2, 0.6))
-    assert all(bool(jnp.all(~b | a)) for a, b in zip(jax.tree.leaves(small), jax.tree.leaves(large), strict=True))
-    total = sum(leaf.size for leaf in jax.tree.leaves(PARAMS))
-    for ratio in (0.2, 0.6):
-        found = float(masks.anchored_ratio(masks.bernoulli(KEY, PARAMS, ratio)))
-        assert abs(found - ratio) < 5 * np.sqrt(ratio * (1 - ratio) / total)
-    traced = jax.vmap(lambda ratio: masks.bernoulli(KEY, PARAMS, ratio))(jnp.array([0.2, 0.6]))
-    assert same_bits(jax.tree.map(lambda x: x[1], traced), large)
-    assert masks.anchored_ratio(masks.bernoulli(KEY, PARAMS, 0)) == 0
-    assert masks.anchored_ratio(masks.bernoulli(KEY, PARAMS, 1)) == 1
-
-
-@pytest.mark.parametrize(
-    ("size", "ratio", "expected"), [(10, 0.4, 4), (10, 0.25, 3), (3, 0.5, 2), (7, 0.0, 0), (7, 1.0, 7), (1, 0.4, 0)]
-)
-def test_exact_counts(size, ratio, expected):
-    assert int(jnp.sum(~masks.exact(KEY, {"w": jnp.ones(size)}, ratio)["w"])) == expected
-
-
-def test_neurons_anchor_a_units_weights_and_bias_together():
-    tree = {
-        "dense": {"kernel": jnp.ones((6, 10)), "bias": jnp.zeros(10)},
-        "conv": {"kernel": jnp.ones((3, 3, 2, 8)), "bias": jnp.zeros(8)},
-        "query": {"kernel": jnp.ones((12, 3, 4)), "bias": jnp.zeros((3, 4))},
-        "norm": {"scale": jnp.ones(8), "bias": jnp.zeros(8)},
-        "equinox": {"weight": jnp.ones((10, 6)), "bias": jnp.zeros(10)},
-        "equinox_conv": {"weight": jnp.ones((8, 2, 3, 3)), "bias": jnp.zeros((8, 1, 1))},
-    }
-    mask = masks.neurons(KEY, tree, 0.5)
-    for name in ("dense", "conv", "query", "norm"):
-        (weights,) = (leaf for key, leaf in mask[name].items() if key != "bias")
-        assert np.array_equal(weights, np.broadcast_to(mask[name]["bias"], weights.shape)), name
-    assert np.array_equal(mask["equinox"]["weight"], np.repeat(mask["equinox"]["bias"][:, None], 6, axis=1))
-    conv = mask["equinox_conv"]
-    assert np.array_equal(conv["weight"], np.broadcast_to(conv["bias"][:, None], (8, 2, 3, 3)))
-    for name, units in (("dense", 5), ("conv", 4), ("query", 6), ("norm", 4), ("equinox", 5), ("equinox_conv", 4)):
-        assert int(jnp.sum(~mask[name]["bias"])) == units, name
-
-
-@pytest.mark.parametrize("where", ["^a/", lambda path: path.startswith("a/")])
-def test_where_chooses_leaves(where):
-    mask = masks.bernoulli(KEY, PARAMS, 0.5, where)
-    assert same_bits(mask["a"], masks.bernoulli(KEY, PARAMS, 0.5)["a"])
-    assert all(bool(jnp.all(leaf)) for leaf in jax.tree.leaves(mask["b"]))
-    with pytest.raises(ValueError, match=r"selects no leaf; the paths are: a/bias, a/kernel, b/bias, b/kernel"):
-        masks.bernoulli(KEY, PARAMS, 0.5, "c/")
-
-
-def test_soft_complement_prune_by_hand():
-    mask = {"w": jnp.array([True, False])}
-    assert masks.soft(mask, 0.2)["w"].tolist() == [1.0, np.float32(0.2)]
-    assert masks.complement(mask)["w"].tolist() == [False, True]
-    assert same_bits(masks.complement(masks.complement(mask)), mask)
-    assert masks.complement({"w": jnp.array([1.0, 0.25])})["w"].tolist() == [0.0, 0.75]
-    assert masks.prune({"w": jnp.array([3.0, 5.0])}, mask)["w"].tolist() == [3.0, 0.0]
-    assert masks.prune({"w": jnp.array([3.0, jnp.nan])}, mask)["w"].tolist() == [3.0, 0.0]
-    assert float(masks.anchored_ratio(masks.soft(mask, 0.2))) == 0.5
-
-
-def test_shared_anchors_are_the_sources_bits_and_the_rest_stays():
-    own = {"w": jnp.array([1.0, 2.0, 3.0, 4.0])}
-    source = {"w": jnp.array([-0.0, jnp.nan, 7.0, 8.0])}
-    mask = {"w": jnp.array([False, False, True, True])}
-    found = masks.share_anchors(own, source, mask)["w"]
-    assert np.asarray(found)[:2].tobytes() == np.asarray(source["w"])[:2].tobytes()
-    assert found[2:].tolist() == [3.0, 4.0]
-    assert same_bits(masks.share_anchors(own, own, mask), own)
-
-
-def test_errors_list_everything_that_is_wrong():
-    for ratio in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
-            masks.bernoulli(KEY, PARAMS, ratio)
-    with pytest.raises(TypeError, match=r"n \(int32\), s \(str\)"):
-        masks.bernoulli(KEY, {"w": jnp.ones(2), "n": jnp.arange(3), "s": "relu"}, 0.5)
-    wrong = {"a": {"kernel": jnp.ones((40, 3), bool), "bias": jnp.ones(30, bool)}, "c": jnp.ones(2, bool)}
+def test_anchors_are_not_cast():
+    params, source = tree(SHAPES), tree(SHAPES, jnp.bfloat16)
     with pytest.raises(
-        ValueError, match=r"not in the mask: b/bias, b/kernel.*not in the params: c.*a/kernel \(mask \(40, 3\)"
+        ValueError, match=r"Dense_0/bias \(float32, source bfloat16\).*gain \(float32, source bfloat16\)"
     ):
-        masks.prune(PARAMS, wrong)
-    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
-    with pytest.raises(ValueError, match=r"a/bias \(float32, source bfloat16\)"):
-        masks.share_anchors(PARAMS, half, masks.bernoulli(KEY, PARAMS, 0.5))
-    with pytest.raises(TypeError, match="a bool mask"):
-        masks.soft({"w": jnp.ones(2)}, 0.5)
-    with pytest.raises(ValueError, match="multiplier"):
-        masks.soft({"w": jnp.ones(2, bool)}, 2.0)
+        masks.share_anchors(params, source, masks.bernoulli(KEY, params, 0.5))
