@@ -154,8 +154,17 @@ def share_anchors(params: Params, source: Params, mask: Mask) -> Params:
     ]
     if dtypes:
         raise ValueError(f"anchors can only be shared between equal dtypes; these differ: {', '.join(dtypes)}")
-    leaves = [jnp.where(_anchored(m), q, p) for m, q, (_, p) in zip(keep, other, own, strict=True)]
+    leaves = [select(_anchored(m), q, p) for m, q, (_, p) in zip(keep, other, own, strict=True)]
     return paths.like(params, leaves)
+
+
+def select(chosen: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """`jnp.where` that keeps every bit: the CPU selects 16-bit floats as float32, which loses the payload of a NaN."""
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    if a.dtype.itemsize > 2:
+        return jnp.where(chosen, a, b)
+    bits = np.dtype(f"u{a.dtype.itemsize}")
+    return jnp.where(chosen, a.view(bits), b.view(bits)).view(a.dtype)
 
 
 def _anchored(mask_leaf: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from tna_jax import paths
-from tna_jax.masks import Mask
+from tna_jax.masks import Mask, select
 
 
 class MaskState(NamedTuple):
@@ -117,7 +117,7 @@ def apply_updates(params, updates, mask: Mask):
     """
     moved = jax.tree.leaves(optax.apply_updates(params, updates))
     leaves = [
-        jnp.where(m if m.dtype == bool else m > 0, new, old)
+        select(m if m.dtype == bool else m > 0, new, old)
         for m, new, old in zip(_current((), mask, params), moved, jax.tree.leaves(params), strict=True)
     ]
     return paths.like(params, leaves)
@@ -151,6 +151,7 @@ def _stored(mask: Mask | None, params) -> tuple[jax.Array, ...]:
 
 def _current(stored: tuple[jax.Array, ...], mask: Mask | None, updates) -> list[jax.Array]:
     if mask is not None:
+        _check_values(mask)
         return [jnp.asarray(m) for m in paths.align(mask, updates, what="updates")]
     if not stored and jax.tree.leaves(updates):
         raise ValueError("no mask: give one to tna_mask(mask) / anchored(optimizer, mask), or update(..., mask=mask)")

@@ -12,7 +12,7 @@ import pytest
 from tna_jax import masks
 
 KEY = jax.random.key(7)
-SHAPES = {"Dense_0": {"kernel": (6, 5), "bias": (5,)}, "Dense_1": {"kernel": (5, 4), "bias": (4,)}, "gain": ()}
+SHAPES = {"Dense_0": {"kernel": (6, 5), "bias": (5,)}, "Dense_1": {"kernel": (6, 5), "bias": (5,)}, "gain": ()}
 
 
 def tree(shapes, dtype=jnp.float32):
@@ -26,16 +26,25 @@ def raw(made) -> list[bytes]:
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(made)]
 
 
-def everything(key, params) -> list[bytes]:
-    drawn = masks.bernoulli(key, params, 0.4), masks.exact(key, params, 0.4), masks.neurons(key, params, 0.4)
-    return raw(drawn)
+# The programs run for a millisecond and are compiled for far longer.
+QUICK = {"xla_backend_optimization_level": 0}
+if jax.__version_info__ < (0, 11):
+    QUICK["xla_cpu_use_fusion_emitters"] = False
+
+
+def compiled(function, *arguments):
+    return jax.jit(function, compiler_options=QUICK)(*arguments)
+
+
+def draws(key, params=PARAMS):
+    return masks.bernoulli(key, params, 0.4), masks.exact(key, params, 0.4), masks.neurons(key, params, 0.4)
 
 
 # What the bits depend on
 
 
 def test_bits_do_not_depend_on_other_leaves_or_their_order():
-    more = PARAMS | {"A": jnp.zeros((6, 5)), "z": [jnp.zeros(5)], "Dense_1": {"kernel": jnp.zeros((5, 4))}}
+    more = PARAMS | {"A": jnp.zeros((6, 5)), "z": [jnp.zeros(5)], "Dense_1": {"kernel": jnp.zeros((6, 5))}}
     for draw in (masks.bernoulli, masks.exact, masks.neurons):
         one, other = draw(KEY, PARAMS, 0.4), draw(KEY, dict(reversed(more.items())), 0.4)
         assert raw(one["Dense_0"]) == raw(other["Dense_0"])
@@ -59,29 +68,25 @@ def test_bits_do_depend_on_key_path_and_shape(draw):
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.complex64])
 def test_bits_do_not_depend_on_dtype_nor_on_having_values(dtype):
     abstract = jax.eval_shape(lambda: tree(SHAPES, dtype))
-    assert everything(KEY, tree(SHAPES, dtype)) == everything(KEY, PARAMS)
-    assert everything(KEY, abstract) == everything(KEY, PARAMS)
+    assert raw(draws(KEY, tree(SHAPES, dtype))) == raw(draws(KEY, abstract)) == raw(draws(KEY))
 
 
 def test_jit_and_vmap_do_not_change_bits():
     keys = jax.random.split(KEY, 3)
-    assert raw(jax.jit(lambda key: masks.bernoulli(key, PARAMS, 0.4))(KEY)) == raw(masks.bernoulli(KEY, PARAMS, 0.4))
-    for draw in (masks.bernoulli, masks.exact, masks.neurons):
-        many = jax.jit(jax.vmap(lambda key: draw(key, PARAMS, 0.4)))(keys)  # noqa: B023
-        for i in range(3):
-            assert raw(jax.tree.map(lambda m: m[i], many)) == raw(draw(keys[i], PARAMS, 0.4))  # noqa: B023
-        assert raw(jax.tree.map(lambda m: m[0], many)) != raw(jax.tree.map(lambda m: m[1], many))
+    many = compiled(jax.vmap(draws), keys)
+    for i in range(3):
+        assert raw(jax.tree.map(lambda m: m[i], many)) == raw(draws(keys[i]))  # noqa: B023
+    assert raw(jax.tree.map(lambda m: m[0], many)) != raw(jax.tree.map(lambda m: m[1], many))
+    assert raw(compiled(masks.bernoulli, KEY, PARAMS, 0.4)) == raw(masks.bernoulli(KEY, PARAMS, 0.4))
 
 
 def test_jax_settings_and_the_kind_of_key_do_not_change_bits():
+    drawn, plain = raw(masks.bernoulli(KEY, PARAMS, 0.4)), jax.random.uniform(KEY, (64,))
+    assert raw(masks.bernoulli(jax.random.PRNGKey(7), PARAMS, 0.4)) == drawn
     with jax.threefry_partitionable(False):
-        assert jax.random.bits(KEY, (64,)).tobytes() != jax.jit(lambda: 0)().tobytes()
-        assert everything(KEY, PARAMS) == everything_of_fresh_programs()
-    assert everything(jax.random.PRNGKey(7), PARAMS) == everything(KEY, PARAMS)
-
-
-def everything_of_fresh_programs() -> list[bytes]:
-    return everything(jax.random.clone(KEY), PARAMS)
+        assert raw(jax.random.uniform(KEY, (64,))) != raw(plain)  # control: it does change jax.random
+        assert raw(masks.bernoulli(KEY, PARAMS, 0.4)) == drawn
+        assert raw(compiled(masks.bernoulli, KEY, PARAMS, 0.4)) == drawn
 
 
 PROCESS = """
@@ -108,7 +113,7 @@ def test_two_fresh_processes_draw_the_same_bits():
     outputs = [process.communicate(timeout=120)[0].split() for process in started]
     assert [int(output[0]) for output in outputs] == [8, 1]
     assert outputs[0][1] != outputs[1][1]  # control: hash(str) is salted
-    here = b"".join(everything(KEY, PARAMS)).hex()
+    here = b"".join(raw(draws(KEY))).hex()
     assert [output[2] for output in outputs] == [here, here]
 
 
@@ -138,7 +143,7 @@ def test_the_share_of_bernoulli_anchors_is_the_ratio(ratio):
 
 def test_a_traced_ratio_is_the_eager_one():
     ratios = np.float32([0.0, 0.3, 0.7, 1.0])
-    sweep = jax.jit(jax.vmap(lambda ratio: masks.bernoulli(KEY, PARAMS, ratio)))(ratios)
+    sweep = compiled(jax.vmap(lambda ratio: masks.bernoulli(KEY, PARAMS, ratio)), ratios)
     for i, ratio in enumerate(ratios):
         assert raw(jax.tree.map(lambda m: m[i], sweep)) == raw(masks.bernoulli(KEY, PARAMS, float(ratio)))  # noqa: B023
     with pytest.raises(TypeError, match="bernoulli"):
@@ -152,17 +157,28 @@ COUNTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("size", "ratio", "anchored"), COUNTS)
-def test_exact_counts(size, ratio, anchored):
-    mask = masks.exact(KEY, tree({"flat": (size,), "box": (1, size, 1)}), ratio)
-    assert [int((~m).sum()) for m in jax.tree.leaves(mask)] == [anchored, anchored]
-    neurons = masks.neurons(KEY, tree({"l": {"kernel": (3, size), "bias": (size,)}}), ratio)["l"]
-    assert int((~neurons["bias"]).sum()) == anchored
-    assert int((~neurons["kernel"]).sum()) == 3 * anchored
+@pytest.fixture(scope="module")
+def counted():
+    """Anchors drawn for each row of the table: by `exact`, and by `neurons` in a bias and in its kernel of 3 rows."""
+
+    def count(key):
+        for size, ratio, _ in COUNTS:
+            one = masks.exact(key, tree({"box": (1, size, 1)}), ratio)
+            layer = masks.neurons(key, tree({"bias": (size,), "kernel": (3, size)}), ratio)
+            yield [jnp.sum(~m) for m in jax.tree.leaves((one, layer))]
+
+    return compiled(lambda key: list(count(key)), KEY)
+
+
+@pytest.mark.parametrize("row", range(len(COUNTS)), ids=map(str, COUNTS))
+def test_exact_counts(counted, row):
+    anchored = COUNTS[row][2]
+    assert [int(n) for n in counted[row]] == [anchored, anchored, 3 * anchored]
 
 
 def test_exact_chooses_uniformly():
-    drawn = jax.vmap(lambda key: masks.exact(key, tree({"w": (5,)}), 0.4)["w"])(jax.random.split(KEY, 4000))
+    keys = jax.random.split(KEY, 4000)
+    drawn = compiled(jax.vmap(lambda key: masks.exact(key, tree({"w": (5,)}), 0.4)["w"]), keys)
     share = np.asarray(~drawn).mean(0)
     np.testing.assert_allclose(share, 0.4, atol=5 * (0.24 / 4000) ** 0.5)
 
@@ -185,7 +201,9 @@ UNITS = {
 
 @pytest.mark.parametrize(("shapes", "axes"), UNITS.values(), ids=UNITS)
 def test_neurons_anchor_whole_units(shapes, axes):
-    mask = masks.neurons(KEY, tree({"Module_0": shapes}), 0.4)["Module_0"]
+    params = tree({"Module_0": shapes})
+    both = compiled(lambda key: (masks.neurons(key, params, 0.4), masks.exact(key, params, 0.4)), KEY)
+    mask, entries = both[0]["Module_0"], both[1]["Module_0"]
     units = []
     for leaf, m in mask.items():
         keep = np.asarray(m).any(axes[leaf])
@@ -193,8 +211,7 @@ def test_neurons_anchor_whole_units(shapes, axes):
         units.append(keep)
     assert all(keep.tobytes() == units[0].tobytes() for keep in units)  # and in all leaves of its module
     assert (~units[0]).sum() == int(0.4 * units[0].size + 0.5)
-    entries = masks.exact(KEY, tree({"Module_0": shapes}), 0.4)["Module_0"]  # control: entries are not units
-    if len(shapes) > 1:
+    if len(shapes) > 1:  # control: single entries are not units
         assert len({np.asarray(m).any(axes[leaf]).tobytes() for leaf, m in entries.items()}) > 1
 
 
@@ -252,7 +269,7 @@ def test_anchored_ratio():
     assert float(masks.anchored_ratio(masks.soft(MASK, 0.25))) == 0.5
     assert float(masks.anchored_ratio(masks.soft(MASK, 1.0))) == 0  # a multiplier of 1 anchors nothing
     assert float(jax.jit(masks.anchored_ratio)(MASK)) == 0.5
-    assert float(masks.anchored_ratio(masks.exact(KEY, tree({"w": (10, 10)}), 0.37))) == np.float32(0.37)
+    assert float(masks.anchored_ratio(masks.exact(KEY, tree({"w": (40, 25)}), 0.37))) == np.float32(0.37)
     with pytest.raises(ValueError, match="empty"):
         masks.anchored_ratio({})
 
