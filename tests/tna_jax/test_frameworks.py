@@ -178,9 +178,7 @@ def test_a_mask_of_one_framework_fits_another():
     linen = linen_params()
     mask = masks.bernoulli(KEY, {"dense": linen["dense"], "conv": linen["conv"]}, 0.4)
     state = nnx_state()
-    updates, _ = tna_mask(mask).update(
-        jax.tree.map(jnp.ones_like, state), tna_mask(mask).init(nnx.as_pure(state))
-    )
+    updates, _ = tna_mask(mask).update(jax.tree.map(jnp.ones_like, state), tna_mask(mask).init(nnx.as_pure(state)))
     assert jax.tree.structure(updates) == jax.tree.structure(state)
     assert raw(jax.tree.map(lambda u: u != 0, nnx.to_pure_dict(updates))) == raw(mask)
     with pytest.raises(ValueError, match="in the mask but not in the params: attention/key/bias"):

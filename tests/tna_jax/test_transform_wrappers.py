@@ -149,7 +149,9 @@ def test_masked_and_partitioned_parts_pass_through():
     assert updates["b"]["half"].tolist() == [1, 1, 1] and updates["b"]["c"].tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("make", [lambda: tna_mask(MASK), lambda: anchored(DECAY(), MASK)], ids=["tna_mask", "anchored"])
+@pytest.mark.parametrize(
+    "make", [lambda: tna_mask(MASK), lambda: anchored(DECAY(), MASK)], ids=["tna_mask", "anchored"]
+)
 def test_tree_map_params_finds_the_moments_and_takes_the_mask_for_none(make):
     tx = optax.chain(make(), optax.adam(0.1))
     state = tx.init(jax.tree.map(jnp.asarray, PARAMS))
@@ -169,7 +171,9 @@ def test_a_donated_state_leaves_the_callers_mask_alive():
     assert all(m.is_deleted() for m in state.mask)  # control: the state's own copy was donated
 
 
-@pytest.mark.parametrize("momentum", [lambda: optax.sgd(0.1, momentum=0.9), lambda: optax.adam(0.1)], ids=["sgd", "adam"])
+@pytest.mark.parametrize(
+    "momentum", [lambda: optax.sgd(0.1, momentum=0.9), lambda: optax.adam(0.1)], ids=["sgd", "adam"]
+)
 def test_newly_anchored_entries_stay_while_their_momentum_is_alive(momentum):
     """FedPNU: the mask, then its complement."""
 
@@ -186,7 +190,8 @@ def test_newly_anchored_entries_stay_while_their_momentum_is_alive(momentum):
         assert all((np.asarray(q != p))[np.broadcast_to(m, p.shape)].all() for p, q, m in pairs)  # the others train
         whole = [np.broadcast_to(m, p.shape) for p, _, m in pairs]
         return any(
-            np.asarray(p)[~m].tobytes() != np.asarray(q)[~m].tobytes() for (p, q, _), m in zip(pairs, whole, strict=True)
+            np.asarray(p)[~m].tobytes() != np.asarray(q)[~m].tobytes()
+            for (p, q, _), m in zip(pairs, whole, strict=True)
         )
 
     assert not moved_after_the_switch(anchored(momentum()))
@@ -210,7 +215,9 @@ def test_apply_updates_copies_anchors():
     assert (added[[2, 4]] == SPECIAL[[2, 4]]).all()
 
 
-@pytest.mark.parametrize("make", [tna_mask, lambda mask=None: anchored(optax.sgd(0.1), mask)], ids=["tna_mask", "anchored"])
+@pytest.mark.parametrize(
+    "make", [tna_mask, lambda mask=None: anchored(optax.sgd(0.1), mask)], ids=["tna_mask", "anchored"]
+)
 class TestErrors:
     def test_a_tree_that_does_not_fit(self, make):
         params = {"a": jnp.ones(2), "b": jnp.ones(3), "c": jnp.ones(1)}
