@@ -106,9 +106,10 @@ def test_stacked_masks_train_as_each_would_alone(mask):
 
 def test_a_soft_anchor_acts_once_and_after_the_optimizer():
     params, soft = {"w": jnp.ones(3)}, {"w": np.float32([1.0, 0.5, 0.0])}
-    full = optax.adam(0.1).update(params, optax.adam(0.1).init(params))[0]["w"]
-    after = anchored(optax.adam(0.1), soft)
-    np.testing.assert_array_equal(after.update(params, after.init(params))[0]["w"], full * soft["w"])
+    for optimizer in (optax.sgd(0.1), optax.adam(0.1)):  # sgd would show it if it acted twice
+        full = optimizer.update(params, optimizer.init(params))[0]["w"]
+        after = anchored(optimizer, soft)
+        np.testing.assert_array_equal(after.update(params, after.init(params))[0]["w"], full * soft["w"])
     before = optax.chain(tna_mask(soft), optax.adam(0.1))
     update = before.update(params, before.init(params))[0]["w"]
     np.testing.assert_allclose(update[:2], full[:2], rtol=1e-6)  # control: adam divides the multiplier away
