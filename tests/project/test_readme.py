@@ -16,7 +16,8 @@ README = (ROOT / "README.md").read_text()
 def test_the_optax_example_runs_and_keeps_its_promise():
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     values: dict = {}
-    exec(compile(code, "README.md", "exec"), values)
+    with jax.numpy_dtype_promotion("standard"):  # as a user has it
+        exec(compile(code, "README.md", "exec"), values)
     start = {"kernel": jax.random.normal(jax.random.key(0), (8, 4)), "bias": np.zeros(4, np.float32)}
     for name, mask in values["mask"]["dense"].items():
         old, new, mask = (np.asarray(x) for x in (start[name], values["params"]["dense"][name], mask))
