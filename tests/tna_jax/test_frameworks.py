@@ -41,9 +41,6 @@ class NnxNet(nnx.Module):
         self.conv = nnx.Conv(2, 4, (3, 3), rngs=rngs)
         self.dense = nnx.Linear(4, 3, rngs=rngs)
 
-    def __call__(self, x):
-        return self.dense(nnx.relu(self.conv(x)).mean((1, 2)))
-
 
 class EquinoxNet(eqx.Module):
     conv: eqx.nn.Conv2d
@@ -53,9 +50,6 @@ class EquinoxNet(eqx.Module):
     def __init__(self, key):
         self.activation = jax.nn.relu
         self.conv, self.dense = eqx.nn.Conv2d(2, 4, 3, key=key), eqx.nn.Linear(4, 3, key=key)
-
-    def __call__(self, x):
-        return self.dense(self.activation(self.conv(x)).mean((1, 2)))
 
 
 def linen_params():
@@ -134,43 +128,46 @@ COMPOSITIONS = {
 }
 
 
+def loss(params):
+    return sum(jnp.sum((p - 1) ** 2) for p in jax.tree.leaves(params))
+
+
 @pytest.mark.parametrize(("make", "anchors_move"), COMPOSITIONS.values(), ids=COMPOSITIONS)
-def test_training_in_each_framework(make, anchors_move):
-    x = jax.random.normal(KEY, (4, 6, 6, 2))
-
+@pytest.mark.parametrize("form", [lambda s: s, nnx.as_pure, nnx.to_pure_dict], ids=["boxed", "pure", "dict"])
+def test_training_with_nnx_optimizer(form, make, anchors_move):
+    """`nnx.Optimizer` calls init with boxes and update without them."""
     model = NnxNet(nnx.Rngs(0))
-    state = nnx.state(model, nnx.Param)
-    before = nnx.to_pure_dict(jax.tree.map(jnp.copy, state))
-    for form in (state, nnx.as_pure(state), nnx.to_pure_dict(state)):
-        mask = masks.bernoulli(KEY, form, 0.4)
-        model = nnx.merge(nnx.graphdef(model), jax.tree.map(jnp.copy, state))
-        optimizer = nnx.Optimizer(model, make(mask), wrt=nnx.Param)
-        step = nnx.jit(lambda m, o: o.update(m, nnx.grad(lambda m: jnp.sum((m(x) - 1) ** 2))(m)))
-        for _ in range(3):
-            step(model, optimizer)
-        assert moved(before, nnx.to_pure_dict(nnx.state(model, nnx.Param)), mask) == (anchors_move, True)
-
-    linen = LinenNet().init(KEY, x)["params"]
-    mask = masks.bernoulli(KEY, linen, 0.4)
-    loss = lambda p: jnp.sum((LinenNet().apply({"params": p}, x) - 1) ** 2)  # noqa: E731
-    assert moved(linen, fit(make(mask), loss, linen), mask) == (anchors_move, True)
-
-    params, static = eqx.partition(EquinoxNet(KEY), eqx.is_inexact_array)
-    mask = masks.bernoulli(KEY, params, 0.4)
-    loss = lambda p: jnp.sum((jax.vmap(eqx.combine(p, static))(jnp.moveaxis(x, -1, 1)) - 1) ** 2)  # noqa: E731
-    assert moved(params, fit(make(mask), loss, params), mask) == (anchors_move, True)
-
-
-def fit(tx, loss, params):
-    @jax.jit
-    def step(params, state):
-        updates, state = tx.update(jax.grad(loss)(params), state, params)
-        return eqx.apply_updates(params, updates), state
-
-    state = tx.init(params)
+    before = jax.tree.map(np.array, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    mask = masks.bernoulli(KEY, form(nnx.state(model, nnx.Param)), 0.4)
+    optimizer = nnx.Optimizer(model, make(mask), wrt=nnx.Param)
     for _ in range(3):
-        params, state = step(params, state)
-    return params
+        optimizer.update(model, nnx.grad(lambda m: loss(nnx.state(m, nnx.Param)))(model))
+    assert moved(before, nnx.to_pure_dict(nnx.state(model, nnx.Param)), mask) == (anchors_move, True)
+
+
+@pytest.mark.parametrize(("make", "anchors_move"), COMPOSITIONS.values(), ids=COMPOSITIONS)
+@pytest.mark.parametrize("framework", ["Linen", "Equinox"])
+def test_training_functional_trees(framework, make, anchors_move):
+    shapes = (
+        {name: linen_params()[name] for name in ("conv", "norm", "dense")}
+        if framework == "Linen"
+        else eqx.filter(EquinoxNet(KEY), eqx.is_inexact_array)
+    )
+    before = jax.tree.map(lambda s: jnp.full(s.shape, 0.5), shapes)
+    mask = masks.bernoulli(KEY, shapes, 0.4)
+    tx = make(mask)
+
+    @jax.jit
+    def run(params):
+        def step(_, carry):
+            params, state = carry
+            updates, state = tx.update(jax.grad(loss)(params), state, params)
+            return eqx.apply_updates(params, updates), state
+
+        return jax.lax.fori_loop(0, 3, step, (params, tx.init(params)))[0]
+
+    params = run(before)
+    assert moved(before, params, mask) == (anchors_move, True)
 
 
 def test_a_mask_of_one_framework_fits_another():

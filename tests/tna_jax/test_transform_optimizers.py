@@ -188,9 +188,11 @@ def loss(params):
     return 0.5 * sum(flat, start=jnp.float32(0))
 
 
-def gradients(params, i):
-    """Of the quadratic, with nan, inf, -inf or a large number under the anchors."""
-    bad = jnp.array([jnp.nan, jnp.inf, -jnp.inf, 1e30], jnp.float32)[i % 4]
+BAD = np.resize(np.float32([np.nan, np.inf, -np.inf, 1e30]), STEPS)
+
+
+def gradients(params, bad):
+    """Of the quadratic, `bad` under the anchors."""
     return jax.tree.map(lambda m, p: jnp.where(m, p - 5.0, bad), MASK, params)
 
 
@@ -204,9 +206,9 @@ def extras(name: str, params):
 def train(name: str, optimizer, params=PARAMS):
     @functools.partial(jax.jit, compiler_options=QUICK)
     def run(params):
-        def step(carry, i):
+        def step(carry, bad):
             params, state = carry
-            g = gradients(params, i)
+            g = gradients(params, bad)
             if name in PER_EXAMPLE:
                 g = jax.tree.map(lambda x: jnp.stack([x, x]), g)
             updates, state = optimizer.update(g, state, params, **extras(name, params))
@@ -214,8 +216,8 @@ def train(name: str, optimizer, params=PARAMS):
 
         carry = params, optimizer.init(params)
         if name in GROWING:
-            carry, _ = step(carry, 0)
-        return jax.lax.scan(step, carry, jnp.arange(STEPS))[0][0]
+            carry, _ = step(carry, BAD[0])
+        return jax.lax.scan(step, carry, BAD)[0][0]
 
     # optax itself mixes dtypes (adam's float ** int) and ranks.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
@@ -263,13 +265,13 @@ def train_pair(optimizer, mask=None):
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def run(pair):
-        def step(carry, i):
+        def step(carry, bad):
             pair, state = carry
-            updates, state = optimizer.update(gradients(pair.fast, i), state, pair)
+            updates, state = optimizer.update(gradients(pair.fast, bad), state, pair)
             pair = optax.apply_updates(pair, updates) if mask is None else apply_updates(pair, updates, mask)
             return (pair, state), None
 
-        return jax.lax.scan(step, (pair, optimizer.init(pair)), jnp.arange(STEPS))[0][0]
+        return jax.lax.scan(step, (pair, optimizer.init(pair)), BAD)[0][0]
 
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         return run(optax.LookaheadParams.init_synced(jax.tree.map(jnp.asarray, PARAMS)))
@@ -304,8 +306,8 @@ def test_schedule_free_needs_anchors_inside_for_its_evaluation_parameters():
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             state = optimizer.init(params)
             step = jax.jit(lambda g, s, p: optimizer.update(g, s, p), compiler_options=QUICK)
-            for i in range(10):
-                updates, state = step(gradients(params, i), state, params)
+            for bad in BAD[:10]:
+                updates, state = step(gradients(params, bad), state, params)
                 params = optax.apply_updates(params, updates)
             assert not moved(params)[0].any()
             return params, optax.contrib.schedule_free_eval_params(state.inner, params)
