@@ -1,9 +1,13 @@
 """The devices a program runs on."""
 
+import hashlib
 import logging
 import os
+import platform
+from pathlib import Path
 
 import jax
+import jaxlib
 
 YNN_OFF = "--xla_cpu_experimental_ynn_fusion_type="
 
@@ -30,6 +34,39 @@ def configure(cpu_devices: int | None = None, members: int = 1) -> None:
         except RuntimeError:
             pass  # the backend is up already (a notebook, a test): it keeps its devices
     logging.getLogger("absl").setLevel(logging.WARNING)  # orbax tells each save at length
+    _keep_compiled_programs()
+
+
+def _keep_compiled_programs() -> None:
+    """Turns JAX's persistent compilation cache on, in the user's cache folder, unless the user has set one or turned it off.
+
+    One folder for each jaxlib and kind of processor: a program compiled for another CPU might not run on this one.
+    """
+    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+        return
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = root / "tna_jax" / f"{platform.machine()}-{_cpu_kind()}-jaxlib-{jaxlib.__version__}"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return  # no home that can be written: compile each time
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _cpu_kind() -> str:
+    """A short name for the processor's instruction sets, equal on machines that can run each other's programs."""
+    lines = [line for line in _cpu_lines() if line.startswith(("vendor_id", "model name", "flags", "Features"))]
+    return hashlib.sha256("".join(sorted(set(lines))).encode()).hexdigest()[:8]
+
+
+def _cpu_lines() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines(keepends=True)
+    except OSError:
+        return [platform.processor()]
 
 
 def describe() -> dict[str, object]:
@@ -39,10 +76,5 @@ def describe() -> dict[str, object]:
 
 
 def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        import platform
-
-        return platform.processor() or platform.machine()
+    names = (line.split(":", 1)[1].strip() for line in _cpu_lines() if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

@@ -1,5 +1,7 @@
 """The path in one pass against a plain loop, and the five barriers against hand-written numbers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,14 +67,22 @@ def test_the_pass_equals_a_plain_loop(members, data, how, batch_size):
 
 
 @pytest.mark.parametrize("how", ["map", "vmap", "loop"])
-def test_the_ends_equal_the_stand_alone_evaluation_exactly(members, data, how):
+def test_the_ends_equal_the_stand_alone_evaluation(members, data, how):
+    """Bit for bit where models are evaluated one after the other; `vmap` of 12 points and of 6 models are two programs, and
+    some CPUs round their batched softmax differently."""
+    loss_equal = (
+        functools.partial(np.testing.assert_allclose, rtol=1e-6) if how == "vmap" else np.testing.assert_array_equal
+    )
     chosen = pairs(4)
     path = evaluate_path(apply, members, chosen, connectivity.grid(3), data, batch_size=10, how=how)
     alone = connectivity.evaluate(apply, members, data, batch_size=10, how=how)
     for split in data:
         for end, column in ((0, 0), (-1, 1)):
-            for on_path, on_its_own in zip(path[split].metrics, alone[split], strict=True):
-                np.testing.assert_array_equal(on_path[:, end], np.asarray(on_its_own)[chosen[:, column]])
+            on_path, on_its_own = path[split].metrics, alone[split]
+            loss_equal(on_path.loss_sum[:, end], np.asarray(on_its_own.loss_sum)[chosen[:, column]])
+            for which in ("correct", "count"):
+                found, expected = getattr(on_path, which)[:, end], np.asarray(getattr(on_its_own, which))
+                np.testing.assert_array_equal(found, expected[chosen[:, column]])
         assert not np.array_equal(path[split].metrics.loss_sum[:, 1], np.asarray(alone[split].loss_sum)[chosen[:, 0]])
 
 
