@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import jax
 import jaxlib
@@ -42,7 +43,8 @@ def _keep_compiled_programs() -> None:
 
     One folder for each jaxlib and kind of processor: a program compiled for another CPU might not run on this one.
     """
-    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    config: Any = jax.config
+    if config.jax_compilation_cache_dir or not config.jax_enable_compilation_cache:
         return
     try:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
