@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
+
+from train.progress import wide_console
 
 TITLES = {"same": "same initialisation", "different": "different initialisation, shared anchors"}
 NAMES = {"tna": "TNA", "prune": "pruning"}
@@ -38,6 +39,11 @@ def short(value: float) -> str:
     return f"{value:.4f}" if not abs(value) >= 1000 else f"{value:.1e}"
 
 
+def named(result: dict[str, Any]) -> str:
+    """The network in words."""
+    return result.get("network", result["config"]["model"])
+
+
 def present(result: dict[str, Any], column: str) -> list[Any]:
     """The values of a column, in the order of the rows."""
     return list(dict.fromkeys(row[column] for row in result["rows"]))
@@ -47,7 +53,7 @@ def table(result: dict[str, Any], split: str = "test") -> None:
     """Prints a row for each initialisation, method and ratio: mean +- standard deviation over pairs."""
     config = result["config"]
     lines = Table(
-        title=f"{config['dataset']}, {config['model']}, {config['epochs']} epochs: {split} set, mean ± std over {config['seeds']} pairs",
+        title=f"{config['dataset']}, {named(result)}, {config['epochs']} epochs: {split} set, mean ± std over {config['seeds']} pairs",
         title_justify="left",
     )
     lines.add_column("initialisation")
@@ -78,7 +84,7 @@ def table(result: dict[str, Any], split: str = "test") -> None:
                 name = NAMES[method] if ratio else "no anchors"
                 lines.add_row(init, name, f"{ratio:g}", *cells)
         lines.add_section()
-    Console(width=max(Console().width, 136) if not Console().is_terminal else None).print(lines)
+    wide_console().print(lines)
     for model in result["diverged"]:
         name = f"{model['method']} ratio {model['ratio']:g} seed {model['seed']} model {model['order']}"
         print(f"left out: its model diverged in epoch {model['epoch']}: {name}")
@@ -117,9 +123,8 @@ def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
         axis.grid(alpha=0.25, linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     config = result["config"]
-    size = f" {config['depth']}x{config['width']}" if config["model"] == "mlp" else ""
     grid.suptitle(
-        f"{config['dataset']}, {config['model']}{size}, {config['epochs']} epochs, {config['seeds']} pairs", fontsize=11
+        f"{config['dataset']}, {named(result)}, {config['epochs']} epochs, {config['seeds']} pairs", fontsize=11
     )
     grid.savefig(file, dpi=130)
     plt.close(grid)

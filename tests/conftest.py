@@ -18,6 +18,7 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.devices()  # brings the backend up, so that no program under test changes the number of devices
 
 
 @pytest.fixture(autouse=True)

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import interpolation, metrics, placement
-from tna_jax.ensemble import Apply, member
+from tna_jax import interpolation, metrics, placement, repair
+from tna_jax import network as networks
+from tna_jax.ensemble import member
 from tna_jax.masks import Params
 from tna_jax.metrics import Metrics
+from tna_jax.network import Network, State, Stateful
 from tna_jax.placement import Placement
 
 Kind = Literal["linear", "relative", "midpoint", "ends", "worst"]
@@ -72,129 +74,186 @@ def check_alphas(alphas) -> np.ndarray:
 
 
 def evaluate_path(
-    apply: Apply,
+    network: Network,
     members: Params,
     pairs: np.ndarray,
     alphas: np.ndarray,
     data: Mapping[str, tuple[jax.Array, jax.Array]],
     *,
+    state: State = (),
+    calibration: jax.Array | None = None,
     batch_size: int = 1000,
     how: Placement = "auto",
 ) -> dict[str, Path]:
     """Loss and accuracy of `line(members[i], members[j], alpha)` for P pairs x A alphas x every split, in one compiled call.
 
     The P * A models are spread over all devices; one interpolated model is alive per device (`map`). Every example counts
-    once. Laws: the ends equal `evaluate` of the stand-alone models exactly; a pair (i, i) is flat.
+    once. Laws: the ends equal `evaluate` of the stand-alone models exactly (`vmap`: up to rounding); a pair (i, i) is flat.
+
+    The running statistics of a network with BatchNorm are estimated again at every point inside the path, on
+    `calibration` (`reset_batch_stats`); the ends keep their own.
 
     Args:
-      apply: (params, inputs (B, ...)) -> logits (B, C).
+      network: (params, inputs (B, ...)) -> logits (B, C), or a `Stateful` network.
       members: pytree with leaves (M, ...).
       pairs: (P, 2) ints in [0, M).
       alphas: (A,) increasing, holding 0, 1/2 and 1 (see `grid`).
       data: inputs (N, ...) and labels (N,) by the name of the split.
-      batch_size: examples per forward pass; a smaller N is one batch.
+      state: (M, ...) state of the members, for a `Stateful` network.
+      calibration: (N, ...) training inputs, for a `Stateful` network; 2,000 are usually enough.
+      batch_size: examples per forward pass; a smaller N is one batch. Also of the calibration.
       how: `map`, `vmap` (all models of a device at once), `loop` (one dispatch per model and batch) or `auto`.
 
     Returns:
-      A `Path` for each split, metrics (P, A) float32.
+      A `Path` for each split, metrics (P, A) float32, NumPy.
 
     Raises:
-      ValueError: alphas without 0, 1/2 or 1; pairs out of range; numbers of inputs and labels that differ.
+      ValueError: alphas without 0, 1/2 or 1; pairs out of range; numbers of inputs and labels that differ; a `Stateful`
+        network without calibration inputs.
     """
+    calibration = calibration if isinstance(network, Stateful) else None
     alphas = check_alphas(alphas)
     pairs = np.asarray(pairs, np.int32)
     count = jax.tree.leaves(members)[0].shape[0]
     if pairs.ndim != 2 or pairs.shape[1] != 2 or (pairs.size and not 0 <= pairs.min() <= pairs.max() < count):
         raise ValueError(f"pairs must be (P, 2) indices of {count} members, got {pairs.tolist()}")
+    if isinstance(network, Stateful) and (calibration is None or not len(calibration)):
+        raise ValueError(
+            "a network with running statistics needs `calibration`: training inputs to estimate them on again"
+        )
     tasks = (np.repeat(pairs, len(alphas), axis=0), np.tile(alphas, len(pairs)))  # (P*A, 2), (P*A,)
-    found = _evaluate(apply, members, tasks, data, batch_size, how)
+    found = _evaluate(network, members, state, calibration, tasks, data, batch_size, how)
     shape = (len(pairs), len(alphas))
     return {split: Path(alphas, jax.tree.map(lambda x: x.reshape(shape), m)) for split, m in found.items()}
 
 
 def evaluate(
-    apply: Apply,
+    network: Network,
     members: Params,
     data: Mapping[str, tuple[jax.Array, jax.Array]],
     *,
+    state: State = (),
     batch_size: int = 1000,
     how: Placement = "auto",
 ) -> dict[str, Metrics]:
     """Loss and accuracy of M stand-alone models for every split: `Metrics` with leaves (M,). As `evaluate_path`."""
     own = np.arange(jax.tree.leaves(members)[0].shape[0], dtype=np.int32)
     tasks = (np.stack([own, own], axis=1), np.zeros(len(own), np.float32))
-    return _evaluate(apply, members, tasks, data, batch_size, how)
+    return _evaluate(network, members, state, None, tasks, data, batch_size, how)
 
 
-def _evaluate(apply, members, tasks, data, batch_size, how) -> dict[str, Metrics]:
+def _evaluate(network, members, state, calibration, tasks, data, batch_size, how) -> dict[str, Metrics]:
     for split, (inputs, labels) in data.items():
         if labels.shape != inputs.shape[:1] or not len(labels):
             raise ValueError(f"split {split!r} has {inputs.shape[0]} inputs but labels of shape {labels.shape}")
-    one = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), members)
+    one = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), (members, state))
     first = next(iter(data.values()))[0]
-    how = placement.resolve(how, apply, one, jax.ShapeDtypeStruct((1, *first.shape[1:]), first.dtype))
-    over = placement.mesh()
-    members, data = placement.replicate((members, dict(data)), over)
-    count = len(tasks[1])
+    example = jax.ShapeDtypeStruct((1, *first.shape[1:]), first.dtype)
+    how = placement.resolve(how, functools.partial(networks.evaluate, network), *one, example)
+    over, count = placement.mesh(), len(tasks[1])
+    everything = ((members, state), calibration, dict(data))
     if how == "loop":
-        at = _point_program(apply)
-        found = [
-            {split: _loop_point(at, members, pair, alpha, arrays, batch_size) for split, arrays in data.items()}
-            for pair, alpha in zip(*tasks, strict=True)
-        ]
-        return jax.tree.map(lambda *x: jnp.stack(x), *found)
-    padded = placement.split(placement.pad(jax.tree.map(jnp.asarray, tasks), over.size), over)
-    result = _path_program(apply, how, over, batch_size)(padded, members, data)
-    return jax.tree.map(lambda x: x[:count], jax.device_get(result))
+        return _loop_points(network, everything, tasks, batch_size, over)
+    tasks = placement.split(placement.pad(jax.tree.map(jnp.asarray, tasks), over.size), over)
+    found = _path_program(network, how, over, batch_size)(tasks, *placement.replicate(everything, over))
+    return jax.tree.map(lambda x: x[:count], placement.fetch(found))
 
 
 def _mixed(members: Params, pair: jax.Array, alpha: jax.Array) -> Params:
     return interpolation.line(member(members, pair[0]), member(members, pair[1]), alpha)
 
 
+def _statistics(network: Network, params: Params, state: State, calibration, pair, alpha, batch_size: int) -> State:
+    """The state of a point: at the ends, and between a model and itself, the model's own; else estimated again."""
+    first, second = member(state, pair[0]), member(state, pair[1])
+    if not isinstance(network, Stateful) or calibration is None:
+        return first
+    fresh = repair.reset_batch_stats(
+        network, params, first, calibration, batch_size=batch_size
+    )  # (N, ...) in N / B steps
+
+    def choose(a, b, new):
+        return jnp.where((alpha == 0) | (pair[0] == pair[1]), a, jnp.where(alpha == 1, b, new))
+
+    return jax.tree.map(choose, first, second, fresh)
+
+
+def _batch_metrics(network: Network, params: Params, state: State, inputs, labels) -> Metrics:
+    logits = networks.evaluate(network, params, state, inputs)
+    return metrics.classification(logits, labels, jnp.ones(labels.shape, jnp.float32))
+
+
 @functools.lru_cache(maxsize=32)
-def _path_program(apply: Apply, how: Placement, over, batch_size: int):
-    def split_metrics(params, inputs, labels):
+def _path_program(network: Network, how: Placement, over, batch_size: int):
+    def split_metrics(params, state, inputs, labels):
         size = min(batch_size, inputs.shape[0])
         whole = inputs.shape[0] // size * size
 
-        def batch(inputs, labels):
-            return metrics.classification(apply(params, inputs), labels, jnp.ones(labels.shape, jnp.float32))
-
         def step(total, part):
-            return metrics.merge(total, batch(*part)), None
+            return metrics.merge(total, _batch_metrics(network, params, state, *part)), None
 
         cut = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), (inputs, labels))
         total, _ = jax.lax.scan(step, metrics.zero(), cut)
-        return total if whole == inputs.shape[0] else metrics.merge(total, batch(inputs[whole:], labels[whole:]))
+        if whole == inputs.shape[0]:
+            return total
+        return metrics.merge(total, _batch_metrics(network, params, state, inputs[whole:], labels[whole:]))
 
-    def share(tasks, members, data):
+    def share(tasks, models, calibration, data):
+        members, states = models
+
         def point(task):
-            params = _mixed(members, *task)
-            return {split: split_metrics(params, *arrays) for split, arrays in data.items()}
+            pair, alpha = task
+            params = _mixed(members, pair, alpha)
+            state = _statistics(network, params, states, calibration, pair, alpha, batch_size)
+            return {split: split_metrics(params, state, *arrays) for split, arrays in data.items()}
 
         return jax.vmap(point)(tasks) if how == "vmap" else jax.lax.map(point, tasks)
 
-    return jax.jit(placement.sharded(share, over, replicated=2))
+    return jax.jit(placement.sharded(share, over, replicated=3))
 
 
 @functools.lru_cache(maxsize=32)
-def _point_program(apply: Apply):
-    def batch(params, inputs, labels):
-        return metrics.classification(apply(params, inputs), labels, jnp.ones(labels.shape, jnp.float32))
+def _point_programs(network: Network):
+    def statistics(total, params, state, inputs, share):
+        assert isinstance(network, Stateful)  # else there is no calibration
+        return repair.add_statistics(network, total, params, state, inputs, share)
 
-    return jax.jit(_mixed), jax.jit(batch)
+    def batch(total, params, state, inputs, labels):
+        return metrics.merge(total, _batch_metrics(network, params, state, inputs, labels))
+
+    return jax.jit(_mixed), jax.jit(member), jax.jit(statistics), jax.jit(batch)
 
 
-def _loop_point(programs, members, pair, alpha, arrays: tuple[jax.Array, jax.Array], batch_size: int) -> Metrics:
-    """One point of the path as a plain Python loop over batches: the reference of the one-pass program."""
-    mixed, batch = programs
-    params, total = mixed(members, pair, alpha), metrics.zero()
-    inputs, labels = arrays
-    for start in range(0, inputs.shape[0], batch_size):
-        part = slice(start, start + batch_size)
-        total = metrics.merge(total, batch(params, inputs[part], labels[part]))
-    return total
+def _loop_points(network, everything, tasks, batch_size: int, over) -> dict[str, Metrics]:
+    """The points as a plain Python loop over models and batches, the devices taking turns: the reference of the one-pass
+    program, and the fastest for convolutions on CPUs."""
+    mixed, take, statistics, batch = _point_programs(network)
+    mine = placement.own_tasks(len(tasks[1]), over)  # (task, device) of this process
+    copies = {device: placement.local(everything, device) for device in {device for _, device in mine}}
+    found = []
+    for task, device in mine:  # dispatched in turn, so the devices work side by side
+        (members, states), calibration, data = copies[device]
+        pair, alpha = tasks[0][task], tasks[1][task]
+        params, state = mixed(members, pair, alpha), take(states, pair[1] if alpha == 1 else pair[0])
+        if calibration is not None and 0 < alpha < 1 and pair[0] != pair[1]:
+            total = repair.no_statistics(state)
+            for part in _parts(calibration.shape[0], batch_size):
+                share = np.float32((part.stop - part.start) / calibration.shape[0])
+                total = statistics(total, params, state, calibration[part], share)
+            state = total
+        totals = {}
+        for split, (inputs, labels) in data.items():
+            totals[split] = jax.device_put(metrics.zero(), device)
+            for part in _parts(inputs.shape[0], batch_size):
+                totals[split] = batch(totals[split], params, state, inputs[part], labels[part])
+        found.append(totals)
+    empty = {split: jax.tree.map(np.asarray, metrics.zero()) for split in everything[2]}
+    local = jax.tree.map(lambda _, *x: np.array(x, np.float32), empty, *jax.device_get(found))
+    return placement.collect(local, [task for task, _ in mine], len(tasks[1]))
+
+
+def _parts(examples: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, examples)) for start in range(0, examples, size)]
 
 
 def barrier(path: Path, kind: Kind = "linear", metric: Literal["accuracy", "loss"] = "accuracy"):

@@ -16,12 +16,11 @@ import numpy as np
 import optax
 
 from tna_jax import metrics, placement, transform
+from tna_jax import network as networks
 from tna_jax.masks import Mask, Params
 from tna_jax.metrics import Metrics
+from tna_jax.network import Network, State
 from tna_jax.placement import Placement
-
-Apply = Callable[[Params, jax.Array], jax.Array]
-"""The network: parameters and a batch of inputs (B, ...) to logits (B, C)."""
 
 Hyper = dict[str, jax.Array]
 """A member's hyper-parameters, scalars by name."""
@@ -32,17 +31,21 @@ class Trainer:
     """What all members of an ensemble have in common.
 
     Attributes:
-      apply: the network, also where inputs are scaled: it is given the stored inputs (say uint8 images) as they are.
+      network: a function (params, inputs) -> logits, or a `Stateful` one. Inputs are scaled there: it is given the stored
+        ones (say uint8 images) as they are.
       optimizer: an optax transformation, or a function from a member's `Hyper` to one, for hyper-parameters that differ
         between members: `lambda hyper: optax.sgd(hyper["learning_rate"])`. It is run under `anchored`.
       batch_size: examples per step. The last batch of an epoch is smaller if need be (padded under a mask).
       placement: `auto`, `map`, `vmap` or `loop`.
+      augment: (key, inputs (B, ...)) -> inputs of the same shape, run on each batch before the network (see
+        `tna_jax.augment`); a member's keys follow from its data order.
     """
 
-    apply: Apply
+    network: Network
     optimizer: optax.GradientTransformation | Callable[[Hyper], optax.GradientTransformation]
     batch_size: int
     placement: Placement = "auto"
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
     def anchored_optimizer(self, hyper: Hyper) -> optax.GradientTransformationExtraArgs:
         """The optimizer of a member, masked first and last; its mask is passed at update."""
@@ -63,10 +66,17 @@ class Members(NamedTuple):
     """(M,) typed keys; a member's data order in epoch e is a permutation drawn with `fold_in(order, e)`."""
     hyper: Hyper
     """(M,) arrays by name."""
+    state: State = ()
+    """(M, ...) state of the networks (BatchNorm's running statistics), `()` if they have none."""
 
 
 def init_ensemble(
-    trainer: Trainer, params: Params, order: jax.Array, mask: Mask | None = None, hyper: Hyper | None = None
+    trainer: Trainer,
+    params: Params,
+    order: jax.Array,
+    mask: Mask | None = None,
+    hyper: Hyper | None = None,
+    state: State = (),
 ) -> Members:
     """M members with fresh optimizer states.
 
@@ -76,6 +86,7 @@ def init_ensemble(
       order: (M,) typed PRNG keys of the data order; members with equal keys see the data in the same order.
       mask: (M, ...) masks, `None` for all trainable.
       hyper: (M,) arrays by name, handed to `trainer.optimizer` if that is a function.
+      state: (M, ...) initial state, for a `Stateful` network.
 
     Raises:
       ValueError: leading axes differ (all are listed), or the mask does not fit the parameters.
@@ -85,7 +96,7 @@ def init_ensemble(
     members = order.shape[0]
     wrong = [
         f"{part}{jax.tree_util.keystr(path)} {np.shape(leaf)}"
-        for part, tree in (("params", params), ("mask", mask), ("hyper", hyper))
+        for part, tree in (("params", params), ("mask", mask), ("hyper", hyper), ("state", state))
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
         if np.shape(leaf)[:1] != (members,)
     ]
@@ -96,8 +107,8 @@ def init_ensemble(
     def init(p, h):
         return trainer.anchored_optimizer(h).init(p)
 
-    params, mask = jax.tree.map(jnp.asarray, (params, mask))
-    return Members(params, mask, jax.jit(jax.vmap(init))(params, hyper), order, hyper)
+    params, mask, state = jax.tree.map(jnp.asarray, (params, mask, state))
+    return Members(params, mask, jax.jit(jax.vmap(init))(params, hyper), order, hyper, state)
 
 
 def batch_indices(order: jax.Array, epoch: jax.Array, examples: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
@@ -119,25 +130,44 @@ def batch_indices(order: jax.Array, epoch: jax.Array, examples: int, batch_size:
     return indices.reshape(steps, batch_size), weights.reshape(steps, batch_size)
 
 
-def train_step(trainer: Trainer, member: Members, inputs: jax.Array, labels: jax.Array, weight: jax.Array):
+def train_step(
+    trainer: Trainer, member: Members, inputs: jax.Array, labels: jax.Array, weight: jax.Array, *, padded: bool = True
+):
     """One optimizer step of one member (no leading axis) on one batch: gradient of the weighted mean cross-entropy.
 
     Args:
       inputs: (B, ...), labels: (B,) int, weight: (B,) float, 0 for padding.
+      padded: whether any weight of the epoch is 0; else batch statistics need no mask.
 
     Returns:
       The member after the step, and the batch's `Metrics` before it.
     """
 
     def loss(params):
-        found = metrics.classification(trainer.apply(params, inputs), labels, weight)
-        return found.loss_sum / jnp.maximum(found.count, np.float32(1)), found
+        real = weight if padded else None
+        logits, state = networks.train(trainer.network, params, member.state, inputs, real)
+        found = metrics.classification(logits, labels, weight)
+        return found.loss_sum / jnp.maximum(found.count, np.float32(1)), (found, state)
 
-    gradients, found = jax.grad(loss, has_aux=True)(member.params)
+    gradients, (found, state) = jax.grad(loss, has_aux=True)(member.params)
     optimizer = trainer.anchored_optimizer(member.hyper)
     updates, opt_state = optimizer.update(gradients, member.opt_state, member.params, mask=member.mask)
     params = transform.apply_updates(member.params, updates, member.mask)
-    return member._replace(params=params, opt_state=opt_state), found
+    return member._replace(params=params, opt_state=opt_state, state=state), found
+
+
+AUGMENT = 1
+"""Stream of an epoch's key for augmentation; the key itself draws the order."""
+
+
+def _batch_step(trainer: Trainer, member: Members, inputs, labels, epoch, number, index, weight):
+    """Step `number` of an epoch: gathers the batch, augments it, trains on it."""
+    batch = inputs[index]
+    if trainer.augment is not None:
+        key = jax.random.fold_in(jax.random.fold_in(member.order, epoch), AUGMENT)
+        batch = trainer.augment(jax.random.fold_in(key, number), batch)
+    padded = inputs.shape[0] % trainer.batch_size != 0
+    return train_step(trainer, member, batch, labels[index], weight, padded=padded)
 
 
 def train_epoch(
@@ -160,15 +190,20 @@ def train_epoch(
       ValueError: a batch larger than the data, or numbers of inputs and labels that differ.
     """
     check_data(inputs, labels, trainer.batch_size)
-    one = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), members.params)
-    batch = jax.ShapeDtypeStruct((trainer.batch_size, *inputs.shape[1:]), inputs.dtype)
-    how = placement.resolve(trainer.placement, trainer.apply, one, batch)
+    how = resolve(trainer, members, inputs)
     if how == "loop":
         return _loop_epoch(trainer, members, inputs, labels, epoch)
     sharding = members.order.sharding
     over = getattr(sharding, "mesh", None) or placement.mesh([next(iter(members.order.devices()))])
     program = _epoch_program(trainer, how, over, donate)
     return program(members, inputs, labels, jnp.int32(epoch))
+
+
+def resolve(trainer: Trainer, members: Members, inputs) -> Placement:
+    """The placement that the trainer's stands for with these members and inputs (arrays or shapes)."""
+    one = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), (members.params, members.state))
+    batch = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
+    return placement.resolve(trainer.placement, functools.partial(networks.evaluate, trainer.network), *one, batch)
 
 
 def check_data(inputs, labels, batch_size: int) -> None:
@@ -185,15 +220,14 @@ def _epoch_program(trainer: Trainer, how: Placement, over, donate: bool):
         indices, weights = batch_indices(member.order, epoch, inputs.shape[0], trainer.batch_size)  # (S, B)
 
         def step(carry, batch):
-            params, opt_state, total = carry
-            index, weight = batch
-            state = member._replace(params=params, opt_state=opt_state)
-            state, found = train_step(trainer, state, inputs[index], labels[index], weight)
-            return (state.params, state.opt_state, metrics.merge(total, found)), None
+            *trained, total = carry
+            state = _with_trained(member, trained)
+            state, found = _batch_step(trainer, state, inputs, labels, epoch, *batch)
+            return (*_trained(state), metrics.merge(total, found)), None
 
-        start = (member.params, member.opt_state, metrics.zero())
-        (params, opt_state, total), _ = jax.lax.scan(step, start, (indices, weights))
-        return member._replace(params=params, opt_state=opt_state), total
+        numbers = jnp.arange(indices.shape[0], dtype=jnp.int32)
+        (*trained, total), _ = jax.lax.scan(step, (*_trained(member), metrics.zero()), (numbers, indices, weights))
+        return _with_trained(member, trained), total
 
     def epoch_of_share(members: Members, inputs, labels, epoch):
         if how == "vmap":
@@ -203,40 +237,59 @@ def _epoch_program(trainer: Trainer, how: Placement, over, donate: bool):
     return jax.jit(placement.sharded(epoch_of_share, over, replicated=3), donate_argnums=(0,) if donate else ())
 
 
+def _trained(members: Members) -> tuple[Any, Any, Any]:
+    """What a step changes."""
+    return members.params, members.opt_state, members.state
+
+
+def _with_trained(members: Members, trained) -> Members:
+    params, opt_state, state = trained
+    return members._replace(params=params, opt_state=opt_state, state=state)
+
+
 @functools.lru_cache(maxsize=32)
 def _step_program(trainer: Trainer):
-    def step(member: Members, total: Metrics, inputs, labels, index, weight):
-        member, found = train_step(trainer, member, inputs[index], labels[index], weight)
-        return member, metrics.merge(total, found)
+    def step(trained, total: Metrics, fixed: Members, inputs, labels, epoch, number, index, weight):
+        member, found = _batch_step(
+            trainer, _with_trained(fixed, trained), inputs, labels, epoch, number, index, weight
+        )
+        return _trained(member), metrics.merge(total, found)
 
-    return jax.jit(step), jax.jit(batch_indices, static_argnums=(2, 3))
+    return jax.jit(step, donate_argnums=(0, 1)), jax.jit(batch_indices, static_argnums=(2, 3))
 
 
-def _loop_epoch(trainer: Trainer, members: Members, inputs, labels, epoch):
-    """The same epoch as a plain Python loop: the reference of the other placements.
+def _loop_epoch(trainer: Trainer, members: Members, inputs, labels, epoch: int):
+    """The same epoch as a plain Python loop: the reference of the other placements, and the fastest for convolutions on CPUs.
 
-    The members' devices take turns, so that steps of different members run side by side.
+    Each member stays on its device, and the devices take turns, so that steps of different members run side by side.
     """
     step, order_of = _step_program(trainer)
-    devices = sorted(members.order.devices(), key=lambda device: device.id)
-    homes = [devices[i % len(devices)] for i in range(members.order.shape[0])]
-    data = {device: jax.device_put((inputs, labels), device) for device in devices}
-    states, batches = [], []
-    for i, home in enumerate(homes):
-        state = jax.device_put(member(members, i), home)
-        states.append((state, jax.device_put(metrics.zero(), home)))
-        drawn = order_of(state.order, jnp.int32(epoch), inputs.shape[0], trainer.batch_size)
-        batches.append(jax.tree.map(np.asarray, drawn))  # indices (S, B), weights (S, B)
-    for s in range(-(-inputs.shape[0] // trainer.batch_size)):
-        for i, home in enumerate(homes):
-            indices, weights = batches[i]
-            states[i] = step(*states[i], *data[home], indices[s], weights[s])
+    shares = placement.shares(members)  # device -> members of this process
+    data = {device: placement.local((inputs, labels), device) for device in shares}
+    trained, totals, fixed, batches = {}, {}, {}, {}
+    for device, share in shares.items():
+        for i in range(share.order.shape[0]):
+            own, at = member(share, i), (i, device)
+            drawn = order_of(own.order, jnp.int32(epoch), inputs.shape[0], trainer.batch_size)
+            batches[at] = jax.tree.map(np.asarray, drawn)  # indices (S, B), weights (S, B)
+            trained[at], totals[at] = _trained(own), jax.device_put(metrics.zero(), device)
+            fixed[at] = own._replace(params=None, opt_state=None, state=None)
+    number_of_steps = -(-inputs.shape[0] // trainer.batch_size)
+    for s in range(number_of_steps):
+        for at in sorted(trained, key=lambda at: (at[0], at[1].id)):
+            batch = (np.int32(epoch), np.int32(s), *(x[s] for x in batches[at]))
+            trained[at], totals[at] = step(trained[at], totals[at], fixed[at], *data[at[1]], *batch)
 
-    def stack(*leaves):
-        return jnp.stack([jax.device_put(leaf, devices[0]) for leaf in leaves])
+    def gather(found):
+        stacked = {
+            device: jax.tree.map(
+                lambda *leaves: jnp.stack(leaves), *(found[i, device] for i in range(len(share.order)))
+            )
+            for device, share in shares.items()
+        }
+        return placement.join(stacked, members.order.shape[0], members.order.sharding)
 
-    done, totals = jax.tree.map(stack, *states)
-    return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), done, members), totals
+    return _with_trained(members, gather(trained)), gather(totals)
 
 
 def train_ensemble(
@@ -247,34 +300,38 @@ def train_ensemble(
     epochs: int,
     *,
     start: int = 0,
-    on_epoch: Callable[[int, Members, Metrics], None] | None = None,
+    on_epoch: Callable[[int, Callable[[], Members], Metrics], None] | None = None,
 ) -> tuple[Members, list[Metrics]]:
     """Trains M members for epochs `start` ... `epochs - 1` on all devices.
 
     M need not be a multiple of the number of devices: the last member is repeated and cut off again.
 
     Args:
-      on_epoch: called after each epoch with its number, the members and their metrics: progress, checkpoints. What it is
-        given is valid until it returns; copy what must live longer.
+      on_epoch: called after each epoch with its number, a function that returns the members as they are now (a copy on the
+        host, so call it when a checkpoint is due only), and the epoch's metrics.
 
     Returns:
-      The members, and the `Metrics` of each epoch with leaves (M,). Raises as `train_epoch`.
+      The members, and the `Metrics` of each epoch with leaves (M,), NumPy. What was trained is NumPy too where M is no
+      multiple of the devices. Raises as `train_epoch`.
     """
     check_data(inputs, labels, trainer.batch_size)
     count, over = members.order.shape[0], placement.mesh()
-
-    def cut(tree):
-        return jax.tree.map(lambda leaf: leaf[:count], tree) if count % over.size else tree
-
-    current = placement.split(jax.tree.map(lambda x: x.copy(), placement.pad(members, over.size)), over)
+    padded = placement.pad(members, over.size)
+    current = placement.split(jax.tree.map(lambda x: x.copy(), padded), over)
     inputs, labels = placement.replicate((inputs, labels), over)
+
+    def on_host() -> Members:
+        # Not by slicing on the devices: that needs communication, which CPU devices that share a core may never finish.
+        trained = placement.fetch(_trained(current))
+        return _with_trained(members, jax.tree.map(lambda x: x[:count], trained))
+
     history = []
     for epoch in range(start, epochs):
         current, found = train_epoch(trainer, current, inputs, labels, epoch, donate=True)
-        history.append(cut(found))
+        history.append(jax.tree.map(lambda x: x[:count], placement.fetch(found)))
         if on_epoch is not None:
-            on_epoch(epoch, cut(current), history[-1])
-    return cut(current), history
+            on_epoch(epoch, on_host, history[-1])
+    return (on_host() if count % over.size else current), history
 
 
 def member(members: Params, index: int | jax.Array) -> Params:

@@ -4,16 +4,19 @@ One mesh axis, `"member"`, over all devices; the leading axis of stacked trees i
 another one's models. On its device a model runs in one of three ways that give the same numbers:
 
 - `map`: one model after the other inside one compiled program; its state stays in cache.
-- `loop`: a Python loop over models and steps with one dispatch each; the legible reference, equal to `map` bit for bit.
+- `loop`: a Python loop over models and steps with one dispatch each; the legible reference, equal to `map` bit for bit
+  (networks with BatchNorm: to rounding, since sums over a batch are ordered differently), and the fastest for convolutions on
+  CPUs, where a compiled loop makes them many times slower.
 - `vmap`: all models of the device in lockstep, as one batch. Equal to the others up to rounding: XLA compiles batched
   arithmetic to another order of operations (measured on jax 0.10 and 0.11, CPU).
 """
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 Placement = Literal["auto", "map", "vmap", "loop"]
@@ -60,12 +63,87 @@ def pad(tree, multiple: int):
 
 def split(tree, over: Mesh):
     """Places stacked arrays with their leading axis split over the mesh; it must be divisible (see `pad`)."""
-    return jax.device_put(tree, NamedSharding(over, PartitionSpec(AXIS)))
+    return _place(tree, NamedSharding(over, PartitionSpec(AXIS)))
 
 
 def replicate(tree, over: Mesh):
     """Places a copy of every array on each device of the mesh."""
-    return jax.device_put(tree, NamedSharding(over, PartitionSpec()))
+    return _place(tree, NamedSharding(over, PartitionSpec()))
+
+
+def _place(tree, sharding: NamedSharding):
+    """`device_put`, also onto devices of other processes, which all hold the same host arrays and run the same call."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def one(x):
+        if isinstance(x, jax.Array) and x.sharding == sharding:
+            return x
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(one(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(one, tree)
+
+
+def fetch(tree):
+    """The arrays as NumPy, whole on every process (all processes must call it); no typed keys."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    whole = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array) and not x.is_fully_addressable]
+    if not whole:
+        return jax.device_get(tree)
+    return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
+
+
+def own_tasks(count: int, over: Mesh) -> list[tuple[int, jax.Device]]:
+    """Which of `count` tasks this process runs, and on which device: the devices of the mesh take turns."""
+    devices = list(over.devices.flat)
+    turns = [(task, devices[task % len(devices)]) for task in range(count)]
+    return [(task, device) for task, device in turns if device.process_index == jax.process_index()]
+
+
+def collect(results, tasks: list[int], count: int):
+    """NumPy results (T, ...) of this process's `tasks`, put together with those of all others: (count, ...)."""
+
+    def one(x):
+        whole = np.zeros((count, *x.shape[1:]), x.dtype)
+        whole[tasks] = x
+        return whole if jax.process_count() == 1 else multihost_utils.process_allgather(whole).sum(0, dtype=x.dtype)
+
+    return jax.tree.map(one, results)
+
+
+def shares(members) -> dict[jax.Device, Any]:
+    """The part of a stacked tree that is on each device of this process, by device: trees of single-device arrays."""
+    leaves, structure = jax.tree.flatten(members)
+    devices = sorted(leaves[0].sharding.addressable_devices, key=lambda device: device.id)
+    found: dict[jax.Device, list[Any]] = {device: [] for device in devices}
+    for leaf in leaves:
+        for shard in leaf.addressable_shards:
+            found[shard.device].append(shard.data)
+    return {device: jax.tree.unflatten(structure, parts) for device, parts in found.items()}
+
+
+def local(tree, device: jax.Device):
+    """A copy of replicated (or host) arrays on one device of this process, without a transfer where it is there already."""
+
+    def one(x):
+        shards = x.addressable_shards if isinstance(x, jax.Array) else []
+        whole = [shard.data for shard in shards if shard.device == device and shard.data.shape == x.shape]
+        return whole[0] if whole else jax.device_put(x, device)
+
+    return jax.tree.map(one, tree)
+
+
+def join(parts: dict[jax.Device, Any], count: int, sharding):
+    """The stacked tree of `count` models whose shares (see `shares`) are `parts`, with their sharding."""
+
+    def one(*leaves):
+        return jax.make_array_from_single_device_arrays((count, *leaves[0].shape[1:]), sharding, list(leaves))
+
+    return jax.tree.map(one, *parts.values())
 
 
 def sharded(function, over: Mesh, replicated: int):

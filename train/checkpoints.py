@@ -9,15 +9,15 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tna_jax.ensemble import Members
 from train.errors import UsageError
 
 
 class Checkpoints:
-    """The checkpoints of a run: parameters and optimizer states by the number of finished epochs.
+    """The checkpoints of a run: parameters, optimizer and norm states of all models, by the number of finished steps.
 
-    Masks, data orders and hyper-parameters are not saved: the run's configuration makes them again. Use as a context
-    manager: leaving it waits for saves still being written.
+    Masks, data orders and hyper-parameters are not saved: the run's configuration makes them again. Of several processes
+    all must make the same calls, on one shared folder. Use as a context manager: leaving it waits for saves still being
+    written.
     """
 
     def __init__(self, folder: Path, minutes: float):
@@ -36,38 +36,63 @@ class Checkpoints:
         """Whether the last save is longer ago than asked for."""
         return time.monotonic() - self.last >= self.every
 
-    def save(self, epochs_done: int, members: Members) -> None:
-        """Saves the state after `epochs_done` epochs; raises RuntimeError if orbax does not take it."""
-        if self.manager.latest_step() == epochs_done:
+    def save(self, step: int, tree: dict[str, Any]) -> None:
+        """Saves NumPy arrays (in a copy) as the state after `step`; raises RuntimeError if orbax does not take it."""
+        if self.manager.latest_step() == step:
             return
-        state = {"params": members.params, "opt_state": _leaves(members.opt_state)}
-        if not self.manager.save(epochs_done, args=ocp.args.StandardSave(jax.tree.map(np.array, state))):
-            raise RuntimeError(f"the checkpoint of epoch {epochs_done} was not saved")
+        state = {name: _leaves(part) for name, part in tree.items()}
+        if not self.manager.save(step, args=ocp.args.StandardSave(state)):
+            raise RuntimeError(f"the checkpoint of step {step} was not saved")
         self.last = time.monotonic()
 
-    def restore(self, members: Members) -> tuple[int, Members]:
-        """The newest state put into `members` (freshly initialised), and its number of epochs; 0 and `members` if none.
+    def restore(self, tree: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """The newest step and its state in the form of `tree`, NumPy; 0 and `tree` if there is none.
 
         Raises:
-          UsageError: the checkpoint does not fit the members.
+          UsageError: the checkpoint does not fit `tree`.
         """
-        epochs_done = self.manager.latest_step()
-        if epochs_done is None:
-            return 0, members
-        template: Any = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            {"params": members.params, "opt_state": _leaves(members.opt_state)},
-        )
+        step = self.manager.latest_step()
+        if step is None:
+            return 0, tree
+        template: Any = {name: _leaves(part) for name, part in tree.items()}
         try:
-            state = self.manager.restore(epochs_done, args=ocp.args.StandardRestore(template))
+            found = self.manager.restore(step, args=ocp.args.StandardRestore(template))
         except (ValueError, OSError) as error:
             first = str(error).strip().splitlines()[0]
             raise UsageError(f"the checkpoint in {self.manager.directory} does not fit this run: {first}") from error
-        structure: Any = jax.tree.structure(members.opt_state)
-        opt_state = jax.tree.unflatten(structure, list(state["opt_state"].values())[: structure.num_leaves])
-        return epochs_done, members._replace(params=state["params"], opt_state=opt_state)
+        return step, {name: _filled(part, found[name]) for name, part in tree.items()}
+
+    def restore_some(self, tree: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """As `restore`, of the parts that `tree` names; the others stay on disk."""
+        step = self.manager.latest_step()
+        if step is None:
+            return 0, tree
+        template: Any = {name: _leaves(part) for name, part in tree.items()}
+        options = ocp.checkpoint_utils.construct_restore_args(template)
+        arguments = ocp.args.PyTreeRestore(item=template, restore_args=options, partial_restore=True)
+        try:
+            found = self.manager.restore(step, args=arguments)
+        except (ValueError, OSError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UsageError(f"the checkpoint in {self.manager.directory} does not fit this run: {first}") from error
+        wrong = [
+            f"{name} {np.shape(found[name][key])} instead of {np.shape(leaf)}"
+            for name, part in template.items()
+            for key, leaf in part.items()
+            if np.shape(found[name][key]) != np.shape(leaf)
+        ]
+        if wrong:
+            raise UsageError(
+                f"the checkpoint in {self.manager.directory} does not fit this run: {', '.join(wrong[:5])}"
+            )
+        return step, {name: _filled(part, found[name]) for name, part in tree.items()}
 
 
-def _leaves(tree: Any) -> dict[str, jax.Array]:
-    """The leaves of an optimizer state under sortable names: its own structure holds empty nodes, which orbax refuses."""
-    return {f"{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(tree))} or {"0000": jax.numpy.zeros(1)}
+def _leaves(tree: Any) -> dict[str, np.ndarray]:
+    """The leaves under sortable names: the structure of an optimizer's state holds empty nodes, which orbax refuses."""
+    return {f"{i:04d}": np.array(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))} or {"0000": np.zeros(1)}
+
+
+def _filled(tree: Any, found: dict[str, np.ndarray]) -> Any:
+    structure: Any = jax.tree.structure(tree)
+    return jax.tree.unflatten(structure, [np.array(leaf) for leaf in list(found.values())[: structure.num_leaves]])

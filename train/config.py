@@ -2,11 +2,14 @@
 
 import dataclasses
 import inspect
+from typing import get_args
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import optax
 
-from tna_jax import models
+from tna_jax import augment, masks, models
 from train import data
 from train.errors import UsageError, unknown
 
@@ -40,19 +43,65 @@ class ModelOptions:
     """Which network?"""
 
     model: str = "mlp"
-    """Network: mlp."""
-    depth: int = 4
-    """Number of hidden layers."""
-    width: int = 128
-    """Units of each hidden layer."""
+    """Network: mlp, cnn, vgg11 to vgg19, resnet20 to resnet110, wrn56_2 to wrn56_8, resnet20_option_a."""
+    depth: int | None = None
+    """Number of hidden layers (mlp: 4)."""
+    width: int | None = None
+    """Units of each hidden layer (mlp: 128)."""
+    norm: str | None = None
+    """Normalisation of convolutional networks: none, batch, layer or group; default: the network's own."""
+    groups: int | None = None
+    """Groups of group normalisation (8)."""
+    widen: int | None = None
+    """Multiplier of all widths of a convolutional network (1)."""
+    conv: str | None = None
+    """Convolutions as the backend's own (native) or as matrix products of shifted slices (slices)."""
 
-    def build_model(self, num_classes: int) -> nn.Module:
-        """The Linen module; raises UsageError for an unknown name or sizes below 1."""
+    def build_model(self, num_classes: int, precision: str = "float32") -> nn.Module:
+        """The Linen module; raises UsageError for an unknown name, or options that it does not have."""
         if self.model not in models.MODELS:
             raise unknown("--model", self.model, models.MODELS)
-        if min(self.depth, self.width) < 1:
-            raise UsageError(f"--depth and --width must be at least 1, got {self.depth} and {self.width}")
-        return models.create(self.model, num_classes=num_classes, depth=self.depth, width=self.width)
+        names = [field.name for field in dataclasses.fields(ModelOptions) if field.name != "model"]
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        small = [name for name in given if isinstance(given[name], int) and given[name] < 1]
+        if small:
+            raise UsageError(f"{' and '.join(f'--{name}' for name in small)} must be at least 1")
+        dtype = jnp.bfloat16 if precision == "bf16" else None
+        try:
+            return models.create(self.model, num_classes=num_classes, dtype=dtype, **given)
+        except ValueError as error:
+            raise UsageError(f"--model {self.model}: {error}") from error
+
+    def describe(self) -> str:
+        """The network in a few words."""
+        parts = [self.model]
+        if self.model == "mlp":
+            parts.append(f"{self.depth or 4}x{self.width or 128}")
+        parts += [f"{self.norm} norm"] if self.norm else []
+        parts += [f"x{self.widen}"] if self.widen and self.widen > 1 else []
+        return " ".join(parts)
+
+
+DRAWS = {"bernoulli": masks.bernoulli, "exact": masks.exact, "neurons": masks.neurons}
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchorOptions:
+    """Which anchors?"""
+
+    anchors: str = "bernoulli"
+    """How anchors are drawn: bernoulli (each weight by itself), exact (an exact count), neurons (whole units)."""
+    where: str | None = None
+    """Draw anchors only in parameters whose path matches this regular expression; default: in all."""
+
+    def check_anchors(self) -> None:
+        """Raises UsageError for an unknown way to draw."""
+        if self.anchors not in DRAWS:
+            raise unknown("--anchors", self.anchors, DRAWS)
+
+    def draw(self, key: jax.Array, params: masks.Params, ratio: float) -> masks.Mask:
+        """A mask of the parameters; raises ValueError where the filter selects nothing."""
+        return DRAWS[self.anchors](key, params, ratio, self.where)
 
 
 OPTIMIZERS = (
@@ -85,13 +134,21 @@ class TrainingOptions:
     """Epochs over which the learning rate first rises from 0."""
     placement: str = "auto"
     """How the models of an ensemble share a device: auto, map (one after the other), vmap (in lockstep), loop (plain Python)."""
-    cpu_devices: int | None = None
-    """CPU devices to spread the models over; default: one per core."""
+    augment: str = "none"
+    """Augmentation of training images, on the device: none, crop (4 pixels), flip, crop-flip."""
+    calibration_examples: int = 2000
+    """Training examples on which BatchNorm's statistics are estimated again at each point of a path."""
+    memory_limit: float | None = None
+    """Memory the models may take, in GB, on each device (CPU: in all); default: what is free. What does not fit trains in waves."""
 
     def check(self) -> None:
         """Raises UsageError for options that no data set could make right."""
         positive = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
-        for name, value in {**positive, "cpu_devices": self.cpu_devices or 1}.items():
+        for name, value in {
+            **positive,
+            "memory_limit": 1 if self.memory_limit is None else self.memory_limit,
+            "calibration_examples": self.calibration_examples,
+        }.items():
             if not value > 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be above 0, got {value}")
         for name in ("weight_decay", "warmup_epochs"):
@@ -100,7 +157,13 @@ class TrainingOptions:
         if self.warmup_epochs > self.epochs:
             raise UsageError(f"--warmup-epochs {self.warmup_epochs} is more than --epochs {self.epochs}")
         placements = ("auto", "map", "vmap", "loop")
-        for name, known in (("placement", placements), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        augmentations = get_args(augment.Kind)
+        for name, known in (
+            ("placement", placements),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("augment", augmentations),
+        ):
             if getattr(self, name) not in known:
                 raise unknown(f"--{name}", getattr(self, name), known)
         accepted = inspect.signature(getattr(optax, self.optimizer)).parameters

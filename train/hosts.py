@@ -1,16 +1,103 @@
 """The devices a program runs on."""
 
+import dataclasses
 import hashlib
 import logging
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import jaxlib
+import numpy as np
+from jax.experimental import multihost_utils
+
+from train.errors import UsageError, unknown
+from train.progress import console
 
 YNN_OFF = "--xla_cpu_experimental_ynn_fusion_type="
+
+
+@dataclasses.dataclass(frozen=True)
+class HostOptions:
+    """On which machines and devices?"""
+
+    cpu_devices: int | None = None
+    """CPU devices of a process to spread the models over; default: one per core."""
+    precision: str = "float32"
+    """Arithmetic of the networks: float32, tf32 (matrix products of NVIDIA GPUs), bf16. Parameters stay float32."""
+    distributed: bool = False
+    """Run as one process of several, as the cluster tells (TPU pod, SLURM, Open MPI): start the same command on each host."""
+    coordinator: str | None = None
+    """Run as one process of several: address of process 0, HOST:PORT; with --num-processes and --process-id."""
+    num_processes: int | None = None
+    """Number of processes."""
+    process_id: int | None = None
+    """Number of this process, from 0."""
+
+    def check(self) -> None:
+        """Raises UsageError for options that do not go together; of several processes the first says so."""
+        console.quiet = bool(self.process_id)
+        if self.precision not in PRECISIONS:
+            raise unknown("--precision", self.precision, PRECISIONS)
+        if self.cpu_devices is not None and self.cpu_devices < 1:
+            raise UsageError(f"--cpu-devices must be at least 1, got {self.cpu_devices}")
+        explicit = (self.coordinator, self.num_processes, self.process_id)
+        if any(value is not None for value in explicit):
+            if any(value is None for value in explicit):
+                raise UsageError("--coordinator, --num-processes and --process-id go together: give all three")
+            if not 0 <= (self.process_id or 0) < (self.num_processes or 0):
+                raise UsageError(
+                    f"--process-id must lie in 0 to {(self.num_processes or 0) - 1}, got {self.process_id}"
+                )
+            if ":" not in (self.coordinator or ""):
+                raise UsageError(f"--coordinator must be HOST:PORT, got {self.coordinator}")
+
+    def start(self, members: int) -> None:
+        """Sets the backend up for `members` models and joins the other processes; process 0 alone speaks from now on."""
+        configure(self.cpu_devices, members)
+        if self.coordinator is not None:
+            jax.distributed.initialize(self.coordinator, self.num_processes, self.process_id)
+        elif self.distributed:
+            jax.distributed.initialize()
+        if jax.default_backend() != "cpu":
+            full = self.precision == "float32"
+            jax.config.update("jax_default_matmul_precision", "float32" if full else "tensorfloat32")
+        console.quiet = not leads()
+
+
+PRECISIONS = ("float32", "tf32", "bf16")
+
+
+def leads() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return jax.process_index() == 0
+
+
+def complain(message: str) -> int:
+    """Prints one line on stderr, once for all processes; returns the exit code for input that is the user's to mend."""
+    if not console.quiet:
+        print(message, file=sys.stderr)
+    return 2
+
+
+def agree(value: str) -> str:
+    """The leader's `value`, on every process; all must call it."""
+    if jax.process_count() == 1:
+        return value
+    sent = np.zeros(4096, np.uint8)
+    data = np.frombuffer(value.encode()[:4096], np.uint8)
+    sent[: len(data)] = data
+    return multihost_utils.broadcast_one_to_all(sent).tobytes().rstrip(b"\0").decode()
+
+
+def any_process(value: bool) -> bool:
+    """Whether `value` holds on any process; all must call it."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(np.array(value)).any())
 
 
 def configure(cpu_devices: int | None = None, members: int = 1) -> None:
@@ -74,7 +161,13 @@ def _cpu_lines() -> list[str]:
 def describe() -> dict[str, object]:
     """The devices in words, for a run's provenance."""
     devices = jax.devices()
-    return {"backend": jax.default_backend(), "kind": devices[0].device_kind, "count": len(devices), "cpu": _cpu_name()}
+    return {
+        "backend": jax.default_backend(),
+        "kind": devices[0].device_kind,
+        "count": len(devices),
+        "processes": jax.process_count(),
+        "cpu": _cpu_name(),
+    }
 
 
 def _cpu_name() -> str:

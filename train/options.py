@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import tyro
 
+from tna_jax import connectivity
 from train.errors import UsageError
 
 Config = TypeVar("Config")
@@ -36,6 +38,14 @@ def parse(cls: type[Config], arguments: list[str], program: str, description: st
         if stop.code in (0, None):
             raise
         raise UsageError(_one_line(errors.getvalue())) from None
+
+
+def grid(alphas: tuple[float, ...]) -> np.ndarray:
+    """(A,) the points of a path from the option `--alphas`; raises UsageError for a grid without 0, 1/2 and 1."""
+    try:
+        return connectivity.grid(int(alphas[0])) if len(alphas) == 1 else connectivity.check_alphas(alphas)
+    except ValueError as error:
+        raise UsageError(f"--alphas: {error}") from error
 
 
 def _one_line(text: str) -> str:

@@ -12,6 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 console = Console(stderr=True)
 
 
+def wide_console() -> Console:
+    """For tables on stdout: as wide as a table needs where no terminal says how wide it is."""
+    return Console(width=max(Console().width, 136) if not Console().is_terminal else None)
+
+
 class Interrupted(Exception):
     """The user pressed Ctrl-C (or the system sent SIGTERM) and the program reached a safe point."""
 
@@ -50,15 +55,16 @@ def stoppable() -> Iterator[Stop]:
 class TrainingBar:
     """A bar over epochs: loss, accuracy, images per second, time left."""
 
-    def __init__(self, members: int, examples: int, epochs: int, done: int = 0):
-        self.per_epoch = members * examples
+    def __init__(self, members: int, examples: int, epochs: int, done: int = 0, waves: int = 1):
+        self.examples = examples
         self.bar = Progress(
             TextColumn("training {task.fields[members]} models"), BarColumn(bar_width=30), MofNCompleteColumn(),
-            TextColumn("epochs  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}  {task.fields[speed]} images/s"),
+            TextColumn("{task.fields[unit]}  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}  {task.fields[speed]} images/s"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
         )  # fmt: skip
-        empty: dict[str, Any] = {"loss": "-", "accuracy": "-", "speed": "-"}
-        self.task = self.bar.add_task("", total=epochs, completed=done, members=members, **empty)
+        unit = "epochs" if waves == 1 else f"epochs of {waves} waves"
+        empty: dict[str, Any] = {"loss": "-", "accuracy": "-", "speed": "-", "unit": unit}
+        self.task = self.bar.add_task("", total=epochs * waves, completed=done, members=members, **empty)
 
     def __enter__(self) -> "TrainingBar":
         self.bar.start()
@@ -68,10 +74,10 @@ class TrainingBar:
     def __exit__(self, *exception) -> None:
         self.bar.stop()
 
-    def epoch(self, loss: float, accuracy: float) -> float:
-        """One epoch is done; returns the images per second it ran at."""
+    def epoch(self, loss: float, accuracy: float, models: int) -> float:
+        """One epoch of `models` models is done; returns the images per second it ran at."""
         now = time.perf_counter()
-        speed = self.per_epoch / (now - self.last)
+        speed = models * self.examples / (now - self.last)
         self.last = now
         self.bar.update(self.task, advance=1, loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", speed=f"{speed:,.0f}")
         return speed

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion import lmc, lmc_plan
+from fusion import lmc_plan
 from tna_jax.__main__ import main
+from train import ensembles
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--width", "16", "--depth", "2", "--seeds", "2", "--ratios", "0", ".5", "--epochs", "2", "--alphas", "3"]
@@ -91,7 +92,7 @@ def finished(tmp_path_factory):
 
 def test_the_run_folder_and_the_json(finished):
     assert {path.name for path in finished.iterdir()} == {
-        "config.json", "provenance.json", "metrics.jsonl", "checkpoints", "lmc.json", "lmc.png",
+        "config.json", "provenance.json", "metrics.jsonl", "plan.json", "checkpoints", "lmc.json", "lmc.png",
     }  # fmt: skip
     result = json.loads((finished / "lmc.json").read_text())
     assert {"provenance", "config", "alphas", "rows"} <= set(result)
@@ -223,14 +224,14 @@ def test_a_member_that_diverges_is_named_and_the_table_still_comes(tmp_path, cap
 @pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
 def test_other_anchors_and_optimizers_keep_anchors_bit_for_bit(tmp_path, draw, optimizer, monkeypatch):
     seen = {}
-    train = lmc.ensemble.train_ensemble
+    train = ensembles.ensemble.train_ensemble
 
     def watched(trainer, members, *args, **options):
         result = train(trainer, members, *args, **options)
         seen.update(before=members, after=result[0])
         return result
 
-    monkeypatch.setattr(lmc.ensemble, "train_ensemble", watched)
+    monkeypatch.setattr(ensembles.ensemble, "train_ensemble", watched)
     words = [
         "--anchors",
         draw,

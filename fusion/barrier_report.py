@@ -1,0 +1,52 @@
+"""What `tna barrier` draws: the matrix of barriers between the models, and every path."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
+    """Draws the accuracy barrier of each pair of models as a matrix, and accuracy along each path with the mean."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = [row for row in result["rows"] if row["split"] == split]
+    models = len(result["models"])
+    matrix = np.full((models, models), np.nan)
+    for row in rows:
+        i, j = row["pair"]
+        value = row["accuracy_barrier_linear"]
+        matrix[i, j] = matrix[j, i] = np.nan if value is None else value
+    grid, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    highest = max(np.nanmax(matrix, initial=0), 0.01)
+    image = left.imshow(matrix, cmap="viridis_r", vmin=0, vmax=highest)
+    left.set(xlabel="model", ylabel="model")
+    left.set_title(f"{split} accuracy barrier", loc="left", fontsize=10)
+    if models <= 12:
+        left.set_xticks(range(models))
+        left.set_yticks(range(models))
+        for i, j in zip(*np.nonzero(np.isfinite(matrix)), strict=True):
+            colour = "white" if matrix[i, j] > highest / 2 else "black"
+            left.text(j, i, f"{matrix[i, j]:.3f}", ha="center", va="center", fontsize=7, color=colour)
+    grid.colorbar(image, ax=left, shrink=0.85)
+    curves = np.array([[np.nan if v is None else v for v in row["accuracy_path"]] for row in rows])
+    for curve in curves:
+        right.plot(result["alphas"], curve, color="#1b6ca8", alpha=max(0.15, 1 / len(curves)), linewidth=1)
+    complete = curves[np.isfinite(curves).all(axis=1)]
+    if len(complete):
+        right.plot(
+            result["alphas"], complete.mean(0), color="black", linewidth=2, label=f"mean of {len(complete)} pairs"
+        )
+        right.legend(fontsize=8, frameon=False, loc="lower left")
+    right.set(xlabel="α, from one model (0) to the other (1)", ylabel=f"{split} accuracy")
+    right.set_title("along the paths", loc="left", fontsize=10)
+    right.grid(alpha=0.25, linewidth=0.6)
+    right.spines[["top", "right"]].set_visible(False)
+    config = result["run"]
+    ratio = f", mask ratio {config['ratio']:g}" if "ratio" in config else ""
+    grid.suptitle(f"{config['dataset']}, {result['network']}, {config['epochs']} epochs{ratio}", fontsize=11)
+    grid.savefig(file, dpi=130)
+    plt.close(grid)

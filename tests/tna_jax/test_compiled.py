@@ -1,0 +1,90 @@
+"""What the compiled programs are: no communication in training, one program for a sweep."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tna_jax import connectivity, ensemble, models, network, placement
+from tna_jax.ensemble import Trainer
+
+MODULE = models.create("mlp", num_classes=3, depth=1, width=4)
+COLLECTIVE = re.compile(
+    r"\b(all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast)\b"
+)
+
+
+def compiled_epoch(how: str, members: int = 8) -> str:
+    """The text of the compiled epoch over all eight devices."""
+    net, init = network.linen(MODULE, (5,))
+    trainer = Trainer(net, optax.sgd(0.1, momentum=0.9), 4, how)
+    keys = jax.random.split(jax.random.key(0), members)
+    over = placement.mesh()
+    assert over.size == 8
+    state = placement.split(ensemble.init_ensemble(trainer, jax.vmap(init)(keys)[0], keys), over)
+    data = placement.replicate((jnp.ones((10, 5)), jnp.zeros(10, jnp.int32)), over)
+    program = ensemble._epoch_program(trainer, how, over, False)
+    return program.lower(state, *data, jnp.int32(0)).compile().as_text()
+
+
+@pytest.mark.parametrize("how", ["map", "vmap"])
+def test_a_training_epoch_on_eight_devices_has_no_collective(how):
+    text = compiled_epoch(how)
+    assert "num_partitions=8" in text
+    assert not COLLECTIVE.findall(text)
+
+
+def test_the_search_finds_a_collective_where_there_is_one():
+    over = placement.mesh()
+    total = jax.jit(jax.shard_map(lambda x: jax.lax.psum(x, "member"), mesh=over,
+                                  in_specs=jax.P("member"), out_specs=jax.P()))  # fmt: skip
+    assert COLLECTIVE.findall(total.lower(jnp.ones(8)).compile().as_text())
+
+
+@pytest.mark.parametrize("how", ["map", "vmap", "loop"])
+def test_a_sweep_traces_each_program_once(how):
+    """Other initial values, masks, epochs and learning rates are arrays: nothing is traced again."""
+    traces = {"train": 0, "evaluate": 0}
+    inner, init = network.linen(MODULE, (5,))
+
+    def apply(params, inputs):
+        traces["now"] += 1
+        return inner(params, inputs)
+
+    trainer = Trainer(apply, lambda hyper: optax.sgd(hyper["rate"]), 4, how)
+    data = (jnp.ones((10, 5)), jnp.zeros(10, jnp.int32))
+
+    def sweep(seed: int, rate: float) -> int:
+        traces["now"] = 0
+        keys = jax.random.split(jax.random.key(seed), 8)
+        params = jax.vmap(init)(keys)[0]
+        members = ensemble.init_ensemble(trainer, params, keys, hyper={"rate": rate * jnp.ones(8)})
+        members, _ = ensemble.train_ensemble(trainer, members, *data, 3)
+        pairs = connectivity.pairs(8)[seed : seed + 6]
+        connectivity.evaluate_path(
+            apply, jax.device_get(members.params), pairs, connectivity.grid(3), {"a": data}, how=how
+        )
+        return traces["now"]
+
+    assert sweep(0, 0.1) > 0
+    assert sweep(1, 0.2) == 0
+    assert sweep(2, 0.3) == 0
+
+
+def test_uneven_numbers_of_models_are_padded_and_cut(monkeypatch):
+    """Eleven models on eight devices equal eleven on one."""
+    net, init = network.linen(MODULE, (5,))
+    keys = jax.random.split(jax.random.key(0), 11)
+    data = (jax.random.normal(jax.random.key(1), (10, 5)), jnp.arange(10) % 3)
+    trainer = Trainer(net, optax.sgd(0.1), 4, "map")
+    members = ensemble.init_ensemble(trainer, jax.vmap(init)(keys)[0], keys)
+    many, _ = ensemble.train_ensemble(trainer, members, *data, 2)
+    one_device = placement.mesh(jax.devices()[:1])
+    monkeypatch.setattr(placement, "mesh", lambda devices=None: one_device)
+    one, _ = ensemble.train_ensemble(trainer, members, *data, 2)
+    for a, b in zip(jax.tree.leaves(many.params), jax.tree.leaves(one.params), strict=True):
+        assert a.shape[0] == 11
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,484 @@
+"""Reset statistics are the batches' own; a repaired network has the ends' moments in every layer, and only then."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tna_jax import interpolation, models, network, repair
+from tna_jax.models.layers import SlicedConv
+
+KEY = jax.random.key(0)
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+"""Compiles in half the time."""
+
+
+def close(a, b, rtol=1e-5, atol=1e-6):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol, atol), a, b)
+
+
+def same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def perturbed(params, seed, size=0.3):
+    """Every leaf plus noise: biases that are not 0, scales that are not 1."""
+    generator = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: leaf + generator.normal(0, size, leaf.shape).astype(np.float32), params)
+
+
+# BatchNorm reset
+
+
+class Normed(nn.Module):
+    """Dense, BatchNorm without affine, ReLU; once or twice; then a head."""
+
+    momentum: float = 0.9
+    layers: int = 1
+
+    @nn.compact
+    def __call__(self, x, train=False, weight=None):
+        mask = None if weight is None else weight.astype(bool)[:, None]
+        for i in range(self.layers):
+            x = nn.Dense(5, name=f"dense{i}")(x)
+            options = {"use_bias": False, "use_scale": False, "momentum": self.momentum, "name": f"norm{i}"}
+            x = nn.relu(nn.BatchNorm(not train, **options)(x, mask=mask))
+        return nn.Dense(3, name="head")(x)
+
+
+def normed(momentum=0.9, layers=1):
+    net, init = network.linen(Normed(momentum, layers), (4,))
+    params, state = init(KEY)
+    return net, perturbed(params, 1), state
+
+
+def some_inputs(count=10, scale=1.0):
+    return np.random.default_rng(0).normal(0.5, 1, (count, 4)).astype(np.float32) * np.float32(scale)
+
+
+def moments(params, inputs):
+    """NumPy reference: mean and variance, in float64, of what enters the first norm."""
+    dense = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["dense0"])
+    hidden = inputs @ dense["kernel"] + dense["bias"]
+    return {"norm0": {"mean": hidden.mean(0), "var": hidden.var(0)}}
+
+
+BATCHES = {  # inputs, batch size: the batches' sizes
+    "one batch": (10, 10, [10]),
+    "a batch size above the number of inputs": (10, 500, [10]),
+    "two batches": (10, 5, [5, 5]),
+    "a smaller last batch": (10, 4, [4, 4, 2]),
+    "one whole batch and a rest": (10, 6, [6, 4]),
+    "single inputs": (3, 1, [1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize(("count", "size", "parts"), BATCHES.values(), ids=BATCHES)
+def test_reset_is_the_mean_over_batches_weighted_by_examples(count, size, parts):
+    net, params, state = normed()
+    inputs = some_inputs(count)
+    found = repair.reset_batch_stats(net, params, state, jnp.asarray(inputs), batch_size=size)
+    each = [moments(params, part) for part in np.split(inputs, np.cumsum(parts)[:-1])]
+    close(found, jax.tree.map(lambda *m: sum(n / count * v for n, v in zip(parts, m, strict=True)), *each))
+    if len(set(parts)) > 1:  # the control: batches counted alike are another number
+        plain = jax.tree.map(lambda *m: sum(m) / len(m), *each)
+        assert np.abs(found["norm0"]["var"] - plain["norm0"]["var"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_reset_depends_neither_on_the_momentum_nor_on_the_old_state(momentum, scale):
+    net, params, state = normed(momentum)
+    inputs = some_inputs(scale=scale)
+    expected = moments(params, inputs)
+    for old in (state, jax.tree.map(lambda s: s * 7 + 1e4, state), jax.tree.map(lambda s: s * np.nan, state)):
+        close(repair.reset_batch_stats(net, params, old, jnp.asarray(inputs)), expected)
+    after = net.train(params, state, jnp.asarray(inputs), None)[1]  # the control: one step of training does
+    reached = np.allclose(after["norm0"]["mean"], expected["norm0"]["mean"], rtol=1e-3, atol=0)
+    assert reached == (momentum == 0)
+
+
+def test_evaluation_after_reset_is_training_mode_on_that_batch():
+    net, params, state = normed(layers=2)
+    inputs = jnp.asarray(some_inputs())
+    fresh = repair.reset_batch_stats(net, params, state, inputs)
+    trained = net.train(params, state, inputs, None)[0]
+    close(net.evaluate(params, fresh, inputs), trained, 1e-4, 1e-5)
+    assert np.abs(net.evaluate(params, state, inputs) - trained).max() > 0.1
+
+
+def counting(momentum=0.75):
+    """A network of another framework: the mean input, a count of batches, a table of integers and a flag."""
+
+    def train(params, state, inputs, weight):
+        mean = inputs.mean(0) if weight is None else (inputs * weight[:, None]).sum(0) / weight.sum()
+        kept = np.float32(momentum)
+        average = kept * state["mean"] + (1 - kept) * mean * params
+        return inputs, {**state, "mean": average, "batches": state["batches"] + 1, "seen": ~state["seen"]}
+
+    state = {
+        "mean": np.float32([9, 9]),
+        "batches": np.int32(41),
+        "table": np.int32([[1, 2]]),
+        "seen": np.bool_(False),
+    }
+    return network.Stateful(train, lambda p, s, x: x - s["mean"]), np.float32(2), state
+
+
+def test_leaves_that_are_not_floating_point_are_kept():
+    net, params, state = counting()
+    inputs = jnp.float32([[1, 10], [2, 20], [6, 60]])
+    for size in (3, 2, 1):
+        found = repair.reset_batch_stats(net, params, state, inputs, batch_size=size)
+        close(found["mean"], np.float32([6, 60]))
+        for name in ("batches", "table", "seen"):
+            assert found[name].dtype == state[name].dtype
+            np.testing.assert_array_equal(found[name], state[name])
+    changed = net.train(params, state, inputs, None)[1]
+    assert changed["batches"] == 42 and changed["seen"]  # the control
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_statistics(dtype):
+    def train(params, state, inputs, weight):
+        return inputs, jax.tree.map(lambda s: (s * 0.75 + inputs.mean(0) * 0.25).astype(dtype), state)
+
+    net, state = network.Stateful(train, lambda p, s, x: x), [jnp.zeros(2, dtype)]
+    found = repair.reset_batch_stats(net, (), state, jnp.asarray([[1, 2], [3, 6]], dtype))
+    assert found[0].dtype == dtype
+    close(found[0].astype(jnp.float32), np.float32([2, 4]), rtol=0.02)
+
+
+def test_reset_under_jit_vmap_and_map():
+    net, params, state = normed(layers=2)
+    inputs = jnp.asarray(some_inputs())
+    several = [perturbed(params, seed) for seed in range(3)]
+
+    def reset(p):
+        return repair.reset_batch_stats(net, p, state, inputs, batch_size=4)
+
+    one_by_one = [reset(p) for p in several]
+    assert not np.allclose(one_by_one[0]["norm0"]["mean"], one_by_one[1]["norm0"]["mean"], atol=1e-2)
+    expected = jax.tree.map(lambda *leaves: np.stack(leaves), *one_by_one)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)  # (M, ...)
+    close(quick_jit(reset)(params), reset(params))
+    close(jax.vmap(reset)(stacked), expected)
+    close(jax.lax.map(reset, stacked), expected)
+
+
+def test_batches_added_in_python_are_the_reset():
+    net, params, state = normed(layers=2)
+    inputs = jnp.asarray(some_inputs())
+    total = repair.no_statistics(state)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(total))
+    for start, stop in ((0, 4), (4, 8), (8, 10)):
+        total = repair.add_statistics(net, total, params, state, inputs[start:stop], (stop - start) / 10)
+    close(total, repair.reset_batch_stats(net, params, state, inputs, batch_size=4))
+
+
+def test_padding_does_not_enter_the_statistics():
+    net, params, state = normed(layers=2)
+    inputs = jnp.asarray(some_inputs())
+    padded = jnp.concatenate([inputs, 100 + inputs[:6]])
+    weight = jnp.asarray([1.0] * 10 + [0.0] * 6)
+    expected = repair.batch_statistics(net, params, state, inputs)
+    close(repair.batch_statistics(net, params, state, padded, weight), expected)
+    counted = repair.batch_statistics(net, params, state, padded)
+    assert np.abs(counted["norm0"]["mean"] - expected["norm0"]["mean"]).max() > 1
+
+
+@pytest.mark.parametrize(("count", "size", "words"), [(0, 4, "at least one input"), (3, 0, "at least 1, got 0")])
+def test_reset_refuses(count, size, words):
+    net, params, state = normed()
+    with pytest.raises(ValueError, match=words):
+        repair.reset_batch_stats(net, params, state, jnp.asarray(some_inputs(count)), batch_size=size)
+
+
+def test_a_fused_network_is_normalised_only_after_reset():
+    module = Normed(layers=2)
+    net, params, state = normed(layers=2)
+    inputs = jnp.asarray(some_inputs(64))
+    a, b = perturbed(params, 1), perturbed(network.linen(module, (4,))[1](jax.random.key(9))[0], 2)
+    stale = [repair.reset_batch_stats(net, end, state, inputs) for end in (a, b)]
+    fused = interpolation.line(a, b, 0.5)
+
+    def after_norms(state):
+        seen = []
+
+        def look(call, arguments, options, context):
+            output = call(*arguments, **options)
+            if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+                seen.append(np.asarray(output))
+            return output
+
+        with nn.intercept_methods(look):
+            module.apply({"params": fused, "batch_stats": state}, inputs)
+        assert len(seen) == 2
+        return np.stack([s.mean(0) for s in seen]), np.stack([s.var(0) for s in seen])
+
+    mean, variance = after_norms(repair.reset_batch_stats(net, fused, state, inputs))
+    np.testing.assert_allclose(mean, 0, atol=1e-4)
+    np.testing.assert_allclose(variance, 1, atol=2e-3)  # epsilon is 1e-5
+    for old in (*stale, interpolation.line(*stale, 0.5)):
+        _, variance = after_norms(old)
+        assert np.abs(variance - 1).max() > 0.3
+
+
+# REPAIR
+
+
+class Mixed(nn.Module):
+    """A convolution without bias, one of slices with bias, a dense layer without bias, a head."""
+
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(4, (3, 3), use_bias=False, dtype=self.dtype, name="first")(x))
+        x = nn.relu(SlicedConv(6, (3, 3), (2, 2), "SAME", dtype=self.dtype, name="second")(x))
+        x = nn.relu(nn.Dense(5, use_bias=False, dtype=self.dtype, name="third")(x.reshape(x.shape[0], -1)))
+        return nn.Dense(3, dtype=self.dtype, name="head")(x).astype(jnp.float32)
+
+
+RESNET = [f"stage{s}_block{b}/conv{c}" for s in (1, 2, 3) for b in (0, 1, 2) for c in (1, 2)]
+RESNET += [f"stage{s}_block0/shortcut" for s in (2, 3)]
+NETS = {  # module, shape, layers but the head, those without a bias
+    "mlp": (models.create("mlp", num_classes=3, depth=3, width=7), (6,), ["Dense_0", "Dense_1", "Dense_2"], []),
+    "mixed": (Mixed(), (6, 6, 2), ["first", "second", "third"], ["first", "third"]),
+    "cnn": (models.create("cnn", num_classes=4), (18, 18, 3), ["conv1", "conv2", "conv3", "dense"], []),
+    "resnet20": (models.create("resnet20", num_classes=4), (8, 8, 3), ["stem", *RESNET], ["stem", *RESNET]),
+}
+SMALL = ["mlp", "mixed"]
+
+
+def two_ends(name, count=16):
+    module, shape, *_ = NETS[name]
+    inputs = np.random.default_rng(5).normal(0.5, 1, (count, *shape)).astype(np.float32)
+    shapes = jax.eval_shape(module.init, KEY, inputs)["params"]
+
+    def end(seed):  # as initialised, but with biases that are not 0
+        generator = np.random.default_rng(seed)
+
+        def draw(leaf):
+            size = np.prod(leaf.shape[:-1]) ** -0.5 if leaf.ndim > 1 else 0.1
+            return jnp.asarray(generator.normal(0, size, leaf.shape), jnp.float32)
+
+        return jax.tree.map(draw, shapes)
+
+    return module, jnp.asarray(inputs), end(1), end(2)
+
+
+def forward(module, params, inputs, shift=None):
+    """Logits, and mean and deviation of every layer's outputs with `shift` added: the test's own measurement."""
+    shift, found = shift or {}, {}
+
+    def look(call, arguments, options, context):
+        output = call(*arguments, **options)
+        if isinstance(context.module, nn.Conv | nn.Dense) and context.method_name == "__call__":
+            path = "/".join(context.module.path)
+            if path in shift:
+                output = output + jnp.broadcast_to(shift[path], output.shape)
+            axes = tuple(range(output.ndim - 1))
+            found[path] = jnp.stack([jnp.mean(output, axes), jnp.std(output, axes)])
+        return output
+
+    with nn.intercept_methods(look):
+        logits = module.apply({"params": params}, inputs)
+    return logits, found
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_repaired_layers_have_the_weighted_moments_of_the_ends(name):
+    module, inputs, a, b = two_ends(name, count=8)
+    *_, layers, without_bias = NETS[name]
+    repaired_layers = []
+
+    @quick_jit
+    def results(a, b, inputs):
+        made = repair.repair_line(module, a, b, 0.3, inputs)
+        repaired_layers.extend(made.layers)
+        middle, none = interpolation.line(a, b, 0.3), jax.tree.map(jnp.zeros_like, made.shift)
+        each = [(a, none), (b, none), (middle, none), (made.params, none), (made.params, made.shift)]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+        measured = jax.lax.map(lambda model: forward(module, model[0], inputs, model[1]), stacked)
+        return made.params, middle, made.shift, made.apply(module, inputs), measured
+
+    params, middle, shift, logits, (own_logits, measured) = results(a, b, inputs)
+    assert sorted(repaired_layers) == sorted(layers)
+    assert sorted(shift) == sorted(without_bias)
+    for path in layers:
+        first, second, before, _, after = measured[path]
+        goal = 0.7 * first + 0.3 * second
+        np.testing.assert_allclose(after, goal, rtol=1e-4, atol=1e-4, err_msg=path)
+        assert np.abs(before - goal).max() > 0.01, path  # the control
+    (last,) = set(measured) - set(layers)
+    close(params[last], middle[last])
+    close(logits, own_logits[4], 1e-4, 1e-5)
+    by_params_alone = np.allclose(own_logits[3], logits, rtol=1e-4, atol=1e-5)
+    assert by_params_alone == (not without_bias)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_many_ends_with_any_weights(name):
+    module, inputs, a, b = two_ends(name)
+    ends, weights = [a, b, perturbed(a, 8)], [0.5, 0.2, 0.3]
+    fused = jax.tree.map(lambda *leaves: sum(np.float32(w) * x for w, x in zip(weights, leaves, strict=True)), *ends)
+    made = repair.repair(module, fused, ends, weights, inputs)
+    measured = [forward(module, end, inputs)[1] for end in ends]
+    after = forward(module, made.params, inputs, made.shift)[1]
+    for path in made.layers:
+        goal = sum(w * m[path] for w, m in zip(weights, measured, strict=True))
+        np.testing.assert_allclose(after[path], goal, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_one_end_or_equal_ends_give_the_model_back(name):
+    module, inputs, a, b = two_ends(name)
+    plain = forward(module, a, inputs)[0]
+    for ends, weights in (([a], [1.0]), ([a, b], [1.0, 0.0]), ([a, a], [0.25, 0.75])):
+        made = repair.repair(module, a, ends, weights, inputs)
+        close(made.params, a, 1e-4, 1e-5)
+        close(made.shift, jax.tree.map(jnp.zeros_like, made.shift), atol=1e-5)
+        close(made.apply(module, inputs), plain, 1e-4, 1e-5)
+    changed = repair.repair(module, a, [a, b], [0.5, 0.5], inputs)  # the control
+    assert np.abs(changed.apply(module, inputs) - plain).max() > 0.01
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_ends_of_a_repaired_line_are_the_ends(name):
+    module, inputs, a, b = two_ends(name)
+    for alpha, end in ((0, a), (1.0, b), (jnp.float32(1), b)):
+        made = repair.repair_line(module, a, b, alpha, inputs)
+        close(made.params, end, 1e-4, 1e-5)
+        close(made.apply(module, inputs), forward(module, end, inputs)[0], 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_inputs_of_repair_are_not_changed(name):
+    module, inputs, a, b = two_ends(name)
+    fused = interpolation.line(a, b, 0.5)
+    before = jax.tree.map(np.array, (fused, a, b))
+    made = repair.repair(module, fused, [a, b], [0.5, 0.5], inputs)
+    assert same((fused, a, b), before)
+    assert not same(made.params, fused)
+
+
+SKIPS = {
+    "the last layer (default)": (None, ["first", "second", "third"]),
+    "one more": (lambda path: path in ("second", "head"), ["first", "third"]),
+    "nothing": (lambda path: False, ["first", "second", "third", "head"]),
+    "everything": (lambda path: True, []),
+}
+
+
+@pytest.mark.parametrize(("skip", "expected"), SKIPS.values(), ids=SKIPS)
+def test_skip(skip, expected):
+    module, inputs, a, b = two_ends("mixed")
+    fused = interpolation.line(a, b, 0.5)
+    made = repair.repair(module, fused, [a, b], [0.5, 0.5], inputs, skip=skip)
+    assert list(made.layers) == expected  # in the order of the network
+    ends = [forward(module, end, inputs)[1] for end in (a, b)]
+    after = forward(module, made.params, inputs, made.shift)[1]
+    for path in fused:
+        assert same(made.params[path], fused[path]) == (path not in expected)
+        goal = 0.5 * (ends[0][path] + ends[1][path])
+        assert np.allclose(after[path], goal, rtol=1e-4, atol=1e-4) == (path in expected)
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.1, -123.4])
+def test_constant_units_are_shifted_not_rescaled(bias):
+    module, inputs, a, b = two_ends("mlp", count=1000)  # so many that their mean is not the constant, by rounding
+    fused = jax.tree.map(jnp.array, interpolation.line(a, b, 0.5))
+    layer = fused["Dense_0"]
+    layer["kernel"] = layer["kernel"].at[:, 2].set(0)
+    layer["bias"] = layer["bias"].at[2].set(bias)
+    made = repair.repair(module, fused, [a, b], [0.5, 0.5], inputs)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(made.params))
+    np.testing.assert_array_equal(made.params["Dense_0"]["kernel"][:, 2], 0)
+    ends = [forward(module, end, inputs)[1]["Dense_0"] for end in (a, b)]
+    goal = 0.5 * (ends[0] + ends[1])
+    np.testing.assert_allclose(made.params["Dense_0"]["bias"][2], goal[0, 2], rtol=1e-4, atol=1e-4)
+    after = forward(module, made.params, inputs)[1]["Dense_0"]
+    others = np.arange(7) != 2
+    np.testing.assert_allclose(after[:, others], goal[:, others], rtol=1e-4, atol=1e-4)
+    assert goal[1, 2] > 0.1 and after[1, 2] < 1e-4
+
+
+def test_a_layer_behind_dead_units_stays_finite():
+    module, inputs, a, b = two_ends("mixed")
+    dead = jax.tree.map(jnp.array, interpolation.line(a, b, 0.5))
+    dead["first"]["kernel"] = jnp.zeros_like(dead["first"]["kernel"])
+    for ends in ([a, b], [dead, dead], [dead, b]):
+        made = repair.repair(module, dead, ends, [0.5, 0.5], inputs)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((made.params, made.shift)))
+        assert np.isfinite(made.apply(module, inputs)).all()
+
+
+def test_half_precision_parameters_and_compute_keep_their_dtypes():
+    _, inputs, a, b = two_ends("mixed")
+
+    def repaired(module, a, b):
+        made = repair.repair_line(module, a, b, 0.5, inputs)
+        return made.params, made.shift, made.apply(module, inputs)
+
+    repaired = quick_jit(repaired, static_argnums=0)
+    halves = [jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), end) for end in (a, b)]
+    params, shift, logits = repaired(Mixed(jnp.bfloat16), *halves)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
+    assert {leaf.dtype for leaf in shift.values()} == {jnp.dtype(jnp.float32)}
+    exact = repaired(Mixed(), a, b)[2]
+    np.testing.assert_allclose(logits, exact, atol=0.01)
+    assert np.abs(exact - Mixed().apply({"params": interpolation.line(a, b, 0.5)}, inputs)).max() > 0.05
+
+
+def test_preprocess_is_run_on_the_inputs_of_repair():
+    module, inputs, a, b = two_ends("mlp")
+    stored = jnp.round(inputs * 20).astype(jnp.int8)
+
+    def scaled(x):
+        return x.astype(jnp.float32) / 20
+
+    expected = repair.repair_line(module, a, b, 0.5, scaled(stored))
+    close(repair.repair_line(module, a, b, 0.5, stored, preprocess=scaled).params, expected.params)
+    other = repair.repair_line(module, a, b, 0.5, stored).params  # the control
+    assert np.abs(other["Dense_1"]["bias"] - expected.params["Dense_1"]["bias"]).max() > 0.1
+
+
+class Twice(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        layer = nn.Dense(4, name="layer")
+        return nn.Dense(2, name="head")(layer(nn.relu(layer(x))))
+
+
+def test_a_layer_that_runs_twice_is_refused_unless_skipped():
+    inputs = jnp.asarray(some_inputs())
+    a, b = (perturbed(Twice().init(KEY, inputs)["params"], seed) for seed in (1, 2))
+    with pytest.raises(ValueError, match="'layer' runs more than once.*skip it"):
+        repair.repair_line(Twice(), a, b, 0.5, inputs)
+    made = repair.repair_line(Twice(), a, b, 0.5, inputs, skip=lambda path: path == "layer")
+    assert made.layers == ("head",)
+
+
+@pytest.mark.parametrize(
+    ("ends", "weights", "words"),
+    [
+        (2, [1.0], r"1 or more ends, got \(1,\) for 2"),
+        (1, [0.5, 0.5], r"got \(2,\) for 1"),
+        (0, [], r"got \(0,\) for 0"),
+    ],
+)
+def test_wrong_number_of_weights(ends, weights, words):
+    module, inputs, a, b = two_ends("mlp")
+    with pytest.raises(ValueError, match=words):
+        repair.repair(module, a, [a, b][:ends], weights, inputs)
+
+
+def test_batch_norm_is_referred_to_its_own_repair():
+    _, params, _ = normed()
+    with pytest.raises(ValueError, match="BatchNorm: use reset_batch_stats"):
+        repair.repair_line(Normed(), params, params, 0.5, jnp.asarray(some_inputs()))

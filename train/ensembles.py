@@ -1,0 +1,179 @@
+"""Trains an ensemble in a run folder: waves that fit the memory, a bar, a line per epoch, checkpoints, safe stops."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tna_jax import ensemble, network, placement
+from tna_jax.ensemble import Trainer
+from tna_jax.masks import Params
+from tna_jax.network import State
+from train import hosts, memory
+from train.checkpoints import Checkpoints
+from train.data import Dataset
+from train.errors import UsageError
+from train.models import Start
+from train.prepare import Settings
+from train.progress import TrainingBar, console, stoppable
+from train.run import PLAN, Run
+
+
+class Trained(NamedTuple):
+    """M models after training, on the host."""
+
+    params: Params
+    state: State
+    diverged: dict[int, int]
+    """Models whose training loss became non-finite, with the first epoch (from 0) in which it did."""
+    facts: dict[str, Any]
+    """For the provenance: the placement used, memory predicted and taken."""
+
+
+def train(
+    trainer: Trainer,
+    start: Start,
+    data: Dataset,
+    settings: Settings,
+    folder: Run,
+    described: list[dict[str, Any]],
+    resume: bool,
+) -> Trained:
+    """Trains all models for `settings.epochs` epochs, or goes on with what the run folder holds.
+
+    What does not fit into the memory at once trains in waves, one after the other: the numbers are the same.
+
+    Args:
+      trainer: the common part; start: the models.
+      data: its training split is used.
+      settings: epochs, checkpoints, memory.
+      folder: the run folder, which gets plan.json, metrics.jsonl and checkpoints.
+      described: each model in words, for plan.json.
+      resume: go on with the newest checkpoint of the folder, if it has one.
+
+    Raises:
+      UsageError: not even one model fits, or the checkpoint does not.
+      Interrupted: a stop was asked for; everything is saved.
+    """
+    inputs, labels = data.train.images, data.train.labels
+    models = start.order.shape[0]
+    params, mask = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (start.params, start.mask))
+    optimizer_state = jax.eval_shape(trainer.anchored_optimizer({}).init, params)
+    shapes = ensemble.Members(params, mask, optimizer_state, start.order[0], {}, start.state)
+    run = functools.partial(network.evaluate, trainer.network)
+    how = placement.resolve(trainer.placement, run, shapes.params, shapes.state, inputs[:1])
+    trainer = dataclasses.replace(trainer, placement=how)
+    found = memory.need(trainer, shapes, inputs, labels)
+    if resume and folder.has(PLAN):
+        wave = int(folder.read(PLAN)["at_once"])  # steps are counted in waves: a resumed run keeps them
+    else:
+        wave = int(hosts.agree(str(memory.at_once(models, found, how, memory.available(settings.memory_limit)))))
+        folder.write(PLAN, {"models": described, "at_once": wave})
+    waves = [slice(first, min(first + wave, models)) for first in range(0, models, wave)]
+    if len(waves) > 1:
+        free = memory.available(settings.memory_limit) / memory.GB
+        console.print(f"{models} models do not fit into {free:.1f} GB at once: {len(waves)} waves of up to {wave}")
+    whole = {
+        "params": jax.tree.map(np.array, start.params),
+        "opt_state": jax.tree.map(lambda x: np.zeros((models, *x.shape), x.dtype), optimizer_state),
+        "state": jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], models, axis=0), start.state),
+    }
+    steps = len(waves) * settings.epochs
+
+    with Checkpoints(folder.checkpoints, settings.checkpoint_minutes) as saved, stoppable() as stop:
+        begin, whole = saved.restore(whole) if resume else (0, whole)
+        folder.keep_logged(begin)
+        with TrainingBar(models, len(labels), settings.epochs, begin, len(waves)) as bar:
+            arrays = (jnp.asarray(inputs), jnp.asarray(labels))
+            for number, part in enumerate(waves):
+                first = max(begin - number * settings.epochs, 0)
+                if first >= settings.epochs:
+                    continue
+                cut = jax.tree.map(lambda x, part=part: x[part], whole)
+                members = ensemble.init_ensemble(
+                    trainer, cut["params"], start.order[part], _part(start.mask, part), state=cut["state"]
+                )
+                if first:
+                    opt_state = jax.tree.map(jnp.asarray, cut["opt_state"])
+                    members = members._replace(opt_state=opt_state)
+
+                def on_epoch(epoch, members, metrics, part=part, number=number):
+                    step = number * settings.epochs + epoch + 1
+                    loss, accuracy = _means(metrics)
+                    speed = bar.epoch(loss, accuracy, part.stop - part.start)
+                    diverged = part.start + np.flatnonzero(~np.isfinite(metrics.loss_sum))
+                    folder.log(step=step - 1, epoch=epoch, wave=number, loss=loss, accuracy=accuracy,
+                               images_per_second=speed, diverged=diverged)  # fmt: skip
+                    stopping = hosts.any_process(stop.asked)
+                    save = step == steps or stopping or hosts.any_process(hosts.leads() and saved.due())
+                    if save or epoch + 1 == settings.epochs:
+                        _store(whole, part, members())
+                    if save:
+                        saved.save(step, whole)
+                    if stopping and step < steps:
+                        where = folder.folder
+                        console.print(f"stopped after epoch {epoch + 1} of {settings.epochs}; saved in {where}")
+                        console.print(f"to go on: the same command with --out {where} --resume")
+                        stop.asked = True
+                        stop.check()
+
+                ensemble.train_ensemble(trainer, members, *arrays, settings.epochs, start=first, on_epoch=on_epoch)
+    diverged: dict[int, int] = {}
+    for line in folder.logged():
+        for index in line["diverged"]:
+            diverged.setdefault(int(index), int(line["epoch"]))
+    facts = {
+        "placement": how,
+        "waves": len(waves),
+        "predicted_bytes_per_model": {"kept": found.kept, "working": found.working},
+        "peak_bytes": memory.peak(),
+    }
+    return Trained(whole["params"], whole["state"], dict(sorted(diverged.items())), facts)
+
+
+def finished(folder: Run, init) -> tuple[Params, State, list[dict[str, Any]]]:
+    """The trained models of a run: parameters and state (M, ...) on the host, and what plan.json says of each.
+
+    Args:
+      folder: a run of a program that uses `train`.
+      init: a key to the (params, state) of one model, which gives their form.
+
+    Raises:
+      UsageError: the run is no such run, holds no checkpoint, or one that does not fit.
+    """
+    described = folder.read(PLAN)["models"]
+    params, state = jax.eval_shape(init, jax.random.key(0))
+
+    def empty(tree):
+        return jax.tree.map(lambda x: np.zeros((len(described), *x.shape), x.dtype), tree)
+
+    with Checkpoints(folder.checkpoints, minutes=0) as saved:
+        step, found = saved.restore_some({"params": empty(params), "state": empty(state)})
+    if not step:
+        raise UsageError(f"{folder.folder} holds no checkpoint: its training has not saved one yet")
+    return found["params"], found["state"], described
+
+
+def _part(tree, part: slice):
+    return jax.tree.map(lambda x: x[part], tree)
+
+
+def _store(whole: dict[str, Any], part: slice, members: ensemble.Members) -> None:
+    """Copies a wave's members into their places among all."""
+    new = {"params": members.params, "opt_state": members.opt_state, "state": members.state}
+
+    def put(old, value):
+        old[part] = value
+
+    jax.tree.map(put, whole, new)
+
+
+def _means(metrics) -> tuple[float, float]:
+    """Loss and accuracy over the members that have not diverged."""
+    finite = np.isfinite(metrics.loss_sum)
+    if not finite.any():
+        return float("nan"), float("nan")
+    return float(metrics.loss[finite].mean()), float(metrics.accuracy[finite].mean())

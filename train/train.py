@@ -1,0 +1,126 @@
+"""`tna train`: an ensemble of networks with shared anchors, kept in a run folder for `tna barrier` and whatever fuses them."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from rich.table import Table
+
+from tna_jax import connectivity
+from train import ensembles, hosts, options
+from train.errors import UsageError, unknown
+from train.models import Member, build
+from train.prepare import Settings, prepare, record
+from train.progress import Interrupted, console, wide_console
+from train.results import plain
+from train.run import PROVENANCE, Run
+
+RESULT = "train.json"
+INITS = ("same", "different")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions(Settings):
+    """Options of `tna train`."""
+
+    members: int = 8
+    """Number of networks."""
+    ratio: float = 0.4
+    """Mask ratio: share of ANCHORED (fixed) weights, in [0, 1); 0 is plain training."""
+    init: str = "same"
+    """Initial values: same, or different (with the anchors of the first network in all)."""
+    seed: int = 0
+    """Seed of initial values, anchors and data orders."""
+
+    def check(self) -> None:
+        """Raises UsageError for whatever can be refused before any work."""
+        super().check()
+        if self.members < 1:
+            raise UsageError(f"--members must be at least 1, got {self.members}")
+        if not 0 <= self.ratio < 1:
+            raise UsageError(f"--ratio (share of anchored weights) must lie in [0, 1), got {self.ratio}")
+        if self.init not in INITS:
+            raise unknown("--init", self.init, INITS)
+        if self.seed < 0:
+            raise UsageError(f"--seed must be at least 0, got {self.seed}")
+
+    def plan(self) -> list[Member]:
+        """The networks: each has its own data order and, if they differ, its own initial value."""
+        different = self.init == "different"
+        return [Member(self.seed, self.ratio, "tna", i if different else 0, i) for i in range(self.members)]
+
+
+def main(arguments: list[str]) -> int:
+    """The program; returns its exit code."""
+    try:
+        run(options.parse(TrainOptions, arguments, "train", __doc__.splitlines()[0]))
+    except UsageError as error:
+        return hosts.complain(f"tna train: {error}")
+    except Interrupted:
+        return 130
+    return 0
+
+
+def run(settings: TrainOptions) -> dict[str, Any]:
+    """Trains the ensemble in its run folder and returns what `train.json` holds."""
+    settings.check()
+    members = settings.plan()
+    settings.start(len(members))
+    data, network, init, trainer = prepare(settings)
+    name = f"train-{settings.model}-{settings.dataset.replace(':', '-')}"
+    folder = Run.create(settings.out, name, (RESULT,), settings.overwrite, settings.resume)
+    record(folder, settings, [settings.seed])
+    console.print(f"{data.describe()}; {settings.describe()}; {len(members)} models, mask ratio {settings.ratio:g}")
+    described = [member._asdict() for member in members]
+    start = build(members, init, settings.draw)
+    trained = ensembles.train(trainer, start, data, settings, folder, described, settings.resume)
+    splits = {
+        name: (jnp.asarray(split.images), jnp.asarray(split.labels))
+        for name, split in (("train", data.train), ("test", data.test))
+    }
+    found = connectivity.evaluate(
+        network, trained.params, splits, state=trained.state, how=trained.facts["placement"]
+    )  # fmt: skip
+    result = {
+        "provenance": {**folder.read(PROVENANCE), **trained.facts},
+        "config": plain(settings),
+        "network": settings.describe(),
+        "models": [
+            {**described[i], "diverged_in_epoch": trained.diverged.get(i)}
+            | {
+                f"{name}_{metric}": getattr(m, metric)[i]
+                for name, m in found.items()
+                for metric in ("accuracy", "loss")
+            }
+            for i in range(len(members))
+        ],
+    }
+    folder.write(RESULT, result)
+    if hosts.leads():
+        _table(plain(result))
+        print(f"wrote {folder.folder / RESULT}; next: tna barrier {folder.folder}")
+    return plain(result)
+
+
+def _table(result: dict[str, Any]) -> None:
+    config = result["config"]
+    lines = Table(
+        title=f"{config['dataset']}, {result['network']}, {config['epochs']} epochs, mask ratio {config['ratio']:g}",
+        title_justify="left",
+    )
+    columns = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
+    for column in ("model", *(name.replace("_", " ") for name in columns)):
+        lines.add_column(column, justify="right")
+    for i, model in enumerate(result["models"]):
+        values = [model[name] for name in columns]
+        late = model["diverged_in_epoch"]
+        cells = ["-" if v is None else f"{v:.4f}" for v in values]
+        lines.add_row(f"{i}" if late is None else f"{i} (diverged in epoch {late})", *cells)
+    finite = [[m[name] for name in columns] for m in result["models"] if None not in [m[name] for name in columns]]
+    if len(finite) > 1:
+        array = np.array(finite)
+        spread = zip(array.mean(0), array.std(0, ddof=1), strict=True)
+        lines.add_section()
+        lines.add_row("mean ± std", *(f"{mean:.4f} ± {std:.4f}" for mean, std in spread))
+    wide_console().print(lines)
