@@ -152,11 +152,13 @@ def _evaluate(network, members, state, calibration, tasks, data, batch_size, how
     how = placement.resolve(how, functools.partial(networks.evaluate, network), *one, example)
     over, count = placement.mesh(), len(tasks[1])
     everything = ((members, state), calibration, dict(data))
+    tasks = placement.split(placement.pad(jax.tree.map(np.asarray, tasks), over.size), over)
+    everything = placement.replicate(everything, over)
     if how == "loop":
-        return _loop_points(network, everything, tasks, batch_size, over)
-    tasks = placement.split(placement.pad(jax.tree.map(jnp.asarray, tasks), over.size), over)
-    found = _path_program(network, how, over, batch_size)(tasks, *placement.replicate(everything, over))
-    return jax.tree.map(lambda x: x[:count], placement.fetch(found))
+        found = _loop_points(network, tasks, everything, batch_size, over)
+    else:
+        found = placement.fetch(_path_program(network, how, over, batch_size)(tasks, *everything))
+    return jax.tree.map(lambda x: x[:count], found)
 
 
 def _mixed(members: Params, pair: jax.Array, alpha: jax.Array) -> Params:
@@ -165,17 +167,17 @@ def _mixed(members: Params, pair: jax.Array, alpha: jax.Array) -> Params:
 
 def _statistics(network: Network, params: Params, state: State, calibration, pair, alpha, batch_size: int) -> State:
     """The state of a point: at the ends, and between a model and itself, the model's own; else estimated again."""
-    first, second = member(state, pair[0]), member(state, pair[1])
     if not isinstance(network, Stateful) or calibration is None:
-        return first
-    fresh = repair.reset_batch_stats(
-        network, params, first, calibration, batch_size=batch_size
-    )  # (N, ...) in N / B steps
+        return member(state, pair[0])
+    fresh = repair.reset_batch_stats(network, params, member(state, pair[0]), calibration, batch_size=batch_size)
+    return _chosen(state, fresh, pair, alpha)
 
+
+def _chosen(state: State, fresh: State, pair, alpha) -> State:
     def choose(a, b, new):
         return jnp.where((alpha == 0) | (pair[0] == pair[1]), a, jnp.where(alpha == 1, b, new))
 
-    return jax.tree.map(choose, first, second, fresh)
+    return jax.tree.map(choose, member(state, pair[0]), member(state, pair[1]), fresh)
 
 
 def _batch_metrics(network: Network, params: Params, state: State, inputs, labels) -> Metrics:
@@ -213,43 +215,60 @@ def _path_program(network: Network, how: Placement, over, batch_size: int):
 
 
 @functools.lru_cache(maxsize=32)
-def _point_programs(network: Network):
-    def statistics(total, params, state, inputs, share):
-        assert isinstance(network, Stateful)  # else there is no calibration
-        return repair.add_statistics(network, total, params, state, inputs, share)
+def _point_programs(network: Network, over):
+    """The pieces of one point on each device: one program each for all devices, compiled once (and once for a rest)."""
 
-    def batch(total, params, state, inputs, labels):
+    def mixed(task, models):
+        pair, alpha = task
+        return _mixed(models[0], pair, alpha), repair.no_statistics(member(models[1], pair[0]))
+
+    def statistics(made, inputs, share):
+        assert isinstance(network, Stateful)  # else there is no calibration
+        total, params = made
+        return repair.add_statistics(network, total, params, total, inputs, share)
+
+    def chosen(made, models):
+        (pair, alpha), fresh = made
+        return _chosen(models[1], fresh, pair, alpha)
+
+    def own(task, models):
+        return member(models[1], task[0][0])
+
+    def batch(made, inputs, labels):
+        total, params, state = made
         return metrics.merge(total, _batch_metrics(network, params, state, inputs, labels))
 
-    return jax.jit(_mixed), jax.jit(member), jax.jit(statistics), jax.jit(batch)
+    pieces = ((mixed, 1), (statistics, 2), (chosen, 1), (own, 1), (batch, 2))
+    return [jax.jit(placement.on_each(piece, over, whole)) for piece, whole in pieces]
 
 
-def _loop_points(network, everything, tasks, batch_size: int, over) -> dict[str, Metrics]:
-    """The points as a plain Python loop over models and batches, the devices taking turns: the reference of the one-pass
+def _loop_points(network, tasks, everything, batch_size: int, over) -> dict[str, Metrics]:
+    """The points as a plain Python loop over models and batches, all devices side by side: the reference of the one-pass
     program, and the fastest for convolutions on CPUs."""
-    mixed, take, statistics, batch = _point_programs(network)
-    mine = placement.own_tasks(len(tasks[1]), over)  # (task, device) of this process
-    copies = {device: placement.local(everything, device) for device in {device for _, device in mine}}
+    mixed, statistics, chosen, own, batch = _point_programs(network, over)
+    models, calibration, data = everything
+    shares = tasks[1].shape[0] // over.size
+    turns = [
+        placement.split(jax.tree.map(lambda x, i=i: x[i::shares], placement.fetch(tasks)), over) for i in range(shares)
+    ]
     found = []
-    for task, device in mine:  # dispatched in turn, so the devices work side by side
-        (members, states), calibration, data = copies[device]
-        pair, alpha = tasks[0][task], tasks[1][task]
-        params, state = mixed(members, pair, alpha), take(states, pair[1] if alpha == 1 else pair[0])
-        if calibration is not None and 0 < alpha < 1 and pair[0] != pair[1]:
-            total = repair.no_statistics(state)
+    for task in turns:  # task t of each device's share
+        params, state = mixed(task, models)
+        if calibration is not None:
             for part in _parts(calibration.shape[0], batch_size):
                 share = np.float32((part.stop - part.start) / calibration.shape[0])
-                total = statistics(total, params, state, calibration[part], share)
-            state = total
+                state = statistics((state, params), calibration[part], share)
+            state = chosen((task, state), models)
+        else:
+            state = own(task, models)
         totals = {}
         for split, (inputs, labels) in data.items():
-            totals[split] = jax.device_put(metrics.zero(), device)
+            zero = jax.tree.map(lambda x: np.zeros(over.size, x.dtype), metrics.zero())
+            totals[split] = placement.split(zero, over)
             for part in _parts(inputs.shape[0], batch_size):
-                totals[split] = batch(totals[split], params, state, inputs[part], labels[part])
+                totals[split] = batch((totals[split], params, state), inputs[part], labels[part])
         found.append(totals)
-    empty = {split: jax.tree.map(np.asarray, metrics.zero()) for split in everything[2]}
-    local = jax.tree.map(lambda _, *x: np.array(x, np.float32), empty, *jax.device_get(found))
-    return placement.collect(local, [task for task, _ in mine], len(tasks[1]))
+    return jax.tree.map(lambda *x: np.stack(x, axis=1).reshape(-1), *placement.fetch(found))
 
 
 def _parts(examples: int, size: int) -> list[slice]:

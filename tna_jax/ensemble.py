@@ -191,10 +191,10 @@ def train_epoch(
     """
     check_data(inputs, labels, trainer.batch_size)
     how = resolve(trainer, members, inputs)
-    if how == "loop":
-        return _loop_epoch(trainer, members, inputs, labels, epoch)
     sharding = members.order.sharding
     over = getattr(sharding, "mesh", None) or placement.mesh([next(iter(members.order.devices()))])
+    if how == "loop":
+        return _loop_epoch(trainer, members, inputs, labels, epoch, over)
     program = _epoch_program(trainer, how, over, donate)
     return program(members, inputs, labels, jnp.int32(epoch))
 
@@ -248,48 +248,59 @@ def _with_trained(members: Members, trained) -> Members:
 
 
 @functools.lru_cache(maxsize=32)
-def _step_program(trainer: Trainer):
-    def step(trained, total: Metrics, fixed: Members, inputs, labels, epoch, number, index, weight):
-        member, found = _batch_step(
-            trainer, _with_trained(fixed, trained), inputs, labels, epoch, number, index, weight
-        )
+def _step_programs(trainer: Trainer, over):
+    """A step of one member on each device, and what cuts members out of their devices' shares and puts them back.
+
+    One program for all devices, compiled once; they run side by side.
+    """
+
+    def step(trained, rest, inputs, labels, epoch, number):
+        trained, total = trained
+        fixed, (indices, weights) = rest  # (S, B) each
+        batch = (epoch, number, indices[number], weights[number])
+        member, found = _batch_step(trainer, _with_trained(fixed, trained), inputs, labels, *batch)
         return _trained(member), metrics.merge(total, found)
 
-    return jax.jit(step, donate_argnums=(0, 1)), jax.jit(batch_indices, static_argnums=(2, 3))
+    def order(key, epoch, inputs):
+        return batch_indices(key, epoch, inputs.shape[0], trainer.batch_size)
+
+    def cut(share, number):
+        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number, 1), share)
+
+    def join(parts):
+        return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+
+    def stepped(state, rest, *whole):
+        return placement.on_each(lambda both, *whole: step(*both, *whole), over, 4)((state, rest), *whole)
+
+    return (
+        jax.jit(stepped, donate_argnums=0),
+        jax.jit(placement.on_each(order, over, 2)),
+        jax.jit(placement.sharded(cut, over, 1)),
+        jax.jit(placement.sharded(join, over, 0)),
+    )
 
 
-def _loop_epoch(trainer: Trainer, members: Members, inputs, labels, epoch: int):
+def _loop_epoch(trainer: Trainer, members: Members, inputs, labels, epoch: int, over):
     """The same epoch as a plain Python loop: the reference of the other placements, and the fastest for convolutions on CPUs.
 
-    Each member stays on its device, and the devices take turns, so that steps of different members run side by side.
+    Each member stays on its device; all devices take a step of one of theirs, then of the next.
     """
-    step, order_of = _step_program(trainer)
-    shares = placement.shares(members)  # device -> members of this process
-    data = {device: placement.local((inputs, labels), device) for device in shares}
-    trained, totals, fixed, batches = {}, {}, {}, {}
-    for device, share in shares.items():
-        for i in range(share.order.shape[0]):
-            own, at = member(share, i), (i, device)
-            drawn = order_of(own.order, jnp.int32(epoch), inputs.shape[0], trainer.batch_size)
-            batches[at] = jax.tree.map(np.asarray, drawn)  # indices (S, B), weights (S, B)
-            trained[at], totals[at] = _trained(own), jax.device_put(metrics.zero(), device)
-            fixed[at] = own._replace(params=None, opt_state=None, state=None)
-    number_of_steps = -(-inputs.shape[0] // trainer.batch_size)
-    for s in range(number_of_steps):
-        for at in sorted(trained, key=lambda at: (at[0], at[1].id)):
-            batch = (np.int32(epoch), np.int32(s), *(x[s] for x in batches[at]))
-            trained[at], totals[at] = step(trained[at], totals[at], fixed[at], *data[at[1]], *batch)
-
-    def gather(found):
-        stacked = {
-            device: jax.tree.map(
-                lambda *leaves: jnp.stack(leaves), *(found[i, device] for i in range(len(share.order)))
-            )
-            for device, share in shares.items()
-        }
-        return placement.join(stacked, members.order.shape[0], members.order.sharding)
-
-    return _with_trained(members, gather(trained)), gather(totals)
+    step, order, cut, join = _step_programs(trainer, over)
+    numbers = range(members.order.shape[0] // over.size)
+    own = [cut(members, jnp.int32(i)) for i in numbers]
+    zero = jax.tree.map(lambda x: np.zeros(over.size, x.dtype), metrics.zero())
+    states = [(_trained(member), placement.split(zero, over)) for member in own]
+    orders = [order(member.order, jnp.int32(epoch), inputs) for member in own]
+    rests = [
+        (member._replace(params=None, opt_state=None, state=None), drawn)
+        for member, drawn in zip(own, orders, strict=True)
+    ]
+    for s in range(-(-inputs.shape[0] // trainer.batch_size)):
+        for i in numbers:
+            states[i] = step(states[i], rests[i], inputs, labels, np.int32(epoch), np.int32(s))
+    trained, totals = join(states)
+    return _with_trained(members, trained), totals
 
 
 def train_ensemble(

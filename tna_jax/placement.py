@@ -11,7 +11,7 @@ another one's models. On its device a model runs in one of three ways that give 
   arithmetic to another order of operations (measured on jax 0.10 and 0.11, CPU).
 """
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -97,55 +97,6 @@ def fetch(tree):
     return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
 
 
-def own_tasks(count: int, over: Mesh) -> list[tuple[int, jax.Device]]:
-    """Which of `count` tasks this process runs, and on which device: the devices of the mesh take turns."""
-    devices = list(over.devices.flat)
-    turns = [(task, devices[task % len(devices)]) for task in range(count)]
-    return [(task, device) for task, device in turns if device.process_index == jax.process_index()]
-
-
-def collect(results, tasks: list[int], count: int):
-    """NumPy results (T, ...) of this process's `tasks`, put together with those of all others: (count, ...)."""
-
-    def one(x):
-        whole = np.zeros((count, *x.shape[1:]), x.dtype)
-        whole[tasks] = x
-        return whole if jax.process_count() == 1 else multihost_utils.process_allgather(whole).sum(0, dtype=x.dtype)
-
-    return jax.tree.map(one, results)
-
-
-def shares(members) -> dict[jax.Device, Any]:
-    """The part of a stacked tree that is on each device of this process, by device: trees of single-device arrays."""
-    leaves, structure = jax.tree.flatten(members)
-    devices = sorted(leaves[0].sharding.addressable_devices, key=lambda device: device.id)
-    found: dict[jax.Device, list[Any]] = {device: [] for device in devices}
-    for leaf in leaves:
-        for shard in leaf.addressable_shards:
-            found[shard.device].append(shard.data)
-    return {device: jax.tree.unflatten(structure, parts) for device, parts in found.items()}
-
-
-def local(tree, device: jax.Device):
-    """A copy of replicated (or host) arrays on one device of this process, without a transfer where it is there already."""
-
-    def one(x):
-        shards = x.addressable_shards if isinstance(x, jax.Array) else []
-        whole = [shard.data for shard in shards if shard.device == device and shard.data.shape == x.shape]
-        return whole[0] if whole else jax.device_put(x, device)
-
-    return jax.tree.map(one, tree)
-
-
-def join(parts: dict[jax.Device, Any], count: int, sharding):
-    """The stacked tree of `count` models whose shares (see `shares`) are `parts`, with their sharding."""
-
-    def one(*leaves):
-        return jax.make_array_from_single_device_arrays((count, *leaves[0].shape[1:]), sharding, list(leaves))
-
-    return jax.tree.map(one, *parts.values())
-
-
 def sharded(function, over: Mesh, replicated: int):
     """`function(stacked, *replicated)` on every device's share of the stacked tree, without communication.
 
@@ -156,3 +107,12 @@ def sharded(function, over: Mesh, replicated: int):
     return jax.shard_map(
         function, mesh=over, in_specs=(stacked, *(whole,) * replicated), out_specs=stacked, check_vma=False
     )
+
+
+def on_each(function, over: Mesh, replicated: int):
+    """As `sharded`, for a share of one model on each device, which `function` takes and returns without the leading axis."""
+
+    def share(stacked, *whole):
+        return jax.tree.map(lambda x: x[None], function(jax.tree.map(lambda x: x[0], stacked), *whole))
+
+    return sharded(share, over, replicated)
