@@ -75,7 +75,7 @@ def train(
     waves = [slice(first, min(first + wave, models)) for first in range(0, models, wave)]
     if len(waves) > 1:
         free = memory.available(settings.memory_limit) / memory.GB
-        console.print(f"{models} models do not fit into {free:.1f} GB at once: {len(waves)} waves of up to {wave}")
+        console.print(f"{models} models do not fit into {free:.3g} GB at once: {len(waves)} waves of up to {wave}")
     whole = {
         "params": jax.tree.map(np.array, start.params),
         "opt_state": jax.tree.map(lambda x: np.zeros((models, *x.shape), x.dtype), optimizer_state),

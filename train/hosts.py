@@ -38,8 +38,7 @@ class HostOptions:
     """Number of this process, from 0."""
 
     def check(self) -> None:
-        """Raises UsageError for options that do not go together; of several processes the first says so."""
-        console.quiet = bool(self.process_id)
+        """Raises UsageError for options that do not go together; of several processes the first speaks from now on."""
         if self.precision not in PRECISIONS:
             raise unknown("--precision", self.precision, PRECISIONS)
         if self.cpu_devices is not None and self.cpu_devices < 1:
@@ -54,6 +53,7 @@ class HostOptions:
                 )
             if ":" not in (self.coordinator or ""):
                 raise UsageError(f"--coordinator must be HOST:PORT, got {self.coordinator}")
+            console.quiet = bool(self.process_id)
 
     def start(self, members: int) -> None:
         """Sets the backend up for `members` models and joins the other processes; process 0 alone speaks from now on."""

@@ -24,7 +24,7 @@ class Need(NamedTuple):
     kept: int
     """Of one model between two steps: parameters, mask, optimizer and norm state."""
     working: int
-    """Of one model during a step, beside that: saved activations, gradients, updates."""
+    """Of one model during a step, beside that: saved activations and gradients."""
     common: int
     """Of the data on a device, whatever the number of models."""
 
@@ -33,7 +33,8 @@ def need(trainer: Trainer, one: Members, inputs, labels) -> Need:
     """Predicts a model's memory from shapes alone: nothing is computed or compiled.
 
     The activations are what reverse-mode differentiation of the loss keeps (its residuals), plus twice the largest of them as
-    working space. The compiled program may fuse some of them away.
+    working space; beside them the gradients. The compiled program may fuse some of it away: the prediction is of the right
+    size, not exact (a test compares the two).
 
     Args:
       one: a member without the leading axis, arrays or shapes.
@@ -51,7 +52,7 @@ def need(trainer: Trainer, one: Members, inputs, labels) -> Need:
     saved = jax.tree.leaves(jax.eval_shape(residuals, one.params, one.state, batch, weight))
     inside = set(map(_shape, jax.tree.leaves((one.params, one.state))))  # parameters among the residuals are no copies
     sizes = [size([leaf]) for leaf in saved if _shape(leaf) not in inside]
-    working = sum(sizes) + 2 * max(sizes, default=0) + 2 * size(one.params) + size([batch])
+    working = sum(sizes) + 2 * max(sizes, default=0) + size(one.params) + size([batch])
     return Need(size([one.params, one.mask, one.opt_state, one.state]), working, size([inputs, labels]))
 
 
@@ -120,14 +121,14 @@ def at_once(models: int, found: Need, how: ensemble.Placement, free: int) -> int
     fitting = [count for count in range(devices, models, devices) if bytes_of(count) <= free]
     if not fitting:
         raise UsageError(
-            f"one model on each device needs about {least / GB:.2f} GB ({_words(found)}), but {free / GB:.2f} GB may be "
+            f"one model on each device needs about {least / GB:.3g} GB ({_words(found)}), but {free / GB:.3g} GB may be "
             "used: a smaller --batch-size, fewer models or --memory-limit can help"
         )
     return fitting[-1]
 
 
 def _words(found: Need) -> str:
-    return f"{found.kept / GB:.3f} GB kept and {found.working / GB:.3f} GB working memory a model"
+    return f"{found.kept / GB:.3g} GB kept and {found.working / GB:.3g} GB working memory a model"
 
 
 def peak() -> int:

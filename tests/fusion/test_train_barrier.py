@@ -1,0 +1,132 @@
+"""`tna train`, `tna barrier`, `tna devices` as a user runs them; waves; networks with BatchNorm."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusion.walk import groups
+from tna_jax.__main__ import main
+from train import data
+
+SMALL = ["--width", "16", "--depth", "2", "--epochs", "3", "--members", "9"]
+
+
+def rows(run: Path) -> list[dict]:
+    return json.loads((run / "barrier.json").read_text())["rows"]
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory):
+    """Nine networks and all their barriers."""
+    run = tmp_path_factory.mktemp("train") / "run"
+    before = Path.cwd()
+    os.chdir(run.parent)
+    try:
+        assert main(["train", *SMALL, "--out", str(run)]) == 0
+        assert main(["barrier", str(run), "--alphas", "3"]) == 0
+    finally:
+        os.chdir(before)
+    return run
+
+
+def fails(capsys, *words: str) -> str:
+    assert main(list(words)) == 2
+    printed = capsys.readouterr().err.strip().splitlines()
+    return printed[-1]
+
+
+def test_the_run_holds_every_model_and_every_pair(ensemble):
+    result = json.loads((ensemble / "train.json").read_text())
+    assert len(result["models"]) == 9
+    assert result["provenance"]["waves"] == 1
+    assert result["provenance"]["predicted_bytes_per_model"]["kept"] > 0
+    assert result["provenance"]["peak_bytes"] > 0
+    found = rows(ensemble)
+    assert len(found) == 2 * 9 * 8 / 2
+    ends = {tuple(row["pair"]): row["accuracy_path"] for row in found if row["split"] == "test"}
+    for (i, j), path in ends.items():  # the ends are the models as `tna train` scored them
+        assert path[0] == pytest.approx(result["models"][i]["test_accuracy"], abs=1e-7)
+        assert path[-1] == pytest.approx(result["models"][j]["test_accuracy"], abs=1e-7)
+    assert (ensemble / "barrier.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_named_pairs_are_the_same_numbers_and_may_be_reversed(ensemble, capsys):
+    every = {tuple(row["pair"]): row for row in rows(ensemble) if row["split"] == "test"}
+    assert main(["barrier", str(ensemble), "--alphas", "3", "--pairs", "0-3", "5-2"]) == 0
+    named = {tuple(row["pair"]): row for row in rows(ensemble) if row["split"] == "test"}
+    assert set(named) == {(0, 3), (5, 2)}
+    assert named[0, 3] == every[0, 3]
+    assert named[5, 2]["accuracy_path"] == pytest.approx(every[2, 5]["accuracy_path"][::-1])
+    assert "5-2" in capsys.readouterr().out
+
+
+def test_what_does_not_fit_at_once_trains_in_waves_to_the_same_numbers(ensemble, tmp_path, capsys):
+    out = tmp_path / "waves"
+    assert main(["train", *SMALL, "--out", str(out), "--memory-limit", "0.0012"]) == 0
+    one, waves = (json.loads((run / "train.json").read_text()) for run in (ensemble, out))
+    assert waves["provenance"]["waves"] == 2
+    assert "9 models do not fit into 0.0012 GB at once: 2 waves of up to 8" in capsys.readouterr().err.replace("\n", " ")
+    assert waves["models"] == one["models"]
+    assert "--batch-size" in fails(capsys, "train", *SMALL, "--out", str(tmp_path / "no"), "--memory-limit", "0.0001")
+    assert not (tmp_path / "no" / "train.json").exists()
+
+
+def test_a_network_with_batch_norm_goes_the_whole_way(tmp_path):
+    try:
+        data.load("mnist")
+    except data.DataError as error:
+        pytest.skip(str(error))
+    out = tmp_path / "norm"
+    words = ["--dataset", "mnist", "--model", "cnn", "--norm", "batch", "--train-examples", "64", "--test-examples", "30"]
+    run = ["--epochs", "1", "--members", "2", "--batch-size", "32", "--augment", "crop-flip", "--out", str(out)]
+    assert main(["train", *words, *run]) == 0
+    assert main(["barrier", str(out), "--alphas", "3", "--calibration-examples", "32"]) == 0
+    result, found = json.loads((out / "train.json").read_text()), rows(out)
+    assert result["provenance"]["placement"] == "loop"
+    assert found[1]["accuracy_path"][0] == pytest.approx(result["models"][0]["test_accuracy"])
+    assert np.isfinite(found[1]["loss_path"]).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train --members 0", "--members must be at least 1"),
+        ("train --ratio 1", "--ratio (share of anchored weights) must lie in [0, 1)"),
+        ("train --init diferent", "did you mean 'different'"),
+        ("train --model resnet21", "or 'resnet20'"),
+        ("train --model cnn", "the CNN needs images with sides of at least 18, got 8 x 8"),
+        ("train --model resnet20 --depth 3", "depth"),
+        ("train --model mlp --norm layer", "norm"),
+        ("train --model resnet20 --norm bach", "batch"),
+        ("train --precision bf6", "did you mean 'bf16'"),
+        ("train --augment crop_flip", "did you mean 'crop-flip'"),
+        ("train --memory-limit 0", "--memory-limit must be above 0"),
+        ("train --coordinator here:1", "give all three"),
+        ("train --coordinator here:1 --num-processes 2 --process-id 2", "--process-id must lie in 0 to 1, got 2"),
+        ("barrier gone", "gone is not a run folder"),
+        ("barrier RUN --pairs 0-9 1-1 a", "--pairs 0-9 1-1 a: write I-J with two different numbers from 0 to 8"),
+        ("barrier RUN --alphas 4", "odd number"),
+        ("barrier RUN --placement vmpa", "did you mean 'vmap'"),
+    ],
+)
+def test_bad_options_are_answered_in_one_line(ensemble, capsys, words, expected):
+    message = fails(capsys, *words.replace("RUN", str(ensemble)).split())
+    assert expected in message
+    assert "Traceback" not in message
+
+
+def test_devices_lists_them_all(capsys):
+    assert main(["devices"]) == 0
+    printed = capsys.readouterr().out
+    assert "TFRT_CPU_7" in printed or "cpu:7" in printed
+    assert "free for models" in printed
+
+
+def test_pairs_are_grouped_so_that_their_models_fit():
+    pairs = np.array([[0, 1], [0, 2], [1, 2], [3, 4], [0, 4]])
+    assert [group.tolist() for group in groups(pairs, 3)] == [[[0, 1], [0, 2], [1, 2]], [[3, 4], [0, 4]]]
+    assert [len(group) for group in groups(pairs, 2)] == [1, 1, 1, 1, 1]
+    assert len(groups(pairs, 5)) == 1

@@ -1,0 +1,78 @@
+"""Memory predicted from shapes, against what the compiler plans; how many models fit; waves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tna_jax import ensemble, models, network
+from tna_jax.ensemble import Trainer
+from train import memory
+from train.errors import UsageError
+from train.memory import Need
+
+
+def one_member(name: str, **options):
+    """A trainer, a member's shapes, and shapes of the data."""
+    shape = (32, 32, 3) if name != "mlp" else (28, 28, 1)
+    net, init = network.linen(models.create(name, num_classes=10, **options), shape)
+    trainer = Trainer(net, optax.sgd(0.1, momentum=0.9), 32, "map")
+    params, state = jax.eval_shape(init, jax.random.key(0))
+    mask = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, bool), params)
+    opt_state = jax.eval_shape(trainer.anchored_optimizer({}).init, params)
+    member = ensemble.Members(params, mask, opt_state, jax.random.key(0), {}, state)
+    data = jax.ShapeDtypeStruct((320, *shape), jnp.float32), jax.ShapeDtypeStruct((320,), jnp.int32)
+    return trainer, member, data
+
+
+@pytest.mark.parametrize(("name", "options"), [("mlp", {"width": 256}), ("cnn", {}), ("cnn", {"norm": "batch"})])
+def test_the_prediction_is_near_what_the_compiler_plans(name, options):
+    trainer, member, data = one_member(name, **options)
+    found = memory.need(trainer, member, *data)
+    batch = [
+        jax.ShapeDtypeStruct((32, *x.shape[1:]), x.dtype) for x in (*data, jax.ShapeDtypeStruct((320,), jnp.float32))
+    ]
+    step = jax.jit(lambda m, *b: ensemble.train_step(trainer, m, *b, padded=False))
+    planned = step.lower(member, *batch).compile().memory_analysis()
+    assert found.kept == pytest.approx(planned.argument_size_in_bytes - memory.size(batch), rel=0.02)
+    # Some of what is new is written over the old state, so the plan lies between these two.
+    new = planned.temp_size_in_bytes + planned.output_size_in_bytes - found.kept
+    assert 0.5 * new < found.working < 2 * (new + memory.size(member.params))
+    assert found.common == memory.size(data)
+
+
+def test_the_working_memory_grows_with_the_batch_but_not_the_kept():
+    trainer, member, data = one_member("cnn")
+    small = memory.need(trainer, member, *data)
+    larger = memory.need(Trainer(trainer.network, trainer.optimizer, 64, "map"), member, *data)
+    assert larger.kept == small.kept
+    assert 1.8 < larger.working / small.working < 2.2
+
+
+@pytest.mark.parametrize(
+    ("models", "how", "free", "expected"),
+    [
+        (16, "map", 10**9, 16),
+        # On a CPU: 8 devices x (models each x 10 kept + 100 working + 1 common) + 2 x models x 10 kept.
+        (16, "map", 8 * (2 * 10 + 101) + 320, 16),
+        (16, "map", 8 * (2 * 10 + 101) + 319, 8),
+        (24, "map", 8 * (2 * 10 + 101) + 480, 16),
+        (16, "vmap", 8 * (2 * 110 + 1) + 319, 8),
+    ],
+)
+def test_how_many_models_fit_at_once(models, how, free, expected):
+    assert jax.device_count() == 8
+    assert memory.at_once(models, Need(10, 100, 1), how, free) == expected
+
+
+def test_what_can_not_fit_at_all_is_said_before_anything_starts():
+    with pytest.raises(UsageError, match=r"needs about .* GB.*--batch-size"):
+        memory.at_once(16, Need(10, 100, 1), "map", 500)
+
+
+def test_free_memory_is_a_number_and_a_limit_is_taken_at_its_word():
+    assert 10**8 < memory.available() < 10**14
+    assert memory.available(1.5) == 1_500_000_000
+    assert memory.peak() > 10**7
+    assert np.isfinite(memory.SHARE)
