@@ -153,9 +153,9 @@ def _table(result: dict[str, Any], split: str = "test") -> None:
     lines.add_section()
     array = np.array(values)
     finite = array[np.isfinite(array).all(axis=1)]
-    spread = finite.std(0, ddof=1) if len(finite) > 1 else np.zeros(array.shape[1])
-    if len(finite):
-        lines.add_row("mean ± std", *(f"{a:.4f} ± {s:.4f}" for a, s in zip(finite.mean(0), spread, strict=True)))
+    if len(finite) > 1:
+        spread = zip(finite.mean(0), finite.std(0, ddof=1), strict=True)
+        lines.add_row("mean ± std", *(f"{mean:.4f} ± {std:.4f}" for mean, std in spread))
     wide_console().print(lines)
     if len(finite) < len(array):
         print(f"left out of the means: {len(array) - len(finite)} pairs with a model that diverged")

@@ -80,7 +80,7 @@ def table(result: dict[str, Any], split: str = "test") -> None:
                     "accuracy_barrier_relative",
                     "loss_barrier",
                 )
-                cells = [" ± ".join(map(short, spread(rows, column))) for column in columns]
+                cells = [" ± ".join(map(short, spread(rows, column)[: len(rows)])) for column in columns]
                 name = NAMES[method] if ratio else "no anchors"
                 lines.add_row(init, name, f"{ratio:g}", *cells)
         lines.add_section()

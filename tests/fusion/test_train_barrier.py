@@ -68,7 +68,9 @@ def test_what_does_not_fit_at_once_trains_in_waves_to_the_same_numbers(ensemble,
     assert main(["train", *SMALL, "--out", str(out), "--memory-limit", "0.0015"]) == 0
     one, waves = (json.loads((run / "train.json").read_text()) for run in (ensemble, out))
     assert waves["provenance"]["waves"] == 2
-    assert "9 models do not fit into 0.0015 GB at once: 2 waves of up to 8" in capsys.readouterr().err.replace("\n", " ")
+    assert "9 models do not fit into 0.0015 GB at once: 2 waves of up to 8" in capsys.readouterr().err.replace(
+        "\n", " "
+    )
     assert waves["models"] == one["models"]
     assert "--batch-size" in fails(capsys, "train", *SMALL, "--out", str(tmp_path / "no"), "--memory-limit", "0.0001")
     assert not (tmp_path / "no" / "train.json").exists()
@@ -80,7 +82,18 @@ def test_a_network_with_batch_norm_goes_the_whole_way(tmp_path):
     except data.DataError as error:
         pytest.skip(str(error))
     out = tmp_path / "norm"
-    words = ["--dataset", "mnist", "--model", "cnn", "--norm", "batch", "--train-examples", "64", "--test-examples", "30"]
+    words = [
+        "--dataset",
+        "mnist",
+        "--model",
+        "cnn",
+        "--norm",
+        "batch",
+        "--train-examples",
+        "64",
+        "--test-examples",
+        "30",
+    ]
     run = ["--epochs", "1", "--members", "2", "--batch-size", "32", "--augment", "crop-flip", "--out", str(out)]
     assert main(["train", *words, *run]) == 0
     assert main(["barrier", str(out), "--alphas", "3", "--calibration-examples", "32"]) == 0

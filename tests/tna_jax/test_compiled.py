@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from tna_jax import connectivity, ensemble, models, network, placement
+from tna_jax import connectivity, ensemble, metrics, models, network, placement
 from tna_jax.ensemble import Trainer
 
 MODULE = models.create("mlp", num_classes=3, depth=1, width=4)
@@ -18,7 +18,7 @@ COLLECTIVE = re.compile(
 
 
 def compiled_epoch(how: str, members: int = 8) -> str:
-    """The text of the compiled epoch over all eight devices."""
+    """The text of the compiled epoch (of the compiled step, for `loop`) over all eight devices."""
     net, init = network.linen(MODULE, (5,))
     trainer = Trainer(net, optax.sgd(0.1, momentum=0.9), 4, how)
     keys = jax.random.split(jax.random.key(0), members)
@@ -26,11 +26,18 @@ def compiled_epoch(how: str, members: int = 8) -> str:
     assert over.size == 8
     state = placement.split(ensemble.init_ensemble(trainer, jax.vmap(init)(keys)[0], keys), over)
     data = placement.replicate((jnp.ones((10, 5)), jnp.zeros(10, jnp.int32)), over)
+    if how == "loop":
+        step, order, cut, _ = ensemble._step_programs(trainer, over)
+        member = cut(state, jnp.int32(0))
+        total = placement.split(jax.tree.map(lambda x: np.zeros(8, x.dtype), metrics.zero()), over)
+        rest = (member._replace(params=None, opt_state=None, state=None), order(member.order, jnp.int32(0), data[0]))
+        arguments = ((ensemble._trained(member), total), rest, *data, np.int32(0), np.int32(0))
+        return step.lower(*arguments).compile().as_text()
     program = ensemble._epoch_program(trainer, how, over, False)
     return program.lower(state, *data, jnp.int32(0)).compile().as_text()
 
 
-@pytest.mark.parametrize("how", ["map", "vmap"])
+@pytest.mark.parametrize("how", ["map", "vmap", "loop"])
 def test_a_training_epoch_on_eight_devices_has_no_collective(how):
     text = compiled_epoch(how)
     assert "num_partitions=8" in text

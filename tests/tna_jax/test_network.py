@@ -86,6 +86,20 @@ def test_placements_agree_on_parameters_and_statistics(data, how):
     assert sum(moved) > 5
 
 
+@pytest.mark.parametrize("how", ["map", "loop", "vmap"])
+def test_anchors_do_not_move_a_bit(data, how):
+    trainer = Trainer(NET, optax.adamw(0.1, weight_decay=0.1), 16, how)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax's own arithmetic
+        before = start(trainer)
+        after, _ = ensemble.train_ensemble(trainer, before, *data, 1)
+    moved = 0
+    for m, old, new in zip(*map(jax.tree.leaves, (before.mask, before.params, after.params)), strict=True):
+        frozen = ~np.asarray(m)
+        assert np.asarray(old)[frozen].tobytes() == np.asarray(new)[frozen].tobytes()
+        moved += int(np.sum(np.asarray(old)[~frozen] != np.asarray(new)[~frozen]))
+    assert moved > 100
+
+
 def test_padding_of_the_last_batch_does_not_enter_the_statistics(data):
     """50 examples in batches of 16 against the same order with a last batch of 2, by a plain loop."""
     inputs, labels = data
