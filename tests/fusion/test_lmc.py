@@ -61,7 +61,7 @@ def fails(capsys, *words: str) -> str:
 def test_bad_options_are_answered_in_one_line(capsys, words, expected):
     started = time.monotonic()
     assert expected in fails(capsys, *words.split())
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 40
     assert not [path for path in Path(".").rglob("*") if path.name == "lmc.json"]
 
 
