@@ -17,8 +17,9 @@ from train.config import DataOptions, ModelOptions
 from train.ensembles import finished
 from train.errors import UsageError, unknown
 from train.hosts import HostOptions
+from train.launch import launch
 from train.prepare import load
-from train.progress import Interrupted, console, wide_console
+from train.progress import console, wide_console
 from train.results import plain, provenance
 from train.run import CONFIG, Run
 
@@ -29,7 +30,7 @@ RESULTS = ("barrier.json", "barrier.png")
 class BarrierOptions(HostOptions):
     """Options of `tna barrier`."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder of tna train (or tna lmc)."""
     pairs: tuple[str, ...] = ()
     """Pairs of models, I-J with numbers from 0 as in plan.json, e.g. 0-1 0-2; default: all pairs."""
@@ -69,13 +70,7 @@ class BarrierOptions(HostOptions):
 
 def main(arguments: list[str]) -> int:
     """The program; returns its exit code."""
-    try:
-        run(options.parse(BarrierOptions, arguments, "barrier", __doc__.splitlines()[0]))
-    except UsageError as error:
-        return hosts.complain(f"tna barrier: {error}")
-    except Interrupted:
-        return 130
-    return 0
+    return launch("barrier", BarrierOptions, run, arguments, __doc__)
 
 
 def run(settings: BarrierOptions) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from tna_jax.connectivity import Path
 from train import ensembles, hosts, options
 from train.data import Dataset
 from train.errors import UsageError, unknown
+from train.launch import launch
 from train.models import Member, build
 from train.prepare import Settings, prepare, record
-from train.progress import Interrupted, console
+from train.progress import console
 from train.results import plain
 from train.run import PROVENANCE, Run
 
@@ -80,13 +81,7 @@ class LmcOptions(Settings):
 
 def main(arguments: list[str]) -> int:
     """The program; returns its exit code."""
-    try:
-        run(options.parse(LmcOptions, arguments, "lmc", __doc__.splitlines()[0]))
-    except UsageError as error:
-        return hosts.complain(f"tna lmc: {error}")
-    except Interrupted:
-        return 130
-    return 0
+    return launch("lmc", LmcOptions, run, arguments, __doc__)
 
 
 def run(settings: LmcOptions) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from rich.table import Table
 
-from train import hosts, memory, options
-from train.errors import UsageError
+from train import hosts, memory
 from train.hosts import HostOptions
+from train.launch import launch
 from train.progress import wide_console
 
 
@@ -23,11 +23,7 @@ class DevicesOptions(HostOptions):
 
 def main(arguments: list[str]) -> int:
     """The program; returns its exit code."""
-    try:
-        run(options.parse(DevicesOptions, arguments, "devices", __doc__.splitlines()[0]))
-    except UsageError as error:
-        return hosts.complain(f"tna devices: {error}")
-    return 0
+    return launch("devices", DevicesOptions, run, arguments, __doc__)
 
 
 def run(settings: DevicesOptions) -> None:

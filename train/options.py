@@ -61,7 +61,7 @@ def _one_line(text: str) -> str:
     )
     meant = [line.split(" ")[0] for line in wrong[cut + 1 :] if line.startswith("--")]
     hint = f"; did you mean {' or '.join(meant[:2])}?" if meant and wrong[cut].startswith("Perhaps") else ""
-    return " ".join(wrong[:cut]) + hint
+    return re.sub(r"\s*─{4,}.*", "", " ".join(wrong[:cut])) + hint
 
 
 def _with_config(cls: type, arguments: list[str]) -> list[str]:

@@ -8,11 +8,12 @@ import numpy as np
 from rich.table import Table
 
 from tna_jax import connectivity
-from train import ensembles, hosts, options
+from train import ensembles, hosts
 from train.errors import UsageError, unknown
+from train.launch import launch
 from train.models import Member, build
 from train.prepare import Settings, prepare, record
-from train.progress import Interrupted, console, wide_console
+from train.progress import console, wide_console
 from train.results import plain
 from train.run import PROVENANCE, Run
 
@@ -53,13 +54,7 @@ class TrainOptions(Settings):
 
 def main(arguments: list[str]) -> int:
     """The program; returns its exit code."""
-    try:
-        run(options.parse(TrainOptions, arguments, "train", __doc__.splitlines()[0]))
-    except UsageError as error:
-        return hosts.complain(f"tna train: {error}")
-    except Interrupted:
-        return 130
-    return 0
+    return launch("train", TrainOptions, run, arguments, __doc__)
 
 
 def run(settings: TrainOptions) -> dict[str, Any]:

@@ -119,6 +119,7 @@ def test_a_network_with_batch_norm_goes_the_whole_way(tmp_path):
         ("train --memory-limit 0", "--memory-limit must be above 0"),
         ("train --coordinator here:1", "give all three"),
         ("train --coordinator here:1 --num-processes 2 --process-id 2", "--process-id must lie in 0 to 1, got 2"),
+        ("barrier", "RUN Run folder of tna train (or tna lmc). (required)"),
         ("barrier gone", "gone is not a run folder"),
         ("barrier RUN --pairs 0-9 1-1 a", "--pairs 0-9 1-1 a: write I-J with two different numbers from 0 to 8"),
         ("barrier RUN --alphas 4", "odd number"),
@@ -126,7 +127,7 @@ def test_a_network_with_batch_norm_goes_the_whole_way(tmp_path):
     ],
 )
 def test_bad_options_are_answered_in_one_line(ensemble, capsys, words, expected):
-    message = fails(capsys, *words.replace("RUN", str(ensemble)).split())
+    message = fails(capsys, *words.replace(" RUN", f" {ensemble}").split())
     assert expected in message
     assert "Traceback" not in message
 

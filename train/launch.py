@@ -1,0 +1,29 @@
+"""How every program starts and ends: options, its run, one line for what is the user's to mend, exit codes."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from train import hosts, options
+from train.errors import UsageError
+from train.progress import Interrupted
+
+Options = TypeVar("Options")
+
+
+def launch(name: str, cls: type[Options], run: Callable[[Options], Any], arguments: list[str], description: str) -> int:
+    """Runs the program `tna NAME`; returns its exit code: 0, 2 for a wrong option or input, 130 if interrupted.
+
+    Args:
+      name: of the program.
+      cls: its options.
+      run: the program itself.
+      arguments: the command line after the name.
+      description: its docstring, the first line of which stands above the help.
+    """
+    try:
+        run(options.parse(cls, arguments, name, description.splitlines()[0]))
+    except UsageError as error:
+        return hosts.complain(f"tna {name}: {error}")
+    except Interrupted:
+        return 130
+    return 0
