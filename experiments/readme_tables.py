@@ -6,7 +6,7 @@ from pathlib import Path
 from fusion.lmc_report import NAMES, present, select, spread
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = {"digits": "digits_lmc.json", "fashion": "fashion_mnist_lmc.json"}
+TABLES = {"digits": "digits_lmc.json", "fashion": "fashion_mnist_lmc.json", "cnn": "cifar10_cnn_lmc.json"}
 COLUMNS = ("accuracy_ends", "accuracy_midpoint", "accuracy_barrier", "loss_barrier")
 
 

@@ -19,7 +19,7 @@ from train.data import Dataset
 from train.errors import UsageError, unknown
 from train.launch import launch
 from train.models import Member, build
-from train.prepare import Settings, prepare, record
+from train.prepare import Settings, lasting, prepare, record
 from train.progress import console
 from train.results import plain
 from train.run import PROVENANCE, Run
@@ -103,7 +103,7 @@ def run(settings: LmcOptions) -> dict[str, Any]:
         paths = _paths(network, trained, cells, settings, data)
     result = {
         "provenance": {**folder.read(PROVENANCE), **trained.facts},
-        "config": plain(settings),
+        "config": lasting(settings),
         "network": settings.describe(),
         "alphas": settings.grid(),
         "rows": rows(cells, paths),

@@ -40,8 +40,9 @@ def short(value: float) -> str:
 
 
 def named(result: dict[str, Any]) -> str:
-    """The network in words."""
-    return result.get("network", result["config"]["model"])
+    """The network in words; results from before they were kept say it by their options."""
+    config = result["config"]
+    return result.get("network", f"{config['model']} {config.get('depth')}x{config.get('width')}")
 
 
 def present(result: dict[str, Any], column: str) -> list[Any]:
@@ -111,12 +112,11 @@ def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
         _along_path(row[1], result, split, init, methods[0])
         row[1].set(xlabel="α, from one model (0) to the other (1)")
         row[1].set_title(f"along the path, {NAMES[methods[0]]}, {TITLES[init]}", loc="left", fontsize=10)
-        lowest = min(
-            [min(row["accuracy_path"]) for row in select(result, init=init, split=split) if finite(row)], default=0
-        )
-        bottom = np.floor(max(lowest - 0.03, 0) * 20) / 20
+        seen = [row["accuracy_path"] for row in select(result, init=init, split=split) if finite(row)] or [[0, 1]]
+        bottom = np.floor(max(np.min(seen) - 0.03, 0) * 20) / 20
+        top = np.ceil(min(np.max(seen) + 0.01, 1) * 20) / 20
         for axis in row:
-            axis.set_ylim(bottom, 1 + 0.03 * (1 - bottom))
+            axis.set_ylim(bottom, top + 0.03 * (top - bottom))
     for axis, columns in zip(axes[-1], (3, len(present(result, "ratio"))), strict=True):
         axis.legend(fontsize=8, frameon=False, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     for axis in axes.ravel():

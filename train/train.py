@@ -12,7 +12,7 @@ from train import ensembles, hosts
 from train.errors import UsageError, unknown
 from train.launch import launch
 from train.models import Member, build
-from train.prepare import Settings, prepare, record
+from train.prepare import Settings, lasting, prepare, record
 from train.progress import console, wide_console
 from train.results import plain
 from train.run import PROVENANCE, Run
@@ -79,7 +79,7 @@ def run(settings: TrainOptions) -> dict[str, Any]:
     )  # fmt: skip
     result = {
         "provenance": {**folder.read(PROVENANCE), **trained.facts},
-        "config": plain(settings),
+        "config": lasting(settings),
         "network": settings.describe(),
         "models": [
             {**described[i], "diverged_in_epoch": trained.diverged.get(i)}
