@@ -1,5 +1,6 @@
 """`tna train`, `tna barrier`, `tna devices` as a user runs them; waves; networks with BatchNorm."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 
 from fusion.walk import groups
 from tna_jax.__main__ import main
-from train import data
+from train import data, ensembles
+from train.progress import Stop
 
 SMALL = ["--width", "16", "--depth", "2", "--epochs", "3", "--members", "9"]
 
@@ -74,6 +76,38 @@ def test_what_does_not_fit_at_once_trains_in_waves_to_the_same_numbers(ensemble,
     assert waves["models"] == one["models"]
     assert "--batch-size" in fails(capsys, "train", *SMALL, "--out", str(tmp_path / "no"), "--memory-limit", "0.0001")
     assert not (tmp_path / "no" / "train.json").exists()
+
+
+class AfterEpochs(Stop):
+    """A stop that is asked for after some epochs."""
+
+    def __init__(self, epochs: int):
+        self.left = epochs
+
+    @property
+    def asked(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    @asked.setter
+    def asked(self, value: bool) -> None:
+        self.left = -1
+
+
+@pytest.mark.parametrize("epochs", [0, 2, 3])  # in the first wave, at its end, in the second
+def test_waves_that_were_interrupted_go_on_to_the_same_numbers(ensemble, tmp_path, monkeypatch, epochs):
+    out = tmp_path / "waves"
+    words = ["train", *SMALL, "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr(ensembles, "stoppable", lambda: contextlib.nullcontext(AfterEpochs(epochs)))
+        assert main([*words, "--memory-limit", "0.0015"]) == 130
+    assert not (out / "train.json").exists()
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == epochs + 1
+    assert main([*words, "--resume"]) == 0  # more memory than before: the waves stay as they were
+    found, whole = (json.loads((run / "train.json").read_text()) for run in (out, ensemble))
+    assert found["models"] == whole["models"]
+    assert found["provenance"]["waves"] == 2
+    assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == list(range(6))
 
 
 def test_a_network_with_batch_norm_goes_the_whole_way(tmp_path):
