@@ -26,8 +26,9 @@ AXIS = "member"
 def resolve(placement: Placement, function, *args) -> Placement:
     """The placement that `auto` stands for, on this backend and for this network; any other is returned as it is.
 
-    The rule (measured, FACTS of the benchmarks): accelerators take `vmap`. The CPU takes `map`, since a model's state fits its
-    cache, except for networks with convolutions, which are many times slower inside a compiled loop there: `loop`.
+    A rule, not a timing, so that the same command gives the same numbers. Accelerators take `vmap` (not measured yet: see
+    `benchmarks.gpu`). The CPU takes `map`, since a model's state fits its cache, except for networks with convolutions,
+    which are many times slower inside a compiled loop there: `loop` (measured: `benchmarks.convolutions`).
 
     Args:
       placement: one of `Placement`.
