@@ -67,21 +67,33 @@ def simplex(models: Sequence[Params], weights: jax.Array | Sequence[float]) -> P
     weights = jnp.asarray(weights, jnp.float32)
     if not models or weights.shape != (len(models),):
         raise ValueError(f"expected one weight for each of 1 or more models, got {weights.shape} for {len(models)}")
+    return _combine(lambda *leaves: _weighted(jnp.stack(leaves), weights), *models)
 
-    def mix(first, *rest):
-        everything = (first, *rest)
-        wide = _wide(first)
-        w = weights.astype(wide)
-        total = sum(w[i] * leaf.astype(wide) for i, leaf in enumerate(everything)).astype(first.dtype)
-        alone = [(w == jax.nn.one_hot(i, len(models), dtype=wide)).all() for i in range(len(models))]
-        for corner, leaf in zip(alone, everything, strict=True):
-            total = jnp.where(corner, leaf, total)
-        equal = jnp.ones(first.shape, bool)
-        for leaf in rest:
-            equal &= leaf == first
-        return jnp.where(equal, first, total)
 
-    return _combine(mix, *models)
+def mixture(members: Params, weights: jax.Array) -> Params:
+    """As `simplex`, of a stacked tree: leaves (M, ...), weights (M,), result without the leading axis. Not checked."""
+
+    def mix(leaf):
+        leaf = jnp.asarray(leaf)
+        return _weighted(leaf, weights) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf[0]
+
+    return jax.tree.map(mix, members)
+
+
+def _weighted(leaves: jax.Array, weights: jax.Array) -> jax.Array:
+    """(M, ...) by (M,) to (...): products summed, not multiplied as matrices, which accelerators do in less than float32."""
+    wide = _wide(leaves)
+    w = weights.astype(wide)
+    total = (w.reshape(-1, *(1,) * (leaves.ndim - 1)) * leaves.astype(wide)).sum(0).astype(leaves.dtype)
+    index, alone = corner(weights)
+    mixed = jnp.where(alone, leaves[index], total)
+    return jnp.where((leaves == leaves[:1]).all(0), leaves[0], mixed)
+
+
+def corner(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The index of the largest of (M,) weights, and whether it is 1 and all others 0: whether the point is that model."""
+    index = jnp.argmax(weights)
+    return index, (weights[index] == 1) & (jnp.count_nonzero(weights) == 1)
 
 
 def _wide(leaf: jax.Array):
