@@ -41,8 +41,8 @@ def cell(experiment: str, name: str, settings: LmcOptions) -> dict[str, Any]:
     wanted = plain(lasting(settings))
     console.print(f"[bold]{experiment}: {name}[/bold]")
     result = _read(folder / "lmc.json")
-    if result is None or result["config"] != wanted:
-        begun = _read(folder / CONFIG) == wanted
+    if result is None or not _same(result["config"], wanted):
+        begun = _same(_read(folder / CONFIG), wanted)
         result = lmc.run(dataclasses.replace(settings, out=str(folder), resume=begun, overwrite=not begun))
     rows = [row for row in result["rows"] if row["split"] == "test"]
     kept = [{key: row[key] for key in COLUMNS} for row in rows]
@@ -81,6 +81,11 @@ def words(line: dict[str, Any] | None, measure: str) -> str:
         return "diverged"
     mean, std = line[measure]
     return f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}")
+
+
+def _same(config: dict[str, Any] | None, wanted: dict[str, Any]) -> bool:
+    """Whether a run was made with these options; options that came later had their default."""
+    return config is not None and {**plain(lasting(LmcOptions())), **config} == wanted
 
 
 def _read(file: Path) -> Any:
