@@ -138,9 +138,8 @@ def bound(
 ) -> np.ndarray:
     """What |G(alpha)| exceeds with probability at most `delta` over masks, anchors and entries (`docs/theorem.md`, part 3).
 
-    `2 a (1-a) sigma_v sigma_u |x| [sqrt(h (2 - rho_v)(1 - rho_u) L) + L]`, `L = log(2 / delta)`; the second L is times
-    `sqrt(1/2)` at `rho_v = 1`, and all is 0 at `rho_u = 1`. It does not depend on `d`. It holds at one alpha chosen
-    beforehand; for A of them at once pass `delta / A`.
+    `2 a (1-a) sigma_v sigma_u |x| [sqrt(h (2 - rho_v)(1 - rho_u) L) + L]`, `L = log(2 / delta)`, and 0 at `rho_u = 1`. It
+    does not depend on `d`. It holds at one alpha chosen beforehand; for A of them at once pass `delta / A`.
 
     Args:
       norm: the Euclidean norm of the input `x`.
@@ -160,7 +159,7 @@ def bound(
     norm, h, rho_v, rho_u = (np.asarray(value, np.float64) for value in (norm, h, rho_v, rho_u))
     row = 2 * np.square(np.asarray(sigma_u, np.float64) * norm)  # variance of a row's difference, nothing anchored
     total = h * row * (2 - rho_v) * (1 - rho_u)
-    largest = row * np.where(rho_v < 1, 2, 1) * (rho_u < 1)
+    largest = 2 * row * (rho_u < 1)
     return _tail(total, largest, sigma_v, alpha, delta)
 
 

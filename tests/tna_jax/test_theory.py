@@ -164,7 +164,7 @@ def test_the_second_moment_is_linear_in_the_ratio_of_v():
 
 
 def test_hand_written_bounds():
-    assert theory.bound(1, 1, rho_v=1, rho_u=0, alpha=0.5, delta=2 / np.e) == pytest.approx(0.5 * (1 + np.sqrt(0.5)))
+    assert theory.bound(1, 1, rho_v=1, rho_u=0, alpha=0.5, delta=2 / np.e) == pytest.approx(0.5 * (1 + 1))
     assert theory.bound(3, 8, rho_v=0, rho_u=0, alpha=0.5, delta=2 / np.e) == pytest.approx(1.5 * (4 + 1))
     everything = {"U": np.ones((8, 2), bool), "v": np.ones(8, bool)}
     found = theory.bound_of_masks([0, 3], everything, alpha=0.5, delta=2 / np.e)
