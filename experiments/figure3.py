@@ -14,15 +14,17 @@ What it means: at the ratios and widths in use no exact symmetry is left, so exa
 What the ratio controls in practice is approximate symmetry: how far a permuted network is from one that fits the anchors.
 """
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.progress import track
 from rich.table import Table
 
 from tna_jax import symmetries
-from train.progress import wide_console
+from train.progress import console, wide_console
 
 SEEDS = (0, 1, 2, 3, 4)
 WIDTHS = (2, 3, 4, 5, 6)
@@ -46,7 +48,8 @@ FINE = tuple(np.logspace(-5, np.log10(0.8), 60).tolist())
 def run(full: bool = False) -> dict[str, Any]:
     """Brute-force counts of every kind, width, ratio and seed with the formula beside them, and the formula at real widths."""
     masks = 4000 if full else 400
-    rows = [cell(kind, h, ratio, seed, masks) for kind in KINDS for h in WIDTHS for ratio in RATIOS for seed in SEEDS]
+    todo = track(list(itertools.product(KINDS, WIDTHS, RATIOS, SEEDS)), "masks, brute force", console=console)
+    rows = [cell(kind, h, ratio, seed, masks) for kind, h, ratio, seed in todo]
     layers = [
         {
             "layer": name,

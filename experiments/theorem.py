@@ -16,10 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.progress import track
 from rich.table import Table
 
 from tna_jax import theory
-from train.progress import wide_console
+from train.progress import console, wide_console
 
 SEEDS = (0, 1, 2, 3, 4)
 DELTA = 0.05
@@ -45,7 +46,8 @@ def settings(full: bool) -> list[dict[str, Any]]:
 def run(full: bool = False) -> dict[str, Any]:
     """Rows of every setting and seed, and the fitted slopes; all gaps in units of `sigma_v sigma_u |x|`."""
     draws = 16384 if full else 1024
-    rows = [cell(setting, seed, draws) for setting in settings(full) for seed in SEEDS]
+    todo = track(settings(full), "settings", console=console)
+    rows = [cell(setting, seed, draws) for setting in todo for seed in SEEDS]
     result = {"delta": DELTA, "alphas": ALPHAS, "shrink": SHRINK, "draws": draws, "seeds": SEEDS, "base": BASE}
     result |= {"rows": rows}
     return result | {"summary": summary(result)}

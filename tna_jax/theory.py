@@ -231,7 +231,7 @@ def unit_moments(correlation: ArrayLike, alpha: float) -> tuple[np.ndarray, np.n
       alpha: in [0, 1].
 
     Returns:
-      `E [A^2 + B^2]` (output weights independent) and `E [(A + B)^2]` (output weight shared), with A, B of `docs/theorem.md`.
+      `E [B^2 + B'^2]` (output weights independent) and `E [(B + B')^2]` (output weight shared), with B, B' of `docs/theorem.md`.
       Built from E relu(p) relu(q) of Gaussians, the arc-cosine kernel of order 1 (Cho and Saul 2009).
     """
     a, c = 1 - alpha, alpha

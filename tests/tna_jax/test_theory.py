@@ -166,6 +166,8 @@ def test_the_second_moment_is_linear_in_the_ratio_of_v():
 def test_hand_written_bounds():
     assert theory.bound(1, 1, rho_v=1, rho_u=0, alpha=0.5, delta=2 / np.e) == pytest.approx(0.5 * (1 + 1))
     assert theory.bound(3, 8, rho_v=0, rho_u=0, alpha=0.5, delta=2 / np.e) == pytest.approx(1.5 * (4 + 1))
+    found = theory.bound(1, 100, rho_v=[0.5, 0.0], rho_u=[0.4, 0.75], alpha=0.2, delta=2 / np.e, sigma_u=5)
+    assert found == pytest.approx([1.6 * (np.sqrt(90) + 1), 1.6 * (np.sqrt(50) + 1)])
     everything = {"U": np.ones((8, 2), bool), "v": np.ones(8, bool)}
     found = theory.bound_of_masks([0, 3], everything, alpha=0.5, delta=2 / np.e)
     assert found == pytest.approx(1.5 * (4 + 1))
