@@ -4,7 +4,7 @@ Shows: the mean number of exact symmetries of a layer under Bernoulli masks, by 
 h = 2 to 6 and by formula, for anchors of different values (continuous initial values), for anchors of one common value, and for
 those whose biases alone are equal (zeros); then the formula alone at the widths people train. A symmetry maps the family
 "anchors at their values, the rest anything" to itself (`tna_jax.symmetries`). The picture is ours, not the paper's figure.
-Hardware: CPU, one core. Minutes: below 1 (`--full`: about 6, 10 times the masks).
+Hardware: CPU, one core. Minutes: about 1 (`--full`: about 8, 10 times the masks, estimated).
 Command: python -m experiments figure3
 Expected, over 5 seeds of 400 masks each: brute force minus formula has mean -0.1 and std 1.05 standard errors over 128 points. Of 720
 symmetries of 6 units with different values are left: 94.5 ± 5.8 at ratio 0.1, 1.36 ± 0.09 at 0.4, 1.00 from 0.7 on. A layer of 512 units
