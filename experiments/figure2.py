@@ -38,13 +38,15 @@ FULL: dict[str, Any] = {
 }  # fmt: skip
 
 
+def case(name: str, full: bool = False) -> dict[str, Any]:
+    """The cell of a case."""
+    settings = LmcOptions(**{"ratios": RATIOS, **CASES[name][1], **(FULL if full else {})})
+    return cell("figure2" + ("_full" if full else ""), name, settings)
+
+
 def run(full: bool = False) -> dict[str, Any]:
     """The cells."""
-    cells = {}
-    for name, (title, options) in CASES.items():
-        settings = LmcOptions(**{"ratios": RATIOS, "alphas": (11.0,), **options, **(FULL if full else {})})
-        cells[name] = {"title": title, **cell("figure2" + ("_full" if full else ""), name, settings)}
-    return {"cells": cells}
+    return {"cells": {name: {"title": title, **case(name, full)} for name, (title, _) in CASES.items()}}
 
 
 def figure(result: dict[str, Any], file: Path) -> None:

@@ -5,7 +5,7 @@ Hardware: two CPU cores, about 15 minutes; `--full` takes the whole of MNIST and
 Command: `python -m experiments figure4`
 Expected: the barrier of ratio 0 grows with depth; anchors (0.4, 0.8) lower it at every size from one initialisation. Mean and
   sample standard deviation over 5 pairs.
-Data: MNIST, 5,000 training examples in a fixed random order, 8 epochs; the whole test set.
+Data: MNIST, 5,000 training examples in a fixed random order, 6 epochs; the whole test set.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ WIDTHS = (25, 50, 100, 200, 400, 800, 1600)
 DEPTH, WIDTH = 2, 200
 """Of the other sweep."""
 RATIOS = (0.0, 0.4, 0.8)
-SHARED: dict[str, Any] = {"dataset": "mnist", "train_examples": 5000, "epochs": 8, "batch_size": 64, "ratios": RATIOS,
+SHARED: dict[str, Any] = {"dataset": "mnist", "train_examples": 5000, "epochs": 6, "batch_size": 64, "ratios": RATIOS,
                           "methods": ("tna",), "learning_rate": 0.05}  # fmt: skip
 FULL: dict[str, Any] = {"train_examples": None, "epochs": 20, "schedule": "cosine"}
 

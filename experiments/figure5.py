@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from experiments import figure2
 from experiments.cells import MEASURES, cell, find, words
 from experiments.plots import page
 from fusion.lmc import LmcOptions
@@ -24,11 +25,10 @@ from train.progress import wide_console
 RATIOS = (0.0, 0.4)
 SHARED: dict[str, Any] = {"dataset": "cifar10", "ratios": RATIOS, "methods": ("tna",), "test_examples": 2000}
 DEEP: dict[str, Any] = {"optimizer": "adam", "learning_rate": 0.002, "schedule": "cosine", "batch_size": 32, "seeds": 2}
+SMALL = {"cifar10_mlp": "MLP 2x200", "cifar10_cnn": "CNN"}
+"""Cells of figure 2 that serve here too."""
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "mlp": ("MLP 2x200", {"depth": 2, "width": 200, "train_examples": 10_000, "epochs": 8, "batch_size": 64,
-                          "learning_rate": 0.02}),
-    "cnn": ("CNN", {"model": "cnn", "train_examples": 4000, "epochs": 10, "batch_size": 64, "learning_rate": 0.05}),
-    "vgg11": ("VGG11", {"model": "vgg11", "train_examples": 1000, "test_examples": 500, "epochs": 8, **DEEP,
+    "vgg11": ("VGG11", {"model": "vgg11", "train_examples": 1000, "test_examples": 500, "epochs": 6, **DEEP,
                         "learning_rate": 0.0005, "alphas": (5.0,)}),
     "resnet20": ("ResNet20, layer norm", {"model": "resnet20", "norm": "layer", "train_examples": 1000,
                                           "test_examples": 500, "epochs": 12, "alphas": (5.0,), **DEEP}),
@@ -42,6 +42,8 @@ def run(full: bool = False) -> dict[str, Any]:
     """The cells."""
     cases = {**CASES, "wrn56_2": WIDE} if full else CASES
     cells = {}
+    for name, title in SMALL.items():
+        cells[name] = {"title": title, **figure2.case(name, full)}
     for name, (title, options) in cases.items():
         settings = LmcOptions(**{**SHARED, **options, **(FULL if full else {})})
         cells[name] = {"title": title, **cell("figure5" + ("_full" if full else ""), name, settings)}
@@ -74,7 +76,8 @@ def table(result: dict[str, Any]) -> None:
         lines.add_column(head)
     for case in result["cells"].values():
         config = case["config"]
-        for line in case["summary"]:
+        chosen = [line for line in case["summary"] if line["ratio"] in RATIOS and line["method"] == "tna"]
+        for line in chosen:
             cells = [words(line if line["n"] else None, measure) for measure in MEASURES]
             lines.add_row(case["title"], str(config["train_examples"] or 50_000), str(config["epochs"]), line["init"],
                           f"{line['ratio']:g}", str(line["n"]), *cells)  # fmt: skip

@@ -14,6 +14,7 @@ leaves, their order, the framework of the tree, devices, processes, `jit` or `vm
 
 import functools
 import hashlib
+import math
 
 import jax
 import jax.numpy as jnp
@@ -136,7 +137,7 @@ def scale_anchors(params: Params, mask: Mask, scale: float) -> Params:
       ValueError: the mask does not fit (see `share_anchors`), or `scale` is negative or not finite.
     """
     _check_scale(scale)
-    scaled = jax.tree.map(lambda p: (p * np.float32(scale)).astype(jnp.asarray(p).dtype), params)
+    scaled = jax.tree.map(lambda p: p * jnp.asarray(scale, jnp.asarray(p).dtype), params)
     return share_anchors(params, scaled, mask)
 
 
@@ -226,8 +227,10 @@ def _uniform(key: jax.Array, path: KeyPath, shape: tuple[int, ...]) -> jax.Array
 
 @functools.partial(jax.jit, static_argnums=2)  # one small program for each shape, however many leaves have it
 def _draws(key: jax.Array, words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Drawn flat, which gives the same numbers and compiles many times faster."""
+    own = jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
     with jax.threefry_partitionable(True):
-        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1]), shape, jnp.float32)
+        return jax.random.uniform(own, (math.prod(shape),), jnp.float32).reshape(shape)
 
 
 def _keep(key: jax.Array, path: KeyPath, shape: tuple[int, ...], ratio: float) -> jax.Array:

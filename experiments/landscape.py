@@ -1,0 +1,82 @@
+"""Figure 4's landscapes (arXiv 2402.01342): loss on the plane through three networks, without anchors and with.
+
+Shows: three networks trained apart lie in one valley when they share anchors, and behind a ridge when they do not.
+Hardware: two CPU cores, about 3 minutes.
+Command: `python -m experiments landscape`
+Expected: from different initialisations the plane without anchors has three separate minima, with heavy anchors (the recipe of
+  `experiments.anchors`) one. One draw of three networks: a picture, not a statistic (those are in figure2 and anchors).
+Data: Fashion-MNIST MLP 4x128, 10,000 examples, 8 epochs; the loss is that of the first 2,000 test images.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from experiments.cells import RUNS
+from experiments.plots import page
+from fusion.landscape import LandscapeOptions, survey
+from fusion.landscape_report import contours, steps
+from train import train
+from train.progress import wide_console
+from train.run import Run
+from train.train import RESULT, TrainOptions
+
+RECIPE: dict[str, Any] = {"anchor_scale": 1.5, "trainable_scale": 0.25, "where": "kernel"}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "same_none": ("same initialisation, no anchors", {"init": "same", "ratio": 0.0}),
+    "same_tna": ("same initialisation, mask ratio 0.4", {"init": "same", "ratio": 0.4}),
+    "different_none": ("different initialisation, no anchors", {"init": "different", "ratio": 0.0}),
+    "different_tna": ("different, ratio 0.6, the recipe", {"init": "different", "ratio": 0.6, **RECIPE}),
+}
+SHARED: dict[str, Any] = {"dataset": "fashion_mnist", "train_examples": 10_000, "epochs": 8, "batch_size": 64, "members": 3,
+                          "learning_rate": 0.05}  # fmt: skip
+FULL: dict[str, Any] = {"train_examples": None, "epochs": 30, "schedule": "cosine"}
+
+
+def run(full: bool = False) -> dict[str, Any]:
+    """The planes; a finished training is not done again."""
+    made = {}
+    for name, (title, options) in CASES.items():
+        folder = RUNS / ("landscape" + ("_full" if full else "")) / name
+        if not (folder / RESULT).is_file():
+            values = {**SHARED, **options, **(FULL if full else {})}
+            train.run(TrainOptions(**values, out=str(folder), overwrite=True))
+        plane = survey(Run.open(str(folder)), LandscapeOptions(run=str(folder), points=31))
+        kept = {key: plane[key] for key in ("run", "network", "models", "lengths", "x", "y", "loss", "examples")}
+        made[name] = {"title": title, **kept, "loss": np.round(plane["loss"], 5)}
+    return {"planes": made}
+
+
+def figure(result: dict[str, Any], file: Path) -> None:
+    """The four planes with the same levels."""
+    planes = list(result["planes"].values())
+    everything = np.concatenate([np.ravel([v for row in plane["loss"] for v in row]) for plane in planes]).astype(float)
+    levels = steps(everything, "loss", 10)
+    with page(file, 2, 2, width=3.8, height=3.6) as axes:
+        for axis, plane in zip(axes.ravel(), planes, strict=True):
+            contours(axis, plane, "loss", levels)
+            axis.grid(visible=False)
+            axis.set_title(plane["title"], loc="left", fontsize=8)
+        axes[1, 0].set_xlabel("distance of weights", fontsize=8)
+        axes[1, 1].set_xlabel("distance of weights", fontsize=8)
+
+
+def table(result: dict[str, Any]) -> None:
+    """The three networks of each plane, and the loss at their centroid."""
+    lines = Table(title="test loss on the planes", title_justify="left")
+    for head in ("networks", "losses", "distances", "highest loss inside the triangle of the three"):
+        lines.add_column(head)
+    for plane in result["planes"].values():
+        losses = ", ".join(f"{model['loss']:.3f}" for model in plane["models"])
+        lines.add_row(plane["title"], losses, ", ".join(f"{d:.1f}" for d in plane["lengths"]), f"{_highest(plane):.3f}")
+    wide_console().print(lines)
+
+
+def _highest(plane: dict[str, Any]) -> float:
+    corners = np.array([[model["x"], model["y"]] for model in plane["models"]])
+    points = np.stack(np.meshgrid(plane["x"], plane["y"]), -1).reshape(-1, 2)
+    system = np.concatenate([corners.T, np.ones((1, 3))])
+    weights = np.linalg.solve(system, np.concatenate([points.T, np.ones((1, len(points)))]))
+    return float(np.array(plane["loss"], float).ravel()[(weights >= 0).all(0)].max())
