@@ -3,7 +3,8 @@
 Shows: accuracy of two networks against accuracy of their average, for anchors drawn in different ways: each weight by itself (the
   paper's), an exact count, whole units, first / middle / last layers only, no biases; soft anchors; anchors that weigh more or
   less than initial values (scale 0.25 to 3); anchors from N(0, scale^2) for all layers alike (W-asymmetric networks, Lim et al.
-  2024, arXiv 2405.20231, at our count); and trainable weights that start small beside the anchors (ours).
+  2024, arXiv 2405.20231, at our count); trainable weights that start small beside the anchors, and a warm-up of the learning
+  rate (ours).
 Hardware: two CPU cores, about 25 minutes. `--full`: whole data sets, 30 epochs.
 Command: `python -m experiments anchors`
 Expected: heavier anchors (scale 1.5 to 2), and small trainable weights beside them, close most of the barrier; whole units do worse
@@ -72,8 +73,11 @@ def recipes(case: str) -> dict[str, Recipe]:
     for anchor, trainable in ((1.0, 0.25), (1.5, 0.5), (1.5, 0.25)):
         options = {"anchor_scale": anchor, "trainable_scale": trainable}
         found[f"small{anchor:g}_{trainable:g}"] = Recipe("small start", f"{anchor:g}, trainable {trainable:g}", options)
+    found["warmup"] = Recipe("warm-up", "warm-up", {"warmup_epochs": 2.0})
+    options = {"where": "kernel", "anchor_scale": 1.5, "trainable_scale": 0.1, "warmup_epochs": 2.0}
+    found["recipe"] = Recipe("warm-up", "1.5, trainable 0.1, warm-up", options)
     if case == "cnn":  # the rows that differ on the MLP, within the minutes
-        kept = ("bernoulli", "neurons", "kernels", "soft", "scale2", "normal0.25", "small1_0.25", "small1.5_0.25")
+        kept = ("bernoulli", "neurons", "kernels", "soft", "scale2", "normal0.25", "small1.5_0.25", "warmup", "recipe")
         found = {name: found[name] for name in kept}
     return found
 
