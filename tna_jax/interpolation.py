@@ -35,7 +35,7 @@ def line(a: Params, b: Params, alpha: Scalar) -> Params:
     alpha = jnp.asarray(alpha)
 
     def mix(x, y):
-        wide = _wide(x)
+        wide = accumulator(x)
         t = alpha.astype(wide)
         mixed = ((1 - t) * x.astype(wide) + t * y.astype(wide)).astype(x.dtype)
         return jnp.where((t == 0) | (x == y), x, jnp.where(t == 1, y, mixed))
@@ -70,7 +70,7 @@ def simplex(models: Sequence[Params], weights: jax.Array | Sequence[float]) -> P
 
     def mix(first, *rest):
         everything = (first, *rest)
-        wide = _wide(first)
+        wide = accumulator(first)
         w = weights.astype(wide)
         total = sum(w[i] * leaf.astype(wide) for i, leaf in enumerate(everything)).astype(first.dtype)
         alone = [(w == jax.nn.one_hot(i, len(models), dtype=wide)).all() for i in range(len(models))]
@@ -84,7 +84,8 @@ def simplex(models: Sequence[Params], weights: jax.Array | Sequence[float]) -> P
     return _combine(mix, *models)
 
 
-def _wide(leaf: jax.Array):
+def accumulator(leaf: jax.Array):
+    """The dtype in which a leaf is summed: at least float32."""
     return np.promote_types(leaf.dtype, np.float32) if leaf.dtype.itemsize >= 4 else jnp.float32
 
 
