@@ -8,6 +8,7 @@ PROGRAMS = {
     "lmc": ("fusion.lmc", "train pairs with and without anchors, walk the path between them, draw the barriers"),
     "train": ("train.train", "train an ensemble with shared anchors and keep it in a run folder"),
     "barrier": ("fusion.barrier", "the barriers between the models of a run"),
+    "merge": ("fusion.merge", "average safetensors files or folders: uniform, weighted, greedy"),
     "devices": ("train.devices", "what JAX sees here and how models would be placed on it"),
 }
 
