@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tna_jax import interpolation, models, network, repair
-from tna_jax.models.layers import SlicedConv
+from tna_jax.models.layers import Conv
 
 KEY = jax.random.key(0)
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -239,7 +239,7 @@ class Mixed(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = nn.relu(nn.Conv(4, (3, 3), use_bias=False, dtype=self.dtype, name="first")(x))
-        x = nn.relu(SlicedConv(6, (3, 3), (2, 2), "SAME", dtype=self.dtype, name="second")(x))
+        x = nn.relu(Conv(6, (3, 3), (2, 2), dtype=self.dtype, implementation="slices", name="second")(x))
         x = nn.relu(nn.Dense(5, use_bias=False, dtype=self.dtype, name="third")(x.reshape(x.shape[0], -1)))
         return nn.Dense(3, dtype=self.dtype, name="head")(x).astype(jnp.float32)
 

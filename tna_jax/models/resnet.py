@@ -29,7 +29,9 @@ class Block(nn.Module):
     shortcut: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, conv: Callable[..., nn.Conv], norm: Callable[[str], layers.Layer]) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, one: jax.Array, conv: Callable[..., nn.Conv], norm: Callable[[str], layers.Layer]
+    ) -> jax.Array:
         strides = (self.stride, self.stride)
         y = conv(self.width, (3, 3), strides, use_bias=False, name="conv1")(x)
         y = nn.relu(norm("norm1")(y))
@@ -41,7 +43,7 @@ class Block(nn.Module):
         elif x.shape != y.shape:
             x = x[:, :: self.stride, :: self.stride]
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.width - x.shape[-1])))
-        return nn.relu(x + y)
+        return layers.computed_once(nn.relu(x + y), one)
 
 
 class ResNet(layers.ConvNet):
@@ -81,10 +83,11 @@ class ResNet(layers.ConvNet):
     def __call__(self, x: jax.Array, train: bool = False, weight: jax.Array | None = None) -> jax.Array:
         conv, norm = layers.parts(self, train, weight)
         x = layers.images(x, self.dtype)
+        one = layers.one(x)
         x = conv(WIDTHS[0] * self.widen, (3, 3), use_bias=False, name="stem")(x)
         x = nn.relu(norm("stem_norm")(x))
         for stage, width in enumerate(WIDTHS, start=1):
             for i in range((self.depth - 2) // 6):
                 stride = 2 if stage > 1 and i == 0 else 1
-                x = Block(width * self.widen, stride, self.shortcut, name=f"stage{stage}_block{i}")(x, conv, norm)
+                x = Block(width * self.widen, stride, self.shortcut, name=f"stage{stage}_block{i}")(x, one, conv, norm)
         return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x.mean((1, 2))).astype(jnp.float32)

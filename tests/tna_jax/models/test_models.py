@@ -218,6 +218,49 @@ def test_resnet20_with_sliced_convolutions_is_the_native_one():
     close(jax.jit(sliced.apply)(variables, x), jax.jit(native.apply)(variables, x), 1e-5)
 
 
+@pytest.mark.parametrize("sides", [(2, 2), (1, 4), (3, 3)])
+def test_images_smaller_than_the_kernel_are_convolved_as_xla_does(sides):
+    x = random_images(1, 2, *sides, 3)
+    params = {"kernel": random_images(2, 3, 3, 3, 5), "bias": random_images(3, 5)}
+
+    def run(conv):
+        return jax.value_and_grad(lambda p, x: (conv.apply({"params": p}, x) ** 2).sum(), (0, 1))(params, x)
+
+    close(run(layers.Conv(5, (3, 3))), run(nn.Conv(5, (3, 3))), 1e-5)
+    form = str(jax.make_jaxpr(layers.Conv(5, (3, 3)).apply)({"params": params}, x))
+    assert ("conv_general_dilated" in form) == (min(sides) >= 3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_what_is_computed_once_is_the_same_bit_for_bit(dtype):
+    x = jnp.asarray(random_images(1, 2, 3, 3, 4)).astype(dtype).at[0, 0, 0, 0].set(-0.0)
+    kept = jax.jit(lambda x: layers.computed_once(x, layers.one(x)))(x)
+    bits = np.dtype(f"u{x.dtype.itemsize}")
+    np.testing.assert_array_equal(np.asarray(kept).view(bits), np.asarray(x).view(bits))
+
+
+def compiled_sums(network: str) -> int:
+    """How many maxima the compiled gradient holds: those of the ReLUs, as often as they are computed again."""
+    model = models.create(network, num_classes=2)
+    x = random_images(1, 1, 16, 16, 1)
+    step = jax.jit(jax.grad(lambda p, x: model.apply(p, x).sum()))
+    return step.lower(random_variables(model, x), x).compile().as_text().count(" maximum(")
+
+
+def test_a_residual_stream_is_not_summed_again_for_each_block(monkeypatch):
+    """ReLUs of the compiled program grow with the depth, not with its square."""
+    shallow, deep = compiled_sums("resnet20"), compiled_sums("resnet44")
+    assert deep / shallow < 44 / 20 * 1.3
+    monkeypatch.setattr(layers, "computed_once", lambda x, one: x)
+    assert compiled_sums("resnet44") / compiled_sums("resnet20") > 44 / 20 * 1.3  # the control
+
+
+def test_tied_entries_share_the_gradient_of_a_max_pool():
+    x = jnp.array([[1.0, 1.0, 5.0], [0.0, 1.0, 5.0]]).reshape(1, 2, 3, 1)
+    found = jax.grad(lambda x: 6 * layers.max_pool(x).sum())(x)
+    np.testing.assert_array_equal(found.reshape(2, 3), [[2, 2, 0], [0, 2, 0]])
+
+
 def test_max_pool_is_the_windowed_one_and_its_gradient_goes_to_the_largest():
     x = random_images(5, 2, 7, 6, 3)
     np.testing.assert_array_equal(layers.max_pool(x), nn.max_pool(x, (2, 2), (2, 2)))
