@@ -42,24 +42,10 @@ def weighted_average(members: Params, weights: jax.Array | np.ndarray | Sequence
         raise ValueError(f"expected one weight for each of the {count} models, got the shape {weights.shape}")
     if not isinstance(weights, jax.core.Tracer) and not (np.isfinite(weights).all() and float(weights.sum())):
         raise ValueError(f"the weights must be finite, and their sum not 0; got {np.asarray(weights).tolist()}")
-    return _average(members, weights / weights.sum())
+    return _mixture(members, weights / weights.sum())
 
 
-@jax.jit
-def _average(members: Params, shares: jax.Array) -> Params:
-    alone = (shares != 0).sum() == 1
-
-    def mix(leaf):
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return leaf[0]
-        wide = interpolation.accumulator(leaf)
-        share = shares.astype(wide).reshape(-1, *(1,) * (leaf.ndim - 1))
-        parts = jnp.where(share != 0, share * leaf.astype(wide), jnp.zeros((), wide))  # weight 0: whatever its values
-        total = jnp.sum(parts, axis=0).astype(leaf.dtype)
-        total = jnp.where((leaf == leaf[:1]).all(axis=0), leaf[0], total)
-        return jnp.where(alone, leaf[jnp.argmax(shares != 0)], total)
-
-    return jax.tree.map(mix, members)
+_mixture = jax.jit(interpolation.mixture)
 
 
 def uniform_soup(members: Params) -> Params:

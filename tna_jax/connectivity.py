@@ -24,6 +24,40 @@ from tna_jax.placement import Placement
 Kind = Literal["linear", "relative", "midpoint", "ends", "worst"]
 
 
+class _Line(NamedTuple):
+    """A point of the line between two members; (T, ...) for T points."""
+
+    pair: Any
+    """(2,) int32 indices."""
+    alpha: Any
+    """() float32."""
+
+    def params(self, members: Params) -> Params:
+        return interpolation.line(member(members, self.pair[0]), member(members, self.pair[1]), self.alpha)
+
+    def own(self) -> tuple[jax.Array, jax.Array]:
+        """A member, and whether the point is that member itself."""
+        ends = (self.alpha == 0) | (self.alpha == 1) | (self.pair[0] == self.pair[1])
+        return jnp.where(self.alpha == 1, self.pair[1], self.pair[0]), ends
+
+
+class _Mixture(NamedTuple):
+    """A weighted sum of all members; (T, M) for T points."""
+
+    weights: Any
+    """(M,) float32."""
+
+    def params(self, members: Params) -> Params:
+        return interpolation.mixture(members, self.weights)
+
+    def own(self) -> tuple[jax.Array, jax.Array]:
+        """As that of a line."""
+        return interpolation.corner(self.weights)
+
+
+_Point = _Line | _Mixture
+
+
 class Path(NamedTuple):
     """Metrics along the lines between P pairs of models, at A points each."""
 
@@ -111,17 +145,13 @@ def evaluate_path(
       ValueError: alphas without 0, 1/2 or 1; pairs out of range; numbers of inputs and labels that differ; a `Stateful`
         network without calibration inputs.
     """
-    calibration = calibration if isinstance(network, Stateful) else None
     alphas = check_alphas(alphas)
     pairs = np.asarray(pairs, np.int32)
     count = jax.tree.leaves(members)[0].shape[0]
     if pairs.ndim != 2 or pairs.shape[1] != 2 or (pairs.size and not 0 <= pairs.min() <= pairs.max() < count):
         raise ValueError(f"pairs must be (P, 2) indices of {count} members, got {pairs.tolist()}")
-    if isinstance(network, Stateful) and (calibration is None or not len(calibration)):
-        raise ValueError(
-            "a network with running statistics needs `calibration`: training inputs to estimate them on again"
-        )
-    tasks = (np.repeat(pairs, len(alphas), axis=0), np.tile(alphas, len(pairs)))  # (P*A, 2), (P*A,)
+    calibration = _checked(calibration, network)
+    tasks = _Line(np.repeat(pairs, len(alphas), axis=0), np.tile(alphas, len(pairs)))  # (P*A, 2), (P*A,)
     found = _evaluate(network, members, state, calibration, tasks, data, batch_size, how)
     shape = (len(pairs), len(alphas))
     return {split: Path(alphas, jax.tree.map(lambda x: x.reshape(shape), m)) for split, m in found.items()}
@@ -138,8 +168,52 @@ def evaluate(
 ) -> dict[str, Metrics]:
     """Loss and accuracy of M stand-alone models for every split: `Metrics` with leaves (M,). As `evaluate_path`."""
     own = np.arange(jax.tree.leaves(members)[0].shape[0], dtype=np.int32)
-    tasks = (np.stack([own, own], axis=1), np.zeros(len(own), np.float32))
+    tasks = _Line(np.stack([own, own], axis=1), np.zeros(len(own), np.float32))
     return _evaluate(network, members, state, None, tasks, data, batch_size, how)
+
+
+def evaluate_mixtures(
+    network: Network,
+    members: Params,
+    weights: np.ndarray,
+    data: Mapping[str, tuple[jax.Array, jax.Array]],
+    *,
+    state: State = (),
+    calibration: jax.Array | None = None,
+    batch_size: int = 1000,
+    how: Placement = "auto",
+) -> dict[str, Metrics]:
+    """Loss and accuracy of T weighted sums of M models for every split, in one compiled call: soups, planes, simplices.
+
+    A weight of 1 with zeros elsewhere is that model, its own statistics included; entries equal in all models are copied.
+    Otherwise as `evaluate_path`.
+
+    Args:
+      weights: (T, M) floats; rows of averages sum to 1, which is not checked.
+
+    Returns:
+      `Metrics` with leaves (T,) float32 for each split, NumPy.
+
+    Raises:
+      ValueError: weights of another shape, or non-finite; and as `evaluate_path`.
+    """
+    count = jax.tree.leaves(members)[0].shape[0]
+    weights = np.asarray(weights, np.float32)
+    if weights.ndim != 2 or weights.shape[1] != count or not np.isfinite(weights).all():
+        raise ValueError(f"weights must be finite and (T, {count}), a column for each member; got {weights.shape}")
+    calibration = _checked(calibration, network)
+    return _evaluate(network, members, state, calibration, _Mixture(weights), data, batch_size, how)
+
+
+def _checked(calibration: jax.Array | None, network: Network) -> jax.Array | None:
+    """The calibration inputs that a network needs: `None` without running statistics; else ValueError if there are none."""
+    if not isinstance(network, Stateful):
+        return None
+    if calibration is None or not len(calibration):
+        raise ValueError(
+            "a network with running statistics needs `calibration`: training inputs to estimate them on again"
+        )
+    return calibration
 
 
 def _evaluate(network, members, state, calibration, tasks, data, batch_size, how) -> dict[str, Metrics]:
@@ -150,7 +224,7 @@ def _evaluate(network, members, state, calibration, tasks, data, batch_size, how
     first = next(iter(data.values()))[0]
     example = jax.ShapeDtypeStruct((1, *first.shape[1:]), first.dtype)
     how = placement.resolve(how, functools.partial(networks.evaluate, network), *one, example)
-    over, count = placement.mesh(), len(tasks[1])
+    over, count = placement.mesh(), len(jax.tree.leaves(tasks)[0])
     everything = ((members, state), calibration, dict(data))
     tasks = placement.split(placement.pad(jax.tree.map(np.asarray, tasks), over.size), over)
     everything = placement.replicate(everything, over)
@@ -161,23 +235,17 @@ def _evaluate(network, members, state, calibration, tasks, data, batch_size, how
     return jax.tree.map(lambda x: x[:count], found)
 
 
-def _mixed(members: Params, pair: jax.Array, alpha: jax.Array) -> Params:
-    return interpolation.line(member(members, pair[0]), member(members, pair[1]), alpha)
-
-
-def _statistics(network: Network, params: Params, state: State, calibration, pair, alpha, batch_size: int) -> State:
-    """The state of a point: at the ends, and between a model and itself, the model's own; else estimated again."""
+def _statistics(network: Network, params: Params, state: State, calibration, point: _Point, batch_size: int) -> State:
+    """The state of a point: a member's own where the point is that member; else estimated again."""
+    own = member(state, point.own()[0])
     if not isinstance(network, Stateful) or calibration is None:
-        return member(state, pair[0])
-    fresh = repair.reset_batch_stats(network, params, member(state, pair[0]), calibration, batch_size=batch_size)
-    return _chosen(state, fresh, pair, alpha)
+        return own
+    return _chosen(state, repair.reset_batch_stats(network, params, own, calibration, batch_size=batch_size), point)
 
 
-def _chosen(state: State, fresh: State, pair, alpha) -> State:
-    def choose(a, b, new):
-        return jnp.where((alpha == 0) | (pair[0] == pair[1]), a, jnp.where(alpha == 1, b, new))
-
-    return jax.tree.map(choose, member(state, pair[0]), member(state, pair[1]), fresh)
+def _chosen(state: State, fresh: State, point: _Point) -> State:
+    index, alone = point.own()
+    return jax.tree.map(lambda own, new: jnp.where(alone, own, new), member(state, index), fresh)
 
 
 def _batch_metrics(network: Network, params: Params, state: State, inputs, labels) -> Metrics:
@@ -203,13 +271,12 @@ def _path_program(network: Network, how: Placement, over, batch_size: int):
     def share(tasks, models, calibration, data):
         members, states = models
 
-        def point(task):
-            pair, alpha = task
-            params = _mixed(members, pair, alpha)
-            state = _statistics(network, params, states, calibration, pair, alpha, batch_size)
+        def evaluated(point):
+            params = point.params(members)
+            state = _statistics(network, params, states, calibration, point, batch_size)
             return {split: split_metrics(params, state, *arrays) for split, arrays in data.items()}
 
-        return jax.vmap(point)(tasks) if how == "vmap" else jax.lax.map(point, tasks)
+        return jax.vmap(evaluated)(tasks) if how == "vmap" else jax.lax.map(evaluated, tasks)
 
     return jax.jit(placement.sharded(share, over, replicated=3))
 
@@ -218,9 +285,8 @@ def _path_program(network: Network, how: Placement, over, batch_size: int):
 def _point_programs(network: Network, over):
     """The pieces of one point on each device: one program each for all devices, compiled once (and once for a rest)."""
 
-    def mixed(task, models):
-        pair, alpha = task
-        return _mixed(models[0], pair, alpha), repair.no_statistics(member(models[1], pair[0]))
+    def mixed(point, models):
+        return point.params(models[0]), repair.no_statistics(member(models[1], point.own()[0]))
 
     def statistics(made, inputs, share):
         assert isinstance(network, Stateful)  # else there is no calibration
@@ -228,11 +294,11 @@ def _point_programs(network: Network, over):
         return repair.add_statistics(network, total, params, total, inputs, share)
 
     def chosen(made, models):
-        (pair, alpha), fresh = made
-        return _chosen(models[1], fresh, pair, alpha)
+        point, fresh = made
+        return _chosen(models[1], fresh, point)
 
-    def own(task, models):
-        return member(models[1], task[0][0])
+    def own(point, models):
+        return member(models[1], point.own()[0])
 
     def batch(made, inputs, labels):
         total, params, state = made
@@ -247,7 +313,7 @@ def _loop_points(network, tasks, everything, batch_size: int, over) -> dict[str,
     program, and the fastest for convolutions on CPUs."""
     mixed, statistics, chosen, own, batch = _point_programs(network, over)
     models, calibration, data = everything
-    shares = tasks[1].shape[0] // over.size
+    shares = jax.tree.leaves(tasks)[0].shape[0] // over.size
     turns = [
         placement.split(jax.tree.map(lambda x, i=i: x[i::shares], placement.fetch(tasks)), over) for i in range(shares)
     ]

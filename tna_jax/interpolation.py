@@ -35,7 +35,7 @@ def line(a: Params, b: Params, alpha: Scalar) -> Params:
     alpha = jnp.asarray(alpha)
 
     def mix(x, y):
-        wide = accumulator(x)
+        wide = _wide(x)
         t = alpha.astype(wide)
         mixed = ((1 - t) * x.astype(wide) + t * y.astype(wide)).astype(x.dtype)
         return jnp.where((t == 0) | (x == y), x, jnp.where(t == 1, y, mixed))
@@ -67,25 +67,37 @@ def simplex(models: Sequence[Params], weights: jax.Array | Sequence[float]) -> P
     weights = jnp.asarray(weights, jnp.float32)
     if not models or weights.shape != (len(models),):
         raise ValueError(f"expected one weight for each of 1 or more models, got {weights.shape} for {len(models)}")
-
-    def mix(first, *rest):
-        everything = (first, *rest)
-        wide = accumulator(first)
-        w = weights.astype(wide)
-        total = sum(w[i] * leaf.astype(wide) for i, leaf in enumerate(everything)).astype(first.dtype)
-        alone = [(w == jax.nn.one_hot(i, len(models), dtype=wide)).all() for i in range(len(models))]
-        for corner, leaf in zip(alone, everything, strict=True):
-            total = jnp.where(corner, leaf, total)
-        equal = jnp.ones(first.shape, bool)
-        for leaf in rest:
-            equal &= leaf == first
-        return jnp.where(equal, first, total)
-
-    return _combine(mix, *models)
+    return _combine(lambda *leaves: _weighted(jnp.stack(leaves), weights), *models)
 
 
-def accumulator(leaf: jax.Array):
-    """The dtype in which a leaf is summed: at least float32."""
+def mixture(members: Params, weights: jax.Array) -> Params:
+    """As `simplex`, of a stacked tree: leaves (M, ...), weights (M,), result without the leading axis. Not checked."""
+
+    def mix(leaf):
+        leaf = jnp.asarray(leaf)
+        return _weighted(leaf, weights) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf[0]
+
+    return jax.tree.map(mix, members)
+
+
+def _weighted(leaves: jax.Array, weights: jax.Array) -> jax.Array:
+    """(M, ...) by (M,) to (...): products summed, not multiplied as matrices, which accelerators do in less than float32."""
+    wide = _wide(leaves)
+    w = weights.astype(wide)
+    w = w.reshape(-1, *(1,) * (leaves.ndim - 1))
+    parts = jnp.where(w == 0, jnp.zeros((), wide), w * leaves.astype(wide))  # a model of weight 0 may hold anything
+    index, alone = corner(weights)
+    mixed = jnp.where((leaves == leaves[:1]).all(0), leaves[0], parts.sum(0).astype(leaves.dtype))
+    return jnp.where(alone, leaves[index], mixed)
+
+
+def corner(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The index of the largest of (M,) weights, and whether it is 1 and all others 0: whether the point is that model."""
+    index = jnp.argmax(weights)
+    return index, (weights[index] == 1) & (jnp.count_nonzero(weights) == 1)
+
+
+def _wide(leaf: jax.Array):
     return np.promote_types(leaf.dtype, np.float32) if leaf.dtype.itemsize >= 4 else jnp.float32
 
 

@@ -57,9 +57,31 @@ def test_corners_of_plane_and_simplex_are_the_models():
     assert same_bits(interpolation.simplex([models[0]] * 3, [0.3, 0.3, 0.4]), models[0])
 
 
+def test_a_mixture_of_stacked_models_is_the_simplex_of_them():
+    models = [tree(0), tree(1), tree(2)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *models)
+    for weights in ([0.2, 0.5, 0.3], [0.0, 1.0, 0.0], [2.0, -0.5, -0.5]):
+        w = jnp.array(weights)
+        assert same_bits(interpolation.mixture(stacked, w), interpolation.simplex(models, w))
+    assert not same_bits(interpolation.mixture(stacked, jnp.array([0.2, 0.5, 0.3])), models[1])
+
+
+def test_anchors_of_a_mixture_are_copied():
+    anchors = jax.random.normal(jax.random.key(0), (100,))
+    stacked = {"w": jnp.stack([jnp.append(anchors, np.float32(i)) for i in range(7)])}
+    weights = jnp.full(7, 1 / 7)
+    made = interpolation.mixture(stacked, weights)["w"]
+    np.testing.assert_array_equal(made[:-1], anchors)
+    assert made[-1] == pytest.approx(3)
+    averaged = (weights.reshape(7, 1) * stacked["w"]).sum(0)[:-1]
+    assert (averaged != anchors).any()  # the control: averaging equal numbers moves them
+
+
 def test_integers_are_taken_from_the_first_model():
     a, b = {"w": jnp.zeros(1), "step": jnp.int32(3)}, {"w": jnp.ones(1), "step": jnp.int32(5)}
     assert line(a, b, 0.5)["step"] == 3
+    both = {"w": jnp.zeros((2, 1)), "step": jnp.array([3, 5])}
+    assert interpolation.mixture(both, jnp.array([0.5, 0.5]))["step"] == 3
 
 
 def test_trees_that_do_not_fit_are_refused_with_every_path():

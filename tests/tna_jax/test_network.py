@@ -1,5 +1,7 @@
 """Networks with state through the whole chain: ensembles in every placement, padding, paths, ends."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -131,12 +133,28 @@ def test_ends_keep_their_own_statistics_and_points_between_get_new_ones(data, me
     close(path[:, 0], np.asarray(alone.loss_sum)[chosen[:, 0]])
     close(path[:, -1], np.asarray(alone.loss_sum)[chosen[:, 1]])
     close(path[2], np.full(5, path[2, 0]))  # from a model to itself: flat
-    mixed = connectivity._mixed(members.params, chosen[0], jnp.float32(0.5))
+    mixed = connectivity._Line(chosen[0], jnp.float32(0.5)).params(members.params)
     state = repair.reset_batch_stats(NET, mixed, ensemble.member(members.state, 0), data[0], batch_size=20)
     expected = connectivity._batch_metrics(NET, mixed, state, *data).loss_sum
     np.testing.assert_allclose(path[0, 2], expected, rtol=1e-4)
     stale = connectivity._batch_metrics(NET, mixed, ensemble.member(members.state, 0), *data).loss_sum
     assert abs(float(stale) / float(expected) - 1) > 1e-3  # the control: old statistics give other numbers
+
+
+@pytest.mark.parametrize("how", ["map", "vmap", "loop"])
+def test_mixtures_are_lines_where_two_weights_are_set_and_keep_a_single_members_statistics(data, members, how):
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+    options = {"state": members.state, "calibration": data[0], "batch_size": 20, "how": how}
+    weights = np.array([[0.75, 0.25, 0, 0], [0, 0, 1, 0], [0.25] * 4], np.float32)
+    found = connectivity.evaluate_mixtures(NET, members.params, weights, {"train": data}, **options)["train"].loss_sum
+    alone = connectivity.evaluate(NET, members.params, {"train": data}, state=members.state, batch_size=20, how=how)[
+        "train"
+    ].loss_sum
+    alphas = np.array([0, 0.25, 0.5, 1], np.float32)
+    line = connectivity.evaluate_path(NET, members.params, [[0, 1]], alphas, {"train": data}, **options)["train"]
+    close(found[0], line.metrics.loss_sum[0, 1])
+    close(found[1], alone[2])
+    assert abs(found[2] / alone.mean() - 1) > 1e-3  # the control: the average of all is none of them
 
 
 def test_a_network_with_state_needs_calibration_inputs(data, members):
