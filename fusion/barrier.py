@@ -80,7 +80,7 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     folder = Run.open(settings.run)
     config = folder.read(CONFIG)
     settings.start(16)
-    described = _description(config, settings)
+    described = description(config, settings)
     data, network, init = load(described)
     params, state, models = finished(folder, init)
     chosen = settings.chosen(len(models))
@@ -119,15 +119,15 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Described(HostOptions, ModelOptions, DataOptions):
+class Described(HostOptions, ModelOptions, DataOptions):
     """What of a run's configuration makes its data and network again."""
 
 
-def _description(config: dict[str, Any], settings: BarrierOptions) -> _Described:
-    known = {field.name for field in dataclasses.fields(_Described)}
+def description(config: dict[str, Any], settings: BarrierOptions) -> Described:
+    known = {field.name for field in dataclasses.fields(Described)}
     hosts_own = {field.name for field in dataclasses.fields(HostOptions)}
     values = {key: value for key, value in config.items() if key in known and key not in hosts_own - {"precision"}}
-    return _Described(**{**values, "data_dir": settings.data_dir})
+    return Described(**{**values, "data_dir": settings.data_dir})
 
 
 def _table(result: dict[str, Any], split: str = "test") -> None:
