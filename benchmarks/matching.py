@@ -22,7 +22,8 @@ def case(second) -> dict:
     b = second(spec, a, init)
     table = git_rebasin.mlp(DEPTH)
     flat = [{paths.name(path): jnp.asarray(leaf) for path, leaf in paths.named_leaves(tree)} for tree in (a, b)]
-    found, keys = {}, {"ours": 0, "published": 0}
+    host = [{path: np.asarray(leaf) for path, leaf in tree.items()} for tree in flat]
+    found, keys = {}, {"ours": 0, "published": 0, "published_numpy": 0}
 
     def ours():
         keys["ours"] += 1
@@ -32,9 +33,15 @@ def case(second) -> dict:
         keys["published"] += 1
         found["published"] = git_rebasin.weight_matching(table, *flat, jax.random.key(keys["published"]))
 
-    seconds = paired({"ours": ours, "published": published}, rounds=5)
+    def published_numpy():
+        keys["published_numpy"] += 1
+        git_rebasin.weight_matching(table, *host, jax.random.key(keys["published_numpy"]), np)
+
+    seconds = paired({"ours": ours, "published": published, "published_numpy": published_numpy}, rounds=9)
     return {
         "times_published": ratio(seconds, "published", "ours"),
+        "times_published_with_numpy": ratio(seconds, "published_numpy", "ours"),
+        "median_seconds": {name: float(np.median(values)) for name, values in seconds.items()},
         "objective": found["ours"].objective,
         "objective_published": git_rebasin.objective(table, *flat, found["published"]),
         "assignments": found["ours"].assignments,

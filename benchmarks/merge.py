@@ -1,12 +1,12 @@
 """`tna merge` on three synthetic checkpoints of 1 GB each: peak memory, and time against reading and copying the same bytes.
 
 Goals: peak memory under 1 GB; throughput at least 70 % of copying's. The files are in the page cache, as after a download; all
-writers end with fsync. About a minute; 7 GB of disk beside the temporary folder.
+writers but mergekit end with fsync. MERGEKIT=path of its mergekit-pytorch adds mergekit's linear merge of the same files. About two
+minutes; 9 GB in the temporary folder (TNA_BENCH_DIR).
 """
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.timing import paired, report
+from benchmarks.timing import paired, ratio, report
 from fusion import tensor_files
+from fusion.tensor_files import open_checkpoint
 
 MODELS = 3
 LAYERS, SIDE = 15, 4096  # 15 matrices of 4096 x 4096 float32: 1.007 GB
@@ -60,34 +61,67 @@ def _move(files: list[Path], out: Path) -> None:
         file.close()
 
 
+def measured(command: list[str]) -> int:
+    """Runs a command and returns the most memory it had, in bytes."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{command[0]} ended with {status}")
+    return used.ru_maxrss * 1024
+
+
+def mergekit(program: str, files: list[Path], folder: Path) -> list[str]:
+    """The command of mergekit's linear merge of the same files."""
+    config = folder / "mergekit.yml"
+    models = [{"model": str(file), "parameters": {"weight": 1.0}} for file in files]
+    config.write_text(json.dumps({"merge_method": "linear", "models": models, "dtype": "float32"}))
+    return [program, str(config), str(folder / "mergekit")]
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    """Between the entries of two files of the same tensors."""
+    files = [open_checkpoint(str(file)).tensors for file in (one, other)]
+    parts = [
+        [np.memmap(held[name].file, np.float32, "r", held[name].start, held[name].size) for held in files]
+        for name in files[0]
+    ]
+    return max(float(np.abs(x - y).max()) for x, y in parts)
+
+
 def main() -> None:
-    with tempfile.TemporaryDirectory(dir=os.environ.get("TNA_BENCH_DIR")) as folder:
-        files = [Path(folder) / f"{i}.safetensors" for i in range(MODELS)]
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TNA_BENCH_DIR")) as name:
+        folder = Path(name)
+        files = [folder / f"{i}.safetensors" for i in range(MODELS)]
         for i, file in enumerate(files):
             write(file, i)
-        out = Path(folder) / "out.safetensors"
+        out, inside, peaks = folder / "out.safetensors", [], {}
         command = [sys.executable, "-m", "fusion", "merge", *map(str, files), "--out", str(out), "--overwrite"]
-        inside = []
 
         def merge() -> None:
-            subprocess.run(command, check=True, capture_output=True)
+            peaks["tna_merge"] = measured(command)
             inside.append(json.loads(out.with_suffix(".merge.json").read_text())["seconds"])
 
         alternatives = {
             "tna_merge": merge,
-            "copy_all": lambda: copy(files, Path(folder) / "copy"),
-            "read_all_write_one": lambda: read_all_write_one(files, Path(folder) / "moved"),
+            "copy_all": lambda: copy(files, folder / "copy"),
+            "read_all_write_one": lambda: read_all_write_one(files, folder / "moved"),
         }
+        rival = os.environ.get("MERGEKIT")
+        if rival:
+
+            def other() -> None:
+                peaks["mergekit"] = measured(mergekit(rival, files, folder))
+
+            alternatives["mergekit"] = other
         seconds = paired(alternatives, rounds=3)
         seconds["tna_merge_without_start"] = inside[1:]
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         middle = {name: float(np.median(values)) for name, values in seconds.items()}
         report("merge", {
-            "models": MODELS, "bytes_of_each": files[0].stat().st_size, "peak_bytes": peak,
-            "gigabytes_per_second": MODELS * files[0].stat().st_size / 1e9 / middle["tna_merge_without_start"],
-            "median_seconds": middle,
-            "throughput_of_copying_all": middle["copy_all"] / middle["tna_merge_without_start"],
-            "throughput_of_reading_all_and_writing_one": middle["read_all_write_one"] / middle["tna_merge_without_start"],
+            "models": MODELS, "bytes_of_each": files[0].stat().st_size, "peak_bytes": peaks, "median_seconds": middle,
+            "throughput_of_copying_all": ratio(seconds, "copy_all", "tna_merge_without_start"),
+            "throughput_of_reading_all_and_writing_one": ratio(seconds, "read_all_write_one", "tna_merge_without_start"),
+            **({"largest_difference_to_mergekit": largest_difference(out, folder / "mergekit" / "model.safetensors")}
+               if rival else {}),
             "seconds": seconds,
         })  # fmt: skip
 

@@ -16,8 +16,10 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from tna_jax import axes, network, paths, permutations, tracing
+from tna_jax.axes import Fixed
 from tna_jax.masks import Params
 from tna_jax.network import State
+from tna_jax.paths import KeyPath
 from tna_jax.permutations import Permutation, PermutationSpec
 
 
@@ -67,9 +69,9 @@ class _Weights:
             {path: np.asarray(leaf, np.float32) for path, leaf in paths.named_leaves(tree)} for tree in (a, b)
         )
         self.places = {group: spec.where(group) for group in spec.groups}
-        holders = {path: set().union(*map(axes.names, leaf)) for path, leaf in spec.params.items()}
+        self.holders = {path: set().union(*map(axes.names, leaf)) for path, leaf in spec.params.items()}
         self.neighbours: dict[str, set[str]] = {
-            group: set().union(*(holders[path] for path, _ in places)) - {group}
+            group: set().union(*(self.holders[path] for path, _ in places)) - {group}
             for group, places in self.places.items()
         }
         held = [[str(g.name) for axis in leaf for g in axes.groups(axis)] for leaf in spec.params.values()]
@@ -80,7 +82,9 @@ class _Weights:
             for place in places
         }
 
-    def _front(self, leaf: np.ndarray, group: str, place) -> list[np.ndarray]:
+        self.known: dict[tuple[str, tuple[KeyPath, int]], tuple[tuple[bytes, ...], np.ndarray]] = {}
+
+    def _front(self, leaf: np.ndarray, group: str, place: tuple[KeyPath, int]) -> list[np.ndarray]:
         path, i = place
         axis = self.spec.params[path][i]
         return axes.views(np.moveaxis(leaf, i, 0).reshape(axis.size, -1), axis, group)
@@ -88,18 +92,28 @@ class _Weights:
     def gain(self, group: str, permutation: dict[str, np.ndarray]) -> np.ndarray:
         """(n, n) float32: the inner product of the first network's unit i with the second's unit j, the other groups permuted.
 
-        Where a leaf has the group on two axes, the other one is held: a linearisation.
+        Where a leaf has the group on two axes, the other one is held: a linearisation. Leaves around which nothing has moved
+        since the group was last solved give what they gave then.
         """
         total = np.zeros((self.spec.groups[group],) * 2, np.float32)
-        others = {name: order for name, order in permutation.items() if name != group}
-        for path, i in self.places[group]:
-            leaf, around = self.b[path], self.spec.params[path]
-            for k, axis in enumerate(around):
-                leaf = permutations.permuted(leaf, tuple(axis if m == k else axes.Fixed(1) for m in range(leaf.ndim)),
-                                             others if k == i else permutation)  # fmt: skip
-            for one, other in zip(self.fronts[group, (path, i)], self._front(leaf, group, (path, i)), strict=True):
-                total += one @ other.T
+        for place in self.places[group]:
+            around = self.holders[place[0]] - (set() if group in self.quadratic else {group})
+            state = tuple(permutation[name].tobytes() for name in sorted(around))
+            if self.known.get((group, place), (None, None))[0] != state:
+                self.known[group, place] = state, self._gain(group, place, permutation)
+            total += self.known[group, place][1]
         return total
+
+    def _gain(self, group: str, place: tuple[KeyPath, int], permutation: dict[str, np.ndarray]) -> np.ndarray:
+        path, i = place
+        leaf, around = self.b[path], self.spec.params[path]
+        here = {name: order for name, order in permutation.items() if name != group}
+        leaf = permutations.permuted(leaf, tuple(a if k == i else Fixed(a.size) for k, a in enumerate(around)), here)
+        leaf = permutations.permuted(
+            leaf, tuple(Fixed(a.size) if k == i else a for k, a in enumerate(around)), permutation
+        )
+        fronts = zip(self.fronts[group, place], self._front(leaf, group, place), strict=True)
+        return sum(one @ other.T for one, other in fronts)
 
     def objective(self, permutation: Permutation, leaves: set | None = None) -> float:
         """The inner product of both networks' weights, in float64; of some leaves only, if they are named."""
