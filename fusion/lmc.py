@@ -96,7 +96,7 @@ def run(settings: LmcOptions) -> dict[str, Any]:
     record(folder, settings, list(range(settings.first_seed, settings.first_seed + settings.seeds)))
     console.print(f"{data.describe()}; {settings.describe()}; {len(members)} models in {len(cells)} pairs")
 
-    start = build(members, init, settings.draw)
+    start = build(members, init, settings)
     described = [member._asdict() for member in members]
     trained = ensembles.train(trainer, start, data, settings, folder, described, settings.resume)
     with console.status(f"evaluating {len(cells)} paths"):

@@ -125,6 +125,45 @@ def prune(params: Params, mask: Mask) -> Params:
     return paths.like(params, leaves)
 
 
+def scale_anchors(params: Params, mask: Mask, scale: float) -> Params:
+    """Multiplies anchored entries by `scale`; the trainable ones stay, bit for bit. Dtypes are kept.
+
+    Of initial values with standard deviation s this makes anchors with standard deviation `scale * s`: how much anchors weigh
+    against what is trained (a choice of this project; arXiv 2402.01342 anchors initial values, scale 1). Entries under a soft
+    anchor are scaled too.
+
+    Raises:
+      ValueError: the mask does not fit (see `share_anchors`), or `scale` is negative or not finite.
+    """
+    _check_scale(scale)
+    scaled = jax.tree.map(lambda p: (p * np.float32(scale)).astype(jnp.asarray(p).dtype), params)
+    return share_anchors(params, scaled, mask)
+
+
+def draw_anchors(key: jax.Array, params: Params, mask: Mask, scale: float) -> Params:
+    """Draws anchored entries anew from N(0, scale^2), all leaves alike; the trainable ones stay, bit for bit.
+
+    The fixed entries of W-asymmetric networks (Lim et al. 2024, arXiv 2405.20231), there with scale 0.25 to 3. As for a mask,
+    the values of a leaf depend on the key, its path and its shape alone. Errors as in `scale_anchors`.
+    """
+    _check_scale(scale)
+    drawn = [
+        (jax.scipy.special.ndtri(_inside(_uniform(key, path, leaf.shape))) * np.float32(scale)).astype(leaf.dtype)
+        for path, leaf in paths.parameters(params)
+    ]
+    return share_anchors(params, paths.like(params, drawn), mask)
+
+
+def _inside(uniform: jax.Array) -> jax.Array:
+    """Uniform float32 in [0, 1) moved off 0, where the normal quantile is infinite."""
+    return jnp.maximum(uniform, np.float32(2.0**-24))
+
+
+def _check_scale(scale: float) -> None:
+    if not 0 <= scale < np.inf:
+        raise ValueError(f"the scale of anchors must be finite and at least 0, got {scale}")
+
+
 def share_anchors(params: Params, source: Params, mask: Mask) -> Params:
     """Copies the anchored entries of `source` into `params`, bit for bit; the trainable ones stay.
 

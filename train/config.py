@@ -93,16 +93,48 @@ class AnchorOptions:
     """How anchors are drawn: bernoulli (each weight by itself), exact (an exact count), neurons (whole units)."""
     where: str | None = None
     """Draw anchors only in parameters whose path matches this regular expression; default: in all."""
+    soft: float | None = None
+    """Soft anchors: multiply their updates by this number in [0, 1) instead of 0; default: anchors are fixed."""
+    anchor_values: str = "initial"
+    """Values of anchors: initial (those of the first network of a pair or ensemble) or normal (drawn anew from N(0, 1))."""
+    anchor_scale: float = 1.0
+    """Multiplies the values of anchors."""
+    trainable_scale: float = 1.0
+    """Multiplies the initial values of trainable weights, in networks that have anchors (ratio above 0)."""
 
     def check_anchors(self) -> None:
         """Raises UsageError for an unknown way to draw."""
         if self.anchors not in DRAWS:
             raise unknown("--anchors", self.anchors, DRAWS)
+        if self.anchor_values not in ANCHOR_VALUES:
+            raise unknown("--anchor-values", self.anchor_values, ANCHOR_VALUES)
+        if self.soft is not None and not 0 <= self.soft < 1:
+            raise UsageError(f"--soft (multiplier of the anchors' updates) must lie in [0, 1), got {self.soft}")
+        if self.soft is not None and self.trainable_scale != 1:
+            raise UsageError("--trainable-scale and --soft do not go together: under soft anchors all weights train")
+        for name in ("anchor_scale", "trainable_scale"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UsageError(f"--{name.replace('_', '-')} must be finite and at least 0, got {getattr(self, name)}")
 
     def draw(self, key: jax.Array, params: masks.Params, ratio: float) -> masks.Mask:
         """A mask of the parameters; raises ValueError where the filter selects nothing."""
-        return DRAWS[self.anchors](key, params, ratio, self.where)
+        mask = DRAWS[self.anchors](key, params, ratio, self.where)
+        return mask if self.soft is None else masks.soft(mask, self.soft)
 
+    def set_anchors(self, key: jax.Array, params: masks.Params, mask: masks.Mask) -> masks.Params:
+        """The parameters with the values that the anchors are to have."""
+        if self.anchor_values == "normal":
+            return masks.draw_anchors(key, params, mask, self.anchor_scale)
+        return params if self.anchor_scale == 1 else masks.scale_anchors(params, mask, self.anchor_scale)
+
+    def set_trainable(self, params: masks.Params, mask: masks.Mask) -> masks.Params:
+        """The parameters with the values at which the trainable ones are to start."""
+        if self.trainable_scale == 1:
+            return params
+        return masks.scale_anchors(params, masks.complement(mask), self.trainable_scale)
+
+
+ANCHOR_VALUES = ("initial", "normal")
 
 OPTIMIZERS = (
     "adabelief", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamaxw", "adamw", "adan", "amsgrad", "fromage",

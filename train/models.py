@@ -8,8 +8,9 @@ import numpy as np
 
 from tna_jax import masks
 from tna_jax.network import State
+from train.config import AnchorOptions
 
-INIT, ORDER, MASK = 0, 1, 2
+INIT, ORDER, MASK, ANCHORS = 0, 1, 2, 3
 """Streams of a pair's seed, folded into its key."""
 
 
@@ -44,23 +45,29 @@ def stream(seed: int, which: int, index: int = 0) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), which), index)
 
 
-def build(members: list[Member], init, draw) -> Start:
+def build(members: list[Member], init, anchors: AnchorOptions) -> Start:
     """The models' initial parameters, masks and data-order keys.
 
     Args:
       members: the models.
       init: a key to parameters and state.
-      draw: (key, parameters, ratio) to a mask; one key for all ratios of a seed, so that a seed's masks are nested.
+      anchors: how masks are drawn (one key for all ratios of a seed, so that a seed's masks are nested) and which values
+        anchors and trainable weights start from; anchors are shared by all models of a seed and a ratio.
     """
     started, prune, share = jax.jit(lambda key: init(key)[0]), jax.jit(masks.prune), jax.jit(masks.share_anchors)
     starts = {(m.seed, m.start): started(stream(m.seed, INIT, m.start)) for m in members}
     firsts = {m.seed: started(stream(m.seed, INIT, 0)) for m in members}
-    drawn = {(m.seed, m.ratio): draw(stream(m.seed, MASK), firsts[m.seed], m.ratio) for m in members}
+    drawn = {(m.seed, m.ratio): anchors.draw(stream(m.seed, MASK), firsts[m.seed], m.ratio) for m in members}
+    shared = {
+        (seed, ratio): anchors.set_anchors(stream(seed, ANCHORS), firsts[seed], mask)
+        for (seed, ratio), mask in drawn.items()
+    }
     values = []
     for m in members:
         mask = drawn[m.seed, m.ratio]
         own = starts[m.seed, m.start]
-        values.append(prune(own, mask) if m.method == "prune" else share(own, firsts[m.seed], mask))
+        own = anchors.set_trainable(own, mask) if m.ratio else own
+        values.append(prune(own, mask) if m.method == "prune" else share(own, shared[m.seed, m.ratio], mask))
 
     def stack(trees):
         return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)  # on the host: no program for each shape

@@ -68,7 +68,7 @@ def run(settings: TrainOptions) -> dict[str, Any]:
     record(folder, settings, [settings.seed])
     console.print(f"{data.describe()}; {settings.describe()}; {len(members)} models, mask ratio {settings.ratio:g}")
     described = [member._asdict() for member in members]
-    start = build(members, init, settings.draw)
+    start = build(members, init, settings)
     trained = ensembles.train(trainer, start, data, settings, folder, described, settings.resume)
     splits = {
         name: (jnp.asarray(split.images), jnp.asarray(split.labels))

@@ -1,0 +1,61 @@
+"""`python -m experiments NAME ...`: runs experiments and writes their results, a JSON and a PNG each, to experiments/results/.
+
+`python -m experiments` lists them. `all` stands for those that fit about an hour of two cores. `--full` takes the sizes meant for
+a GPU. What is finished is not computed again.
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from train import hosts
+from train.errors import UsageError, unknown
+from train.launch import Interrupted
+from train.results import plain, provenance, write_json
+
+RESULTS = Path(__file__).resolve().parent / "results"
+NAMES = ("figure2", "figure3", "figure4", "figure5", "theorem", "anchors", "depth", "landscape", "rivals")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m experiments", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}, or all")
+    parser.add_argument("--full", action="store_true", help="the size for a GPU")
+    options = parser.parse_args(arguments)
+    if not options.names:
+        for name in NAMES:
+            print(f"{name:10} {(_module(name).__doc__ or '').splitlines()[0]}")
+        return 0
+    try:
+        names = NAMES if options.names == ["all"] else options.names
+        for name in names:
+            if name not in NAMES:
+                raise unknown("experiment", name, [*NAMES, "all"])
+        hosts.configure(members=1_000_000)
+        for name in names:
+            _run(name, options.full)
+    except UsageError as error:
+        return hosts.complain(f"experiments: {error}")
+    except Interrupted:
+        return 130
+    return 0
+
+
+def _module(name: str):
+    return importlib.import_module(f"experiments.{name}")
+
+
+def _run(name: str, full: bool) -> None:
+    module = _module(name)
+    result = plain({"provenance": provenance([]), "full": full, **module.run(full)})
+    file = RESULTS / f"{name}{'_full' if full else ''}.json"
+    write_json(file, result)
+    module.figure(result, file.with_suffix(".png"))
+    module.table(result)
+    print(f"wrote {file.relative_to(RESULTS.parents[1])} and {file.with_suffix('.png').name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Cells: an experiment is made of runs of `tna lmc`, each one program over its ratios and seeds, in a folder of its own.
+
+A finished cell is read, not computed again; an interrupted one goes on where it stopped. The folders stand under
+`runs/experiments/`, so that the results of an experiment can be thrown away and drawn again in seconds.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusion import lmc
+from fusion.lmc import LmcOptions
+from fusion.lmc_report import finite
+from train.prepare import lasting
+from train.progress import console
+from train.results import plain
+from train.run import CONFIG
+
+RUNS = Path("runs") / "experiments"
+COLUMNS = ("method", "init", "ratio", "seed", "accuracy_ends", "accuracy_midpoint", "accuracy_barrier", "loss_barrier")
+"""Of a row of `lmc.json`, what an experiment's results keep."""
+MEASURES = ("accuracy_ends", "accuracy_midpoint", "accuracy_barrier", "loss_barrier")
+KEYS = ("init", "method", "ratio")
+
+
+def cell(experiment: str, name: str, settings: LmcOptions) -> dict[str, Any]:
+    """The result of one run, computed now if it is not there.
+
+    Args:
+      experiment, name: of the folder.
+      settings: the run; its `out`, `overwrite` and `resume` are set here.
+
+    Returns:
+      `config`, `network`, `provenance`, `diverged` as in `lmc.json`; `rows` of the test set with `COLUMNS`; `summary`, see `summary`.
+    """
+    folder = RUNS / experiment / name
+    wanted = plain(lasting(settings))
+    console.print(f"[bold]{experiment}: {name}[/bold]")
+    result = _read(folder / "lmc.json")
+    if result is None or not _same(result["config"], wanted):
+        begun = _same(_read(folder / CONFIG), wanted)
+        result = lmc.run(dataclasses.replace(settings, out=str(folder), resume=begun, overwrite=not begun))
+    rows = [row for row in result["rows"] if row["split"] == "test"]
+    kept = [{key: row[key] for key in COLUMNS} for row in rows]
+    facts = {key: result[key] for key in ("config", "network", "provenance", "diverged")}
+    return plain({**facts, "summary": summary(rows), "rows": kept})
+
+
+def summary(rows: list[dict[str, Any]], keys: Iterable[str] = KEYS) -> list[dict[str, Any]]:
+    """Rows grouped by `keys`: n pairs, and for each measure mean and sample standard deviation over pairs.
+
+    Pairs with a model that diverged are left out of the means and counted in `diverged`.
+    """
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    made = []
+    for values, group in groups.items():
+        good = [row for row in group if finite(row)]
+        facts = {**dict(zip(keys, values, strict=True)), "n": len(good), "diverged": len(group) - len(good)}
+        for measure in MEASURES if good else ():
+            found = np.array([np.mean(row[measure]) for row in good])
+            facts[measure] = [found.mean(), found.std(ddof=1) if len(found) > 1 else None]
+        made.append(facts)
+    return plain(made)
+
+
+def find(result: dict[str, Any], **wanted: Any) -> dict[str, Any] | None:
+    """The line of a cell's summary with the values of `wanted`; `None` if there is none or no pair of it survived."""
+    lines = [line for line in result["summary"] if all(line[key] == value for key, value in wanted.items())]
+    return lines[0] if lines and lines[0]["n"] else None
+
+
+def words(line: dict[str, Any] | None, measure: str) -> str:
+    """A mean and its spread for a table: `0.950 ± 0.002`."""
+    if line is None:
+        return "diverged"
+    mean, std = line[measure]
+    return f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}")
+
+
+def _same(config: dict[str, Any] | None, wanted: dict[str, Any]) -> bool:
+    """Whether a run was made with these options; options that came later had their default."""
+    return config is not None and {**plain(lasting(LmcOptions())), **config} == wanted
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,82 @@
+"""Figure 5 of arXiv 2402.01342: barriers by architecture, with anchors (mask ratio 0.4) and without, on CIFAR-10.
+
+Shows: for which networks anchors lower the barrier at these sizes. On two cores these are first looks at small subsets, and
+  the networks are far from trained out: compare rows of one network, not networks.
+Hardware: two CPU cores, about 25 minutes. `--full` (whole data set, WRN56-2 too, 30 epochs with augmentation) needs a GPU and has
+  not been run.
+Command: `python -m experiments figure5`
+Expected: same initialisation, ratio 0.4: a lower barrier than ratio 0 wherever ratio 0 has one. Pairs: 5 for MLP and CNN, 2 for
+  VGG11 and ResNet20, whose spread says little. ResNet20 has layer norm: without norm it hardly trains from Flax's initial values.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from experiments.cells import MEASURES, cell, find, words
+from experiments.plots import page
+from fusion.lmc import LmcOptions
+from fusion.lmc_report import TITLES
+from train.progress import wide_console
+
+RATIOS = (0.0, 0.4)
+SHARED: dict[str, Any] = {"dataset": "cifar10", "ratios": RATIOS, "methods": ("tna",), "test_examples": 2000}
+DEEP: dict[str, Any] = {"optimizer": "adam", "learning_rate": 0.002, "schedule": "cosine", "batch_size": 32, "seeds": 2}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "mlp": ("MLP 2x200", {"depth": 2, "width": 200, "train_examples": 10_000, "epochs": 8, "batch_size": 64,
+                          "learning_rate": 0.02}),
+    "cnn": ("CNN", {"model": "cnn", "train_examples": 4000, "epochs": 10, "batch_size": 64, "learning_rate": 0.05}),
+    "vgg11": ("VGG11", {"model": "vgg11", "train_examples": 1000, "test_examples": 500, "epochs": 8, **DEEP,
+                        "learning_rate": 0.0005, "alphas": (5.0,)}),
+    "resnet20": ("ResNet20, layer norm", {"model": "resnet20", "norm": "layer", "train_examples": 1000,
+                                          "test_examples": 500, "epochs": 12, "alphas": (5.0,), **DEEP}),
+}  # fmt: skip
+WIDE: tuple[str, dict[str, Any]] = ("WRN56-2, layer norm", {"model": "wrn56_2", "norm": "layer", **DEEP})
+FULL: dict[str, Any] = {"train_examples": None, "test_examples": None, "epochs": 30, "schedule": "cosine",
+                        "batch_size": 128, "augment": "crop-flip", "seeds": 5, "alphas": (11.0,)}  # fmt: skip
+
+
+def run(full: bool = False) -> dict[str, Any]:
+    """The cells."""
+    cases = {**CASES, "wrn56_2": WIDE} if full else CASES
+    cells = {}
+    for name, (title, options) in cases.items():
+        settings = LmcOptions(**{**SHARED, **options, **(FULL if full else {})})
+        cells[name] = {"title": title, **cell("figure5" + ("_full" if full else ""), name, settings)}
+    return {"cells": cells}
+
+
+def figure(result: dict[str, Any], file: Path) -> None:
+    """Bars of the accuracy barrier for each network, one panel for each kind of initialisation."""
+    cells = list(result["cells"].values())
+    with page(file, 1, 2, width=4.2) as axes:
+        for axis, init in zip(axes[0], TITLES, strict=True):
+            for k, (ratio, hatch, colour) in enumerate(((0.0, "", "#bbbbbb"), (0.4, "///", "#1b6ca8"))):
+                lines = [find(case, init=init, ratio=ratio, method="tna") for case in cells]
+                found = [line["accuracy_barrier"] if line else [np.nan, None] for line in lines]
+                values, spread = ([pair[i] if pair[i] is not None else np.nan for pair in found] for i in (0, 1))
+                axis.bar(np.arange(len(cells)) + 0.4 * k - 0.2, values, 0.38, yerr=spread, capsize=2, color=colour,
+                         hatch=hatch, edgecolor="black", linewidth=0.6, label=f"mask ratio {ratio:g}")  # fmt: skip
+            axis.set_xticks(range(len(cells)), [case["title"].replace(", ", "\n") for case in cells])
+            axis.set_title(TITLES[init], loc="left", fontsize=9)
+            axis.set_ylim(bottom=0)
+        axes[0, 0].set_ylabel("test accuracy barrier", fontsize=8)
+        axes[0, 1].legend(fontsize=8, frameon=False)
+
+
+def table(result: dict[str, Any]) -> None:
+    """Every cell's means."""
+    lines = Table(title="Figure 5: CIFAR-10, test set, mean ± std over pairs", title_justify="left")
+    heads = ("network", "examples", "epochs", "initialisation", "ratio", "n")
+    for head in (*heads, *(measure.replace("_", " ") for measure in MEASURES)):
+        lines.add_column(head)
+    for case in result["cells"].values():
+        config = case["config"]
+        for line in case["summary"]:
+            cells = [words(line if line["n"] else None, measure) for measure in MEASURES]
+            lines.add_row(case["title"], str(config["train_examples"] or 50_000), str(config["epochs"]), line["init"],
+                          f"{line['ratio']:g}", str(line["n"]), *cells)  # fmt: skip
+        lines.add_section()
+    wide_console().print(lines)
