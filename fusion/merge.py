@@ -3,9 +3,7 @@
 import dataclasses
 import json
 import math
-import shlex
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -13,15 +11,15 @@ from typing import Annotated, Any, get_args
 import numpy as np
 import tyro
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
 
-from fusion import stream
+from fusion import merge_report, stream
+from fusion.command import evaluate
 from fusion.stream import Counts
 from fusion.tensor_files import Checkpoint, differences, open_checkpoint
 from tna_jax.averaging import Recipe, Ties, greedy_recipe
 from train.errors import UsageError, unknown
 from train.launch import launch
-from train.progress import Interrupted, console, wide_console
+from train.progress import Interrupted, console
 from train.results import plain, provenance, write_json
 
 WIDE: dict[str, np.dtype] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
@@ -123,7 +121,7 @@ def run(settings: MergeOptions) -> dict[str, Any]:
     }  # fmt: skip
     report = out.with_suffix(".merge.json") if settings.single else out / REPORT
     write_json(report, result)
-    _table(plain(result))
+    merge_report.table(plain(result))
     print(f"wrote {out} and {report}")
     return plain(result)
 
@@ -201,42 +199,3 @@ def _greedy(settings: MergeOptions, checkpoints: list[Checkpoint]) -> Recipe:
         if candidate.is_dir():
             shutil.rmtree(candidate)
         candidate.unlink(missing_ok=True)
-
-
-def evaluate(command: str, path: Path) -> float:
-    """The number in the last line that the command prints for a model.
-
-    Raises:
-      UsageError: the command cannot be run, fails, or prints no number there.
-    """
-    try:
-        done = subprocess.run([*shlex.split(command), str(path)], capture_output=True, text=True)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--evaluate {command}: {error}") from error
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise UsageError(f"--evaluate {command} {path} ended with code {done.returncode}: {said}")
-    last = (done.stdout.strip().splitlines() or ["nothing"])[-1]
-    try:
-        return float(last)
-    except ValueError:
-        raise UsageError(
-            f"--evaluate {command} {path} must print a number in its last line, printed {last!r}"
-        ) from None
-
-
-def _table(result: dict[str, Any]) -> None:
-    lines = Table(title=f"{result['tensors']} tensors, sums in {result['accumulate']}", title_justify="left")
-    trail = {step["model"]: step for step in result.get("trail", [])}
-    for head in ("model", "weight", *(("score alone", "soup with it", "kept") if trail else ())):
-        lines.add_column(head, justify="left" if head == "model" else "right")
-    for i in sorted(range(len(result["models"])), key=lambda i: list(trail).index(i) if trail else i):
-        cells = [result["models"][i], f"{result['weights'][i]:.4f}"]
-        if trail:
-            numbers = [trail[i][key] for key in ("own", "score")]
-            cells += ["-" if n is None else f"{n:.6g}" for n in numbers] + ["yes" if trail[i]["kept"] else "no"]
-        lines.add_row(*cells)
-    wide_console().print(lines)
-    if result["entries"]:
-        share = result["entries_equal_in_all"] / result["entries"]
-        print(f"{share:.2%} of {result['entries']:,} entries are equal in all models and were copied bit for bit")

@@ -8,56 +8,19 @@ found = weight_matching(spec, a, b)
 line(a, found.params, 0.5)
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
-from tna_jax import axes, network, paths, permutations, tracing
+from tna_jax import axes, paths, permutations
+from tna_jax.activations import activation_matching
+from tna_jax.assignments import Matching, assign, finish, require_finite
 from tna_jax.axes import Fixed
 from tna_jax.masks import Params
 from tna_jax.network import State
 from tna_jax.paths import KeyPath
 from tna_jax.permutations import Permutation, PermutationSpec
 
-
-class Matching(NamedTuple):
-    """A network whose units were renamed to match another one."""
-
-    params: Params
-    """Like the matched network's."""
-    state: State
-    """Its state, permuted as well."""
-    permutation: dict[str, np.ndarray]
-    objective: float
-    """Inner product with the other network: of the weights, or of the activations' sums."""
-    sweeps: int
-    """Passes over the groups that were not known to be at their best, of all starts together; 1 for activation matching."""
-    assignments: int
-    """Linear assignments that were solved."""
-    moving: int
-    """Those of them that changed a permutation."""
-
-    @property
-    def moved(self) -> int:
-        """Units that were given another place; 0 if matching found nothing to do."""
-        return sum(int((order != np.arange(len(order))).sum()) for order in self.permutation.values())
-
-
-def assign(gain: np.ndarray) -> np.ndarray:
-    """(n,) ints: the assignment of columns to rows with the largest sum of gains; `gain` (n, n) finite floats.
-
-    Where each row's best column is another one, that is the answer; else SciPy's algorithm runs on the gains less those of
-    the best column and row, which has the same answer and a shorter way to it.
-    """
-    best = gain.argmax(axis=1)
-    if len(np.unique(best)) == len(best):
-        return best
-    cost = gain.max(axis=1, keepdims=True) - gain
-    cost -= cost.min(axis=0, keepdims=True)
-    return linear_sum_assignment(cost)[1]
+__all__ = ["Matching", "activation_matching", "weight_matching"]
 
 
 class _Weights:
@@ -172,7 +135,7 @@ def weight_matching(
     if restarts < 1:
         raise ValueError(f"restarts must be at least 1, got {restarts}")
     weights = _Weights(spec, a, b)
-    _finite({**weights.a, **{("b", *path): leaf for path, leaf in weights.b.items()}})
+    require_finite({**weights.a, **{("b", *path): leaf for path, leaf in weights.b.items()}})
     draws = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0) if key is None else key)).tolist())
     best, counts = _ascend(weights, draws, permutations.identity(spec), set(spec.groups))
     objective = weights.objective(best)
@@ -208,97 +171,3 @@ def _ascend(
                 moving += 1
                 waiting |= weights.neighbours[name] | ({name} & weights.quadratic)
     return permutation, (sweeps, assignments, moving)
-
-
-def _finite(leaves: dict) -> None:
-    wrong = [paths.name(path) for path, leaf in leaves.items() if not np.isfinite(leaf).all()]
-    if wrong:
-        raise ValueError(f"networks with values that are not finite cannot be matched: {', '.join(wrong)}")
-
-
-def finish(
-    spec: PermutationSpec, permutation, b: Params, state: State, objective: float, counts, check: bool
-) -> Matching:
-    """The `Matching` that permutes `b` and its state; with `check` only if that leaves their function."""
-    params = permutations.apply_permutation(spec, permutation, b)
-    moved_state = permutations.permute_state(spec, permutation, state)
-    if check:
-        permutations.check_function(spec, b, params, (state, moved_state))
-    return Matching(params, moved_state, permutation, objective, *counts)
-
-
-def activation_matching(
-    spec: PermutationSpec,
-    a: Params,
-    b: Params,
-    inputs: jax.Array,
-    *,
-    states: tuple[State, State] = ((), ()),
-    batch_size: int = 500,
-    check: bool = True,
-) -> Matching:
-    """Permutes `b` so that its units are active where those of `a` are: arXiv 2209.04836, section 3.1.
-
-    For each group the sum over examples and positions of the products of both networks' activations is the gain of one
-    linear assignment. Which activations: those that meet the next layer's weights (after the non-linearity), all such places
-    of a residual stream together; this choice is ours. Laws: as `weight_matching`, but for the objective.
-
-    Args:
-      spec, a, b, check: as there.
-      inputs: (N, ...) training inputs.
-      states: of `a` and of `b`.
-      batch_size: inputs per pass.
-
-    Raises:
-      ValueError: no inputs, non-finite activations.
-    """
-    if not len(inputs):
-        raise ValueError("activation matching needs at least one input")
-    gains = _activation_gains(spec)
-    total: dict[str, np.ndarray] = {}
-    for start in range(0, len(inputs), batch_size):
-        part = gains((a, states[0]), (b, states[1]), inputs[start : start + batch_size])
-        total = {name: total.get(name, 0) + np.asarray(gain, np.float64) for name, gain in part.items()}
-    _finite({(name,): gain for name, gain in total.items()})
-    permutation = permutations.identity(spec)
-    for name, gain in total.items():
-        new, old = assign(gain), permutation[name]
-        rows = np.arange(len(old))
-        if gain[rows, new].sum() > gain[rows, old].sum():
-            permutation[name] = new
-    objective = sum(float(gain[np.arange(len(gain)), permutation[name]].sum()) for name, gain in total.items())
-    moving = sum(bool((order != np.arange(len(order))).any()) for order in permutation.values())
-    return finish(spec, permutation, b, states[1], objective, (1, len(total), moving), check)
-
-
-def _activation_gains(spec: PermutationSpec) -> Callable:
-    """A compiled function of two models, ((params, state), ...), and inputs (B, ...): by group, the gains (n, n) float32."""
-
-    def run(params, state, x):
-        return network.evaluate(spec.network, params, state, x)
-
-    def activations(model, x) -> list[jax.Array]:
-        """By site: the activations with the summed axis first."""
-        closed = jax.make_jaxpr(run)(*model, x)
-        operands = list(tracing.contractions(closed, jax.tree.leaves((*model, x))))
-        found = []
-        for site in spec.sites:
-            front = jax.numpy.moveaxis(operands[site.contraction][site.operand], site.dimension, 0)
-            found.append(front.reshape(front.shape[0], -1).astype(np.float32))
-        return found
-
-    @jax.jit
-    def gains(a, b, x):
-        both = list(zip(spec.sites, activations(a, x), activations(b, x), strict=True))
-        total = {}
-        for name in spec.groups:
-            parts = [
-                p @ q.T
-                for site, one, other in both
-                for p, q in zip(axes.views(one, site.axis, name), axes.views(other, site.axis, name), strict=True)
-            ]
-            if parts:
-                total[name] = sum(parts[1:], parts[0])
-        return total
-
-    return gains

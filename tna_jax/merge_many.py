@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from tna_jax import matching, permutations
+from tna_jax import assignments, permutations
+from tna_jax.assignments import Matching
 from tna_jax.masks import Params
-from tna_jax.matching import Matching, weight_matching
+from tna_jax.matching import weight_matching
 from tna_jax.network import State
 from tna_jax.permutations import PermutationSpec
 
@@ -47,7 +48,7 @@ def merge_many(
     key = jax.random.key(0) if key is None else key
     models, states = _separate(members, count), _separate(state, count)
     found = [
-        matching.finish(spec, permutations.identity(spec), m, s, 0.0, (0, 0, 0), False)
+        assignments.finish(spec, permutations.identity(spec), m, s, 0.0, (0, 0, 0), False)
         for m, s in zip(models, states, strict=True)
     ]
     for done in range(rounds):

@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks import git_rebasin
-from tna_jax import matching, models, network, paths, permutations
+from tna_jax import assignments, models, network, paths, permutations
 from tna_jax.matching import activation_matching, weight_matching
 from tna_jax.merge_many import match_to_first, merge_many
 from tna_jax.models import resnet, vgg
@@ -199,9 +199,9 @@ def test_assignments_are_scipys():
     for n in (1, 2, 30):
         gain = draws.normal(size=(n, n)).astype(np.float32)
         rows, columns = linear_sum_assignment(gain, maximize=True)
-        assert gain[rows, matching.assign(gain)].sum() == pytest.approx(gain[rows, columns].sum(), rel=1e-6)
+        assert gain[rows, assignments.assign(gain)].sum() == pytest.approx(gain[rows, columns].sum(), rel=1e-6)
     clear = np.eye(5, dtype=np.float32)[draws.permutation(5)]
-    assert (clear[np.arange(5), matching.assign(clear)] == 1).all()
+    assert (clear[np.arange(5), assignments.assign(clear)] == 1).all()
 
 
 def stacked(trees):
