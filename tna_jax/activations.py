@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from tna_jax import assignments, axes, network, permutations, tracing
+from tna_jax import assignments, axes, jaxprs, network, permutations
 from tna_jax.assignments import Matching
 from tna_jax.masks import Params
 from tna_jax.network import State
@@ -65,7 +65,7 @@ def _activation_gains(spec: PermutationSpec) -> Callable:
     def activations(model, x) -> list[jax.Array]:
         """By site: the activations with the summed axis first."""
         closed = jax.make_jaxpr(run)(*model, x)
-        operands = list(tracing.contractions(closed, jax.tree.leaves((*model, x))))
+        operands = list(jaxprs.contractions(closed, jax.tree.leaves((*model, x))))
         found = []
         for site in spec.sites:
             front = jax.numpy.moveaxis(operands[site.contraction][site.operand], site.dimension, 0)

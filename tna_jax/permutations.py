@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tna_jax import axes, paths, tracing
+from tna_jax import axes, jaxprs, paths, tracing, unify
 from tna_jax import network as networks
 from tna_jax.axes import Axis, Group
 from tna_jax.masks import Params
@@ -76,14 +76,14 @@ def permutation_spec(network: Network, params: Params, x: Any, state: State = ()
         return networks.evaluate(network, params, state, x)
 
     closed = jax.make_jaxpr(run)(params, state, x)
-    unifier = axes.Unifier()
+    unifier = unify.Unifier()
     tracer = tracing.Tracer(unifier)
     named = [[(path, leaf) for path, leaf in paths.named_leaves(tree)] for tree in (params, state)]
     own = [[tuple(unifier.new(size) for size in np.shape(leaf)) for _, leaf in leaves] for leaves in named]
     given = [tracing.Value(leaf, False) for tree in own for leaf in tree]
     given += [tracing.Value(tuple(map(axes.Fixed, leaf.shape)), True) for leaf in jax.tree.leaves(x)]
     known = [tracing.constant(value) for value in closed.consts]
-    outputs = tracing.walk(closed.jaxpr, known, given, tracer.rule, tracing.constant)
+    outputs = jaxprs.walk(closed.jaxpr, known, given, tracer.rule, tracing.constant)
     used = {atom for equation in closed.jaxpr.eqns for atom in equation.invars if not hasattr(atom, "val")}
     unused = [value.axes for value, variable in zip(given, closed.jaxpr.invars, strict=True) if variable not in used]
     for axis in [axis for value in outputs for axis in value.axes] + [axis for found in unused for axis in found]:

@@ -1,19 +1,18 @@
-"""Walks the jaxpr of a network: which axes of its parameters are the same hidden units, operation by operation.
+"""Which axes of a network's parameters are the same hidden units: one rule for each operation of its jaxpr.
 
 Every value carries one `Axis` for each of its dimensions. A rule says, for one primitive, which axes must be the same and
 what the axes of the result are; it is right if permuting the inputs along their axes permutes the outputs along theirs.
 """
 
 import math
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend import core
 
 from tna_jax import axes
-from tna_jax.axes import Axis, Fixed, Unifier, Wild
+from tna_jax.axes import Axis, Fixed, Wild
+from tna_jax.unify import Unifier
 
 
 class Value(NamedTuple):
@@ -43,35 +42,6 @@ ELEMENTWISE = {
     "stop_gradient", "sub", "tan", "tanh", "xor",
 }  # fmt: skip
 REDUCTIONS = {f"reduce_{name}" for name in ("sum", "max", "min", "prod", "and", "or", "xor")}
-NESTED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-"""Parameters under which a primitive that only calls another jaxpr holds it."""
-CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call",
-         "custom_vjp_call_jaxpr", "custom_lin"}  # fmt: skip
-
-
-def walk(jaxpr: Any, consts: list, arguments: list, rule: Callable[[Any, list], list], constant: Callable) -> list:
-    """Runs `rule(equation, inputs) -> outputs` over a jaxpr and those it calls, in order; returns the outputs' values.
-
-    Args:
-      jaxpr: an open jaxpr; consts: values of its constants; arguments: values of its inputs.
-      constant: makes a value of an array that stands in the program.
-    """
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
-
-    def read(atom):
-        return constant(atom.val) if isinstance(atom, core.Literal) else values[atom]
-
-    for equation in jaxpr.eqns:
-        inputs = [read(atom) for atom in equation.invars]
-        inner = next((equation.params[name] for name in NESTED if name in equation.params), None)
-        if equation.primitive.name in CALLS and inner is not None:
-            closed = hasattr(inner, "consts")
-            known = [constant(value) for value in inner.consts] if closed else []
-            outputs = walk(inner.jaxpr if closed else inner, known, inputs, rule, constant)
-        else:
-            outputs = rule(equation, inputs)
-        values.update(zip(equation.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
 
 
 def constant(array: Any) -> Value:
@@ -311,20 +281,3 @@ class Tracer:
             operand = data.index(True)
             self.sites += [Site(self.contractions, operand, i, inputs[operand].axes[i]) for i in summed[operand]]
         self.contractions += 1
-
-
-CONTRACTIONS = ("dot_general", "conv_general_dilated")
-
-
-def contractions(closed: Any, arguments: list) -> Iterator[tuple[jax.Array, ...]]:
-    """Runs a closed jaxpr on arrays; gives the operands of every matrix product and convolution, in the order of the walk."""
-    found = []
-
-    def rule(equation, inputs):
-        if equation.primitive.name in CONTRACTIONS:
-            found.append(tuple(inputs))
-        outputs = equation.primitive.bind(*inputs, **equation.params)
-        return outputs if equation.primitive.multiple_results else [outputs]
-
-    walk(closed.jaxpr, closed.consts, arguments, rule, lambda value: value)
-    return iter(found)

@@ -11,8 +11,9 @@ import pytest
 from flax import nnx
 
 from tna_jax import axes, models, network, paths, permutations
-from tna_jax.axes import Concat, Fixed, Group, Product, Unifier, Wild
+from tna_jax.axes import Concat, Fixed, Group, Product, Wild
 from tna_jax.permutations import apply_permutation, check_function, permutation_spec, permute_state
+from tna_jax.unify import Unifier
 
 KEY = jax.random.key(0)
 IMAGES = (8, 8, 3)
