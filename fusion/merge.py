@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from fusion import merge_report, stream
+from fusion import merge_report, shared_anchors, stream
 from fusion.command import evaluate
 from fusion.stream import Counts
 from fusion.tensor_files import Checkpoint, differences, open_checkpoint
@@ -88,6 +88,7 @@ def run(settings: MergeOptions) -> dict[str, Any]:
     wrong = differences(checkpoints)
     if wrong:
         raise UsageError(f"the models differ in {len(wrong)} places: {'; '.join(wrong)}")
+    anchors = shared_anchors.verify(checkpoints)
     out = Path(settings.out)
     _can_write(out, checkpoints[0].bytes, settings.single)
     console.print(
@@ -114,6 +115,7 @@ def run(settings: MergeOptions) -> dict[str, Any]:
         "tensors": len(checkpoints[0].tensors),
         "entries": counts.entries,
         "entries_equal_in_all": counts.equal,
+        "anchors_verified": anchors,
         "taken_from_the_first": counts.differing_integers,
         "seconds": time.perf_counter() - start,
         **({} if recipe is None else {"evaluate": settings.evaluate, "ties": settings.ties, "score": recipe.score,

@@ -23,3 +23,6 @@ def table(result: dict[str, Any]) -> None:
     if result["entries"]:
         share = result["entries_equal_in_all"] / result["entries"]
         print(f"{share:.2%} of {result['entries']:,} entries are equal in all models and were copied bit for bit")
+    if result["anchors_verified"]:
+        count = result["anchors_verified"]["anchored"]
+        print(f"the {count:,} anchors that the files' recipe names are the same in all models")

@@ -5,14 +5,16 @@ import os
 import sys
 from pathlib import Path
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from fusion import merge, stream, tensor_files
-from tna_jax import weighted_average
+from tna_jax import masks, weighted_average
 from tna_jax.__main__ import main
+from train import models
 
 MODELS = 3
 
@@ -231,6 +233,36 @@ def test_an_interrupted_merge_leaves_nothing(files, monkeypatch):
     monkeypatch.setattr(stream.os, "fsync", stop)
     assert main(["merge", *files, "-o", "new.safetensors"]) == 130
     assert sorted(os.listdir()) == sorted(map(os.path.basename, files))
+
+
+def exported(file, values, ratio=0.4, seed=3):
+    """A file as `tna export` writes it."""
+    about = {"mask": {"kind": "bernoulli", "ratio": ratio, "seed": seed, "where": None}}
+    named = {f"params/{layer}/{leaf}": value for layer, held in values.items() for leaf, value in held.items()}
+    save_file(named | {"state/norm/mean": np.zeros(4, np.float32)}, file, {"tna_jax": json.dumps(about)})
+
+
+def test_anchors_named_by_the_files_recipe_are_verified(capsys):
+    draws = np.random.default_rng(0)
+    start = {"dense": {"kernel": draws.normal(size=(20, 4)).astype(np.float32), "bias": np.zeros(4, np.float32)}}
+    mask = masks.bernoulli(models.stream(3, models.MASK), start, 0.4)
+
+    def trained(leaf, free):
+        return np.where(free, leaf + draws.normal(size=leaf.shape).astype(np.float32), leaf)
+
+    for name in ("a", "b"):
+        exported(f"{name}.safetensors", jax.tree.map(trained, start, mask))
+    assert main(["merge", "a.safetensors", "b.safetensors", "-o", "ab.safetensors"]) == 0
+    anchored = sum(int((~m).sum()) for m in jax.tree.leaves(mask))
+    assert f"the {anchored} anchors that the files' recipe names" in capsys.readouterr().out
+    assert json.loads(Path("ab.merge.json").read_text())["anchors_verified"]["anchored"] == anchored
+    moved = jax.tree.map(lambda leaf: leaf + np.float32(1), start)
+    exported("moved.safetensors", moved)
+    message = fails(capsys, "a.safetensors", "moved.safetensors", "-o", "no.safetensors")
+    assert "anchors are shared" in message and "params/dense/kernel (" in message and "params/dense/bias (" in message
+    exported("other.safetensors", moved, seed=4)  # another mask: nothing is promised, nothing verified
+    assert main(["merge", "a.safetensors", "other.safetensors", "-o", "other_mask.safetensors"]) == 0
+    assert json.loads(Path("other_mask.merge.json").read_text())["anchors_verified"] is None
 
 
 def test_integers_that_differ_are_the_first_models_and_said(tmp_path, capsys):
