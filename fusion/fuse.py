@@ -158,7 +158,7 @@ def match(opened: Opened, calibration: jax.Array, kind: str, seed: int) -> Merge
     """
     one = jax.tree.map(lambda leaf: leaf[0], (opened.params, opened.state))
     try:
-        spec = permutations.permutation_spec(opened.network, one[0], calibration[:16], one[1])
+        spec = permutations.permutation_spec(opened.exact, one[0], calibration[:16], one[1])
     except ValueError as error:
         raise UsageError(f"--matching {kind}: {error}") from error
     if kind == "weight":

@@ -11,7 +11,7 @@ import numpy as np
 
 from fusion.barrier import BarrierOptions, description
 from tna_jax.masks import Params
-from tna_jax.network import Network, State
+from tna_jax.network import Network, State, linen
 from train.config import ModelOptions
 from train.data import Dataset
 from train.ensembles import finished
@@ -32,6 +32,8 @@ class Opened(NamedTuple):
     """The network in a few words."""
     data: Dataset
     network: Network
+    exact: Network
+    """The same in float32, for matching: in bfloat16 a permuted network is the same function only roughly."""
     module: nn.Module
     params: Params
     """(M, ...) on the host."""
@@ -59,6 +61,8 @@ def open_runs(names: tuple[str, ...], data_dir: str | None) -> Opened:
         if odd:
             raise UsageError(f"{name} does not go with {names[0]}: {', '.join(odd)}")
     data, network, init = load(told[0])
+    module = told[0].build_model(data.num_classes, told[0].precision)
+    exact = linen(told[0].build_model(data.num_classes), data.image_shape, data.preprocess)[0]
     parts = [finished(folder, init) for folder in folders]
     params, state = (
         jax.tree.map(lambda *x: np.concatenate(x), *trees) for trees in zip(*(part[:2] for part in parts), strict=True)
@@ -77,8 +81,9 @@ def open_runs(names: tuple[str, ...], data_dir: str | None) -> Opened:
         raise UsageError(f"{' '.join(names)}: {finite.sum()} models that did not diverge; fusing needs two")
     params, state = jax.tree.map(lambda leaf: leaf[finite], (params, state))
     models = [model for model, kept in zip(models, finite, strict=True) if kept]
-    module = told[0].build_model(data.num_classes, told[0].precision)
-    return Opened(folders[0], configs[0], ModelOptions.describe(told[0]), data, network, module, params, state, models)
+    return Opened(
+        folders[0], configs[0], ModelOptions.describe(told[0]), data, network, exact, module, params, state, models
+    )
 
 
 def held_out(opened: Opened, data_dir: str | None, examples: int) -> tuple[jax.Array, jax.Array, bool]:

@@ -110,7 +110,7 @@ def compare(opened: Opened, pairs: np.ndarray, settings: RebasinOptions) -> Iter
     calibration = data["train"][0][: settings.calibration_examples]
     first, own = member(opened.params, 0), member(opened.state, 0)
     try:
-        spec = permutations.permutation_spec(opened.network, first, calibration[:16], own)
+        spec = permutations.permutation_spec(opened.exact, first, calibration[:16], own)
     except ValueError as error:
         raise UsageError(f"{settings.run}: {error}") from error
     with console.status(f"evaluating {len(pairs)} paths of {len(alphas)} points"):

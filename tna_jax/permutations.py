@@ -203,10 +203,11 @@ def function_gap(
     x = spec.inputs if inputs is None else inputs
     if isinstance(x, jax.ShapeDtypeStruct):
         x = jax.random.normal(jax.random.key(0), x.shape).astype(x.dtype)
-    old, new = (
-        np.asarray(networks.evaluate(spec.network, p, s, x), np.float64)
-        for p, s in zip((before, after), states, strict=True)
-    )
+    with jax.default_matmul_precision("float32"):  # not what an accelerator takes for fast
+        old, new = (
+            np.asarray(networks.evaluate(spec.network, p, s, x), np.float64)
+            for p, s in zip((before, after), states, strict=True)
+        )
     return float(np.abs(new - old).max() / max(np.abs(old).max(), np.finfo(np.float32).tiny))
 
 
