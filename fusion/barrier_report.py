@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from fusion.pair_matrix import matrix, number
+
 
 def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
     """Draws the accuracy barrier of each pair of models as a matrix, and accuracy along each path with the mean."""
@@ -15,24 +17,11 @@ def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
 
     rows = [row for row in result["rows"] if row["split"] == split]
     models = len(result["models"])
-    matrix = np.full((models, models), np.nan)
-    for row in rows:
-        i, j = row["pair"]
-        value = row["accuracy_barrier_linear"]
-        matrix[i, j] = matrix[j, i] = np.nan if value is None else value
+    values = {tuple(row["pair"]): number(row["accuracy_barrier_linear"]) for row in rows}
     grid, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    highest = max(np.nanmax(matrix, initial=0), 0.01)
-    image = left.imshow(matrix, cmap="viridis_r", vmin=0, vmax=highest)
-    left.set(xlabel="model", ylabel="model")
+    matrix(left, grid, models, values)
     left.set_title(f"{split} accuracy barrier", loc="left", fontsize=10)
-    if models <= 12:
-        left.set_xticks(range(models))
-        left.set_yticks(range(models))
-        for i, j in zip(*np.nonzero(np.isfinite(matrix)), strict=True):
-            colour = "white" if matrix[i, j] > highest / 2 else "black"
-            left.text(j, i, f"{matrix[i, j]:.3f}", ha="center", va="center", fontsize=7, color=colour)
-    grid.colorbar(image, ax=left, shrink=0.85)
-    curves = np.array([[np.nan if v is None else v for v in row["accuracy_path"]] for row in rows])
+    curves = np.array([[number(v) for v in row["accuracy_path"]] for row in rows])
     for curve in curves:
         right.plot(result["alphas"], curve, color="#1b6ca8", alpha=max(0.15, 1 / len(curves)), linewidth=1)
     complete = curves[np.isfinite(curves).all(axis=1)]

@@ -9,6 +9,9 @@ PROGRAMS = {
     "train": ("train.train", "train an ensemble with shared anchors and keep it in a run folder"),
     "barrier": ("fusion.barrier", "the barriers between the models of a run"),
     "landscape": ("fusion.landscape", "loss and accuracy on the plane through three models of a run"),
+    "fuse": ("fusion.fuse", "average all models of runs: soups, ensemble, the barriers of all pairs; matching, REPAIR"),
+    "rebasin": ("fusion.rebasin", "match models by permuting hidden units: barriers before, after, and with REPAIR"),
+    "merge": ("fusion.merge", "average safetensors files or folders: uniform, weighted, greedy"),
     "devices": ("train.devices", "what JAX sees here and how models would be placed on it"),
 }
 

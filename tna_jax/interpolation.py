@@ -84,10 +84,11 @@ def _weighted(leaves: jax.Array, weights: jax.Array) -> jax.Array:
     """(M, ...) by (M,) to (...): products summed, not multiplied as matrices, which accelerators do in less than float32."""
     wide = _wide(leaves)
     w = weights.astype(wide)
-    total = (w.reshape(-1, *(1,) * (leaves.ndim - 1)) * leaves.astype(wide)).sum(0).astype(leaves.dtype)
+    w = w.reshape(-1, *(1,) * (leaves.ndim - 1))
+    parts = jnp.where(w == 0, jnp.zeros((), wide), w * leaves.astype(wide))  # a model of weight 0 may hold anything
     index, alone = corner(weights)
-    mixed = jnp.where(alone, leaves[index], total)
-    return jnp.where((leaves == leaves[:1]).all(0), leaves[0], mixed)
+    mixed = jnp.where((leaves == leaves[:1]).all(0), leaves[0], parts.sum(0).astype(leaves.dtype))
+    return jnp.where(alone, leaves[index], mixed)
 
 
 def corner(weights: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,203 @@
+"""`tna merge A B ... -o OUT`: averages safetensors checkpoints of any family, streamed: uniform, weighted, or a greedy soup."""
+
+import dataclasses
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import numpy as np
+import tyro
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from fusion import merge_report, shared_anchors, stream
+from fusion.command import evaluate
+from fusion.stream import Counts
+from fusion.tensor_files import Checkpoint, differences, open_checkpoint
+from tna_jax.averaging import Recipe, Ties, greedy_recipe
+from train.errors import UsageError, unknown
+from train.launch import launch
+from train.progress import Interrupted, console
+from train.results import plain, provenance, write_json
+
+WIDE: dict[str, np.dtype] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+REPORT = "merge.json"
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx")
+"""Endings of files that hold weights: of a folder's other files (config, tokenizer) the merged folder gets a copy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MergeOptions:
+    """Options of `tna merge`."""
+
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Two or more safetensors files, or folders (model.safetensors, or shards with their index), of equal tensors."""
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"])]
+    """File or folder to write: a name that ends in .safetensors is one file; a folder has the shards of the first model."""
+    weights: tuple[float, ...] | None = None
+    """Weight of each model, in their order; their sum is made 1. Default: equal ones."""
+    accumulate: str = "float32"
+    """Dtype in which is summed: float32 or float64 (float64 tensors: always float64). The result has the models' own dtype."""
+    evaluate: str | None = None
+    """Command that scores a model: it is run with the path of a file or folder as its last argument and must print a number,
+    larger is better, as its last line. Makes a greedy soup of the models; score on held-out data, not on the test set."""
+    ties: str = "keep"
+    """Greedy soups: keep or drop an ingredient that leaves the score as it is."""
+    overwrite: bool = False
+    """Replace --out."""
+
+    def check(self) -> None:
+        """Raises UsageError for whatever can be refused before any file is read."""
+        if len(self.models) < 2:
+            raise UsageError(f"name two or more models to merge, got {len(self.models)}")
+        if self.accumulate not in WIDE:
+            raise unknown("--accumulate", self.accumulate, WIDE)
+        if self.ties not in get_args(Ties):
+            raise unknown("--ties", self.ties, get_args(Ties))
+        if self.weights is not None and self.evaluate is not None:
+            raise UsageError("--weights and --evaluate exclude each other: a greedy soup finds its weights")
+        if self.weights is not None and len(self.weights) != len(self.models):
+            raise UsageError(f"--weights: {len(self.weights)} for {len(self.models)} models")
+        if self.weights is not None and not (math.isfinite(math.fsum(self.weights)) and math.fsum(self.weights)):
+            raise UsageError(f"--weights must be finite, and their sum not 0; got {' '.join(map(str, self.weights))}")
+        out = Path(self.out)
+        if out.exists() and not self.overwrite:
+            raise UsageError(f"--out {out} exists; name another one, or add --overwrite")
+        if out.resolve() in {Path(model).resolve() for model in self.models}:
+            raise UsageError(f"--out {out} is one of the models to merge; name another one")
+        if out.is_dir() if self.single else out.is_file():
+            raise UsageError(f"--out {out} is a {'folder' if self.single else 'file'}; name another one")
+
+    @property
+    def single(self) -> bool:
+        """Whether one file is written."""
+        return self.out.endswith(".safetensors")
+
+
+def main(arguments: list[str]) -> int:
+    """The program; returns its exit code."""
+    return launch("merge", MergeOptions, run, arguments, __doc__)
+
+
+def run(settings: MergeOptions) -> dict[str, Any]:
+    """Merges the files and writes a report beside them; returns what the report holds."""
+    settings.check()
+    checkpoints = [open_checkpoint(name) for name in settings.models]
+    wrong = differences(checkpoints)
+    if wrong:
+        raise UsageError(f"the models differ in {len(wrong)} places: {'; '.join(wrong)}")
+    anchors = shared_anchors.verify(checkpoints)
+    out = Path(settings.out)
+    _can_write(out, checkpoints[0].bytes, settings.single)
+    console.print(
+        f"{len(checkpoints)} models of {len(checkpoints[0].tensors)} tensors, {checkpoints[0].bytes / 1e9:.3g} GB; "
+        f"sums in {settings.accumulate}"
+    )
+    start, recipe = time.perf_counter(), None
+    try:
+        weights = np.array(settings.weights or [1] * len(checkpoints), np.float64)
+        if settings.evaluate is not None:
+            recipe = _greedy(settings, checkpoints)
+            weights = recipe.weights.astype(np.float64)
+        counts = merge(checkpoints, weights, out, WIDE[settings.accumulate])
+    except KeyboardInterrupt:
+        raise Interrupted from None
+    if counts.differing_integers:
+        names = ", ".join(counts.differing_integers)
+        console.print(f"not floating-point and different, so {checkpoints[0].path}'s were taken: {names}")
+    result = {
+        "provenance": provenance([]),
+        "models": settings.models,
+        "weights": weights / weights.sum(),
+        "accumulate": settings.accumulate,
+        "tensors": len(checkpoints[0].tensors),
+        "entries": counts.entries,
+        "entries_equal_in_all": counts.equal,
+        "anchors_verified": anchors,
+        "taken_from_the_first": counts.differing_integers,
+        "seconds": time.perf_counter() - start,
+        **({} if recipe is None else {"evaluate": settings.evaluate, "ties": settings.ties, "score": recipe.score,
+           "trail": [step._asdict() for step in recipe.trail]}),
+    }  # fmt: skip
+    report = out.with_suffix(".merge.json") if settings.single else out / REPORT
+    write_json(report, result)
+    merge_report.table(plain(result))
+    print(f"wrote {out} and {report}")
+    return plain(result)
+
+
+def merge(checkpoints: list[Checkpoint], weights: np.ndarray, out: Path, wide: np.dtype) -> Counts:
+    """Writes the average: one file if `out` ends in .safetensors, else a folder with the first model's shards and other files.
+
+    Args:
+      checkpoints: of equal tensors; weights: (M,) float64, sum not 0; wide: dtype of the sums.
+    """
+    first, counts = checkpoints[0], Counts()
+    single = out.suffix == ".safetensors"
+    files = {out: list(first.tensors)} if single else {out / name: held for name, held in first.files.items()}
+    note = {
+        "tna_merge": json.dumps(
+            {"models": [c.path.name for c in checkpoints], "weights": (weights / weights.sum()).tolist()}
+        )
+    }
+    bar = Progress(
+        TextColumn("merging"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn(), TextColumn("left"),
+        TimeRemainingColumn(), console=console,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("", total=first.bytes)
+        if not single:
+            out.mkdir(parents=True, exist_ok=True)
+        for file, names in files.items():
+            metadata = next(iter(first.metadata.values())) if single else first.metadata[file.name]
+            stream.write(
+                file, checkpoints, names, weights, metadata | note, counts, wide=wide,
+                advance=lambda bytes: bar.advance(task, bytes),
+            )  # fmt: skip
+    if not single and first.path.is_dir():
+        for file in first.path.iterdir():  # configuration, tokenizer, the index of the shards
+            if file.is_file() and not file.name.endswith(WEIGHT_FILES) and file.name != REPORT:
+                shutil.copyfile(file, out / file.name)
+    return counts
+
+
+def _can_write(out: Path, bytes: int, single: bool) -> None:
+    try:
+        folder = out.parent if single else out
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UsageError(f"cannot write to --out {out}: {error.strerror or error}") from error
+    if free < bytes:
+        raise UsageError(f"--out {out} needs {bytes / 1e9:.3g} GB, but {free / 1e9:.3g} GB are free there")
+
+
+def _greedy(settings: MergeOptions, checkpoints: list[Checkpoint]) -> Recipe:
+    """The greedy soup of the models; its candidates are written beside --out, one at a time."""
+    assert settings.evaluate is not None
+    out = Path(settings.out)
+    name = f".{out.stem}.candidate" + (".safetensors" if settings.single else "")
+    candidate = out.with_name(name)
+    tried = 0
+
+    def score(path: Path) -> float:
+        value = evaluate(settings.evaluate or "", path)
+        console.print(f"score {value:.6g}: {path if path != candidate else f'soup {tried}'}")
+        return value
+
+    def soup(weights: np.ndarray) -> float:
+        nonlocal tried
+        tried += 1
+        merge(checkpoints, weights.astype(np.float64), candidate, WIDE[settings.accumulate])
+        return score(candidate)
+
+    try:
+        return greedy_recipe([score(c.path) for c in checkpoints], soup, settings.ties)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UsageError(f"--evaluate: {error}") from error
+    finally:
+        if candidate.is_dir():
+            shutil.rmtree(candidate)
+        candidate.unlink(missing_ok=True)

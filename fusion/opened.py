@@ -1,0 +1,111 @@
+"""Opens finished runs for the programs that fuse: data, network, and all models of one or more runs as one population."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusion.barrier import BarrierOptions, description
+from tna_jax.masks import Params
+from tna_jax.network import Network, State, linen
+from train.config import ModelOptions
+from train.data import Dataset
+from train.ensembles import finished
+from train.errors import UsageError
+from train.prepare import load
+from train.progress import console
+from train.run import CONFIG, Run
+
+
+class Opened(NamedTuple):
+    """M trained models of the same network on the same data."""
+
+    folder: Run
+    """The first run."""
+    config: dict[str, Any]
+    """Its options."""
+    what: str
+    """The network in a few words."""
+    data: Dataset
+    network: Network
+    exact: Network
+    """The same in float32, for matching: in bfloat16 a permuted network is the same function only roughly."""
+    module: nn.Module
+    params: Params
+    """(M, ...) on the host."""
+    state: State
+    """(M, ...) on the host."""
+    models: list[dict[str, Any]]
+    """What plan.json says of each, its run, and its number there."""
+
+
+def open_runs(names: tuple[str, ...], data_dir: str | None) -> Opened:
+    """All models of the runs, but those that diverged, which are named on the screen.
+
+    Raises:
+      UsageError: a run that cannot be read; runs of other networks or data than the first's; fewer than two models left.
+    """
+    folders = [Run.open(name) for name in names]
+    configs = [folder.read(CONFIG) for folder in folders]
+    told = [
+        description(config, BarrierOptions(run=name, data_dir=data_dir))
+        for name, config in zip(names, configs, strict=True)
+    ]
+    for name, other in zip(names[1:], told[1:], strict=True):
+        pairs = zip(dataclasses.asdict(told[0]).items(), dataclasses.asdict(other).values(), strict=True)
+        odd = [f"{key} {theirs} instead of {ours}" for (key, ours), theirs in pairs if theirs != ours]
+        if odd:
+            raise UsageError(f"{name} does not go with {names[0]}: {', '.join(odd)}")
+    data, network, init = load(told[0])
+    module = told[0].build_model(data.num_classes, told[0].precision)
+    exact = linen(told[0].build_model(data.num_classes), data.image_shape, data.preprocess)[0]
+    parts = [finished(folder, init) for folder in folders]
+    params, state = (
+        jax.tree.map(lambda *x: np.concatenate(x), *trees) for trees in zip(*(part[:2] for part in parts), strict=True)
+    )
+    models = [
+        {**model, "run": Path(name).name, "number": i}
+        for name, part in zip(names, parts, strict=True)
+        for i, model in enumerate(part[2])
+    ]
+    finite = np.array([
+        all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves((params, state))) for i in range(len(models))
+    ])  # fmt: skip
+    for i in np.flatnonzero(~finite):
+        console.print(f"left out: model {models[i]['number']} of {models[i]['run']}, which diverged")
+    if finite.sum() < 2:
+        raise UsageError(f"{' '.join(names)}: {finite.sum()} models that did not diverge; fusing needs two")
+    params, state = jax.tree.map(lambda leaf: leaf[finite], (params, state))
+    models = [model for model, kept in zip(models, finite, strict=True) if kept]
+    return Opened(
+        folders[0], configs[0], ModelOptions.describe(told[0]), data, network, exact, module, params, state, models
+    )
+
+
+def held_out(opened: Opened, data_dir: str | None, examples: int) -> tuple[jax.Array, jax.Array, bool]:
+    """Training examples to choose models by: (inputs, labels, whether the models were trained without them).
+
+    Runs on a part of the training set (`--train-examples`) are scored on the rest of it. If there is none, on training
+    examples that the models have seen, which favours models that have learnt them by heart.
+    """
+    used = opened.config.get("train_examples")
+    split, unseen = opened.data.train, False
+    if used is not None:
+        described = description({**opened.config, "train_examples": None}, BarrierOptions(run="", data_dir=data_dir))
+        whole = described.load_data()
+        if used < len(whole.train.labels):
+            ordered = whole.subset(len(whole.train.labels)).train
+            split, unseen = type(ordered)(ordered.images[used:], ordered.labels[used:]), True
+    return jnp.asarray(split.images[:examples]), jnp.asarray(split.labels[:examples]), unseen
+
+
+def splits(data: Dataset) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """The train and the test split, as the library's evaluation takes them."""
+    return {
+        name: (jnp.asarray(split.images), jnp.asarray(split.labels))
+        for name, split in (("train", data.train), ("test", data.test))
+    }

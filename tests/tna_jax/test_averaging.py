@@ -1,0 +1,116 @@
+"""Laws of averages and greedy soups: anchors bit for bit, hand-written soups, both rules for ties."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tna_jax import greedy_soup, interpolation, masks, uniform_soup, weighted_average
+from tna_jax.averaging import greedy_recipe
+
+
+def tree(models=4, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 2)
+    return {
+        "a": jax.random.normal(keys[0], (models, 3, 4), dtype),
+        "b": {"c": jax.random.normal(keys[1], (models, 5), dtype)},
+    }
+
+
+def member(members, i):
+    return jax.tree.map(lambda leaf: leaf[i], members)
+
+
+def same_bits(x, y) -> bool:
+    pairs = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
+    return all(p.dtype == q.dtype and np.asarray(p).tobytes() == np.asarray(q).tobytes() for p, q in pairs)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_anchors_are_copied_and_naive_averages_would_move_them(dtype):
+    members = tree(7, dtype)
+    mask = masks.bernoulli(jax.random.key(1), member(members, 0), 0.5)
+    shared = jax.tree.map(lambda leaf, m: jnp.where(m, leaf, leaf[0]), members, mask)
+    soup = uniform_soup(shared)
+    naive = jax.tree.map(lambda leaf: (leaf * jnp.asarray(1 / 7, dtype)).sum(0), shared)
+    moved = 0
+    for new, plain, old, m in zip(*map(jax.tree.leaves, (soup, naive, member(shared, 0), mask)), strict=True):
+        assert np.asarray(new)[~np.asarray(m)].tobytes() == np.asarray(old)[~np.asarray(m)].tobytes()
+        assert (new != old)[m].any()
+        moved += int((plain != old)[~m].sum())
+    assert moved > 0
+
+
+def test_averages_by_hand_and_as_the_simplex():
+    members = {"w": jnp.array([[0.0, 4.0], [8.0, 4.0], [0.0, 0.0]]), "step": jnp.array([3, 5, 7])}
+    assert weighted_average(members, [1, 2, 1])["w"].tolist() == [4.0, 3.0]
+    assert uniform_soup(members)["step"] == 3
+    random = tree(3)
+    simplex = interpolation.simplex([member(random, i) for i in range(3)], [0.25, 0.5, 0.25])
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), simplex, weighted_average(random, [1, 2, 1]))
+    half = {"w": jnp.array([[1.0], [1.0078125]], jnp.bfloat16)}  # summed in float32
+    expected = (np.float32(0.75) + np.float32(0.25) * np.float32(1.0078125)).astype(jnp.bfloat16)
+    assert weighted_average(half, [3, 1])["w"][0] == expected
+
+
+def test_corners_and_copies_bit_for_bit_also_compiled():
+    members = tree()
+    members["a"] = members["a"].at[1, 0, 0].set(jnp.inf).at[2, 0, 0].set(-0.0)
+    average = jax.jit(weighted_average)
+    for i, weights in enumerate(np.eye(4, dtype=np.float32) * 3):
+        assert same_bits(weighted_average(members, weights), member(members, i))
+        assert same_bits(average(members, weights), member(members, i))
+    copies = jax.tree.map(lambda leaf: jnp.repeat(leaf[:1], 4, axis=0), members)
+    assert same_bits(weighted_average(copies, [0.3, 0.1, 0.2, 0.7]), member(members, 0))
+    diverged = {"w": jnp.array([[1.0], [jnp.nan], [2.0]])}  # weight 0 is not there
+    assert weighted_average(diverged, [1, 0, 1])["w"].tolist() == [1.5]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"), [([1, 2], "4 models"), ([1, -1, 0, 0], "not 0"), ([1, np.nan, 0, 0], "finite")]
+)
+def test_weights_that_are_none_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        weighted_average(tree(), weights)
+
+
+SCORES = {(1, 0, 0, 0): 0.5, (0, 1, 0, 0): 0.8, (0, 0, 1, 0): 0.7, (0, 0, 0, 1): np.nan,
+          (0, 1, 1, 0): 0.8, (1, 1, 1, 0): 0.9, (1, 1, 0, 0): 0.79}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ties", "weights", "score", "trail"),
+    [
+        ("keep", [1, 1, 1, 0], 0.9, [(1, 0.8, True), (2, 0.8, True), (0, 0.9, True), (3, None, False)]),
+        ("drop", [0, 1, 0, 0], 0.8, [(1, 0.8, True), (2, 0.8, False), (0, 0.79, False), (3, None, False)]),
+    ],
+)
+def test_greedy_soups_by_hand(ties, weights, score, trail):
+    asked = []
+
+    def look(chosen):
+        asked.append(tuple(chosen.astype(int).tolist()))
+        return SCORES[asked[-1]]
+
+    alone = [SCORES[tuple(row)] for row in np.eye(4, dtype=int).tolist()]
+    recipe = greedy_recipe(alone, look, ties)
+    assert recipe.weights.tolist() == weights and recipe.score == score
+    assert [(i.model, i.score if np.isfinite(i.score) else None, i.kept) for i in recipe.trail] == trail
+    assert len(asked) == 2  # the model without a score is never tried
+
+
+def test_a_greedy_soup_is_the_average_of_its_ingredients_and_never_worse_than_the_best_model():
+    members = tree(6)
+    goal = member(members, 0)["a"] + member(members, 1)["a"]
+
+    def score(params):
+        return -float(((2 * params["a"] - goal) ** 2).sum())
+
+    soup, recipe = greedy_soup(members, score)
+    assert 1 < recipe.weights.sum() < 6
+    assert same_bits(soup, weighted_average(members, recipe.weights))
+    assert score(soup) == pytest.approx(recipe.score)
+    assert recipe.score >= max(score(member(members, i)) for i in range(6))
+    for words, message in (((members, lambda p: np.nan), "finite score"), ((members, score, "both"), "keep, drop")):
+        with pytest.raises(ValueError, match=message):
+            greedy_soup(*words)

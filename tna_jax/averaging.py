@@ -1,0 +1,131 @@
+"""Averages of many models: uniform, weighted, and the greedy soup (Wortsman et al. 2022, arXiv 2203.05482).
+
+Members are one pytree whose leaves have a leading axis, the model. As in `tna_jax.interpolation`: sums run in float32 (float64
+stays float64) and are cast back; an entry that is equal in all models is copied, so anchors stay, bit for bit; leaves that
+are not floating-point are the first model's.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tna_jax import interpolation
+from tna_jax.masks import Params
+
+Ties = Literal["keep", "drop"]
+"""What becomes of an ingredient that leaves the score as it is: `keep` (the paper's rule, >=) or `drop` (its code's, >)."""
+
+
+def weighted_average(members: Params, weights: jax.Array | np.ndarray | Sequence[float]) -> Params:
+    """The average of M models with the shares `weights / sum(weights)`.
+
+    Laws: a single weight that is not 0 gives that model; copies of one model give that model; an entry equal in all models,
+    those of weight 0 too, is copied; all bit for bit.
+
+    Args:
+      members: pytree with leaves (M, ...), NumPy or JAX.
+      weights: (M,) floats whose sum is not 0; negative ones extrapolate.
+
+    Returns:
+      A pytree with leaves (...). Works under `jit` and `vmap`.
+
+    Raises:
+      ValueError: another number of weights than models, or weights whose sum is 0 or not finite.
+    """
+    count = jax.tree.leaves(members)[0].shape[0]
+    weights = jnp.asarray(weights, jnp.float32)
+    if weights.shape != (count,):
+        raise ValueError(f"expected one weight for each of the {count} models, got the shape {weights.shape}")
+    if not isinstance(weights, jax.core.Tracer) and not (np.isfinite(weights).all() and float(weights.sum())):
+        raise ValueError(f"the weights must be finite, and their sum not 0; got {np.asarray(weights).tolist()}")
+    return _mixture(members, weights / weights.sum())
+
+
+_mixture = jax.jit(interpolation.mixture)
+
+
+def uniform_soup(members: Params) -> Params:
+    """The plain average of M models; arguments, laws and errors as `weighted_average`."""
+    return weighted_average(members, np.ones(jax.tree.leaves(members)[0].shape[0], np.float32))
+
+
+class Ingredient(NamedTuple):
+    """One step of a greedy soup."""
+
+    model: int
+    """Its index."""
+    own: float
+    """Its score alone."""
+    score: float
+    """The score of the soup with it; not finite where the soup with it was not scored, since it had no score itself."""
+    kept: bool
+
+
+class Recipe(NamedTuple):
+    """What a greedy soup is made of."""
+
+    weights: np.ndarray
+    """(M,) float32, 1 for an ingredient and 0 else."""
+    score: float
+    """Of the soup."""
+    trail: list[Ingredient]
+    """All models in the order in which they were tried; the first is the best single model."""
+
+
+def greedy_recipe(scores: Sequence[float], score: Callable[[np.ndarray], float], ties: Ties = "keep") -> Recipe:
+    """Which of M models to average: tried from the best to the worst, each kept if the soup's score does not fall with it.
+
+    arXiv 2203.05482, recipe 1. Law: the score is at least the best single model's. Equal models are tried in their order.
+
+    Args:
+      scores: (M,) held-out score of each model, larger is better; models whose score is not finite are left out.
+      score: (M,) weights, 1 for each ingredient and 0 else, to the held-out score of their average. It is called at most M - 1
+        times.
+      ties: see `Ties`.
+
+    Raises:
+      ValueError: no finite score, or an unknown rule.
+    """
+    if ties not in ("keep", "drop"):
+        raise ValueError(f"unknown rule for ties {ties!r}: known are keep, drop")
+    own = [float(value) for value in scores]
+    order = sorted(range(len(own)), key=lambda i: -own[i] if math.isfinite(own[i]) else math.inf)
+    if not order or not math.isfinite(own[order[0]]):
+        raise ValueError("a greedy soup needs at least one model with a finite score")
+    best = own[order[0]]
+    weights = np.zeros(len(own), np.float32)
+    weights[order[0]] = 1
+    trail = [Ingredient(order[0], best, best, True)]
+    for i in order[1:]:
+        reached = math.nan
+        if math.isfinite(own[i]):
+            candidate = weights.copy()
+            candidate[i] = 1
+            reached = float(score(candidate))
+        kept = reached >= best if ties == "keep" else reached > best
+        if kept:
+            weights, best = candidate, reached
+        trail.append(Ingredient(i, own[i], reached, kept))
+    return Recipe(weights, best, trail)
+
+
+def greedy_soup(
+    members: Params, score: Callable[[Params], Any], ties: Ties = "keep", scores: Sequence[float] | None = None
+) -> tuple[Params, Recipe]:
+    """The greedy soup of M models, and its recipe; see `greedy_recipe`.
+
+    Args:
+      members: pytree with leaves (M, ...).
+      score: one model's parameters to its score on held-out data (not on the test set), larger is better.
+      ties: see `Ties`.
+      scores: (M,) of the single models, if they are known; else `score` finds them.
+    """
+    count = jax.tree.leaves(members)[0].shape[0]
+    if scores is None:
+        scores = [float(score(jax.tree.map(lambda leaf, i=i: leaf[i], members))) for i in range(count)]
+    recipe = greedy_recipe(scores, lambda weights: float(score(weighted_average(members, weights))), ties)
+    return weighted_average(members, recipe.weights), recipe

@@ -1,0 +1,140 @@
+"""What is known of one axis of an array under permutations of hidden units, as small expressions.
+
+An axis is `Fixed` (its positions have a meaning: examples, pixels, classes), `Wild` (all its entries are equal, so any
+permutation leaves it as it is), or a `Group` of units that may be permuted; or it is made of such axes: end to end
+(`Concat`), or as the row-major product of several (`Product`, after a flattening).
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """Positions that must stay where they are."""
+
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Wild:
+    """Equal entries."""
+
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Units that may be permuted, all axes of one group together."""
+
+    size: int
+    name: int | str
+
+
+@dataclasses.dataclass(frozen=True)
+class Concat:
+    """Axes end to end."""
+
+    parts: tuple["Axis", ...]
+
+    @property
+    def size(self) -> int:
+        """The sum of the parts' sizes."""
+        return sum(part.size for part in self.parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """Axes flattened into one, the last one running fastest."""
+
+    parts: tuple["Axis", ...]
+
+    @property
+    def size(self) -> int:
+        """The product of the parts' sizes."""
+        return math.prod(part.size for part in self.parts)
+
+
+Axis = Fixed | Wild | Group | Concat | Product
+
+
+def concat(parts: list[Axis]) -> Axis:
+    """The parts end to end in normal form: nested and neighbouring parts joined, k equal ones as a product."""
+    flat: list[Axis] = []
+    for part in (inner for outer in parts for inner in (outer.parts if isinstance(outer, Concat) else (outer,))):
+        if part.size == 0:
+            continue
+        if flat and isinstance(part, Fixed | Wild) and type(flat[-1]) is type(part):
+            part = type(part)(flat.pop().size + part.size)
+        flat.append(part)
+    if len(flat) > 1 and all(part == flat[0] for part in flat):
+        return product([Fixed(len(flat)), flat[0]])
+    return flat[0] if len(flat) == 1 else Concat(tuple(flat))
+
+
+def product(parts: list[Axis]) -> Axis:
+    """The product in normal form: nested and neighbouring parts joined, parts of size 1 left out."""
+    flat: list[Axis] = []
+    for part in (inner for outer in parts for inner in (outer.parts if isinstance(outer, Product) else (outer,))):
+        if part.size == 1:
+            continue
+        if flat and isinstance(part, Fixed | Wild) and type(flat[-1]) is type(part):
+            part = type(part)(flat.pop().size * part.size)
+        flat.append(part)
+    if not flat:
+        return Fixed(1)
+    return flat[0] if len(flat) == 1 else Product(tuple(flat))
+
+
+def groups(axis: Axis) -> list[Group]:
+    """The groups of an axis, in order, with repetitions."""
+    if isinstance(axis, Concat | Product):
+        return [group for part in axis.parts for group in groups(part)]
+    return [axis] if isinstance(axis, Group) else []
+
+
+def names(axis: Axis) -> set[str]:
+    """The names of the groups of an axis."""
+    return {str(group.name) for group in groups(axis)}
+
+
+def indices(axis: Axis, permutation: dict[str, np.ndarray]) -> np.ndarray:
+    """(size,) int: where the entries of the permuted axis come from; groups without a permutation stay."""
+    if isinstance(axis, Group):
+        return permutation.get(str(axis.name), np.arange(axis.size))
+    if isinstance(axis, Concat):
+        starts = np.cumsum([0, *(part.size for part in axis.parts)])
+        return np.concatenate(
+            [start + indices(part, permutation) for start, part in zip(starts, axis.parts, strict=False)]
+        )
+    if isinstance(axis, Product):
+        found = np.zeros(1, int)
+        for part in axis.parts:
+            found = (found[:, None] * part.size + indices(part, permutation)[None, :]).reshape(-1)
+        return found
+    return np.arange(axis.size)
+
+
+def views(array, axis: Axis, group: str) -> list:
+    """The entries that a group orders: for each place where it occurs, the array as (units of the group, everything else).
+
+    Args:
+      array: (size of the axis, R), NumPy or JAX.
+      axis: the expression of the first axis.
+      group: its name.
+    """
+    if isinstance(axis, Group):
+        return [array] if axis.name == group else []
+    if group not in names(axis):
+        return []
+    found, start, major = [], 0, 1
+    for part in axis.parts:  # type: ignore[union-attr]
+        if isinstance(axis, Concat):
+            inner = array[start : start + part.size]
+        else:
+            inner = array.reshape(major, part.size, -1).swapaxes(0, 1).reshape(part.size, -1)
+        start, major = start + part.size, major * part.size
+        found += views(inner, part, group)
+    return found
