@@ -104,7 +104,7 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     ]  # fmt: skip
     result = {
         "provenance": provenance([]),
-        "run": config,
+        "run": {key: value for key, value in config.items() if key != "started_with"},
         "network": described.describe(),
         "models": models,
         "alphas": alphas,
@@ -127,7 +127,7 @@ def _description(config: dict[str, Any], settings: BarrierOptions) -> _Described
     known = {field.name for field in dataclasses.fields(_Described)}
     hosts_own = {field.name for field in dataclasses.fields(HostOptions)}
     values = {key: value for key, value in config.items() if key in known and key not in hosts_own - {"precision"}}
-    return _Described(**{**values, "data_dir": settings.data_dir})
+    return options.from_values(_Described, {**values, "data_dir": settings.data_dir}, f"{settings.run}/{CONFIG}")
 
 
 def _table(result: dict[str, Any], split: str = "test") -> None:

@@ -7,6 +7,7 @@ import sys
 PROGRAMS = {
     "lmc": ("fusion.lmc", "train pairs with and without anchors, walk the path between them, draw the barriers"),
     "train": ("train.train", "train an ensemble with shared anchors and keep it in a run folder"),
+    "resume": ("train.resume", "go on with an interrupted run, to the same result"),
     "barrier": ("fusion.barrier", "the barriers between the models of a run"),
     "devices": ("train.devices", "what JAX sees here and how models would be placed on it"),
 }

@@ -1,5 +1,6 @@
 """How every program starts and ends: options, its run, one line for what is the user's to mend, exit codes."""
 
+import errno
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -8,6 +9,9 @@ from train.errors import UsageError
 from train.progress import Interrupted
 
 Options = TypeVar("Options")
+
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What the system says of a disk that is full, or a folder that must not be written."""
 
 
 def launch(name: str, cls: type[Options], run: Callable[[Options], Any], arguments: list[str], description: str) -> int:
@@ -24,6 +28,13 @@ def launch(name: str, cls: type[Options], run: Callable[[Options], Any], argumen
         run(options.parse(cls, arguments, name, description.splitlines()[0]))
     except UsageError as error:
         return hosts.complain(f"tna {name}: {error}")
+    except OSError as error:
+        if error.errno not in FULL_OR_CLOSED:
+            raise
+        return hosts.complain(f"tna {name}: cannot write {error.filename or 'a file'}: {error.strerror}")
     except Interrupted:
+        return 130
+    except KeyboardInterrupt:
+        hosts.complain(f"tna {name}: stopped at once; what was saved before is intact")
         return 130
     return 0
