@@ -46,7 +46,7 @@ class Checkpoints:
                 self.wait()
                 with _as_usage_error(self.folder, "save in"):
                     self.manager.close()
-            else:  # what stopped the run is the news, not what it did to a save
+            elif jax.process_count() == 1:  # what stopped the run is the news, not what it did to a save
                 with contextlib.suppress(Exception):
                     self.wait()
                 with contextlib.suppress(Exception):

@@ -17,6 +17,8 @@ FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
 def launch(name: str, cls: type[Options], run: Callable[[Options], Any], arguments: list[str], description: str) -> int:
     """Runs the program `tna NAME`; returns its exit code: 0, 2 for a wrong option or input, 130 if interrupted.
 
+    Of several processes, those that are left when one is gone say so and leave with exit code 1.
+
     Args:
       name: of the program.
       cls: its options.
@@ -34,6 +36,11 @@ def launch(name: str, cls: type[Options], run: Callable[[Options], Any], argumen
         return hosts.complain(f"tna {name}: cannot write {error.filename or 'a file'}: {error.strerror}")
     except Interrupted:
         return 130
+    except Exception as error:
+        if hosts.lost(error):
+            hosts.leave(f"tna {name}: another process of this job is gone; all checkpoints are intact; start all again "
+                        "with tna resume RUN and their --coordinator, --num-processes, --process-id (or --distributed)")  # fmt: skip
+        raise
     except KeyboardInterrupt:
         hosts.complain(f"tna {name}: stopped at once; what was saved before is intact")
         return 130

@@ -4,7 +4,9 @@ import errno
 import fcntl
 import os
 import platform
+import time
 from pathlib import Path
+from typing import IO
 
 from train.errors import UsageError
 from train.progress import console
@@ -24,7 +26,7 @@ class Lock:
         """
         self.file = open(folder / LOCK, "a+")  # noqa: SIM115 (open as long as the lock is held)
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _patiently(self.file)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 self.file.seek(0)
@@ -39,6 +41,17 @@ class Lock:
     def release(self) -> None:
         """Lets others in."""
         self.file.close()
+
+
+def _patiently(file: IO[str]) -> None:
+    """Takes the lock; tries for half a second, as `held` takes it for a moment too."""
+    for attempt in range(6):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if attempt == 5:
+                raise
+            time.sleep(0.1)
 
 
 def held(folder: Path) -> bool:
