@@ -1,7 +1,11 @@
 """Reads checkpoints: the newest undamaged one, checked against its checksums. Never writes, but for setting damage aside."""
 
+import contextlib
 import json
+import sys
+import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +54,7 @@ def arrays(folder: Path, step: int, wanted: set[str] | None = None) -> dict[str,
     as_numpy = {key: ocp.RestoreArgs(restore_type=np.ndarray) for key in leaves}
     arguments: Any = ocp.args.PyTreeRestore(dict.fromkeys(leaves, 0), restore_args=as_numpy, partial_restore=True)
     try:
-        with warnings.catch_warnings(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            warnings.simplefilter("ignore")  # of sharding, which NumPy arrays have none
+        with _stragglers_hushed(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             found = reader.restore((folder / str(step) / STATE).absolute(), args=arguments)
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
@@ -65,6 +68,27 @@ def arrays(folder: Path, step: int, wanted: set[str] | None = None) -> dict[str,
     if bad:
         raise Damaged(f"these arrays do not have their checksums: {', '.join(bad)}")
     return {leaf.name: np.array(found[key]) for key, leaf in leaves.items()}
+
+
+@contextlib.contextmanager
+def _stragglers_hushed() -> Iterator[None]:
+    """No warnings of sharding, which NumPy arrays have none; and no tracebacks of reads that outlive a failed one beside them."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception:
+        time.sleep(0.3)  # for the stragglers
+        raise
+    finally:
+        sys.unraisablehook = before
 
 
 def newest(folder: Path, tree: dict[str, Any]) -> tuple[int, dict[str, Any], dict[int, str]]:
