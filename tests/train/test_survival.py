@@ -212,7 +212,7 @@ def mounted(folder: Path, *options: str):
 def test_a_full_disk_stops_the_run_in_one_line_and_it_goes_on_later(tmp_path, capsys):
     words = ["train", *TINY, "--width", "200", "--epochs", "4"]
     assert main([*words, "--out", str(tmp_path / "whole"), "--checkpoint-every", "4"]) == 0
-    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=1200k", "tmpfs") as small:
+    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=1000k", "tmpfs") as small:
         capsys.readouterr()
         assert main([*words, "--out", str(small / "run"), "--checkpoints-kept", "4"]) == 2
         told = capsys.readouterr().err.strip().splitlines()
