@@ -23,7 +23,7 @@ from train import ensembles, hosts
 from train.checkpoints import Checkpoints
 from train.config import RunOptions
 
-MODELS, WIDTH, EXAMPLES, BATCH, ROUNDS = 8, 3450, 64, 32, 5
+MODELS, WIDTH, EXAMPLES, BATCH, ROUNDS = 8, 3520, 64, 32, 5
 
 
 def members(width: int):
@@ -62,7 +62,7 @@ def measure(folder: Path) -> dict:
             if epoch % 2:
                 first = time.perf_counter()
                 saved.wait()
-                ensembles._store(whole, slice(0, MODELS), now(), whole["diverged"])
+                ensembles._store(whole, slice(0, MODELS), now, whole["diverged"])
                 saved.save(epoch, whole)
                 held.append(time.perf_counter() - first)
                 saved.writing.add_done_callback(lambda _: saving.append(time.perf_counter() - first))

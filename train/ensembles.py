@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -122,7 +123,7 @@ def train(
                 save = step == steps or stopping or hosts.any_process(hosts.leads() and due)
                 if save or epoch + 1 == settings.epochs:
                     saved.wait()  # the arrays of `whole` may be on their way to the disk
-                    _store(whole, part, members(), diverged[part])
+                    _store(whole, part, members, diverged[part])
                 if save:
                     saved.save(step, whole)
                 if stopping and step < steps:
@@ -169,19 +170,10 @@ def _part(tree, part: slice):
     return jax.tree.map(lambda x: x[part], tree)
 
 
-def _store(whole: dict[str, Any], part: slice, members: ensemble.Members, diverged: np.ndarray) -> None:
+def _store(whole: dict[str, Any], part: slice, members: Callable[..., Any], diverged: np.ndarray) -> None:
     """Copies a wave's members into their places among all."""
-    new = {
-        "params": members.params,
-        "opt_state": members.opt_state,
-        "state": members.state,
-        "diverged": diverged,
-    }
-
-    def put(old, value):
-        old[part] = value
-
-    jax.tree.map(put, whole, new)
+    members(jax.tree.map(lambda x: x[part], (whole["params"], whole["opt_state"], whole["state"])))
+    whole["diverged"][part] = diverged
 
 
 def _means(metrics) -> tuple[float, float]:
