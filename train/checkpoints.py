@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 
 from train import manifest
 from train.errors import UsageError
-from train.restore import STATE, listed
+from train.restore import STATE, listed, stragglers_hushed
 
 MANIFEST = "manifest"
 
@@ -34,13 +34,19 @@ class Checkpoints:
             self.manager = ocp.CheckpointManager(self.folder, options=options)
         self.every, self.epochs = minutes * 60, epochs
         self.last = time.monotonic()
+        self.hushed = contextlib.ExitStack()
         self.worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self.writing: concurrent.futures.Future | None = None
 
     def __enter__(self) -> "Checkpoints":
+        self.hushed.enter_context(stragglers_hushed())
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self.hushed:
+            self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
         try:
             if error is None:
                 self.wait()
@@ -51,6 +57,8 @@ class Checkpoints:
                     self.wait()
                 with contextlib.suppress(Exception):
                     self.manager.close()
+                if isinstance(error, UsageError):
+                    time.sleep(0.3)  # for writes that outlive a failed one, see `stragglers_hushed`
         finally:
             self.worker.shutdown()
 

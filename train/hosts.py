@@ -140,7 +140,7 @@ def configure(cpu_devices: int | None = None, members: int = 1) -> None:
             jax.config.update("jax_num_cpu_devices", wanted)
         except RuntimeError:
             pass  # the backend is up already (a notebook, a test): it keeps its devices
-    logging.getLogger("absl").setLevel(logging.WARNING)  # orbax tells each save at length
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells each save and failure at length; we do in a line
     _keep_compiled_programs()
 
 

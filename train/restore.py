@@ -54,7 +54,12 @@ def arrays(folder: Path, step: int, wanted: set[str] | None = None) -> dict[str,
     as_numpy = {key: ocp.RestoreArgs(restore_type=np.ndarray) for key in leaves}
     arguments: Any = ocp.args.PyTreeRestore(dict.fromkeys(leaves, 0), restore_args=as_numpy, partial_restore=True)
     try:
-        with _stragglers_hushed(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        with (
+            warnings.catch_warnings(),
+            stragglers_hushed(),
+            ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader,
+        ):
+            warnings.simplefilter("ignore")  # of sharding, which NumPy arrays have none
             found = reader.restore((folder / str(step) / STATE).absolute(), args=arguments)
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
@@ -71,8 +76,8 @@ def arrays(folder: Path, step: int, wanted: set[str] | None = None) -> dict[str,
 
 
 @contextlib.contextmanager
-def _stragglers_hushed() -> Iterator[None]:
-    """No warnings of sharding, which NumPy arrays have none; and no tracebacks of reads that outlive a failed one beside them."""
+def stragglers_hushed() -> Iterator[None]:
+    """No tracebacks on the screen of reads and writes that outlive a failed one beside them: that one is reported."""
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
@@ -81,9 +86,7 @@ def _stragglers_hushed() -> Iterator[None]:
 
     sys.unraisablehook = hook
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     except Exception:
         time.sleep(0.3)  # for the stragglers
         raise
