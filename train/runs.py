@@ -109,7 +109,7 @@ def headline(result: dict[str, Any]) -> str:
         if "models" in result and "at_once" not in result:
             values = [model["test_accuracy"] for model in result["models"] if model["test_accuracy"] is not None]
             return f"test accuracy {np.mean(values):.4f} of {len(values)} models" if values else "all models diverged"
-        return f"{len(result['models'])} models"
+        return f"{len(result['models'])} imported"
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"its results are not as this version writes them ({type(error).__name__}: {error})"
