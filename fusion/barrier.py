@@ -104,7 +104,7 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     ]  # fmt: skip
     result = {
         "provenance": provenance([]),
-        "run": config,
+        "run": {key: value for key, value in config.items() if key != "started_with"},
         "network": described.describe(),
         "models": models,
         "alphas": alphas,
@@ -128,7 +128,7 @@ def description(config: dict[str, Any], settings: Any) -> Described:
     known = {field.name for field in dataclasses.fields(Described)}
     hosts_own = {field.name for field in dataclasses.fields(HostOptions)}
     values = {key: value for key, value in config.items() if key in known and key not in hosts_own - {"precision"}}
-    return Described(**{**values, "data_dir": settings.data_dir})
+    return options.from_values(Described, {**values, "data_dir": settings.data_dir}, f"{settings.run}/{CONFIG}")
 
 
 def _table(result: dict[str, Any], split: str = "test") -> None:

@@ -90,31 +90,30 @@ def run(settings: LmcOptions) -> dict[str, Any]:
     members, cells = settings.plan()
     settings.start(len(members))
     data, network, init, trainer = prepare(settings)
-    folder = Run.create(
-        settings.out, f"lmc-{settings.dataset.replace(':', '-')}", RESULTS, settings.overwrite, settings.resume
-    )
-    record(folder, settings, list(range(settings.first_seed, settings.first_seed + settings.seeds)))
-    console.print(f"{data.describe()}; {settings.describe()}; {len(members)} models in {len(cells)} pairs")
+    name = f"lmc-{settings.dataset.replace(':', '-')}"
+    with Run.create(settings.out, name, RESULTS, settings.overwrite, settings.resume) as folder:
+        record(folder, "lmc", settings, list(range(settings.first_seed, settings.first_seed + settings.seeds)))
+        console.print(f"{data.describe()}; {settings.describe()}; {len(members)} models in {len(cells)} pairs")
 
-    start = build(members, init, settings)
-    described = [member._asdict() for member in members]
-    trained = ensembles.train(trainer, start, data, settings, folder, described, settings.resume)
-    with console.status(f"evaluating {len(cells)} paths"):
-        paths = _paths(network, trained, cells, settings, data)
-    result = {
-        "provenance": {**folder.read(PROVENANCE), **trained.facts},
-        "config": lasting(settings),
-        "network": settings.describe(),
-        "alphas": settings.grid(),
-        "rows": rows(cells, paths),
-        "diverged": [{**described[index], "epoch": epoch} for index, epoch in trained.diverged.items()],
-    }
-    folder.write("lmc.json", result)
-    if hosts.leads():
-        lmc_report.figure(plain(result), folder.folder / "lmc.png")
-        lmc_report.table(plain(result))
-        print(f"wrote {folder.folder / 'lmc.json'} and {folder.folder / 'lmc.png'}")
-    return plain(result)
+        start = build(members, init, settings)
+        described = [member._asdict() for member in members]
+        trained = ensembles.train(trainer, start, data, settings, folder, described, settings.resume)
+        with console.status(f"evaluating {len(cells)} paths"):
+            paths = _paths(network, trained, cells, settings, data)
+        result = {
+            "provenance": {**folder.read(PROVENANCE), **trained.facts},
+            "config": lasting(settings),
+            "network": settings.describe(),
+            "alphas": settings.grid(),
+            "rows": rows(cells, paths),
+            "diverged": [{**described[index], "epoch": epoch} for index, epoch in trained.diverged.items()],
+        }
+        folder.write("lmc.json", result)
+        if hosts.leads():
+            lmc_report.figure(plain(result), folder.folder / "lmc.png")
+            lmc_report.table(plain(result))
+            print(f"wrote {folder.folder / 'lmc.json'} and {folder.folder / 'lmc.png'}")
+        return plain(result)
 
 
 def _paths(network, trained: ensembles.Trained, cells: list[Cell], settings: LmcOptions, data: Dataset):

@@ -7,6 +7,10 @@ import sys
 PROGRAMS = {
     "lmc": ("fusion.lmc", "train pairs with and without anchors, walk the path between them, draw the barriers"),
     "train": ("train.train", "train an ensemble with shared anchors and keep it in a run folder"),
+    "resume": ("train.resume", "go on with an interrupted run, to the same result"),
+    "runs": ("train.runs", "list the runs in a folder: how far each is, what came out"),
+    "export": ("train.export", "a model of a run as a safetensors file"),
+    "import": ("train.importing", "exported models as a run folder"),
     "barrier": ("fusion.barrier", "the barriers between the models of a run"),
     "landscape": ("fusion.landscape", "loss and accuracy on the plane through three models of a run"),
     "fuse": ("fusion.fuse", "average all models of runs: soups, ensemble, the barriers of all pairs; matching, REPAIR"),

@@ -311,7 +311,7 @@ def train_ensemble(
     epochs: int,
     *,
     start: int = 0,
-    on_epoch: Callable[[int, Callable[[], Members], Metrics], None] | None = None,
+    on_epoch: Callable[[int, Callable[..., Members], Metrics], None] | None = None,
 ) -> tuple[Members, list[Metrics]]:
     """Trains M members for epochs `start` ... `epochs - 1` on all devices.
 
@@ -319,7 +319,8 @@ def train_ensemble(
 
     Args:
       on_epoch: called after each epoch with its number, a function that returns the members as they are now (a copy on the
-        host, so call it when a checkpoint is due only), and the epoch's metrics.
+        host, so call it when a checkpoint is due only), and the epoch's metrics. The function takes the NumPy arrays to copy
+        into, if there are any: (parameters, optimizer state, state), (M, ...) each.
 
     Returns:
       The members, and the `Metrics` of each epoch with leaves (M,), NumPy. What was trained is NumPy too where M is no
@@ -331,7 +332,10 @@ def train_ensemble(
     current = placement.split(jax.tree.map(lambda x: x.copy(), padded), over)
     inputs, labels = placement.replicate((inputs, labels), over)
 
-    def on_host() -> Members:
+    def on_host(into: tuple[Any, Any, Any] | None = None) -> Members:
+        if into is not None:
+            placement.fetch_into(_trained(current), into)
+            return _with_trained(members, into)
         # Not by slicing on the devices: that needs communication, which CPU devices that share a core may never finish.
         trained = placement.fetch(_trained(current))
         return _with_trained(members, jax.tree.map(lambda x: x[:count], trained))

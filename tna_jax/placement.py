@@ -98,6 +98,25 @@ def fetch(tree):
     return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
 
 
+def fetch_into(tree, arrays) -> None:
+    """Copies stacked arrays into NumPy arrays, piece by piece from each device: faster than `fetch`, for memory that is used again.
+
+    Args:
+      tree: stacked arrays, split over devices along their leading axis; of several processes all must call it.
+      arrays: a tree of the same structure with NumPy arrays; their leading axis may be shorter (without padding).
+    """
+    whole = tree if jax.process_count() == 1 else fetch(tree)
+
+    def put(x, out):
+        for shard in getattr(x, "addressable_shards", ()):
+            first, last, _ = shard.index[0].indices(len(out))
+            out[first:last] = np.asarray(shard.data)[: last - first]
+        if isinstance(x, np.ndarray):
+            out[:] = x[: len(out)]
+
+    jax.tree.map(put, whole, arrays)
+
+
 def sharded(function, over: Mesh, replicated: int):
     """`function(stacked, *replicated)` on every device's share of the stacked tree, without communication.
 

@@ -1,5 +1,7 @@
-"""The state of an ensemble on disk (orbax): saved in the background, restored bit for bit. No pickle."""
+"""The state of an ensemble on disk (orbax), saved in the background with checksums. No pickle. Read by `train.restore`."""
 
+import concurrent.futures
+import contextlib
 import time
 from pathlib import Path
 from types import TracebackType
@@ -9,90 +11,131 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from train import manifest
 from train.errors import UsageError
+from train.restore import STATE, listed, stragglers_hushed
+
+MANIFEST = "manifest"
 
 
 class Checkpoints:
-    """The checkpoints of a run: parameters, optimizer and norm states of all models, by the number of finished steps.
+    """The checkpoints of a run that trains: the state of all models, by the number of finished steps.
 
     Masks, data orders and hyper-parameters are not saved: the run's configuration makes them again. Of several processes
-    all must make the same calls, on one shared folder. Use as a context manager: leaving it waits for saves still being
-    written.
+    all must make the same calls, on one shared folder. Use as a context manager: leaving it waits for the save being
+    written. Durations are measured with the monotonic clock: setting the system's clock changes nothing.
     """
 
-    def __init__(self, folder: Path, minutes: float):
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, cleanup_tmp_directories=True)
-        self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
-        self.every = minutes * 60
+    def __init__(self, folder: Path, minutes: float, epochs: int | None = None, kept: int = 2):
+        """Opens `folder` for saving every `minutes`, also every `epochs` if given, of which the last `kept` stay."""
+        options = ocp.CheckpointManagerOptions(max_to_keep=kept, create=True, cleanup_tmp_directories=True)
+        self.folder = folder.absolute()
+        with _as_usage_error(self.folder, "open"):
+            self.manager = ocp.CheckpointManager(self.folder, options=options)
+        self.every, self.epochs = minutes * 60, epochs
         self.last = time.monotonic()
+        self.hushed = contextlib.ExitStack()
+        self.worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self.writing: concurrent.futures.Future | None = None
 
     def __enter__(self) -> "Checkpoints":
+        self.hushed.enter_context(stragglers_hushed())
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.manager.close()
+        with self.hushed:
+            self._close(error)
 
-    def due(self) -> bool:
-        """Whether the last save is longer ago than asked for."""
-        return time.monotonic() - self.last >= self.every
+    def _close(self, error: BaseException | None) -> None:
+        try:
+            if error is None:
+                self.wait()
+                with _as_usage_error(self.folder, "save in"):
+                    self.manager.close()
+            elif jax.process_count() == 1:  # what stopped the run is the news, not what it did to a save
+                with contextlib.suppress(Exception):
+                    self.wait()
+                with contextlib.suppress(Exception):
+                    self.manager.close()
+                if isinstance(error, UsageError):
+                    time.sleep(0.3)  # for writes that outlive a failed one, see `stragglers_hushed`
+        finally:
+            self.worker.shutdown()
 
-    def save(self, step: int, tree: dict[str, Any]) -> None:
-        """Saves NumPy arrays (in a copy) as the state after `step`; raises RuntimeError if orbax does not take it."""
-        if self.manager.latest_step() == step:
-            return
-        state = {name: _leaves(part) for name, part in tree.items()}
-        if not self.manager.save(step, args=ocp.args.StandardSave(state)):
-            raise RuntimeError(f"the checkpoint of step {step} was not saved")
-        self.last = time.monotonic()
+    def due(self, epoch: int) -> bool:
+        """Whether a save is due after epoch `epoch` (from 1); not while the last one is still being written.
 
-    def restore(self, tree: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """The newest step and its state in the form of `tree`, NumPy; 0 and `tree` if there is none.
+        Raises UsageError if the last one failed.
+        """
+        if self.writing is not None and self.writing.done():
+            self.wait()
+        if self.epochs is not None and epoch % self.epochs == 0:
+            return True
+        return self.writing is None and time.monotonic() - self.last >= self.every
+
+    def wait(self) -> None:
+        """Waits for the save being written; the arrays given to `save` may be written to afterwards.
 
         Raises:
-          UsageError: the checkpoint does not fit `tree`.
+          UsageError: it failed; what was saved before is intact.
         """
-        step = self.manager.latest_step()
-        if step is None:
-            return 0, tree
-        template: Any = {name: _leaves(part) for name, part in tree.items()}
-        try:
-            found = self.manager.restore(step, args=ocp.args.StandardRestore(template))
-        except (ValueError, OSError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise UsageError(f"the checkpoint in {self.manager.directory} does not fit this run: {first}") from error
-        return step, {name: _filled(part, found[name]) for name, part in tree.items()}
+        if self.writing is None:
+            return
+        with _as_usage_error(self.folder, "save in"):
+            try:
+                self.writing.result()
+                self.manager.wait_until_finished()
+            finally:
+                self.writing = None
 
-    def restore_some(self, tree: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """As `restore`, of the parts that `tree` names; the others stay on disk."""
-        step = self.manager.latest_step()
-        if step is None:
-            return 0, tree
-        template: Any = {name: _leaves(part) for name, part in tree.items()}
-        options = ocp.checkpoint_utils.construct_restore_args(template)
-        arguments = ocp.args.PyTreeRestore(item=template, restore_args=options, partial_restore=True)
-        try:
-            found = self.manager.restore(step, args=arguments)
-        except (ValueError, OSError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise UsageError(f"the checkpoint in {self.manager.directory} does not fit this run: {first}") from error
-        wrong = [
-            f"{name} {np.shape(found[name][key])} instead of {np.shape(leaf)}"
-            for name, part in template.items()
-            for key, leaf in part.items()
-            if np.shape(found[name][key]) != np.shape(leaf)
-        ]
-        if wrong:
-            raise UsageError(
-                f"the checkpoint in {self.manager.directory} does not fit this run: {', '.join(wrong[:5])}"
-            )
-        return step, {name: _filled(part, found[name]) for name, part in tree.items()}
+    def save(self, step: int, tree: dict[str, Any]) -> None:
+        """Saves NumPy arrays as the state after `step`, in the background: they must not change until `wait` returns.
 
+        Of several processes each does it here and now: the steps of orbax must come in one order on all of them.
 
-def _leaves(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves under sortable names: the structure of an optimizer's state holds empty nodes, which orbax refuses."""
-    return {f"{i:04d}": np.array(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))} or {"0000": np.zeros(1)}
+        Raises:
+          UsageError: this save or the one before it failed.
+        """
+        self.wait()
+        if step in listed(self.folder):
+            return
+        arrays = manifest.named(tree)
+        self.writing = concurrent.futures.Future()
+        if jax.process_count() == 1:
+            self.writing = self.worker.submit(self._write, step, arrays)
+        else:
+            with _as_usage_error(self.folder, "save in"):
+                self._write(step, arrays)
+            self.writing.set_result(None)
+        self.last = time.monotonic()
+
+    def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+        state = {f"{i:04d}": array for i, array in enumerate(arrays.values())}  # names that orbax cannot misread
+        contents = manifest.describe(arrays)
+        arguments = {STATE: ocp.args.StandardSave(state), MANIFEST: ocp.args.JsonSave(contents)}
+        if not self.manager.save(step, args=ocp.args.Composite(**arguments)):
+            raise RuntimeError(f"orbax did not take step {step}; it holds {sorted(listed(self.folder))}")
+        self.manager.wait_until_finished()
 
 
-def _filled(tree: Any, found: dict[str, np.ndarray]) -> Any:
-    structure: Any = jax.tree.structure(tree)
-    return jax.tree.unflatten(structure, [np.array(leaf) for leaf in list(found.values())[: structure.num_leaves]])
+@contextlib.contextmanager
+def _as_usage_error(folder: Path, doing: str):
+    """Whatever goes wrong with a save (disk full, folder read-only) as one line that says what is left."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        steps = listed(folder)
+        left = f"checkpoint {steps[0]} is intact" if steps else "no checkpoint was saved before"
+        raise UsageError(
+            f"cannot {doing} {folder}: {_reason(error)}; {left}; mend that, then: tna resume {folder.parent}"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    for known in ("No space left on device", "Read-only file system", "Permission denied", "Disk quota exceeded"):
+        if known in str(error):
+            return known
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__

@@ -245,3 +245,16 @@ class RunOptions:
     """Go on with the interrupted run in --out, to the same result."""
     checkpoint_minutes: float = 5.0
     """Save the training's state at least this often (and when interrupted); minutes."""
+    checkpoint_every: int | None = None
+    """Save also after every so many epochs."""
+    checkpoints_kept: int = 2
+    """Keep this many of the last checkpoints: if the newest is damaged, the one before it is used."""
+
+    def check_run(self) -> None:
+        """Raises UsageError for intervals and numbers that cannot be."""
+        if not self.checkpoint_minutes >= 0:
+            raise UsageError(f"--checkpoint-minutes must be at least 0, got {self.checkpoint_minutes}")
+        for name in ("checkpoint_every", "checkpoints_kept"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")

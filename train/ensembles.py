@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from train.errors import UsageError
 from train.models import Start
 from train.prepare import Settings
 from train.progress import TrainingBar, console, stoppable
+from train.restore import newest, restore
 from train.run import PLAN, Run
 
 
@@ -67,11 +69,11 @@ def train(
     how = placement.resolve(trainer.placement, run, shapes.params, shapes.state, inputs[:1])
     trainer = dataclasses.replace(trainer, placement=how)
     found = memory.need(trainer, shapes, inputs, labels)
-    if resume and folder.has(PLAN):
-        wave = int(folder.read(PLAN)["at_once"])  # steps are counted in waves: a resumed run keeps them
+    if hosts.agree(str(resume and folder.has(PLAN))) == "True":
+        _, wave = folder.plan()  # steps are counted in waves: a resumed run keeps them
     else:
         wave = int(hosts.agree(str(memory.at_once(models, found, how, memory.available(settings.memory_limit)))))
-        folder.write(PLAN, {"models": described, "at_once": wave})
+        folder.write_plan(described, wave)
     waves = [slice(first, min(first + wave, models)) for first in range(0, models, wave)]
     if len(waves) > 1:
         free = memory.available(settings.memory_limit) / memory.GB
@@ -80,58 +82,66 @@ def train(
         "params": jax.tree.map(np.array, start.params),
         "opt_state": jax.tree.map(lambda x: np.zeros((models, *x.shape), x.dtype), optimizer_state),
         "state": jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], models, axis=0), start.state),
+        "diverged": np.full(models, -1, np.int32),  # the first epoch with a non-finite loss
     }
     steps = len(waves) * settings.epochs
 
-    with Checkpoints(folder.checkpoints, settings.checkpoint_minutes) as saved, stoppable() as stop:
-        begin, whole = saved.restore(whole) if resume else (0, whole)
-        folder.keep_logged(begin)
-        with TrainingBar(models, len(labels), settings.epochs, begin, len(waves)) as bar:
-            arrays = (jnp.asarray(inputs), jnp.asarray(labels))
-            for number, part in enumerate(waves):
-                first = max(begin - number * settings.epochs, 0)
-                if first >= settings.epochs:
-                    continue
-                cut = jax.tree.map(lambda x, part=part: x[part], whole)
-                members = ensemble.init_ensemble(
-                    trainer, cut["params"], start.order[part], _part(start.mask, part), state=cut["state"]
-                )
-                if first:
-                    opt_state = jax.tree.map(jnp.asarray, cut["opt_state"])
-                    members = members._replace(opt_state=opt_state)
+    begin, whole = restore(folder.checkpoints, whole) if resume else (0, whole)
+    folder.keep_logged(begin)
+    diverged = whole["diverged"].copy()
+    often = (settings.checkpoint_minutes, settings.checkpoint_every, settings.checkpoints_kept)
+    with (
+        Checkpoints(folder.checkpoints, *often) as saved,
+        stoppable() as stop,
+        TrainingBar(models, len(labels), settings.epochs, begin, len(waves)) as bar,
+    ):
+        arrays = (jnp.asarray(inputs), jnp.asarray(labels))
+        for number, part in enumerate(waves):
+            first = max(begin - number * settings.epochs, 0)
+            if first >= settings.epochs:
+                continue
+            cut = jax.tree.map(lambda x, part=part: x[part], whole)
+            members = ensemble.init_ensemble(
+                trainer, cut["params"], start.order[part], _part(start.mask, part), state=cut["state"]
+            )
+            if first:
+                opt_state = jax.tree.map(jnp.asarray, cut["opt_state"])
+                members = members._replace(opt_state=opt_state)
 
-                def on_epoch(epoch, members, metrics, part=part, number=number):
-                    step = number * settings.epochs + epoch + 1
-                    loss, accuracy = _means(metrics)
-                    speed = bar.epoch(loss, accuracy, part.stop - part.start)
-                    diverged = part.start + np.flatnonzero(~np.isfinite(metrics.loss_sum))
-                    folder.log(step=step - 1, epoch=epoch, wave=number, loss=loss, accuracy=accuracy,
-                               images_per_second=speed, diverged=diverged)  # fmt: skip
-                    stopping = hosts.any_process(stop.asked)
-                    save = step == steps or stopping or hosts.any_process(hosts.leads() and saved.due())
-                    if save or epoch + 1 == settings.epochs:
-                        _store(whole, part, members())
-                    if save:
-                        saved.save(step, whole)
-                    if stopping and step < steps:
-                        where = folder.folder
-                        console.print(f"stopped after epoch {epoch + 1} of {settings.epochs}; saved in {where}")
-                        console.print(f"to go on: the same command with --out {where} --resume")
-                        stop.asked = True
-                        stop.check()
+            def on_epoch(epoch, members, metrics, part=part, number=number):
+                step = number * settings.epochs + epoch + 1
+                loss, accuracy = _means(metrics)
+                speed = bar.epoch(loss, accuracy, part.stop - part.start)
+                bad = part.start + np.flatnonzero(~np.isfinite(metrics.loss_sum))
+                for model in bad[diverged[bad] < 0]:
+                    console.print(f"model {model} diverged in epoch {epoch}; the others do not depend on it")
+                    diverged[model] = epoch
+                folder.log(step=step - 1, epoch=epoch, wave=number, loss=loss, accuracy=accuracy,
+                           images_per_second=speed, diverged=bad)  # fmt: skip
+                stopping = hosts.any_process(stop.asked)
+                due = saved.due(step)
+                save = step == steps or stopping or hosts.any_process(hosts.leads() and due)
+                if save or epoch + 1 == settings.epochs:
+                    saved.wait()  # the arrays of `whole` may be on their way to the disk
+                    _store(whole, part, members, diverged[part])
+                if save:
+                    saved.save(step, whole)
+                if stopping and step < steps:
+                    saved.wait()
+                    console.print(f"stopped after epoch {epoch + 1} of {settings.epochs}; saved in {folder.folder}")
+                    console.print(f"to go on: tna resume {folder.folder}")
+                    stop.asked = True
+                    stop.check()
 
-                ensemble.train_ensemble(trainer, members, *arrays, settings.epochs, start=first, on_epoch=on_epoch)
-    diverged: dict[int, int] = {}
-    for line in folder.logged():
-        for index in line["diverged"]:
-            diverged.setdefault(int(index), int(line["epoch"]))
+            ensemble.train_ensemble(trainer, members, *arrays, settings.epochs, start=first, on_epoch=on_epoch)
     facts = {
         "placement": how,
         "waves": len(waves),
         "predicted_bytes_per_model": {"kept": found.kept, "working": found.working},
         "peak_bytes": memory.peak(),
     }
-    return Trained(whole["params"], whole["state"], dict(sorted(diverged.items())), facts)
+    late = {int(i): int(diverged[i]) for i in np.flatnonzero(diverged >= 0)}
+    return Trained(whole["params"], whole["state"], late, facts)
 
 
 def finished(folder: Run, init) -> tuple[Params, State, list[dict[str, Any]]]:
@@ -144,14 +154,13 @@ def finished(folder: Run, init) -> tuple[Params, State, list[dict[str, Any]]]:
     Raises:
       UsageError: the run is no such run, holds no checkpoint, or one that does not fit.
     """
-    described = folder.read(PLAN)["models"]
+    described, _ = folder.plan()
     params, state = jax.eval_shape(init, jax.random.key(0))
 
     def empty(tree):
         return jax.tree.map(lambda x: np.zeros((len(described), *x.shape), x.dtype), tree)
 
-    with Checkpoints(folder.checkpoints, minutes=0) as saved:
-        step, found = saved.restore_some({"params": empty(params), "state": empty(state)})
+    step, found, _ = newest(folder.checkpoints, {"params": empty(params), "state": empty(state)})
     if not step:
         raise UsageError(f"{folder.folder} holds no checkpoint: its training has not saved one yet")
     return found["params"], found["state"], described
@@ -161,14 +170,10 @@ def _part(tree, part: slice):
     return jax.tree.map(lambda x: x[part], tree)
 
 
-def _store(whole: dict[str, Any], part: slice, members: ensemble.Members) -> None:
+def _store(whole: dict[str, Any], part: slice, members: Callable[..., Any], diverged: np.ndarray) -> None:
     """Copies a wave's members into their places among all."""
-    new = {"params": members.params, "opt_state": members.opt_state, "state": members.state}
-
-    def put(old, value):
-        old[part] = value
-
-    jax.tree.map(put, whole, new)
+    members(jax.tree.map(lambda x: x[part], (whole["params"], whole["opt_state"], whole["state"])))
+    whole["diverged"][part] = diverged
 
 
 def _means(metrics) -> tuple[float, float]:

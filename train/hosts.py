@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jaxlib
@@ -59,9 +59,11 @@ class HostOptions:
         """Sets the backend up for `members` models and joins the other processes; process 0 alone speaks from now on."""
         configure(self.cpu_devices, members)
         if self.coordinator is not None:
-            jax.distributed.initialize(self.coordinator, self.num_processes, self.process_id)
+            jax.distributed.initialize(
+                self.coordinator, self.num_processes, self.process_id, heartbeat_timeout_seconds=HEARTBEAT
+            )
         elif self.distributed:
-            jax.distributed.initialize()
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
         if jax.default_backend() != "cpu":
             full = self.precision == "float32"
             jax.config.update("jax_default_matmul_precision", "float32" if full else "tensorfloat32")
@@ -81,6 +83,23 @@ def complain(message: str) -> int:
     if not console.quiet:
         print(message, file=sys.stderr)
     return 2
+
+
+HEARTBEAT = 60
+"""Seconds without a sign of life after which a process of a job is given up by the others."""
+LOSSES = ("Gloo", "heartbeat", "oordination service", "UNAVAILABLE", "DEADLINE_EXCEEDED", "Connection reset", "Barrier")
+"""What errors of JAX's communication say when another process is gone."""
+
+
+def lost(error: Exception) -> bool:
+    """Whether `error` comes from another process of the job being gone."""
+    return jax.process_count() > 1 and any(sign in str(error) for sign in LOSSES)
+
+
+def leave(message: str) -> NoReturn:
+    """Ends this process at once with exit code 1 and a line on stderr: the usual end would wait for the others."""
+    print(message, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def agree(value: str) -> str:
@@ -121,7 +140,7 @@ def configure(cpu_devices: int | None = None, members: int = 1) -> None:
             jax.config.update("jax_num_cpu_devices", wanted)
         except RuntimeError:
             pass  # the backend is up already (a notebook, a test): it keeps its devices
-    logging.getLogger("absl").setLevel(logging.WARNING)  # orbax tells each save at length
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells each save and failure at length; we do in a line
     _keep_compiled_programs()
 
 

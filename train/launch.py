@@ -1,5 +1,6 @@
 """How every program starts and ends: options, its run, one line for what is the user's to mend, exit codes."""
 
+import errno
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,9 +10,14 @@ from train.progress import Interrupted
 
 Options = TypeVar("Options")
 
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What the system says of a disk that is full, or a folder that must not be written."""
+
 
 def launch(name: str, cls: type[Options], run: Callable[[Options], Any], arguments: list[str], description: str) -> int:
     """Runs the program `tna NAME`; returns its exit code: 0, 2 for a wrong option or input, 130 if interrupted.
+
+    Of several processes, those that are left when one is gone say so and leave with exit code 1.
 
     Args:
       name: of the program.
@@ -24,6 +30,18 @@ def launch(name: str, cls: type[Options], run: Callable[[Options], Any], argumen
         run(options.parse(cls, arguments, name, description.splitlines()[0]))
     except UsageError as error:
         return hosts.complain(f"tna {name}: {error}")
+    except OSError as error:
+        if error.errno not in FULL_OR_CLOSED:
+            raise
+        return hosts.complain(f"tna {name}: cannot write {error.filename or 'a file'}: {error.strerror}")
     except Interrupted:
+        return 130
+    except Exception as error:
+        if hosts.lost(error):
+            hosts.leave(f"tna {name}: another process of this job is gone; all checkpoints are intact; start all again "
+                        "with tna resume RUN and their --coordinator, --num-processes, --process-id (or --distributed)")  # fmt: skip
+        raise
+    except KeyboardInterrupt:
+        hosts.complain(f"tna {name}: stopped at once; what was saved before is intact")
         return 130
     return 0

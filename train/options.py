@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import json
 import re
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,8 @@ import tyro
 
 from tna_jax import connectivity
 from train.errors import UsageError
+from train.manifest import check_format
+from train.results import read_json
 
 Config = TypeVar("Config")
 
@@ -76,15 +77,34 @@ def _with_config(cls: type, arguments: list[str]) -> list[str]:
 
 def _file_options(cls: type, name: str) -> list[str]:
     try:
-        values = json.loads(Path(name).read_text())
-    except (OSError, ValueError) as error:
+        values = read_json(Path(name))
+    except UsageError as error:
         raise UsageError(f"--config {name}: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"--config {name}: expected a JSON object of option names")
+    check_format(values, f"--config {name}")
+    values = {key: value for key, value in values.items() if key not in ABOUT}
     known = {field.name for field in dataclasses.fields(cls)}
     strange = sorted(set(values) - known)
     if strange:
         raise UsageError(f"--config {name}: unknown options {', '.join(strange)}; known: {', '.join(sorted(known))}")
+    return words(values)
+
+
+ABOUT = ("format", "program", "started_with")
+"""What a run's config.json holds beside options."""
+
+
+def from_values(cls: type[Config], values: dict[str, Any], where: str) -> Config:
+    """The options `values`, as a file holds them; raises UsageError, which names `where`, for a wrong type or name."""
+    try:
+        return parse(cls, words(values), "", "")
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def words(values: dict[str, Any]) -> list[str]:
+    """Options as words of a command line."""
     return [word for key, value in values.items() for word in _words(key.replace("_", "-"), value)]
 
 

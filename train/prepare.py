@@ -9,10 +9,12 @@ from tna_jax import augment, network
 from tna_jax.ensemble import Trainer
 from tna_jax.network import Network
 from tna_jax.placement import Placement
+from train import hosts, options
 from train.config import AnchorOptions, DataOptions, ModelOptions, RunOptions, TrainingOptions
 from train.data import Dataset
 from train.errors import UsageError
 from train.hosts import HostOptions
+from train.manifest import FORMAT
 from train.results import plain, provenance
 from train.run import CONFIG, PROVENANCE, Run
 
@@ -26,6 +28,7 @@ class Settings(RunOptions, HostOptions, TrainingOptions, AnchorOptions, ModelOpt
         TrainingOptions.check(self)
         HostOptions.check(self)
         self.check_anchors()
+        self.check_run()
         if self.resume and (self.overwrite or self.out is None):
             raise UsageError("--resume needs the --out of the run to go on with, and no --overwrite")
 
@@ -67,13 +70,23 @@ def load(settings: Any) -> tuple[Dataset, Network, Any]:
     return data, net, init
 
 
-def record(folder: Run, settings: Settings, seeds: list[int]) -> None:
-    """Writes the run's configuration and provenance, or compares the configuration of the run to go on with."""
-    if not settings.resume:
-        folder.write(CONFIG, lasting(settings))
+def record(folder: Run, program: str, settings: Settings, seeds: list[int]) -> None:
+    """Writes the run's configuration and provenance, or compares the configuration of the run to go on with.
+
+    Of the options that do not shape the result, config.json keeps those that `tna resume` needs, under `started_with`. It is
+    written last: a folder without it holds nothing worth keeping.
+    """
+    started = hosts.agree(str(settings.resume and folder.has(CONFIG))) == "True"
+    if not started:
         folder.write(PROVENANCE, provenance(seeds))
+        with_options = {key: getattr(settings, key) for key in PASSING if key not in OF_ONE_START}
+        about = {"format": FORMAT, "program": program, "started_with": with_options}
+        folder.write(CONFIG, {**about, **lasting(settings)})
         return
-    before, now = folder.read(CONFIG), plain(lasting(settings))
+    config, now = folder.read(CONFIG), plain(lasting(settings))
+    if config.get("program", program) != program:
+        raise UsageError(f"--resume: {folder.folder} is a run of tna {config['program']}, not of tna {program}")
+    before = {key: value for key, value in config.items() if key not in options.ABOUT}
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if changed:
         found = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
@@ -81,10 +94,12 @@ def record(folder: Run, settings: Settings, seeds: list[int]) -> None:
 
 
 PASSING = (
-    "out", "overwrite", "resume", "checkpoint_minutes", "cpu_devices", "data_dir", "download", "memory_limit",
-    "distributed", "coordinator", "num_processes", "process_id",
+    "out", "overwrite", "resume", "checkpoint_minutes", "checkpoint_every", "checkpoints_kept", "cpu_devices", "data_dir",
+    "download", "memory_limit", "distributed", "coordinator", "num_processes", "process_id",
 )  # fmt: skip
 """Options that do not shape the result."""
+OF_ONE_START = ("out", "overwrite", "resume", "distributed", "coordinator", "num_processes", "process_id")
+"""Of these, what is said anew at every start."""
 
 
 def lasting(settings: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a run leaves behind: its provenance, and JSON that any reader can parse."""
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -9,6 +10,7 @@ import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import jax
 import numpy as np
 
 from train import hosts
+from train.errors import UsageError
+from train.manifest import FORMAT
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -25,6 +29,7 @@ def provenance(seeds: list[int]) -> dict[str, Any]:
     import tna_jax
 
     return {
+        "format": FORMAT,
         "tna_jax": tna_jax.__version__,
         "commit": commit(),
         "python": platform.python_version(),
@@ -70,15 +75,41 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
-    """Writes `plain(value)` whole or not at all: into a temporary file beside `path`, renamed at the end."""
-    text = json.dumps(plain(value), indent=indent, allow_nan=False)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(text + "\n")
-            file.flush()
+    """Writes `plain(value)` whole or not at all (see `write_whole`)."""
+    write_whole(path, (json.dumps(plain(value), indent=indent, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The contents of a JSON file; raises UsageError where it cannot be read."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except RecursionError as error:
+        raise UsageError(f"cannot read {path}: it is nested too deeply") from error
+
+
+UNFINISHED = ".unfinished"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all: into a temporary file beside `path`, renamed at the end."""
+    with whole(path) as unfinished:
+        unfinished.write_bytes(data)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write to, which takes its place when the block ends without an error."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
+    try:
+        yield Path(name)
+        with open(name, "rb+") as file:
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+    finally:
+        os.close(handle)

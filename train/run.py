@@ -1,25 +1,39 @@
 """A run is a folder: config.json, provenance.json, metrics.jsonl, checkpoints/, and the program's results."""
 
+import contextlib
 import datetime
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from train import hosts
 from train.errors import UsageError
-from train.results import plain, write_json
+from train.lock import LOCK, Lock
+from train.manifest import FORMAT, check_format
+from train.progress import console
+from train.restore import DAMAGED
+from train.results import UNFINISHED, plain, read_json, write_json, write_whole
 
 CONFIG, PROVENANCE, METRICS, CHECKPOINTS = "config.json", "provenance.json", "metrics.jsonl", "checkpoints"
 PLAN = "plan.json"
 
 
 class Run:
-    """An open run folder. `Run.create` makes or reopens it; nothing else writes there."""
+    """An open run folder. `Run.create` makes or reopens it and locks it until the `with` block ends."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, lock: Lock | None = None):
         self.folder = folder
+        self.lock = lock
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.lock is not None:
+            self.lock.release()
 
     @classmethod
     def create(cls, out: str | None, name: str, results: tuple[str, ...], overwrite: bool, resume: bool) -> "Run":
@@ -31,40 +45,45 @@ class Run:
           resume: keep what is there.
 
         Raises:
-          UsageError: the folder exists and neither option is given, is no run folder, or cannot be written.
+          UsageError: the folder exists and neither option is given, is no run folder, is in use, or cannot be written.
         """
-        problem = ""
+        made, problem = cls(Path()), ""
         try:
-            folder = cls._make(out, name, results, overwrite, resume) if hosts.leads() else Path()
+            made = cls._make(out, name, results, overwrite, resume) if hosts.leads() else made
         except UsageError as error:
-            folder, problem = Path(), str(error)
-        told = hosts.agree(f"!{problem}" if problem else str(folder))
+            problem = str(error)
+        told = hosts.agree(f"!{problem}" if problem else str(made.folder))
         if told.startswith("!"):
             raise UsageError(told[1:])
-        return cls(Path(told))
+        return cls(Path(told), made.lock)
 
     @classmethod
-    def _make(cls, out: str | None, name: str, results: tuple[str, ...], overwrite: bool, resume: bool) -> Path:
-        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-        folder = Path(out) if out else Path("runs") / f"{name}-{stamp}"
-        if resume and not (folder / CONFIG).is_file():
+    def _make(cls, out: str | None, name: str, results: tuple[str, ...], overwrite: bool, resume: bool) -> "Run":
+        folder = Path(out) if out else _unused(name)
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"--out {folder} is a file; name a folder")
+        if resume and not folder.exists():
             raise UsageError(f"--resume: {folder} is not a run folder (it has no {CONFIG})")
-        if folder.exists() and not resume:
-            if not folder.is_dir():
-                raise UsageError(f"--out {folder} is a file; name a folder")
-            if any(folder.iterdir()):
-                if not (folder / CONFIG).is_file():
-                    raise UsageError(f"--out {folder} exists and is not a run folder; name another one")
-                if not overwrite:
-                    raise UsageError(f"--out {folder} exists; name another one, or add --overwrite or --resume")
-                cls(folder)._clear(results)
+        foreign = folder.exists() and not (folder / CONFIG).is_file() and not all(map(_ours, folder.iterdir()))
+        if foreign:
+            option = "--resume:" if resume else "--out"
+            raise UsageError(f"{option} {folder} exists and is not a run folder (no {CONFIG}); name another one")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
+            lock = Lock(folder)
         except OSError as error:
             raise UsageError(f"cannot write to --out {folder}: {error.strerror or error}") from error
-        return folder
+        if (folder / CONFIG).is_file() and not resume:
+            if not overwrite:
+                lock.release()
+                raise UsageError(f"--out {folder} exists; name another one, or add --overwrite or --resume")
+            cls(folder)._clear(results)
+        for path in folder.iterdir():
+            if _left_over(path):
+                path.unlink()
+        return cls(folder, lock)
 
     @classmethod
     def open(cls, name: str) -> "Run":
@@ -77,6 +96,7 @@ class Run:
         for name in (CONFIG, PROVENANCE, METRICS, PLAN, *results):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+        shutil.rmtree(self.folder / DAMAGED, ignore_errors=True)
 
     @property
     def checkpoints(self) -> Path:
@@ -84,37 +104,98 @@ class Run:
         return (self.folder / CHECKPOINTS).resolve()
 
     def write(self, name: str, value: Any) -> Path:
-        """Writes a JSON file of the run, whole or not at all; process 0 does."""
+        """Writes a JSON file of the run, whole or not at all; process 0 does. Raises UsageError where it cannot."""
         if hosts.leads():
-            write_json(self.folder / name, value)
+            with self._writing(name):
+                write_json(self.folder / name, value)
         return self.folder / name
+
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {self.folder / name}: {error.strerror or error}; what was saved before is intact; mend "
+                f"that, then: tna resume {self.folder}"
+            ) from error
 
     def has(self, name: str) -> bool:
         """Whether the run holds a file of that name."""
         return (self.folder / name).is_file()
 
     def read(self, name: str) -> Any:
-        """Reads a JSON file of the run; raises UsageError where it cannot be read."""
-        try:
-            return json.loads((self.folder / name).read_text())
-        except (OSError, ValueError) as error:
-            raise UsageError(f"cannot read {self.folder / name}: {error}") from error
+        """Reads a JSON object of the run; raises UsageError where it is none or of a later version."""
+        value = read_json(self.folder / name)
+        if not isinstance(value, dict):
+            raise UsageError(f"{self.folder / name}: expected a JSON object, found {type(value).__name__}")
+        check_format(value, str(self.folder / name))
+        return value
+
+    def plan(self) -> tuple[list[dict[str, Any]], int]:
+        """The models in words and how many train at once, from plan.json; raises UsageError for anything else there."""
+        plan = self.read(PLAN)
+        models, wave = plan.get("models"), plan.get("at_once")
+        if not isinstance(models, list) or not models or not all(isinstance(model, dict) for model in models):
+            raise UsageError(f"{self.folder / PLAN}: models must be a list of one object for each model")
+        if type(wave) is not int or wave < 1:
+            raise UsageError(f"{self.folder / PLAN}: at_once must be a number above 0, found {wave!r}")
+        return models, wave
+
+    def write_plan(self, models: list[dict[str, Any]], wave: int) -> None:
+        """Writes plan.json."""
+        self.write(PLAN, {"format": FORMAT, "models": models, "at_once": wave})
 
     def log(self, **values: Any) -> None:
         """Appends one line to metrics.jsonl; process 0 does."""
         if not hosts.leads():
             return
-        with open(self.folder / METRICS, "a") as file:
+        with self._writing(METRICS), open(self.folder / METRICS, "a") as file:
             file.write(json.dumps(plain(values), allow_nan=False) + "\n")
 
-    def logged(self, before: int | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, those whose `step` is at least `before` left out (a resumed run does them again)."""
-        file = self.folder / METRICS
-        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-        return [line for line in lines if before is None or line["step"] < before]
-
     def keep_logged(self, before: int) -> None:
-        """Drops the lines whose `step` is at least `before`; process 0 does."""
-        if hosts.leads():
-            kept = self.logged(before)
-            (self.folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in kept))
+        """Drops the lines of metrics.jsonl from step `before` on, which a resumed run does again; process 0 does.
+
+        A line that was cut off, or is none of ours, is dropped with a warning: nothing but the log depends on it.
+        """
+        file = self.folder / METRICS
+        if not hosts.leads() or not file.is_file():
+            return
+        kept, strange = [], 0
+        for line in file.read_bytes().splitlines():
+            step = _step(line)
+            strange += step is None
+            if step is not None and step < before:
+                kept.append(line)
+        if strange:
+            console.print(f"warning: {strange} lines of {file} could not be read and were dropped")
+        with self._writing(METRICS):
+            write_whole(file, b"".join(line + b"\n" for line in kept))
+
+
+def _step(line: bytes) -> int | None:
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return step if type(step) is int else None
+
+
+def _unused(name: str) -> Path:
+    """A folder that does not exist, named after the time (UTC): the clock may have been set back."""
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    folder, count = Path("runs") / f"{name}-{stamp}", 1
+    while folder.exists():
+        count += 1
+        folder = Path("runs") / f"{name}-{stamp}-{count}"
+    return folder
+
+
+def _ours(path: Path) -> bool:
+    """Whether a run that was killed before it wrote its configuration may have left the file."""
+    return path.name in (LOCK, PROVENANCE) or _left_over(path)
+
+
+def _left_over(path: Path) -> bool:
+    """Whether the file is the beginning of one that a killed program did not finish."""
+    return path.name.startswith(".") and path.name.endswith(UNFINISHED) and path.is_file()

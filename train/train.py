@@ -64,38 +64,38 @@ def run(settings: TrainOptions) -> dict[str, Any]:
     settings.start(len(members))
     data, network, init, trainer = prepare(settings)
     name = f"train-{settings.model}-{settings.dataset.replace(':', '-')}"
-    folder = Run.create(settings.out, name, (RESULT,), settings.overwrite, settings.resume)
-    record(folder, settings, [settings.seed])
-    console.print(f"{data.describe()}; {settings.describe()}; {len(members)} models, mask ratio {settings.ratio:g}")
-    described = [member._asdict() for member in members]
-    start = build(members, init, settings)
-    trained = ensembles.train(trainer, start, data, settings, folder, described, settings.resume)
-    splits = {
-        name: (jnp.asarray(split.images), jnp.asarray(split.labels))
-        for name, split in (("train", data.train), ("test", data.test))
-    }
-    found = connectivity.evaluate(
-        network, trained.params, splits, state=trained.state, how=trained.facts["placement"]
-    )  # fmt: skip
-    result = {
-        "provenance": {**folder.read(PROVENANCE), **trained.facts},
-        "config": lasting(settings),
-        "network": settings.describe(),
-        "models": [
-            {**described[i], "diverged_in_epoch": trained.diverged.get(i)}
-            | {
-                f"{name}_{metric}": getattr(m, metric)[i]
-                for name, m in found.items()
-                for metric in ("accuracy", "loss")
-            }
-            for i in range(len(members))
-        ],
-    }
-    folder.write(RESULT, result)
-    if hosts.leads():
-        _table(plain(result))
-        print(f"wrote {folder.folder / RESULT}; next: tna barrier {folder.folder}")
-    return plain(result)
+    with Run.create(settings.out, name, (RESULT,), settings.overwrite, settings.resume) as folder:
+        record(folder, "train", settings, [settings.seed])
+        console.print(f"{data.describe()}; {settings.describe()}; {len(members)} models, mask ratio {settings.ratio:g}")
+        described = [member._asdict() for member in members]
+        start = build(members, init, settings)
+        trained = ensembles.train(trainer, start, data, settings, folder, described, settings.resume)
+        splits = {
+            name: (jnp.asarray(split.images), jnp.asarray(split.labels))
+            for name, split in (("train", data.train), ("test", data.test))
+        }
+        found = connectivity.evaluate(
+            network, trained.params, splits, state=trained.state, how=trained.facts["placement"]
+        )  # fmt: skip
+        result = {
+            "provenance": {**folder.read(PROVENANCE), **trained.facts},
+            "config": lasting(settings),
+            "network": settings.describe(),
+            "models": [
+                {**described[i], "diverged_in_epoch": trained.diverged.get(i)}
+                | {
+                    f"{name}_{metric}": getattr(m, metric)[i]
+                    for name, m in found.items()
+                    for metric in ("accuracy", "loss")
+                }
+                for i in range(len(members))
+            ],
+        }
+        folder.write(RESULT, result)
+        if hosts.leads():
+            _table(plain(result))
+            print(f"wrote {folder.folder / RESULT}; next: tna barrier {folder.folder}")
+        return plain(result)
 
 
 def _table(result: dict[str, Any]) -> None:

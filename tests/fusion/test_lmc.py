@@ -92,7 +92,7 @@ def finished(tmp_path_factory):
 
 def test_the_run_folder_and_the_json(finished):
     assert {path.name for path in finished.iterdir()} == {
-        "config.json", "provenance.json", "metrics.jsonl", "plan.json", "checkpoints", "lmc.json", "lmc.png",
+        "config.json", "provenance.json", "metrics.jsonl", "plan.json", "checkpoints", "lmc.json", "lmc.png", ".lock",
     }  # fmt: skip
     result = json.loads((finished / "lmc.json").read_text())
     assert {"provenance", "config", "alphas", "rows"} <= set(result)

@@ -164,6 +164,19 @@ def test_training_can_stop_and_go_on_to_the_same_bits(data):
     assert not same_bits(whole.params, again.params)
 
 
+def test_members_are_copied_into_given_arrays_without_the_padding(data):
+    trainer, seen = Trainer(apply, sgd, 16), []
+    room = jax.tree.map(lambda x: np.full(x.shape, 7, x.dtype), tuple(start(trainer)[i] for i in (0, 2, 5)))
+
+    def on_epoch(epoch, members, found):
+        seen.append((members(), members(room)))
+
+    ensemble.train_ensemble(trainer, start(trainer), *data, 1, on_epoch=on_epoch)
+    ((fresh, copied),) = seen
+    assert same_bits(fresh.params, copied.params) and same_bits(fresh.opt_state, copied.opt_state)
+    assert same_bits(copied.params, room[0]) and not same_bits(room[0], start(trainer).params)
+
+
 def test_one_program_for_all_epochs(data):
     traces = []
 

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,34 @@ def test_a_refusal_reaches_every_process(tmp_path):
     assert (first.returncode, second.returncode) == (2, 2)
     assert said(first)[-1].startswith("tna lmc: --out taken exists and is not a run folder")
     assert said(second) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_one_of_two_is_killed_the_other_ends_and_the_pair_resumes(tmp_path, victim):
+    words = ["train", "--width", "8", "--depth", "1", "--members", "4", "--checkpoint-every", "5"]
+    address = f"127.0.0.1:{free_port()}"
+    pair = ["--coordinator", address, "--num-processes", "2", "--cpu-devices", "1", "--process-id"]
+    started = [
+        subprocess.Popen(
+            [*COMMAND, *words, "--epochs", "300", "--out", "run", *pair, str(i)],
+            cwd=tmp_path, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for i in (0, 1)
+    ]  # fmt: skip
+    log = tmp_path / "run" / "metrics.jsonl"
+    while not (log.exists() and len(log.read_text().splitlines()) > 12):
+        assert started[0].poll() is None and started[1].poll() is None
+        time.sleep(0.02)
+    started[victim].kill()
+    killed = time.monotonic()
+    _, told = started[1 - victim].communicate(timeout=120)
+    assert time.monotonic() - killed < 10  # on the CPU, where a lost connection is noticed at once
+    assert started[1 - victim].returncode not in (0, None)
+    assert "another process of this job is gone" in told or "another task died" in told, told
+    started[victim].communicate()
+    resumed = together(tmp_path, "resume", "run")
+    assert [done.returncode for done in resumed] == [0, 0], resumed
+    assert together(tmp_path, *words, "--epochs", "300", "--out", "whole")[0].returncode == 0
+    cut, whole = (json.loads((tmp_path / run / "train.json").read_text())["models"] for run in ("run", "whole"))
+    assert cut == whole
