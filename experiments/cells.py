@@ -15,7 +15,8 @@ import numpy as np
 from fusion import lmc
 from fusion.lmc import LmcOptions
 from fusion.lmc_report import finite
-from train.prepare import lasting
+from train import train
+from train.prepare import Settings, lasting
 from train.progress import console
 from train.results import plain
 from train.run import CONFIG
@@ -41,13 +42,29 @@ def cell(experiment: str, name: str, settings: LmcOptions) -> dict[str, Any]:
     wanted = plain(lasting(settings))
     console.print(f"[bold]{experiment}: {name}[/bold]")
     result = _read(folder / "lmc.json")
-    if result is None or not _same(result["config"], wanted):
-        begun = _same(_read(folder / CONFIG), wanted)
+    if result is None or not _same(result["config"], wanted, LmcOptions()):
+        begun = _same(_read(folder / CONFIG), wanted, LmcOptions())
         result = lmc.run(dataclasses.replace(settings, out=str(folder), resume=begun, overwrite=not begun))
     rows = [row for row in result["rows"] if row["split"] == "test"]
     kept = [{key: row[key] for key in COLUMNS} for row in rows]
     facts = {key: result[key] for key in ("config", "network", "provenance", "diverged")}
     return plain({**facts, "summary": summary(rows), "rows": kept})
+
+
+def populated(experiment: str, name: str, options: dict[str, Any]) -> Path:
+    """The folder of a finished `tna train` run with these options; trained now if it is not there.
+
+    Args:
+      options: fields of `TrainOptions`.
+    """
+    folder = RUNS / experiment / name
+    settings = train.TrainOptions(**options)
+    wanted, defaults = plain(lasting(settings)), train.TrainOptions()
+    console.print(f"[bold]{experiment}: {name}[/bold]")
+    if not _same(_read(folder / train.RESULT, "config"), wanted, defaults):
+        begun = _same(_read(folder / CONFIG), wanted, defaults)
+        train.run(dataclasses.replace(settings, out=str(folder), resume=begun, overwrite=not begun))
+    return folder
 
 
 def summary(rows: list[dict[str, Any]], keys: Iterable[str] = KEYS) -> list[dict[str, Any]]:
@@ -83,15 +100,16 @@ def words(line: dict[str, Any] | None, measure: str) -> str:
     return f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}")
 
 
-def _same(config: dict[str, Any] | None, wanted: dict[str, Any]) -> bool:
+def _same(config: dict[str, Any] | None, wanted: dict[str, Any], defaults: Settings) -> bool:
     """Whether a run was made with these options; options that came later had their default."""
     if config is None:
         return False
-    return all(config.get(key, default) == wanted[key] for key, default in plain(lasting(LmcOptions())).items())
+    return all(config.get(key, default) == wanted[key] for key, default in plain(lasting(defaults)).items())
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path, part: str | None = None) -> Any:
     try:
-        return json.loads(file.read_text())
+        found = json.loads(file.read_text())
     except (OSError, ValueError):
         return None
+    return found if part is None else found.get(part)
