@@ -20,16 +20,16 @@ from fusion.lmc import LmcOptions
 from fusion.lmc_report import NAMES, TITLES
 from train.progress import wide_console
 
-RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9)
+RATIOS, FEW = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), (0.0, 0.4, 0.8)
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mnist_mlp": ("MNIST, MLP 2x200", {"dataset": "mnist", "depth": 2, "width": 200, "train_examples": 10_000, "epochs": 8,
                                        "batch_size": 64}),
     "fashion_mlp": ("Fashion-MNIST, MLP 4x512", {"dataset": "fashion_mnist", "width": 512, "train_examples": 10_000,
-                                                 "epochs": 6, "batch_size": 64}),
+                                                 "epochs": 6, "batch_size": 64, "ratios": FEW}),
     "cifar10_mlp": ("CIFAR-10, MLP 2x200", {"dataset": "cifar10", "depth": 2, "width": 200, "train_examples": 10_000,
-                                            "epochs": 8, "batch_size": 64, "learning_rate": 0.02}),
+                                            "epochs": 8, "batch_size": 64, "learning_rate": 0.02, "ratios": FEW}),
     "cifar10_cnn": ("CIFAR-10, CNN", {"dataset": "cifar10", "model": "cnn", "train_examples": 4000, "test_examples": 2000,
-                                      "epochs": 10, "batch_size": 64, "learning_rate": 0.05, "ratios": (0.0, 0.4, 0.8),
+                                      "epochs": 10, "batch_size": 64, "learning_rate": 0.05, "ratios": FEW,
                                       "methods": ("tna",)}),
 }  # fmt: skip
 FULL: dict[str, Any] = {

@@ -55,7 +55,8 @@ def _line(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
     facts = {measure: spread([np.mean(row[measure]) for row in rows]) for measure in MEASURES}
     took = {key: spread([row[key] for row in rows]) for key in ("sweeps", "moved", "seconds") if key in rows[0]}
-    return {"n": len(rows), **facts, **took}
+    made: dict[str, Any] = {"n": len(rows), **facts, **took}
+    return made
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
