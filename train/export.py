@@ -73,6 +73,7 @@ def describe(config: dict[str, Any], model: dict[str, Any], step: int) -> dict[s
         "ratio": model.get("ratio"),
         "seed": model.get("seed"),
         "where": config.get("where"),
+        "soft": config.get("soft"),
     }
     return {"format": FORMAT, "config": config, "model": model, "mask": mask, "checkpoint": step}
 

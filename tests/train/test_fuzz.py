@@ -154,6 +154,7 @@ def check(make, read, folder: Path, examples: int) -> None:
             )(given(mutations)(one))()
     finally:
         tracemalloc.stop()
+    assert counts["read"] + counts["refused"] >= examples
     assert counts["lines"] == 1 or read is read_log  # of a log, lines that cannot be read are dropped
     assert counts["refused"] > examples / 10 or read is read_log
 

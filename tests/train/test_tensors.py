@@ -186,7 +186,7 @@ def test_a_model_goes_out_and_comes_back(run, tmp_path, capsys):
     for name, array in arrays.items():
         assert array.tobytes() == saved[name][1].tobytes()
     about = json.loads(metadata["tna_jax"])
-    assert about["mask"] == {"kind": "bernoulli", "ratio": 0.5, "seed": 0, "where": "kernel"}
+    assert about["mask"] == {"kind": "bernoulli", "ratio": 0.5, "seed": 0, "where": "kernel", "soft": None}
     # the recipe gives the anchors, which members share
     recipe, params = about["mask"], tensors.load("m1.safetensors", jax.eval_shape(lambda: trees_like(arrays)), "params")
     mask = masks.bernoulli(stream(recipe["seed"], MASK), params, recipe["ratio"], recipe["where"])
