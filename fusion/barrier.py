@@ -18,7 +18,7 @@ from train.ensembles import finished
 from train.errors import UsageError, unknown
 from train.hosts import HostOptions
 from train.launch import launch
-from train.prepare import load
+from train.prepare import load, shaping
 from train.progress import console, wide_console
 from train.results import plain, provenance
 from train.run import CONFIG, Run
@@ -104,7 +104,7 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     ]  # fmt: skip
     result = {
         "provenance": provenance([]),
-        "run": {key: value for key, value in config.items() if key != "started_with"},
+        "run": shaping(config),
         "network": described.describe(),
         "models": models,
         "alphas": alphas,

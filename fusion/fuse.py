@@ -21,6 +21,7 @@ from train import hosts, options
 from train.errors import UsageError, unknown
 from train.hosts import HostOptions
 from train.launch import launch
+from train.prepare import shaping
 from train.progress import console
 from train.results import plain, provenance
 
@@ -124,7 +125,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
     result = {
         "provenance": provenance([settings.seed]),
         "runs": settings.runs,
-        "run": opened.config,
+        "run": shaping(opened.config),
         "network": opened.what,
         "models": opened.models,
         "options": {key: getattr(settings, key) for key in ("matching", "repair", "ties", "seed", "calibration_examples")},

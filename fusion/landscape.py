@@ -20,7 +20,7 @@ from train.errors import UsageError, unknown
 from train.hosts import HostOptions
 from train.launch import launch
 from train.models import Member, build
-from train.prepare import load
+from train.prepare import load, shaping
 from train.progress import console, wide_console
 from train.results import plain, provenance
 from train.run import CONFIG, Run
@@ -109,7 +109,7 @@ def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
     shape = (settings.points, settings.points)
     return {
         "provenance": provenance([]),
-        "run": config,
+        "run": shaping(config),
         "network": described.describe(),
         "models": [
             {"name": name, "x": where[i, 0], "y": where[i, 1], "loss": found.loss[i], "accuracy": found.accuracy[i]}

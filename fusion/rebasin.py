@@ -26,6 +26,7 @@ from train import hosts, options
 from train.errors import UsageError, unknown
 from train.hosts import HostOptions
 from train.launch import launch
+from train.prepare import shaping
 from train.progress import console
 from train.results import plain, provenance
 
@@ -79,7 +80,7 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
     rows = list(compare(opened, pairs, settings))
     result = {
         "provenance": provenance([settings.seed]),
-        "run": opened.config,
+        "run": shaping(opened.config),
         "network": opened.what,
         "models": opened.models,
         "options": {key: getattr(settings, key) for key in ("seed", "restarts", "calibration_examples")},

@@ -105,3 +105,8 @@ OF_ONE_START = ("out", "overwrite", "resume", "distributed", "coordinator", "num
 def lasting(settings: Any) -> dict[str, Any]:
     """The options that shape the result, as config.json keeps them."""
     return {key: value for key, value in dataclasses.asdict(settings).items() if key not in PASSING}
+
+
+def shaping(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a config.json shapes the result, as results repeat it."""
+    return {key: value for key, value in config.items() if key != "started_with"}
