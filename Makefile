@@ -1,15 +1,18 @@
-# make demo · make test · make check · make bench: each sets up what it needs in .venv (CPU only). PYTHON=python3.12 chooses another Python.
+# make demo · make test · make check · make bench · make reproduce: each sets up what it needs in .venv (CPU only). PYTHON=python3.12 chooses another Python.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow check bench reproduce clean
 demo: $(VENV)/.installed
 	$(BIN)/tna lmc --out runs/demo --overwrite
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow"
+
+reproduce: $(VENV)/.installed
+	$(BIN)/python -m experiments all
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
