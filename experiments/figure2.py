@@ -26,10 +26,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
                                        "batch_size": 64}),
     "fashion_mlp": ("Fashion-MNIST, MLP 4x512", {"dataset": "fashion_mnist", "width": 512, "train_examples": 10_000,
                                                  "epochs": 6, "batch_size": 64, "ratios": FEW}),
-    "cifar10_mlp": ("CIFAR-10, MLP 2x200", {"dataset": "cifar10", "depth": 2, "width": 200, "train_examples": 10_000,
-                                            "epochs": 8, "batch_size": 64, "learning_rate": 0.02, "ratios": FEW}),
-    "cifar10_cnn": ("CIFAR-10, CNN", {"dataset": "cifar10", "model": "cnn", "train_examples": 4000, "test_examples": 2000,
-                                      "epochs": 10, "batch_size": 64, "learning_rate": 0.05, "ratios": FEW,
+    "cifar10_mlp": ("CIFAR-10, MLP 2x200", {"dataset": "cifar10", "depth": 2, "width": 200, "train_examples": 5000,
+                                            "epochs": 8, "batch_size": 64, "learning_rate": 0.02, "ratios": FEW,
+                                            "alphas": (5.0,)}),
+    "cifar10_cnn": ("CIFAR-10, CNN", {"dataset": "cifar10", "model": "cnn", "train_examples": 2000, "test_examples": 2000,
+                                      "epochs": 10, "batch_size": 64, "learning_rate": 0.05, "ratios": FEW, "alphas": (5.0,),
                                       "methods": ("tna",)}),
 }  # fmt: skip
 FULL: dict[str, Any] = {

@@ -26,7 +26,7 @@ DEPTH, WIDTH = 2, 200
 """Of the other sweep."""
 RATIOS = (0.0, 0.4, 0.8)
 SHARED: dict[str, Any] = {"dataset": "mnist", "train_examples": 5000, "epochs": 6, "batch_size": 64, "ratios": RATIOS,
-                          "methods": ("tna",), "learning_rate": 0.05}  # fmt: skip
+                          "methods": ("tna",), "learning_rate": 0.05, "alphas": (5.0,)}  # fmt: skip
 FULL: dict[str, Any] = {"train_examples": None, "epochs": 20, "schedule": "cosine"}
 
 

@@ -28,7 +28,7 @@ DEEP: dict[str, Any] = {"optimizer": "adam", "learning_rate": 0.002, "schedule":
 SMALL = {"cifar10_mlp": "MLP 2x200", "cifar10_cnn": "CNN"}
 """Cells of figure 2 that serve here too."""
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "vgg11": ("VGG11", {"model": "vgg11", "train_examples": 1000, "test_examples": 500, "epochs": 6, **DEEP,
+    "vgg11": ("VGG11", {"model": "vgg11", "train_examples": 500, "test_examples": 500, "epochs": 6, **DEEP,
                         "learning_rate": 0.0005, "alphas": (5.0,)}),
     "resnet20": ("ResNet20, layer norm", {"model": "resnet20", "norm": "layer", "train_examples": 1000,
                                           "test_examples": 500, "epochs": 12, "alphas": (5.0,), **DEEP}),

@@ -26,8 +26,12 @@ def one_member(name: str, **options):
     return trainer, member, data
 
 
-@pytest.mark.parametrize(("name", "options"), [("mlp", {"width": 256}), ("cnn", {}), ("cnn", {"norm": "batch"})])
-def test_the_prediction_is_near_what_the_compiler_plans(name, options):
+@pytest.mark.parametrize(
+    ("name", "options", "most"),
+    # The compiler computes batch normalisation again for the gradient instead of keeping what the prediction counts.
+    [("mlp", {"width": 256}, 2), ("cnn", {}, 2), ("cnn", {"norm": "batch"}, 4.5), ("resnet20", {}, 2)],
+)
+def test_the_prediction_is_near_what_the_compiler_plans(name, options, most):
     trainer, member, data = one_member(name, **options)
     found = memory.need(trainer, member, *data)
     batch = [
@@ -38,7 +42,7 @@ def test_the_prediction_is_near_what_the_compiler_plans(name, options):
     assert found.kept == pytest.approx(planned.argument_size_in_bytes - memory.size(batch), rel=0.02)
     # Some of what is new is written over the old state, so the plan lies between these two.
     new = planned.temp_size_in_bytes + planned.output_size_in_bytes - found.kept
-    assert 0.5 * new < found.working < 2 * (new + memory.size(member.params))
+    assert 0.5 * new < found.working < most * (new + memory.size(member.params))
     assert found.common == memory.size(data)
 
 

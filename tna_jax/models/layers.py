@@ -224,19 +224,21 @@ CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 """Of a 2x2 window."""
 
 
-def _pooled(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _pooled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The pool, and (B, H, W, C) bool which entries are the largest of their window, a byte each."""
     largest = max_pool(x)
-    return largest, (x, largest)
-
-
-def _pool_gradient(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array]:
-    x, largest = saved
-    height, width = 2 * g.shape[1], 2 * g.shape[2]
-    is_largest = x[:, :height, :width] == _doubled(largest)
-    ties = sum(is_largest[:, i::2, j::2].astype(g.dtype) for i, j in CORNERS)
-    inside = jnp.where(is_largest, _doubled(g / ties), jnp.zeros((), g.dtype))
+    height, width = 2 * largest.shape[1], 2 * largest.shape[2]
     rest = ((0, 0), (0, x.shape[1] - height), (0, x.shape[2] - width), (0, 0))  # an odd last row or column
-    return (jnp.pad(inside, rest),)
+    return largest, jnp.pad(x[:, :height, :width] == _doubled(largest), rest)
+
+
+def _pool_gradient(is_largest: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+    height, width = 2 * g.shape[1], 2 * g.shape[2]
+    inside = is_largest[:, :height, :width]
+    ties = sum(inside[:, i::2, j::2].astype(g.dtype) for i, j in CORNERS)
+    shared = jnp.where(inside, _doubled(g / ties), jnp.zeros((), g.dtype))
+    rest = ((0, 0), (0, is_largest.shape[1] - height), (0, is_largest.shape[2] - width), (0, 0))
+    return (jnp.pad(shared, rest),)
 
 
 def _doubled(x: jax.Array) -> jax.Array:
