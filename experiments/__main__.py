@@ -15,7 +15,8 @@ from train.launch import Interrupted
 from train.results import plain, provenance, write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
-NAMES = ("figure2", "figure3", "figure4", "figure5", "theorem", "anchors", "depth", "landscape", "rivals")
+NAMES = ("figure2", "figure3", "figure4", "figure5", "theorem", "anchors", "depth", "landscape", "rivals",
+         "multi_fusion")  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -60,7 +60,8 @@ def run(settings: ImportOptions) -> Run:
         with Checkpoints(folder.checkpoints, minutes=0) as saved:
             saved.save(1, stacked)
         folder.write(CONFIG, {"format": manifest.FORMAT, "program": "import", **about["config"]})
-    print(f"wrote {folder.folder}: {len(models)} models; next: tna barrier {folder.folder}")
+    many = len(models) > 1
+    print(f"wrote {folder.folder}: {len(models)} model{'s' if many else ''}" + many * f"; next: tna fuse {folder.folder}")
     return folder
 
 

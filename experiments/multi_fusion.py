@@ -1,0 +1,111 @@
+"""Fusing 2 to 32 networks: accuracy of their average against their number, with anchors and without.
+
+Shows: networks that share anchors can all be averaged into one; without anchors the average gets worse the more there are.
+Hardware: two CPU cores, about 5 minutes. `--full` adds the CNN and the layer-norm ResNet20 on CIFAR-10, and whole data sets; it has
+  not been run.
+Command: `python -m experiments multi_fusion`
+Expected: one initialisation, Fashion-MNIST: the average of 32 with anchors within a point of the mean of its members or above.
+  For N below 32 mean and sample standard deviation over the 32 / N disjoint groups of one population of 32 networks; at 32
+  there is one group, and no spread.
+Data: MNIST and Fashion-MNIST MLP 4x128, 8,000 examples, 6 epochs; one initialisation; mask ratio 0.4 with anchors.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from rich.table import Table
+
+from experiments.cells import populated
+from experiments.plots import GREYS, MARKS, page
+from fusion.opened import open_runs, splits
+from tna_jax import connectivity
+from train.progress import wide_console
+from train.results import plain
+
+COUNTS = (2, 4, 8, 16, 32)
+METHODS = {"no anchors": 0.0, "TNA, ratio 0.4": 0.4}
+SHARED: dict[str, Any] = {"train_examples": 8000, "epochs": 6, "batch_size": 64, "learning_rate": 0.05, "members": 32,
+                          "init": "same"}  # fmt: skip
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "mnist": ("MNIST, MLP 4x128", {"dataset": "mnist"}),
+    "fashion": ("Fashion-MNIST, MLP 4x128", {"dataset": "fashion_mnist"}),
+}
+LARGE: dict[str, tuple[str, dict[str, Any]]] = {
+    "cnn": ("CIFAR-10, CNN", {"dataset": "cifar10", "model": "cnn"}),
+    "resnet20": ("CIFAR-10, ResNet20", {"dataset": "cifar10", "model": "resnet20", "norm": "layer"}),
+}
+FULL: dict[str, Any] = {"train_examples": None, "epochs": 30, "schedule": "cosine"}
+
+
+def run(full: bool = False) -> dict[str, Any]:
+    """Trains the populations and evaluates all averages of each in one pass."""
+    lines = []
+    for case, (title, options) in {**CASES, **(LARGE if full else {})}.items():
+        for method, ratio in METHODS.items():
+            values = {**SHARED, **options, "ratio": ratio, **(FULL if full else {})}
+            folder = populated("multi_fusion" + ("_full" if full else ""), f"{case}_{ratio:g}", values)
+            opened = open_runs((str(folder),), None)
+            lines += [{"case": title, "method": method, **line} for line in _averages(opened)]
+    return plain({"config": SHARED, "lines": lines})
+
+
+def _averages(opened) -> list[dict[str, Any]]:
+    """For each number of networks: accuracy of the averages of the disjoint groups, and of the members."""
+    count = len(opened.models)
+    counts = [number for number in COUNTS if number <= count]
+    groups = {number: np.arange(count // number * number).reshape(-1, number) for number in counts}
+    weights = np.concatenate([np.eye(count)[group].mean(1) for group in groups.values()])
+    data = {"test": splits(opened.data)["test"]}
+    found = connectivity.evaluate_mixtures(
+        opened.network,
+        opened.params,
+        weights,
+        data,
+        state=opened.state,
+        calibration=jnp.asarray(opened.data.train.images[:2000]),
+    )["test"].accuracy
+    alone = connectivity.evaluate(opened.network, opened.params, data, state=opened.state)["test"].accuracy
+    parts = np.split(found, np.cumsum([len(group) for group in groups.values()])[:-1])
+    return [
+        {"models": number, "n": len(part), "fused": _spread(part), "members": _spread(alone)}
+        for number, part in zip(counts, parts, strict=True)
+    ]
+
+
+def _spread(values: np.ndarray) -> list[float | None]:
+    return [float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None]
+
+
+def figure(result: dict[str, Any], file: Path) -> None:
+    """Accuracy of the average against the number of networks, a panel for each case."""
+    cases = list(dict.fromkeys(line["case"] for line in result["lines"]))
+    with page(file, 1, len(cases)) as axes:
+        for axis, case in zip(axes[0], cases, strict=True):
+            for k, method in enumerate(METHODS):
+                lines = [line for line in result["lines"] if (line["case"], line["method"]) == (case, method)]
+                values = np.array([[np.nan if v is None else v for v in line["fused"]] for line in lines])
+                x = [line["models"] for line in lines]
+                axis.errorbar(x, values[:, 0], np.nan_to_num(values[:, 1]), marker=MARKS[k], capsize=2, markersize=4,
+                              color=GREYS[1 - k], linestyle=("--", "-")[k], label=f"average, {method}")  # fmt: skip
+                axis.axhline(lines[0]["members"][0], color=GREYS[1 - k], linewidth=0.8, linestyle=":")
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(COUNTS, map(str, COUNTS))
+            axis.set_title(case, loc="left", fontsize=9)
+            axis.set_xlabel("networks averaged (dotted: mean of the members)", fontsize=8)
+        axes[0, 0].set_ylabel("test accuracy", fontsize=8)
+        axes[0, 0].legend(fontsize=7, frameon=False)
+
+
+def table(result: dict[str, Any]) -> None:
+    """Every number of networks."""
+    lines = Table(title="Averages of N networks from one initialisation, test set", title_justify="left")
+    for head in ("data, network", "networks", "N", "groups", "average", "members"):
+        lines.add_column(head)
+    for line in result["lines"]:
+        cells = [
+            f"{mean:.4f}" + ("" if std is None else f" ± {std:.4f}") for mean, std in (line["fused"], line["members"])
+        ]
+        lines.add_row(line["case"], line["method"], str(line["models"]), str(line["n"]), *cells)
+    wide_console().print(lines)
