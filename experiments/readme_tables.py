@@ -75,7 +75,8 @@ def depths(result: dict[str, Any]) -> str:
     for case in result["cells"].values():
         for line in case["summary"] if case["recipe"] else ():
             matched = theirs["matched + REPAIR"][theirs["layers"].index(case["layers"])]
-            rows.append([str(case["layers"]), f"{line['ratio']:g}", *cells_of(line)[:4], f"{matched:.4f}"])
+            found = [f"{line[column][0]:.4f} ± {line[column][1]:.4f}" for column in list(COLUMNS)[:3]]
+            rows.append([str(case["layers"]), f"{line['ratio']:g}", str(line["n"]), *found, f"{matched:.4f}"])
     heads = ["layers", "ratio", "n", *list(COLUMNS.values())[:3], "matched + REPAIR (theirs, midpoint)"]
     return markdown(heads, rows)
 
@@ -89,6 +90,17 @@ def rivals(result: dict[str, Any]) -> str:
     return markdown(["networks", "after training", "n", *list(COLUMNS.values())[:3], "sweeps"], rows)
 
 
+def populations(result: dict[str, Any]) -> str:
+    """Averages of N networks."""
+    rows = []
+    for line in result["lines"]:
+        values = [
+            f"{mean:.4f}" + ("" if std is None else f" ± {std:.4f}") for mean, std in (line["fused"], line["members"])
+        ]
+        rows.append([line["case"], line["method"], str(line["models"]), str(line["n"]), *values])
+    return markdown(["data, network", "networks", "N", "groups", "accuracy of their average", "members"], rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "digits": ("digits_lmc.json", sweep),
     "figure2": ("figure2.json", by_case),
@@ -97,6 +109,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "anchors_cnn": ("anchors.json", recipes("cnn")),
     "depth": ("depth.json", depths),
     "rivals": ("rivals.json", rivals),
+    "multi_fusion": ("multi_fusion.json", populations),
 }
 """By the name in the page: the result, and what makes the table of it."""
 

@@ -61,7 +61,9 @@ def run(settings: ImportOptions) -> Run:
             saved.save(1, stacked)
         folder.write(CONFIG, {"format": manifest.FORMAT, "program": "import", **about["config"]})
     many = len(models) > 1
-    print(f"wrote {folder.folder}: {len(models)} model{'s' if many else ''}" + many * f"; next: tna fuse {folder.folder}")
+    print(
+        f"wrote {folder.folder}: {len(models)} model{'s' if many else ''}" + many * f"; next: tna fuse {folder.folder}"
+    )
     return folder
 
 
