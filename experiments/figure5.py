@@ -6,8 +6,8 @@ Hardware: two CPU cores, about 40 minutes, some of it for cells that figure 2 sh
   augmentation, 5 pairs) needs a GPU and has not been run.
 Command: `python -m experiments figure5`
 Expected: a lower barrier at ratio 0.4 for the CNN from different initialisations; nothing to be said of VGG11, ResNet20
-  and WRN56-2, which have seen too little. Pairs: 5 for MLP and CNN, 2 for these three, whose spread says little. ResNet20 has layer norm: without norm it hardly trains
-  from Flax's initial values.
+  and WRN56-2, which have seen too little. Pairs: 5 for MLP and CNN, 2 for these three, whose spread says little.
+  ResNet20 and WRN56-2 have layer norm: without norm they hardly train from Flax's initial values.
 """
 
 from pathlib import Path
