@@ -21,10 +21,11 @@ from tna_jax.models.vit import grid, resize_positions
 from train import hf_check, hf_config, hf_names
 from train.errors import UsageError
 from train.hf_config import example, shapes_of
+from train.hf_fetch import fetch
 from train.hf_save import save
 from train.tensor_files import Tensor, open_checkpoint
 
-__all__ = ["Loaded", "load", "save"]
+__all__ = ["Loaded", "fetch", "load", "save"]
 
 
 @dataclasses.dataclass(frozen=True)
