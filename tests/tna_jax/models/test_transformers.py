@@ -54,7 +54,9 @@ def dense(p, x):
 
 def norm(p, x, eps):
     centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * np.asarray(p["scale"]) + np.asarray(p["bias"])
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * np.asarray(p["scale"]) + np.asarray(
+        p["bias"]
+    )
 
 
 def gelu(x):
@@ -90,7 +92,9 @@ def reference_vit(p, x, head, eps=1e-12):
     body, patch, found = p["body"], VIT["patch"], []
     for image in np.asarray(x, np.float64):
         rows, columns = image.shape[0] // patch, image.shape[1] // patch
-        cut = [image[r * patch : (r + 1) * patch, c * patch : (c + 1) * patch] for r in range(rows) for c in range(columns)]
+        cut = [
+            image[r * patch : (r + 1) * patch, c * patch : (c + 1) * patch] for r in range(rows) for c in range(columns)
+        ]
         kernel = np.asarray(body["patches"]["kernel"], np.float64)
         embedded = [np.tensordot(piece, kernel, 3) + np.asarray(body["patches"]["bias"]) for piece in cut]
         y = np.stack([np.asarray(body["cls_token"])[0, 0], *embedded]) + np.asarray(body["positions"])[0]
@@ -117,7 +121,11 @@ def reference_bert(p, ids, types, head, kind, pad, eps=1e-12):
             y = norm(p["head"]["norm"], gelu(dense(p["head"]["dense"], y)), eps)
             y = y @ tables["words"].T + np.asarray(p["head"]["bias"])
         elif head == "classes":
-            y = dense(p["head"], y) if kind == "bert" else dense(p["head"]["out"], np.tanh(dense(p["head"]["dense"], y[0])))
+            y = (
+                dense(p["head"], y)
+                if kind == "bert"
+                else dense(p["head"]["out"], np.tanh(dense(p["head"]["dense"], y[0])))
+            )
         found.append(y)
     return np.stack(found)
 
@@ -249,7 +257,9 @@ def test_rematerialisation_changes_memory_and_nothing_else(name, options):
     assert [str(jax.make_jaxpr(step(m))(params)).count("remat") > 0 for m in (plain, again)] == [False, True]
 
 
-@pytest.mark.parametrize(("name", "options"), [("vit", VIT), ("bert", BERT), ("roberta", ROBERTA | {"head": "masked_lm"})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("vit", VIT), ("bert", BERT), ("roberta", ROBERTA | {"head": "masked_lm"})]
+)
 def test_bfloat16_computes_products_only(name, options):
     """Parameters, softmax, norms and outputs are float32; nothing is compiled for the dtypes."""
     x = images(2, 8, 8, 3) if name == "vit" else tokens(options.get("pad_id", 0))
