@@ -51,7 +51,9 @@ def random_params(model, *inputs):
 
 def run(model, params, *inputs, **more):
     static = {name: more.pop(name) for name in ("train",) if name in more}
-    return np.asarray(jax.jit(lambda p, *x, **more: model.apply({"params": p}, *x, **static, **more))(params, *inputs, **more))
+    return np.asarray(
+        jax.jit(lambda p, *x, **more: model.apply({"params": p}, *x, **static, **more))(params, *inputs, **more)
+    )
 
 
 # A forward pass in NumPy, float64, one token and one head after the other.
