@@ -134,9 +134,13 @@ def test_gradients_are_those_of_transformers(case):
         there = place.name
         for old, new in inner.items() if case == "vit" else ():
             there = there.replace(old, new)
-        gradient = expected[there].numpy()
+        gradient, mine = expected[there].numpy(), place.outward(np.asarray(leaf))
+        if there.endswith(("word_embeddings.weight", "position_embeddings.weight")) and case != "vit":
+            # torch gives the row of padding no gradient by decree, also where the classified token is padding, as in row 2
+            row = config.get("pad_token_id", 0)
+            gradient, mine = np.delete(gradient, row, 0), np.delete(mine, row, 0)
         scale = max(1e-3, np.abs(gradient).max())
-        np.testing.assert_allclose(place.outward(np.asarray(leaf)), gradient, atol=1e-4 * scale + 1e-6, err_msg=there)
+        np.testing.assert_allclose(mine, gradient, atol=1e-4 * scale + 1e-6, err_msg=there)
 
 
 def test_images_of_another_size_have_transformers_interpolated_positions():
@@ -210,8 +214,8 @@ def test_transformers_reads_our_tokenizers(kind):
     texts = ["the cat sat on the mat", "a dog and another dog"]
     tokenizer.train(texts, 300, kind).save("words")
     theirs = transformers.AutoTokenizer.from_pretrained("words")
-    found = tokenizer.load("words").encode(texts, 12, ["yes", "no cat"])
-    expected = theirs(texts, ["yes", "no cat"], padding="max_length", max_length=12)
+    found = tokenizer.load("words").encode(texts, 40, ["yes", "no cat"])
+    expected = theirs(texts, ["yes", "no cat"], padding="max_length", max_length=40)
     np.testing.assert_array_equal(found.ids, expected["input_ids"])
     np.testing.assert_array_equal(found.mask, expected["attention_mask"])
     assert theirs.pad_token_id == tokenizer.load("words").pad
