@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import ensemble, network, placement
+from tna_jax import ensemble, placement
 from tna_jax.ensemble import Trainer
 from tna_jax.masks import Params
 from tna_jax.network import State
@@ -62,11 +62,11 @@ def train(
     """
     inputs, labels = data.train.images, data.train.labels
     models = start.order.shape[0]
-    params, mask = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (start.params, start.mask))
-    optimizer_state = jax.eval_shape(trainer.anchored_optimizer({}).init, params)
-    shapes = ensemble.Members(params, mask, optimizer_state, start.order[0], {}, start.state)
-    run = functools.partial(network.evaluate, trainer.network)
-    how = placement.resolve(trainer.placement, run, shapes.params, shapes.state, inputs[:1])
+    shapes = one_of(trainer, start)
+    optimizer_state = shapes.opt_state
+    how = placement.resolve(
+        trainer.placement, functools.partial(ensemble.network_inputs, trainer), shapes, inputs[: trainer.batch_size]
+    )
     trainer = dataclasses.replace(trainer, placement=how)
     found = memory.need(trainer, shapes, inputs, labels)
     if hosts.agree(str(resume and folder.has(PLAN))) == "True":
@@ -102,7 +102,12 @@ def train(
                 continue
             cut = jax.tree.map(lambda x, part=part: x[part], whole)
             members = ensemble.init_ensemble(
-                trainer, cut["params"], start.order[part], _part(start.mask, part), state=cut["state"]
+                trainer,
+                cut["params"],
+                start.order[part],
+                _part(start.mask, part),
+                _part(start.hyper, part),
+                state=cut["state"],
             )
             if first:
                 opt_state = jax.tree.map(jnp.asarray, cut["opt_state"])
@@ -142,6 +147,15 @@ def train(
     }
     late = {int(i): int(diverged[i]) for i in np.flatnonzero(diverged >= 0)}
     return Trained(whole["params"], whole["state"], late, facts)
+
+
+def one_of(trainer: Trainer, start: Start) -> ensemble.Members:
+    """One of the models before training, without the leading axis; shapes, but for its data order and state."""
+    params, mask, hyper = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (start.params, start.mask, start.hyper)
+    )
+    opt_state = jax.eval_shape(lambda p, h: trainer.anchored_optimizer(h).init(p), params, hyper)
+    return ensemble.Members(params, mask, opt_state, start.order[0], hyper, start.state)
 
 
 def finished(folder: Run, init) -> tuple[Params, State, list[dict[str, Any]]]:

@@ -40,8 +40,12 @@ def need(trainer: Trainer, one: Members, inputs, labels) -> Need:
       one: a member without the leading axis, arrays or shapes.
       inputs, labels: the training data, arrays or shapes.
     """
-    batch = jax.ShapeDtypeStruct((trainer.batch_size, *inputs.shape[1:]), inputs.dtype)
-    weight = jax.ShapeDtypeStruct((trainer.batch_size,), jnp.float32)
+    size_at_once = trainer.batch_size // trainer.accumulate
+    batch = jax.ShapeDtypeStruct((size_at_once, *inputs.shape[1:]), inputs.dtype)
+    weight = jax.ShapeDtypeStruct((size_at_once,), jnp.float32)
+    if trainer.prepare is not None:
+        chosen = jax.ShapeDtypeStruct((size_at_once, *labels.shape[1:]), labels.dtype)
+        batch, _, weight = jax.eval_shape(trainer.prepare, one.order, one.hyper, (batch, chosen, weight))
 
     def residuals(params, state, batch, weight):
         def logits(params):
@@ -52,7 +56,8 @@ def need(trainer: Trainer, one: Members, inputs, labels) -> Need:
     saved = jax.tree.leaves(jax.eval_shape(residuals, one.params, one.state, batch, weight))
     inside = set(map(_shape, jax.tree.leaves((one.params, one.state))))  # parameters among the residuals are no copies
     sizes = [size([leaf]) for leaf in saved if _shape(leaf) not in inside]
-    working = sum(sizes) + 2 * max(sizes, default=0) + size(one.params) + size([batch])
+    gradients = size(one.params) * (1 if trainer.accumulate == 1 else 2)
+    working = sum(sizes) + 2 * max(sizes, default=0) + gradients + size([batch])
     return Need(size([one.params, one.mask, one.opt_state, one.state]), working, size([inputs, labels]))
 
 
