@@ -13,6 +13,7 @@ import numpy as np
 
 from tna_jax import paths
 from tna_jax.masks import Mask, Params
+from train import tokenizer
 from train.data import text, tokens
 from train.data.source import SUBSET_SEED, DataError, permutation
 from train.errors import UsageError
@@ -39,7 +40,7 @@ class Task(NamedTuple):
 
 def load(names: Sequence[str], seen: Sequence[str], settings: Any) -> list[Task]:
     """The tasks, encoded with the checkpoint's tokenizer; raises UsageError for what is not there."""
-    tokenizer = tokens.load(settings.checkpoint)
+    words = tokenizer.load(settings.checkpoint)
     made = []
     for name in names:
         try:
@@ -48,7 +49,7 @@ def load(names: Sequence[str], seen: Sequence[str], settings: Any) -> list[Task]
             raise UsageError(f"--tasks, --unseen: {error}") from error
         rows = permutation(len(task.test.labels), SUBSET_SEED)[: settings.test_examples]
         train, test = (
-            tokens.encode_split(tokenizer, split, settings.length) for split in (task.train, task.test.take(rows))
+            tokens.encode_split(words, split, settings.length) for split in (task.train, task.test.take(rows))
         )
         made.append(Task(name, task.title, task.num_classes, train, test, name in seen, task.how_split))
     return made

@@ -15,7 +15,7 @@ from fusion import pretrain_report
 from tna_jax import connectivity, masked_lm, metrics, models, recipes
 from tna_jax.ensemble import Trainer
 from tna_jax.masks import Params
-from train import backbone, data, ensembles, hosts, huggingface
+from train import backbone, data, ensembles, hosts, huggingface, tokenizer
 from train.data import text, tokens
 from train.data.source import Split
 from train.errors import UsageError, unknown
@@ -216,12 +216,12 @@ def texts(settings: PretrainOptions) -> Plan:
         raise UsageError(f"--tasks: {error}") from error
     known = _different(task.train for task in loaded)[: settings.train_examples]
     unseen = _different(task.validation for task in loaded)[: settings.test_examples]
-    made = tokens.train(known, settings.vocab)
+    made = tokenizer.train(known, settings.vocab)
     train, test = (tokens.encode(made, [(line,) for line in lines], settings.length) for lines in (known, unseen))
-    size, pad_id, mask_id, special = tokens.vocabulary(made)
     try:
         module = models.create(
-            "bert", width=settings.width, depth=settings.depth, heads=settings.heads, vocab=size, pad_id=pad_id,
+            "bert", width=settings.width, depth=settings.depth, heads=settings.heads, vocab=made.vocab,
+            pad_id=made.pad,
             positions=settings.length, head="masked_lm", **settings.module_options,
         )  # fmt: skip
     except ValueError as error:
@@ -232,7 +232,7 @@ def texts(settings: PretrainOptions) -> Plan:
         logits: Any = module.apply({"params": params}, ids, at=at)
         return logits
 
-    hidden = functools.partial(masked_lm.draw, special=jnp.asarray(special), mask_id=mask_id)
+    hidden = functools.partial(masked_lm.draw, special=jnp.asarray(tokens.special(made)), mask_id=made.mask)
 
     def prepare(key: jax.Array, hyper: Any, batch: Any) -> Any:
         encoded, _, weight = batch
@@ -255,11 +255,11 @@ def texts(settings: PretrainOptions) -> Plan:
         return total
 
     what = (f"masked-language modelling of {len(train):,} training texts of {', '.join(task.title for task in loaded)}, "
-            f"{size} tokens trained on them, {settings.length} tokens a text")  # fmt: skip
-    about = {"tasks": settings.tasks, "train_examples": len(train), "vocabulary": size, "length": settings.length}
+            f"{made.vocab} tokens trained on them, {settings.length} tokens a text")  # fmt: skip
+    about = {"tasks": settings.tasks, "train_examples": len(train), "vocabulary": made.vocab, "length": settings.length}
     splits = Texts(*(Split(encoded, np.zeros(len(encoded), np.int32)) for encoded in (train, test)))
     return Plan(what, splits, module, trainer, jnp.zeros((1, 4), jnp.int32), evaluate,
-                lambda folder: tokens.save(made, folder), about)  # fmt: skip
+                lambda folder: made.save(folder), about)  # fmt: skip
 
 
 def _different(splits: Any) -> list[str]:

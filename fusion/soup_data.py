@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import corruptions
-from train import backbone, data
+from train import backbone, data, tokenizer
 from train.backbone import Backbone
 from train.data import text, tokens
 from train.data.source import SUBSET_SEED, DataError, Split, permutation
@@ -74,15 +74,13 @@ def _texts(settings: Any, checkpoint: str) -> Material:
     except DataError as error:
         raise UsageError(f"--dataset: {error}") from error
     made = backbone.for_text(checkpoint, settings.length, task.num_classes, **settings.module_options)
-    tokenizer = tokens.load(checkpoint)
+    words = tokenizer.load(checkpoint)
     splits = {
         "train": (task.train, settings.train_examples),
         "held out": (task.validation, settings.held_out_examples),
         "test": (task.test, settings.test_examples),
     }
-    found = {
-        name: Split(*_encoded(tokenizer, split, count, settings.length)) for name, (split, count) in splits.items()
-    }
+    found = {name: Split(*_encoded(words, split, count, settings.length)) for name, (split, count) in splits.items()}
     test = found["test"]
     return Material(
         f"{task.title}: {_counts(*found.values())}, {task.num_classes} classes", made, found["train"], found["held out"],
@@ -90,9 +88,11 @@ def _texts(settings: Any, checkpoint: str) -> Material:
     )  # fmt: skip
 
 
-def _encoded(tokenizer: Any, split: text.TextSplit, count: int | None, length: int) -> tuple[np.ndarray, np.ndarray]:
+def _encoded(
+    words: tokenizer.Tokenizer, split: text.TextSplit, count: int | None, length: int
+) -> tuple[np.ndarray, np.ndarray]:
     rows = permutation(len(split.labels), SUBSET_SEED)[:count]
-    return tokens.encode_split(tokenizer, split.take(rows), length)
+    return tokens.encode_split(words, split.take(rows), length)
 
 
 def _parted(split: Split, settings: Any) -> tuple[Split, Split]:

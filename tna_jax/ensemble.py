@@ -261,7 +261,7 @@ def train_epoch(
     over = getattr(sharding, "mesh", None) or placement.mesh([next(iter(members.order.devices()))])
     if how == "loop":
         return _loop_epoch(trainer, members, inputs, labels, epoch, over)
-    program = _epoch_program(trainer, how, over, donate)
+    program = epoch_program(trainer, how, over, donate)
     return program(members, inputs, labels, jnp.int32(epoch))
 
 
@@ -299,7 +299,9 @@ def check_data(inputs, labels, batch_size: int) -> None:
 
 
 @functools.lru_cache(maxsize=32)
-def _epoch_program(trainer: Trainer, how: Placement, over, donate: bool):
+def epoch_program(trainer: Trainer, how: Placement, over, donate: bool):
+    """The compiled epoch of `map` and `vmap`: (members, inputs, labels, epoch) -> (members, metrics), over the mesh `over`."""
+
     def member_epoch(member: Members, inputs, labels, epoch):
         indices, weights = batch_indices(member.order, epoch, examples_of(member, inputs), trainer.batch_size)  # (S, B)
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
-from tna_jax import ensemble, network
+from tna_jax import ensemble, network, placement
 from tna_jax.ensemble import Members, Trainer
 from train.errors import UsageError
 
@@ -130,6 +131,52 @@ def at_once(models: int, found: Need, how: ensemble.Placement, free: int) -> int
             "used: a smaller --batch-size, fewer models or --memory-limit can help"
         )
     return fitting[-1]
+
+
+def planned(trainer: Trainer, members: Members, inputs, labels) -> int:
+    """Bytes that an epoch of these members takes beside what there is, as the compiler plans it: exact where `need` estimates.
+
+    Counted are the members and the data on their devices and what a step works with; on a CPU of all devices together, and a copy
+    of the members, from which training begins. The program is compiled for it, as it would be for the training (whose compiler
+    finds it again in the cache of compiled programs).
+
+    Args:
+      members: M members, arrays or shapes.
+      inputs, labels: the training data, arrays or shapes; `None` where members have their own.
+
+    Raises:
+      ValueError: the placement is `loop`, which has no program for an epoch.
+    """
+    over = placement.mesh()
+    how = ensemble.resolve(trainer, members, inputs)
+    if how == "loop":
+        raise ValueError("the placement loop dispatches step by step: there is no program to ask; see need")
+    split, whole = (NamedSharding(over, spec) for spec in (PartitionSpec(placement.AXIS), PartitionSpec()))
+
+    def stacked(x):
+        return jax.ShapeDtypeStruct((x.shape[0] + -x.shape[0] % over.size, *x.shape[1:]), x.dtype, sharding=split)
+
+    given = jax.tree.map(stacked, members)
+    data = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), (inputs, labels))
+    epoch = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    program = ensemble.epoch_program(trainer, how, over, True).lower(given, *data, epoch).compile()
+    found = program.memory_analysis()
+    each = (
+        found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    )
+    if jax.default_backend() != "cpu":
+        return each
+    kept = [members.params, members.mask, members.opt_state, members.state]
+    return jax.local_device_count() * each + size(kept)
+
+
+def resident() -> int:
+    """Bytes of memory that this process takes now; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def _words(found: Need) -> str:

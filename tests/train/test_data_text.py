@@ -5,10 +5,10 @@ import gzip
 import numpy as np
 import pytest
 
+from train import tokenizer
 from train.data import text, tokens
 from train.data.source import DataError
 from train.data.text import FORMS, TextSplit
-from train.errors import UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -111,39 +111,33 @@ def test_the_corpus_holds_each_training_text_once_and_no_test_text(folder):
     assert not held & set(found)
 
 
-def test_padding_and_buckets_keep_every_token():
-    sequences = [([2, 7, 3], [0, 0, 0]), ([2, 7, 3, 8, 3], [0, 0, 0, 1, 1])]
-    made = text.pad(sequences, 6, 0)
-    assert made.tolist() == [[[2, 7, 3, 0, 0, 0], [0] * 6], [[2, 7, 3, 8, 3, 0], [0, 0, 0, 1, 1, 0]]]
+def test_buckets_keep_every_token_and_cut_padding_only():
+    made = np.array([[[2, 7, 3, 0, 0, 0], [0] * 6], [[2, 7, 3, 8, 3, 0], [0, 0, 0, 1, 1, 0]]], np.int32)
     groups = text.buckets(made, 0, [3, 6])
     assert [(rows.tolist(), part.shape) for rows, part in groups] == [([0], (1, 2, 3)), ([1], (1, 2, 6))]
     for rows, part in groups:
         assert np.array_equal(part, made[rows][:, :, : part.shape[2]])
         assert (made[rows][:, 0, part.shape[2] :] == 0).all()
-    with pytest.raises(ValueError, match="7 tokens, expected 1 to 6"):
-        text.pad([([1] * 7, [0] * 7)], 6, 0)
     with pytest.raises(ValueError, match="must increase and end with 6"):
         text.buckets(made, 0, [3, 5])
 
 
-def test_a_tokenizer_is_trained_saved_and_read_again(tmp_path):
+def test_texts_and_pairs_are_encoded_with_their_segments():
     pytest.importorskip("tokenizers")
     lines = [f"the {word} film number {i}" for i in range(60) for word in ("good", "bad", "unbelievable")]
-    made = tokens.train(lines, 300)
-    size, pad_id, mask_id, special = tokens.vocabulary(made)
-    assert (pad_id, mask_id, special.sum()) == (0, 4, 5) and len(special) == size <= 300
-    found = tokens.encode(made, [("The good film",), ("bad", "unbelievable film")], 8)
+    made = tokenizer.train(lines, 300)
+    special = tokens.special(made)
+    assert (
+        special.shape == (made.vocab,)
+        and special.sum() == 5
+        and special[[made.pad, made.cls, made.sep, made.mask]].all()
+    )
+    found = tokens.encode(made, [("The good film",), ("bad film",)], 8)
     assert (found.shape, found.dtype) == ((2, 2, 8), np.int32)
-    assert found[0, 0, 0] == 2 and found[0, 0, 4] == 3 and (found[0, 0, 5:] == 0).all()  # [CLS] the good film [SEP]
-    assert found[1, 1].tolist()[:6] == [0, 0, 0, 1, 1, 1]
-    tokens.save(made, tmp_path)
-    assert np.array_equal(tokens.encode(tokens.load(tmp_path), [("The good film",)], 8), found[:1])
-    cut = tokens.encode(made, [("the " * 30,)], 8)
-    assert cut[0, 0, -1] == 3  # a text that is cut keeps its last separator
+    assert found[0, 0, 0] == made.cls and found[0, 0, 4] == made.sep and (found[0, 0, 5:] == made.pad).all()
+    assert (found[:, 1] == 0).all()
+    pairs = tokens.encode(made, [("bad", "unbelievable film")], 8)
+    assert pairs[0, 1].tolist()[:6] == [0, 0, 0, 1, 1, 1]
     split = TextSplit((("bad film",),), np.array([1], np.int32))
-    assert tokens.encode_split(made, split, 8)[1].tolist() == [1]
-    with pytest.raises(UsageError, match=r"has no tokenizer\.json"):
-        tokens.load(tmp_path / "nothing")
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(UsageError, match="is no tokenizer"):
-        tokens.load(tmp_path)
+    encoded, labels = tokens.encode_split(made, split, 8)
+    assert np.array_equal(encoded[0], found[1]) and labels.tolist() == [1]

@@ -204,29 +204,11 @@ IDS, TYPES = 0, 1
 """Rows of an encoded example."""
 
 
-def pad(sequences: Sequence[tuple[Sequence[int], Sequence[int]]], length: int, pad_id: int) -> np.ndarray:
-    """Token ids and segment numbers (0 for the first text, 1 for the second) as one array (N, 2, L) int32.
-
-    Sequences are padded with `pad_id` on the right; a network takes `array[:, 0] != pad_id` as its attention mask.
-
-    Raises:
-      ValueError: a sequence is longer than L (tokenizers cut before they add their separators), or empty.
-    """
-    made = np.zeros((len(sequences), 2, length), np.int32)
-    made[:, IDS] = pad_id
-    for i, (ids, types) in enumerate(sequences):
-        if not 0 < len(ids) <= length:
-            raise ValueError(f"sequence {i} has {len(ids)} tokens, expected 1 to {length}")
-        made[i, IDS, : len(ids)] = ids
-        made[i, TYPES, : len(types)] = types
-    return made
-
-
 def buckets(encoded: np.ndarray, pad_id: int, lengths: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
     """The examples by length, each group cut to the shortest of `lengths` that holds it: less padding to compute with.
 
     Args:
-      encoded: (N, 2, L), see `pad`.
+      encoded: (N, 2, L), ids padded on the right with `pad_id`, and segments.
       lengths: increasing, the last is L.
 
     Returns:
