@@ -42,6 +42,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
         )
         axis.axhline(result["test"][name], color="#c7522a", linestyle="--", label="test, at the end")
         axis.set(xlabel="epoch", ylabel=f"{name}{' (nats)' if name == 'loss' else ''}")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25, linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(fontsize=8, frameon=False)

@@ -19,6 +19,13 @@ PLAN = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def optax_arithmetic():
+    """Adam and the schedules of optax mix integers and floats."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 def network(params, x):
     return VIT.apply({"params": params}, x.astype(jnp.float32) / np.float32(127.5) - 1)
 
