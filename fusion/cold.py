@@ -208,7 +208,7 @@ def prepare(settings: ColdOptions, variants: list[Variant]) -> tuple[Fusion, dic
 
 
 def _shapes(made: Backbone, trainer: Trainer, task: Task, examples: int) -> ensemble.Members:
-    hyper = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in recipes.STACKED}
+    hyper: Any = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in recipes.STACKED}
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), made.params)
     mask = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, bool), params)
     state = jax.eval_shape(lambda p, h: trainer.anchored_optimizer(h).init(p), params, hyper)

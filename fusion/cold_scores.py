@@ -1,7 +1,7 @@
 """How good bodies are: by fine-tuning them on a task, and by a linear probe on their frozen features."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,6 @@ from fusion.cold_tasks import Task, drawn, shut, shut_mask
 from tna_jax import ensemble, metrics, probe, recipes
 from tna_jax.ensemble import Trainer
 from tna_jax.masks import Params
-from tna_jax.network import Network
 from train.backbone import Backbone
 from train.data.text import buckets
 from train.models import INIT, ORDER, stream
@@ -66,7 +65,9 @@ def _members(backbone: Backbone, jobs: Any, trainer: Trainer, settings: Any) -> 
     )
 
 
-def accuracy(network: Network, params: Params, inputs: np.ndarray, labels: np.ndarray) -> float:
+def accuracy(
+    network: Callable[[Params, jax.Array], jax.Array], params: Params, inputs: np.ndarray, labels: np.ndarray
+) -> float:
     """Share of correct examples of one model; every example counts once."""
     run, total = _counted(network), metrics.zero()
     for rows, weight in _batches(len(labels)):
@@ -110,7 +111,7 @@ def _batches(count: int):
 
 
 @functools.lru_cache(maxsize=8)
-def _counted(network: Network):
+def _counted(network: Callable[[Params, jax.Array], jax.Array]):
     return jax.jit(lambda params, x, labels, weight: metrics.classification(network(params, x), labels, weight))
 
 

@@ -139,7 +139,7 @@ def run(settings: PretrainOptions) -> dict[str, Any]:
             raise UsageError(f"the training diverged in epoch {trained.diverged[0]}: a lower --learning-rate")
         found = plan.evaluate(params)
         history = [json.loads(line) for line in (folder.folder / METRICS).read_text().splitlines()]
-        result = {
+        result: dict[str, Any] = {
             "provenance": {**folder.read(PROVENANCE), **trained.facts},
             "config": lasting(settings),
             "what": plan.what,

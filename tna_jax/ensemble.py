@@ -270,7 +270,8 @@ def _check(trainer: Trainer, members: Members, inputs, labels) -> None:
         return check_data(inputs, labels, trainer.batch_size)
     if inputs is not None or labels is not None:
         raise ValueError("these members have their own data: give None for inputs and labels")
-    check_data(*jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), members.own), trainer.batch_size)
+    own_inputs, own_labels = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), members.own)
+    check_data(own_inputs, own_labels, trainer.batch_size)
 
 
 def resolve(trainer: Trainer, members: Members, inputs) -> Placement:

@@ -183,5 +183,5 @@ def grid(
         for values in lists:
             picked.append(values[rest % len(values)])
             rest //= len(values)
-        made.append(Recipe(*picked, seed=seed + i))
+        made.append(Recipe(**dict(zip(STACKED, picked, strict=True)), seed=seed + i))
     return made

@@ -6,7 +6,7 @@ Any folder that `train.huggingface` reads will do: one of `tna pretrain`, or a d
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -163,7 +163,7 @@ def scaling(folder: Path) -> tuple[list[float], list[float]] | None:
     found = values.get("image_mean"), values.get("image_std")
     if not all(isinstance(one, list) and len(one) in (1, 3) for one in found):
         raise UsageError(f"{folder / IMAGES}: image_mean and image_std must be lists of one number for each channel")
-    return found  # type: ignore[return-value]
+    return cast(Any, found)
 
 
 def write_about(folder: Path, about: dict[str, Any], image_size: int | None = None) -> None:

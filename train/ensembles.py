@@ -15,10 +15,8 @@ from tna_jax.masks import Params
 from tna_jax.network import State
 from train import hosts, memory
 from train.checkpoints import Checkpoints
-from train.data import Dataset
 from train.errors import UsageError
 from train.models import Start
-from train.prepare import Settings
 from train.progress import TrainingBar, console, stoppable
 from train.restore import newest, restore
 from train.run import PLAN, Run
@@ -38,8 +36,8 @@ class Trained(NamedTuple):
 def train(
     trainer: Trainer,
     start: Start,
-    data: Dataset,
-    settings: Settings,
+    data: Any,
+    settings: Any,
     folder: Run,
     described: list[dict[str, Any]],
     resume: bool,
@@ -50,8 +48,8 @@ def train(
 
     Args:
       trainer: the common part; start: the models.
-      data: its training split is used.
-      settings: epochs, checkpoints, memory.
+      data: has `train`, the training examples (a `Dataset`, or whatever else has such a `Split`).
+      settings: the options: epochs, checkpoints, memory.
       folder: the run folder, which gets plan.json, metrics.jsonl and checkpoints.
       described: each model in words, for plan.json.
       resume: go on with the newest checkpoint of the folder, if it has one.

@@ -15,7 +15,7 @@ from train import ensembles, huggingface, tensors
 from train.progress import Stop
 
 SMALL_VIT = ["--width", "16", "--depth", "1", "--patch", "4", "--dataset", "digits:0-4", "--train-examples", "200",
-             "--epochs", "2", "--batch-size", "50", "--learning-rate", "3e-3"]  # fmt: skip
+             "--epochs", "2", "--batch-size", "8", "--learning-rate", "1e-2", "--augmentation", "0"]  # fmt: skip
 SOUP = ["--dataset", "digits", "--recipes", "3", "--ratios", "0", "0.5", "--train-examples", "150", "--held-out-examples", "100",
         "--test-examples", "100", "--epochs", "2", "--batch-size", "50", "--severities", "2", "5"]  # fmt: skip
 SMALL_BERT = ["--model", "bert", "--width", "16", "--depth", "1", "--vocab", "256", "--length", "12", "--tasks", "mr", "trec",
