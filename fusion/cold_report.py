@@ -1,5 +1,6 @@
 """What `tna cold` shows: accuracy by iteration, of fine-tuning and of the linear probe, on seen and on unseen tasks."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -118,5 +119,8 @@ def figure(result: dict[str, Any], file: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("iteration (0: the checkpoint)")
     axes[0, 0].legend(fontsize=8, frameon=False)
+    grid.suptitle(
+        f"{result['parameters']:,} parameters, on {textwrap.shorten(result['stands_on']['in_words'], 150)}", fontsize=8
+    )
     grid.savefig(file, dpi=130)
     plt.close(grid)

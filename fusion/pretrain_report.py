@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from fusion.soup_report import memory_line
 from train.progress import wide_console
 
 
@@ -20,6 +21,7 @@ def table(result: dict[str, Any]) -> None:
     lines.add_section()
     lines.add_row("test", f"{result['test']['loss']:.4f}", f"{result['test']['accuracy']:.4f}")
     wide_console().print(lines)
+    memory_line(result["provenance"])
 
 
 def figure(result: dict[str, Any], file: Path) -> None:

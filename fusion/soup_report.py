@@ -1,5 +1,6 @@
 """What `tna soup` shows: means over seeds of every fusion by mask ratio, and soups against the best single model."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,18 @@ def table(result: dict[str, Any]) -> None:
     wide_console().print(lines)
     for gain in gains(result):
         print(gain)
+    memory_line(result.get("provenance", {}))
+
+
+def memory_line(facts: dict[str, Any]) -> None:
+    """Prints what was predicted of the memory before the training, and what it came to."""
+    if facts.get("resident_bytes_before"):
+        before, predicted, peak = (
+            facts[key] / 1e9 for key in ("resident_bytes_before", "predicted_bytes", "peak_bytes")
+        )
+        print(
+            f"memory: {before:.2f} GB before the training, {before + predicted:.2f} GB predicted, {peak:.2f} GB at most in the whole program"
+        )
 
 
 def gains(result: dict[str, Any]) -> list[str]:
@@ -126,9 +139,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("accuracy")
     axes[0, -1].legend(fontsize=7.5, frameon=False)
-    grid.suptitle(
-        f"{result['config']['dataset']}, {result['parameters']:,} parameters, {result['config']['recipes']} recipes",
-        fontsize=10,
-    )
+    title = f"{result['config']['dataset']}, {result['parameters']:,} parameters, {result['config']['recipes']} recipes"
+    grid.suptitle(f"{title}\non {textwrap.shorten(result['stands_on']['in_words'], 150)}", fontsize=8)
     grid.savefig(file, dpi=130)
     plt.close(grid)

@@ -61,7 +61,8 @@ class Backbone:
 
     def fresh(self, key: jax.Array) -> Params:
         """The body with new leaves drawn from `key`; the body's own leaves are the loaded ones, bit for bit."""
-        example = hf_config.example(self.module)
+        channels = self.params["body"]["patches"]["kernel"].shape[2] if self.kind == "vit" else 3
+        example = hf_config.example(self.module, channels)
         made = jax.jit(self.module.init)(key, example)["params"]
         new = set(self.new)
         leaves = [

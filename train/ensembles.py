@@ -72,6 +72,7 @@ def train(
     else:
         wave = int(hosts.agree(str(memory.at_once(models, found, how, memory.available(settings.memory_limit)))))
         folder.write_plan(described, wave)
+    before, predicted = memory.resident(), memory.taken(min(wave, models), models, found, how)
     waves = [slice(first, min(first + wave, models)) for first in range(0, models, wave)]
     if len(waves) > 1:
         free = memory.available(settings.memory_limit) / memory.GB
@@ -141,6 +142,8 @@ def train(
         "placement": how,
         "waves": len(waves),
         "predicted_bytes_per_model": {"kept": found.kept, "working": found.working},
+        "predicted_bytes": predicted,
+        "resident_bytes_before": before,
         "peak_bytes": memory.peak(),
     }
     late = {int(i): int(diverged[i]) for i in np.flatnonzero(diverged >= 0)}

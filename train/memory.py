@@ -104,6 +104,13 @@ def _free_in_group() -> int:
     return sys.maxsize
 
 
+def taken(count: int, models: int, found: Need, how: ensemble.Placement) -> int:
+    """Bytes on one device, or in all of a CPU, that training takes with `count` of `models` models at once."""
+    each = -(-count // jax.device_count())
+    share = each * found.kept + (each if how == "vmap" else 1) * found.working + found.common
+    return jax.local_device_count() * share + 2 * models * found.kept if jax.default_backend() == "cpu" else share
+
+
 def at_once(models: int, found: Need, how: ensemble.Placement, free: int) -> int:
     """How many of `models` models fit at once, over all devices; a multiple of the devices unless all fit.
 
@@ -112,14 +119,11 @@ def at_once(models: int, found: Need, how: ensemble.Placement, free: int) -> int
     Raises:
       UsageError: not even one for each device does.
     """
-    devices, local = jax.device_count(), jax.local_device_count()
+    devices = jax.device_count()
     on_cpu = jax.default_backend() == "cpu"
 
     def bytes_of(count: int) -> int:
-        """On one device, or in all of a CPU, with `count` models at once."""
-        each = -(-count // devices)
-        share = each * found.kept + (each if how == "vmap" else 1) * found.working + found.common
-        return local * share + 2 * models * found.kept if on_cpu else share
+        return taken(count, models, found, how)
 
     if bytes_of(models) <= free:
         return models

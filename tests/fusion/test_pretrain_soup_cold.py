@@ -94,7 +94,7 @@ def test_pretraining_writes_a_folder_that_says_what_it_stands_on(home):
     assert read(home / "vit" / "pretrain.json")["test"]["accuracy"] > 0.3  # chance: 0.2
 
 
-@pytest.mark.parametrize("kind", ["vit", "bert"])
+@pytest.mark.parametrize("kind", ["vit", pytest.param("bert", marks=pytest.mark.slow)])
 def test_an_interrupted_pretraining_goes_on_to_the_same_model(home, tmp_path, monkeypatch, kind):
     words = [*SMALL_VIT] if kind == "vit" else [*SMALL_BERT, "--data-dir", str(home / "data")]
     with monkeypatch.context() as patch:
@@ -167,6 +167,7 @@ def test_given_models_are_averaged_without_training(souped, home, tmp_path, caps
     assert "is another network" in fails(capsys, "soup", "--models", folders[0], str(home / "vit" / "model"), *SOUP)
 
 
+@pytest.mark.slow
 def test_a_text_task_makes_soups_too(home, tmp_path):
     words = [
         "--dataset",
@@ -239,7 +240,9 @@ def test_the_fused_body_moved_where_it_was_not_anchored(fused, home):
     assert shares[1] == pytest.approx(0.5**2, abs=0.1)  # anchored in both iterations: the masks are fresh
 
 
-@pytest.mark.parametrize("looks", [0, 3])  # while the start is scored, in an iteration
+@pytest.mark.parametrize(
+    "looks", [pytest.param(0, marks=pytest.mark.slow), 3]
+)  # while the start is scored, in an iteration
 def test_an_interrupted_fusion_goes_on_to_the_same_numbers(fused, home, tmp_path, monkeypatch, looks):
     words = ["cold", "--checkpoint", str(home / "bert" / "model"), *COLD, "--data-dir", str(home / "data")]
     with monkeypatch.context() as patch:
@@ -251,6 +254,7 @@ def test_an_interrupted_fusion_goes_on_to_the_same_numbers(fused, home, tmp_path
     assert same_arrays(tmp_path / "run" / "body-ratio-0.5", fused / "body-ratio-0.5")
 
 
+@pytest.mark.slow
 def test_models_that_do_not_fit_at_once_train_in_waves_to_the_same_numbers(fused, home, tmp_path):
     words = ["cold", "--checkpoint", str(home / "bert" / "model"), *COLD, "--data-dir", str(home / "data")]
     wave = cold.memory.at_once

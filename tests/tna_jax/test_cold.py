@@ -120,8 +120,8 @@ def test_the_probe_is_the_ridge_solution_and_learns_what_is_linear():
     scores = np.asarray(probe.scores(fitted, jnp.asarray(x)))
     assert np.isfinite(scores).all() and scores.sum(1) == pytest.approx(1, abs=1e-4)
     assert scores[:, 3:] == pytest.approx(0, abs=1e-5)  # classes that do not occur
-    assert float(probe.accuracy(fitted, jnp.asarray(x), jnp.asarray(labels))) > 0.85
+    assert float(probe.accuracy(fitted, jnp.asarray(x), jnp.asarray(labels))) > 0.75
     shuffled = jnp.asarray(rng.permutation(labels))
-    assert float(probe.accuracy(probe.fit(jnp.asarray(x), shuffled, 5), jnp.asarray(x), jnp.asarray(labels))) < 0.7
+    assert float(probe.accuracy(probe.fit(jnp.asarray(x), shuffled, 5), jnp.asarray(x), jnp.asarray(labels))) < 0.65
     with pytest.raises(ValueError, match="above 0"):
         probe.fit(jnp.asarray(x), jnp.asarray(labels), 5, decay=0.0)
