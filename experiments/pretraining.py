@@ -24,7 +24,7 @@ VIT = PretrainOptions(
     learning_rate=1e-3, weight_decay=0.05, label_smoothing=0.1, augmentation=0.5, test_examples=2000,
 )  # fmt: skip
 BERT = PretrainOptions(
-    model="bert", width=96, depth=3, heads=4, vocab=4096, length=32, epochs=5, batch_size=64, learning_rate=2e-3,
+    model="bert", width=96, depth=2, heads=4, vocab=4096, length=32, epochs=3, batch_size=64, learning_rate=2e-3,
     weight_decay=0.01, test_examples=3000,
 )  # fmt: skip
 FULL = {

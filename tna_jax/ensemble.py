@@ -400,7 +400,7 @@ def train_ensemble(
     start: int = 0,
     on_epoch: Callable[[int, Callable[..., Members], Metrics], None] | None = None,
 ) -> tuple[Members, list[Metrics]]:
-    """Trains M members for epochs `start` ... `epochs - 1` on all devices.
+    """Trains M members for epochs `start` ... `epochs - 1` on all devices, or on M of them where there are more.
 
     M need not be a multiple of the number of devices: the last member is repeated and cut off again.
 
@@ -414,7 +414,8 @@ def train_ensemble(
       multiple of the devices. Raises as `train_epoch`.
     """
     _check(trainer, members, inputs, labels)
-    count, over = members.order.shape[0], placement.mesh()
+    count = members.order.shape[0]
+    over = placement.mesh_for(count)
     padded = placement.pad(members, over.size)
     current = placement.split(jax.tree.map(lambda x: x.copy(), padded), over)
     inputs, labels = placement.replicate((inputs, labels), over)

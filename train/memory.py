@@ -151,7 +151,7 @@ def planned(trainer: Trainer, members: Members, inputs, labels) -> int:
     Raises:
       ValueError: the placement is `loop`, which has no program for an epoch.
     """
-    over = placement.mesh()
+    over = placement.mesh_for(members.order.shape[0])
     how = ensemble.resolve(trainer, members, inputs)
     if how == "loop":
         raise ValueError("the placement loop dispatches step by step: there is no program to ask; see need")
@@ -171,7 +171,7 @@ def planned(trainer: Trainer, members: Members, inputs, labels) -> int:
     if jax.default_backend() != "cpu":
         return each
     kept = [members.params, members.mask, members.opt_state, members.state]
-    return jax.local_device_count() * each + size(kept)
+    return over.size * each + size(kept)
 
 
 def resident() -> int:
