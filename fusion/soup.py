@@ -29,6 +29,8 @@ from train.run import PROVENANCE, Run
 from train.tuning import TuningOptions, positive
 
 RESULTS = ("soup.json", "soup.png")
+EVALUATED = 4
+"""Batches of the training that are evaluated at once: without gradients they take less memory than one with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,9 +246,10 @@ def fuse_group(group: Group, material: Material, settings: SoupOptions) -> Fusio
     """Best single model, soups and ensemble of a population, on every test set."""
     network, how = material.backbone.network, cast(Placement, settings.placement)
     held = jnp.asarray(material.held_out.images), jnp.asarray(material.held_out.labels)
-    mix = fusions.mixtures(network, group.params, (), cast(Any, None), how)
+    size = EVALUATED * settings.batch_size
+    mix = fusions.mixtures(network, group.params, (), None, how, size)
     ties = cast(Ties, settings.ties)
-    return fusions.fuse(network, group.params, material.tests, held, mix, ties=ties, how=how)
+    return fusions.fuse(network, group.params, material.tests, held, mix, ties=ties, how=how, batch_size=size)
 
 
 def with_shift(rows: list[dict[str, Any]], shifted: tuple[str, ...]) -> list[dict[str, Any]]:
