@@ -11,7 +11,8 @@ from train.progress import wide_console
 
 def table(result: dict[str, Any]) -> None:
     """Prints the first, the middle and the last epochs, and the test examples."""
-    lines = Table(title=f"{result['what']}; {result['parameters']:,} parameters", title_justify="left")
+    print(f"{result['what']}; {result['parameters']:,} parameters")
+    lines = Table()
     for head in ("epoch", "loss", "accuracy"):
         lines.add_column(head, justify="right")
     epochs = result["epochs"]
