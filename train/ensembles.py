@@ -105,7 +105,7 @@ def train(
                 cut["params"],
                 start.order[part],
                 _part(start.mask, part),
-                _part(start.hyper, part),
+                _part(start.hyper or {}, part),
                 state=cut["state"],
             )
             if first:
@@ -153,7 +153,7 @@ def train(
 def one_of(trainer: Trainer, start: Start) -> ensemble.Members:
     """One of the models before training, without the leading axis; shapes, but for its data order and state."""
     params, mask, hyper = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (start.params, start.mask, start.hyper)
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (start.params, start.mask, start.hyper or {})
     )
     opt_state = jax.eval_shape(lambda p, h: trainer.anchored_optimizer(h).init(p), params, hyper)
     return ensemble.Members(params, mask, opt_state, start.order[0], hyper, start.state)
