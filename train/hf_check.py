@@ -91,13 +91,10 @@ def compare(
 
 def check_tied(kind: str, tensors: dict[str, Tensor], config: dict[str, Any], where: str) -> None:
     """Raises UsageError unless the last kernel of a masked-language-model head is the words' table."""
-    copies = {f"{TIED[kind]}.weight": f"{kind}.embeddings.word_embeddings.weight",
-              f"{TIED[kind]}.bias": f"{HEADS[kind, 'masked_lm']['head']}.bias"}  # fmt: skip
-    differing = [
-        copy
-        for copy, of in copies.items()
-        if copy in tensors and of in tensors and not _equal(tensors[copy], tensors[of])
-    ]
+    pairs = [(f"{TIED[kind]}.weight", f"{kind}.embeddings.word_embeddings.weight"),
+             (f"{TIED[kind]}.bias", f"{HEADS[kind, 'masked_lm']['head']}.bias")]  # fmt: skip
+    held = [(copy, of) for copy, of in pairs if copy in tensors and of in tensors]
+    differing = [copy for copy, of in held if not _equal(tensors[copy], tensors[of])]
     if config.get("tie_word_embeddings", True) is False or differing:
         what = ", ".join(differing) or "tie_word_embeddings is false"
         raise UsageError(f"{where}: its last kernel is not the table of words, which our masked_lm head takes: {what}")

@@ -74,9 +74,9 @@ def read(folder: Path) -> tuple[str, dict[str, Any]]:
     if kind not in FIELDS:
         raise unknown(f"model_type in {folder / CONFIG}", str(kind), FIELDS)
     wrong = [f"{name} is {values[name]!r}" for name, value in REQUIRED.items() if values.get(name, value) != value]
-    width = values.get("hidden_size", 768)
-    wrong += [f"pooler_output_size is {values[name]!r}, hidden_size {width!r}" for name in ("pooler_output_size",)
-              if values.get(name) not in (None, width)]  # fmt: skip
+    width, pooled = values.get("hidden_size", 768), values.get("pooler_output_size")
+    if pooled not in (None, width):
+        wrong.append(f"pooler_output_size is {pooled!r}, hidden_size {width!r}")
     for name, fits in (("architectures", _is_names), ("num_channels", lambda value: type(value) is int and value > 0)):
         if values.get(name) is not None and not fits(values[name]):
             raise UsageError(f"{folder / CONFIG}: {name} must be {KINDS[name]}, got {values[name]!r}")

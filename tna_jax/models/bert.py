@@ -59,8 +59,9 @@ class Body(transformer.Transformer):
     def _places(self, x: jax.Array) -> jax.Array:
         """(B, T) the rows of the position embeddings."""
         if self.kind == "roberta":
-            counted = jnp.not_equal(x, self.pad_id).astype(jnp.int32)
-            return jnp.cumsum(counted, axis=1, dtype=jnp.int32) * counted + self.pad_id
+            first = self.pad_id or 0
+            counted = jnp.not_equal(x, first).astype(jnp.int32)
+            return jnp.cumsum(counted, axis=1, dtype=jnp.int32) * counted + first
         return jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32), x.shape)
 
     def _check(self, x: jax.Array) -> None:

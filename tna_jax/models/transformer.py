@@ -73,9 +73,9 @@ class Transformer(nn.Module):
         wrong = [f"{name} must be an integer of at least 1, got {getattr(self, name)!r}"
                  for name in names if not _positive(getattr(self, name))]  # fmt: skip
         wrong += [f"{name} must lie in [0, 1), got {getattr(self, name)!r}"
-                  for name in ("dropout", "attention_dropout") if not _number(getattr(self, name)) or not 0 <= getattr(self, name) < 1]  # fmt: skip
+                  for name in ("dropout", "attention_dropout") if not 0 <= _number(getattr(self, name)) < 1]  # fmt: skip
         wrong += [f"{name} must be a number above 0, got {getattr(self, name)!r}"
-                  for name in ("eps", "init_std") if not _number(getattr(self, name)) or not getattr(self, name) > 0]  # fmt: skip
+                  for name in ("eps", "init_std") if not 0 < _number(getattr(self, name)) < float("inf")]  # fmt: skip
         if not wrong and self.width % self.sizes[0]:
             wrong = [f"{self.sizes[0]} heads do not divide the width {self.width}"]
         if wrong:
@@ -111,8 +111,9 @@ def _positive(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+def _number(value: Any) -> float:
+    """NaN, which lies nowhere, for what is no number."""
+    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else float("nan")
 
 
 class Block(nn.Module):
