@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cells import find
+from fusion.cold_report import cell
 from fusion.cold_report import find as find_cold
 from fusion.lmc_report import NAMES, present, select, spread
 from fusion.soup_report import FUSIONS, difference, words
@@ -137,7 +138,7 @@ def cold(result: dict[str, Any]) -> str:
     for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
         for number in range(result["config"]["iterations"] + 1):
             found = [find_cold(result, ratio=ratio, iteration=number, kind=kind, seen=seen) for kind, seen in groups]
-            rows.append([f"{ratio:g}", str(number), *(words(line["accuracy"]) for line in found)])
+            rows.append([f"{ratio:g}", str(number), *(cell(line) for line in found)])
     heads = [f"{kind}, {'seen' if seen else 'unseen'}" for kind, seen in groups]
     return markdown(["ratio", "iteration", *heads], rows)
 
@@ -148,10 +149,10 @@ def cold_gains(result: dict[str, Any]) -> str:
     for kind in ("fine-tuning", "probe"):
         for seen in (True, False):
             for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
-                gain = find_cold(result, ratio=ratio, iteration=last, kind=kind, seen=seen)["gain"]
-                plain = find_cold(result, ratio=0.0, iteration=last, kind=kind, seen=seen)["gain"]
-                over = f"{gain[0] - plain[0]:+.4f}" if ratio else "-"
-                rows.append([kind, "seen" if seen else "unseen", f"{ratio:g}", words(gain), over])
+                lines = [find_cold(result, ratio=r, iteration=last, kind=kind, seen=seen) for r in (ratio, 0.0)]
+                own, plain = (line["gain"][0] if line else float("nan") for line in lines)
+                over = f"{own - plain:+.4f}" if ratio else "-"
+                rows.append([kind, "seen" if seen else "unseen", f"{ratio:g}", cell(lines[0], "gain"), over])
     return markdown(["score", "tasks", "ratio", f"iteration {last} less the start", "less that without anchors"], rows)
 
 

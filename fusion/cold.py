@@ -66,6 +66,8 @@ class ColdOptions(TuningOptions):
     """Training examples by which a body is fine-tuned for its score."""
     score_epochs: int = 3
     """Passes over them."""
+    tune_every: int = 1
+    """Score by fine-tuning after every so many iterations, and before the first and after the last; the probe scores all."""
     probe_examples: int = 1000
     """Training examples of the linear probe."""
     test_examples: int | None = 1000
@@ -83,7 +85,7 @@ class ColdOptions(TuningOptions):
                 "tna cold runs in one process, on all its devices: leave out --distributed and --coordinator"
             )
         positive(self, "seeds", "iterations", "examples", "score_examples", "score_epochs", "probe_examples",
-                 "test_examples", "length")  # fmt: skip
+                 "test_examples", "length", "tune_every")  # fmt: skip
         for name in (*self.tasks, *self.unseen):
             if name not in text.names():
                 raise unknown("text task", name, text.names())
@@ -199,6 +201,7 @@ def prepare(settings: ColdOptions, variants: list[Variant]) -> tuple[Fusion, dic
     tokens, labels = one.own
     how = ensemble.placement.resolve(trainer.placement, made.network, one.params, tokens)
     found = memory.need(trainer, one, tokens, labels)
+    found = found._replace(kept=found.kept + found.common, common=0)  # each has its own data
     at_once = memory.at_once(count, found, how, memory.available(settings.memory_limit))
     facts = {"placement": how, "models_at_once": at_once,
              "predicted_bytes_per_model": {"kept": found.kept, "working": found.working}}  # fmt: skip
@@ -325,7 +328,8 @@ def score(fusion: Fusion, params: Params, number: int, check: Callable[..., None
     bodies = [Body(variant.seed, jax.tree.map(lambda leaf, v=at[variant]: leaf[v, 0], params)) for variant in scored]
     tables = {"probe": cold_scores.probed(fusion.backbone, bodies, fusion.tasks, fusion.settings)}
     check()
-    tables["fine-tuning"] = cold_scores.tuned(fusion.backbone, bodies, fusion.tasks, fusion.scorer, fusion.settings)
+    if number % fusion.settings.tune_every == 0 or number == fusion.settings.iterations:
+        tables["fine-tuning"] = cold_scores.tuned(fusion.backbone, bodies, fusion.tasks, fusion.scorer, fusion.settings)
     check()
     which = {variant.seed: i for i, variant in enumerate(scored)} if not number else {}
     return [

@@ -39,10 +39,15 @@ def _means(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], float]:
     return {key: float(np.mean(values)) for key, values in groups.items()}
 
 
-def find(result: dict[str, Any], **wanted: Any) -> dict[str, Any]:
-    """The line of the summary with the values of `wanted`."""
-    (line,) = [one for one in result["summary"] if all(one[key] == value for key, value in wanted.items())]
-    return line
+def find(result: dict[str, Any], **wanted: Any) -> dict[str, Any] | None:
+    """The line of the summary with the values of `wanted`; None where that was not scored."""
+    lines = [one for one in result["summary"] if all(one[key] == value for key, value in wanted.items())]
+    return lines[0] if lines else None
+
+
+def cell(one: dict[str, Any] | None, key: str = "accuracy") -> str:
+    """A mean and its spread, or a dash."""
+    return "-" if one is None else words(one[key])
 
 
 def line(rows: list[dict[str, Any]], number: int) -> str:
@@ -79,7 +84,7 @@ def table(result: dict[str, Any]) -> None:
     for ratio in dict.fromkeys(one["ratio"] for one in result["summary"]):
         for number in range(result["config"]["iterations"] + 1):
             found = [find(result, ratio=ratio, iteration=number, kind=kind, seen=seen) for kind, seen in groups]
-            lines.add_row(f"{ratio:g}", str(number), *(words(one["accuracy"]) for one in found))
+            lines.add_row(f"{ratio:g}", str(number), *(cell(one) for one in found))
         lines.add_section()
     wide_console().print(lines)
     print(result["headline"])

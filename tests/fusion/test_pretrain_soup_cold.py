@@ -258,11 +258,16 @@ def test_an_interrupted_fusion_goes_on_to_the_same_numbers(fused, home, tmp_path
 def test_models_that_do_not_fit_at_once_train_in_waves_to_the_same_numbers(fused, home, tmp_path):
     words = ["cold", "--checkpoint", str(home / "bert" / "model"), *COLD, "--data-dir", str(home / "data")]
     wave = cold.memory.at_once
+    words += ["--tune-every", "2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cold.memory, "at_once", lambda *arguments: min(3, wave(*arguments)))
         assert main([*words, "--iterations", "1", "--out", str(tmp_path / "run")]) == 0
     found, whole = read(tmp_path / "run" / "cold.json"), read(fused / "cold.json")
     assert found["rows"] == [row for row in whole["rows"] if row["iteration"] <= 1]
+    assert {row["iteration"] for row in found["rows"] if row["kind"] == "fine-tuning"} == {
+        0,
+        1,
+    }  # the last one is always scored
 
 
 def test_classes_that_a_task_lacks_are_shut(home):
