@@ -21,7 +21,7 @@ from train import hosts, memory
 
 MODELS, BATCH, STEPS = 4, 32, 4
 CASES = {"vit 96x4, patch 8": {"width": 96, "depth": 4, "heads": 3, "patch": 8},
-         "vit 192x4, patch 4": {"width": 192, "depth": 4, "heads": 3, "patch": 4}}  # fmt: skip
+         "vit 192x4, patch 8": {"width": 192, "depth": 4, "heads": 3, "patch": 8}}  # fmt: skip
 
 
 def prepared(fields: dict[str, Any]) -> tuple[Trainer, Any, tuple[jax.Array, jax.Array]]:
