@@ -21,8 +21,8 @@ from fusion.cold import ColdOptions
 from train.results import plain
 
 SMALL: dict[str, Any] = {
-    "ratios": (0.0, 0.2, 0.4, 0.6), "seeds": 3, "iterations": 3, "examples": 400, "batch_size": 32, "epochs": 1,
-    "learning_rate": 1e-3, "score_examples": 200, "score_epochs": 2, "tune_every": 3, "probe_examples": 400, "test_examples": 300,
+    "ratios": (0.0, 0.2, 0.4, 0.6), "seeds": 3, "iterations": 3, "examples": 320, "batch_size": 32, "epochs": 1,
+    "learning_rate": 1e-3, "score_examples": 200, "score_epochs": 2, "tune_every": 3, "probe_examples": 300, "test_examples": 400,
 }  # fmt: skip
 FULL: dict[str, Any] = {**SMALL, "iterations": 10, "tune_every": 1, "probe_examples": 2000, "examples": 4000,
                         "epochs": 2, "length": 64, "score_examples": 2000,
