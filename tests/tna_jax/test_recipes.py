@@ -107,13 +107,14 @@ def test_anchors_keep_their_bits_and_the_rest_moves(at_once):
 
 def test_an_optimizer_step_is_that_of_optax(data):
     """One step of a recipe against optax.adamw with the same numbers, decay on matrices only, no clipping."""
-    recipe = Recipe(1e-3, 0.3)
+    recipe = Recipe(1e-3, 30.0)
     trainer = Trainer(network, recipes.adamw(10, 0, None), N, "map", loss=recipes.smoothed)
     begun = start(trainer, [recipe], ratio=0.0)
+    begun = begun._replace(params=jax.tree.map(lambda leaf: leaf + 0.1, begun.params))  # biases begin at 0, which cannot decay
     found = ensemble.train_ensemble(trainer, begun, *data, 1)[0]
     params = ensemble.member(begun.params, 0)
     loss = lambda p: jnp.mean(metrics.cross_entropy(network(p, data[0]), data[1]))  # noqa: E731
-    optimizer = optax.adamw(1e-3, weight_decay=0.3, mask=lambda p: jax.tree.map(lambda leaf: leaf.ndim > 1, p))
+    optimizer = optax.adamw(1e-3, weight_decay=30.0, mask=lambda p: jax.tree.map(lambda leaf: leaf.ndim > 1, p))
     updates, _ = optimizer.update(jax.jit(jax.grad(loss))(params), optimizer.init(params), params)
     expected = optax.apply_updates(params, updates)
     for a, b in zip(jax.tree.leaves(ensemble.member(found.params, 0)), jax.tree.leaves(expected), strict=True):
