@@ -12,7 +12,7 @@ import numpy as np
 from fusion import cold_report, cold_scores, cold_tasks
 from fusion.cold_scores import Body
 from fusion.cold_tasks import Task, drawn, shut, shut_mask
-from tna_jax import cold, ensemble, recipes
+from tna_jax import cold, ensemble, placement, recipes
 from tna_jax.ensemble import Trainer
 from tna_jax.masks import Mask, Params
 from train import backbone, memory
@@ -199,7 +199,7 @@ def prepare(settings: ColdOptions, variants: list[Variant]) -> tuple[Fusion, dic
     count = len(variants) * len(settings.tasks)
     one = _shapes(made, trainer, tasks[0], settings.examples)
     tokens, labels = one.own
-    how = ensemble.placement.resolve(trainer.placement, made.network, one.params, tokens)
+    how = placement.resolve(trainer.placement, made.network, one.params, tokens)
     found = memory.need(trainer, one, tokens, labels)
     found = found._replace(kept=found.kept + found.common, common=0)  # each has its own data
     at_once = memory.at_once(count, found, how, memory.available(settings.memory_limit))
@@ -276,9 +276,9 @@ def train_and_fuse(fusion: Fusion, params: Params, number: int, on_epoch: Callab
         members, _ = ensemble.train_ensemble(
             fusion.trainer, members, None, None, fusion.settings.epochs, on_epoch=on_epoch
         )
-        for new, old in zip(jax.tree.leaves(members.params), jax.tree.leaves(trained), strict=True):
+        for new, old in zip(jax.tree.leaves(placement.fetch(members.params)), jax.tree.leaves(trained), strict=True):
             for i, (v, _, k, _) in enumerate(part):
-                old[v, k] = np.asarray(new[i])
+                old[v, k] = new[i]
     fused = [
         jax.tree.map(np.asarray, cold.fuse(jax.tree.map(lambda leaf, v=v: leaf[v], trained), is_head))
         for v in range(len(fusion.variants))

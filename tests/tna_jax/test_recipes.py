@@ -110,7 +110,9 @@ def test_an_optimizer_step_is_that_of_optax(data):
     recipe = Recipe(1e-3, 30.0)
     trainer = Trainer(network, recipes.adamw(10, 0, None), N, "map", loss=recipes.smoothed)
     begun = start(trainer, [recipe], ratio=0.0)
-    begun = begun._replace(params=jax.tree.map(lambda leaf: leaf + 0.1, begun.params))  # biases begin at 0, which cannot decay
+    begun = begun._replace(
+        params=jax.tree.map(lambda leaf: leaf + 0.1, begun.params)
+    )  # biases begin at 0, which cannot decay
     found = ensemble.train_ensemble(trainer, begun, *data, 1)[0]
     params = ensemble.member(begun.params, 0)
     loss = lambda p: jnp.mean(metrics.cross_entropy(network(p, data[0]), data[1]))  # noqa: E731
