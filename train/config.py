@@ -19,7 +19,8 @@ class DataOptions:
     """On which data?"""
 
     dataset: str = "digits"
-    """Data set: digits, mnist, fashion_mnist, cifar10, cifar100, or tfds:NAME for any set of TensorFlow Datasets."""
+    """Data set: digits, mnist, fashion_mnist, cifar10, cifar100, cifar100_test (its test file alone), or tfds:NAME for any set of
+    TensorFlow Datasets; some classes of one: cifar10:0-4, cifar10:cat,dog; several as one: cifar10:0-4+cifar100_test."""
     data_dir: str | None = None
     """Folder that holds the data sets; then $TNA_DATA_DIR and the TFDS folder are searched."""
     download: bool = False
