@@ -141,6 +141,7 @@ def _run(federation, how, over, sent, owns, clients, root, number, who, rows, re
     """The replies and what is kept, (G, ...), of one group; padding makes no step."""
     own = jax.tree.map(lambda x: x[rows], owns)
     share = np.where(real, who.share[rows], np.float32(0)).astype(np.float32)
+    federation = federation.of_clients()
     examples = Examples(clients.indices[rows], clients.count[rows])
     keys = _keys(root, np.int32(number), rows)
     stacked = placement.split((own, examples, keys, share), over)
