@@ -109,7 +109,10 @@ def test_fedprox_adds_its_term_and_is_fedavg_without_it(small):
     server, _ = ours(small, federation, 2)
     w, total = start(small), sum(map(len, small.rows))
     for number in range(2):
-        locals_ = [descend(small, federation, k, number, w, lambda v, w=w: tree(lambda a, b: 0.5 * (a - b), v, w))[0] for k in range(4)]
+        locals_ = [
+            descend(small, federation, k, number, w, lambda v, w=w: tree(lambda a, b: 0.5 * (a - b), v, w))[0]
+            for k in range(4)
+        ]
         w = tree(lambda *ws: sum(len(r) / total * v for r, v in zip(small.rows, ws, strict=True)), *locals_)
     assert_close(server.params, w)
     plain, _ = ours(small, small.federation(algorithm=FedProx(mu=0.0)), 2)
@@ -171,7 +174,9 @@ def test_fednova_two_clients_of_unlike_steps(small, momentum):
     for k, steps in ((1, 6), (2, 2)):
         y, made = descend(small, federation, k, 0, w)
         assert made == steps
-        weights.append(sum(sum(momentum**j for j in range(steps - i)) for i in range(steps)))  # ||a_k||_1, gradient by gradient
+        weights.append(
+            sum(sum(momentum**j for j in range(steps - i)) for i in range(steps))
+        )  # ||a_k||_1, gradient by gradient
         normalised.append(tree(lambda y, x, a=weights[-1]: (y - x) / a, y, w))
     effective = p[0] * weights[0] + p[1] * weights[1]
     w = tree(lambda x, a, b: x + effective * (p[0] * a + p[1] * b), w, *normalised)
