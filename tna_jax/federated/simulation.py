@@ -125,8 +125,10 @@ def _groups(here: np.ndarray, steps: np.ndarray, group: int | None, devices: int
     Within a group the leading axis is cut into equal shares, one for each device: clients are dealt out in turns, from the
     largest to the smallest and back, so that shares have about equal numbers of steps.
     """
+    if not len(here):
+        return
     ranked = here[np.argsort(-steps[here], kind="stable")]
-    size = -(-min(group or len(ranked), max(len(ranked), 1)) // devices) * devices
+    size = -(-min(group or len(ranked), len(ranked)) // devices) * devices
     for start in range(0, len(ranked), size):
         own = ranked[start : start + size]
         filled = np.concatenate([own, np.full(size - len(own), own[-1], np.int32)])
