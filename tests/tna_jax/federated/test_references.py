@@ -202,8 +202,7 @@ def test_a_server_is_optax_on_the_pseudo_gradient(small, make):
                          stream(small.root, ORDER, number, k))[0]
             for k, rows in enumerate(small.rows)
         ]  # fmt: skip
-        total = sum(map(len, small.rows))
-        mean = jax.tree.map(lambda *d: sum(len(r) / total * x for r, x in zip(small.rows, d, strict=True)),
+        mean = jax.tree.map(lambda *d: sum(len(r) / 29 * x for r, x in zip(small.rows, d, strict=True)),
                             *(reply.delta for reply in replies))  # fmt: skip
         updates, state = optimizer.update(jax.tree.map(jnp.negative, mean), state, params)
         params = optax.apply_updates(params, updates)
