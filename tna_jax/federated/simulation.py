@@ -218,13 +218,13 @@ def _judge(federation, sent, replies, rows, real, faults, refused) -> np.ndarray
     good = placement.fetch(_good(replies))
     taken = real & good
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), replies)
-    for i in np.flatnonzero(real):
+    spoilt = np.isin(rows, [*faults.nan, *faults.wrong_shape])
+    looked = np.flatnonzero(real & (spoilt | ~good))
+    arrived = placement.fetch(replies) if len(looked) else replies  # whole: cutting a row out would take all devices
+    for i in looked:
         client = int(rows[i])
-        spoilt = client in faults.nan or client in faults.wrong_shape
-        if good[i] and not spoilt:
-            continue
-        whole = jax.tree.map(lambda x, i=i: np.asarray(x[int(i)]), replies)
-        wrong = gathering.problems(like, corrupted(faults, client, whole))
+        one = jax.tree.map(lambda x, i=i: x[i], arrived)
+        wrong = gathering.problems(like, corrupted(faults, client, one))
         if wrong:
             taken[i] = False
             refused[client] = wrong
