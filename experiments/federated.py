@@ -1,7 +1,7 @@
 """Federated learning: every algorithm and server without anchors, with FedPFN and with FedPNU, under heterogeneous clients.
 
 Shows: where anchors help an algorithm and where they do not (the composition table), how the mask ratio matters for FedPFN and
-  FedPNU, and the two readings of FedPNU, within a client's round and across rounds.
+  FedPNU, the two readings of FedPNU, within a client's round and across rounds, and what faulty clients cost.
 Hardware: two CPU cores, about 20 minutes. `--full` is the size of the first author's settings (all of Fashion-MNIST with the CNN and
   CIFAR-10 with the ResNet20 with BatchNorm, full and half participation, 200 rounds) for a GPU; it has not been run.
 Command: `python -m experiments federated`
@@ -37,6 +37,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "FedAdam": {"server": "fedadam"}, "FedYogi": {"server": "fedyogi"}, "FedAdagrad": {"server": "fedadagrad"},
     "FedDF": {"server": "feddf", "proxy_examples": 300},
 }  # fmt: skip
+FAULTY = "FedAvg, faults"
+FAULTS: dict[str, Any] = {"drop": 0.3, "nan_clients": (3,), "wrong_shape_clients": (5,)}
+"""Three in ten clients drop out at random, one sends NaN and one a wrong shape in each round."""
 COLUMNS = ("none", "pfn", "pnu")
 ALPHAS = (0.1, 0.5)
 SEEDS = 5
@@ -72,6 +75,9 @@ def run(full: bool = False) -> dict[str, Any]:
                     name = "_".join(filter(None, (case, row, f"{alpha:g}", "" if share == 1 else f"{share:g}")))
                     cells.append({"row": row, "alpha": alpha, "case": case, "participation": share, "ratio": 0.4,
                                   **_cell(name, values, full)})  # fmt: skip
+        values = {**shared, "alpha": ALPHAS[1], "anchors": COLUMNS[:2], "seeds": SEEDS, **FAULTS}
+        cells.append({"row": FAULTY, "alpha": ALPHAS[1], "case": case, "participation": 1.0, "ratio": 0.4,
+                      **_cell("_".join(filter(None, (case, "FedAvg", f"{ALPHAS[1]:g}", "faults"))), values, full)})  # fmt: skip
     return {"cells": cells}
 
 
@@ -99,6 +105,8 @@ def composition(result: dict[str, Any], alpha: float, **wanted: Any) -> list[lis
     """The rows of the composition table: scores by mask schedule, and the differences that anchors make, paired by seed."""
     rows = []
     for row in dict.fromkeys(cell["row"] for cell in result["cells"]):
+        if row == FAULTY:
+            continue
         found = {kind: scores(result, kind, row=row, alpha=alpha, ratio=0.4, **wanted) for kind in COLUMNS}
         gains = [words(found[kind] - found["none"], sign=True) for kind in COLUMNS[1:]]
         rows.append([row, *(words(found[kind]) for kind in COLUMNS), *gains])
@@ -131,11 +139,24 @@ def readings(result: dict[str, Any]) -> list[list[str]]:
     ]
 
 
+def faults(result: dict[str, Any]) -> list[list[str]]:
+    """FedAvg at Dirichlet 0.5 without and with faults, and the difference, paired by seed."""
+    rows = []
+    for kind, name in (("none", "no anchors"), ("pfn", "FedPFN")):
+        clean, faulty = (scores(result, kind, row=row, alpha=ALPHAS[1], ratio=0.4) for row in ("FedAvg", FAULTY))
+        rows.append([name, words(clean), words(faulty), words(faulty - clean, sign=True)])
+    return rows
+
+
+FAULT_HEADS = ["FedAvg", "all clients good", "30 % dropping, one NaN, one wrong shape", "difference"]
+
+
 def table(result: dict[str, Any]) -> None:
     """Prints the composition tables, the ablation and the two readings."""
     for alpha in ALPHAS:
         _print(f"Dirichlet {alpha:g}, mask ratio 0.4: accuracy of the last 5 rounds", HEADS, composition(result, alpha))
     _print("FedAvg at Dirichlet 0.1 by mask ratio", ["ratio", "FedPFN", "FedPNU"], ablation(result))
+    _print("Faults, Dirichlet 0.5", FAULT_HEADS, faults(result))
     _print("Two readings of FedPNU", ["FedAvg with", *(f"Dirichlet {a:g}" for a in ALPHAS)], readings(result))
 
 
@@ -150,7 +171,7 @@ def _print(title: str, heads: list[str], rows: list[list[str]]) -> None:
 
 def figure(result: dict[str, Any], file: Path) -> None:
     """Above: FedAvg by round under each mask schedule; below: what anchors add to every algorithm, and accuracy by mask ratio."""
-    names = list(dict.fromkeys(cell["row"] for cell in result["cells"]))
+    names = [name for name in dict.fromkeys(cell["row"] for cell in result["cells"]) if name != FAULTY]
     with page(file, 2, 2, width=5.2, height=3.6) as axes:
         for axis, alpha in zip(axes[0], ALPHAS, strict=True):
             _rounds(axis, result, alpha)

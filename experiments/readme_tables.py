@@ -131,6 +131,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "federated_0.1": ("federated.json", compositions(0.1)),
     "federated_0.5": ("federated.json", compositions(0.5)),
     "federated_ratios": ("federated.json", federated_ratios),
+    "federated_faults": ("federated.json", lambda result: markdown(federated.FAULT_HEADS, federated.faults(result))),
     "federated_readings": ("federated.json", federated_readings),
 }
 """By the name in the page: the result, and what makes the table of it."""
