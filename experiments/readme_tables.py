@@ -114,9 +114,7 @@ def federated_ratios(result: dict[str, Any]) -> str:
 
 def federated_readings(result: dict[str, Any]) -> str:
     """The two readings of FedPNU."""
-    return markdown(
-        ["FedAvg with", *(f"Dirichlet {alpha:g}" for alpha in federated.ALPHAS)], federated.readings(result)
-    )
+    return markdown(federated.READING_HEADS, federated.readings(result))
 
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
