@@ -94,7 +94,8 @@ def simulate_round(
     shared, extra = placement.replicate(sent, over), placement.replicate(proxy, over)
     refused: dict[int, list[str]] = {}
     found: Gathered | None = None
-    for rows, real in _groups(here, _steps(federation, clients, who), group, over.size):
+    size = min(group or federation.clients, len(who.sampled))  # whoever drops out: one compiled program for all rounds
+    for rows, real in _groups(here, _steps(federation, clients, who), size, over.size):
         replies, kept = _run(federation, how, over, shared, owns, clients, root, number, who, rows, real, data)
         taken = _judge(federation, sent, replies, rows, real, faults, refused)
         part = _sums(federation, how, over)((replies, placement.split(taken, over)), shared, extra)
@@ -128,7 +129,7 @@ def _steps(federation: Federation, clients: Clients, who: Turnout) -> np.ndarray
     return np.ceil(who.share * whole.astype(np.float32)).astype(int)
 
 
-def _groups(here: np.ndarray, steps: np.ndarray, group: int | None, devices: int):
+def _groups(here: np.ndarray, steps: np.ndarray, group: int, devices: int):
     """The clients in groups of like size: rows (G,), and which of them are real; G is a multiple of the devices.
 
     Within a group the leading axis is cut into equal shares, one for each device: clients are dealt out in turns, from the
@@ -137,7 +138,7 @@ def _groups(here: np.ndarray, steps: np.ndarray, group: int | None, devices: int
     if not len(here):
         return
     ranked = here[np.argsort(-steps[here], kind="stable")]
-    size = -(-min(group or len(ranked), len(ranked)) // devices) * devices
+    size = -(-group // devices) * devices
     for start in range(0, len(ranked), size):
         own = ranked[start : start + size]
         filled = np.concatenate([own, np.full(size - len(own), own[-1], np.int32)])

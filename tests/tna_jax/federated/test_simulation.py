@@ -19,6 +19,7 @@ from tna_jax.federated import (
     init_server,
     local,
     send,
+    simulation,
     stack,
     stream,
     train_client,
@@ -136,6 +137,14 @@ def test_stragglers_make_a_share_of_their_steps_and_dropped_clients_none(small):
     assert (found.taken, found.turnout.dropped) == (0, [0, 1, 2, 3])
     assert_close(server.params, small.params, atol=0)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(owns))
+
+
+def test_drop_outs_compile_nothing_anew(small):
+    federation = small.federation(epochs=4)
+    for number, drop in enumerate((0.0, 0.3, 0.6)):
+        server, owns, found = simulated(small, federation, rounds=3, faults=Faults(drop=drop))
+        programs = simulation._program(federation.of_clients(), "map", placement.mesh())
+        assert programs._cache_size() == 1, (number, found.turnout.dropped)
 
 
 def test_turnout_depends_on_the_seed_and_the_round_alone():
