@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fusion import lmc
+from fusion import federate, lmc
+from fusion.federate_options import FederateOptions
 from fusion.lmc import LmcOptions
 from fusion.lmc_report import finite
 from train import train
@@ -82,6 +83,32 @@ def finished(experiment: str, name: str, program: Any, settings: Any) -> dict[st
         begun = _same(_read(folder / CONFIG), wanted, defaults)
         result = program.run(dataclasses.replace(settings, out=str(folder), resume=begun, overwrite=not begun))
     return result
+
+
+def federated(experiment: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The result of a run of `tna federate` with these options, computed now if it is not there.
+
+    Args:
+      options: fields of `FederateOptions`.
+
+    Returns:
+      `config`, `network`, `parameters` as in `federate.json`; of each run its seed, mask schedule, score (mean accuracy of the
+      last rounds) and accuracy by round, rounded to five decimals.
+    """
+    folder = RUNS / experiment / name
+    settings = FederateOptions(**options).resolved()
+    wanted, defaults = plain(lasting(settings)), FederateOptions()
+    console.print(f"[bold]{experiment}: {name}[/bold]")
+    result = _read(folder / federate.RESULTS[0])
+    if result is None or not _same(result["config"], wanted, defaults):
+        begun = _same(_read(folder / CONFIG), wanted, defaults)
+        result = federate.run(dataclasses.replace(settings, out=str(folder), resume=begun, overwrite=not begun))
+    runs = [
+        {**{key: run[key] for key in ("seed", "anchors", "score")},
+         "accuracy": [None if value is None else round(value, 5) for value in run["accuracy"]]}
+        for run in result["runs"]
+    ]  # fmt: skip
+    return plain({**{key: result[key] for key in ("config", "network", "parameters")}, "runs": runs})
 
 
 def summary(rows: list[dict[str, Any]], keys: Iterable[str] = KEYS) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ PROGRAMS = {
         "ColD Fusion: text tasks fine-tune one encoder, their bodies are averaged, again and again",
     ),
     "merge": ("fusion.merge", "average safetensors files or folders: uniform, weighted, greedy"),
+    "federate": ("fusion.federate", "federated learning with and without anchors, simulated: accuracy by round"),
     "devices": ("train.devices", "what JAX sees here and how models would be placed on it"),
 }
 

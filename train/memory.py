@@ -41,25 +41,37 @@ def need(trainer: Trainer, one: Members, inputs, labels) -> Need:
       one: a member without the leading axis, arrays or shapes.
       inputs, labels: the training data, arrays or shapes.
     """
-    size_at_once = trainer.batch_size // trainer.accumulate
-    batch = jax.ShapeDtypeStruct((size_at_once, *inputs.shape[1:]), inputs.dtype)
-    weight = jax.ShapeDtypeStruct((size_at_once,), jnp.float32)
+    count = trainer.batch_size // trainer.accumulate
+    batch, weight = _batch(count, inputs)
     if trainer.prepare is not None:
-        chosen = jax.ShapeDtypeStruct((size_at_once, *labels.shape[1:]), labels.dtype)
+        chosen = jax.ShapeDtypeStruct((count, *labels.shape[1:]), labels.dtype)
         batch, _, weight = jax.eval_shape(trainer.prepare, one.order, one.hyper, (batch, chosen, weight))
+    step = _working(trainer.network, one.params, one.state, batch, weight)
+    step += size(one.params) if trainer.accumulate > 1 else 0
+    return Need(size([one.params, one.mask, one.opt_state, one.state]), step, size([inputs, labels]))
 
+
+def working(net: network.Network, params, state, batch_size: int, inputs) -> int:
+    """Bytes of one model during a step beside what is kept, see `need`: saved activations, the gradients, the batch."""
+    return _working(net, params, state, *_batch(batch_size, inputs))
+
+
+def _batch(count: int, inputs) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Shapes of `count` examples and their weights."""
+    return jax.ShapeDtypeStruct((count, *inputs.shape[1:]), inputs.dtype), jax.ShapeDtypeStruct((count,), jnp.float32)
+
+
+def _working(net: network.Network, params, state, batch, weight) -> int:
     def residuals(params, state, batch, weight):
         def logits(params):
-            return network.train(trainer.network, params, state, batch, weight)[0]
+            return network.train(net, params, state, batch, weight)[0]
 
         return jax.vjp(logits, params)[1]
 
-    saved = jax.tree.leaves(jax.eval_shape(residuals, one.params, one.state, batch, weight))
-    inside = set(map(_shape, jax.tree.leaves((one.params, one.state))))  # parameters among the residuals are no copies
+    saved = jax.tree.leaves(jax.eval_shape(residuals, params, state, batch, weight))
+    inside = set(map(_shape, jax.tree.leaves((params, state))))  # parameters among the residuals are no copies
     sizes = [size([leaf]) for leaf in saved if _shape(leaf) not in inside]
-    gradients = size(one.params) * (1 if trainer.accumulate == 1 else 2)
-    working = sum(sizes) + 2 * max(sizes, default=0) + gradients + size([batch])
-    return Need(size([one.params, one.mask, one.opt_state, one.state]), working, size([inputs, labels]))
+    return sum(sizes) + 2 * max(sizes, default=0) + size(params) + size([batch])
 
 
 def _shape(leaf) -> tuple[Any, ...]:
