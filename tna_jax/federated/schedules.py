@@ -101,6 +101,15 @@ def by_phase(mask: Mask, pair: jax.Array) -> Mask:
     return jax.tree.map(lambda m: jnp.where(m, pair[0], pair[1]), mask)
 
 
+def live_share(params: Params, drawn: RoundMask) -> float:
+    """The share of entries that are live in some phase of a round; what has to travel, in both directions."""
+    if float(drawn.split) < 1:
+        return 1.0
+    sizes = [np.size(leaf) for leaf in jax.tree.leaves(params)]
+    shares = [float(jnp.mean(leaf, dtype=jnp.float32)) for leaf in jax.tree.leaves(drawn.mask)]
+    return sum(size * share for size, share in zip(sizes, shares, strict=True)) / sum(sizes)
+
+
 def live_in_round(mask: Mask, steps: jax.Array) -> Mask:
     """The entries that were live in any step of any client, `True`; all others were anchored for the whole round.
 

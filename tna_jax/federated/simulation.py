@@ -86,7 +86,8 @@ def simulate_round(
     sent = send(federation, server, schedule, root, number, learning_rate)
     here = np.array([client for client in who.sampled if client not in who.dropped], np.int32)
     over = placement.mesh()
-    how = _placement(federation, sent, owns, inputs)
+    state = jax.tree.map(lambda x: x[0], owns.state) if federation.norm == "local" else sent.state
+    how = resolve(federation, sent.params, state, inputs)
     data = placement.replicate((inputs, labels), over)
     shared, extra = placement.replicate(sent, over), placement.replicate(proxy, over)
     refused: dict[int, list[str]] = {}
@@ -105,11 +106,11 @@ def simulate_round(
     return server, Round(who, refused, int(found.taken), found.metrics)
 
 
-def _placement(federation: Federation, sent: Sent, owns: Own, inputs) -> Placement:
-    state = jax.tree.map(lambda x: x[0], owns.state) if federation.norm == "local" else sent.state
+def resolve(federation: Federation, params, state, inputs) -> Placement:
+    """How clients share a device, for a model (arrays or shapes) and inputs (n, ...)."""
     run = functools.partial(networks.evaluate, federation.network)
     one = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
-    return placement.resolve(federation.placement, run, sent.params, state, one)
+    return placement.resolve(federation.placement, run, params, state, one)
 
 
 def _steps(federation: Federation, clients: Clients, who: Turnout) -> np.ndarray:
