@@ -140,13 +140,16 @@ class Federation:
         for process in self.started:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, deadline - time.monotonic()))
-        for pid, began in workers.items():
-            if _began(pid) == began:  # the number may belong to another process by now
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        left = {pid for pid, began in workers.items() if _began(pid) == began}  # a number may have a new owner by now
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for process in self.started:
             process.kill()
             process.wait()
+        deadline = time.monotonic() + GRACE
+        while any(_began(pid) == workers[pid] for pid in left) and time.monotonic() < deadline:
+            time.sleep(0.02)
         self.started = []
 
     def _start(self, name: str, program: str, *words: str) -> subprocess.Popen:
@@ -201,7 +204,9 @@ def _descendants(roots: set[int]) -> dict[int, str]:
 
 
 def _began(pid: int) -> str:
+    """When a process began, in the system's ticks; empty if it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    return "" if fields[0] in "ZX" else fields[19]

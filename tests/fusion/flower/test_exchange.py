@@ -70,7 +70,7 @@ def compare(job, tmp_path, parts):
 
 def test_only_live_entries_travel_both_ways(tmp_path):
     job = task(Schedule("pfn", 0.4))
-    coordinator, _, servers, traffic = run(job, tmp_path)
+    _, _, servers, traffic = run(job, tmp_path)
     form = job.form()
     for number, (requests, answers) in enumerate(traffic):
         live = exchange.may_move(job, form["params"], number)
@@ -105,7 +105,7 @@ def test_a_variate_travels_by_its_live_entries_too(tmp_path):
 
 def test_a_client_that_sat_out_a_round_gets_the_whole_model(tmp_path):
     job = task(Schedule("pfn"), participation=0.67)
-    coordinator, outcomes, servers, traffic = run(job, tmp_path, 6)
+    _, _, servers, traffic = run(job, tmp_path, 6)
     assert_close(servers[-1].params, simulated(job, 6)[0][-1].params)
     sampled = [set(requests) for requests, _ in traffic]
     hows = set()
