@@ -117,7 +117,7 @@ def test_over_tls_with_authenticated_nodes_bad_replies_are_named_and_strangers_s
             assert f"round {report['round']}: client {client} is refused" in text
     form = build(settings(FAULTY, clients=5, width=32)).form()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(model(out, form)))
-    assert reports[-1]["test_accuracy"] > 0.5
+    assert reports[-1]["test_loss"] < reports[0]["test_loss"]
 
 
 def failing(folder, processes):
