@@ -78,6 +78,10 @@ class Federation:
         if wrong:
             raise ValueError("; ".join(wrong))
 
+    def of_clients(self) -> "Federation":
+        """The same with the plain server: clients' programs do not depend on the server, and are compiled once for all."""
+        return dataclasses.replace(self, server=MEAN)
+
     def client_optimizer(self, learning_rate: jax.Array) -> optax.GradientTransformationExtraArgs:
         """SGD under `anchored`, the mask passed at update."""
         sgd = optax.sgd(learning_rate, momentum=self.momentum or None)

@@ -51,6 +51,8 @@ def gather(federation: Federation, sent: Sent, replies: Reply, taken: jax.Array,
       taken: (G,) bool; a reply that is not taken may hold anything, also non-finite numbers.
       proxy: (P, ...) the server's proxy data, for distillation.
     """
+    if federation.server.distillation is None:
+        federation = federation.of_clients()  # sums do not depend on the server: compiled once for all
     return _sums(federation, "vmap", sent, replies, taken, proxy)
 
 

@@ -189,6 +189,7 @@ def train_client(
     run = functools.partial(networks.evaluate, federation.network)
     state = own.state if federation.norm == "local" else sent.state
     how = placement.resolve(federation.placement, run, sent.params, state, inputs[:1])
+    federation = federation.of_clients()
     first = (federation, sent, own)
     data, share = (jnp.asarray(inputs), jnp.asarray(labels)), jnp.float32(share)
     if how != "loop":

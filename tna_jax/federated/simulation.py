@@ -125,8 +125,10 @@ def _groups(here: np.ndarray, steps: np.ndarray, group: int | None, devices: int
     Within a group the leading axis is cut into equal shares, one for each device: clients are dealt out in turns, from the
     largest to the smallest and back, so that shares have about equal numbers of steps.
     """
+    if not len(here):
+        return
     ranked = here[np.argsort(-steps[here], kind="stable")]
-    size = -(-min(group or len(ranked), max(len(ranked), 1)) // devices) * devices
+    size = -(-min(group or len(ranked), len(ranked)) // devices) * devices
     for start in range(0, len(ranked), size):
         own = ranked[start : start + size]
         filled = np.concatenate([own, np.full(size - len(own), own[-1], np.int32)])
@@ -141,6 +143,7 @@ def _run(federation, how, over, sent, owns, clients, root, number, who, rows, re
     """The replies and what is kept, (G, ...), of one group; padding makes no step."""
     own = jax.tree.map(lambda x: x[rows], owns)
     share = np.where(real, who.share[rows], np.float32(0)).astype(np.float32)
+    federation = federation.of_clients()
     examples = Examples(clients.indices[rows], clients.count[rows])
     keys = _keys(root, np.int32(number), rows)
     stacked = placement.split((own, examples, keys, share), over)
