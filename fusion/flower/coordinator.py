@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusion.flower import exchange, wire
+from fusion.flower import exchange, replies, wire
 from fusion.flower.exchange import PROTOCOL, SAME, WHOLE, Answer, Request
 from fusion.flower.ledger import Ledger
 from fusion.flower.task import Task
 from tna_jax import federated
-from tna_jax.federated import DISTIL, Reply, gathering, local, packing, stream
+from tna_jax.federated import DISTIL, Reply, gathering, packing, stream
 from tna_jax.federated.faults import NO_FAULTS, turnout
-from tna_jax.federated.schedules import live_in_round
 from tna_jax.metrics import Metrics
 
 
@@ -80,7 +79,7 @@ class Coordinator:
             problems.append(f"it speaks protocol {protocol}, this server {PROTOCOL}")
         if type(client) is not int or not 0 <= client < self.task.federation.clients:
             problems.append(f"its partition-id is {client}, expected 0 to {self.task.federation.clients - 1}")
-        if type(examples) is not int or examples < 1:
+        if type(examples) is not int or not 1 <= examples < 2**53:
             problems.append(f"it has {examples} examples")
         if notes.get("form") != wire.form(form):
             problems.append("its network has other parameters")
@@ -101,7 +100,7 @@ class Coordinator:
             "protocol": PROTOCOL, "federation": self.name, "round": self.number, "digest": wire.digest(self.model),
             "mask": wire.digest(self.live), "phases": [int(phase) for phase in self.phases],
         }  # fmt: skip
-        self.like = reply_form(task, self.server, self.sent)
+        self.like = replies.form(task, self.server, self.sent)
         self._models: dict[str, wire.Arrays] = {}
 
     def request(self, client: int, evaluating: bool = False) -> Request:
@@ -168,7 +167,7 @@ class Coordinator:
             if problems or isinstance(answer, str):
                 refused[client] = problems
                 continue
-            found = _sums({**answer.metrics, "count": float(answer.metrics["num-examples"])})
+            found = replies.sums({**answer.metrics, "count": float(answer.metrics["num-examples"])})
             if np.isfinite(found).all():
                 total = Metrics(*(a + b for a, b in zip(total, found, strict=True)))
             else:
@@ -191,7 +190,7 @@ class Coordinator:
             why = answer.notes.get("why", "it does not say why")[:200]
             problems = [f"it has lost its model ({why}); the next one is sent whole"]
         else:
-            problems = wrong_numbers(answer.metrics, client, self.number)
+            problems = replies.wrong_numbers(answer.metrics, client, self.number)
         if problems:
             self.ledger.lost(client)
         else:
@@ -203,70 +202,7 @@ class Coordinator:
         problems = self._heard(client, answer)
         if problems or isinstance(answer, str):
             return None, problems
-        reply, problems = self._unpacked(answer)
+        reply, problems = replies.unpacked(self.like, self.server.params, self.sent, answer)
         if reply is not None:
             problems = gathering.problems(self.like, reply, self.examples.get(client))
         return (None, problems) if problems else (reply, [])
-
-    def _unpacked(self, answer: Answer) -> tuple[Reply | None, list[str]]:
-        steps, problems = _steps(answer.metrics.get("steps"))
-        if problems:
-            return None, problems
-        live = live_in_round(self.sent.mask, steps)
-        parts, problems = wire.from_wire(answer.arrays, ("delta", "extra", "state"))
-        trees = {}
-        for name, packed in parts.items():
-            form = getattr(self.like, name)
-            own = None if name == "state" else exchange.mask_for(form, self.server.params, live)
-            empty = exchange.zeros(form)
-            if wrong := packing.misfits(packed, empty, own):
-                problems += [f"{name}: {words}" for words in wrong]
-            else:
-                trees[name] = packing.unpack(packed, empty, own)
-        if problems:
-            return None, problems
-        examples = np.float32(answer.metrics["num-examples"])
-        return Reply(**trees, steps=steps, examples=examples, metrics=_sums(answer.metrics)), []
-
-
-def wrong_numbers(metrics: Mapping[str, Any], client: int, number: int) -> list[str]:
-    """What is wrong with the numbers of an answer, in words; empty if nothing is."""
-    whole, any_number = ("client", "round", "num-examples"), ("loss-sum", "correct")
-    problems = [f"its {name} is {metrics.get(name)!r}" for name in whole if type(metrics.get(name)) is not int]
-    problems += [f"its {name} is {metrics.get(name)!r}" for name in any_number if type(metrics.get(name)) is not float]
-    if problems:
-        return problems
-    if metrics["client"] != client:
-        problems.append(f"it says that it is client {metrics['client']}")
-    if metrics["round"] != number:
-        problems.append(f"it answers round {metrics['round']}, this is round {number}")
-    if metrics["num-examples"] < 1:
-        problems.append(f"it counts {metrics['num-examples']} examples")
-    return problems
-
-
-def _steps(value: Any) -> tuple[np.ndarray, list[str]]:
-    """(2,) int32, or what is wrong with them."""
-    sound = isinstance(value, list) and len(value) == 2 and all(type(n) is int and 0 <= n < 2**31 for n in value)
-    if not sound or not sum(value):
-        return np.zeros(2, np.int32), [f"its steps are {value!r}, expected two numbers, one of them above 0"]
-    return np.array(value, np.int32), []
-
-
-def _sums(metrics: Mapping[str, Any]) -> Metrics:
-    return Metrics(*(np.float32(metrics.get(name, np.nan)) for name in ("loss-sum", "correct", "count")))
-
-
-def reply_form(task: Task, server: federated.Server, sent: federated.Sent) -> Reply:
-    """The shapes of a reply."""
-    federation = task.federation
-    own = federated.init_own(federation, server)
-
-    def one(sent, own):
-        running = local.start(federation, sent, own)
-        counts = jnp.zeros(federation.num_classes, jnp.float32)
-        planned = local.Plan(jnp.zeros((federation.epochs, 1), jnp.int32), *[jnp.int32(1)] * 3, counts)
-        examples = local.Examples(jnp.zeros(1, jnp.int32), jnp.int32(1))
-        return local.finish(federation, sent, own, planned, examples, running)[0]
-
-    return jax.eval_shape(one, sent, own)
