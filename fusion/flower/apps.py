@@ -77,7 +77,7 @@ def server_app(build: Build) -> ServerApp:
         task = build(config)
         patience = Patience(
             int(config.get("min-nodes", 0)) or None, int(config.get("min-replies", 1)),
-            float(config.get("start-timeout", 600)), float(config.get("round-timeout", 3600)),
+            start=float(config.get("start-timeout", 600)), round=float(config.get("round-timeout", 3600)),
         )  # fmt: skip
         out = Path(str(config["out"])) if config.get("out") else None
         kept = results.Results(out, config, task, patience.min_replies, bool(config.get("resume", False)))

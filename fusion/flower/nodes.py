@@ -1,5 +1,6 @@
 """Which of Flower's nodes is which client. A node says so when it is asked for the first time."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from flwr.app import Message
@@ -8,6 +9,9 @@ from flwr.serverapp import Grid
 from fusion.flower.coordinator import Coordinator
 from fusion.flower.exchange import Request
 from fusion.flower.messages import answer_from, request_message
+
+TRIES = 3
+"""How often a node that does not say who it is is asked: each time the others wait."""
 
 
 class Nodes:
@@ -18,13 +22,16 @@ class Nodes:
         self.of: dict[int, int] = {}
         """Client to node."""
         self.turned_away: set[int] = set()
-        self.online: set[int] = set()
+        self.unanswered: Counter[int] = Counter()
+        self.twins: dict[int, int] = {}
+        """Nodes that say they are a client that another node is: they may take its place once it is gone."""
 
     def update(self, grid: Grid) -> dict[int, int]:
         """Asks nodes that are new who they are; returns client to node of those that are connected now."""
-        self.online = set(grid.get_node_ids())
-        self.of = {client: node for client, node in self.of.items() if node in self.online}
-        new = sorted(self.online - set(self.of.values()) - self.turned_away)
+        online = set(grid.get_node_ids())
+        self.of = {client: node for client, node in self.of.items() if node in online}
+        waiting = {node for node, client in self.twins.items() if client in self.of}
+        new = sorted(online - set(self.of.values()) - self.turned_away - waiting)
         if new:
             asked = [request_message(Request({}, {}), node, "query", self.timeout) for node in new]
             replies = list(grid.send_and_receive(asked, timeout=self.timeout))
@@ -36,10 +43,14 @@ class Nodes:
     def _admit(self, node: int, message: Message | None) -> None:
         if message is None or message.has_error():
             why = answer_from(message) if message else f"it did not say who it is within {self.timeout:g} s"
+            self.unanswered[node] += 1
+            if self.unanswered[node] == TRIES:
+                self.turned_away.add(node)
             self.tell(f"node {node} is left out: {why}")
-            return  # it may answer another time
+            return
         client, problems = self.coordinator.admit(answer_from(message))
         if client is not None and client in self.of:
+            self.twins[node] = client
             self.tell(f"node {node} is left out: client {client} is node {self.of[client]} already")
         elif client is None:
             self.turned_away.add(node)

@@ -36,12 +36,14 @@ class Patience:
       min_nodes: the first round begins when so many clients are there; `None` for all.
       min_replies: a round with fewer good replies leaves the model as it is.
       start: seconds to wait for `min_nodes`.
+      greeting: seconds to wait for new nodes to say who they are.
       round: seconds to wait for the replies of a round; who is later is named and left out.
     """
 
     min_nodes: int | None = None
     min_replies: int = 1
     start: float = 600.0
+    greeting: float = 120.0
     round: float = 3600.0
 
 
@@ -66,7 +68,7 @@ class AnchoredStrategy(Strategy):
         """
         self.task, self.patience, self.evaluate_every, self.on_round = task, patience, evaluate_every, on_round
         self.coordinator = coordinator or Coordinator(task, patience.min_replies)
-        self.nodes = Nodes(self.coordinator, lambda text: log(INFO, "%s", text), patience.round)
+        self.nodes = Nodes(self.coordinator, lambda text: log(INFO, "%s", text), patience.greeting)
         self.asked: list[Message] = []
         self.absent: dict[int, str] = {}
         self.report: dict[str, Any] = {}

@@ -230,6 +230,18 @@ def test_nodes_that_do_not_fit_are_left_out_by_name_and_too_few_is_an_error(tmp_
         assert words in text, text
 
 
+def test_a_node_that_never_says_who_it_is_is_asked_three_times(tmp_path):
+    job, grid = federation(tmp_path)
+    grid.contexts[109] = type(grid.contexts[100])(1, 109, {}, None, {})
+    strategy = AnchoredStrategy(job, QUICK)
+    told = []
+    strategy.nodes.tell = told.append
+    for _ in range(5):
+        strategy.nodes.update(grid)
+    assert len([text for text in told if text.startswith("node 109 is left out: it failed")]) == 3
+    assert sorted(strategy.nodes.of) == [0, 1, 2]
+
+
 def test_clients_evaluate_the_new_model_without_being_sent_it_twice(tmp_path):
     job, grid = federation(tmp_path)
     strategy, reports, result = run(job, grid, evaluate_every=1)
