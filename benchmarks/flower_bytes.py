@@ -7,7 +7,7 @@ as Flower hands it on between its own processes. A round's bytes are those betwe
 round, in which clients get the whole model, is told apart. The payload is what this library hands to Flower: exact.
 
 Needs Flower's environment (make test-flower makes it) and root for the namespace; without root the interface's counter is left
-out. About three minutes: `.venv-flower/bin/python -m benchmarks.flower_bytes`.
+out. About four minutes on an idle machine: `.venv-flower/bin/python -m benchmarks.flower_bytes`.
 """
 
 import importlib.metadata
@@ -30,7 +30,7 @@ from tna_jax.federated import packing
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "examples" / "flower"
-ROUNDS, CLIENTS = 4, 2
+ROUNDS, CLIENTS = 6, 2
 SETTINGS: dict[str, Any] = {
     "depth": 2,
     "width": 1024,
