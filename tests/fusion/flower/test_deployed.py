@@ -100,22 +100,23 @@ def test_over_tls_with_authenticated_nodes_bad_replies_are_named_and_strangers_s
     ]
     made = certificates.make(tmp_path / "certificates", len(nodes))
     certificates.make_node_key(made.folder, 5)  # never registered
-    changed = {"clients": 5, "out": str(out), "width": 32, "min-replies": 2, "round-timeout": 40}
+    changed = {"clients": 5, "out": str(out), "width": 32, "min-replies": 2, "rounds": 2, "round-timeout": 120}
     with Federation(folder, nodes, certificates=made, environment=environment(tmp_path)) as federation:
         federation.nodes.append({"partition-id": 0})
         federation.start_node(5)
         text = federation.run(FAULTY, changed)
-        assert "federation finished after 3 rounds" in text, federation.logs()
+        assert "federation finished after 2 rounds" in text, federation.logs()
         joined = [i for i in range(6) if "SuperNode ID" in (folder / f"node{i}.log").read_text()]
         assert joined == [0, 1, 2, 3, 4], federation.logs()
     assert not left_running(tmp_path)
     reports = json.loads((out / "federation.json").read_text())["rounds"]
-    assert len(reports) == 3
+    assert len(reports) == 2
     for report in reports:
         assert report["taken"] == [0, 1] and report["stepped"]
         refused = {client: "; ".join(why) for client, why in report["refused"].items()}
         assert set(refused) == {"2", "3", "4"}
-        assert "not finite" in refused["2"] and "of shape" in refused["3"] and "did not reply" in refused["4"]
+        assert "not finite" in refused["2"] and "of shape" in refused["3"]
+        assert "did not reply" in refused["4"] or "it failed" in refused["4"]  # Flower notices the crash after a minute
         for client in (2, 3, 4):
             assert f"round {report['round']}: client {client} is refused" in text
     form = build(settings(FAULTY, clients=5, width=32)).form()
