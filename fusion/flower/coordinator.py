@@ -16,7 +16,11 @@ from fusion.flower.task import Task
 from tna_jax import federated
 from tna_jax.federated import DISTIL, Reply, gathering, packing, stream
 from tna_jax.federated.faults import NO_FAULTS, turnout
+from tna_jax.federated.gathering import Gathered
 from tna_jax.metrics import Metrics
+
+NOTHING = Metrics(*[np.float32(0)] * 3)
+"""The sums over no examples."""
 
 
 class Outcome(NamedTuple):
@@ -132,13 +136,17 @@ class Coordinator:
           What became of the round; the next one is the present one from now on.
         """
         task, number = self.task, self.number
-        refused, remarks, taken, found = {}, {}, [], None
+        refused: dict[int, list[str]] = {}
+        remarks: dict[int, list[str]] = {}
+        taken: list[int] = []
+        found: Gathered | None = None
         for client in sorted(answers):
-            reply, problems = self._judge(client, answers[client])
-            if reply is None:
+            answer = answers[client]
+            reply, problems = self._judge(client, answer)
+            if reply is None or isinstance(answer, str):
                 refused[client] = problems
                 continue
-            if answers[client].metrics.get("memory-lost"):
+            if answer.metrics.get("memory-lost"):
                 remarks[client] = [f"it had lost its memory ({task.federation.algorithm.title}), which starts anew"]
             part = gathering.gather(
                 task.federation, self.sent, gathering.stack([reply]), jnp.ones(1, bool), self._proxy
@@ -146,7 +154,7 @@ class Coordinator:
             found = part if found is None else gathering.merge(found, part)
             taken.append(client)
         stepped = len(taken) >= max(1, self.min_replies)
-        if stepped:
+        if stepped and found is not None:
             key = stream(task.root, DISTIL, number)
             self.server = gathering.close(task.federation, self.server, self.sent, found, key, self._proxy)
             self.phases = np.asarray(found.steps) > 0
@@ -155,12 +163,12 @@ class Coordinator:
             self.phases = np.zeros(2, bool)
         self.number += 1
         self.prepare()
-        total = Metrics(*(np.float32(x) for x in found.metrics)) if found else Metrics(*[np.float32(0)] * 3)
+        total = Metrics(*(np.float32(x) for x in found.metrics)) if found is not None else NOTHING
         return Outcome(number, taken, refused, remarks, stepped, total)
 
     def close_evaluation(self, answers: Mapping[int, Answer | str]) -> tuple[Metrics, dict[int, list[str]]]:
         """The sums over the clients that evaluated the present model, and the clients whose answers were refused."""
-        total, refused = Metrics(*[np.float32(0)] * 3), {}
+        total, refused = NOTHING, dict[int, list[str]]()
         for client in sorted(answers):
             answer = answers[client]
             problems = self._heard(client, answer)

@@ -24,7 +24,8 @@ class Results:
         Raises:
           UsageError: it exists and `resume` is not set, or the other way round; it is of another run configuration.
         """
-        self.folder, self.rounds = folder, []
+        self.folder = folder
+        self.rounds: list[dict[str, Any]] = []
         self.coordinator = Coordinator(task, min_replies)
         settings = {name: value for name, value in config.items() if name not in ("out", "resume")}
         self.about: dict[str, Any] = {"config": settings, "federation": self.coordinator.name}
