@@ -65,4 +65,4 @@ def test_the_pages_bytes_are_those_of_the_committed_result():
     assert f"{result['parameters']:,} parameters, {result['model_bytes']:,} bytes" in PAGE
     assert 0.59 < result["pfn_over_none"]["up"] < 0.61  # the goal: 60 % plus under 1 %
     added = [(m["up"] - m["payload_up"]) / result["clients"] for m in result["median_after_the_first_round"].values()]
-    assert all(round(n / 1000) == 19 for n in added) and "19 kB" in " ".join(PAGE.split())
+    assert all(18_000 < n < 19_000 for n in added) and "18 to 19 kB" in " ".join(PAGE.split())
