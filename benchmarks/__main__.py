@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-NAMES = ("anchored_step", "ensemble", "convolutions", "path", "imports", "matching", "merge", "saving")
+NAMES = ("anchored_step", "ensemble", "convolutions", "path", "imports", "matching", "merge", "saving",
+         "federated")  # fmt: skip
 
 for name in sys.argv[1:] or NAMES:
     print(f"== {name}", flush=True)

@@ -1,13 +1,13 @@
 """Federated learning: every algorithm and server without anchors, with FedPFN and with FedPNU, under heterogeneous clients.
 
 Shows: where anchors help an algorithm and where they do not (the composition table), how the mask ratio matters for FedPFN and
-  FedPNU, and the two readings of FedPNU, within a client's round and across rounds.
+  FedPNU, the two readings of FedPNU, within a client's round and across rounds, and what faulty clients cost.
 Hardware: two CPU cores, about 20 minutes. `--full` is the size of the first author's settings (all of Fashion-MNIST with the CNN and
   CIFAR-10 with the ResNet20 with BatchNorm, full and half participation, 200 rounds) for a GPU; it has not been run.
 Command: `python -m experiments federated`
 Expected: FedAvg at Dirichlet 0.1, where clients differ most: FedPFN above FedAvg by more than the seeds' spread of the paired
   difference, less or nothing at Dirichlet 0.5. Score: test accuracy, mean of the last 5 rounds; mean and sample standard
-  deviation over 3 seeds (FedAvg: 5), each with its own partition, initial values and masks; differences are paired by seed.
+  deviation over 3 seeds (FedAvg alone: 5), each with its own partition, initial values and masks; differences are paired by seed.
 Data: Fashion-MNIST, 3,000 training and 3,000 test examples, MLP 2x100, 20 clients, 20 rounds of 3 passes, batch 16, SGD 0.05 x
   0.99 a round, momentum 0.9, weight decay 5e-4.
 """
@@ -27,13 +27,19 @@ SHARED: dict[str, Any] = {
     "dataset": "fashion_mnist", "train_examples": 3000, "test_examples": 3000, "model": "mlp", "depth": 2, "width": 100,
     "clients": 20, "rounds": 20, "epochs": 3, "batch_size": 16, "learning_rate": 0.05, "seeds": 3,
 }  # fmt: skip
+PLAIN: dict[str, Any] = {"momentum": 0.0, "learning_rate": 0.1}
+"""FedDyn and SCAFFOLD have no local momentum in their papers; with 0.9 both diverge here without anchors (FedDyn) or with and
+without (SCAFFOLD)."""
 ROWS: dict[str, dict[str, Any]] = {
-    "FedAvg": {}, "FedProx": {"algorithm": "fedprox"}, "FedDyn": {"algorithm": "feddyn"},
-    "SCAFFOLD": {"algorithm": "scaffold"}, "FedNova": {"algorithm": "fednova"}, "MOON": {"algorithm": "moon"},
+    "FedAvg": {}, "FedProx": {"algorithm": "fedprox"}, "FedDyn": {"algorithm": "feddyn", **PLAIN},
+    "SCAFFOLD": {"algorithm": "scaffold", **PLAIN}, "FedNova": {"algorithm": "fednova"}, "MOON": {"algorithm": "moon"},
     "FedLC": {"algorithm": "fedlc"}, "FedSAM": {"algorithm": "fedsam"}, "FedAvgM": {"server": "fedavgm"},
     "FedAdam": {"server": "fedadam"}, "FedYogi": {"server": "fedyogi"}, "FedAdagrad": {"server": "fedadagrad"},
     "FedDF": {"server": "feddf", "proxy_examples": 300},
 }  # fmt: skip
+FAULTY = "FedAvg, faults"
+FAULTS: dict[str, Any] = {"drop": 0.3, "nan_clients": (3,), "wrong_shape_clients": (5,)}
+"""Three in ten clients drop out at random, one sends NaN and one a wrong shape in each round."""
 COLUMNS = ("none", "pfn", "pnu")
 ALPHAS = (0.1, 0.5)
 SEEDS = 5
@@ -69,6 +75,9 @@ def run(full: bool = False) -> dict[str, Any]:
                     name = "_".join(filter(None, (case, row, f"{alpha:g}", "" if share == 1 else f"{share:g}")))
                     cells.append({"row": row, "alpha": alpha, "case": case, "participation": share, "ratio": 0.4,
                                   **_cell(name, values, full)})  # fmt: skip
+        values = {**shared, "alpha": ALPHAS[1], "anchors": COLUMNS[:2], "seeds": SEEDS, **FAULTS}
+        cells.append({"row": FAULTY, "alpha": ALPHAS[1], "case": case, "participation": 1.0, "ratio": 0.4,
+                      **_cell("_".join(filter(None, (case, "FedAvg", f"{ALPHAS[1]:g}", "faults"))), values, full)})  # fmt: skip
     return {"cells": cells}
 
 
@@ -93,10 +102,14 @@ def words(values: np.ndarray, sign: bool = False) -> str:
 
 
 def composition(result: dict[str, Any], alpha: float, **wanted: Any) -> list[list[str]]:
-    """The rows of the composition table: scores by mask schedule, and the differences that anchors make, paired by seed."""
+    """The rows of the composition table, over the seeds that all rows have: scores by mask schedule, and what anchors add."""
     rows = []
     for row in dict.fromkeys(cell["row"] for cell in result["cells"]):
-        found = {kind: scores(result, kind, row=row, alpha=alpha, ratio=0.4, **wanted) for kind in COLUMNS}
+        found = {
+            kind: scores(result, kind, row=row, alpha=alpha, ratio=0.4, **wanted)[: SHARED["seeds"]] for kind in COLUMNS
+        }
+        if row == FAULTY or np.isnan(found["none"]).all():
+            continue
         gains = [words(found[kind] - found["none"], sign=True) for kind in COLUMNS[1:]]
         rows.append([row, *(words(found[kind]) for kind in COLUMNS), *gains])
     return rows
@@ -115,17 +128,36 @@ def ablation(result: dict[str, Any]) -> list[list[str]]:
 
 
 def readings(result: dict[str, Any]) -> list[list[str]]:
-    """The two readings of FedPNU beside FedAvg and FedPFN."""
+    """The two readings of FedPNU beside FedAvg and FedPFN, all seeds, each with its difference to FedAvg."""
     names = {
-        "none": "FedAvg",
+        "none": "no anchors",
         "pfn": "FedPFN",
         "pnu": "FedPNU within a client's round",
         "pnu-rounds": "FedPNU across rounds",
     }
-    return [
-        [name, *(words(scores(result, kind, row="FedAvg", alpha=alpha, ratio=0.4)) for alpha in ALPHAS)]
-        for kind, name in names.items()
-    ]
+    rows = []
+    for kind, name in names.items():
+        cells = []
+        for alpha in ALPHAS:
+            base, found = (scores(result, k, row="FedAvg", alpha=alpha, ratio=0.4) for k in ("none", kind))
+            cells += [words(found), "-" if kind == "none" else words(found - base, sign=True)]
+        rows.append([name, *cells])
+    return rows
+
+
+READING_HEADS = ["FedAvg with", *(word for alpha in ALPHAS for word in (f"Dirichlet {alpha:g}", "difference"))]
+
+
+def faults(result: dict[str, Any]) -> list[list[str]]:
+    """FedAvg at Dirichlet 0.5 without and with faults, and the difference, paired by seed."""
+    rows = []
+    for kind, name in (("none", "no anchors"), ("pfn", "FedPFN")):
+        clean, faulty = (scores(result, kind, row=row, alpha=ALPHAS[1], ratio=0.4) for row in ("FedAvg", FAULTY))
+        rows.append([name, words(clean), words(faulty), words(faulty - clean, sign=True)])
+    return rows
+
+
+FAULT_HEADS = ["FedAvg", "all clients good", "30 % dropping, one NaN, one wrong shape", "difference"]
 
 
 def table(result: dict[str, Any]) -> None:
@@ -133,7 +165,8 @@ def table(result: dict[str, Any]) -> None:
     for alpha in ALPHAS:
         _print(f"Dirichlet {alpha:g}, mask ratio 0.4: accuracy of the last 5 rounds", HEADS, composition(result, alpha))
     _print("FedAvg at Dirichlet 0.1 by mask ratio", ["ratio", "FedPFN", "FedPNU"], ablation(result))
-    _print("Two readings of FedPNU", ["FedAvg with", *(f"Dirichlet {a:g}" for a in ALPHAS)], readings(result))
+    _print("Faults, Dirichlet 0.5", FAULT_HEADS, faults(result))
+    _print("Two readings of FedPNU", READING_HEADS, readings(result))
 
 
 def _print(title: str, heads: list[str], rows: list[list[str]]) -> None:
@@ -147,7 +180,7 @@ def _print(title: str, heads: list[str], rows: list[list[str]]) -> None:
 
 def figure(result: dict[str, Any], file: Path) -> None:
     """Above: FedAvg by round under each mask schedule; below: what anchors add to every algorithm, and accuracy by mask ratio."""
-    names = list(dict.fromkeys(cell["row"] for cell in result["cells"]))
+    names = [line[0] for line in composition(result, ALPHAS[0])]
     with page(file, 2, 2, width=5.2, height=3.6) as axes:
         for axis, alpha in zip(axes[0], ALPHAS, strict=True):
             _rounds(axis, result, alpha)
@@ -164,6 +197,7 @@ def _rounds(axis, result: dict[str, Any], alpha: float) -> None:
         axis.fill_between(x, mean - std, mean + std, color=COLOURS[kind], alpha=0.12, linewidth=0)
     axis.set_title(f"FedAvg, Dirichlet {alpha:g}", loc="left", fontsize=9)
     axis.set_xlabel("round", fontsize=8)
+    axis.set_xticks(np.unique(np.linspace(1, len(x), 5).astype(int)))
     axis.set_ylabel("test accuracy", fontsize=8)
     axis.legend(fontsize=7, frameon=False, loc="lower right")
 
@@ -183,14 +217,14 @@ def _gains(axis, result: dict[str, Any], names: list[str]) -> None:
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(y, names, fontsize=7)
     axis.set_title("accuracy with anchors minus without, paired by seed", loc="left", fontsize=9)
-    axis.legend(fontsize=6, frameon=False)
+    axis.legend(fontsize=6, ncols=2, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08))
 
 
 def _ratios(axis, result: dict[str, Any]) -> None:
     base = scores(result, "none", row="FedAvg", alpha=ALPHAS[0], ratio=0.4)
-    for kind in COLUMNS[1:]:
+    for k, kind in enumerate(COLUMNS[1:]):
         found = [base, *(scores(result, kind, row="FedAvg", alpha=ALPHAS[0], ratio=ratio) for ratio in RATIOS)]
-        axis.errorbar([0, *RATIOS], [f.mean() for f in found], [f.std(ddof=1) if len(f) > 1 else 0 for f in found],
+        axis.errorbar(np.array([0, *RATIOS]) + 0.012 * k - 0.006, [f.mean() for f in found], [f.std(ddof=1) if len(f) > 1 else 0 for f in found],
                       color=COLOURS[kind], marker=MARKS[kind], markersize=4, capsize=2, label=kind)  # fmt: skip
     axis.set_title("FedAvg, Dirichlet 0.1, by mask ratio", loc="left", fontsize=9)
     axis.set_xlabel("mask ratio (share of anchored weights)", fontsize=8)

@@ -1,16 +1,17 @@
-"""Writes the tables of README.md and docs/evidence.md from the committed results: `python -m experiments.readme_tables`."""
+"""Writes the tables of the README and of docs/ from the committed results: `python -m experiments.readme_tables`."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from experiments import federated
 from experiments.cells import find
 from fusion.lmc_report import NAMES, present, select, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
-PAGES = ("README.md", "docs/evidence.md")
+PAGES = ("README.md", "docs/evidence.md", "docs/federated.md")
 COLUMNS = {"accuracy_ends": "accuracy, ends", "accuracy_midpoint": "midpoint", "accuracy_barrier": "accuracy barrier",
            "loss_barrier": "loss barrier"}  # fmt: skip
 
@@ -101,6 +102,21 @@ def populations(result: dict[str, Any]) -> str:
     return markdown(["data, network", "networks", "N", "groups", "accuracy of their average", "members"], rows)
 
 
+def compositions(alpha: float) -> Callable[[dict[str, Any]], str]:
+    """Algorithms and servers with and without anchors at one heterogeneity."""
+    return lambda result: markdown(federated.HEADS, federated.composition(result, alpha))
+
+
+def federated_ratios(result: dict[str, Any]) -> str:
+    """FedAvg by mask ratio."""
+    return markdown(["ratio", "FedPFN", "FedPNU"], federated.ablation(result))
+
+
+def federated_readings(result: dict[str, Any]) -> str:
+    """The two readings of FedPNU."""
+    return markdown(federated.READING_HEADS, federated.readings(result))
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "digits": ("digits_lmc.json", sweep),
     "figure2": ("figure2.json", by_case),
@@ -110,6 +126,11 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "depth": ("depth.json", depths),
     "rivals": ("rivals.json", rivals),
     "multi_fusion": ("multi_fusion.json", populations),
+    "federated_0.1": ("federated.json", compositions(0.1)),
+    "federated_0.5": ("federated.json", compositions(0.5)),
+    "federated_ratios": ("federated.json", federated_ratios),
+    "federated_faults": ("federated.json", lambda result: markdown(federated.FAULT_HEADS, federated.faults(result))),
+    "federated_readings": ("federated.json", federated_readings),
 }
 """By the name in the page: the result, and what makes the table of it."""
 

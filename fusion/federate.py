@@ -89,8 +89,10 @@ def summary(line: federate_run.Line, history: dict[str, np.ndarray], run: int) -
     bits = {"dropped": federate_run.DROPPED, "late": federate_run.LATE, "refused": federate_run.REFUSED}
     counts = {name: np.count_nonzero(befell & bit, axis=0) for name, bit in bits.items()}
     turnout = {name: {str(k): int(n) for k, n in enumerate(found) if n} for name, found in counts.items()}
+    lost = np.flatnonzero(~np.isfinite(values["loss"]))
     return {
         **line,
+        "diverged_in_round": int(lost[0]) + 1 if len(lost) else None,
         "score": last.mean(),
         "score_std": last.std(ddof=1) if len(last) > 1 else None,
         "turnout": turnout,

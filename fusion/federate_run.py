@@ -15,7 +15,6 @@ from tna_jax.federated.algorithm import Own
 from tna_jax.federated.evaluation import TestSet, evaluate
 from tna_jax.federated.federation import Federation, Server, init_server
 from tna_jax.federated.partition import Clients
-from tna_jax.federated.schedules import live_share, of_round
 from tna_jax.federated.simulation import Round
 from train import memory
 from train.checkpoints import Checkpoints
@@ -124,7 +123,8 @@ class _Machine:
 
     def __init__(self, prepared: Prepared, settings: FederateOptions, folder: Run, group: int):
         self.prepared, self.settings, self.folder, self.group = prepared, settings, folder, group
-        self.data = (jnp.asarray(prepared.train.images), jnp.asarray(prepared.train.labels))
+        data = (jnp.asarray(prepared.train.images), jnp.asarray(prepared.train.labels))
+        self.data = placement.replicate(data, placement.mesh())
         self.test = TestSet(prepared.data.test.images, prepared.data.test.labels)
         shapes = jax.eval_shape(prepared.init, jax.random.key(0))
         self.how = simulation.resolve(prepared.federation, *shapes, self.data[0])
@@ -154,7 +154,7 @@ class _Machine:
             "accuracy": float(scored.accuracy),
             "loss": float(scored.loss),
             "train_loss": float(found.metrics.loss_sum / found.metrics.count) if found.taken else float("nan"),
-            "live": live_share(server.params, of_round(schedule, root, server.params, number)),
+            "live": found.live,
             "taken": found.taken,
         }
         for name, value in values.items():

@@ -84,10 +84,14 @@ def describe(folder: Path) -> dict[str, Any]:
 
 def progress(run: Run, config: dict[str, Any]) -> str:
     """How far the newest checkpoint is: `epoch 3 of 20`."""
-    epochs = config.get("epochs")
+    federated = config.get("program") == "federate"
+    epochs = config.get("rounds" if federated else "epochs")
     if not run.has(PLAN) or type(epochs) is not int:
         return "nothing saved yet"
     models, wave = run.plan()
+    if federated:
+        done = (listed(run.checkpoints) or [0])[0]
+        return f"round {done} of {epochs * len(models)} in {len(models)} runs" if done else "nothing saved yet"
     waves = -(-len(models) // wave)
     steps = listed(run.checkpoints)
     if not steps:
@@ -96,7 +100,7 @@ def progress(run: Run, config: dict[str, Any]) -> str:
 
 
 def headline(result: dict[str, Any]) -> str:
-    """The numbers that matter most, means over the test set: barriers by ratio, or the models' accuracy."""
+    """The numbers that matter most, means over the test set: barriers by ratio, accuracy by mask schedule, or the models' accuracy."""
     try:
         if "rows" in result:
             rows = [row for row in result["rows"] if row["split"] == "test"]
@@ -106,6 +110,11 @@ def headline(result: dict[str, Any]) -> str:
                 finite = [value for value in values if value is not None]
                 parts += [f"{np.mean(finite):.4f} at ratio {ratio:g}"] if finite else []
             return f"accuracy barrier {', '.join(parts)}"
+        if "runs" in result:
+            scores: dict[str, list[float]] = {}
+            for one in result["runs"]:
+                scores.setdefault(one["anchors"], []).append(one["score"])
+            return "accuracy " + ", ".join(f"{np.mean(found):.4f} {kind}" for kind, found in scores.items())
         if "models" in result and "at_once" not in result:
             values = [model["test_accuracy"] for model in result["models"] if model["test_accuracy"] is not None]
             return f"test accuracy {np.mean(values):.4f} of {len(values)} models" if values else "all models diverged"

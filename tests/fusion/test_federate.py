@@ -32,7 +32,7 @@ def whole(capsys):
     return capsys.readouterr().out
 
 
-def test_the_program_end_to_end(whole):
+def test_the_program_end_to_end(whole, capsys):
     found = result("whole")
     assert [(run["seed"], run["anchors"]) for run in found["runs"]] == [
         (0, "none"),
@@ -54,6 +54,7 @@ def test_the_program_end_to_end(whole):
     assert Path("whole/federate.png").stat().st_size > 10_000
     assert "over 2 seeds" in whole and "pfn" in whole
     assert main(["runs", "."]) == 0
+    assert "finished" in (said := capsys.readouterr().out) and "accuracy 0." in said and " pfn" in said
     assert main(["export", "whole", "--model", "3", "-o", "server.safetensors"]) == 0
 
 
@@ -93,6 +94,8 @@ def test_a_stop_between_rounds_saves_and_says_how_to_go_on(monkeypatch, capsys):
     assert main([*TINY, "--anchors", "none", "--out", "stopped"]) == 130
     assert restore.listed(Path("stopped/checkpoints")) == [1]
     said = capsys.readouterr().err
+    assert main(["runs", "."]) == 0
+    assert "interrupted, round 1 of 4" in capsys.readouterr().out
     assert "stopped after round 1 of 4" in said and "tna resume stopped" in said
 
 

@@ -109,11 +109,14 @@ def step(
 
 
 def keep_anchored(optimizer: optax.GradientTransformation, live: Mask, new: Any, old: Any) -> Any:
-    """An optimizer's state with the entries of anchored parameters as they were before; what belongs to no entry is new."""
+    """An optimizer's state with the entries of anchored parameters as they were before; what belongs to no entry is new.
+
+    So are sums over entries, such as the factors of Adafactor's second moments.
+    """
     where: Any = optax.tree_utils.tree_map_params(
         optimizer, lambda _, m: m, new, live, transform_non_params=lambda _: jnp.ones((), bool)
     )
-    return jax.tree.map(masks.select, where, new, old)
+    return jax.tree.map(lambda m, n, o: masks.select(m, n, o) if m.shape in ((), n.shape) else n, where, new, old)
 
 
 def distil(

@@ -22,7 +22,7 @@ from tna_jax.federated.federation import Federation, Server, init_own, send
 from tna_jax.federated.gathering import Gathered
 from tna_jax.federated.local import Examples
 from tna_jax.federated.partition import Clients
-from tna_jax.federated.schedules import Schedule
+from tna_jax.federated.schedules import RoundMask, Schedule, live_share
 from tna_jax.federated.streams import DISTIL, ORDER, stream
 from tna_jax.metrics import Metrics
 from tna_jax.placement import Placement
@@ -38,6 +38,8 @@ class Round(NamedTuple):
     """How many replies were."""
     metrics: Metrics
     """Training metrics of the taken ones, summed over their steps."""
+    live: float
+    """Share of the entries that were live in some phase of the round."""
 
 
 def init_owns(federation: Federation, server: Server) -> Own:
@@ -72,7 +74,7 @@ def simulate_round(
       server: its state before the round.
       owns: (N, ...) NumPy, what clients keep; the rows of this round's clients are written to.
       clients: who has which rows of the data.
-      inputs, labels: (n, ...), (n,): the data of all clients, on the device or on the host.
+      inputs, labels: (n, ...), (n,): the data of all clients; replicated over the devices they are not copied in each round.
       learning_rate: of this round.
       participation: the share of the N clients that take part in a round, at least one.
       faults: drop-outs, stragglers, and clients whose replies are spoilt.
@@ -99,18 +101,25 @@ def simulate_round(
         part = jax.tree.map(lambda x: np.sum(x, axis=0, dtype=x.dtype), placement.fetch(part))
         found = part if found is None else jax.tree.map(np.add, found, part)
         _keep(owns, placement.fetch(kept), rows, real)
+    live = live_share(server.params, RoundMask(sent.mask, sent.split))
     if found is None or not found.taken:
         zero = Metrics(*(np.zeros((), np.float32) for _ in Metrics._fields))
-        return server, Round(who, refused, 0, zero)
+        return server, Round(who, refused, 0, zero, live)
     server = gathering.close(federation, server, sent, found, stream(root, DISTIL, number), proxy)
-    return server, Round(who, refused, int(found.taken), found.metrics)
+    return server, Round(who, refused, int(found.taken), found.metrics, live)
 
 
 def resolve(federation: Federation, params, state, inputs) -> Placement:
     """How clients share a device, for a model (arrays or shapes) and inputs (n, ...)."""
-    run = functools.partial(networks.evaluate, federation.network)
-    one = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
-    return placement.resolve(federation.placement, run, params, state, one)
+    leaves, structure = jax.tree.flatten((params, state, jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)))
+    return _resolved(federation.of_clients(), structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+
+
+@functools.lru_cache(maxsize=32)
+def _resolved(federation: Federation, structure: Any, forms: tuple[tuple[Any, str], ...]) -> Placement:
+    """`placement.resolve` traces the network: once for each."""
+    shapes = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, np.dtype(dtype)) for shape, dtype in forms])
+    return placement.resolve(federation.placement, functools.partial(networks.evaluate, federation.network), *shapes)
 
 
 def _steps(federation: Federation, clients: Clients, who: Turnout) -> np.ndarray:
@@ -218,13 +227,13 @@ def _judge(federation, sent, replies, rows, real, faults, refused) -> np.ndarray
     good = placement.fetch(_good(replies))
     taken = real & good
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), replies)
-    for i in np.flatnonzero(real):
+    spoilt = np.isin(rows, [*faults.nan, *faults.wrong_shape])
+    looked = np.flatnonzero(real & (spoilt | ~good))
+    arrived = placement.fetch(replies) if len(looked) else replies  # whole: cutting a row out would take all devices
+    for i in looked:
         client = int(rows[i])
-        spoilt = client in faults.nan or client in faults.wrong_shape
-        if good[i] and not spoilt:
-            continue
-        whole = jax.tree.map(lambda x, i=i: np.asarray(x[int(i)]), replies)
-        wrong = gathering.problems(like, corrupted(faults, client, whole))
+        one = jax.tree.map(lambda x, i=i: x[i], arrived)
+        wrong = gathering.problems(like, corrupted(faults, client, one))
         if wrong:
             taken[i] = False
             refused[client] = wrong

@@ -20,12 +20,14 @@ from tna_jax.federated import (
     init_server,
     of_round,
     send,
+    servers,
     stack,
     stream,
     train_client,
 )
 from tna_jax.federated.algorithm import gradient_weight
 from tna_jax.federated.servers import keep_anchored
+from train.config import OPTIMIZERS
 
 SCHEDULES = {"pfn": 1.0, "pnu-rounds": 1.0, "pnu": 0.01}
 """The share of its steps that every client makes: one step under pnu, which then has no second phase, so that the complement of
@@ -108,6 +110,19 @@ def test_an_entry_anchored_for_a_round_is_as_it_was(small, algorithm):
             assert assert_kept(live, server.params, after.params, what) > 0.8
             for old, new in zip(*(parameter_like(s[2:], small.params) for s in (server, after)), strict=True):
                 assert assert_kept(live, old, new, what) > 0.6
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.usefixtures("lenient")
+def test_any_optax_optimizer_serves(small, name):
+    optimizer = getattr(optax, name)(0.1)
+    live = masks.exact(jax.random.key(0), small.params, 0.5)
+    params, state = small.params, noise(optimizer.init(small.params))
+    moved, after = servers.step(optimizer, params, state, noise(params, 1), live)
+    assert assert_kept(live, params, moved, name) > 0.9
+    for old, new in zip(parameter_like(state, params), parameter_like(after, params), strict=True):
+        if [leaf.shape for leaf in jax.tree.leaves(new)] == [leaf.shape for leaf in jax.tree.leaves(params)]:
+            assert_kept(live, old, new, name)
 
 
 @pytest.mark.usefixtures("lenient")

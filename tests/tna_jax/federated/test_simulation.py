@@ -1,11 +1,12 @@
 """A simulated round is its clients' rounds, whatever the placement, the groups and the number of devices."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tna_jax import models, network, placement
+from tna_jax import network, placement
 from tna_jax.federated import (
     DISTIL,
     ORDER,
@@ -150,14 +151,21 @@ def test_turnout_depends_on_the_seed_and_the_round_alone():
     assert 0.25 < dropped / 2000 < 0.35
 
 
+class Normed(nn.Module):
+    """A dense layer, BatchNorm, a dense layer."""
+
+    @nn.compact
+    def __call__(self, x, train=False, weight=None):
+        mask = None if weight is None else weight.astype(bool)[:, None]
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(nn.Dense(6)(x), mask=mask)
+        return nn.Dense(3)(nn.relu(x))
+
+
 @pytest.mark.parametrize("policy", ["shared", "local"])
 def test_running_statistics_follow_their_policy(policy):
-    module = models.create("cnn", num_classes=3, norm="batch")
-    net, init = network.linen(module, (18, 18, 1))
+    net, init = network.linen(Normed(), (4,))
     rng = np.random.default_rng(1)
-    x = rng.normal(size=(24, 18, 18, 1)).astype(np.float32) + np.repeat([0, 3], 12)[:, None, None, None].astype(
-        np.float32
-    )
+    x = rng.normal(size=(24, 4)).astype(np.float32) + np.repeat([0, 3], 12)[:, None].astype(np.float32)
     y = rng.integers(0, 3, 24).astype(np.int32)
     with pytest.raises(ValueError, match="'shared' or 'local'"):
         Federation(net, 2, 3)
@@ -165,8 +173,8 @@ def test_running_statistics_follow_their_policy(policy):
     server = init_server(federation, *jax.jit(init)(jax.random.key(0)))
     owns, clients = init_owns(federation, server), padded([np.arange(12), np.arange(12, 24)])
     after, _ = simulate_round(federation, Schedule(), jax.random.key(0), 0, server, owns, clients, x, y, 0.01)
-    means = {"shared": after.state, "local": owns.state}[policy]["norm1"]["mean"]
-    start = np.asarray(server.state["norm1"]["mean"])
+    means = {"shared": after.state, "local": owns.state}[policy]["BatchNorm_0"]["mean"]
+    start = np.asarray(server.state["BatchNorm_0"]["mean"])
     assert np.abs(np.asarray(means) - start).max() > 1e-3
     if policy == "local":
         assert np.abs(means[0] - means[1]).max() > 1e-2  # clients' own
