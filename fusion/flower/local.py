@@ -133,24 +133,30 @@ class Federation:
 
     def end(self) -> None:
         """Ends everything that was started, and what that has started: a SuperNode's workers outlive it for a while."""
-        workers = _descendants({process.pid for process in self.started})
         for process in reversed(self.started):
             process.terminate()
         deadline = time.monotonic() + GRACE
         for process in self.started:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, deadline - time.monotonic()))
-        left = {pid for pid, began in workers.items() if _began(pid) == began}  # a number may have a new owner by now
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for process in self.started:
             process.kill()
             process.wait()
         deadline = time.monotonic() + GRACE
-        while any(_began(pid) == workers[pid] for pid in left) and time.monotonic() < deadline:
+        while (workers := self._workers()) and time.monotonic() < deadline:
+            for pid in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
         self.started = []
+
+    def _workers(self) -> list[int]:
+        """The processes that have this federation's home, told by their environment; none where the system has no /proc."""
+        mark, found = f"FLWR_HOME={self.environment['FLWR_HOME']}".encode(), []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+        return found
 
     def _start(self, name: str, program: str, *words: str) -> subprocess.Popen:
         with open(self.folder / f"{name}.log", "a") as log:
@@ -189,24 +195,3 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str | Path) else str(value)
-
-
-def _descendants(roots: set[int]) -> dict[int, str]:
-    """The processes below `roots`, with the time each began; none where the system has no /proc."""
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    found: set[int] = set()
-    while more := {pid for pid, parent in parents.items() if parent in roots | found} - found:
-        found |= more
-    return {pid: _began(pid) for pid in found}
-
-
-def _began(pid: int) -> str:
-    """When a process began, in the system's ticks; empty if it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
