@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-slow check bench parity reproduce clean
+.PHONY: demo test test-slow test-flower check bench parity reproduce clean
 demo: $(VENV)/.installed
 	$(BIN)/tna lmc --out runs/demo --overwrite
 
@@ -16,6 +16,11 @@ reproduce: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+# Flower in an environment of its own: its pins (rich<15, protobuf<7, ...) exclude those of constraints.txt.
+FLOWER := $(VENV)-flower
+test-flower: $(FLOWER)/.installed
+	$(FLOWER)/bin/python -m pytest tests/fusion/flower tests/tna_jax/federated/test_packing.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -49,5 +54,11 @@ $(VENV)/.installed-parity: $(VENV)/.installed-dev
 	$(PIP) -c constraints.txt -e '.[parity]'
 	@touch $@
 
+$(FLOWER)/.installed: pyproject.toml constraints.txt
+	test -x $(FLOWER)/bin/python || $(PYTHON) -m venv $(FLOWER)
+	grep -v '^rich==' constraints.txt > $(FLOWER)/constraints.txt
+	$(FLOWER)/bin/python -m pip --disable-pip-version-check install --quiet -c $(FLOWER)/constraints.txt -e '.[dev,federated]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(FLOWER) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,216 @@
+"""The server's side of a deployed federation: what each client is sent, which answers are taken, the server's step."""
+
+import functools
+import secrets
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusion.flower import exchange, replies, wire
+from fusion.flower.exchange import PROTOCOL, SAME, WHOLE, Answer, Request
+from fusion.flower.ledger import Ledger
+from fusion.flower.task import Task
+from tna_jax import federated
+from tna_jax.federated import DISTIL, Reply, gathering, packing, stream
+from tna_jax.federated.faults import NO_FAULTS, turnout
+from tna_jax.federated.gathering import Gathered
+from tna_jax.metrics import Metrics
+
+NOTHING = Metrics(*[np.float32(0)] * 3)
+"""The sums over no examples."""
+
+
+class Outcome(NamedTuple):
+    """What became of a round."""
+
+    number: int
+    taken: list[int]
+    """Clients whose replies were averaged."""
+    refused: dict[int, list[str]]
+    """Clients whose replies were not, with what was wrong."""
+    remarks: dict[int, list[str]]
+    """Clients with something worth knowing whose replies were taken all the same."""
+    stepped: bool
+    """Whether the model moved: not if fewer replies could be taken than there must be."""
+    metrics: Metrics
+    """Training metrics of the taken ones, summed over their steps."""
+
+
+class Coordinator:
+    """The server's state and its book on clients. One round after the other: `request` for each client, then `close`."""
+
+    def __init__(self, task: Task, min_replies: int = 1, name: str | None = None):
+        """Starts at round 0.
+
+        Args:
+          min_replies: a round with fewer good replies leaves the model as it is.
+          name: of this federation, for the clients' files; drawn if it is None.
+        """
+        self.task, self.min_replies = task, min_replies
+        self.name = name or secrets.token_hex(8)
+        self.server = task.start()
+        self.ledger = Ledger()
+        self.number = 0
+        self.phases = np.zeros(2, bool)
+        """The phases in which the round before this one made steps: what was live in it."""
+        self.examples: dict[int, int] = {}
+        """Of each client that was introduced."""
+        self.prepare()
+
+    @property
+    def model(self) -> Any:
+        """What travels, NumPy: `{"params", "state"}`."""
+        return jax.tree.map(np.asarray, {"params": self.server.params, "state": self.server.state})
+
+    def sampled(self) -> list[int]:
+        """The clients that are to take part in the present round: those that a simulation draws."""
+        task = self.task
+        return turnout(task.root, self.number, task.federation.clients, task.participation, NO_FAULTS).sampled
+
+    def admit(self, answer: Answer | str) -> tuple[int | None, list[str]]:
+        """The client that an introduction is from, or what is wrong with it, in words."""
+        if isinstance(answer, str):
+            return None, [answer]
+        client, notes = answer.metrics.get("client"), answer.notes
+        protocol, examples = answer.metrics.get("protocol"), answer.metrics.get("num-examples")
+        form = self.task.form()
+        mask = wire.digest(exchange.may_move(self.task, form["params"], 0))
+        problems = []
+        if protocol != PROTOCOL:
+            problems.append(f"it speaks protocol {protocol}, this server {PROTOCOL}")
+        if type(client) is not int or not 0 <= client < self.task.federation.clients:
+            problems.append(f"its partition-id is {client}, expected 0 to {self.task.federation.clients - 1}")
+        if type(examples) is not int or not 1 <= examples < 2**53:
+            problems.append(f"it has {examples} examples")
+        if notes.get("form") != wire.form(form):
+            problems.append("its network has other parameters")
+        elif notes.get("mask") != mask:
+            problems.append(f"it draws other masks ({notes.get('versions', 'unknown versions')})")
+        if problems:
+            return None, problems
+        self.examples[client] = examples
+        return client, []
+
+    def prepare(self) -> None:
+        """Prepares the present round: what all of its clients are sent, and what their replies look like."""
+        task, params = self.task, self.server.params
+        rate = task.learning_rate(self.number)
+        self.sent = federated.send(task.federation, self.server, task.schedule, task.root, self.number, rate)
+        self.live = exchange.may_move(task, params, self.number)
+        self.common = {
+            "protocol": PROTOCOL, "federation": self.name, "round": self.number, "digest": wire.digest(self.model),
+            "mask": wire.digest(self.live), "phases": [int(phase) for phase in self.phases],
+        }  # fmt: skip
+        self.like = replies.form(task, self.server, self.sent)
+        self._models: dict[str, wire.Arrays] = {}
+
+    def request(self, client: int, evaluating: bool = False) -> Request:
+        """What a client is sent in the present round: to train, or to evaluate the model before anyone trains from it."""
+        how = self.ledger.how(client, self.number)
+        if how not in self._models:
+            packed = packing.pack(self.model, self._mask(how)) if how != SAME else {}
+            self._models[how] = wire.to_wire({"model": packed})
+        config = {**self.common, "model": how, "taken": self.ledger.last_taken(client)}
+        if evaluating:
+            return Request(config, self._models[how])
+        extra = jax.tree.map(np.asarray, self.sent.extra)
+        message = packing.pack(extra, exchange.mask_for(extra, self.server.params, self.live))
+        return Request(config, {**self._models[how], **wire.to_wire({"message": message})})
+
+    def _mask(self, how: str) -> Any:
+        if how == WHOLE:
+            return None
+        live = exchange.round_mask(self.task, self.server.params, self.number - 1, self.phases)
+        return exchange.model_mask(self.task, self.model, live)
+
+    def close(self, answers: Mapping[int, Answer | str]) -> Outcome:
+        """Judges the answers and makes the server's step.
+
+        Args:
+          answers: by client; a text says why there is none.
+
+        Returns:
+          What became of the round; the next one is the present one from now on.
+        """
+        task, number = self.task, self.number
+        refused: dict[int, list[str]] = {}
+        remarks: dict[int, list[str]] = {}
+        taken: list[int] = []
+        found: Gathered | None = None
+        for client in sorted(answers):
+            answer = answers[client]
+            reply, problems = self._judge(client, answer)
+            if reply is None or isinstance(answer, str):
+                refused[client] = problems
+                continue
+            if answer.metrics.get("memory-lost"):
+                remarks[client] = [f"it had lost its memory ({task.federation.algorithm.title}), which starts anew"]
+            part = gathering.gather(
+                task.federation, self.sent, gathering.stack([reply]), jnp.ones(1, bool), self._proxy
+            )
+            found = part if found is None else gathering.merge(found, part)
+            taken.append(client)
+        stepped = len(taken) >= max(1, self.min_replies)
+        if stepped and found is not None:
+            key = stream(task.root, DISTIL, number)
+            self.server = gathering.close(task.federation, self.server, self.sent, found, key, self._proxy)
+            self.phases = np.asarray(found.steps) > 0
+            self.ledger.taken.update(dict.fromkeys(taken, number))
+        else:
+            self.phases = np.zeros(2, bool)
+        self.number += 1
+        self.prepare()
+        total = Metrics(*(np.float32(x) for x in found.metrics)) if found is not None else NOTHING
+        return Outcome(number, taken, refused, remarks, stepped, total)
+
+    def close_evaluation(self, answers: Mapping[int, Answer | str]) -> tuple[Metrics, dict[int, list[str]]]:
+        """The sums over the clients that evaluated the present model, and the clients whose answers were refused."""
+        total, refused = NOTHING, dict[int, list[str]]()
+        for client in sorted(answers):
+            answer = answers[client]
+            problems = self._heard(client, answer)
+            if problems or isinstance(answer, str):
+                refused[client] = problems
+                continue
+            found = replies.sums({**answer.metrics, "count": float(answer.metrics["num-examples"])})
+            if np.isfinite(found).all():
+                total = Metrics(*(a + b for a, b in zip(total, found, strict=True)))
+            else:
+                refused[client] = ["its metrics hold numbers that are not finite"]
+        return total, refused
+
+    @functools.cached_property
+    def _proxy(self) -> Any:
+        """The server's proxy data, if it distils."""
+        needed = self.task.federation.server.distillation is not None
+        if needed and self.task.proxy is None:
+            raise ValueError("FedDF distils on the server: give the task proxy data")
+        return jnp.asarray(self.task.proxy()) if needed and self.task.proxy else ()
+
+    def _heard(self, client: int, answer: Answer | str) -> list[str]:
+        """What is wrong with an answer before its arrays are looked at; and the book is brought up to date."""
+        if isinstance(answer, str):
+            problems = [answer]
+        elif answer.metrics.get("model-lost"):
+            why = answer.notes.get("why", "it does not say why")[:200]
+            problems = [f"it has lost its model ({why}); the next one is sent whole"]
+        else:
+            problems = replies.wrong_numbers(answer.metrics, client, self.number)
+        if problems:
+            self.ledger.lost(client)
+        else:
+            self.ledger.holds(client, self.number)
+        return problems
+
+    def _judge(self, client: int, answer: Answer | str) -> tuple[Reply | None, list[str]]:
+        """The reply, or what is wrong with it."""
+        problems = self._heard(client, answer)
+        if problems or isinstance(answer, str):
+            return None, problems
+        reply, problems = replies.unpacked(self.like, self.server.params, self.sent, answer)
+        if reply is not None:
+            problems = gathering.problems(self.like, reply, self.examples.get(client))
+        return (None, problems) if problems else (reply, [])

@@ -1,0 +1,66 @@
+"""What a client keeps from one message to the next. Flower starts a new process for each message, so it is a file.
+
+One file for each client, replaced whole or not at all: the model it last trained from, and its memory (SCAFFOLD: c_k; FedDyn: h_k;
+MOON: its last model; running statistics under the policy `local`) from before and from after its last round. Both, because only
+the server knows whether the reply of that round was taken: if it was not, that round did not happen for the memory either.
+Nothing in the file is ever executed. A file that is damaged, missing or of another federation is as good as none.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fusion.flower.task import Task
+from tna_jax.federated import Own
+from train import manifest, tensors
+from train.errors import UsageError
+
+
+class Held(NamedTuple):
+    """What a client keeps."""
+
+    federation: str
+    """The server's name for this federation, drawn when it began."""
+    version: int
+    """Of the model."""
+    model: Any
+    """`{"params", "state"}`."""
+    owns: dict[int, Own]
+    """Memory by the round that it is from; `exchange.NEVER` before the first."""
+
+
+class Store:
+    """The file of one client."""
+
+    def __init__(self, folder: Path, client: int):
+        self.file = folder / f"client{client}.safetensors"
+
+    def read(self, task: Task, federation: str, own: Own) -> Held | None:
+        """What was kept for this federation, `None` if nothing sound is there. `own`: the memory's form."""
+        try:
+            arrays, metadata = tensors.read(self.file)
+            if metadata.get("federation") != federation:
+                return None
+            model = tensors.fill(task.form(), arrays, "model")
+            numbers = [int(number) for number in metadata["rounds"].split()]
+            owns = {number: tensors.fill(own, arrays, f"own/{number}") for number in numbers}
+            return Held(federation, int(metadata["version"]), model, owns)
+        except (UsageError, KeyError, ValueError):
+            return None
+
+    def write(self, held: Held) -> None:
+        """Replaces the file; raises UsageError where it cannot be written."""
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise UsageError(f"cannot make the state folder {self.file.parent}: {error.strerror}") from error
+        trees = {"model": held.model, "own": {str(number): own for number, own in held.owns.items()}}
+        rounds = " ".join(map(str, held.owns))
+        about = {"federation": held.federation, "version": str(held.version), "rounds": rounds}
+        tensors.write(self.file, manifest.named(trees), about)
+
+
+def default_folder() -> Path:
+    """Where clients keep their files if nothing else is said: `$XDG_STATE_HOME/tna_jax`, `~/.local/state/tna_jax`."""
+    root = os.environ.get("XDG_STATE_HOME")
+    return (Path(root) if root else Path.home() / ".local" / "state") / "tna_jax" / "flower"

@@ -1,0 +1,82 @@
+"""Arrays by name, as they travel: `delta/float32`, `params/bfloat16`; and short digests by which two sides know that they agree.
+
+A part of a message (`params`, `delta`, `state`, ...) is what `tna_jax.federated.packing` makes of a tree: a vector for each
+dtype. Dtypes that NumPy's file format does not know (bfloat16, 8-bit floats) travel as unsigned integers of the same bits.
+"""
+
+import hashlib
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from tna_jax import paths
+from tna_jax.federated.packing import Packed
+
+Arrays = dict[str, np.ndarray]
+"""By name, `PART/DTYPE`."""
+
+
+def to_wire(parts: dict[str, Packed]) -> Arrays:
+    """Packed trees by the name of the part to arrays by name."""
+    return {
+        f"{part}/{dtype}": vector.view(_carrier(vector.dtype))
+        for part, packed in parts.items()
+        for dtype, vector in packed.items()
+    }
+
+
+def from_wire(arrays: Arrays, parts: tuple[str, ...]) -> tuple[dict[str, Packed], list[str]]:
+    """The packed trees of the parts, and what is wrong with the arrays in words (empty if nothing is).
+
+    Lengths are not checked here; `packing.misfits` does that.
+    """
+    found: dict[str, Packed] = {part: {} for part in parts}
+    problems = []
+    for name, vector in arrays.items():
+        part, _, kind = name.partition("/")
+        dtype = _dtype(kind)
+        if part not in found or dtype is None:
+            problems.append(f"an array {name[:60]!r} was not asked for")
+        elif vector.dtype != _carrier(dtype):
+            problems.append(f"{name} has the type {vector.dtype}, expected {_carrier(dtype)}")
+        else:
+            found[part][kind] = vector.view(dtype)
+    return found, problems
+
+
+def total_bytes(arrays: Arrays) -> int:
+    """Of the arrays' contents; Flower adds about 200 bytes to each."""
+    return sum(vector.nbytes for vector in arrays.values())
+
+
+def digest(tree: Any) -> str:
+    """128 bits of SHA-256 over names, shapes, dtypes and bytes of a tree's arrays, hexadecimal."""
+    return _digest(tree, True)
+
+
+def form(tree: Any) -> str:
+    """As `digest`, of names, shapes and dtypes only; takes shapes as well."""
+    return _digest(tree, False)
+
+
+def _digest(tree: Any, contents: bool) -> str:
+    found = hashlib.sha256()
+    for path, leaf in sorted(paths.named_leaves(tree), key=lambda named: named[0]):
+        found.update(f"{paths.name(path)} {leaf.dtype} {tuple(leaf.shape)}\n".encode())
+        if contents:
+            array = np.ascontiguousarray(np.asarray(leaf))
+            found.update(np.packbits(array) if array.dtype == bool else array.reshape(-1).view(np.uint8))
+    return found.hexdigest()[:32]
+
+
+def _carrier(dtype: np.dtype) -> np.dtype:
+    """The dtype that travels."""
+    return dtype if dtype.isbuiltin == 1 else np.dtype(f"u{dtype.itemsize}")
+
+
+def _dtype(kind: str) -> np.dtype | None:
+    try:
+        return np.dtype(getattr(ml_dtypes, kind, kind))
+    except TypeError:
+        return None

@@ -1,0 +1,1 @@
+"""The example app, some of whose clients send nonsense."""
