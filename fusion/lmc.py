@@ -112,7 +112,7 @@ def run(settings: LmcOptions) -> dict[str, Any]:
         if hosts.leads():
             lmc_report.figure(plain(result), folder.folder / "lmc.png")
             lmc_report.table(plain(result))
-            print(f"wrote {folder.folder / 'lmc.json'} and {folder.folder / 'lmc.png'}")
+            print(f"wrote {folder.folder / 'lmc.json'} and {folder.folder / 'lmc.png'}; next: tna report {folder.folder}")
         return plain(result)
 
 

@@ -1,0 +1,89 @@
+"""A report's part on anything that goes on in rounds: a federation, or ColD Fusion.
+
+The results file holds `rounds`, a list of objects, one for each round of each run:
+
+    {"rounds": [{"round": 0, "accuracy": 0.31, "loss": 2.0, "algorithm": "fedavg", "seed": 0, ...}, ...]}
+
+`round` is an integer; every other number is a curve, but for `seed`, over which means are taken. Text (`algorithm`, `method`,
+`schedule`) and `ratio` tell runs apart: each combination is a line.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from fusion.reports.blocks import Figure, Number, Overlay, Part, Table, mean_std, number, spread
+from fusion.reports.charts import Curve, curves
+
+LAST = 5
+"""The score of a run is the mean over its last rounds (the first author's public code takes five)."""
+TELLING = ("ratio", "clients", "alpha")
+"""Numbers that tell runs apart rather than being measured."""
+
+
+def part(result: dict[str, Any], split: str) -> Part:
+    """The curves of all rounds, and the mean of the last ones."""
+    rows = result["rounds"]
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    telling = [name for name in names if name in TELLING or any(isinstance(row.get(name), str) for row in rows)]
+    telling = [name for name in telling if len({row.get(name) for row in rows}) > 1]
+    measures = [
+        name for name in names
+        if name not in ("round", "seed", *TELLING) and name not in telling and any(_numeric(row.get(name)) for row in rows)
+    ]  # fmt: skip
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(" ".join(_word(name, row.get(name)) for name in telling) or "all clients", []).append(row)
+    blocks: list[Table | Figure] = [_scores(groups, measures)]
+    overlays = []
+    for measure in measures:
+        found = [_curve(name, group, measure) for name, group in groups.items()]
+        title = f"{measure.replace('_', ' ').capitalize()} by round"
+        blocks.append(curves(title, f"Line chart of {measure} by round for {', '.join(groups)}.", found, "round",
+                             measure.replace("_", " ")))  # fmt: skip
+        for name, curve in zip(groups, found, strict=True):
+            chart = title if len(groups) == 1 else f"{title}, {name}"
+            overlays.append(Overlay(chart, "round", measure.replace("_", " "), curve.x, curve.y, curve.spread))
+    numbers = [
+        Number(f"accuracy, {name}" if len(groups) > 1 else "accuracy", spread(_last(group, "accuracy")), f"mean of the last {LAST} rounds")
+        for name, group in groups.items()
+        if "accuracy" in measures
+    ]  # fmt: skip
+    seeds = len({row.get("seed", 0) for row in rows})
+    rounds = len({row["round"] for row in rows})
+    lead = f"{rounds} rounds, {seeds} seed{'s' if seeds > 1 else ''}. Bands are one standard deviation over seeds."
+    return Part("Rounds", lead, numbers, blocks, overlays)
+
+
+def _numeric(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _word(name: str, value: Any) -> str:
+    return value if isinstance(value, str) else f"{name} {value:g}" if _numeric(value) else f"{name} {value}"
+
+
+def _curve(name: str, group: list[dict[str, Any]], measure: str) -> Curve:
+    by_round: dict[int, list[float]] = {}
+    for row in group:
+        by_round.setdefault(row["round"], []).append(number(row.get(measure)))
+    at = sorted(by_round)
+    found = [mean_std(by_round[i]) for i in at]
+    many = any(std is not None for _, std in found)
+    y = [mean if np.isfinite(mean) else None for mean, _ in found]
+    return Curve(name, [float(i) for i in at], y, [std for _, std in found] if many else None)
+
+
+def _last(group: list[dict[str, Any]], measure: str) -> list[float]:
+    """The mean over the last rounds of each seed."""
+    seeds: dict[Any, list[dict[str, Any]]] = {}
+    for row in group:
+        seeds.setdefault(row.get("seed", 0), []).append(row)
+    ends = [sorted(rows, key=lambda row: row["round"])[-LAST:] for rows in seeds.values()]
+    return [mean_std([number(row.get(measure)) for row in rows])[0] for rows in ends]
+
+
+def _scores(groups: dict[str, list[dict[str, Any]]], measures: list[str]) -> Table:
+    rows = [[name, *(spread(_last(group, measure)) for measure in measures)] for name, group in groups.items()]
+    caption = f"mean of the last {LAST} rounds ± standard deviation over seeds"
+    return Table(caption, ["", *(name.replace("_", " ") for name in measures)], rows)
