@@ -13,6 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from train import pickled
 from train.errors import UsageError
 
 DTYPES = {
@@ -87,7 +88,7 @@ def open_checkpoint(name: str) -> Checkpoint:
         if (path / INDEX).is_file():
             return _sharded(path)
         if not (path / SINGLE).is_file():
-            raise UsageError(f"{path} has neither {INDEX} nor {SINGLE}")
+            raise UsageError(f"{path} has neither {INDEX} nor {SINGLE}{pickled.in_folder(path)}")
         files = [path / SINGLE]
     elif path.is_file():
         files = [path]
@@ -135,7 +136,7 @@ def read_header(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         metadata = entries.pop("__metadata__", {})
         tensors = {name: _tensor(file, name, entry, 8 + length, size) for name, entry in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{file} is not a whole safetensors file: {error}") from error
+        raise UsageError(f"{file} is not a whole safetensors file: {pickled.hint(file) or error}") from error
     return dict(sorted(tensors.items(), key=lambda item: item[1].start)), metadata
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from tna_jax import paths
-from train import manifest
+from train import manifest, pickled
 from train.errors import UsageError
 from train.results import whole
 
@@ -63,7 +63,7 @@ def read(file: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{file} is no sound safetensors file: {error}") from error
+        raise UsageError(f"{file} is no sound safetensors file: {pickled.hint(file) or error}") from error
 
 
 Entry = tuple[np.dtype, tuple[int, ...], int]

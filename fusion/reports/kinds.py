@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion import lmc_report
-from fusion.reports import fusing, lmc, other, pairs, planes, rounds, training
+from fusion.reports import fusing, lmc, other, pairs, planes, rounds, training, tuning
 from fusion.reports.blocks import Part
 from tna_jax.__main__ import PROGRAMS
 from train import runs
@@ -27,6 +27,9 @@ KINDS: dict[str, Callable[[dict[str, Any], str], Part]] = {
     "fuse": fusing.fuse,
     "rebasin": pairs.rebasin,
     "merge": fusing.merge,
+    "soup": tuning.soup,
+    "cold": tuning.cold,
+    "federate": rounds.federate,
 }
 """The part of a report by the name of the results file (`lmc.json`), in the order of the page."""
 
@@ -65,7 +68,9 @@ def read(name: str, split: str) -> Story:
             f"{path} {what}: it has neither results of tna (lmc.json, train.json, ...) nor a {METRICS} with a line"
         )
     parts = [_part(file, value, split) for file, value in found.items()]
-    if logged:
+    if logged and all(isinstance(line.get("round"), int) for line in logged):
+        parts += [] if found else [rounds.part({"rounds": logged}, split)]
+    elif any(name in line for line in logged for name in training.MEASURES):
         parts.append(training.part(logged, bool(found)))
     results = list(found.values())
     state, config, provenance = "", _config(results), results[0]["provenance"] if results else {}
@@ -117,6 +122,7 @@ def _part(path: Path, value: dict[str, Any], split: str) -> Part:
     )
     make = KINDS.get(kind(path), rounds.part if told else other.part)
     try:
-        return make(value, split)
+        part = make(value, split)
+        return dataclasses.replace(part, notes=[*part.notes, *map(str, value.get("warnings", []))])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UsageError(f"{path} is not as this version writes it ({type(error).__name__}: {error})") from error

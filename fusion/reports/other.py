@@ -4,7 +4,7 @@ from typing import Any
 
 from fusion.reports.blocks import Figure, Part, Table, text
 
-AROUND = ("provenance", "config", "run", "runs", "network", "format", "options")
+AROUND = ("warnings", "provenance", "config", "run", "runs", "network", "format", "options")
 """What the report shows elsewhere."""
 ROWS = 60
 

@@ -1,6 +1,7 @@
-"""A report's part on anything that goes on in rounds: a federation, or ColD Fusion.
+"""A report's part on anything that goes on in rounds, such as a federation.
 
-The results file holds `rounds`, a list of objects, one for each round of each run:
+The results file holds `rounds`, a list of objects, one for each round of each run (`federate.json` holds `runs` instead, each with a
+list for each number; the log of a federation that is going on has the objects as its lines):
 
     {"rounds": [{"round": 0, "accuracy": 0.31, "loss": 2.0, "algorithm": "fedavg", "seed": 0, ...}, ...]}
 
@@ -8,6 +9,7 @@ The results file holds `rounds`, a list of objects, one for each round of each r
 `schedule`) and `ratio` tell runs apart: each combination is a line.
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,30 @@ import numpy as np
 from fusion.reports.blocks import Figure, Number, Overlay, Part, Table, mean_std, number, spread
 from fusion.reports.charts import Curve, curves
 
+ABOUT = ("round", "seed", "step", "seconds", "learning_rate", "split", "sampled", "dropped", "stragglers", "refused")
+"""What is no curve of its own."""
 LAST = 5
 """The score of a run is the mean over its last rounds (the first author's public code takes five)."""
 TELLING = ("ratio", "clients", "alpha")
 """Numbers that tell runs apart rather than being measured."""
+
+
+def federate(result: dict[str, Any], split: str) -> Part:
+    """What `tna federate` found: a list for each number of a run, as rows."""
+    rows = []
+    for run in result["runs"]:
+        columns = {name: values for name, values in run.items() if isinstance(values, list)}
+        told = {name: value for name, value in run.items() if isinstance(value, str) or name == "seed"}
+        rows += [{"round": i + 1, **told, **{name: values[i] for name, values in columns.items()}}
+                 for i in range(len(columns["accuracy"]))]  # fmt: skip
+    made = part({"rounds": rows}, split)
+    late = {
+        what: sum(sum(run["turnout"][what].values()) for run in result["runs"])
+        for what in ("dropped", "late", "refused")
+    }
+    missing = [f"{count} replies {what}" for what, count in late.items() if count]
+    notes = [f"Of {len(rows)} rounds: {', '.join(missing)}."] if missing else []
+    return dataclasses.replace(made, title="Federation", notes=notes)
 
 
 def part(result: dict[str, Any], split: str) -> Part:
@@ -29,7 +51,7 @@ def part(result: dict[str, Any], split: str) -> Part:
     telling = [name for name in telling if len({row.get(name) for row in rows}) > 1]
     measures = [
         name for name in names
-        if name not in ("round", "seed", *TELLING) and name not in telling and any(_numeric(row.get(name)) for row in rows)
+        if name not in (*ABOUT, *TELLING) and name not in telling and any(_numeric(row.get(name)) for row in rows)
     ]  # fmt: skip
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
