@@ -39,7 +39,9 @@ def mask_ratio(mask: Mask, ratio: float, tolerance: float = 0.05) -> None:
     raise ValueError(f"the mask anchors {found:.1%} of the entries, not {ratio:.1%}: {advice}")
 
 
-def anchors_stay(optimizer: optax.GradientTransformation, params: Params, mask: Mask, **extra: Any) -> None:
+def anchors_stay(
+    optimizer: optax.GradientTransformation, params: Params, mask: Mask, *, at_update: bool = False, **extra: Any
+) -> None:
     """Raises ValueError if `optimizer` moves an anchored entry, naming every tensor: weight decay behind `tna_mask`, say.
 
     Three steps are made on the given parameters, with gradients of one and then of zero. That shows decay, momentum, noise and
@@ -49,9 +51,11 @@ def anchors_stay(optimizer: optax.GradientTransformation, params: Params, mask: 
       optimizer: the whole chain, as it will be used for training.
       params: the initial parameters, concrete arrays.
       mask: bool or soft; entries with a multiplier between 0 and 1 may move.
-      extra: further arguments of `optimizer.update`, such as `mask=`.
+      at_update: whether the optimizer takes its mask at every update (`update(..., mask=mask)`).
+      extra: further arguments of `optimizer.update`, such as `value=`.
     """
     optimizer = optax.with_extra_args_support(optimizer)
+    extra |= {"mask": mask} if at_update else {}
     state, now = optimizer.init(params), params
     for gradient in (1.0, 0.0, 0.0):
         gradients = jax.tree.map(lambda p, g=gradient: jnp.full_like(p, g), now)

@@ -10,6 +10,8 @@ from fusion.reports.blocks import Figure, Key, Table, text
 
 COLOURS = ("c1", "c2", "c3", "c4", "c5", "c6", "c7")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "cross")
+COUNTED = ("epoch", "step", "round", "iteration")
+"""Axes of whole numbers."""
 DASHES = {"solid": "solid", "dash": "dash", "dot": "dot"}
 
 
@@ -65,6 +67,9 @@ def curves(title: str, alt: str, found: list[Curve], xaxis: str, yaxis: str, **a
             "customdata": curve.spread, "hovertemplate": _hover(curve, xaxis),
         })  # fmt: skip
     layout = {"xaxis": {"title": {"text": escaped(xaxis)}}, "yaxis": {"title": {"text": escaped(yaxis)}}}
+    if xaxis in COUNTED:
+        few = len({x for curve in found for x in curve.x}) <= 12
+        axes = {"xaxis_tickformat": "d", **({"xaxis_dtick": 1} if few else {}), **axes}
     for name, value in axes.items():
         axis, _, rest = name.partition("_")
         layout[axis][rest] = value

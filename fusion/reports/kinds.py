@@ -76,7 +76,8 @@ def read(name: str, split: str) -> Story:
     state, config, provenance = "", _config(results), results[0]["provenance"] if results else {}
     if (path / CONFIG).is_file():
         run = Run.open(name)
-        state, config = runs.describe(path)["state"], run.read(CONFIG)
+        config = run.read(CONFIG)
+        state = "finished" if (path / f"{config.get('program')}.json") in found else runs.describe(path)["state"]
         provenance = {**(run.read(PROVENANCE) if run.has(PROVENANCE) else {}), **provenance}
     network = next((str(result["network"]) for result in results if "network" in result), "")
     return Story(path.resolve().name, state, config, provenance, network, parts)

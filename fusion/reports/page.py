@@ -75,7 +75,8 @@ def unique(names: list[str]) -> list[str]:
 def told(story: Story, label: str, index: int) -> dict[str, Any]:
     """What the page says of one run, in the template's words."""
     config = story.config
-    what = [str(config.get("dataset", "")), story.network, f"{config['epochs']} epochs" if "epochs" in config else ""]
+    length = next((f"{config[unit]} {unit}" for unit in ("rounds", "iterations", "epochs") if unit in config), "")
+    what = [str(config.get("dataset", "")), story.network, length]
     return {
         "label": label,
         "slug": f"run-{index}",

@@ -19,6 +19,7 @@ from fusion.reports.charts import Curve, curves
 
 ABOUT = ("round", "seed", "step", "seconds", "learning_rate", "split", "sampled", "dropped", "stragglers", "refused")
 """What is no curve of its own."""
+NAMES = {"live": "share of trainable weights", "taken": "replies taken", "train_loss": "training loss"}
 LAST = 5
 """The score of a run is the mean over its last rounds (the first author's public code takes five)."""
 TELLING = ("ratio", "clients", "alpha")
@@ -51,7 +52,8 @@ def part(result: dict[str, Any], split: str) -> Part:
     telling = [name for name in telling if len({row.get(name) for row in rows}) > 1]
     measures = [
         name for name in names
-        if name not in (*ABOUT, *TELLING) and name not in telling and any(_numeric(row.get(name)) for row in rows)
+        if name not in (*ABOUT, *TELLING) and name not in telling
+        and ((any(_numeric(row.get(name)) for row in rows) and name in ("accuracy", "loss")) or _varies(rows, name))
     ]  # fmt: skip
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -60,12 +62,12 @@ def part(result: dict[str, Any], split: str) -> Part:
     overlays = []
     for measure in measures:
         found = [_curve(name, group, measure) for name, group in groups.items()]
-        title = f"{measure.replace('_', ' ').capitalize()} by round"
+        title = f"{_title(measure)} by round".capitalize()
         blocks.append(curves(title, f"Line chart of {measure} by round for {', '.join(groups)}.", found, "round",
-                             measure.replace("_", " ")))  # fmt: skip
+                             _title(measure)))  # fmt: skip
         for name, curve in zip(groups, found, strict=True):
             chart = title if len(groups) == 1 else f"{title}, {name}"
-            overlays.append(Overlay(chart, "round", measure.replace("_", " "), curve.x, curve.y, curve.spread))
+            overlays.append(Overlay(chart, "round", _title(measure), curve.x, curve.y, curve.spread))
     numbers = [
         Number(f"accuracy, {name}" if len(groups) > 1 else "accuracy", spread(_last(group, "accuracy")), f"mean of the last {LAST} rounds")
         for name, group in groups.items()
@@ -73,8 +75,17 @@ def part(result: dict[str, Any], split: str) -> Part:
     ]  # fmt: skip
     seeds = len({row.get("seed", 0) for row in rows})
     rounds = len({row["round"] for row in rows})
-    lead = f"{rounds} rounds, {seeds} seed{'s' if seeds > 1 else ''}. Bands are one standard deviation over seeds."
+    lead = f"{rounds} rounds, {seeds} seed{'s. Bands are one standard deviation over seeds' if seeds > 1 else ''}."
     return Part("Rounds", lead, numbers, blocks, overlays)
+
+
+def _title(measure: str) -> str:
+    return NAMES.get(measure, measure.replace("_", " "))
+
+
+def _varies(rows: list[dict[str, Any]], name: str) -> bool:
+    """Whether there is anything to draw: a number that is always the same is none."""
+    return len({row.get(name) for row in rows if _numeric(row.get(name))}) > 1
 
 
 def _numeric(value: Any) -> bool:
@@ -108,4 +119,4 @@ def _last(group: list[dict[str, Any]], measure: str) -> list[float]:
 def _scores(groups: dict[str, list[dict[str, Any]]], measures: list[str]) -> Table:
     rows = [[name, *(spread(_last(group, measure)) for measure in measures)] for name, group in groups.items()]
     caption = f"mean of the last {LAST} rounds ± standard deviation over seeds"
-    return Table(caption, ["", *(name.replace("_", " ") for name in measures)], rows)
+    return Table(caption, ["", *(_title(name) for name in measures)], rows)
