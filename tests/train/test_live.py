@@ -34,14 +34,12 @@ def events(out: str) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
 
 
-@pytest.fixture
-def stops_after(monkeypatch):
+@contextlib.contextmanager
+def stopping_after(epochs: int):
     """Asks runs to stop after that many epochs more."""
-
-    def arrange(epochs: int):
-        monkeypatch.setattr(ensembles, "stoppable", lambda: contextlib.nullcontext(AfterEpochs(epochs)))
-
-    return arrange
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ensembles, "stoppable", lambda: contextlib.nullcontext(AfterEpochs(epochs)))
+        yield
 
 
 def test_tensorboard_shows_what_was_logged():
@@ -54,10 +52,9 @@ def test_tensorboard_shows_what_was_logged():
     assert step == 4 and value == pytest.approx(sum(m["test_accuracy"] for m in result) / 2)
 
 
-def test_a_resumed_run_goes_on_in_the_same_log(monkeypatch, stops_after):
+def test_a_resumed_run_goes_on_in_the_same_log():
     pytest.importorskip("tensorboard")
-    with monkeypatch.context():
-        stops_after(1)
+    with stopping_after(1):
         assert train("run", "--log", "tensorboard") == 130
     assert json.loads(Path("run/config.json").read_text())["started_with"]["log"] == "tensorboard"
     with open("run/metrics.jsonl", "a") as file:  # an epoch that was logged, but not saved
@@ -65,8 +62,6 @@ def test_a_resumed_run_goes_on_in_the_same_log(monkeypatch, stops_after):
     view = live.TensorBoard(Path("run"), {})
     view.log(2, {"loss": 9.0})
     view.close()
-    monkeypatch.undo()
-    monkeypatch.chdir(Path("run").resolve().parent)
     assert main(["resume", "run"]) == 0
     shown = events("run")
     assert {name: shown[name] for name in SHOWN} == logged("run")
@@ -168,18 +163,14 @@ def test_words_of_a_line_name_its_curves_and_what_is_no_number_is_left_out():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_wandb_offline_holds_what_was_logged_and_goes_on_after_a_resume(monkeypatch, stops_after):
+def test_wandb_offline_holds_what_was_logged_and_goes_on_after_a_resume(monkeypatch):
     pytest.importorskip("wandb")
     datastore = pytest.importorskip("wandb.sdk.internal.datastore")
     from wandb.proto import wandb_internal_pb2
 
     monkeypatch.setenv("WANDB_MODE", "offline")
-    with monkeypatch.context():
-        stops_after(1)
+    with stopping_after(1):
         assert train("run", "--log", "wandb") == 130
-    monkeypatch.undo()
-    monkeypatch.chdir(Path("run").resolve().parent)
-    monkeypatch.setenv("WANDB_MODE", "offline")
     assert main(["resume", "run"]) == 0
     found, names = {}, set()
     for file in sorted(Path("run/wandb").glob("offline-run-*/*.wandb")):
