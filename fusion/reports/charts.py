@@ -179,7 +179,7 @@ def dots(title: str, alt: str, rows: list[tuple[str, float, float | None]], what
     names = [escaped(name) for name, _, _ in rows]
     trace: dict[str, Any] = {
         "type": "scatter", "mode": "markers", "x": [None if not np.isfinite(v) else v for _, v, _ in rows], "y": names,
-        "error_x": {"type": "data", "array": [s or 0 for _, _, s in rows], "color": "@c1/0.5", "thickness": 1.5},
+        "error_x": {"type": "data", "array": [s if s is not None and np.isfinite(s) else 0 for _, _, s in rows], "color": "@c1/0.5", "thickness": 1.5},
         "marker": {"size": 10, "color": "@c1"}, "hovertemplate": "<b>%{y}</b><br>%{x:.4f}<extra></extra>",
     }  # fmt: skip
     layout = {

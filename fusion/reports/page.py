@@ -7,6 +7,7 @@ every browser since 2023 undoes itself, so that a report takes 2 MB. A Content-S
 """
 
 import base64
+import functools
 import gzip
 import itertools
 import json
@@ -21,6 +22,7 @@ from fusion.reports.charts import Curve, curves
 from fusion.reports.kinds import Story
 from train.errors import UsageError
 from train.options import ABOUT
+from train.results import plain
 
 HERE = Path(__file__).parent
 INSTALL = "pip install 'tna-jax[report]'"
@@ -46,6 +48,7 @@ def render(stories: list[Story]) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters["grouped"] = grouped
+    environment.filters["finite"] = plain  # JSON has no NaN
     ids = itertools.count(1)
     title = labels[0] if len(stories) == 1 else f"{len(stories)} runs: {', '.join(labels)}"
     return environment.get_template("page.html").render(
@@ -60,6 +63,7 @@ def render(stories: list[Story]) -> str:
     )
 
 
+@functools.cache
 def library() -> str:
     """Plotly.js, gzip, base64."""
     from plotly.offline import get_plotlyjs
