@@ -10,9 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fusion import fuse, fusions, rebasin
 from fusion.reports import charts, kinds
 from tests.fusion.pages import Page
 from tna_jax.__main__ import main
+from tna_jax.averaging import Recipe
+from tna_jax.connectivity import Path as Path_
+from tna_jax.metrics import Metrics
+from train.results import write_json
 
 pytest.importorskip("jinja2")
 graph_objects = pytest.importorskip("plotly.graph_objects")
@@ -28,12 +33,56 @@ def trained(tmp_path_factory):
     before = Path.cwd()
     os.chdir(run.parent)
     try:
-        for words in (["train", *TINY, "--out", str(run)], ["barrier", str(run), "--alphas", "3"], ["landscape", str(run), "--points", "3"],
-                      ["fuse", str(run), "--alphas", "3"], ["rebasin", str(run), "--alphas", "3", "--methods", "weight"]):  # fmt: skip
+        for words in (
+            ["train", *TINY, "--out", str(run)],
+            ["barrier", str(run), "--alphas", "3"],
+            ["landscape", str(run), "--points", "3"],
+        ):
             assert main(words) == 0
     finally:
         os.chdir(before)
+    _fused(run)
     return run
+
+
+def _fused(run: Path) -> None:
+    """fuse.json and rebasin.json as the programs put them together, of numbers drawn at random: their searches take long."""
+    base = {
+        key: json.loads((run / "barrier.json").read_text())[key] for key in ("provenance", "run", "network", "models")
+    }
+    draw, pairs, splits = np.random.default_rng(0), [(0, 1), (0, 2), (1, 2)], ("train", "test")
+
+    def metrics(*shape: int) -> Metrics:
+        return Metrics(draw.uniform(50, 99, shape), draw.integers(50, 99, shape).astype(float), np.full(shape, 100))
+
+    members, one = {split: metrics(3) for split in splits}, {split: metrics() for split in splits}
+    found = fusions.Fusions(members, 1, one, one, Recipe(np.array([0, 1, 1]), 0.9, []), one)
+    barriers = [
+        {"pair": pair, "split": split, "accuracy_barrier": draw.uniform()} for pair in pairs for split in splits
+    ]
+    options = {"matching": "weight", "repair": True}
+    fused = {**base, "rows": fuse.rows(found), "pairs": barriers, "options": options,
+             "held_out": {"examples": 100, "unseen_in_training": False}}  # fmt: skip
+    alphas = np.array([0, 0.5, 1])
+    rows = [rebasin.row(np.array(pair), kind, split, Path_(alphas, metrics(3)))
+            for pair in pairs for kind in ("unmatched", "weight matching", "weight matching + REPAIR") for split in splits]  # fmt: skip
+    write_json(run / "fuse.json", fused)
+    write_json(run / "rebasin.json", {**base, "alphas": alphas, "rows": rows})
+
+
+@pytest.mark.slow
+def test_what_the_searches_really_write_is_read(trained):
+    run = str(shutil.copytree(trained, "real") and Path("real"))
+    assert main(["fuse", run, "--alphas", "3"]) == main(["rebasin", run, "--alphas", "3"]) == 0
+    page = report(run)
+    assert page.faults() == []
+    soup = next(
+        r
+        for r in json.loads(Path("real/fuse.json").read_text())["rows"]
+        if (r["fusion"], r["split"]) == ("greedy soup", "test")
+    )
+    assert cells(page, "greedy soup")[2] == f"{soup['accuracy']:.4f}"
+    assert cells(page, "activation matching + REPAIR")
 
 
 def report(*runs: Path | str, out: str = "report.html", more: tuple[str, ...] = ()) -> Page:
