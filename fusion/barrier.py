@@ -8,7 +8,7 @@ import numpy as np
 import tyro
 from rich.table import Table
 
-from fusion import barrier_report
+from fusion import barrier_report, company
 from fusion.walk import walk
 from tna_jax import connectivity
 from tna_jax.placement import Placement
@@ -87,6 +87,8 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     if not len(chosen):
         raise UsageError(f"{folder.folder} has one model; a barrier needs two")
     console.print(f"{data.describe()}; {described.describe()}; {len(models)} models, {len(chosen)} pairs")
+    walked = [models[i] for i in np.unique(chosen)]
+    warnings = company.warn(walked, [config] * len(walked))
     with console.status(f"evaluating {len(chosen)} paths of {len(alphas)} points"):
         paths = walk(
             network, params, state, chosen, alphas, data, how=cast(Placement, settings.placement),
@@ -107,6 +109,7 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
         "run": shaping(config),
         "network": described.describe(),
         "models": models,
+        "warnings": warnings,
         "alphas": alphas,
         "rows": rows,
     }

@@ -130,6 +130,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
         "run": shaping(opened.config),
         "network": opened.what,
         "models": opened.models,
+        "warnings": opened.warnings,
         "options": {key: getattr(settings, key) for key in ("matching", "repair", "ties", "seed", "calibration_examples")},
         "held_out": {"examples": len(labels), "unseen_in_training": unseen},
         "rows": rows(found),

@@ -9,7 +9,7 @@ import numpy as np
 import tyro
 from rich.table import Table
 
-from fusion import landscape_report
+from fusion import company, landscape_report
 from fusion.barrier import description
 from tna_jax import connectivity
 from tna_jax.placement import Placement
@@ -96,9 +96,10 @@ def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
     x, y = (np.linspace(middle[i] - reach, middle[i] + reach, settings.points) for i in (0, 1))
     weights = barycentric(where, np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
     console.print(f"{data.describe()}; {described.describe()}; {len(weights)} points")
+    own = [int(name) if name != ORIGIN else int(settings.models[0]) for name in settings.models]
+    warnings = company.warn([models[i] for i in own], [config] * len(own))
     count = settings.test_examples
     test = {"test": (jnp.asarray(data.test.images[:count]), jnp.asarray(data.test.labels[:count]))}
-    own = [int(name) if name != ORIGIN else int(settings.models[0]) for name in settings.models]
     with console.status(f"evaluating {len(weights)} points of the plane"):
         found = connectivity.evaluate_mixtures(
             network, three, np.concatenate([np.eye(3), weights]), test,
@@ -115,6 +116,7 @@ def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
             {"name": name, "x": where[i, 0], "y": where[i, 1], "loss": found.loss[i], "accuracy": found.accuracy[i]}
             for i, name in enumerate(labels)
         ],
+        "warnings": warnings,
         "lengths": axes,
         "x": x,
         "y": y,

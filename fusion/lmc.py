@@ -14,6 +14,7 @@ from fusion.lmc_plan import Cell
 from fusion.walk import walk
 from tna_jax import connectivity
 from tna_jax.connectivity import Path
+from tna_jax.masks import percent
 from train import ensembles, hosts, options
 from train.data import Dataset
 from train.errors import UsageError, unknown
@@ -51,7 +52,7 @@ class LmcOptions(Settings):
         wrong = [ratio for ratio in self.ratios if not 0 <= ratio < 1]
         if wrong or not self.ratios or len(set(self.ratios)) < len(self.ratios):
             reason = (
-                f"must lie in [0, 1), got {', '.join(map(str, wrong))}"
+                f"must lie in [0, 1), got {', '.join(map(str, wrong))}{percent(wrong[0])}"
                 if wrong
                 else "must be one or more different numbers"
             )
@@ -100,20 +101,33 @@ def run(settings: LmcOptions) -> dict[str, Any]:
         trained = ensembles.train(trainer, start, data, settings, folder, described, settings.resume)
         with console.status(f"evaluating {len(cells)} paths"):
             paths = _paths(network, trained, cells, settings, data)
+        found = rows(cells, paths)
         result = {
             "provenance": {**folder.read(PROVENANCE), **trained.facts},
             "config": lasting(settings),
             "network": settings.describe(),
             "alphas": settings.grid(),
-            "rows": rows(cells, paths),
+            "rows": found,
             "diverged": [{**described[index], "epoch": epoch} for index, epoch in trained.diverged.items()],
         }
         folder.write("lmc.json", result)
+        folder.views.log({"step": settings.epochs * trained.facts["waves"], **barriers(found)})
         if hosts.leads():
             lmc_report.figure(plain(result), folder.folder / "lmc.png")
             lmc_report.table(plain(result))
-            print(f"wrote {folder.folder / 'lmc.json'} and {folder.folder / 'lmc.png'}")
+            print(
+                f"wrote {folder.folder / 'lmc.json'} and {folder.folder / 'lmc.png'}; next: tna report {folder.folder}"
+            )
         return plain(result)
+
+
+def barriers(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The mean accuracy barrier on the test set by method, initialisation and ratio, for a live view."""
+    found: dict[str, list[float]] = {}
+    for row in (row for row in rows if row["split"] == "test" and lmc_report.finite(row)):
+        name = f"accuracy_barrier/{row['method']}/{row['init']}/{row['ratio']:g}"
+        found.setdefault(name, []).append(row["accuracy_barrier"])
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def _paths(network, trained: ensembles.Trained, cells: list[Cell], settings: LmcOptions, data: Dataset):

@@ -89,6 +89,7 @@ def run(settings: MergeOptions) -> dict[str, Any]:
     if wrong:
         raise UsageError(f"the models differ in {len(wrong)} places: {'; '.join(wrong)}")
     anchors = shared_anchors.verify(checkpoints)
+    warnings = merge_report.warn(checkpoints)
     out = Path(settings.out)
     _can_write(out, checkpoints[0].bytes, settings.single)
     console.print(
@@ -116,6 +117,7 @@ def run(settings: MergeOptions) -> dict[str, Any]:
         "entries": counts.entries,
         "entries_equal_in_all": counts.equal,
         "anchors_verified": anchors,
+        "warnings": warnings,
         "taken_from_the_first": counts.differing_integers,
         "seconds": time.perf_counter() - start,
         **({} if recipe is None else {"evaluate": settings.evaluate, "ties": settings.ties, "score": recipe.score,

@@ -4,7 +4,33 @@ from typing import Any
 
 from rich.table import Table
 
-from train.progress import wide_console
+from fusion import shared_anchors
+from fusion.tensor_files import Checkpoint
+from train.progress import console, wide_console
+
+STATISTICS = ("batch_stats/", "running_mean", "running_var", "moving_mean", "moving_variance")
+"""Parts of the names of BatchNorm's running statistics."""
+
+
+def warn(checkpoints: list[Checkpoint]) -> list[str]:
+    """What speaks against averaging the files as they are, in sentences, also printed."""
+    found = []
+    recipes = [shared_anchors.recipe(checkpoint) for checkpoint in checkpoints]
+    if any(recipes) and any(recipe != recipes[0] for recipe in recipes):
+        told = [f"ratio {r['ratio']:g} seed {r['seed']}" if r else "no anchors" for r in recipes]
+        found.append(
+            f"These models do not share their anchors ({'; '.join(dict.fromkeys(told))}): they were not trained to be averaged."
+        )
+    statistics = [name for name in checkpoints[0].tensors if any(part in name for part in STATISTICS)]
+    if statistics:
+        found.append(
+            f"{len(statistics)} tensors are running statistics of BatchNorm ({statistics[0]}, ...): averaged as they are, they do "
+            "not fit the merged weights. Estimate them again on training inputs: tna fuse does, tna_jax.repair.reset_batch_stats "
+            "in your own code."
+        )
+    for sentence in found:
+        console.print(f"warning: {sentence}", highlight=False)
+    return found
 
 
 def table(result: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fusion import company
 from fusion.barrier import BarrierOptions, description
 from tna_jax.masks import Params
 from tna_jax.network import Network, State, linen
@@ -41,6 +42,8 @@ class Opened(NamedTuple):
     """(M, ...) on the host."""
     models: list[dict[str, Any]]
     """What plan.json says of each, its run, and its number there."""
+    warnings: list[str]
+    """What speaks against averaging them."""
 
 
 def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, ...] = ()) -> Opened:
@@ -90,9 +93,20 @@ def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, .
     if finite.sum() < 2:
         raise UsageError(f"{' '.join(names)}: {finite.sum()} models that did not diverge; fusing needs two")
     params, state = jax.tree.map(lambda leaf: leaf[finite], (params, state))
-    models = [model for model, kept in zip(models, finite, strict=True) if kept]
+    owners = [config for config, part in zip(configs, parts, strict=True) for _ in part[2]]
+    models, owners = ([one for one, kept in zip(all_of, finite, strict=True) if kept] for all_of in (models, owners))
     return Opened(
-        folders[0], configs[0], ModelOptions.describe(told[0]), data, network, exact, module, params, state, models
+        folders[0],
+        configs[0],
+        ModelOptions.describe(told[0]),
+        data,
+        network,
+        exact,
+        module,
+        params,
+        state,
+        models,
+        company.warn(models, owners),
     )
 
 

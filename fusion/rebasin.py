@@ -83,6 +83,7 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
         "run": shaping(opened.config),
         "network": opened.what,
         "models": opened.models,
+        "warnings": opened.warnings,
         "options": {key: getattr(settings, key) for key in ("seed", "restarts", "calibration_examples")},
         "alphas": options.grid(settings.alphas),
         "rows": rows,

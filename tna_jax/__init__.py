@@ -5,7 +5,7 @@ mask = masks.bernoulli(jax.random.key(0), params, ratio=0.4)
 optimizer = optax.chain(tna_mask(mask), optax.adam(1e-3))
 """
 
-from tna_jax import masks
+from tna_jax import checks, masks
 from tna_jax.averaging import greedy_soup, uniform_soup, weighted_average
 from tna_jax.connectivity import barrier, evaluate_path, pairs
 from tna_jax.interpolation import line
@@ -13,6 +13,6 @@ from tna_jax.transform import anchored, tna_mask
 
 __version__ = "0.1.0"
 __all__ = [
-    "anchored", "barrier", "evaluate_path", "greedy_soup", "line", "masks", "pairs", "tna_mask", "uniform_soup",
+    "anchored", "barrier", "checks", "evaluate_path", "greedy_soup", "line", "masks", "pairs", "tna_mask", "uniform_soup",
     "weighted_average",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ PROGRAMS = {
     ),
     "merge": ("fusion.merge", "average safetensors files or folders: uniform, weighted, greedy"),
     "federate": ("fusion.federate", "federated learning with and without anchors, simulated: accuracy by round"),
+    "report": ("fusion.report", "one HTML file on one or more runs: numbers, curves, landscapes, provenance"),
     "devices": ("train.devices", "what JAX sees here and how models would be placed on it"),
 }
 

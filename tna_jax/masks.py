@@ -246,7 +246,14 @@ def _check_ratio(ratio: float | jax.Array, concrete: bool = False) -> None:
             raise TypeError("an exact count needs a Python number as ratio; draw with bernoulli to trace the ratio")
         return
     if not 0 <= float(ratio) <= 1:
-        raise ValueError(f"ratio is the share of anchored entries and must lie in [0, 1], got {ratio}")
+        raise ValueError(
+            f"ratio is the share of anchored entries and must lie in [0, 1], got {ratio}{percent(float(ratio))}"
+        )
+
+
+def percent(ratio: float) -> str:
+    """What to add to an error about a ratio that was meant as a percentage: `; did you mean 0.4?` for 40, else nothing."""
+    return f"; did you mean {ratio / 100:g}?" if 1 < ratio <= 100 else ""
 
 
 def _require_bool(mask: Mask) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from tna_jax import augment, masks, models
-from train import data
+from train import data, live
 from train.errors import UsageError, unknown
 
 
@@ -256,9 +256,12 @@ class RunOptions:
     """Save also after every so many epochs."""
     checkpoints_kept: int = 2
     """Keep this many of the last checkpoints: if the newest is damaged, the one before it is used."""
+    log: str | None = None
+    """Show the run live as well: tensorboard, wandb, or both with a comma between (WANDB_MODE=offline: without a network)."""
 
     def check_run(self) -> None:
-        """Raises UsageError for intervals and numbers that cannot be."""
+        """Raises UsageError for intervals and numbers that cannot be, and views that are not there."""
+        live.chosen(self.log)
         if not self.checkpoint_minutes >= 0:
             raise UsageError(f"--checkpoint-minutes must be at least 0, got {self.checkpoint_minutes}")
         for name in ("checkpoint_every", "checkpoints_kept"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.util
 import logging
 import os
 import platform
@@ -68,6 +69,8 @@ class HostOptions:
             full = self.precision == "float32"
             jax.config.update("jax_default_matmul_precision", "float32" if full else "tensorfloat32")
         console.quiet = not leads()
+        if told := idle_gpu():
+            console.print(f"warning: {told}", highlight=False)
 
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -117,6 +120,38 @@ def any_process(value: bool) -> bool:
     if jax.process_count() == 1:
         return value
     return bool(multihost_utils.process_allgather(np.array(value)).any())
+
+
+NVIDIA = Path("/dev/nvidia0")
+
+
+def idle_gpu() -> str:
+    """Why a GPU is not used that was meant to be, in a sentence; empty where all is well, or the CPU was asked for."""
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    if jax.default_backend() != "cpu" or "cpu" in asked.split(","):
+        return ""
+    plugins = [name for name in ("jax_cuda12_plugin", "jax_cuda13_plugin") if importlib.util.find_spec(name)]
+    if plugins and not NVIDIA.exists():
+        return (
+            "running on the CPU although JAX's CUDA build is installed: this machine shows no NVIDIA GPU (nvidia-smi lists what the "
+            "driver sees). JAX_PLATFORMS=cpu says that this is meant"
+        )
+    if plugins:
+        return (
+            "running on the CPU although there is an NVIDIA GPU and JAX's CUDA build is installed: the driver is too old or the GPU "
+            "is taken; JAX_PLATFORMS=cuda python -c 'import jax; jax.devices()' shows why"
+        )
+    if NVIDIA.exists():
+        return (
+            "running on the CPU although there is an NVIDIA GPU: pip install 'tna-jax[cuda12]' puts JAX's CUDA build in; "
+            "JAX_PLATFORMS=cpu says that this is meant"
+        )
+    return ""
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether `error` says that a device or the machine ran out of memory."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
 
 
 def configure(cpu_devices: int | None = None, members: int = 1) -> None:

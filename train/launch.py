@@ -4,6 +4,8 @@ import errno
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import jax
+
 from train import hosts, options
 from train.errors import UsageError
 from train.progress import Interrupted
@@ -37,6 +39,12 @@ def launch(name: str, cls: type[Options], run: Callable[[Options], Any], argumen
     except Interrupted:
         return 130
     except Exception as error:
+        if hosts.exhausted(error) and jax.process_count() == 1:
+            return hosts.complain(
+                f"tna {name}: out of memory on {jax.devices()[0].device_kind}; let fewer models share the device at once: "
+                "--memory-limit GB (the others follow in waves, to the same numbers), --placement map, or a smaller --batch-size; "
+                "what was saved before is intact"
+            )
         if hosts.lost(error):
             hosts.leave(f"tna {name}: another process of this job is gone; all checkpoints are intact; start all again "
                         "with tna resume RUN and their --coordinator, --num-processes, --process-id (or --distributed)")  # fmt: skip

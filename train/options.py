@@ -13,7 +13,7 @@ import tyro
 from tna_jax import connectivity
 from train.errors import UsageError
 from train.manifest import check_format
-from train.results import read_json
+from train.results import plain, read_json
 
 Config = TypeVar("Config")
 
@@ -101,6 +101,14 @@ def from_values(cls: type[Config], values: dict[str, Any], where: str) -> Config
         return parse(cls, words(values), "", "")
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+def defaults(module: Any, program: str) -> dict[str, Any]:
+    """The options of a program that have a default, as a file holds them: those of its `NameOptions`; {} if it has none."""
+    cls = getattr(module, f"{program.capitalize()}Options", None)
+    if not dataclasses.is_dataclass(cls):
+        return {}
+    return {f.name: plain(f.default) for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
 
 
 def words(values: dict[str, Any]) -> list[str]:

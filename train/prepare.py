@@ -71,7 +71,7 @@ def load(settings: Any) -> tuple[Dataset, Network, Any]:
 
 
 def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
-    """Writes the run's configuration and provenance, or compares the configuration of the run to go on with.
+    """Writes the run's configuration and provenance, or compares the configuration of the run to go on with; opens its views.
 
     Of the options that do not shape the result, config.json keeps those that `tna resume` needs, under `started_with`. It is
     written last: a folder without it holds nothing worth keeping.
@@ -83,6 +83,7 @@ def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
         with_options = {key: getattr(settings, key) for key in kept}
         about = {"format": FORMAT, "program": program, "started_with": with_options}
         folder.write(CONFIG, {**about, **lasting(settings)})
+        folder.watch(settings.log, plain(lasting(settings)))
         return
     config, now = folder.read(CONFIG), plain(lasting(settings))
     if config.get("program", program) != program:
@@ -92,11 +93,12 @@ def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
     if changed:
         found = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
         raise UsageError(f"--resume: the options are not those of {folder.folder}: {found}")
+    folder.watch(settings.log, now)
 
 
 PASSING = (
     "out", "overwrite", "resume", "checkpoint_minutes", "checkpoint_every", "checkpoints_kept", "cpu_devices", "data_dir",
-    "download", "memory_limit", "distributed", "coordinator", "num_processes", "process_id",
+    "download", "memory_limit", "log", "distributed", "coordinator", "num_processes", "process_id",
 )  # fmt: skip
 """Options that do not shape the result."""
 OF_ONE_START = ("out", "overwrite", "resume", "distributed", "coordinator", "num_processes", "process_id")

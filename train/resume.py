@@ -13,7 +13,7 @@ HELP = f"""usage: tna resume RUN [OPTIONS]
 
 RUN is a run folder of {" or ".join(f"tna {name}" for name in PROGRAMS)}; its config.json says what was asked for.
 OPTIONS are options of that program that do not shape the result, where they shall differ from before: --cpu-devices,
---data-dir, --memory-limit, --checkpoint-minutes, --checkpoint-every, --checkpoints-kept, and on several machines
+--data-dir, --memory-limit, --checkpoint-minutes, --checkpoint-every, --checkpoints-kept, --log, and on several machines
 --distributed, or --coordinator, --num-processes and --process-id."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from train import hosts
+from train import hosts, live
 from train.errors import UsageError
 from train.lock import LOCK, Lock
 from train.manifest import FORMAT, check_format
@@ -27,11 +27,13 @@ class Run:
     def __init__(self, folder: Path, lock: Lock | None = None):
         self.folder = folder
         self.lock = lock
+        self.views = live.Views()
 
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.views.close()
         if self.lock is not None:
             self.lock.release()
 
@@ -96,7 +98,8 @@ class Run:
         for name in (CONFIG, PROVENANCE, METRICS, PLAN, *results):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
-        shutil.rmtree(self.folder / DAMAGED, ignore_errors=True)
+        for name in (DAMAGED, *live.FOLDERS):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     @property
     def checkpoints(self) -> Path:
@@ -147,17 +150,36 @@ class Run:
         self.write(PLAN, {"format": FORMAT, "models": models, "at_once": wave})
 
     def log(self, **values: Any) -> None:
-        """Appends one line to metrics.jsonl; process 0 does."""
+        """Appends one line to metrics.jsonl and shows its numbers in the run's views; process 0 does."""
         if not hosts.leads():
             return
+        line = plain(values)
         with self._writing(METRICS), open(self.folder / METRICS, "a") as file:
-            file.write(json.dumps(plain(values), allow_nan=False) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        self.views.log(line)
+
+    def watch(self, option: str | None, config: dict[str, Any]) -> None:
+        """Opens the views that `--log` names, on process 0; all processes must call it.
+
+        Raises:
+          UsageError: one cannot be opened.
+        """
+        problem = ""
+        try:
+            if hosts.leads():
+                self.views.start(live.chosen(option), self.folder, config)
+        except UsageError as error:
+            problem = str(error)
+        if problem := hosts.agree(problem):
+            raise UsageError(problem)
 
     def keep_logged(self, before: int) -> None:
         """Drops the lines of metrics.jsonl from step `before` on, which a resumed run does again; process 0 does.
 
         A line that was cut off, or is none of ours, is dropped with a warning: nothing but the log depends on it.
         """
+        if before:
+            self.views.rewind(before)
         file = self.folder / METRICS
         if not hosts.leads() or not file.is_file():
             return

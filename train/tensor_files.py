@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from train import pickled
 from train.errors import UsageError
 
 DTYPES = {
@@ -97,7 +98,7 @@ def open_checkpoint(name: str) -> Checkpoint:
         if (path / INDEX).is_file():
             return _sharded(path)
         if not (path / SINGLE).is_file():
-            raise UsageError(f"{path} has neither {INDEX} nor {SINGLE}")
+            raise UsageError(f"{path} has neither {INDEX} nor {SINGLE}{pickled.in_folder(path)}")
         files = [path / SINGLE]
     elif path.is_file():
         files = [path]
@@ -141,7 +142,7 @@ def read_header(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{file} is no sound safetensors file: {error}") from error
+        raise UsageError(f"{file} is no sound safetensors file: {pickled.hint(file) or error}") from error
     return dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].size))), metadata
 
 

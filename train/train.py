@@ -8,6 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from tna_jax import connectivity
+from tna_jax.masks import percent
 from train import ensembles, hosts
 from train.errors import UsageError, unknown
 from train.launch import launch
@@ -40,7 +41,9 @@ class TrainOptions(Settings):
         if self.members < 1:
             raise UsageError(f"--members must be at least 1, got {self.members}")
         if not 0 <= self.ratio < 1:
-            raise UsageError(f"--ratio (share of anchored weights) must lie in [0, 1), got {self.ratio}")
+            raise UsageError(
+                f"--ratio (share of anchored weights) must lie in [0, 1), got {self.ratio}{percent(self.ratio)}"
+            )
         if self.init not in INITS:
             raise unknown("--init", self.init, INITS)
         if self.seed < 0:
@@ -92,6 +95,10 @@ def run(settings: TrainOptions) -> dict[str, Any]:
             ],
         }
         folder.write(RESULT, result)
+        tested = {
+            f"test_{metric}": float(np.nanmean(getattr(found["test"], metric))) for metric in ("accuracy", "loss")
+        }
+        folder.views.log({"step": settings.epochs * trained.facts["waves"], **tested})
         if hosts.leads():
             _table(plain(result))
             print(f"wrote {folder.folder / RESULT}; next: tna barrier {folder.folder}")

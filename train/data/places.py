@@ -47,8 +47,24 @@ def missing(name: str, looked: Iterable[Place], holds: str, notes: Sequence[str]
         f"{place.root} ({place.named_by}{'' if place.root.is_dir() else ', no such folder'})" for place in looked
     )
     found = f"{name} cannot be used: {'; '.join(notes)}" if notes else f"{name} was not found"
+    instead = sorted({hint for place in looked if (hint := _instead(place.root, name, holds))})
+    found += f" ({'; '.join(instead)})" if instead else ""
     advice = f"set TNA_DATA_DIR or --data-dir to a folder that holds {holds}, or pass --download"
     return DataError(f"{found}; looked in {where}; {advice}")
+
+
+def _instead(root: Path, name: str, holds: str) -> str:
+    """What a folder looks like that was named in the place of the one above or beside it."""
+    file = Path(holds.split(" ")[0]).name
+    if not root.is_dir():
+        return ""
+    if file and (root / file).is_file():
+        return f"{root} holds files of that form itself: name its parent, and call the folder {name}"
+    try:
+        inner = sorted(path.name for path in root.iterdir() if (path / name).is_dir())
+    except OSError:
+        return ""
+    return f"{root / inner[0]} holds a folder {name}: name that one" if inner else ""
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
