@@ -16,6 +16,7 @@ PROGRAMS = {
     "fuse": ("fusion.fuse", "average all models of runs: soups, ensemble, the barriers of all pairs; matching, REPAIR"),
     "rebasin": ("fusion.rebasin", "match models by permuting hidden units: barriers before, after, and with REPAIR"),
     "merge": ("fusion.merge", "average safetensors files or folders: uniform, weighted, greedy"),
+    "completion": ("fusion.completion", "a script with which bash, zsh or fish completes this command"),
     "devices": ("train.devices", "what JAX sees here and how models would be placed on it"),
 }
 
