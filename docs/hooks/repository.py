@@ -66,6 +66,8 @@ def on_page_markdown(markdown, page, config, files):
         path = posixpath.normpath(posixpath.join(posixpath.dirname(origin), target))
         if path.startswith("docs/"):
             place = path.removeprefix("docs/")
+            if place in LATER and not (ROOT / path).exists():
+                return text
         elif path in places:
             place = places[path]
         elif (ROOT / path).exists():
