@@ -23,7 +23,7 @@ GROUPS = {
 }
 """Where a module, or a package with all its modules, is listed; what is named nowhere comes last."""
 REST = "Under the bonnet"
-CODE = re.compile(r"(<pre.*?</pre>|<a\b.*?</a>|<h\d.*?</h\d>|<autoref.*?</autoref>)|<code>([\w.]+)(\(\))?</code>", re.DOTALL)
+CODE = re.compile(r"(<pre.*?</pre>|<a\b.*?</a>|<h\d.*?</h\d>|<autoref.*?</autoref>)|<code>([\w.]+)(\([^<]*\))?</code>", re.DOTALL)
 
 
 def modules() -> list[str]:

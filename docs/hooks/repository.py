@@ -77,3 +77,8 @@ def on_page_markdown(markdown, page, config, files):
         return f"{picture}[{text}]({posixpath.relpath(place, posixpath.dirname(page.file.src_uri) or '.')}{anchor or ''})"
 
     return LINK.sub(lead, markdown)
+
+
+def on_page_content(content, page, config, files):
+    """Keeps a number and its spread on one line."""
+    return content.replace(" ± ", "\u00a0±\u00a0")
