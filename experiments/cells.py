@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from fusion import lmc
+from fusion import federate, lmc
+from fusion.federate_options import FederateOptions
 from fusion.lmc import LmcOptions
 from fusion.lmc_report import finite
 from train import train
-from train.prepare import Settings, lasting
+from train.prepare import lasting
 from train.progress import console
 from train.results import plain
 from train.run import CONFIG
@@ -67,6 +68,32 @@ def populated(experiment: str, name: str, options: dict[str, Any]) -> Path:
     return folder
 
 
+def federated(experiment: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The result of a run of `tna federate` with these options, computed now if it is not there.
+
+    Args:
+      options: fields of `FederateOptions`.
+
+    Returns:
+      `config`, `network`, `parameters` as in `federate.json`; of each run its seed, mask schedule, score (mean accuracy of the
+      last rounds) and accuracy by round, rounded to five decimals.
+    """
+    folder = RUNS / experiment / name
+    settings = FederateOptions(**options).resolved()
+    wanted, defaults = plain(lasting(settings)), FederateOptions()
+    console.print(f"[bold]{experiment}: {name}[/bold]")
+    result = _read(folder / federate.RESULTS[0])
+    if result is None or not _same(result["config"], wanted, defaults):
+        begun = _same(_read(folder / CONFIG), wanted, defaults)
+        result = federate.run(dataclasses.replace(settings, out=str(folder), resume=begun, overwrite=not begun))
+    runs = [
+        {**{key: run[key] for key in ("seed", "anchors", "score")},
+         "accuracy": [None if value is None else round(value, 5) for value in run["accuracy"]]}
+        for run in result["runs"]
+    ]  # fmt: skip
+    return plain({**{key: result[key] for key in ("config", "network", "parameters")}, "runs": runs})
+
+
 def summary(rows: list[dict[str, Any]], keys: Iterable[str] = KEYS) -> list[dict[str, Any]]:
     """Rows grouped by `keys`: n pairs, and for each measure mean and sample standard deviation over pairs.
 
@@ -100,7 +127,7 @@ def words(line: dict[str, Any] | None, measure: str) -> str:
     return f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}")
 
 
-def _same(config: dict[str, Any] | None, wanted: dict[str, Any], defaults: Settings) -> bool:
+def _same(config: dict[str, Any] | None, wanted: dict[str, Any], defaults: Any) -> bool:
     """Whether a run was made with these options; options that came later had their default."""
     if config is None:
         return False

@@ -17,6 +17,7 @@ PROGRAMS = {
     "rebasin": ("fusion.rebasin", "match models by permuting hidden units: barriers before, after, and with REPAIR"),
     "merge": ("fusion.merge", "average safetensors files or folders: uniform, weighted, greedy"),
     "completion": ("fusion.completion", "a script with which bash, zsh or fish completes this command"),
+    "federate": ("fusion.federate", "federated learning with and without anchors, simulated: accuracy by round"),
     "devices": ("train.devices", "what JAX sees here and how models would be placed on it"),
 }
 

@@ -40,20 +40,25 @@ def need(trainer: Trainer, one: Members, inputs, labels) -> Need:
       one: a member without the leading axis, arrays or shapes.
       inputs, labels: the training data, arrays or shapes.
     """
-    batch = jax.ShapeDtypeStruct((trainer.batch_size, *inputs.shape[1:]), inputs.dtype)
-    weight = jax.ShapeDtypeStruct((trainer.batch_size,), jnp.float32)
+    step = working(trainer.network, one.params, one.state, trainer.batch_size, inputs)
+    return Need(size([one.params, one.mask, one.opt_state, one.state]), step, size([inputs, labels]))
+
+
+def working(net: network.Network, params, state, batch_size: int, inputs) -> int:
+    """Bytes of one model during a step beside what is kept, see `need`: saved activations, the gradients, the batch."""
+    batch = jax.ShapeDtypeStruct((batch_size, *inputs.shape[1:]), inputs.dtype)
+    weight = jax.ShapeDtypeStruct((batch_size,), jnp.float32)
 
     def residuals(params, state, batch, weight):
         def logits(params):
-            return network.train(trainer.network, params, state, batch, weight)[0]
+            return network.train(net, params, state, batch, weight)[0]
 
         return jax.vjp(logits, params)[1]
 
-    saved = jax.tree.leaves(jax.eval_shape(residuals, one.params, one.state, batch, weight))
-    inside = set(map(_shape, jax.tree.leaves((one.params, one.state))))  # parameters among the residuals are no copies
+    saved = jax.tree.leaves(jax.eval_shape(residuals, params, state, batch, weight))
+    inside = set(map(_shape, jax.tree.leaves((params, state))))  # parameters among the residuals are no copies
     sizes = [size([leaf]) for leaf in saved if _shape(leaf) not in inside]
-    working = sum(sizes) + 2 * max(sizes, default=0) + size(one.params) + size([batch])
-    return Need(size([one.params, one.mask, one.opt_state, one.state]), working, size([inputs, labels]))
+    return sum(sizes) + 2 * max(sizes, default=0) + size(params) + size([batch])
 
 
 def _shape(leaf) -> tuple[Any, ...]:

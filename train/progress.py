@@ -34,15 +34,15 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[Stop]:
-    """Turns SIGINT and SIGTERM into `Stop.asked` while the block runs."""
+def stoppable(after: str = "epoch") -> Iterator[Stop]:
+    """Turns SIGINT and SIGTERM into `Stop.asked` while the block runs; `after` says what is finished first."""
     stop = Stop()
 
     def handler(number, frame):
         if stop.asked:
             raise KeyboardInterrupt
         stop.asked = True
-        console.print("stopping after this epoch (Ctrl-C again: at once)")
+        console.print(f"stopping after this {after} (Ctrl-C again: at once)")
 
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -17,7 +17,7 @@ from train.progress import wide_console
 from train.restore import listed
 from train.run import CONFIG, PLAN, Run
 
-RESULTS = {"lmc": "lmc.json", "train": "train.json", "import": PLAN}
+RESULTS = {"lmc": "lmc.json", "train": "train.json", "federate": "federate.json", "import": PLAN}
 """The file that says that a run of a program is finished."""
 
 

@@ -1,0 +1,180 @@
+"""What was anchored for a whole round does not move, bit for bit, under any algorithm, server and mask schedule."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tna_jax import masks
+from tna_jax.federated import (
+    ALGORITHMS,
+    ORDER,
+    SERVERS,
+    FedSam,
+    Scaffold,
+    Schedule,
+    close,
+    gather,
+    init_own,
+    init_server,
+    of_round,
+    send,
+    stack,
+    stream,
+    train_client,
+)
+from tna_jax.federated.algorithm import gradient_weight
+from tna_jax.federated.servers import keep_anchored
+
+SCHEDULES = {"pfn": 1.0, "pnu-rounds": 1.0, "pnu": 0.01}
+"""The share of its steps that every client makes: one step under pnu, which then has no second phase, so that the complement of
+the mask is anchored for the whole round."""
+
+
+def noise(tree, seed=0):
+    """A tree of the same form, its floats drawn anew: momentum and variates as after many rounds."""
+    leaves, structure = jax.tree.flatten(tree)
+    rng = np.random.default_rng(seed)
+    drawn = [
+        jnp.asarray(np.abs(rng.normal(size=x.shape)) + 0.1, x.dtype) if x.dtype == jnp.float32 else x for x in leaves
+    ]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def replies_to(small, federation, server, owns, schedule, share=1.0, number=2):
+    sent = send(federation, server, schedule, small.root, number, 0.1)
+    replies, kept = [], []
+    for k, rows in enumerate(small.rows):
+        key = stream(small.root, ORDER, number, k)
+        reply, own = train_client(federation, sent, owns[k], small.x[rows], small.y[rows], key, share)
+        replies.append(reply)
+        kept.append(own)
+    return sent, replies, kept
+
+
+def parameter_like(tree, params):
+    """Every part of a tree that has the form of the parameters."""
+    structure = jax.tree.structure(params)
+    found = []
+    jax.tree.map(lambda part: found.append(part) if jax.tree.structure(part) == structure else None, tree,
+                 is_leaf=lambda part: jax.tree.structure(part) == structure)  # fmt: skip
+    return found
+
+
+def assert_kept(live, before, after, what):
+    """Anchored entries have their bits; returns the share of live ones that changed."""
+    changed = []
+    for m, old, new in zip(*map(jax.tree.leaves, (live, before, after)), strict=True):
+        m, old, new = (np.asarray(x) for x in (m, old, new))
+        assert old[~m].tobytes() == new[~m].tobytes(), what
+        changed += [(old[m] != new[m])]
+    return np.concatenate(changed).mean()
+
+
+RULES = {name: make() for name, make in SERVERS.items()}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.usefixtures("lenient")
+def test_an_entry_anchored_for_a_round_is_as_it_was(small, algorithm):
+    """Every server and mask schedule with this algorithm; all momentum and variates are far from 0 before the round."""
+    made = ALGORITHMS[algorithm]()
+    plain = small.federation(algorithm=made)
+    begun = init_server(plain, small.params)
+    begun = begun._replace(extra=noise(begun.extra))
+    owns = [noise(init_own(plain, begun), k) for k in range(4)]
+    for kind, share in SCHEDULES.items():
+        schedule = Schedule(kind, 0.5)
+        live = of_round(schedule, small.root, small.params, 2).mask
+        assert 0.1 < float(masks.anchored_ratio(live)) < 0.9
+        sent, replies, kept = replies_to(small, plain, begun, owns, schedule, share)
+        for k in range(4):
+            moved = jax.tree.map(jnp.add, small.params, replies[k].delta)
+            assert assert_kept(live, small.params, moved, (algorithm, kind)) > 0.2
+            for old, new in zip(
+                parameter_like(owns[k], small.params), parameter_like(kept[k], small.params), strict=True
+            ):
+                if algorithm == "moon":  # keeps the whole local model: its anchored entries are the server's
+                    old = small.params
+                assert assert_kept(live, old, new, (algorithm, kind)) > 0.2
+        for name, rule in RULES.items():
+            what, proxy = (algorithm, name, kind), jnp.asarray(small.x[:6])
+            federation = small.federation(algorithm=made, server=rule)
+            server = init_server(federation, small.params)._replace(extra=begun.extra)
+            server = server._replace(opt_state=noise(server.opt_state))
+            found = gather(federation, sent, stack(replies), jnp.ones(4, bool), proxy)
+            after = close(federation, server, sent, found, small.root, proxy)
+            assert assert_kept(live, server.params, after.params, what) > 0.8
+            for old, new in zip(*(parameter_like(s[2:], small.params) for s in (server, after)), strict=True):
+                assert assert_kept(live, old, new, what) > 0.6
+
+
+@pytest.mark.usefixtures("lenient")
+def test_without_the_rule_momentum_and_h_would_move_anchors(small):
+    """The control: plain optax on a direction of zeros moves what was anchored, and so does FedDyn's `- h / a`."""
+    for name in ("fedavgm", "fedadam", "fedyogi"):
+        optimizer = RULES[name].optimizer
+        zero = jax.tree.map(jnp.zeros_like, small.params)
+        moved = optimizer.update(zero, noise(optimizer.init(small.params)), small.params)[0]
+        assert all(np.abs(leaf).min() > 0 for leaf in jax.tree.leaves(moved)), name
+    zero = {"delta": jax.tree.map(jnp.zeros_like, small.params)}
+    live = jax.tree.map(lambda p: jnp.zeros(p.shape, bool), small.params)
+    direction, _ = ALGORITHMS["feddyn"]().direction(zero, noise(small.params), live, jnp.float32(1))
+    assert all(np.abs(leaf).min() > 0 for leaf in jax.tree.leaves(direction))
+
+
+def test_pnu_moves_every_entry_and_only_in_its_phase(small):
+    """Four steps, the first under the mask: entries of the mask count 1 step, the others 3."""
+    federation = small.federation(algorithm=Scaffold(), epochs=4, batch_size=16)
+    server = init_server(federation, small.params)
+    sent = send(federation, server, Schedule("pnu", 0.5, split=0.25), small.root, 0, 0.1)
+    key = stream(small.root, ORDER, 0, 1)
+    rows = small.rows[1]
+    reply, own = train_client(federation, sent, init_own(federation, server), small.x[rows], small.y[rows], key)
+    assert reply.steps.tolist() == [1, 3]
+    for m, delta, variate in zip(*map(jax.tree.leaves, (sent.mask, reply.delta, own.memory)), strict=True):
+        assert (np.asarray(delta) != 0).all()
+        steps = np.where(np.asarray(m), 1, 3)
+        np.testing.assert_allclose(variate, -np.asarray(delta) / (steps * 0.1), rtol=1e-5)
+    alone = small.federation(epochs=1, batch_size=16)
+    first = train_client(
+        alone, sent._replace(split=jnp.float32(1)), init_own(alone, server), small.x[rows], small.y[rows], key
+    )[0]
+    for m, both, one in zip(*map(jax.tree.leaves, (sent.mask, reply.delta, first.delta)), strict=True):
+        m = np.asarray(m)
+        assert np.asarray(both)[m].tobytes() == np.asarray(one)[m].tobytes()  # after the first step they stay
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_gradient_weight_counts_gradients(momentum):
+    for steps in range(6):
+        expected = sum(sum(momentum**j for j in range(steps - i)) for i in range(steps))
+        assert float(gradient_weight(jnp.int32(steps), momentum)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_sam_perturbs_live_entries_alone(small):
+    seen = []
+
+    def evaluate(params):
+        seen.append(params)
+        return jax.tree.map(jnp.ones_like, params), "rest"
+
+    mask = masks.exact(jax.random.key(0), small.params, 0.5)
+    context = type("Context", (), {"live": mask})()
+    _, rest = FedSam(rho=0.3).descend(evaluate, small.params, context)
+    assert rest == "rest"
+    live = sum(int(np.sum(m)) for m in jax.tree.leaves(mask))
+    for m, w, moved in zip(*map(jax.tree.leaves, (mask, seen[0], seen[1])), strict=True):
+        expected = np.asarray(w) + np.where(np.asarray(m), 0.3 / np.sqrt(live), 0)
+        np.testing.assert_allclose(moved, expected, rtol=1e-5)
+
+
+def test_an_optimizers_state_is_kept_entry_by_entry(small):
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))
+    old = optimizer.init(small.params)
+    new = optimizer.update(jax.tree.map(jnp.ones_like, small.params), old, small.params)[1]
+    live = {"w": jnp.ones((), bool), "b": jnp.zeros((), bool)}
+    kept = parameter_like(keep_anchored(optimizer, live, new, old), small.params)[0]
+    assert (np.asarray(kept["w"]) != 0).all()
+    assert (np.asarray(kept["b"]) == 0).all()

@@ -1,0 +1,193 @@
+"""A simulated round is its clients' rounds, whatever the placement, the groups and the number of devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tna_jax import models, network, placement
+from tna_jax.federated import (
+    DISTIL,
+    ORDER,
+    SERVERS,
+    Scaffold,
+    Schedule,
+    close,
+    gather,
+    init_own,
+    init_server,
+    local,
+    send,
+    stack,
+    stream,
+    train_client,
+)
+from tna_jax.federated.evaluation import TestSet, evaluate
+from tna_jax.federated.faults import Faults, turnout
+from tna_jax.federated.federation import Federation
+from tna_jax.federated.partition import padded
+from tna_jax.federated.simulation import init_owns, simulate_round
+
+SCHEDULE = Schedule("pnu", 0.5)
+
+
+def simulated(small, federation, rounds=2, **options):
+    server = init_server(federation, small.params)
+    owns, clients = init_owns(federation, server), padded(small.rows)
+    for number in range(rounds):
+        server, found = simulate_round(
+            federation, SCHEDULE, small.root, number, server, owns, clients, small.x, small.y, 0.1,
+            proxy=jnp.asarray(small.x[:6]), **options,
+        )  # fmt: skip
+    return server, owns, found
+
+
+def reference(small, federation, rounds=2):
+    """Each client by itself, on its own data without padding."""
+    server = init_server(federation, small.params)
+    owns = [init_own(federation, server) for _ in small.rows]
+    proxy = jnp.asarray(small.x[:6])
+    for number in range(rounds):
+        sent = send(federation, server, SCHEDULE, small.root, number, 0.1)
+        replies = []
+        for k, rows in enumerate(small.rows):
+            key = stream(small.root, ORDER, number, k)
+            reply, owns[k] = train_client(federation, sent, owns[k], small.x[rows], small.y[rows], key)
+            replies.append(reply)
+        found = gather(federation, sent, stack(replies), jnp.ones(4, bool), proxy)
+        server = close(federation, server, sent, found, stream(small.root, DISTIL, number), proxy)
+    return server, jax.tree.map(lambda *x: np.stack(x), *owns)
+
+
+def assert_close(a, b, atol=2e-6):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=0, atol=atol)
+
+
+def test_map_vmap_loop_and_single_clients_agree(small):
+    options = {"algorithm": Scaffold(), "momentum": 0.5}
+    server, owns = reference(small, small.federation(**options))
+    for how in ("map", "vmap", "loop"):
+        found = simulated(small, small.federation(placement=how, **options))
+        assert_close(found[0], server)
+        assert_close(found[1], owns, atol=2e-5)
+    assert np.abs(np.asarray(server.params["w"]) - np.asarray(small.params["w"])).max() > 0.05  # the control
+
+
+@pytest.mark.usefixtures("lenient")
+def test_groups_and_devices_change_nothing(small, monkeypatch):
+    federation = small.federation(server=SERVERS["feddf"](steps=3))
+    expected = simulated(small, federation)
+    assert_close(reference(small, federation)[0], expected[0])
+    over = placement.mesh(jax.devices()[:1])
+    monkeypatch.setattr(placement, "mesh", lambda devices=None: over)
+    for group in (None, 1, 3):
+        assert_close(simulated(small, federation, group=group)[0], expected[0])
+
+
+def test_every_example_counts_once_in_a_pass(small):
+    _, _, found = simulated(small, small.federation(epochs=3), rounds=1)
+    assert float(found.metrics.count) == 3 * sum(map(len, small.rows))
+    assert found.taken == 4
+
+
+def test_the_order_of_a_client_does_not_depend_on_padding():
+    key = jax.random.key(3)
+    orders = [np.asarray(local.order(key, size, jnp.int32(11))) for size in (11, 16, 64)]
+    for order in orders:
+        assert order[:11].tolist() == orders[0].tolist()
+        assert sorted(order.tolist()) == list(range(len(order)))
+    assert orders[0].tolist() != list(range(11))
+
+
+def test_bad_replies_are_named_and_the_rest_goes_on(small):
+    clean, _, _ = simulated(small, small.federation())
+    server, owns, found = simulated(small, small.federation(), faults=Faults(nan=(0,), wrong_shape=(3,)))
+    assert sorted(found.refused) == [0, 3]
+    assert found.refused[0] == ["delta/b holds 1 numbers that are not finite"]
+    assert found.refused[3] == ["delta/w is float32 [13], expected float32 [4, 3]"]
+    assert found.taken == 2
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((server, owns)))
+    assert np.abs(np.asarray(server.params["w"]) - np.asarray(clean.params["w"])).max() > 1e-3
+    untouched, _, found = simulated(small, small.federation(), faults=Faults(nan=(0, 1, 2, 3)))
+    assert found.taken == 0
+    assert_close(untouched.params, small.params, atol=0)
+
+
+def test_a_client_that_diverges_is_refused_and_keeps_what_it_had(small):
+    federation = small.federation(algorithm=Scaffold())
+    server = init_server(federation, small.params)
+    owns, x = init_owns(federation, server), small.x.copy()
+    x[small.rows[2]] = 1e38
+    _, found = simulate_round(federation, SCHEDULE, small.root, 0, server, owns, padded(small.rows), x, small.y, 0.1)
+    assert list(found.refused) == [2]
+    assert found.taken == 3
+    assert not any(np.any(leaf[2]) for leaf in jax.tree.leaves(owns))
+    assert all(np.any(leaf[1]) for leaf in jax.tree.leaves(owns))
+
+
+def test_stragglers_make_a_share_of_their_steps_and_dropped_clients_none(small):
+    faults = Faults(straggle=1.0, straggler_share=0.5)
+    _, _, found = simulated(small, small.federation(epochs=2, batch_size=16), rounds=1, faults=faults)
+    assert float(found.metrics.count) == sum(map(len, small.rows))  # one of two full batches
+    assert found.turnout.stragglers == [0, 1, 2, 3]
+    server, owns, found = simulated(small, small.federation(algorithm=Scaffold()), faults=Faults(drop=1.0))
+    assert (found.taken, found.turnout.dropped) == (0, [0, 1, 2, 3])
+    assert_close(server.params, small.params, atol=0)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(owns))
+
+
+def test_turnout_depends_on_the_seed_and_the_round_alone():
+    root, faults = jax.random.key(5), Faults(drop=0.3, straggle=0.3)
+    first = turnout(root, 3, 50, 0.4, faults)
+    again = turnout(root, 3, 50, 0.4, faults)
+    assert first.sampled == again.sampled and first.dropped == again.dropped
+    assert (len(first.sampled), len(set(first.sampled))) == (20, 20)
+    assert set(first.dropped) < set(first.sampled)
+    assert not set(first.dropped) & set(first.stragglers)
+    assert turnout(root, 4, 50, 0.4, faults).sampled != first.sampled
+    dropped = sum(len(turnout(root, r, 50, 1.0, faults).dropped) for r in range(40))
+    assert 0.25 < dropped / 2000 < 0.35
+
+
+@pytest.mark.parametrize("policy", ["shared", "local"])
+def test_running_statistics_follow_their_policy(policy):
+    module = models.create("cnn", num_classes=3, norm="batch")
+    net, init = network.linen(module, (18, 18, 1))
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(24, 18, 18, 1)).astype(np.float32) + np.repeat([0, 3], 12)[:, None, None, None].astype(
+        np.float32
+    )
+    y = rng.integers(0, 3, 24).astype(np.int32)
+    with pytest.raises(ValueError, match="'shared' or 'local'"):
+        Federation(net, 2, 3)
+    federation = Federation(net, 2, 3, batch_size=12, norm=policy)
+    server = init_server(federation, *jax.jit(init)(jax.random.key(0)))
+    owns, clients = init_owns(federation, server), padded([np.arange(12), np.arange(12, 24)])
+    after, _ = simulate_round(federation, Schedule(), jax.random.key(0), 0, server, owns, clients, x, y, 0.01)
+    means = {"shared": after.state, "local": owns.state}[policy]["norm1"]["mean"]
+    start = np.asarray(server.state["norm1"]["mean"])
+    assert np.abs(np.asarray(means) - start).max() > 1e-3
+    if policy == "local":
+        assert np.abs(means[0] - means[1]).max() > 1e-2  # clients' own
+        assert_close(after.state, server.state, atol=0)
+    else:
+        assert owns.state == ()
+    found = evaluate(federation, after, owns, TestSet(x, y))
+    assert float(found.count) == {"shared": 24, "local": 48}[policy]
+
+
+def test_a_policy_for_statistics_that_do_not_exist_is_refused(small):
+    with pytest.raises(ValueError, match="no running statistics"):
+        small.federation(norm="shared")
+    with pytest.raises(ValueError, match=r"epochs must be at least 1.*momentum must lie"):
+        small.federation(epochs=0, momentum=1.0)
+
+
+def test_the_evaluation_counts_every_example_once(small):
+    federation = small.federation()
+    server = init_server(federation, small.params)
+    found = evaluate(federation, server, init_owns(federation, server), TestSet(small.x, small.y, batch_size=3))
+    logits = small.x @ np.asarray(small.params["w"])
+    assert float(found.count) == len(small.y)
+    assert float(found.correct) == (logits.argmax(1) == small.y).sum()

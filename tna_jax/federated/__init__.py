@@ -1,0 +1,36 @@
+"""Federated learning with anchors: algorithms, mask schedules, servers, and a round, simulated or deployed.
+
+server = init_server(federation, params)
+sent = send(federation, server, Schedule("pfn", ratio=0.4), root, number, learning_rate)     # what clients work with
+reply, own = train_client(federation, sent, own, inputs, labels, stream(root, ORDER, number, client))
+server = close(federation, server, sent, gather(federation, sent, stack([reply, ...]), taken), stream(root, DISTIL, number))
+"""
+
+from tna_jax.federated.algorithm import Algorithm, Own, Reply, Sent
+from tna_jax.federated.fedavg import FedAvg
+from tna_jax.federated.feddyn import FedDyn
+from tna_jax.federated.federation import Federation, Server, init_own, init_server, send
+from tna_jax.federated.fedlc import FedLC
+from tna_jax.federated.fednova import FedNova
+from tna_jax.federated.fedprox import FedProx
+from tna_jax.federated.fedsam import FedSam
+from tna_jax.federated.gathering import close, gather, problems, stack
+from tna_jax.federated.local import train_client
+from tna_jax.federated.moon import Moon
+from tna_jax.federated.scaffold import Scaffold
+from tna_jax.federated.schedules import Schedule, of_round
+from tna_jax.federated.servers import SERVERS, ServerRule
+from tna_jax.federated.streams import DISTIL, FAULTS, INIT, MASK, ORDER, PARTITION, PROXY, SAMPLE, stream
+
+ALGORITHMS: dict[str, type[Algorithm]] = {
+    "fedavg": FedAvg, "fedprox": FedProx, "feddyn": FedDyn, "scaffold": Scaffold, "fednova": FedNova, "moon": Moon,
+    "fedlc": FedLC, "fedsam": FedSam,
+}  # fmt: skip
+"""By name; the fields of each are its options."""
+
+__all__ = [
+    "ALGORITHMS", "DISTIL", "FAULTS", "INIT", "MASK", "ORDER", "PARTITION", "PROXY", "SAMPLE", "SERVERS", "Algorithm",
+    "FedAvg", "FedDyn", "FedLC", "FedNova", "FedProx", "FedSam", "Federation", "Moon", "Own", "Reply", "Scaffold", "Schedule",
+    "Sent", "Server", "ServerRule", "close", "gather", "init_own", "init_server", "of_round", "problems", "send", "stack",
+    "stream", "train_client",
+]  # fmt: skip

@@ -1,0 +1,65 @@
+"""How good the server's model is: every test example once, spread over all devices."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from tna_jax import metrics, placement
+from tna_jax import network as networks
+from tna_jax.federated.algorithm import Own
+from tna_jax.federated.federation import Federation, Server
+from tna_jax.metrics import Metrics
+
+
+class TestSet:
+    """Test examples on the devices, padded under a mask and cut into batches."""
+
+    __test__ = False
+
+    def __init__(self, inputs: np.ndarray, labels: np.ndarray, batch_size: int = 500):
+        """Places (N, ...) inputs and (N,) labels."""
+        self.over = placement.mesh()
+        share = -(-len(labels) // self.over.size)
+        batch = min(batch_size, share)
+        total = -(-share // batch) * batch * self.over.size
+        rows = np.minimum(np.arange(total), len(labels) - 1)
+        weight = (np.arange(total) < len(labels)).astype(np.float32)
+
+        def cut(array):
+            return array.reshape(self.over.size, -1, batch, *array.shape[1:])
+
+        self.batches = placement.split((cut(inputs[rows]), cut(labels[rows]), cut(weight)), self.over)
+
+
+def evaluate(federation: Federation, server: Server, owns: Own, test: TestSet) -> Metrics:
+    """Loss and accuracy of the server's model on the test set; sums, NumPy scalars.
+
+    Under the policy `local` the running statistics are each client's own in turn, and the sums are over all of them.
+    """
+    if federation.norm != "local":
+        return _one(federation, server.params, server.state, test)
+    each = [
+        _one(federation, server.params, jax.tree.map(lambda x, k=k: x[k], owns.state), test)
+        for k in range(federation.clients)
+    ]
+    return functools.reduce(metrics.merge, each)
+
+
+def _one(federation: Federation, params, state, test: TestSet) -> Metrics:
+    params, state = placement.replicate((params, state), test.over)
+    batches = test.batches[0].shape[1]
+    step = _step(federation.network, test.over)
+    parts = [step(test.batches, params, state, np.int32(i)) for i in range(batches)]
+    found = [Metrics(*(np.sum(x) for x in placement.fetch(part))) for part in parts]
+    return functools.reduce(metrics.merge, found)
+
+
+@functools.lru_cache(maxsize=32)
+def _step(network: Any, over):
+    def one(share, params, state, number):
+        inputs, labels, weight = (jax.lax.dynamic_index_in_dim(x, number, keepdims=False) for x in share)
+        return metrics.classification(networks.evaluate(network, params, state, inputs), labels, weight)
+
+    return jax.jit(placement.on_each(one, over, 3))

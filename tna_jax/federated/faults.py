@@ -1,0 +1,93 @@
+"""Who takes part in a round, and what goes wrong in it: drop-outs, stragglers, replies that cannot be used."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from tna_jax.federated.algorithm import Reply
+from tna_jax.federated.streams import FAULTS, SAMPLE, stream
+
+
+@dataclasses.dataclass(frozen=True)
+class Faults:
+    """What goes wrong.
+
+    Attributes:
+      drop: probability that a sampled client takes no part in a round, in [0, 1].
+      straggle: probability that a client makes only a share of its steps, in [0, 1].
+      straggler_share: that share, in (0, 1].
+      nan: clients whose reply holds a number that is not finite, in every round.
+      wrong_shape: clients whose reply has an array of another shape, in every round.
+
+    Raises:
+      ValueError: a number out of range.
+    """
+
+    drop: float = 0.0
+    straggle: float = 0.0
+    straggler_share: float = 0.5
+    nan: tuple[int, ...] = ()
+    wrong_shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("drop", "straggle"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a probability and must lie in [0, 1], got {getattr(self, name)}")
+        if not 0 < self.straggler_share <= 1:
+            raise ValueError(f"the share of a straggler's steps must lie in (0, 1], got {self.straggler_share}")
+
+
+NO_FAULTS = Faults()
+
+
+class Turnout(NamedTuple):
+    """Who takes part."""
+
+    sampled: list[int]
+    """The clients that the server asked, sorted."""
+    dropped: list[int]
+    """Those of them that did not answer."""
+    stragglers: list[int]
+    """Those that answered after a share of their steps."""
+    share: np.ndarray
+    """(N,) float32, the share of its steps that each client makes."""
+
+
+def turnout(root: jax.Array, number: int, clients: int, participation: float, faults: Faults) -> Turnout:
+    """Who takes part in round `number`: a function of the root key and the number alone.
+
+    Args:
+      root: the federation's key.
+      number: of the round, from 0.
+      clients: N.
+      participation: share of them that the server asks, in (0, 1]; rounded, at least one.
+
+    Raises:
+      ValueError: a share out of range.
+    """
+    if not 0 < participation <= 1:
+        raise ValueError(
+            f"participation is the share of clients in a round and must lie in (0, 1], got {participation}"
+        )
+    asked = max(1, int(participation * clients + 0.5))
+    drawn = np.asarray(jax.random.permutation(stream(root, SAMPLE, number), clients))[:asked]
+    sampled = sorted(int(client) for client in drawn)
+    chance = np.asarray(jax.random.uniform(stream(root, FAULTS, number), (2, clients)))
+    dropped = [client for client in sampled if chance[0, client] < faults.drop]
+    late = [client for client in sampled if chance[1, client] < faults.straggle and client not in dropped]
+    share = np.ones(clients, np.float32)
+    share[late] = faults.straggler_share
+    return Turnout(sampled, dropped, late, share)
+
+
+def corrupted(faults: Faults, client: int, reply: Reply) -> Reply:
+    """The reply as it arrives: spoilt, if the client is one of those that `faults` names. NumPy arrays in and out."""
+    leaves, structure = jax.tree.flatten(reply.delta)
+    if client in faults.nan:
+        leaves[0] = np.array(leaves[0])
+        leaves[0].reshape(-1)[0] = np.nan
+    if client in faults.wrong_shape:
+        leaves[-1] = np.concatenate([leaves[-1].reshape(-1), np.zeros(1, leaves[-1].dtype)])
+    return reply._replace(delta=jax.tree.unflatten(structure, leaves))

@@ -1,0 +1,129 @@
+"""What all parties of a federation have in common, and what is sent to a client."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tna_jax import transform
+from tna_jax.federated.algorithm import Algorithm, Own, Sent, Tree
+from tna_jax.federated.schedules import Schedule, of_round
+from tna_jax.federated.servers import MEAN, ServerRule
+from tna_jax.masks import Params
+from tna_jax.network import Network, State, Stateful
+from tna_jax.placement import Placement
+
+NormPolicy = Literal["none", "shared", "local"]
+"""What becomes of BatchNorm's running statistics: `none`, the network has none; `shared`, the server averages them like
+parameters; `local`, they never leave their client (as in FedBN, arXiv 2102.07623, but for the affine parameters, which are
+shared), and the server's model is evaluated with each client's."""
+
+
+FEDAVG = Algorithm()
+
+
+@dataclasses.dataclass(frozen=True)
+class Federation:
+    """What server and clients agree on before the first round. Hashable: it selects compiled programs.
+
+    Attributes:
+      network: (params, inputs) -> logits, or a `Stateful` network; it scales its inputs itself.
+      clients: N, the number of clients there are.
+      num_classes: C.
+      algorithm: see `tna_jax.federated.ALGORITHMS`.
+      server: see `servers`.
+      epochs, batch_size: E passes of a client over its data in a round, in batches of B; the last of a pass may be smaller.
+      momentum, weight_decay: of a client's SGD, whose state starts anew in each round.
+      norm: policy for running statistics; `none` for networks without.
+      features: (params, state, inputs (B, ...)) -> (B, F), for MOON; see `features.penultimate`.
+      placement: how clients share a device, see `tna_jax.placement`.
+
+    Raises:
+      ValueError: a policy that does not go with the network, MOON without features, numbers out of range; all are listed.
+    """
+
+    network: Network
+    clients: int
+    num_classes: int
+    algorithm: Algorithm = FEDAVG
+    server: ServerRule = MEAN
+    epochs: int = 1
+    batch_size: int = 64
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    norm: NormPolicy = "none"
+    features: Callable[[Params, State, jax.Array], jax.Array] | None = None
+    placement: Placement = "auto"
+
+    def __post_init__(self) -> None:
+        wrong = [f"{name} must be at least 1, got {getattr(self, name)}" for name in ("clients", "num_classes", "epochs", "batch_size")
+                 if getattr(self, name) < 1]  # fmt: skip
+        if not 0 <= self.momentum < 1:
+            wrong.append(f"momentum must lie in [0, 1), got {self.momentum}")
+        if not self.weight_decay >= 0:
+            wrong.append(f"weight_decay must be at least 0, got {self.weight_decay}")
+        if self.norm not in get_args(NormPolicy):
+            wrong.append(
+                f"unknown policy for norm statistics {self.norm!r}: known are {', '.join(get_args(NormPolicy))}"
+            )
+        elif isinstance(self.network, Stateful) and self.norm == "none":
+            wrong.append("the network has running statistics: say by norm whether they are 'shared' or 'local'")
+        elif not isinstance(self.network, Stateful) and self.norm != "none":
+            wrong.append(f"norm is {self.norm!r}, but the network has no running statistics: use 'none'")
+        if self.algorithm.needs_features and self.features is None:
+            wrong.append(f"{self.algorithm.title} needs features, see tna_jax.federated.features")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+    def of_clients(self) -> "Federation":
+        """The same with the plain server: clients' programs do not depend on the server, and are compiled once for all."""
+        return dataclasses.replace(self, server=MEAN)
+
+    def client_optimizer(self, learning_rate: jax.Array) -> optax.GradientTransformationExtraArgs:
+        """SGD under `anchored`, the mask passed at update."""
+        sgd = optax.sgd(learning_rate, momentum=self.momentum or None)
+        decay = [optax.add_decayed_weights(self.weight_decay)] if self.weight_decay else []
+        return transform.anchored(optax.chain(*decay, sgd))
+
+
+class Server(NamedTuple):
+    """The server's state after some rounds."""
+
+    params: Params
+    state: State
+    """Running statistics under the policy `shared`; under `local` those that clients start from; else `()`."""
+    opt_state: Any
+    extra: Tree
+    """The algorithm's variables."""
+
+
+def init_server(federation: Federation, params: Params, state: State = ()) -> Server:
+    """The server before the first round."""
+    optimizer = federation.server.optimizer
+    params, state = jax.tree.map(jnp.asarray, (params, state))
+    return Server(params, state, optimizer.init(params), federation.algorithm.init_server(params))
+
+
+def init_own(federation: Federation, server: Server) -> Own:
+    """A client before its first round, from the server's initial state."""
+    state = server.state if federation.norm == "local" else ()
+    return Own(federation.algorithm.init_client(server.params), state)
+
+
+def send(
+    federation: Federation,
+    server: Server,
+    schedule: Schedule,
+    root: jax.Array,
+    number: int,
+    learning_rate: float | jax.Array,
+) -> Sent:
+    """What clients work with in round `number` (from 0). On a client's own machine: `server` is what it received, with the
+    algorithm's message in the place of `extra`; see `Algorithm.message`."""
+    mask, split = of_round(schedule, root, server.params, number)
+    message = federation.algorithm.message(server.extra)
+    state = server.state if federation.norm == "shared" else ()
+    return Sent(server.params, state, message, mask, split, jnp.float32(learning_rate))

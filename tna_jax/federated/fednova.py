@@ -1,0 +1,30 @@
+"""FedNova (Wang et al. 2020, arXiv 2007.07481): clients that make more steps do not pull harder."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from tna_jax.federated.algorithm import Algorithm, Reply, Tree, per_step
+from tna_jax.federated.schedules import by_phase
+from tna_jax.masks import Mask, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class FedNova(Algorithm):
+    """`Delta = (sum_k p_k K_k) (sum_k p_k Delta_k / K_k)`, `p_k = n_k / n` (equation 9; K_k its `||a_k||_1`).
+
+    Where all clients make the same number of steps it is FedAvg. Under a mask schedule (ours) both sums run over each entry's
+    own K, the steps in which it was live.
+    """
+
+    title: ClassVar[str] = "FedNova"
+    paper: ClassVar[str] = "2007.07481"
+
+    def summand(self, reply: Reply, mask: Mask, weight: jax.Array) -> dict[str, Tree]:
+        steps = jax.tree.map(lambda d, k: jnp.broadcast_to(k, d.shape), reply.delta, by_phase(mask, weight))
+        return {"delta": per_step(reply.delta, mask, weight), "steps": steps}
+
+    def direction(self, average: dict[str, Tree], extra: Tree, live: Mask, share: jax.Array) -> tuple[Params, Tree]:
+        return jax.tree.map(jnp.multiply, average["delta"], average["steps"]), extra

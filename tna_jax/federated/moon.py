@@ -1,0 +1,53 @@
+"""MOON (Li et al. 2021, arXiv 2103.16257): features stay near the server's and move away from the client's last ones."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from tna_jax.federated.algorithm import Algorithm, Context, Tree
+from tna_jax.masks import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Moon(Algorithm):
+    """Loss `+ mu * -log(exp(s_g / tau) / (exp(s_g / tau) + exp(s_p / tau)))` (equation 3), `s_g` and `s_p` the cosine similarities
+    of an example's features to those of the server's model and of the client's last local model.
+
+    Features are the inputs of the last dense layer, in evaluation mode (the paper adds a projection head; we do not). Before
+    its first round a client's last model is the server's initial one. The last local model is no variate: its anchored
+    entries are those of the server's model that it was trained from.
+
+    Attributes:
+      mu: weight of the contrastive term.
+      tau: temperature.
+    """
+
+    title: ClassVar[str] = "MOON"
+    paper: ClassVar[str] = "2103.16257"
+    needs_features: ClassVar[bool] = True
+    mu: float = 1.0
+    tau: float = 0.5
+
+    def init_client(self, params: Params) -> Tree:
+        return params
+
+    def penalty(self, params: Params, inputs: jax.Array, weight: jax.Array, context: Context) -> jax.Array:
+        assert context.features is not None
+        state = context.state
+        own, fixed, last = (
+            context.features(model, state, inputs) for model in (params, context.sent.params, context.memory)
+        )  # (B, F) each
+        positive, negative = (_cosine(own, jax.lax.stop_gradient(other)) / self.tau for other in (fixed, last))
+        losses = jnp.logaddexp(positive, negative) - positive
+        return self.mu * jnp.sum(losses * weight) / jnp.maximum(jnp.sum(weight), jnp.float32(1))
+
+    def after(self, delta: Params, context: Context, weight: jax.Array) -> tuple[Tree, Tree]:
+        return jax.tree.map(jnp.add, context.sent.params, delta), ()
+
+
+def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
+    """(B,) cosine similarities of (B, F); where a vector is 0, so is its similarity."""
+    squares = jnp.sum(a * a, -1) * jnp.sum(b * b, -1)
+    return jnp.sum(a * b, -1) * jax.lax.rsqrt(squares + jnp.float32(1e-16))

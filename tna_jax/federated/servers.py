@@ -1,0 +1,153 @@
+"""The server's step: any optax transformation on the pseudo-gradient `-Delta` (Reddi et al. 2021, arXiv 2003.00295).
+
+An entry that was anchored for the whole round is copied, and the optimizer's state of it too: momentum and second moments
+neither decay nor move it. Step counts (Adam's bias correction) belong to no entry and run on.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tna_jax import masks, transform
+from tna_jax.masks import Mask, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """FedDF (Lin et al. 2020, arXiv 2006.07242): after the average the server distils the clients' mean logits into it.
+
+    Adam on `KL(softmax(mean of client logits) || softmax(server logits))` over unlabelled proxy data. Under a mask schedule (ours)
+    entries that were anchored for the whole round stay, and running statistics are not touched.
+
+    Attributes:
+      steps: of Adam, in each round.
+      batch_size: proxy examples of a step.
+      learning_rate: of Adam.
+    """
+
+    steps: int = 50
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerRule:
+    """How the server moves.
+
+    Attributes:
+      optimizer: optax transformation; `optax.sgd(1.0)`, the default, takes the average as it is.
+      distillation: FedDF after that, or `None`.
+      title, paper: for listings; the arXiv number.
+    """
+
+    optimizer: optax.GradientTransformation
+    distillation: Distillation | None = None
+    title: str = "mean"
+    paper: str = "1602.05629"
+
+
+MEAN = ServerRule(optax.sgd(1.0))
+
+
+def mean() -> ServerRule:
+    """The average itself."""
+    return MEAN
+
+
+def fedavgm(learning_rate: float = 1.0, momentum: float = 0.9) -> ServerRule:
+    """SGD with momentum on the server (Hsu et al. 2019)."""
+    return ServerRule(optax.sgd(learning_rate, momentum=momentum), None, "FedAvgM", "1909.06335")
+
+
+def fedadam(learning_rate: float = 0.01, b1: float = 0.9, b2: float = 0.99, eps: float = 1e-3) -> ServerRule:
+    """Adam on the server; optax corrects the bias of its moments, the paper starts them from eps^2 instead."""
+    return ServerRule(optax.adam(learning_rate, b1, b2, eps), None, "FedAdam", "2003.00295")
+
+
+def fedyogi(learning_rate: float = 0.01, b1: float = 0.9, b2: float = 0.99, eps: float = 1e-3) -> ServerRule:
+    """Yogi on the server; as `fedadam`, with second moments that start from eps^2 as in the paper."""
+    scale = optax.scale_by_yogi(b1, b2, eps, initial_accumulator_value=eps**2)
+    return ServerRule(optax.chain(scale, optax.scale(-learning_rate)), None, "FedYogi", "2003.00295")
+
+
+def fedadagrad(learning_rate: float = 0.03, eps: float = 1e-3) -> ServerRule:
+    """Adagrad on the server, its sum of squares started from eps^2 as in the paper."""
+    made = optax.adagrad(learning_rate, initial_accumulator_value=eps**2, eps=eps)
+    return ServerRule(made, None, "FedAdagrad", "2003.00295")
+
+
+def feddf(learning_rate: float = 1e-3, steps: int = 50, batch_size: int = 64) -> ServerRule:
+    """The average, then distillation."""
+    return ServerRule(optax.sgd(1.0), Distillation(steps, batch_size, learning_rate), "FedDF", "2006.07242")
+
+
+SERVERS: dict[str, Callable[..., ServerRule]] = {
+    "mean": mean, "fedavgm": fedavgm, "fedadam": fedadam, "fedyogi": fedyogi, "fedadagrad": fedadagrad, "feddf": feddf,
+}  # fmt: skip
+"""By name; each takes `learning_rate`, but for `mean`."""
+
+
+def step(
+    optimizer: optax.GradientTransformation, params: Params, opt_state: Any, direction: Params, live: Mask
+) -> tuple[Params, Any]:
+    """One step along `direction` in the live entries; everything of an anchored entry stays, bit for bit.
+
+    Args:
+      params, opt_state: the server's.
+      direction: like `params`, minus the pseudo-gradient.
+      live: bool leaves of the same shapes, or scalars.
+    """
+    anchored = transform.anchored(optimizer)
+    gradient = jax.tree.map(jnp.negative, direction)
+    updates, moved = anchored.update(gradient, transform.AnchoredState((), opt_state), params, mask=live)
+    params = transform.apply_updates(params, updates, live)
+    return params, keep_anchored(optimizer, live, moved.inner, opt_state)
+
+
+def keep_anchored(optimizer: optax.GradientTransformation, live: Mask, new: Any, old: Any) -> Any:
+    """An optimizer's state with the entries of anchored parameters as they were before; what belongs to no entry is new."""
+    where: Any = optax.tree_utils.tree_map_params(
+        optimizer, lambda _, m: m, new, live, transform_non_params=lambda _: jnp.ones((), bool)
+    )
+    return jax.tree.map(masks.select, where, new, old)
+
+
+def distil(
+    rule: Distillation,
+    evaluate: Callable[[Params, jax.Array], jax.Array],
+    params: Params,
+    opt_state: Any,
+    live: Mask,
+    proxy: jax.Array,
+    teacher: jax.Array,
+    key: jax.Array,
+) -> tuple[Params, Any]:
+    """One step of FedDF's distillation; `opt_state` is that of `distiller(rule)`.
+
+    Args:
+      evaluate: parameters and inputs (B, ...) to logits (B, C).
+      params: the server's, after its step.
+      live: entries that may move.
+      proxy: (P, ...) unlabelled examples.
+      teacher: (P, C) mean of the clients' logits on them.
+      key: of this step, draws the batch, with replacement.
+    """
+    batch = min(rule.batch_size, proxy.shape[0])
+    rows = jax.random.randint(key, (batch,), 0, proxy.shape[0])
+    wanted = jax.nn.log_softmax(teacher[rows])
+
+    def loss(params):
+        own = jax.nn.log_softmax(evaluate(params, proxy[rows]))
+        return jnp.mean(jnp.sum(jnp.exp(wanted) * (wanted - own), -1))
+
+    updates, opt_state = distiller(rule).update(jax.grad(loss)(params), opt_state, params, mask=live)
+    return transform.apply_updates(params, updates, live), opt_state
+
+
+def distiller(rule: Distillation) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of the distillation."""
+    return transform.anchored(optax.adam(rule.learning_rate))

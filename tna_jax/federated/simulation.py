@@ -1,0 +1,251 @@
+"""A round of a simulated federation: all its clients in one program, in groups that fit the memory, over all devices.
+
+Clients differ in their numbers of examples and steps; each makes exactly its own steps, and its examples count once in each pass,
+whatever the padding. The groups are made of clients of like size, dealt out so that every device has about as many steps.
+`map`, `vmap` and `loop` (see `tna_jax.placement`) and any number of devices give the same round up to rounding: clients' replies
+are those of `train_client`, only the order of sums differs.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tna_jax import network as networks
+from tna_jax import placement
+from tna_jax.federated import gathering, local
+from tna_jax.federated.algorithm import Own, Reply, Sent
+from tna_jax.federated.faults import NO_FAULTS, Faults, Turnout, corrupted, turnout
+from tna_jax.federated.federation import Federation, Server, init_own, send
+from tna_jax.federated.gathering import Gathered
+from tna_jax.federated.local import Examples
+from tna_jax.federated.partition import Clients
+from tna_jax.federated.schedules import Schedule
+from tna_jax.federated.streams import DISTIL, ORDER, stream
+from tna_jax.metrics import Metrics
+from tna_jax.placement import Placement
+
+
+class Round(NamedTuple):
+    """What happened in a round."""
+
+    turnout: Turnout
+    refused: dict[int, list[str]]
+    """Clients whose replies were not taken, with what was wrong."""
+    taken: int
+    """How many replies were."""
+    metrics: Metrics
+    """Training metrics of the taken ones, summed over their steps."""
+
+
+def init_owns(federation: Federation, server: Server) -> Own:
+    """What all N clients keep, (N, ...) NumPy."""
+    one = init_own(federation, server)
+    return jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], federation.clients, axis=0), one)
+
+
+def simulate_round(
+    federation: Federation,
+    schedule: Schedule,
+    root: jax.Array,
+    number: int,
+    server: Server,
+    owns: Own,
+    clients: Clients,
+    inputs: jax.Array,
+    labels: jax.Array,
+    learning_rate: float,
+    *,
+    participation: float = 1.0,
+    faults: Faults = NO_FAULTS,
+    group: int | None = None,
+    proxy: Any = (),
+) -> tuple[Server, Round]:
+    """Round `number` of a federation.
+
+    Args:
+      federation, schedule: what all agree on.
+      root: the federation's key.
+      number: of the round, from 0.
+      server: its state before the round.
+      owns: (N, ...) NumPy, what clients keep; the rows of this round's clients are written to.
+      clients: who has which rows of the data.
+      inputs, labels: (n, ...), (n,): the data of all clients, on the device or on the host.
+      learning_rate: of this round.
+      participation: the share of the N clients that take part in a round, at least one.
+      faults: drop-outs, stragglers, and clients whose replies are spoilt.
+      group: how many clients at once, over all devices; `None` for all.
+      proxy: (P, ...) inputs for a server that distils.
+
+    Returns:
+      The server's state after the round, and what happened. If no reply could be taken the server stays as it was.
+    """
+    who = turnout(root, number, federation.clients, participation, faults)
+    sent = send(federation, server, schedule, root, number, learning_rate)
+    here = np.array([client for client in who.sampled if client not in who.dropped], np.int32)
+    over = placement.mesh()
+    state = jax.tree.map(lambda x: x[0], owns.state) if federation.norm == "local" else sent.state
+    how = resolve(federation, sent.params, state, inputs)
+    data = placement.replicate((inputs, labels), over)
+    shared, extra = placement.replicate(sent, over), placement.replicate(proxy, over)
+    refused: dict[int, list[str]] = {}
+    found: Gathered | None = None
+    for rows, real in _groups(here, _steps(federation, clients, who), group, over.size):
+        replies, kept = _run(federation, how, over, shared, owns, clients, root, number, who, rows, real, data)
+        taken = _judge(federation, sent, replies, rows, real, faults, refused)
+        part = _sums(federation, how, over)((replies, placement.split(taken, over)), shared, extra)
+        part = jax.tree.map(lambda x: np.sum(x, axis=0, dtype=x.dtype), placement.fetch(part))
+        found = part if found is None else jax.tree.map(np.add, found, part)
+        _keep(owns, placement.fetch(kept), rows, real)
+    if found is None or not found.taken:
+        zero = Metrics(*(np.zeros((), np.float32) for _ in Metrics._fields))
+        return server, Round(who, refused, 0, zero)
+    server = gathering.close(federation, server, sent, found, stream(root, DISTIL, number), proxy)
+    return server, Round(who, refused, int(found.taken), found.metrics)
+
+
+def resolve(federation: Federation, params, state, inputs) -> Placement:
+    """How clients share a device, for a model (arrays or shapes) and inputs (n, ...)."""
+    run = functools.partial(networks.evaluate, federation.network)
+    one = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
+    return placement.resolve(federation.placement, run, params, state, one)
+
+
+def _steps(federation: Federation, clients: Clients, who: Turnout) -> np.ndarray:
+    """(N,) local steps of each client in this round."""
+    whole = -(-clients.count // federation.batch_size) * federation.epochs
+    return np.ceil(who.share * whole.astype(np.float32)).astype(int)
+
+
+def _groups(here: np.ndarray, steps: np.ndarray, group: int | None, devices: int):
+    """The clients in groups of like size: rows (G,), and which of them are real; G is a multiple of the devices.
+
+    Within a group the leading axis is cut into equal shares, one for each device: clients are dealt out in turns, from the
+    largest to the smallest and back, so that shares have about equal numbers of steps.
+    """
+    if not len(here):
+        return
+    ranked = here[np.argsort(-steps[here], kind="stable")]
+    size = -(-min(group or len(ranked), len(ranked)) // devices) * devices
+    for start in range(0, len(ranked), size):
+        own = ranked[start : start + size]
+        filled = np.concatenate([own, np.full(size - len(own), own[-1], np.int32)])
+        real = np.arange(size) < len(own)
+        turns = np.arange(size).reshape(-1, devices)
+        turns[1::2] = turns[1::2, ::-1]
+        dealt = turns.T.reshape(-1)
+        yield filled[dealt], real[dealt]
+
+
+def _run(federation, how, over, sent, owns, clients, root, number, who, rows, real, data):
+    """The replies and what is kept, (G, ...), of one group; padding makes no step."""
+    own = jax.tree.map(lambda x: x[rows], owns)
+    share = np.where(real, who.share[rows], np.float32(0)).astype(np.float32)
+    federation = federation.of_clients()
+    examples = Examples(clients.indices[rows], clients.count[rows])
+    keys = _keys(root, np.int32(number), rows)
+    stacked = placement.split((own, examples, keys, share), over)
+    if how == "loop":
+        return _loop(federation, over, sent, stacked, data)
+    return _program(federation, how, over)(stacked, sent, *data)
+
+
+@jax.jit
+def _keys(root: jax.Array, number: jax.Array, rows: jax.Array) -> jax.Array:
+    return jax.vmap(lambda client: stream(root, ORDER, number, client))(rows)
+
+
+@functools.lru_cache(maxsize=32)
+def _program(federation: Federation, how: Placement, over):
+    def one(client, sent, inputs, labels):
+        own, examples, key, share = client
+        return local.whole(federation, sent, own, examples, key, share, inputs, labels)
+
+    def of_share(stacked, sent, inputs, labels):
+        if how == "vmap":
+            return jax.vmap(one, in_axes=(0, None, None, None))(stacked, sent, inputs, labels)
+        return jax.lax.map(lambda client: one(client, sent, inputs, labels), stacked)
+
+    return jax.jit(placement.sharded(of_share, over, replicated=3))
+
+
+@functools.lru_cache(maxsize=32)
+def _step_programs(federation: Federation, over):
+    """The parts of one client's round on each device, and what cuts clients out of the devices' shares and puts them back."""
+
+    def begin(client, sent, labels):
+        own, examples, key, share = client
+        planned = local.plan(federation, sent, labels, examples, key, share)
+        return planned, local.start(federation, sent, own)
+
+    def step(both, sent, inputs, labels, number):
+        (own, examples, _, _), planned, running = both
+        one = functools.partial(local.step, federation, sent, own, planned, examples, inputs, labels, number)
+        return jax.lax.cond(number < planned.steps, one, lambda same: same, running)
+
+    def end(both, sent):
+        (own, examples, _, _), planned, running = both
+        return local.finish(federation, sent, own, planned, examples, running)
+
+    def cut(share, number):
+        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number, 1), share)
+
+    def join(parts):
+        return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+
+    programs = (placement.on_each(begin, over, 2), placement.on_each(step, over, 4), placement.on_each(end, over, 1),
+                placement.sharded(cut, over, 1), placement.sharded(join, over, 0))  # fmt: skip
+    return tuple(jax.jit(program) for program in programs)
+
+
+def _loop(federation: Federation, over, sent: Sent, stacked, data):
+    """A Python loop over clients and steps: the fastest for convolutions on CPUs. Each device has a client of its own."""
+    begin, step, end, cut, join = _step_programs(federation, over)
+    done = []
+    for i in range(jax.tree.leaves(stacked)[0].shape[0] // over.size):
+        client = cut(stacked, np.int32(i))
+        planned, running = begin(client, sent, data[1])
+        for number in range(int(np.max(placement.fetch(planned.steps)))):
+            running = step((client, planned, running), sent, *data, np.int32(number))
+        done.append(end((client, planned, running), sent))
+    return join(done)
+
+
+def _judge(federation, sent, replies, rows, real, faults, refused) -> np.ndarray:
+    """(G,) bool, which replies are taken; the others are named in `refused`."""
+    good = placement.fetch(_good(replies))
+    taken = real & good
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), replies)
+    for i in np.flatnonzero(real):
+        client = int(rows[i])
+        spoilt = client in faults.nan or client in faults.wrong_shape
+        if good[i] and not spoilt:
+            continue
+        whole = jax.tree.map(lambda x, i=i: np.asarray(x[int(i)]), replies)
+        wrong = gathering.problems(like, corrupted(faults, client, whole))
+        if wrong:
+            taken[i] = False
+            refused[client] = wrong
+    return taken
+
+
+@jax.jit
+def _good(replies: Reply) -> jax.Array:
+    return jax.vmap(lambda reply: local.finite((reply.delta, reply.extra, reply.state, reply.metrics)))(replies)
+
+
+@functools.lru_cache(maxsize=32)
+def _sums(federation: Federation, how: Placement, over):
+    """Each device sums over its share of a group: leaves (devices, ...)."""
+
+    def sums(both, sent, proxy):
+        return jax.tree.map(lambda x: x[None], gathering.sums(federation, how, sent, *both, proxy))
+
+    return jax.jit(placement.sharded(sums, over, 2))
+
+
+def _keep(owns: Own, kept: Own, rows: np.ndarray, real: np.ndarray) -> None:
+    """Writes what this round's clients keep into the rows of all."""
+    jax.tree.map(lambda all_, new: all_.__setitem__(rows[real], np.asarray(new)[real]), owns, kept)
