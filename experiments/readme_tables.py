@@ -13,7 +13,10 @@ from fusion.lmc_report import NAMES, present, select, spread
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
 MARK = "<!-- table:"
-PAGES = ("README.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md")) if MARK in file.read_text()))
+PAGES = (
+    "README.md",
+    *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md")) if MARK in file.read_text()),
+)
 COLUMNS = {"accuracy_ends": "accuracy, ends", "accuracy_midpoint": "midpoint", "accuracy_barrier": "accuracy barrier",
            "loss_barrier": "loss barrier"}  # fmt: skip
 
@@ -102,7 +105,15 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "programs": ((), summary.programs),
     "brief": (("digits_lmc.json", "figure2.json", "figure5.json", "anchors.json"), summary.brief),
     "claims": (
-        ("figure2.json", "figure4.json", "figure5.json", "anchors.json", "multi_fusion.json", "rivals.json", "theorem.json"),
+        (
+            "figure2.json",
+            "figure4.json",
+            "figure5.json",
+            "anchors.json",
+            "multi_fusion.json",
+            "rivals.json",
+            "theorem.json",
+        ),
         summary.claims,
     ),
     "digits": ("digits_lmc.json", sweep),
@@ -124,7 +135,9 @@ def rendered(text: str) -> str:
         if mark in text:
             start = text.index(mark)
             end = text.index("<!-- end -->", start)
-            results = [json.loads((RESULTS / file).read_text()) for file in ((files,) if isinstance(files, str) else files)]
+            results = [
+                json.loads((RESULTS / file).read_text()) for file in ((files,) if isinstance(files, str) else files)
+            ]
             table = make(*results)
             text = f"{text[:start]}{mark}\n\n{table}\n\n{text[end:]}"
     return text

@@ -31,7 +31,10 @@ def measured(case: Result, init: str, ratio: float, measure: str = "accuracy_bar
 def brief(digits: Result, figure2: Result, figure5: Result, anchors: Result) -> str:
     """Accuracy barriers by network, initialisation and mask ratio."""
     rows = []
-    digits = {"title": "digits, MLP 4x128", "summary": summary([row for row in digits["rows"] if row["split"] == "test"])}
+    digits = {
+        "title": "digits, MLP 4x128",
+        "summary": summary([row for row in digits["rows"] if row["split"] == "test"]),
+    }
     cells = figure2["cells"]
     resnet = {**figure5["cells"]["resnet20"], "title": "CIFAR-10 (1,000 images), ResNet20"}
     for case in (digits, cells["fashion_mlp"], cells["cifar10_cnn"], resnet):
@@ -46,7 +49,13 @@ def brief(digits: Result, figure2: Result, figure5: Result, anchors: Result) -> 
 
 
 def claims(
-    figure2: Result, figure4: Result, figure5: Result, anchors: Result, multi_fusion: Result, rivals: Result, theorem: Result
+    figure2: Result,
+    figure4: Result,
+    figure5: Result,
+    anchors: Result,
+    multi_fusion: Result,
+    rivals: Result,
+    theorem: Result,
 ) -> str:
     """What the paper's abstract and captions claim, what was measured here, and how far apart they are."""
     mlp, fashion, cnn = (figure2["cells"][name] for name in ("mnist_mlp", "fashion_mlp", "cifar10_cnn"))

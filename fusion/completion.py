@@ -5,15 +5,18 @@ The script holds all it needs, so that completing starts neither JAX nor this pa
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import io
+import operator
 import typing
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from tna_jax.__main__ import PROGRAMS
 from train.launch import launch
+
 
 @dataclasses.dataclass(frozen=True)
 class CompletionOptions:
@@ -51,12 +54,11 @@ def options_of(module: str) -> type:
 
 def script(shell: str) -> str:
     """The completion script for bash, zsh or fish."""
-    programs: Any = Union[
-        tuple(
-            Annotated[options_of(module), tyro.conf.subcommand(name, description=text)]
-            for name, (module, text) in PROGRAMS.items()
-        )
+    choices: list[Any] = [
+        Annotated[options_of(module), tyro.conf.subcommand(name, description=text)]
+        for name, (module, text) in PROGRAMS.items()
     ]
+    programs = functools.reduce(operator.or_, choices)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         tyro.cli(programs, prog="tna", args=["--tyro-write-completion", shell, "-"])

@@ -18,7 +18,9 @@ SPELT = {r"\lVert": r"\Vert", r"\rVert": r"\Vert", r"\square": "□", r"\Big[": 
 def on_page_markdown(markdown, page, config, files):
     """Lets a displayed formula stand inside a paragraph or a list."""
     parts = FENCE.split(markdown)
-    parts[::2] = [DISPLAYED.sub(lambda match: f"${MARK}{' '.join(match.group(1).split())}$", part) for part in parts[::2]]
+    parts[::2] = [
+        DISPLAYED.sub(lambda match: f"${MARK}{' '.join(match.group(1).split())}$", part) for part in parts[::2]
+    ]
     return "".join(parts)
 
 

@@ -23,7 +23,9 @@ GROUPS = {
 }
 """Where a module, or a package with all its modules, is listed; what is named nowhere comes last."""
 REST = "Under the bonnet"
-CODE = re.compile(r"(<pre.*?</pre>|<a\b.*?</a>|<h\d.*?</h\d>|<autoref.*?</autoref>)|<code>([\w.]+)(\([^<]*\))?</code>", re.DOTALL)
+CODE = re.compile(
+    r"(<pre.*?</pre>|<a\b.*?</a>|<h\d.*?</h\d>|<autoref.*?</autoref>)|<code>([\w.]+)(\([^<]*\))?</code>", re.DOTALL
+)
 
 
 def modules() -> list[str]:
@@ -66,7 +68,9 @@ def place(module: str) -> str:
 
 def on_config(config):
     """Puts the pages into the navigation."""
-    entries = [{group: [{name.removeprefix("tna_jax."): place(name)} for name in names]} for group, names in grouped().items()]
+    entries = [
+        {group: [{name.removeprefix("tna_jax."): place(name)} for name in names]} for group, names in grouped().items()
+    ]
     for entry in config.nav:
         for title, target in entry.items():
             if target == "reference/":
@@ -103,7 +107,10 @@ def origin(name: str) -> str:
 
 def summary(value) -> str:
     """The first sentence of a docstring, fit for a table."""
-    return " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split()).split(". ")[0].rstrip(".").replace("|", "\\|") + "."
+    return (
+        " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split()).split(". ")[0].rstrip(".").replace("|", "\\|")
+        + "."
+    )
 
 
 def names() -> dict[str, str | None]:
@@ -116,7 +123,9 @@ def names() -> dict[str, str | None]:
             full = f"{module}.{name}"
             known |= {full: full, f"{short}.{name}": full, f"{short.split('.')[-1]}.{name}": full}
             known[name] = None if name in known and known[name] != full else full
-    return known | {name: origin(name) for name in tna_jax.__all__} | {f"tna_jax.{n}": origin(n) for n in tna_jax.__all__}
+    return (
+        known | {name: origin(name) for name in tna_jax.__all__} | {f"tna_jax.{n}": origin(n) for n in tna_jax.__all__}
+    )
 
 
 KNOWN = names()
@@ -129,8 +138,14 @@ def on_page_content(content, page, config, files):
     def link(match: re.Match[str]) -> str:
         skipped, name, call = match.groups()
         full = None if skipped else f"{own}.{name}" if f"{own}.{name}" in KNOWN else KNOWN.get(name)
-        if not full or (name.islower() and "_" not in name and "." not in name and full != f"{own}.{name}" and not call
-                        and name not in tna_jax.__all__):
+        if not full or (
+            name.islower()
+            and "_" not in name
+            and "." not in name
+            and full != f"{own}.{name}"
+            and not call
+            and name not in tna_jax.__all__
+        ):
             return match.group()
         return f'<autoref identifier="{full}" optional><code>{name}{call or ""}</code></autoref>'
 

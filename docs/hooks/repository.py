@@ -74,7 +74,9 @@ def on_page_markdown(markdown, page, config, files):
             return text
         else:
             return match.group()
-        return f"{picture}[{text}]({posixpath.relpath(place, posixpath.dirname(page.file.src_uri) or '.')}{anchor or ''})"
+        return (
+            f"{picture}[{text}]({posixpath.relpath(place, posixpath.dirname(page.file.src_uri) or '.')}{anchor or ''})"
+        )
 
     return LINK.sub(lead, markdown)
 

@@ -45,7 +45,10 @@ def test_the_names_one_starts_with_are_listed(site):
 
 def test_nothing_is_fetched_from_the_network(site):
     for page in site.rglob("*.html"):
-        fetched = re.findall(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?(?:https?:)?//[^\">]*|<link\b[^>]*href=\"?https?://[^\">]*", page.read_text())
+        fetched = re.findall(
+            r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?(?:https?:)?//[^\">]*|<link\b[^>]*href=\"?https?://[^\">]*",
+            page.read_text(),
+        )
         assert not [link for link in fetched if "canonical" not in link], page.name
 
 

@@ -63,7 +63,9 @@ def test_functions_are_explained(name, function):
     unknown = set(named_arguments(doc)) - set(parameters)
     assert not unknown, f"not in the signature: {unknown}"
     if len(parameters) > 4:
-        assert named_arguments(doc) or re.search(r"\b[Aa]s `|see `|[Aa]rguments", doc), "five arguments or more, none explained"
+        assert named_arguments(doc) or re.search(r"\b[Aa]s `|see `|[Aa]rguments", doc), (
+            "five arguments or more, none explained"
+        )
     raised = {
         getattr(node.exc.func, "id", None)
         for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function))))
@@ -73,7 +75,11 @@ def test_functions_are_explained(name, function):
 
 
 def test_an_unexplained_argument_would_be_seen():
-    assert named_arguments("Does.\n\nArgs:\n  a, b: two.\n  *rest: more.\n\nReturns:\n  c: not one.") == ["a", "b", "rest"]
+    assert named_arguments("Does.\n\nArgs:\n  a, b: two.\n  *rest: more.\n\nReturns:\n  c: not one.") == [
+        "a",
+        "b",
+        "rest",
+    ]
 
 
 def test_names_in_backticks_exist():
@@ -82,6 +88,10 @@ def test_names_in_backticks_exist():
     modules = {module.split(".")[-1]: module for module in reference.modules()}
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for module, name in re.findall(r"`(?:tna_jax\.)?(\w+)\.(\w+)(?:\([^`]*\))?`", page.read_text()):
-            if module in modules and name not in ("py", "json", "jsonl", "png") and not hasattr(importlib.import_module(modules[module]), name):
+            if (
+                module in modules
+                and name not in ("py", "json", "jsonl", "png")
+                and not hasattr(importlib.import_module(modules[module]), name)
+            ):
                 wrong.append(f"{page.name}: {module}.{name}")
     assert not wrong

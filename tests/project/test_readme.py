@@ -46,7 +46,12 @@ def test_no_number_of_readme_stands_outside_its_rendered_tables():
     assert set(re.findall(r"-?\d+(?:\.\d+)?", prose)) <= known
 
 
-PROSE = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md")))]
+PROSE = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md"))),
+]
 
 
 @pytest.mark.parametrize("page", PROSE)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import jax
 import pytest
-from tests.project.snippets import PAGES, ROOT, blocks, calls
 
 from fusion.completion import Words, options_of
+from tests.project.snippets import PAGES, ROOT, blocks, calls
 from tna_jax.__main__ import PROGRAMS
 from train import options
 from train.errors import UsageError
@@ -73,7 +73,9 @@ def test_the_options_of_every_command_are_understood(page, words):
     cls = options_of(PROGRAMS[words[0]][0])
     if "--help" in words or cls is Words:
         return
-    words = [part for word in words for part in (["a.safetensors", "b.safetensors"] if word == "*.safetensors" else [word])]
+    words = [
+        part for word in words for part in (["a.safetensors", "b.safetensors"] if word == "*.safetensors" else [word])
+    ]
     parsed = options.parse(cls, words[1:], words[0], "")
     if check := getattr(parsed, "check", None):
         check()
