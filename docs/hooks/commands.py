@@ -21,7 +21,12 @@ def on_files(files, config):
 
 def page() -> str:
     """The page in Markdown."""
-    parts = ["# Commands", "Every program explains itself; this page is what they print.", fenced(usage())]
+    parts = [
+        "---\nsearch: {boost: 0.5}\n---",
+        "# Commands",
+        "Every program explains itself; this page is what they print.",
+        fenced(usage()),
+    ]
     for name, (module, text) in PROGRAMS.items():
         parts += [f"## tna {name}", f"{text[0].upper()}{text[1:]}.", fenced(help_of(module))]
     return "\n\n".join(parts) + "\n"

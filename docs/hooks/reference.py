@@ -81,9 +81,28 @@ def on_config(config):
 def on_files(files, config):
     """Adds the pages."""
     for module in modules():
-        files.append(File.generated(config, place(module), content=f"::: {module}\n"))
+        files.append(File.generated(config, place(module), content=page(module)))
     files.append(File.generated(config, "reference/index.md", content=index()))
     return files
+
+
+def page(module: str) -> str:
+    """The page of a module: what it defines, not what it imports."""
+    loaded = importlib.import_module(module)
+    together = [name for name in public(module) if not alone(loaded, name)]
+    members = [name for name in public(module) if name not in together]
+    lines = [f"::: {module}", "    options:", f"      members: {members or 'false'}", ""]
+    if together:
+        lines += ["## Constants", ""]
+    lines += [f"- [](){{#{module}.{name}}}`{name}` = `{getattr(loaded, name)!r}`" for name in together]
+    return "\n".join(lines) + "\n"
+
+
+def alone(module, name: str) -> bool:
+    """Whether a name is no constant, or one with an assignment of its own; others are not seen by mkdocstrings."""
+    value = getattr(module, name)
+    own = inspect.isfunction(value) or inspect.isclass(value)
+    return own or re.search(rf"^{name}\s*(:[^=\n]+)?=[^=]", inspect.getsource(module), re.MULTILINE) is not None
 
 
 def index() -> str:
