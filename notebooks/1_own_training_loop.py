@@ -96,7 +96,7 @@ for (name, path), colour in zip(found.items(), ("#c7522a", "#1b6ca8"), strict=Tr
         path.alphas, path.accuracy[0], marker="o", markersize=3, color=colour, label=f"{name}: barrier {lost:.3f}"
     )
 axis.set(xlabel="α, from one network to the other", ylabel="test accuracy")
-axis.legend(frameon=False)
+axis.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
 axis.spines[["top", "right"]].set_visible(False)
 
 # %% [markdown]

@@ -36,7 +36,7 @@ def help_of(module: str) -> str:
     """What a program prints for `--help`."""
     printed = io.StringIO()
     before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "84"
     try:
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
             importlib.import_module(module).main(["--help"])

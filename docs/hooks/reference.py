@@ -113,7 +113,7 @@ def index() -> str:
         lines += ["", f"## {group}", "", "| module | what it is for | names |", "| --- | --- | --- |"]
         for module in names:
             links = ", ".join(f"[`{name}`][{module}.{name}]" for name in public(module))
-            own = f"[`{module}`]({place(module).removeprefix('reference/')})"
+            own = f"[`{module.removeprefix('tna_jax.')}`]({place(module).removeprefix('reference/')})"
             lines.append(f"| {own} | {summary(importlib.import_module(module))} | {links} |")
     return "\n".join(lines) + "\n"
 
