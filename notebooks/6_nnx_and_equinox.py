@@ -32,7 +32,7 @@ labels = jnp.asarray(digits[order], jnp.int32)
 train, test = (inputs[:1300], labels[:1300]), (inputs[1300:], labels[1300:])
 
 
-def batches(seed, epochs=15, size=32):
+def batches(seed, epochs=10, size=32):
     shuffle = np.random.default_rng(seed)
     for _ in range(epochs):
         yield from np.array_split(shuffle.permutation(1300)[:1280], 1280 // size)

@@ -43,6 +43,10 @@ recipe = {"seed": 0, "ratio": 0.4, "where": None}
 }
 """What the Python of a page takes from the reader's own program."""
 RUNNING = [page for page in PAGES if blocks(page, "python")]
+LONG = {("docs/flower.md", 0)}
+"""Blocks that start a federation of processes, for the slow suite; by page and number."""
+EXTRAS = ("flwr", "tokenizers", "transformers")
+"""Packages of extras, without which a page's Python cannot run."""
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +62,28 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page):
     for i, code in enumerate(blocks(page, "python")):
         if page == "docs/runs.md" and "eqx.filter(model" in code:
             code = code.replace("eqx.filter(model", "eqx.filter(EquinoxLayer(jnp.ones((2, 3)))")
-        exec(compile(code, f"{page}, block {i}", "exec"), values)
+        if (page, i) not in LONG:
+            execute(code, f"{page}, block {i}", values)
+
+
+def execute(code: str, name: str, values: dict) -> None:
+    """Runs a block; skips the test where an extra's package is missing."""
+    try:
+        exec(compile(code, name, "exec"), values)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in EXTRAS:
+            raise
+        pytest.skip(f"needs {error.name}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("page", "number"), sorted(LONG))
+def test_what_takes_long_runs_too(page, number, monkeypatch):
+    if page not in PAGES:
+        pytest.skip(f"{page} is not here yet")
+    monkeypatch.chdir(ROOT)
+    execute(blocks(page, "python")[number], page, {})
 
 
 CALLS = [(page, words) for page in PAGES for words in calls(page, "tna")]
