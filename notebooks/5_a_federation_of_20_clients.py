@@ -98,5 +98,6 @@ axis.legend(frameon=False, fontsize=8, title="mean of the last 5 rounds", title_
 axis.spines[["top", "right"]].set_visible(False)
 
 # %% [markdown]
-# One seed: enough to see it work, not to rank schedules. The page about federated learning in the docs has seeds and spread. Between real machines the same
-# algorithms run on Flower.
+# One seed and few rounds: enough to see it work, not to rank schedules. Where anchors hold part of the weights a round trains fewer of them, and the curve may well stay
+# behind FedAvg at first, as here. The page about federated learning in the docs has rounds, seeds and spread. Between real machines the same algorithms run
+# on Flower.
