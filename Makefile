@@ -1,10 +1,11 @@
-# make demo · make test · make check · make bench · make parity · make reproduce: each sets up what it needs in .venv (CPU only). PYTHON=python3.12 chooses another Python.
+# make demo · make test · make check · make docs · make bench · make reproduce · make notebooks · make parity · make release · make matrix
+# Each sets up what it needs in .venv (CPU only). PYTHON=python3.12 chooses another Python.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-slow test-flower check bench parity reproduce clean
+.PHONY: demo test test-slow test-flower check bench parity docs notebooks release matrix reproduce clean
 demo: $(VENV)/.installed
 	$(BIN)/tna lmc --out runs/demo --overwrite
 
@@ -27,6 +28,28 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site/index.html"
+
+notebooks: $(VENV)/.installed-dev
+	$(BIN)/python -m notebooks
+
+release: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+# The tests of the library at both ends of what is supported: make matrix OLDEST=python3.11 NEWEST=python3.13
+OLDEST ?= python3.11
+NEWEST ?= python3.13
+MATRIX ?= tests/tna_jax
+matrix:
+	$(MAKE) VENV=.venv-oldest PYTHON=$(OLDEST) CONSTRAINTS=constraints-oldest.txt .venv-oldest/.installed-matrix
+	.venv-oldest/bin/python -m pytest $(MATRIX) -m "not slow"
+	$(MAKE) VENV=.venv-newest PYTHON=$(NEWEST) CONSTRAINTS=constraints-newest.txt .venv-newest/.installed-matrix
+	.venv-newest/bin/python -m pytest $(MATRIX) -m "not slow"
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
@@ -60,5 +83,10 @@ $(FLOWER)/.installed: pyproject.toml constraints.txt
 	$(FLOWER)/bin/python -m pip --disable-pip-version-check install --quiet -c $(FLOWER)/constraints.txt -e '.[dev,federated]'
 	@touch $@
 
+CONSTRAINTS ?= constraints.txt
+$(VENV)/.installed-matrix: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(PIP) -c $(CONSTRAINTS) -e '.[test]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(FLOWER) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(FLOWER) .venv-oldest .venv-newest site dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

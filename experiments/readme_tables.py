@@ -1,12 +1,13 @@
-"""Writes the tables of the README and of docs/ from the committed results: `python -m experiments.readme_tables`."""
+"""Writes the tables of README.md and of the pages in docs/ from the committed results: `python -m experiments.readme_tables`."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import federated
+from experiments import federated, summary
 from experiments.cells import find
+from experiments.summary import markdown
 from fusion.cold_report import cell
 from fusion.cold_report import find as find_cold
 from fusion.lmc_report import NAMES, present, select, spread
@@ -15,15 +16,13 @@ from fusion.soup_report import spread as seeds_spread
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
-PAGES = ("README.md", "docs/evidence.md", "docs/federated.md", "docs/soups.md", "docs/cold.md")
+MARK = "<!-- table:"
+PAGES = (
+    "README.md",
+    *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md")) if MARK in file.read_text()),
+)
 COLUMNS = {"accuracy_ends": "accuracy, ends", "accuracy_midpoint": "midpoint", "accuracy_barrier": "accuracy barrier",
            "loss_barrier": "loss barrier"}  # fmt: skip
-
-
-def markdown(heads: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def sweep(result: dict[str, Any]) -> str:
@@ -199,7 +198,21 @@ def federated_readings(result: dict[str, Any]) -> str:
     return markdown(federated.READING_HEADS, federated.readings(result))
 
 
-TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
+    "programs": ((), summary.programs),
+    "brief": (("digits_lmc.json", "figure2.json", "figure5.json", "anchors.json"), summary.brief),
+    "claims": (
+        (
+            "figure2.json",
+            "figure4.json",
+            "figure5.json",
+            "anchors.json",
+            "multi_fusion.json",
+            "rivals.json",
+            "theorem.json",
+        ),
+        summary.claims,
+    ),
     "digits": ("digits_lmc.json", sweep),
     "figure2": ("figure2.json", by_case),
     "figure5": ("figure5.json", by_case),
@@ -220,17 +233,20 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "federated_faults": ("federated.json", lambda result: markdown(federated.FAULT_HEADS, federated.faults(result))),
     "federated_readings": ("federated.json", federated_readings),
 }
-"""By the name in the page: the result, and what makes the table of it."""
+"""By the name in the page: the result or results, and what makes the table of them."""
 
 
 def rendered(text: str) -> str:
     """A page with every table made anew."""
-    for name, (file, make) in TABLES.items():
-        mark = f"<!-- table:{name} -->"
+    for name, (files, make) in TABLES.items():
+        mark = f"{MARK}{name} -->"
         if mark in text:
             start = text.index(mark)
             end = text.index("<!-- end -->", start)
-            table = make(json.loads((RESULTS / file).read_text()))
+            results = [
+                json.loads((RESULTS / file).read_text()) for file in ((files,) if isinstance(files, str) else files)
+            ]
+            table = make(*results)
             text = f"{text[:start]}{mark}\n\n{table}\n\n{text[end:]}"
     return text
 

@@ -22,6 +22,7 @@ PROGRAMS = {
         "ColD Fusion: text tasks fine-tune one encoder, their bodies are averaged, again and again",
     ),
     "merge": ("fusion.merge", "average safetensors files or folders: uniform, weighted, greedy"),
+    "completion": ("fusion.completion", "a script with which bash, zsh or fish completes this command"),
     "federate": ("fusion.federate", "federated learning with and without anchors, simulated: accuracy by round"),
     "report": ("fusion.report", "one HTML file on one or more runs: numbers, curves, landscapes, provenance"),
     "devices": ("train.devices", "what JAX sees here and how models would be placed on it"),

@@ -59,7 +59,17 @@ def require_finite(leaves: dict[KeyPath, np.ndarray]) -> None:
 def finish(
     spec: PermutationSpec, permutation, b: Params, state: State, objective: float, counts, check: bool
 ) -> Matching:
-    """The `Matching` that permutes `b` and its state; with `check` only if that leaves their function."""
+    """The `Matching` that permutes `b` and its state.
+
+    Args:
+      spec: of the network.
+      permutation: the units of each group in their new order.
+      b: the parameters to permute.
+      state: theirs.
+      objective: what the permutation reached.
+      counts: the remaining fields of a `Matching`.
+      check: raise where the permuted network does not compute what it computed.
+    """
     params = permutations.apply_permutation(spec, permutation, b)
     moved_state = permutations.permute_state(spec, permutation, state)
     if check:

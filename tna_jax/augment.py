@@ -12,8 +12,10 @@ Augment = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, images (B, H, W, C)) -> images of the same shape and dtype."""
 
 Kind = Literal["none", "crop", "flip", "crop-flip"]
-CROP, FLIP = 0, 1
-"""Streams of a batch's key."""
+CROP = 0
+"""Stream of a batch's key for cropping."""
+FLIP = 1
+"""Stream of a batch's key for flipping."""
 
 
 def crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Array:

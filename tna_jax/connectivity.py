@@ -83,7 +83,7 @@ def pairs(models: int) -> np.ndarray:
 
 
 def grid(points: int = 11) -> np.ndarray:
-    """(points,) evenly spaced alphas, float32, that hold 0, 1/2 and 1 exactly: `points` must be odd and at least 3."""
+    """(points,) evenly spaced alphas, float32, that hold 0, 1/2 and 1 exactly; ValueError unless `points` is odd and at least 3."""
     if points < 3 or points % 2 == 0:
         raise ValueError(f"a grid that holds 0, 1/2 and 1 has an odd number of points, at least 3; got {points}")
     return np.linspace(0, 1, points).astype(np.float32)

@@ -105,7 +105,11 @@ def complement(mask: Mask) -> Mask:
 
 
 def anchored_ratio(mask: Mask) -> jax.Array:
-    """The share of anchored entries (`False`, or a multiplier below 1) over the whole tree: a float32 scalar in [0, 1]."""
+    """The share of anchored entries (`False`, or a multiplier below 1) over the whole tree: a float32 scalar in [0, 1].
+
+    Raises:
+      ValueError: a mask without entries.
+    """
     leaves = jax.tree.leaves(mask)
     total = sum(np.size(m) for m in leaves)
     if total == 0:

@@ -41,7 +41,15 @@ Network = Apply | Stateful
 def train(
     network: Network, params: Params, state: State, inputs: jax.Array, weight: jax.Array | None
 ) -> tuple[jax.Array, State]:
-    """Logits in training mode and the state after the batch; any network."""
+    """Logits in training mode and the state after the batch; any network.
+
+    Args:
+      network: with a state or without one.
+      params: of one model.
+      state: of that model, `()` without one, which is then returned as it is.
+      inputs: (B, ...).
+      weight: (B,) float, 0 for padding, or `None` if there is none.
+    """
     if isinstance(network, Stateful):
         return network.train(params, state, inputs, weight)
     return network(params, inputs), state

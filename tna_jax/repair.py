@@ -251,6 +251,6 @@ def _run(module: nn.Module, params: Params, inputs: jax.Array, edit: Callable[[s
 
 
 def repair_line(module: nn.Module, a: Params, b: Params, alpha: Scalar, inputs: jax.Array, **options: Any) -> Repaired:
-    """`repair` of the model at `alpha` on the line from `a` to `b`; options as there."""
+    """`repair` of the model at `alpha` on the line from `a` to `b`; arguments and options as there."""
     weights = jnp.asarray([1 - alpha, alpha], jnp.float32)
     return repair(module, interpolation.line(a, b, alpha), [a, b], weights, inputs, **options)

@@ -1,0 +1,50 @@
+"""The page of the commands: what `tna --help` and every `tna PROGRAM --help` print."""
+
+import contextlib
+import importlib
+import io
+import os
+import re
+
+from mkdocs.structure.files import File
+
+from tna_jax.__main__ import PROGRAMS, usage
+
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def on_files(files, config):
+    """Adds `commands.md`."""
+    files.append(File.generated(config, "commands.md", content=page()))
+    return files
+
+
+def page() -> str:
+    """The page in Markdown."""
+    parts = [
+        "---\nsearch: {boost: 0.5}\n---",
+        "# Commands",
+        "Every program explains itself; this page is what they print.",
+        fenced(usage()),
+    ]
+    for name, (module, text) in PROGRAMS.items():
+        parts += [f"## tna {name}", f"{text[0].upper()}{text[1:]}.", fenced(help_of(module))]
+    return "\n\n".join(parts) + "\n"
+
+
+def help_of(module: str) -> str:
+    """What a program prints for `--help`."""
+    printed = io.StringIO()
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "84"
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+            importlib.import_module(module).main(["--help"])
+    finally:
+        os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
+    return ESCAPES.sub("", printed.getvalue()).strip()
+
+
+def fenced(text: str) -> str:
+    """Text as it is."""
+    return f"```text\n{text}\n```"

@@ -1,0 +1,63 @@
+"""Both ends of what is supported: the oldest versions on Python 3.11, the newest on 3.13, each in an environment of its own.
+
+`make matrix` runs all tests of the library there; this takes the ones at the heart of it, and the main job.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ENDS = {"oldest": "3.11", "newest": "3.13"}
+HEART = ["transform", "masks", "frameworks", "averaging"]
+
+
+def interpreter(version: str) -> str | None:
+    """A Python of that version that starts (a shim of a version manager may not)."""
+    candidates = [
+        shutil.which(f"python{version}"),
+        *map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python3")),
+    ]
+    for found in filter(None, candidates):
+        if subprocess.run([found, "-c", "import venv, ensurepip"], capture_output=True).returncode == 0:
+            return found
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("end", ENDS)
+def test_the_heart_of_the_library_and_the_main_job_run(end, tmp_path):
+    python = interpreter(ENDS[end])
+    if python is None:
+        pytest.skip(f"no Python {ENDS[end]} here")
+    folder = tmp_path / "environment"
+    own = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "XLA_FLAGS", "MAKEFLAGS")}
+    make = ["make", "-C", str(ROOT), f"VENV={folder}", f"PYTHON={python}", f"CONSTRAINTS=constraints-{end}.txt"]
+    done = subprocess.run([*make, f"{folder}/.installed-matrix"], env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tests = [f"tests/tna_jax/test_{name}.py" for name in HEART]
+    words = [f"{folder}/bin/python", "-m", "pytest", "-n", "2", "-m", "not slow", *tests]
+    done = subprocess.run(words, cwd=ROOT, env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    words = [
+        "--seeds",
+        "1",
+        "--epochs",
+        "3",
+        "--ratios",
+        "0.4",
+        "--methods",
+        "tna",
+        "--train-examples",
+        "300",
+        "--out",
+        "first",
+    ]
+    done = subprocess.run([f"{folder}/bin/tna", "lmc", *words], cwd=tmp_path, env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "first" / "lmc.json").read_text())["rows"]

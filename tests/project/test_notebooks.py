@@ -1,0 +1,68 @@
+"""Notebooks: every .ipynb is its .py without outputs; each runs on the CPU in minutes and draws its figures."""
+
+import ast
+import importlib.util
+import json
+import time
+
+import pytest
+
+from notebooks.__main__ import SOURCES, notebook
+
+NEEDS = {"4_cold_fusion_in_miniature": "tna_jax.cold", "5_a_federation_of_20_clients": "tna_jax.federated"}
+"""Modules that came after the notebooks."""
+FIGURES = {"1": 1, "2": 1, "3": 1, "4": 1, "5": 2, "6": 0}
+"""How many pictures each shows."""
+
+
+def names(sources):
+    return [source.stem for source in sources]
+
+
+def test_there_are_six():
+    assert [name[0] for name in names(SOURCES)] == ["1", "2", "3", "4", "5", "6"]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=names(SOURCES))
+def test_the_ipynb_is_in_step_with_its_source(source):
+    committed = source.with_suffix(".ipynb").read_text()
+    assert committed == notebook(source), "run make notebooks"
+    cells = json.loads(committed)["cells"]
+    assert all(cell.get("outputs", []) == [] and cell.get("execution_count") is None for cell in cells)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=names(SOURCES))
+def test_it_opens_in_colab_and_downloads_nothing(source):
+    text = source.read_text()
+    cells = json.loads(source.with_suffix(".ipynb").read_text())["cells"]
+    assert "colab-badge.svg" in "".join(cells[0]["source"])
+    assert "%pip install" in "".join(cells[1]["source"])
+    imported = {node.module or "" for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)}
+    assert not {name for name in imported if name.split(".")[0] in ("train", "fusion", "experiments")}
+    assert "load_digits" in text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("source", SOURCES, ids=names(SOURCES))
+def test_it_runs_in_less_than_five_minutes(source, tmp_path, monkeypatch):
+    import nbclient
+    import nbformat
+
+    module = NEEDS.get(source.stem)
+    if module and importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not here yet")
+    for name in ("IPYTHONDIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("PYTHONPATH", str(source.parents[1]))
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # as in a notebook
+    made = nbformat.reads(notebook(source), as_version=4)
+    client = nbclient.NotebookClient(
+        made, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    )
+    started = time.monotonic()
+    client.execute()
+    assert time.monotonic() - started < 300
+    shown = [output for cell in made.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in shown) == FIGURES[source.stem[0]]
+    assert not [output for output in shown if output.get("name") == "stderr"], shown

@@ -1,0 +1,132 @@
+"""All that README and docs show runs: the Python of a page from top to bottom, every command up to its options."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+from fusion.completion import Words, options_of
+from tests.project.snippets import PAGES, ROOT, blocks, calls
+from tna_jax.__main__ import PROGRAMS
+from train import options
+from train.errors import UsageError
+
+BEFORE = {
+    "docs/fusing.md": """
+import jax, jax.numpy as jnp
+from tna_jax import models
+from tna_jax.network import linen
+network, init = linen(models.create("mlp", num_classes=3, depth=1, width=6), (5,))
+members = jax.vmap(lambda key: init(key)[0])(jax.random.split(jax.random.key(0), 3))
+a, b = (jax.tree.map(lambda leaf: leaf[i], members) for i in (0, 1))
+params, inputs = a, jnp.ones((2, 5))
+held_out_accuracy = lambda params: float(network(params, inputs).argmax(-1).mean())
+""",
+    "docs/runs.md": """
+import equinox as eqx, flax.linen as nn, jax, jax.numpy as jnp
+from flax import nnx
+from train import tensors as saved
+params = nn.Dense(3).init(jax.random.key(0), jnp.ones((1, 2)))["params"]
+saved.save("model.safetensors", {"params": params}, metadata={})
+saved.save("any.safetensors", {"params": params}, metadata={})
+class Layer(nnx.Module):
+    def __init__(self):
+        self.kernel = nnx.Param(jnp.ones((2, 3)))
+class EquinoxLayer(eqx.Module):
+    kernel: jax.Array
+model = Layer()
+saved.save("layer.safetensors", nnx.state(model, nnx.Param), metadata={})
+recipe = {"seed": 0, "ratio": 0.4, "where": None}
+""",
+}
+"""What the Python of a page takes from the reader's own program."""
+RUNNING = [page for page in PAGES if blocks(page, "python")]
+LONG = {("docs/flower.md", 0)}
+"""Blocks that start a federation of processes, for the slow suite; by page and number."""
+EXTRAS = ("flwr", "tokenizers", "transformers")
+"""Packages of extras, without which a page's Python cannot run."""
+
+
+@pytest.fixture(autouse=True)
+def as_a_user_has_it():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.mark.parametrize("page", RUNNING)
+def test_the_python_of_a_page_runs_from_top_to_bottom(page):
+    values: dict = {}
+    exec(compile(BEFORE.get(page, ""), f"before {page}", "exec"), values)
+    for i, code in enumerate(blocks(page, "python")):
+        if page == "docs/runs.md" and "eqx.filter(model" in code:
+            code = code.replace("eqx.filter(model", "eqx.filter(EquinoxLayer(jnp.ones((2, 3)))")
+        if (page, i) not in LONG:
+            execute(code, f"{page}, block {i}", values)
+
+
+def execute(code: str, name: str, values: dict) -> None:
+    """Runs a block; skips the test where an extra's package is missing."""
+    try:
+        exec(compile(code, name, "exec"), values)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in EXTRAS:
+            raise
+        pytest.skip(f"needs {error.name}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("page", "number"), sorted(LONG))
+def test_what_takes_long_runs_too(page, number, monkeypatch):
+    if page not in PAGES:
+        pytest.skip(f"{page} is not here yet")
+    monkeypatch.chdir(ROOT)
+    execute(blocks(page, "python")[number], page, {})
+
+
+CALLS = [(page, words) for page in PAGES for words in calls(page, "tna")]
+
+
+@pytest.mark.parametrize(("page", "words"), CALLS, ids=[f"{page}: {' '.join(words)[:60]}" for page, words in CALLS])
+def test_the_options_of_every_command_are_understood(page, words):
+    if words[0].startswith("-"):
+        assert words[0] in ("--version", "--help")
+        return
+    assert words[0] in PROGRAMS
+    cls = options_of(PROGRAMS[words[0]][0])
+    if "--help" in words or cls is Words:
+        return
+    words = [
+        part for word in words for part in (["a.safetensors", "b.safetensors"] if word == "*.safetensors" else [word])
+    ]
+    parsed = options.parse(cls, words[1:], words[0], "")
+    if check := getattr(parsed, "check", None):
+        check()
+
+
+def test_a_wrong_option_would_be_seen():
+    with pytest.raises(UsageError):
+        options.parse(options_of("fusion.lmc"), ["--ratio", "0.4"], "lmc", "")
+
+
+TARGETS = sorted({words[0] for page in PAGES for words in calls(page, "make")})
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_make_target_exists(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_commands_of_start_here_run_and_leave_what_they_say(capsys):
+    from tna_jax.__main__ import main
+
+    for words in calls("docs/start.md", "tna"):
+        assert main(words) == 0, f"tna {' '.join(words)}\n{capsys.readouterr().err}"
+    rows = json.loads(Path("runs/first/lmc.json").read_text())["rows"]
+    assert {row["ratio"] for row in rows} == {0.0, 0.4}
+    for file in ("runs/first/lmc.png", "runs/four/barrier.json", "runs/four/fuse.json", "runs/back/barrier.json"):
+        assert Path(file).stat().st_size > 0
