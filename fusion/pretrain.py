@@ -156,7 +156,7 @@ def run(settings: PretrainOptions) -> dict[str, Any]:
             words = f"{plan.what}; {size:,} parameters, {settings.epochs} epochs, tna pretrain"
             about = {"in_words": words, "parameters": size, "epochs": settings.epochs, "seed": settings.seed,
                      "commit": result["provenance"]["commit"], **plan.about, "test": result["test"]}  # fmt: skip
-            backbone.write_about(model, about, plan.example.shape[1] if settings.model == "vit" else None)
+            backbone.write_about(model, about, plan.data if settings.model == "vit" else None)
             pretrain_report.figure(plain(result), folder.folder / RESULTS[1])
             folder.write(RESULTS[0], result)
             pretrain_report.table(plain(result))

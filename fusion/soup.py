@@ -21,6 +21,7 @@ from train import backbone, ensembles, hosts, huggingface
 from train.data import text
 from train.errors import UsageError, unknown
 from train.launch import launch
+from train.manifest import FORMAT
 from train.models import INIT, MASK, ORDER, Start, stream
 from train.prepare import lasting, record
 from train.progress import console
@@ -29,6 +30,8 @@ from train.run import PROVENANCE, Run
 from train.tuning import TuningOptions, positive
 
 RESULTS = ("soup.json", "soup.png")
+FUSED = "fused.json"
+"""The populations that are fused already."""
 EVALUATED = 4
 """Batches of the training that are evaluated at once: without gradients they take less memory than one with."""
 
@@ -144,7 +147,7 @@ def run(settings: SoupOptions) -> dict[str, Any]:
     given = [given_models(settings.models, material)] if settings.models else []
     standing = backbone.standing(settings.checkpoint or settings.models[0])
     name = f"soup-{settings.dataset.replace(':', '-')}"
-    with Run.create(settings.out, name, RESULTS, settings.overwrite, settings.resume) as folder:
+    with Run.create(settings.out, name, (*RESULTS, FUSED), settings.overwrite, settings.resume) as folder:
         record(folder, "soup", settings, list(range(settings.seed, settings.seed + settings.seeds)))
         console.print(f"{material.what}; on {standing['in_words']}")
         facts: dict[str, Any] = {}
@@ -156,17 +159,8 @@ def run(settings: SoupOptions) -> dict[str, Any]:
             trained = ensembles.train(trainer, start, material, settings, folder, described, settings.resume)
             facts = {**trained.facts, "diverged": trained.diverged}
             groups = grouped(settings, start, trained.params)
-        rows, greedy = [], []
-        for group in groups:
-            with console.status(f"fusing seed {group.seed}, ratio {group.ratio}"):
-                found = fuse_group(group, material, settings)
-            about = {"seed": group.seed, "ratio": group.ratio}
-            rows += [{**about, **row} for row in with_shift(fuse.rows(found), material.shifted)]
-            trail = [step._asdict() for step in found.recipe.trail]
-            greedy.append({**about, "score": found.recipe.score, "weights": found.recipe.weights, "trail": trail,
-                           "anchors_moved": moved(group)})  # fmt: skip
-            if hosts.leads() and group.seed == settings.seed:
-                _save(folder.folder, group, found, material)
+        fused = fuse_all(groups, material, settings, folder)
+        rows = [row for one in fused for row in one["rows"]]
         result = plain({
             "provenance": {**folder.read(PROVENANCE), **facts},
             "config": lasting(settings),
@@ -176,7 +170,7 @@ def run(settings: SoupOptions) -> dict[str, Any]:
             "recipes": [] if settings.models else [dataclasses.asdict(recipe) for recipe in settings.plan()],
             "shifted": material.shifted,
             "rows": rows,
-            "greedy": greedy,
+            "greedy": [one["greedy"] for one in fused],
             "summary": soup_report.summary(rows),
         })  # fmt: skip
         result["headline"] = soup_report.headline(result)
@@ -240,6 +234,24 @@ def given_models(folders: tuple[str, ...], material: Material) -> Group:
             )
     params = jax.tree.map(lambda *leaves: np.stack(leaves), *(other.params for other in loaded))
     return Group(0, None, params, None, None)
+
+
+def fuse_all(groups: list[Group], material: Material, settings: SoupOptions, folder: Run) -> list[dict[str, Any]]:
+    """Rows and greedy soup of every population. Each is kept as soon as it is there: a resumed run goes on with the next."""
+    fused = folder.read(FUSED)["groups"] if settings.resume and folder.has(FUSED) else []
+    for group in groups[len(fused) :]:
+        with console.status(f"fusing seed {group.seed}, ratio {group.ratio}: {len(fused)} of {len(groups)} done"):
+            found = fuse_group(group, material, settings)
+        about = {"seed": group.seed, "ratio": group.ratio}
+        trail = [step._asdict() for step in found.recipe.trail]
+        greedy = {**about, "score": found.recipe.score, "weights": found.recipe.weights, "trail": trail,
+                  "anchors_moved": moved(group)}  # fmt: skip
+        rows = [{**about, **row} for row in with_shift(fuse.rows(found), material.shifted)]
+        if hosts.leads() and group.seed == settings.seed:
+            _save(folder.folder, group, found, material)
+        fused.append(plain({"rows": rows, "greedy": greedy}))
+        folder.write(FUSED, {"format": FORMAT, "groups": fused})
+    return fused
 
 
 def fuse_group(group: Group, material: Material, settings: SoupOptions) -> Fusions:

@@ -97,6 +97,8 @@ def for_images(folder: str, data: Dataset, num_classes: int, **options: Any) -> 
         raise UsageError(f"{folder} takes images of {channels} channels, {data.name} has {shape[2]}")
     size = module.image_size if isinstance(module.image_size, tuple) else (module.image_size, module.image_size)
     scale = scaling(Path(folder)) or (data.mean, data.std)
+    if {len(one) for one in scale} != {channels}:
+        raise UsageError(f"{folder} scales {len(scale[0])} channels ({IMAGES}), {data.name} has {channels}")
     scaled = dataclasses.replace(data, mean=tuple(scale[0]), std=tuple(scale[1])).preprocess
 
     def images(x: jax.Array) -> jax.Array:
@@ -167,14 +169,15 @@ def scaling(folder: Path) -> tuple[list[float], list[float]] | None:
     return cast(Any, found)
 
 
-def write_about(folder: Path, about: dict[str, Any], image_size: int | None = None) -> None:
-    """Writes what a model was pretrained on, and for a ViT how images are scaled, beside it."""
+def write_about(folder: Path, about: dict[str, Any], data: Dataset | None = None) -> None:
+    """Writes what a model was pretrained on, and for a ViT how images are scaled (as those of `data`), beside it."""
     write_json(folder / ABOUT, about)
-    if image_size is not None:
+    if data is not None:
+        height, width, _ = data.image_shape
         made = {
             "image_processor_type": "ViTImageProcessor", "do_normalize": True, "do_rescale": True, "do_resize": True,
-            "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "rescale_factor": 1 / 255, "resample": 2,
-            "size": {"height": image_size, "width": image_size},
+            "image_mean": data.mean, "image_std": data.std, "rescale_factor": 1 / data.max_value, "resample": 2,
+            "size": {"height": height, "width": width},
         }  # fmt: skip
         write_json(folder / IMAGES, made)
 

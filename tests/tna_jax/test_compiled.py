@@ -30,7 +30,7 @@ def compiled_epoch(how: str, members: int = 8) -> str:
         step, order, cut, _ = ensemble._step_programs(trainer, over)
         member = cut(state, jnp.int32(0))
         total = placement.split(jax.tree.map(lambda x: np.zeros(8, x.dtype), metrics.zero()), over)
-        rest = (member._replace(params=None, opt_state=None, state=None), order(member.order, jnp.int32(0), data[0]))
+        rest = (member._replace(params=None, opt_state=None, state=None), order(member, jnp.int32(0), data[0]))
         arguments = ((ensemble._trained(member), total), rest, *data, np.int32(0), np.int32(0))
         return step.lower(*arguments).compile().as_text()
     program = ensemble.epoch_program(trainer, how, over, False)
