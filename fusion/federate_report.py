@@ -97,7 +97,9 @@ def _turnout(runs: list[dict[str, Any]], rounds: int) -> None:
     """Names the clients whose replies were refused, and counts those that were missing or late."""
     for run in runs:
         if run["diverged_in_round"] is not None:
-            print(f"{run['anchors']} seed {run['seed']}: diverged, its test loss is not finite from round {run['diverged_in_round']} on")
+            print(
+                f"{run['anchors']} seed {run['seed']}: diverged, its test loss is not finite from round {run['diverged_in_round']} on"
+            )
     total: dict[str, dict[int, int]] = {"refused": {}, "dropped": {}, "late": {}}
     for run in runs:
         for what, counts in run["turnout"].items():
