@@ -70,7 +70,7 @@ def load(settings: Any) -> tuple[Dataset, Network, Any]:
     return data, net, init
 
 
-def record(folder: Run, program: str, settings: Settings, seeds: list[int]) -> None:
+def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
     """Writes the run's configuration and provenance, or compares the configuration of the run to go on with.
 
     Of the options that do not shape the result, config.json keeps those that `tna resume` needs, under `started_with`. It is

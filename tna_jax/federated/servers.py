@@ -114,7 +114,7 @@ def keep_anchored(params: Params, live: Mask, new: Any, old: Any) -> Any:
     Entries are found in the parts of the state that have the parameters' structure and shapes (momentum, second moments). Counts
     belong to no entry, nor do sums over entries such as the factors of Adafactor's and SM3's second moments.
     """
-    structure = jax.tree.structure(params)
+    structure: Any = jax.tree.structure(params)
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
 
     def alike(part: Any) -> bool:
