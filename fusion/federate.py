@@ -64,7 +64,8 @@ def prepare(settings: FederateOptions) -> federate_run.Prepared:
     data, network, init = load(settings)
     module = settings.build_model(data.num_classes, settings.precision)
     federation = settings.build_federation(network, module, data.preprocess, data.num_classes)
-    train, proxy = data.train, ()
+    train: Any = data.train
+    proxy: Any = ()
     if federation.server.distillation is not None:
         kept = settings.proxy_examples
         if kept >= len(train.labels):

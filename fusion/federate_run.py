@@ -127,7 +127,7 @@ class _Machine:
         self.data = placement.replicate(data, placement.mesh())
         self.test = TestSet(prepared.data.test.images, prepared.data.test.labels)
         shapes = jax.eval_shape(prepared.init, jax.random.key(0))
-        self.how = simulation.resolve(prepared.federation, *shapes, self.data[0])
+        self.how = simulation.resolve(prepared.federation, shapes[0], shapes[1], self.data[0])
         self.seed: int | None = None
         self.clients: Clients | None = None
         self.named: set[tuple[int, str]] = set()
@@ -146,7 +146,7 @@ class _Machine:
         rate = settings.learning_rate * settings.learning_rate_decay**number
         schedule = settings.schedule(line["anchors"])
         server, found = simulation.simulate_round(
-            federation, schedule, root, number, server, own, self.clients, *self.data, rate,
+            federation, schedule, root, number, server, own, self.clients, self.data[0], self.data[1], rate,
             participation=settings.participation, faults=settings.faults(), group=self.group, proxy=self.prepared.proxy,
         )  # fmt: skip
         scored = evaluate(federation, server, own, self.test)

@@ -26,7 +26,7 @@ class Examples(NamedTuple):
 
     indices: jax.Array
     """(n,) int32 rows, of which the first `count` are the client's; the others are padding."""
-    count: jax.Array
+    count: Any
     """int32 scalar, n_k."""
 
 

@@ -1,6 +1,6 @@
 """Which client has which examples: Dirichlet, shards, or at random. Every example goes to exactly one client."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +108,7 @@ class Clients(NamedTuple):
 
     indices: np.ndarray
     """(K, n) int32; the first `count` of a row are the client's, the others repeat its first."""
-    count: np.ndarray
+    count: Any
     """(K,) int32."""
 
 

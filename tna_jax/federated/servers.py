@@ -105,18 +105,25 @@ def step(
     gradient = jax.tree.map(jnp.negative, direction)
     updates, moved = anchored.update(gradient, transform.AnchoredState((), opt_state), params, mask=live)
     params = transform.apply_updates(params, updates, live)
-    return params, keep_anchored(optimizer, live, moved.inner, opt_state)
+    return params, keep_anchored(params, live, moved.inner, opt_state)
 
 
-def keep_anchored(optimizer: optax.GradientTransformation, live: Mask, new: Any, old: Any) -> Any:
+def keep_anchored(params: Params, live: Mask, new: Any, old: Any) -> Any:
     """An optimizer's state with the entries of anchored parameters as they were before; what belongs to no entry is new.
 
-    So are sums over entries, such as the factors of Adafactor's second moments.
+    Entries are found in the parts of the state that have the parameters' structure and shapes (momentum, second moments). Counts
+    belong to no entry, nor do sums over entries such as the factors of Adafactor's and SM3's second moments.
     """
-    where: Any = optax.tree_utils.tree_map_params(
-        optimizer, lambda _, m: m, new, live, transform_non_params=lambda _: jnp.ones((), bool)
-    )
-    return jax.tree.map(lambda m, n, o: masks.select(m, n, o) if m.shape in ((), n.shape) else n, where, new, old)
+    structure: Any = jax.tree.structure(params)
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
+
+    def alike(part: Any) -> bool:
+        return jax.tree.structure(part) == structure and [jnp.shape(leaf) for leaf in jax.tree.leaves(part)] == shapes
+
+    def keep(after: Any, before: Any) -> Any:
+        return jax.tree.map(masks.select, live, after, before) if alike(after) else after
+
+    return jax.tree.map(keep, new, old, is_leaf=alike)
 
 
 def distil(

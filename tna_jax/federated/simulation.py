@@ -251,7 +251,7 @@ def _sums(federation: Federation, how: Placement, over):
     """Each device sums over its share of a group: leaves (devices, ...)."""
 
     def sums(both, sent, proxy):
-        return jax.tree.map(lambda x: x[None], gathering.sums(federation, how, sent, *both, proxy))
+        return jax.tree.map(lambda x: x[None], gathering.sums(federation, how, sent, both[0], both[1], proxy))
 
     return jax.jit(placement.sharded(sums, over, 2))
 
