@@ -1,10 +1,10 @@
-# make demo · make test · make check · make bench · make reproduce: each sets up what it needs in .venv (CPU only). PYTHON=python3.12 chooses another Python.
+# make demo · make test · make check · make bench · make parity · make reproduce: each sets up what it needs in .venv (CPU only). PYTHON=python3.12 chooses another Python.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-slow check bench reproduce clean
+.PHONY: demo test test-slow check bench parity reproduce clean
 demo: $(VENV)/.installed
 	$(BIN)/tna lmc --out runs/demo --overwrite
 
@@ -26,6 +26,9 @@ check: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
 
+parity: $(VENV)/.installed-parity
+	$(BIN)/python -m pytest tests/train/test_hf_parity.py
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +43,10 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-bench: pyproject.toml | $(VENV)/bin/python
 	$(PIP) -c constraints.txt -e '.[bench]'
+	@touch $@
+
+$(VENV)/.installed-parity: $(VENV)/.installed-dev
+	$(PIP) -c constraints.txt -e '.[parity]'
 	@touch $@
 
 clean:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("anchored_step", "ensemble", "convolutions", "path", "imports", "matching", "merge", "saving")
+NAMES = ("anchored_step", "ensemble", "convolutions", "path", "imports", "matching", "merge", "saving", "finetune")
 
 for name in sys.argv[1:] or NAMES:
     print(f"== {name}", flush=True)

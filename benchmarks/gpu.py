@@ -285,7 +285,7 @@ def ours(
     else:
         start = time.perf_counter()
         with in_precision():
-            program = ensemble._epoch_program(trainer, how, over, True)  # what `train_epoch` runs, to see inside
+            program = ensemble.epoch_program(trainer, how, over, True)  # what `train_epoch` runs, to see inside
             compiled = program.lower(current, *data, jnp.int32(0)).compile()
         facts["compile_seconds"] = time.perf_counter() - start
         facts["memory"] = memory_of(compiled, trainer, current, data, how)
@@ -429,7 +429,7 @@ def training_case(bench: Bench, name: str, precision: str, members: int) -> dict
 
 def forget() -> None:
     """Frees what a case held."""
-    ensemble._epoch_program.cache_clear()
+    ensemble.epoch_program.cache_clear()
     ensemble._step_programs.cache_clear()
     connectivity._path_program.cache_clear()
     jax.clear_caches()

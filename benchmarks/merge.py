@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.timing import paired, ratio, report
-from fusion import tensor_files
-from fusion.tensor_files import open_checkpoint
+from train import tensor_files
+from train.tensor_files import open_checkpoint
 
 MODELS = 3
 LAYERS, SIDE = 15, 4096  # 15 matrices of 4096 x 4096 float32: 1.007 GB

@@ -16,7 +16,7 @@ from train.results import plain, provenance, write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NAMES = ("figure2", "figure3", "figure4", "figure5", "theorem", "anchors", "depth", "landscape", "rivals",
-         "multi_fusion")  # fmt: skip
+         "multi_fusion", "pretraining", "soup", "cold")  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from fusion import lmc
 from fusion.lmc import LmcOptions
 from fusion.lmc_report import finite
 from train import train
-from train.prepare import Settings, lasting
+from train.prepare import lasting
 from train.progress import console
 from train.results import plain
 from train.run import CONFIG
@@ -67,6 +67,23 @@ def populated(experiment: str, name: str, options: dict[str, Any]) -> Path:
     return folder
 
 
+def finished(experiment: str, name: str, program: Any, settings: Any) -> dict[str, Any]:
+    """The result of a run of `tna pretrain`, `tna soup` or `tna cold`, computed now if it is not there.
+
+    Args:
+      program: the module, whose `run` and first of `RESULTS` are used.
+      settings: its options; their `out`, `overwrite` and `resume` are set here.
+    """
+    folder = RUNS / experiment / name
+    wanted, defaults = plain(lasting(settings)), type(settings)()
+    console.print(f"[bold]{experiment}: {name}[/bold]")
+    result = _read(folder / program.RESULTS[0])
+    if result is None or not _same(result["config"], wanted, defaults):
+        begun = _same(_read(folder / CONFIG), wanted, defaults)
+        result = program.run(dataclasses.replace(settings, out=str(folder), resume=begun, overwrite=not begun))
+    return result
+
+
 def summary(rows: list[dict[str, Any]], keys: Iterable[str] = KEYS) -> list[dict[str, Any]]:
     """Rows grouped by `keys`: n pairs, and for each measure mean and sample standard deviation over pairs.
 
@@ -100,7 +117,7 @@ def words(line: dict[str, Any] | None, measure: str) -> str:
     return f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}")
 
 
-def _same(config: dict[str, Any] | None, wanted: dict[str, Any], defaults: Settings) -> bool:
+def _same(config: dict[str, Any] | None, wanted: dict[str, Any], defaults: Any) -> bool:
     """Whether a run was made with these options; options that came later had their default."""
     if config is None:
         return False

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cells import find
+from fusion.cold_report import cell
+from fusion.cold_report import find as find_cold
 from fusion.lmc_report import NAMES, present, select, spread
+from fusion.soup_report import FUSIONS, difference, words
+from fusion.soup_report import spread as seeds_spread
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
-PAGES = ("README.md", "docs/evidence.md")
+PAGES = ("README.md", "docs/evidence.md", "docs/soups.md", "docs/cold.md")
 COLUMNS = {"accuracy_ends": "accuracy, ends", "accuracy_midpoint": "midpoint", "accuracy_barrier": "accuracy barrier",
            "loss_barrier": "loss barrier"}  # fmt: skip
 
@@ -101,6 +105,84 @@ def populations(result: dict[str, Any]) -> str:
     return markdown(["data, network", "networks", "N", "groups", "accuracy of their average", "members"], rows)
 
 
+def soups(result: dict[str, Any]) -> str:
+    """Accuracy of every fusion on the test set, the held-out shifts and their mean, by mask ratio."""
+    splits = ["test", "shifted", *result["shifted"]]
+    rows = []
+    for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
+        for fusion in FUSIONS:
+            found = {
+                line["split"]: line for line in result["summary"] if (line["ratio"], line["fusion"]) == (ratio, fusion)
+            }
+            rows.append([f"{ratio:g}", fusion, *(words(found[split]["accuracy"]) for split in splits)])
+    return markdown(["ratio", "model", "test", "shifted, mean", *result["shifted"]], rows)
+
+
+def soup_gains(result: dict[str, Any]) -> str:
+    """Soups less the best single model and less the soup without anchors, seed by seed."""
+    rows = []
+    for fusion in FUSIONS[2:4]:
+        for split in ("test", "shifted"):
+            for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
+                single = difference(result["rows"], split, (ratio, fusion), (ratio, "best single"))
+                plain = difference(result["rows"], split, (ratio, fusion), (0.0, fusion))
+                own = words(seeds_spread(plain)) if ratio else "-"
+                rows.append([fusion, split, f"{ratio:g}", words(seeds_spread(single)), own])
+    return markdown(["soup", "set", "ratio", "less the best single model", "less the soup without anchors"], rows)
+
+
+def cold(result: dict[str, Any]) -> str:
+    """Means over tasks by mask ratio and iteration."""
+    groups = [(kind, seen) for kind in ("fine-tuning", "probe") for seen in (True, False)]
+    rows = []
+    for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
+        for number in range(result["config"]["iterations"] + 1):
+            found = [find_cold(result, ratio=ratio, iteration=number, kind=kind, seen=seen) for kind, seen in groups]
+            rows.append([f"{ratio:g}", str(number), *(cell(line) for line in found)])
+    heads = [f"{kind}, {'seen' if seen else 'unseen'}" for kind, seen in groups]
+    return markdown(["ratio", "iteration", *heads], rows)
+
+
+def cold_gains(result: dict[str, Any]) -> str:
+    """The last iteration less the start, and less that without anchors, seed by seed."""
+    last, rows = result["config"]["iterations"], []
+    for kind in ("fine-tuning", "probe"):
+        for seen in (True, False):
+            for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
+                lines = [find_cold(result, ratio=r, iteration=last, kind=kind, seen=seen) for r in (ratio, 0.0)]
+                own, plain = (line["gain"][0] if line else float("nan") for line in lines)
+                over = f"{own - plain:+.4f}" if ratio else "-"
+                rows.append([kind, "seen" if seen else "unseen", f"{ratio:g}", cell(lines[0], "gain"), over])
+    return markdown(["score", "tasks", "ratio", f"iteration {last} less the start", "less that without anchors"], rows)
+
+
+def cold_tasks(result: dict[str, Any]) -> str:
+    """Each task after the last iteration, fine-tuned: mean over seeds."""
+    last, ratios = result["config"]["iterations"], list(dict.fromkeys(line["ratio"] for line in result["summary"]))
+    rows = []
+    for task in result["tasks"]:
+
+        def mean(ratio: float, number: int, name: str = task["name"]) -> str:
+            found = [row["accuracy"] for row in result["rows"] if (row["ratio"], row["iteration"], row["kind"], row["task"])
+                     == (ratio, number, "fine-tuning", name)]  # fmt: skip
+            return words(seeds_spread(found), 3)
+
+        own = [mean(ratio, last) for ratio in ratios]
+        rows.append([task["title"], "seen" if task["seen"] else "unseen", mean(ratios[0], 0), *own])
+    return markdown(["task", "", "start", *(f"ratio {ratio:g}" for ratio in ratios)], rows)
+
+
+def pretrained(result: dict[str, Any]) -> str:
+    """Both pretrained models."""
+    rows = []
+    for kind, found in result["models"].items():
+        last = found["epochs"][-1]
+        values = [f"{found['parameters']:,}", str(found["config"]["epochs"]), f"{last['loss']:.3f}",
+                  f"{found['test']['loss']:.3f}", f"{found['test']['accuracy']:.3f}"]  # fmt: skip
+        rows.append([kind, found["what"], *values])
+    return markdown(["model", "on", "parameters", "epochs", "training loss", "test loss", "test accuracy"], rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "digits": ("digits_lmc.json", sweep),
     "figure2": ("figure2.json", by_case),
@@ -110,6 +192,12 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "depth": ("depth.json", depths),
     "rivals": ("rivals.json", rivals),
     "multi_fusion": ("multi_fusion.json", populations),
+    "soups": ("soup.json", soups),
+    "soup_gains": ("soup.json", soup_gains),
+    "cold": ("cold.json", cold),
+    "cold_gains": ("cold.json", cold_gains),
+    "cold_tasks": ("cold.json", cold_tasks),
+    "pretraining": ("pretraining.json", pretrained),
 }
 """By the name in the page: the result, and what makes the table of it."""
 

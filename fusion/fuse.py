@@ -63,6 +63,8 @@ class FuseOptions(MatchingOptions, HostOptions):
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folders of tna train (or tna lmc): the models of all of them are fused. Results go to the first."""
+    models: tuple[int, ...] = ()
+    """Fuse only these: their numbers, from 0 through all runs in order. Default: all."""
     matching: str = "none"
     """Rename hidden units first: none, weight (MergeMany: each model to the mean of the others), activation (all to the first)."""
     repair: bool = False
@@ -96,7 +98,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
     settings.check()
     alphas = options.grid(settings.alphas)
     settings.start(16)
-    opened = open_runs(settings.runs, settings.data_dir)
+    opened = open_runs(settings.runs, settings.data_dir, settings.models)
     if settings.repair and isinstance(opened.network, Stateful):
         raise UsageError("--repair: this network has BatchNorm; its statistics are estimated again in any case")
     console.print(f"{opened.data.describe()}; {opened.what}; {len(opened.models)} models")

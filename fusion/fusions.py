@@ -49,6 +49,7 @@ def fuse(
     state: State = (),
     ties: Ties = "keep",
     how: Placement = "auto",
+    batch_size: int = 1000,
 ) -> Fusions:
     """All fusions of M models.
 
@@ -58,9 +59,12 @@ def fuse(
       held_out: examples by whose accuracy the best model and the greedy soup are chosen.
       mix: evaluates averages, see `mixtures` and `repaired`.
       ties: of the greedy soup.
+      batch_size: examples per forward pass.
     """
     count = jax.tree.leaves(members)[0].shape[0]
-    alone = connectivity.evaluate(network, members, {**data, "held out": held_out}, state=state, how=how)
+    alone = connectivity.evaluate(
+        network, members, {**data, "held out": held_out}, state=state, batch_size=batch_size, how=how
+    )
     scores = [float(score) for score in alone["held out"].accuracy]
 
     def score(weights: np.ndarray) -> float:
@@ -70,17 +74,24 @@ def fuse(
     soups = np.stack([np.full(count, 1 / count, np.float32), recipe.weights / recipe.weights.sum()])
     fused = mix(soups, data)
     uniform, greedy = ({split: Metrics(*(x[i] for x in found)) for split, found in fused.items()} for i in (0, 1))
-    ensemble = logit_ensemble(network, members, data, state=state)
+    ensemble = logit_ensemble(network, members, data, state=state, batch_size=batch_size)
     best = recipe.trail[0].model
     return Fusions({split: alone[split] for split in data}, best, uniform, greedy, recipe, ensemble)
 
 
-def mixtures(network: Network, members: Params, state: State, calibration: jax.Array, how: Placement) -> Mix:
-    """Averages as they are, running statistics estimated again on `calibration` (N, ...)."""
+def mixtures(
+    network: Network,
+    members: Params,
+    state: State,
+    calibration: jax.Array | None,
+    how: Placement,
+    batch_size: int = 1000,
+) -> Mix:
+    """Averages as they are, running statistics, if there are any, estimated again on `calibration` (N, ...)."""
 
     def mix(weights, data):
         return connectivity.evaluate_mixtures(
-            network, members, weights, data, state=state, calibration=calibration, how=how
+            network, members, weights, data, state=state, calibration=calibration, batch_size=batch_size, how=how
         )
 
     return mix

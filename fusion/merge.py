@@ -15,12 +15,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from fusion import merge_report, shared_anchors, stream
 from fusion.command import evaluate
 from fusion.stream import Counts
-from fusion.tensor_files import Checkpoint, differences, open_checkpoint
 from tna_jax.averaging import Recipe, Ties, greedy_recipe
 from train.errors import UsageError, unknown
 from train.launch import launch
 from train.progress import Interrupted, console
 from train.results import plain, provenance, write_json
+from train.tensor_files import Checkpoint, differences, open_checkpoint
 
 WIDE: dict[str, np.dtype] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 REPORT = "merge.json"

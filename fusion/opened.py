@@ -46,11 +46,17 @@ class Opened(NamedTuple):
     """What speaks against averaging them."""
 
 
-def open_runs(names: tuple[str, ...], data_dir: str | None) -> Opened:
-    """All models of the runs, but those that diverged, which are named on the screen.
+def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, ...] = ()) -> Opened:
+    """All models of the runs, or the chosen ones, but those that diverged, which are named on the screen.
+
+    Args:
+      names: folders.
+      data_dir: where the data sets are, if not where $TNA_DATA_DIR says.
+      chosen: numbers of models, counted from 0 through all runs in order; none: all.
 
     Raises:
-      UsageError: a run that cannot be read; runs of other networks or data than the first's; fewer than two models left.
+      UsageError: a run that cannot be read; runs of other networks or data than the first's; numbers that no model has or
+        that are there twice; fewer than two models left.
     """
     folders = [Run.open(name) for name in names]
     configs = [folder.read(CONFIG) for folder in folders]
@@ -75,6 +81,10 @@ def open_runs(names: tuple[str, ...], data_dir: str | None) -> Opened:
         for name, part in zip(names, parts, strict=True)
         for i, model in enumerate(part[2])
     ]
+    if chosen:
+        _require_numbers(chosen, len(models))
+        params, state = jax.tree.map(lambda leaf: leaf[np.array(chosen)], (params, state))
+        models = [models[i] for i in chosen]
     finite = np.array([
         all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves((params, state))) for i in range(len(models))
     ])  # fmt: skip
@@ -98,6 +108,16 @@ def open_runs(names: tuple[str, ...], data_dir: str | None) -> Opened:
         models,
         company.warn(models, owners),
     )
+
+
+def _require_numbers(chosen: tuple[int, ...], count: int) -> None:
+    """Raises UsageError that names every number of `chosen` which is no model's, or is there twice."""
+    wrong = sorted({i for i in chosen if not 0 <= i < count})
+    twice = sorted({i for i in chosen if chosen.count(i) > 1})
+    told = [f"no model {', '.join(map(str, wrong))}: the numbers go from 0 to {count - 1}"] if wrong else []
+    told += [f"{', '.join(map(str, twice))} named twice"] if twice else []
+    if told:
+        raise UsageError(f"--models: {'; '.join(told)}")
 
 
 def held_out(opened: Opened, data_dir: str | None, examples: int) -> tuple[jax.Array, jax.Array, bool]:

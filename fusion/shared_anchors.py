@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from fusion.tensor_files import Checkpoint, Tensor
 from train.config import DRAWS
 from train.errors import UsageError
 from train.models import MASK, stream
+from train.tensor_files import Checkpoint, Tensor
 
 ABOUT = "tna_jax"
 """Name of the metadata that describes an exported model: a JSON object whose `mask` holds kind, ratio, seed and where."""

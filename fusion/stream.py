@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from fusion.tensor_files import Checkpoint, Tensor, header
 from train.errors import UsageError
+from train.tensor_files import Checkpoint, Tensor, header
 
 PIECE = 1 << 17
 """Entries of a piece: what several of them take stays in a core's cache."""

@@ -15,6 +15,12 @@ PROGRAMS = {
     "landscape": ("fusion.landscape", "loss and accuracy on the plane through three models of a run"),
     "fuse": ("fusion.fuse", "average all models of runs: soups, ensemble, the barriers of all pairs; matching, REPAIR"),
     "rebasin": ("fusion.rebasin", "match models by permuting hidden units: barriers before, after, and with REPAIR"),
+    "pretrain": ("fusion.pretrain", "a ViT on images, or a BERT encoder on texts, as a Hugging Face folder"),
+    "soup": ("fusion.soup", "fine-tune many recipes from one checkpoint with and without anchors, and average them"),
+    "cold": (
+        "fusion.cold",
+        "ColD Fusion: text tasks fine-tune one encoder, their bodies are averaged, again and again",
+    ),
     "merge": ("fusion.merge", "average safetensors files or folders: uniform, weighted, greedy"),
     "report": ("fusion.report", "one HTML file on one or more runs: numbers, curves, landscapes, provenance"),
     "devices": ("train.devices", "what JAX sees here and how models would be placed on it"),

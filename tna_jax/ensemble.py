@@ -25,6 +25,9 @@ from tna_jax.placement import Placement
 Hyper = dict[str, jax.Array]
 """A member's hyper-parameters, scalars by name."""
 
+Batch = tuple[Any, jax.Array, jax.Array]
+"""Inputs (B, ...), labels and the weight of each label, 0 for padding."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
@@ -39,6 +42,13 @@ class Trainer:
       placement: `auto`, `map`, `vmap` or `loop`.
       augment: (key, inputs (B, ...)) -> inputs of the same shape, run on each batch before the network (see
         `tna_jax.augment`); a member's keys follow from its data order.
+      prepare: (key, hyper, batch) -> batch, run after `augment`: for what depends on a member's hyper-parameters, or makes
+        labels of its own (see `tna_jax.recipes`, `tna_jax.masked_lm`). Inputs may become any pytree that the network takes,
+        labels and weight (B, ...) of one shape.
+      loss: (logits (..., C), labels (...), hyper) -> losses (...), what is minimised; default: cross-entropy. Metrics stay
+        cross-entropy and accuracy.
+      accumulate: parts that a batch is cut into, whose gradients are summed before the step: the same step in less memory,
+        up to rounding. Must divide the batch size; not for networks with a state.
     """
 
     network: Network
@@ -46,6 +56,17 @@ class Trainer:
     batch_size: int
     placement: Placement = "auto"
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    prepare: Callable[[jax.Array, Hyper, Batch], Batch] | None = None
+    loss: Callable[[jax.Array, jax.Array, Hyper], jax.Array] | None = None
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise ValueError(f"a batch of {self.batch_size} cannot be cut into {self.accumulate} equal parts")
+        if self.accumulate > 1 and isinstance(self.network, networks.Stateful):
+            raise ValueError(
+                "gradients cannot be accumulated for a network with a state: its statistics need the batch"
+            )
 
     def anchored_optimizer(self, hyper: Hyper) -> optax.GradientTransformationExtraArgs:
         """The optimizer of a member, masked first and last; its mask is passed at update."""
@@ -68,6 +89,8 @@ class Members(NamedTuple):
     """(M,) arrays by name."""
     state: State = ()
     """(M, ...) state of the networks (BatchNorm's running statistics), `()` if they have none."""
+    own: Any = ()
+    """Inputs (M, N, ...) and labels (M, N) where each member has its own data, `()` where all have the same."""
 
 
 def init_ensemble(
@@ -77,6 +100,7 @@ def init_ensemble(
     mask: Mask | None = None,
     hyper: Hyper | None = None,
     state: State = (),
+    own: Any = (),
 ) -> Members:
     """M members with fresh optimizer states.
 
@@ -87,6 +111,8 @@ def init_ensemble(
       mask: (M, ...) masks, `None` for all trainable.
       hyper: (M,) arrays by name, handed to `trainer.optimizer` if that is a function.
       state: (M, ...) initial state, for a `Stateful` network.
+      own: inputs (M, N, ...) and labels (M, N), if each member is to train on its own data; what trains them is then given
+        `None` for inputs and labels.
 
     Raises:
       ValueError: leading axes differ (all are listed), or the mask does not fit the parameters.
@@ -96,7 +122,7 @@ def init_ensemble(
     members = order.shape[0]
     wrong = [
         f"{part}{jax.tree_util.keystr(path)} {np.shape(leaf)}"
-        for part, tree in (("params", params), ("mask", mask), ("hyper", hyper), ("state", state))
+        for part, tree in (("params", params), ("mask", mask), ("hyper", hyper), ("state", state), ("own", own))
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
         if np.shape(leaf)[:1] != (members,)
     ]
@@ -107,8 +133,8 @@ def init_ensemble(
     def init(p, h):
         return trainer.anchored_optimizer(h).init(p)
 
-    params, mask, state = jax.tree.map(jnp.asarray, (params, mask, state))
-    return Members(params, mask, jax.jit(jax.vmap(init))(params, hyper), order, hyper, state)
+    params, mask, state, own = jax.tree.map(jnp.asarray, (params, mask, state, own))
+    return Members(params, mask, jax.jit(jax.vmap(init))(params, hyper), order, hyper, state, own)
 
 
 def batch_indices(order: jax.Array, epoch: jax.Array, examples: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
@@ -131,9 +157,9 @@ def batch_indices(order: jax.Array, epoch: jax.Array, examples: int, batch_size:
 
 
 def train_step(
-    trainer: Trainer, member: Members, inputs: jax.Array, labels: jax.Array, weight: jax.Array, *, padded: bool = True
+    trainer: Trainer, member: Members, inputs: Any, labels: jax.Array, weight: jax.Array, *, padded: bool = True
 ):
-    """One optimizer step of one member (no leading axis) on one batch: gradient of the weighted mean cross-entropy.
+    """One optimizer step of one member (no leading axis) on one batch: gradient of the weighted mean loss.
 
     Args:
       inputs: (B, ...), labels: (B,) int, weight: (B,) float, 0 for padding.
@@ -143,42 +169,82 @@ def train_step(
       The member after the step, and the batch's `Metrics` before it.
     """
 
-    def loss(params):
+    def loss(params, inputs, labels, weight, total):
         real = weight if padded else None
         logits, state = networks.train(trainer.network, params, member.state, inputs, real)
         found = metrics.classification(logits, labels, weight)
-        return found.loss_sum / jnp.maximum(found.count, np.float32(1)), (found, state)
+        summed = found.loss_sum
+        if trainer.loss is not None:
+            losses = trainer.loss(logits, labels, member.hyper)
+            summed = jnp.sum(jnp.where(weight > 0, losses, np.float32(0)) * weight)
+        return summed / jnp.maximum(found.count if total is None else total, np.float32(1)), (found, state)
 
-    gradients, (found, state) = jax.grad(loss, has_aux=True)(member.params)
+    gradient = jax.grad(loss, has_aux=True)
+    if trainer.accumulate == 1:
+        gradients, (found, state) = gradient(member.params, inputs, labels, weight, None)
+    else:
+        gradients, found = _accumulated(gradient, member.params, (inputs, labels, weight), trainer.accumulate)
+        state = member.state
     optimizer = trainer.anchored_optimizer(member.hyper)
     updates, opt_state = optimizer.update(gradients, member.opt_state, member.params, mask=member.mask)
     params = transform.apply_updates(member.params, updates, member.mask)
     return member._replace(params=params, opt_state=opt_state, state=state), found
 
 
+def _accumulated(gradient, params: Params, batch: Batch, parts: int) -> tuple[Params, Metrics]:
+    """The batch's gradient and metrics as sums over `parts` equal parts of it, one after the other."""
+    total = jnp.sum(batch[2].astype(jnp.float32))
+    cut = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
+
+    def add(carry, part):
+        gradients, (found, _) = gradient(params, *part, total)
+        return jax.tree.map(jnp.add, carry, (gradients, found)), None
+
+    return jax.lax.scan(add, (jax.tree.map(jnp.zeros_like, params), metrics.zero()), cut)[0]
+
+
 AUGMENT = 1
 """Stream of an epoch's key for augmentation; the key itself draws the order."""
 
 
-def _batch_step(trainer: Trainer, member: Members, inputs, labels, epoch, number, index, weight):
-    """Step `number` of an epoch: gathers the batch, augments it, trains on it."""
-    batch = inputs[index]
+PREPARE = 2
+"""Stream of an epoch's key for what `Trainer.prepare` draws."""
+
+
+def _batch_step(trainer: Trainer, member: Members, data, epoch, number, index, weight):
+    """Step `number` of an epoch: gathers the batch, augments and prepares it, trains on it."""
+    inputs, labels = member.own or data
+    batch, chosen = inputs[index], labels[index]
+    key = jax.random.fold_in(member.order, epoch)
     if trainer.augment is not None:
-        key = jax.random.fold_in(jax.random.fold_in(member.order, epoch), AUGMENT)
-        batch = trainer.augment(jax.random.fold_in(key, number), batch)
+        batch = trainer.augment(jax.random.fold_in(jax.random.fold_in(key, AUGMENT), number), batch)
+    if trainer.prepare is not None:
+        key = jax.random.fold_in(jax.random.fold_in(key, PREPARE), number)
+        batch, chosen, weight = trainer.prepare(key, member.hyper, (batch, chosen, weight))
     padded = inputs.shape[0] % trainer.batch_size != 0
-    return train_step(trainer, member, batch, labels[index], weight, padded=padded)
+    return train_step(trainer, member, batch, chosen, weight, padded=padded)
+
+
+def examples_of(member: Members, inputs: Any) -> int:
+    """N, the examples that one member (no leading axis) trains on in an epoch."""
+    return (member.own[0] if member.own else inputs).shape[0]
 
 
 def train_epoch(
-    trainer: Trainer, members: Members, inputs: jax.Array, labels: jax.Array, epoch: int, *, donate: bool = False
+    trainer: Trainer,
+    members: Members,
+    inputs: jax.Array | None,
+    labels: jax.Array | None,
+    epoch: int,
+    *,
+    donate: bool = False,
 ) -> tuple[Members, Metrics]:
     """Trains every member for one epoch, over all devices the members are placed on.
 
     Args:
       members: M members. To use several devices, place them first: `placement.split(placement.pad(members, n), mesh)`.
-      inputs: (N, ...) examples of any dtype, shared by all members.
-      labels: (N,) integers.
+      inputs: (N, ...) examples of any dtype, shared by all members; `None` where members have their own.
+      labels: (N,) integers; `None` where members have their own.
       epoch: the epoch's number; it selects the data order.
       donate: reuse the memory of `members`, which must not be read afterwards.
 
@@ -189,21 +255,40 @@ def train_epoch(
     Raises:
       ValueError: a batch larger than the data, or numbers of inputs and labels that differ.
     """
-    check_data(inputs, labels, trainer.batch_size)
+    _check(trainer, members, inputs, labels)
     how = resolve(trainer, members, inputs)
     sharding = members.order.sharding
     over = getattr(sharding, "mesh", None) or placement.mesh([next(iter(members.order.devices()))])
     if how == "loop":
         return _loop_epoch(trainer, members, inputs, labels, epoch, over)
-    program = _epoch_program(trainer, how, over, donate)
+    program = epoch_program(trainer, how, over, donate)
     return program(members, inputs, labels, jnp.int32(epoch))
+
+
+def _check(trainer: Trainer, members: Members, inputs, labels) -> None:
+    if not members.own:
+        return check_data(inputs, labels, trainer.batch_size)
+    if inputs is not None or labels is not None:
+        raise ValueError("these members have their own data: give None for inputs and labels")
+    own_inputs, own_labels = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), members.own)
+    check_data(own_inputs, own_labels, trainer.batch_size)
 
 
 def resolve(trainer: Trainer, members: Members, inputs) -> Placement:
     """The placement that the trainer's stands for with these members and inputs (arrays or shapes)."""
-    one = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), (members.params, members.state))
-    batch = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
-    return placement.resolve(trainer.placement, functools.partial(networks.evaluate, trainer.network), *one, batch)
+    if trainer.placement != "auto":
+        return placement.resolve(trainer.placement, None)
+    one = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), members)
+    return placement.resolve("auto", functools.partial(network_inputs, trainer), one, inputs)
+
+
+def network_inputs(trainer: Trainer, member: Members, inputs) -> jax.Array:
+    """The network's output on one prepared batch: what is traced to see what a step is made of."""
+    inputs, labels = member.own or (inputs, jnp.zeros(inputs.shape[:1], jnp.int32))
+    batch = inputs[: trainer.batch_size], labels[: trainer.batch_size], jnp.ones(trainer.batch_size, jnp.float32)
+    if trainer.prepare is not None:
+        batch = trainer.prepare(member.order, member.hyper, batch)
+    return networks.evaluate(trainer.network, member.params, member.state, batch[0])
 
 
 def check_data(inputs, labels, batch_size: int) -> None:
@@ -215,14 +300,16 @@ def check_data(inputs, labels, batch_size: int) -> None:
 
 
 @functools.lru_cache(maxsize=32)
-def _epoch_program(trainer: Trainer, how: Placement, over, donate: bool):
+def epoch_program(trainer: Trainer, how: Placement, over, donate: bool):
+    """The compiled epoch of `map` and `vmap`: (members, inputs, labels, epoch) -> (members, metrics), over the mesh `over`."""
+
     def member_epoch(member: Members, inputs, labels, epoch):
-        indices, weights = batch_indices(member.order, epoch, inputs.shape[0], trainer.batch_size)  # (S, B)
+        indices, weights = batch_indices(member.order, epoch, examples_of(member, inputs), trainer.batch_size)  # (S, B)
 
         def step(carry, batch):
             *trained, total = carry
             state = _with_trained(member, trained)
-            state, found = _batch_step(trainer, state, inputs, labels, epoch, *batch)
+            state, found = _batch_step(trainer, state, (inputs, labels), epoch, *batch)
             return (*_trained(state), metrics.merge(total, found)), None
 
         numbers = jnp.arange(indices.shape[0], dtype=jnp.int32)
@@ -258,11 +345,11 @@ def _step_programs(trainer: Trainer, over):
         trained, total = trained
         fixed, (indices, weights) = rest  # (S, B) each
         batch = (epoch, number, indices[number], weights[number])
-        member, found = _batch_step(trainer, _with_trained(fixed, trained), inputs, labels, *batch)
+        member, found = _batch_step(trainer, _with_trained(fixed, trained), (inputs, labels), *batch)
         return _trained(member), metrics.merge(total, found)
 
-    def order(key, epoch, inputs):
-        return batch_indices(key, epoch, inputs.shape[0], trainer.batch_size)
+    def order(member, epoch, inputs):
+        return batch_indices(member.order, epoch, examples_of(member, inputs), trainer.batch_size)
 
     def cut(share, number):
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number, 1), share)
@@ -291,12 +378,12 @@ def _loop_epoch(trainer: Trainer, members: Members, inputs, labels, epoch: int, 
     own = [cut(members, jnp.int32(i)) for i in numbers]
     zero = jax.tree.map(lambda x: np.zeros(over.size, x.dtype), metrics.zero())
     states = [(_trained(member), placement.split(zero, over)) for member in own]
-    orders = [order(member.order, jnp.int32(epoch), inputs) for member in own]
+    orders = [order(member, jnp.int32(epoch), inputs) for member in own]
     rests = [
         (member._replace(params=None, opt_state=None, state=None), drawn)
         for member, drawn in zip(own, orders, strict=True)
     ]
-    for s in range(-(-inputs.shape[0] // trainer.batch_size)):
+    for s in range(orders[0][0].shape[1]):
         for i in numbers:
             states[i] = step(states[i], rests[i], inputs, labels, np.int32(epoch), np.int32(s))
     trained, totals = join(states)
@@ -306,14 +393,14 @@ def _loop_epoch(trainer: Trainer, members: Members, inputs, labels, epoch: int, 
 def train_ensemble(
     trainer: Trainer,
     members: Members,
-    inputs: jax.Array,
-    labels: jax.Array,
+    inputs: jax.Array | None,
+    labels: jax.Array | None,
     epochs: int,
     *,
     start: int = 0,
     on_epoch: Callable[[int, Callable[..., Members], Metrics], None] | None = None,
 ) -> tuple[Members, list[Metrics]]:
-    """Trains M members for epochs `start` ... `epochs - 1` on all devices.
+    """Trains M members for epochs `start` ... `epochs - 1` on all devices, or on M of them where there are more.
 
     M need not be a multiple of the number of devices: the last member is repeated and cut off again.
 
@@ -326,8 +413,9 @@ def train_ensemble(
       The members, and the `Metrics` of each epoch with leaves (M,), NumPy. What was trained is NumPy too where M is no
       multiple of the devices. Raises as `train_epoch`.
     """
-    check_data(inputs, labels, trainer.batch_size)
-    count, over = members.order.shape[0], placement.mesh()
+    _check(trainer, members, inputs, labels)
+    count = members.order.shape[0]
+    over = placement.mesh_for(count)
     padded = placement.pad(members, over.size)
     current = placement.split(jax.tree.map(lambda x: x.copy(), padded), over)
     inputs, labels = placement.replicate((inputs, labels), over)

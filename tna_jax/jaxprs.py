@@ -8,7 +8,7 @@ from jax.extend import core
 
 NESTED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 """Parameters under which a primitive that only calls another jaxpr holds it."""
-CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call",
+CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call",
          "custom_vjp_call_jaxpr", "custom_lin"}  # fmt: skip
 
 

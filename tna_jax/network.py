@@ -53,7 +53,10 @@ def evaluate(network: Network, params: Params, state: State, inputs: jax.Array) 
 
 
 def linen(
-    module: nn.Module, shape: tuple[int, ...], preprocess: Callable[[jax.Array], jax.Array] = lambda x: x
+    module: nn.Module,
+    shape: tuple[int, ...],
+    preprocess: Callable[[jax.Array], jax.Array] = lambda x: x,
+    dtype: Any = jnp.float32,
 ) -> tuple[Network, Callable[[jax.Array], tuple[Params, State]]]:
     """A Linen module as a `Network`, and its initialisation.
 
@@ -62,8 +65,9 @@ def linen(
 
     Args:
       module: the network.
-      shape: of one input as the module takes it, without the batch axis: (H, W, C).
+      shape: of one input as the module takes it, without the batch axis: (H, W, C), or (T,) token ids.
       preprocess: stored inputs to what the module takes (scaling); run first.
+      dtype: of what the module takes; an integer one for token ids.
 
     Returns:
       The network, and `init(key) -> (params, state)`.
@@ -73,7 +77,7 @@ def linen(
     """
 
     def variables(key: jax.Array):
-        return module.init(key, jnp.zeros((1, *shape), jnp.float32))
+        return module.init(key, jnp.zeros((1, *shape), dtype))
 
     collections = set(jax.eval_shape(variables, jax.random.key(0)))
     if collections - {"params", "batch_stats"}:

@@ -52,6 +52,12 @@ def mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
+def mesh_for(members: int) -> Mesh:
+    """A mesh over all devices, but over no more than there are members; of several processes always over all."""
+    few = members < jax.device_count() and jax.process_count() == 1
+    return mesh(jax.devices()[:members] if few else None)
+
+
 def pad(tree, multiple: int):
     """Repeats the last entry of the leading axis until its length is a multiple of `multiple`."""
 

@@ -19,7 +19,8 @@ class DataOptions:
     """On which data?"""
 
     dataset: str = "digits"
-    """Data set: digits, mnist, fashion_mnist, cifar10, cifar100, or tfds:NAME for any set of TensorFlow Datasets."""
+    """Data set: digits, mnist, fashion_mnist, cifar10, cifar100, cifar100_test (its test file alone), or tfds:NAME for any set of
+    TensorFlow Datasets; some classes of one: cifar10:0-4, cifar10:cat,dog; several as one: cifar10:0-4+cifar100_test."""
     data_dir: str | None = None
     """Folder that holds the data sets; then $TNA_DATA_DIR and the TFDS folder are searched."""
     download: bool = False
@@ -43,11 +44,15 @@ class ModelOptions:
     """Which network?"""
 
     model: str = "mlp"
-    """Network: mlp, cnn, vgg11 to vgg19, resnet20 to resnet110, wrn56_2 to wrn56_8, resnet20_option_a."""
+    """Network: mlp, cnn, vgg11 to vgg19, resnet20 to resnet110, wrn56_2 to wrn56_8, resnet20_option_a, vit, vit_ti16 to vit_l32."""
     depth: int | None = None
-    """Number of hidden layers (mlp: 4)."""
+    """Number of hidden layers (mlp: 4) or blocks (vit: 12)."""
     width: int | None = None
-    """Units of each hidden layer (mlp: 128)."""
+    """Units of each hidden layer (mlp: 128) or of a token (vit: 192)."""
+    heads: int | None = None
+    """Attention heads of a vit; default: one for each 64 of the width."""
+    patch: int | None = None
+    """Side of a vit's patches in pixels (16)."""
     norm: str | None = None
     """Normalisation of convolutional networks: none, batch, layer or group; default: the network's own."""
     groups: int | None = None
@@ -61,6 +66,8 @@ class ModelOptions:
         """The Linen module; raises UsageError for an unknown name, or options that it does not have."""
         if self.model not in models.MODELS:
             raise unknown("--model", self.model, models.MODELS)
+        if self.model.startswith(("bert", "roberta")):
+            raise UsageError(f"--model {self.model} reads text, and this program trains on images")
         names = [field.name for field in dataclasses.fields(ModelOptions) if field.name != "model"]
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         small = [name for name in given if isinstance(given[name], int) and given[name] < 1]

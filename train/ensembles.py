@@ -9,16 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import ensemble, network, placement
+from tna_jax import ensemble, placement
 from tna_jax.ensemble import Trainer
 from tna_jax.masks import Params
 from tna_jax.network import State
 from train import hosts, memory
 from train.checkpoints import Checkpoints
-from train.data import Dataset
 from train.errors import UsageError
 from train.models import Start
-from train.prepare import Settings
 from train.progress import TrainingBar, console, stoppable
 from train.restore import newest, restore
 from train.run import PLAN, Run
@@ -38,8 +36,8 @@ class Trained(NamedTuple):
 def train(
     trainer: Trainer,
     start: Start,
-    data: Dataset,
-    settings: Settings,
+    data: Any,
+    settings: Any,
     folder: Run,
     described: list[dict[str, Any]],
     resume: bool,
@@ -50,8 +48,8 @@ def train(
 
     Args:
       trainer: the common part; start: the models.
-      data: its training split is used.
-      settings: epochs, checkpoints, memory.
+      data: has `train`, the training examples (a `Dataset`, or whatever else has such a `Split`).
+      settings: the options: epochs, checkpoints, memory.
       folder: the run folder, which gets plan.json, metrics.jsonl and checkpoints.
       described: each model in words, for plan.json.
       resume: go on with the newest checkpoint of the folder, if it has one.
@@ -62,11 +60,11 @@ def train(
     """
     inputs, labels = data.train.images, data.train.labels
     models = start.order.shape[0]
-    params, mask = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (start.params, start.mask))
-    optimizer_state = jax.eval_shape(trainer.anchored_optimizer({}).init, params)
-    shapes = ensemble.Members(params, mask, optimizer_state, start.order[0], {}, start.state)
-    run = functools.partial(network.evaluate, trainer.network)
-    how = placement.resolve(trainer.placement, run, shapes.params, shapes.state, inputs[:1])
+    shapes = one_of(trainer, start)
+    optimizer_state = shapes.opt_state
+    how = placement.resolve(
+        trainer.placement, functools.partial(ensemble.network_inputs, trainer), shapes, inputs[: trainer.batch_size]
+    )
     trainer = dataclasses.replace(trainer, placement=how)
     found = memory.need(trainer, shapes, inputs, labels)
     if hosts.agree(str(resume and folder.has(PLAN))) == "True":
@@ -74,6 +72,7 @@ def train(
     else:
         wave = int(hosts.agree(str(memory.at_once(models, found, how, memory.available(settings.memory_limit)))))
         folder.write_plan(described, wave)
+    before, predicted = memory.resident(), memory.taken(min(wave, models), models, found, how)
     waves = [slice(first, min(first + wave, models)) for first in range(0, models, wave)]
     if len(waves) > 1:
         free = memory.available(settings.memory_limit) / memory.GB
@@ -102,7 +101,12 @@ def train(
                 continue
             cut = jax.tree.map(lambda x, part=part: x[part], whole)
             members = ensemble.init_ensemble(
-                trainer, cut["params"], start.order[part], _part(start.mask, part), state=cut["state"]
+                trainer,
+                cut["params"],
+                start.order[part],
+                _part(start.mask, part),
+                _part(start.hyper or {}, part),
+                state=cut["state"],
             )
             if first:
                 opt_state = jax.tree.map(jnp.asarray, cut["opt_state"])
@@ -138,10 +142,21 @@ def train(
         "placement": how,
         "waves": len(waves),
         "predicted_bytes_per_model": {"kept": found.kept, "working": found.working},
+        "predicted_bytes": predicted,
+        "resident_bytes_before": before,
         "peak_bytes": memory.peak(),
     }
     late = {int(i): int(diverged[i]) for i in np.flatnonzero(diverged >= 0)}
     return Trained(whole["params"], whole["state"], late, facts)
+
+
+def one_of(trainer: Trainer, start: Start) -> ensemble.Members:
+    """One of the models before training, without the leading axis; shapes, but for its data order and state."""
+    params, mask, hyper = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (start.params, start.mask, start.hyper or {})
+    )
+    opt_state = jax.eval_shape(lambda p, h: trainer.anchored_optimizer(h).init(p), params, hyper)
+    return ensemble.Members(params, mask, opt_state, start.order[0], hyper, start.state)
 
 
 def finished(folder: Run, init) -> tuple[Params, State, list[dict[str, Any]]]:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
-from tna_jax import ensemble, network
+from tna_jax import ensemble, network, placement
 from tna_jax.ensemble import Members, Trainer
 from train.errors import UsageError
 
@@ -40,8 +41,12 @@ def need(trainer: Trainer, one: Members, inputs, labels) -> Need:
       one: a member without the leading axis, arrays or shapes.
       inputs, labels: the training data, arrays or shapes.
     """
-    batch = jax.ShapeDtypeStruct((trainer.batch_size, *inputs.shape[1:]), inputs.dtype)
-    weight = jax.ShapeDtypeStruct((trainer.batch_size,), jnp.float32)
+    size_at_once = trainer.batch_size // trainer.accumulate
+    batch = jax.ShapeDtypeStruct((size_at_once, *inputs.shape[1:]), inputs.dtype)
+    weight = jax.ShapeDtypeStruct((size_at_once,), jnp.float32)
+    if trainer.prepare is not None:
+        chosen = jax.ShapeDtypeStruct((size_at_once, *labels.shape[1:]), labels.dtype)
+        batch, _, weight = jax.eval_shape(trainer.prepare, one.order, one.hyper, (batch, chosen, weight))
 
     def residuals(params, state, batch, weight):
         def logits(params):
@@ -52,7 +57,8 @@ def need(trainer: Trainer, one: Members, inputs, labels) -> Need:
     saved = jax.tree.leaves(jax.eval_shape(residuals, one.params, one.state, batch, weight))
     inside = set(map(_shape, jax.tree.leaves((one.params, one.state))))  # parameters among the residuals are no copies
     sizes = [size([leaf]) for leaf in saved if _shape(leaf) not in inside]
-    working = sum(sizes) + 2 * max(sizes, default=0) + size(one.params) + size([batch])
+    gradients = size(one.params) * (1 if trainer.accumulate == 1 else 2)
+    working = sum(sizes) + 2 * max(sizes, default=0) + gradients + size([batch])
     return Need(size([one.params, one.mask, one.opt_state, one.state]), working, size([inputs, labels]))
 
 
@@ -98,6 +104,13 @@ def _free_in_group() -> int:
     return sys.maxsize
 
 
+def taken(count: int, models: int, found: Need, how: ensemble.Placement) -> int:
+    """Bytes on one device, or in all of a CPU, that training takes with `count` of `models` models at once."""
+    each = -(-count // jax.device_count())
+    share = each * found.kept + (each if how == "vmap" else 1) * found.working + found.common
+    return jax.local_device_count() * share + 2 * models * found.kept if jax.default_backend() == "cpu" else share
+
+
 def at_once(models: int, found: Need, how: ensemble.Placement, free: int) -> int:
     """How many of `models` models fit at once, over all devices; a multiple of the devices unless all fit.
 
@@ -106,14 +119,11 @@ def at_once(models: int, found: Need, how: ensemble.Placement, free: int) -> int
     Raises:
       UsageError: not even one for each device does.
     """
-    devices, local = jax.device_count(), jax.local_device_count()
+    devices = jax.device_count()
     on_cpu = jax.default_backend() == "cpu"
 
     def bytes_of(count: int) -> int:
-        """On one device, or in all of a CPU, with `count` models at once."""
-        each = -(-count // devices)
-        share = each * found.kept + (each if how == "vmap" else 1) * found.working + found.common
-        return local * share + 2 * models * found.kept if on_cpu else share
+        return taken(count, models, found, how)
 
     if bytes_of(models) <= free:
         return models
@@ -125,6 +135,52 @@ def at_once(models: int, found: Need, how: ensemble.Placement, free: int) -> int
             "used: a smaller --batch-size, fewer models or --memory-limit can help"
         )
     return fitting[-1]
+
+
+def planned(trainer: Trainer, members: Members, inputs, labels) -> int:
+    """Bytes that an epoch of these members takes beside what there is, as the compiler plans it: exact where `need` estimates.
+
+    Counted are the members and the data on their devices and what a step works with; on a CPU of all devices together, and a copy
+    of the members, from which training begins. The program is compiled for it, as it would be for the training (whose compiler
+    finds it again in the cache of compiled programs).
+
+    Args:
+      members: M members, arrays or shapes.
+      inputs, labels: the training data, arrays or shapes; `None` where members have their own.
+
+    Raises:
+      ValueError: the placement is `loop`, which has no program for an epoch.
+    """
+    over = placement.mesh_for(members.order.shape[0])
+    how = ensemble.resolve(trainer, members, inputs)
+    if how == "loop":
+        raise ValueError("the placement loop dispatches step by step: there is no program to ask; see need")
+    split, whole = (NamedSharding(over, spec) for spec in (PartitionSpec(placement.AXIS), PartitionSpec()))
+
+    def stacked(x):
+        return jax.ShapeDtypeStruct((x.shape[0] + -x.shape[0] % over.size, *x.shape[1:]), x.dtype, sharding=split)
+
+    given = jax.tree.map(stacked, members)
+    data = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), (inputs, labels))
+    epoch = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    program = ensemble.epoch_program(trainer, how, over, True).lower(given, *data, epoch).compile()
+    found = program.memory_analysis()
+    each = (
+        found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    )
+    if jax.default_backend() != "cpu":
+        return each
+    kept = [members.params, members.mask, members.opt_state, members.state]
+    return over.size * each + size(kept)
+
+
+def resident() -> int:
+    """Bytes of memory that this process takes now; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def _words(found: Need) -> str:

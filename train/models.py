@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import masks
+from tna_jax.ensemble import Hyper
 from tna_jax.network import State
 from train.config import AnchorOptions
 
@@ -38,6 +39,8 @@ class Start(NamedTuple):
     """(M, ...)"""
     order: jax.Array
     """(M,) typed keys."""
+    hyper: Hyper | tuple[()] = ()
+    """(M,) hyper-parameters by name, for optimizers that take them."""
 
 
 def stream(seed: int, which: int, index: int = 0) -> jax.Array:

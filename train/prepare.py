@@ -70,7 +70,7 @@ def load(settings: Any) -> tuple[Dataset, Network, Any]:
     return data, net, init
 
 
-def record(folder: Run, program: str, settings: Settings, seeds: list[int]) -> None:
+def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
     """Writes the run's configuration and provenance, or compares the configuration of the run to go on with; opens its views.
 
     Of the options that do not shape the result, config.json keeps those that `tna resume` needs, under `started_with`. It is
@@ -79,10 +79,11 @@ def record(folder: Run, program: str, settings: Settings, seeds: list[int]) -> N
     started = hosts.agree(str(settings.resume and folder.has(CONFIG))) == "True"
     if not started:
         folder.write(PROVENANCE, provenance(seeds))
-        with_options = {key: getattr(settings, key) for key in PASSING if key not in OF_ONE_START}
+        kept = [key for key in PASSING if key not in OF_ONE_START and hasattr(settings, key)]
+        with_options = {key: getattr(settings, key) for key in kept}
         about = {"format": FORMAT, "program": program, "started_with": with_options}
         folder.write(CONFIG, {**about, **lasting(settings)})
-        folder.watch(settings.log, plain(lasting(settings)))
+        folder.watch(getattr(settings, "log", None), plain(lasting(settings)))
         return
     config, now = folder.read(CONFIG), plain(lasting(settings))
     if config.get("program", program) != program:
@@ -92,7 +93,7 @@ def record(folder: Run, program: str, settings: Settings, seeds: list[int]) -> N
     if changed:
         found = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
         raise UsageError(f"--resume: the options are not those of {folder.folder}: {found}")
-    folder.watch(settings.log, now)
+    folder.watch(getattr(settings, "log", None), now)
 
 
 PASSING = (

@@ -6,7 +6,7 @@ from train.errors import UsageError, unknown
 from train.prepare import OF_ONE_START, PASSING
 from train.run import CONFIG, Run
 
-PROGRAMS = ("lmc", "train")
+PROGRAMS = ("lmc", "train", "pretrain", "soup", "cold")
 HELP = f"""usage: tna resume RUN [OPTIONS]
 
 {__doc__.splitlines()[0]}

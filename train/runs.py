@@ -17,7 +17,8 @@ from train.progress import wide_console
 from train.restore import listed
 from train.run import CONFIG, PLAN, Run
 
-RESULTS = {"lmc": "lmc.json", "train": "train.json", "import": PLAN}
+RESULTS = {"lmc": "lmc.json", "train": "train.json", "import": PLAN, "pretrain": "pretrain.json", "soup": "soup.json",
+           "cold": "cold.json"}  # fmt: skip
 """The file that says that a run of a program is finished."""
 
 
@@ -98,6 +99,8 @@ def progress(run: Run, config: dict[str, Any]) -> str:
 def headline(result: dict[str, Any]) -> str:
     """The numbers that matter most, means over the test set: barriers by ratio, or the models' accuracy."""
     try:
+        if isinstance(result.get("headline"), str):
+            return result["headline"]
         if "rows" in result:
             rows = [row for row in result["rows"] if row["split"] == "test"]
             parts = []

@@ -106,6 +106,13 @@ def test_runs_are_one_population(run):
         assert np.array_equal(whole[3:], part) and np.array_equal(whole[:3], part)
 
 
+def test_chosen_models_are_those_models(run):
+    all_of_them, two = open_runs((str(run), str(run)), None), open_runs((str(run), str(run)), None, (5, 1))
+    assert [model["number"] for model in two.models] == [2, 1]
+    for whole, part in zip(jax.tree.leaves(all_of_them.params), jax.tree.leaves(two.params), strict=True):
+        assert np.array_equal(whole[np.array([5, 1])], part)
+
+
 def test_models_that_diverged_are_left_out_by_name(run, capsys, monkeypatch):
     from fusion import opened as module
 
@@ -167,6 +174,9 @@ def test_an_average_of_one_model_is_that_model_also_repaired(run):
         ("fuse RUN --held-out-examples 0", "--held-out-examples must be above 0"),
         ("fuse RUN --calibration-examples 0", "--calibration-examples must be above 0"),
         ("fuse RUN --alphas 4", "odd number"),
+        ("fuse RUN --models 0 3 -1", "--models: no model -1, 3: the numbers go from 0 to 2"),
+        ("fuse RUN --models 1 1", "--models: 1 named twice"),
+        ("fuse RUN --models 1", "fusing needs two"),
         ("rebasin RUN --methods weights", "did you mean 'weight'"),
         ("rebasin RUN --restarts 0", "--restarts must be at least 1"),
         ("rebasin RUN --pairs 0-3", "--pairs 0-3: write I-J with two different numbers from 0 to 2"),

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fusion import merge, stream, tensor_files
+from fusion import merge, stream
 from tna_jax import masks, weighted_average
 from tna_jax.__main__ import main
-from train import models
+from train import models, tensor_files
 
 MODELS = 3
 
@@ -156,10 +156,10 @@ def test_every_difference_is_named_and_nothing_is_written(tmp_path, files, capsy
 def test_damaged_files_are_refused(tmp_path, files, capsys):
     whole = Path(files[0]).read_bytes()
     cases = {
-        "cut short": whole[:-1],
-        "not a whole safetensors file": b"\x08" + b"\0" * 7 + b"nonsense",
-        "no header": b"abc",
-        "known are F64": whole.replace(b'"F32"', b'"F31"'),
+        "the file holds 4299": whole[:-1],
+        "no sound safetensors file": b"\x08" + b"\0" * 7 + b"nonsense",
+        "its header should take": b"abc",
+        "the type 'F31'; known: ": whole.replace(b'"F32"', b'"F31"'),
         "has 256 bytes": whole.replace(b'"shape":[64]', b'"shape":[65]'),
     }
     for i, (message, content) in enumerate(cases.items()):

@@ -33,7 +33,7 @@ def compiled_epoch(how: str, members: int = 8) -> str:
         rest = (member._replace(params=None, opt_state=None, state=None), order(member.order, jnp.int32(0), data[0]))
         arguments = ((ensemble._trained(member), total), rest, *data, np.int32(0), np.int32(0))
         return step.lower(*arguments).compile().as_text()
-    program = ensemble._epoch_program(trainer, how, over, False)
+    program = ensemble.epoch_program(trainer, how, over, False)
     return program.lower(state, *data, jnp.int32(0)).compile().as_text()
 
 

@@ -115,7 +115,7 @@ def test_any_number_of_devices_gives_the_same_bits(data, devices, monkeypatch):
 def test_the_compiled_epoch_has_no_collective(data):
     trainer, over = Trainer(apply, sgd, 16, "map"), placement.mesh()
     members = placement.split(placement.pad(start(trainer), over.size), over)
-    program = ensemble._epoch_program(trainer, "map", over, False)
+    program = ensemble.epoch_program(trainer, "map", over, False)
     text = program.lower(members, *placement.replicate(data, over), jnp.int32(0)).compile().as_text()
     assert "while" in text
     for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):

@@ -54,6 +54,7 @@ OURS = [
     ("resnet20", {"norm": "group"}, IMAGES, 24),
     ("resnet20", {"norm": "batch"}, IMAGES, 12),
     ("resnet20_option_a", {}, IMAGES, 12),
+    ("vit", {"patch": 4, "width": 12, "depth": 2, "heads": 3}, IMAGES, 9),  # a stream; heads, their units (2), mlp
 ]
 
 
@@ -137,6 +138,8 @@ def equinox_case():
     return (lambda p, x: jax.vmap(eqx.combine(p, rest))(x)), params, inputs(4, 6)
 
 
+TEXT = {"vocab": 11, "positions": 9, "width": 8, "depth": 1, "heads": 2, "mlp": 24, "pad_id": 1}
+
 FOREIGN = {
     "attention": (
         lambda: linen_case(Attention(), np.arange(20).reshape(4, 5) % 11),
@@ -146,13 +149,24 @@ FOREIGN = {
         lambda: linen_case(Fused(), inputs(4, 6, 6, 2)),
         {"conv": 4, "mix": 8, "qkv": 2, "qkv#2": 4, "qkv#3": 4},
     ),
+    "bert": (
+        lambda: linen_case(models.create("bert", **TEXT), np.arange(20).reshape(4, 5).astype(np.int32) % 11),
+        {"stream": 8, "up": 24, "query": 2, "query#2": 4, "value": 4, "pooler": 8},
+    ),
+    "roberta, masked, rematerialised": (
+        lambda: linen_case(
+            models.create("roberta", **TEXT, head="masked_lm", remat=True),
+            np.arange(20).reshape(4, 5).astype(np.int32) % 11,
+        ),
+        {"stream": 8, "up": 24, "query": 2, "query#2": 4, "value": 4},
+    ),
     "nnx": (nnx_case, {"first": 9}),
     "equinox": (equinox_case, {"layers/0": 9, "layers/1": 9}),
 }
 
 
 @pytest.mark.parametrize("case", FOREIGN)
-def test_attention_and_networks_of_other_frameworks(case):
+def test_attention_texts_and_networks_of_other_frameworks(case):
     make, expected = FOREIGN[case]
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         apply, params, x = make()

@@ -80,3 +80,18 @@ def test_free_memory_is_a_number_and_a_limit_is_taken_at_its_word():
     assert memory.available(1.5) == 1_500_000_000
     assert memory.peak() > 10**7
     assert np.isfinite(memory.SHARE)
+
+
+def test_the_compiler_s_own_plan_holds_members_data_and_a_step():
+    trainer, one, data = one_member("mlp", width=256)
+    count = 3
+    stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), one._replace(order=()))
+    members = stacked._replace(order=jax.random.split(jax.random.key(0), count))
+    found, planned = memory.need(trainer, one, *data), memory.planned(trainer, members, *data)
+    least = count * (2 * found.kept + found.common)  # in place, and the copy that training begins from
+    assert least < planned < least + count * (2 * found.working + found.kept)
+    more = memory.planned(Trainer(trainer.network, trainer.optimizer, 128, "map"), members, *data)
+    assert more > planned  # a larger batch
+    assert memory.resident() > 10**7
+    with pytest.raises(ValueError, match="loop"):
+        memory.planned(Trainer(trainer.network, trainer.optimizer, 32, "loop"), members, *data)

@@ -5,8 +5,9 @@ variables = model.init(key, images)                          # images (B, H, W, 
 logits = model.apply(variables, images)                      # (B, num_classes) float32
 logits, updated = model.apply(variables, images, train=True, weight=weight, mutable=["batch_stats"])
 
-Every module is called as `module(x, train=False, weight=None)`: `train` lets BatchNorm take and update statistics, `weight`
-(B,) keeps padding (0) out of them.
+Every module is called as `module(x, train=False, weight=None)`: `train` lets BatchNorm take and update statistics and turns
+dropout on, where a transformer has any; `weight` (B,) keeps padding (0) out of statistics. Images are (B, H, W, C) floats; bert
+and roberta take token ids (B, T) and more, see `tna_jax.models.bert`.
 """
 
 import dataclasses
@@ -16,10 +17,12 @@ from typing import Any
 
 import flax.linen as nn
 
+from tna_jax.models.bert import Bert
 from tna_jax.models.cnn import CNN
 from tna_jax.models.mlp import MLP
 from tna_jax.models.resnet import DEPTHS, ResNet
 from tna_jax.models.vgg import CONVOLUTIONS, VGG
+from tna_jax.models.vit import ViT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Constructor:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of the options, `num_classes` (the only one without a default) first."""
+        """Names of the options, `num_classes` first: the only one that may be without a default."""
         fields = (field.name for field in dataclasses.fields(self.family))
         return tuple(name for name in fields if name not in {"parent", "name", *self.fixed})
 
@@ -51,6 +54,12 @@ class Constructor:
         return self.family(**{**self.defaults, **options, **self.fixed})
 
 
+VITS = {"ti": (192, 12), "s": (384, 12), "b": (768, 12), "l": (1024, 24)}
+"""Width and depth; heads are one for each 64 of the width."""
+BERTS = {"base": (768, 12), "large": (1024, 24)}
+ROBERTA = {"kind": "roberta"}
+ROBERTA_DEFAULTS = {"vocab": 50265, "positions": 514, "types": 1, "pad_id": 1, "eps": 1e-5}
+
 MODELS: dict[str, Constructor] = {
     "mlp": Constructor(MLP),
     "cnn": Constructor(CNN),
@@ -58,7 +67,16 @@ MODELS: dict[str, Constructor] = {
     **{f"resnet{depth}": Constructor(ResNet, {"depth": depth, "shortcut": "conv"}) for depth in DEPTHS},
     **{f"wrn56_{k}": Constructor(ResNet, {"depth": 56, "shortcut": "conv", "widen": k}) for k in (2, 4, 8)},
     "resnet20_option_a": Constructor(ResNet, {"depth": 20, "shortcut": "zeros"}, {"norm": "batch"}),
-}
+    "vit": Constructor(ViT),
+    **{f"vit_{size}{patch}": Constructor(ViT, {"width": width, "depth": depth, "patch": patch})
+       for size, (width, depth) in VITS.items() for patch in (16, 32)},
+    "bert": Constructor(Bert, {"kind": "bert"}),
+    **{f"bert_{size}": Constructor(Bert, {"kind": "bert", "width": width, "depth": depth})
+       for size, (width, depth) in BERTS.items()},
+    "roberta": Constructor(Bert, ROBERTA, ROBERTA_DEFAULTS),
+    **{f"roberta_{size}": Constructor(Bert, {**ROBERTA, "width": width, "depth": depth}, ROBERTA_DEFAULTS)
+       for size, (width, depth) in BERTS.items()},
+}  # fmt: skip
 
 
 def create(name: str, **options: Any) -> nn.Module:

@@ -139,7 +139,7 @@ def norm(kind: str, groups: int, dtype: Any, train: bool, weight: jax.Array | No
 
 def one(inputs: jax.Array) -> jax.Array:
     """The number 1, a scalar of the inputs' dtype, by an arithmetic that no compiler can see through (finite inputs only)."""
-    return jnp.exp(jax.lax.stop_gradient(inputs.min()) * 0)
+    return jnp.exp(jax.lax.stop_gradient(inputs.min()).astype(jnp.float32) * 0).astype(inputs.dtype)
 
 
 def computed_once(x: jax.Array, one: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from train.data import cifar, digits, idx, tfds_download, tfds_source
+from train.data import cifar, compose, digits, idx, tfds_download, tfds_source
 from train.data.places import missing, places, tfds_root
 from train.data.source import DataError, Dataset, Split, Unusable
 from train.errors import unknown
@@ -22,6 +22,7 @@ FILES: dict[str, tuple[Callable[[str, Path], Dataset | None], str]] = {
     "fashion_mnist": (idx.read, "fashion_mnist/train-images-idx3-ubyte.gz and the other three idx files"),
     "cifar10": (cifar.read, "cifar10/ (train_1.zip to train_5.zip, test.zip) or cifar-10-binary.tar.gz"),
     "cifar100": (cifar.read, "cifar100/ (train.zip, test.zip) or cifar-100-binary.tar.gz"),
+    "cifar100_test": (cifar.read_test, "cifar100/test.zip"),
 }
 """Sets that have files of their own: what reads them, and what a user should have."""
 
@@ -39,8 +40,12 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None, download:
     prepared by TensorFlow Datasets. A copy that is incomplete is passed over, a damaged one is an error. Only if
     there is none and `download` is set does TensorFlow Datasets fetch it, into `data_dir` or else its own folder.
 
+    `cifar100_test` is the test file of CIFAR-100 alone, a tenth of it held out as a test split: data to pretrain on, not to
+    report CIFAR-100 accuracies. `NAME:CLASSES` are some classes of a set, `A+B` both sets as one (see `train.data.compose`).
+
     Args:
-      name: one of `names()`, or `tfds:NAME`, `tfds:NAME/CONFIG`, `tfds:NAME:VERSION`.
+      name: one of `names()`, or `tfds:NAME`, `tfds:NAME/CONFIG`, `tfds:NAME:VERSION`; `cifar10:0-4`, `cifar10:cat,dog`,
+        `cifar10:0-4+cifar100_test`.
       data_dir: a folder that holds data sets, each in a folder named for it.
       download: let TensorFlow Datasets use the network.
 
@@ -51,6 +56,11 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None, download:
     >>> load("digits").describe()
     'digits: 1437 train + 360 test images 8x8x1, 10 classes'
     """
+    if compose.JOIN in name and not name.startswith(TFDS):
+        return compose.join([load(part, data_dir=data_dir, download=download) for part in name.split(compose.JOIN)])
+    if compose.CHOOSE in name and not name.startswith(TFDS):
+        whole, _, wanted = name.partition(compose.CHOOSE)
+        return compose.classes(load(whole, data_dir=data_dir, download=download), wanted)
     if name == "digits":
         return digits.load()
     if name not in FILES and not name.startswith(TFDS):

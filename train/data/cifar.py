@@ -6,7 +6,7 @@ from pathlib import Path
 from train.data import cifar_binary, cifar_zip
 from train.data.class_names import CIFAR10, CIFAR100
 from train.data.places import homes
-from train.data.source import Dataset, Unusable, make
+from train.data.source import SUBSET_SEED, Dataset, Split, Unusable, make, permutation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +88,27 @@ def read(name: str, root: Path) -> Dataset | None:
         ]
     if notes:
         raise Unusable("; ".join(notes))
+    return None
+
+
+TEST_ONLY = "_test"
+HELD_OUT = 0.1
+"""Share of the examples of a test file that become the test split where it is all there is."""
+
+
+def read_test(name: str, root: Path) -> Dataset | None:
+    """`cifar100_test`: the test file alone, of which a tenth, drawn by the seed of subsets, is the test split.
+
+    Returns and raises as `read`; only image zips are read.
+    """
+    layout = LAYOUTS[name.removesuffix(TEST_ONLY)]
+    for home in homes(root, layout.folders):
+        if (home / "test.zip").is_file():
+            whole = cifar_zip.read_zips([home / "test.zip"], layout.zip_labels, len(layout.class_names))
+            rows = permutation(len(whole.labels), SUBSET_SEED)
+            held = max(1, round(HELD_OUT * len(rows)))
+            test, train = (Split(whole.images[part], whole.labels[part]) for part in (rows[:held], rows[held:]))
+            return make(name, train, test, layout.class_names)
     return None
 
 

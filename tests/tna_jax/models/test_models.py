@@ -101,8 +101,47 @@ def test_parameter_counts_of_the_convolutional_networks(name, options, expected)
     assert ("batch_stats" in variables) == (norm == "batch")
 
 
+def encoder(width, depth, mlp):
+    """Parameters of `depth` blocks: four square dense layers and two of the mlp with biases, two norms."""
+    return depth * (4 * (width + 1) * width + 2 * width * mlp + mlp + width + 4 * width)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("vit_b16", {"num_classes": 1000}, 86_567_656),
+        ("vit_b32", {"num_classes": 1000}, 88_224_232),
+        ("vit_l16", {"num_classes": 1000}, 304_326_632),
+        ("vit_l32", {"num_classes": 1000}, 306_535_400),
+        ("vit_s16", {"num_classes": 1000}, 22_050_664),
+        ("vit_s32", {"num_classes": 1000}, 22_050_664 + (3 * 3 * 16**2 - 196 + 49) * 384),
+        ("vit_ti16", {"num_classes": 1000}, 5_717_416),
+        ("vit_ti32", {"num_classes": 1000}, 5_717_416 + (3 * 3 * 16**2 - 196 + 49) * 192),
+        ("vit", {"num_classes": 10, "image": (32, 32, 3), "patch": 4, "width": 96, "depth": 6, "heads": 3, "mlp": 200},
+         (48 + 1 + 1 + 65) * 96 + encoder(96, 6, 200) + 2 * 96 + 97 * 10),
+        ("bert_base", {"head": "pooled"}, 109_482_240),
+        ("bert_base", {"head": "masked_lm"}, 109_514_298),
+        ("bert_base", {"num_classes": 2}, 109_482_240 + 769 * 2),
+        ("bert_large", {"head": "pooled"}, 335_141_888),
+        ("roberta_base", {"head": "pooled"}, 124_645_632),
+        ("roberta_base", {"num_classes": 2}, 124_645_632 + 769 * 2),  # its head has the pooler's dense layer
+        ("roberta_large", {"head": "pooled"}, 355_359_744),
+        ("bert", {"head": "none", "vocab": 100, "positions": 20, "width": 64, "depth": 2},
+         (100 + 20 + 2 + 2) * 64 + encoder(64, 2, 256)),
+        ("roberta", {"head": "none", "vocab": 100, "positions": 20, "width": 64, "depth": 2},
+         (100 + 20 + 1 + 2) * 64 + encoder(64, 2, 256)),
+    ],
+)  # fmt: skip
+def test_parameter_counts_of_the_transformers(name, options, expected):
+    image, options = options.get("image", (224, 224, 3)), {k: v for k, v in options.items() if k != "image"}
+    model = models.create(name, **options)
+    x = jnp.zeros((1, *image)) if name.startswith("vit") else jnp.zeros((1, 4), jnp.int32)
+    assert count(jax.eval_shape(lambda: model.init(jax.random.key(0), x))) == expected
+
+
 def test_every_network_of_the_registry_is_counted_above():
-    marks = test_parameter_counts_of_the_convolutional_networks.pytestmark
+    tests = (test_parameter_counts_of_the_convolutional_networks, test_parameter_counts_of_the_transformers)
+    marks = [mark for test in tests for mark in test.pytestmark]
     assert {case[0] for mark in marks for case in mark.args[1]} | {"mlp"} == set(models.MODELS)
 
 

@@ -1,14 +1,15 @@
-"""Reads the headers of safetensors files and sharded Hugging Face folders, so that their tensors can be read piece by piece.
+"""The headers of safetensors files and of sharded Hugging Face folders: what they hold and where, so that it can be read.
 
 A safetensors file is 8 bytes, the length of a JSON header; the header, which gives each tensor's dtype, shape and place; the
-tensors' bytes. The library of that name writes a file from tensors that are all in memory, hence the few lines here.
+tensors' bytes. A header is checked here, entry by entry, before anything is read: names once each, known types, offsets that
+tile the file exactly. Format: https://github.com/huggingface/safetensors#format
 """
 
 import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -17,16 +18,17 @@ from train import pickled
 from train.errors import UsageError
 
 DTYPES = {
-    "F64": np.dtype(np.float64), "F32": np.dtype(np.float32), "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16), "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2), "I64": np.dtype(np.int64), "I32": np.dtype(np.int32),
-    "I16": np.dtype(np.int16), "I8": np.dtype(np.int8), "U64": np.dtype(np.uint64), "U32": np.dtype(np.uint32),
-    "U16": np.dtype(np.uint16), "U8": np.dtype(np.uint8), "BOOL": np.dtype(np.bool_),
+    "BOOL": np.dtype(np.bool_), "U8": np.dtype(np.uint8), "I8": np.dtype(np.int8), "U16": np.dtype(np.uint16),
+    "I16": np.dtype(np.int16), "U32": np.dtype(np.uint32), "I32": np.dtype(np.int32), "U64": np.dtype(np.uint64),
+    "I64": np.dtype(np.int64), "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn), "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64), "C64": np.dtype(np.complex64),
 }  # fmt: skip
+"""What a file may hold, as NumPy has it (little-endian)."""
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-LARGEST_HEADER = 100_000_000
-"""Bytes, as in the format's own library."""
+HEADER_LIMIT = 16 * 2**20
+"""Bytes; about 200,000 arrays."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Tensor:
     """The format's name of its dtype."""
     shape: tuple[int, ...]
     start: int
+    """Its first byte in the file."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -53,6 +56,13 @@ class Tensor:
     def floating(self) -> bool:
         """Whether it can be averaged."""
         return self.kind.startswith(("F", "BF"))
+
+    def read(self) -> np.ndarray:
+        """The whole of it; raises UsageError where the file has changed."""
+        try:
+            return np.fromfile(self.file, self.dtype, self.size, offset=self.start).reshape(self.shape)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot read {self.file}: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,32 +134,75 @@ def read_header(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of one file in the order of their bytes, and its metadata.
 
     Raises:
-      UsageError: the file cannot be read, is no safetensors file, is cut short, or has a dtype that is not known here.
+      UsageError: it cannot be read or is no sound safetensors file; the message says what is wrong.
     """
     try:
         with open(file, "rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            size = file.stat().st_size
-            if size < 8 or not 2 <= length <= min(size - 8, LARGEST_HEADER):
-                raise ValueError("it has no header")
-            entries: dict[str, Any] = json.loads(opened.read(length))
-        metadata = entries.pop("__metadata__", {})
-        tensors = {name: _tensor(file, name, entry, 8 + length, size) for name, entry in entries.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{file} is not a whole safetensors file: {pickled.hint(file) or error}") from error
-    return dict(sorted(tensors.items(), key=lambda item: item[1].start)), metadata
+            tensors, metadata = _header(file, opened, file.stat().st_size)
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{file} is no sound safetensors file: {pickled.hint(file) or error}") from error
+    return dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].size))), metadata
 
 
-def _tensor(file: Path, name: str, entry: dict[str, Any], offset: int, size: int) -> Tensor:
-    kind, (start, stop) = entry["dtype"], entry["data_offsets"]
+def _header(file: Path, opened: BinaryIO, size: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata; raises ValueError for whatever is not as the format says."""
+    length = int.from_bytes(opened.read(8), "little")
+    if size < 10 or length > size - 8:
+        raise ValueError(f"its header should take {length} bytes, the file has {size}")
+    if length > HEADER_LIMIT:
+        raise ValueError(f"its header takes {length} bytes, more than {HEADER_LIMIT}")
+    try:
+        header = json.loads(opened.read(length).decode(), object_pairs_hook=_once, parse_constant=_refused)
+    except RecursionError as error:
+        raise ValueError("its header is nested too deeply") from error
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata must be text by name")
+    tensors, spans = {}, []
+    for name, entry in header.items():
+        kind, shape, begin, end = _entry(name, entry)
+        tensors[name] = Tensor(file, kind, shape, 8 + length + begin)
+        spans.append((begin, end, name))
+    place = 0
+    for begin, end, name in sorted(spans):
+        if begin != place:
+            raise ValueError(f"{name!r} begins at byte {begin} of the data, where {place} was expected")
+        place = end
+    if place != size - 8 - length:
+        raise ValueError(f"its arrays take {place} bytes, the file holds {size - 8 - length}")
+    return tensors, metadata
+
+
+def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
+    match entry:
+        case {"dtype": str(kind), "shape": [*shape], "data_offsets": [int(begin), int(end)], **rest} if not rest:
+            pass
+        case _:
+            raise ValueError(f"{name!r} must have dtype, shape, data_offsets and nothing else")
     if kind not in DTYPES:
-        raise ValueError(f"{name} has the dtype {kind}; known are {', '.join(DTYPES)}")
-    tensor = Tensor(file, kind, tuple(entry["shape"]), offset + start)
-    if start < 0 or stop - start != tensor.size * tensor.dtype.itemsize:
-        raise ValueError(f"{name} of shape {list(tensor.shape)} and dtype {kind} has {stop - start} bytes")
-    if offset + stop > size:
-        raise ValueError(f"{name} ends at byte {offset + stop} of {size}: the file was cut short")
-    return tensor
+        raise ValueError(f"{name!r} has the type {kind[:20]!r}; known: {', '.join(DTYPES)}")
+    if len(shape) > 32 or not all(type(n) is int and 0 <= n < 2**48 for n in shape):
+        raise ValueError(f"{name!r} has an impossible shape")
+    takes = math.prod(shape) * DTYPES[kind].itemsize
+    if not 0 <= begin <= end or end - begin != takes:
+        raise ValueError(f"{name!r} has {end - begin} bytes of data, {kind} {shape} takes {takes}")
+    return kind, tuple(shape), begin, end
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = sorted({name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1})[:5]
+        raise ValueError(f"named more than once: {', '.join(map(repr, twice))}")
+    return found
+
+
+def _refused(text: str) -> Any:
+    raise ValueError(f"{text} is no number of the format")
 
 
 def differences(checkpoints: list[Checkpoint]) -> list[str]:

@@ -1,0 +1,53 @@
+"""docs/pretrained.md tells the truth: its Python runs, its table of names is that of the code."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tna_jax import models
+from train import hf_names, huggingface
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "pretrained.md"
+
+
+def test_the_example_runs_and_its_folder_is_what_it_says():
+    pytest.importorskip("tokenizers", reason="needs the extra hf")
+    (code,) = re.findall(r"<!-- runs -->\n\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    values: dict = {}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as a user has it
+        exec(compile(code, str(PAGE), "exec"), values)
+    assert values["logits"].shape == (4, 2)
+    tuned, found = huggingface.load("tuned"), values["found"]
+    assert tuned.new == () and tuned.module.num_classes == 2
+    np.testing.assert_array_equal(tuned.params["head"]["kernel"], found.params["head"]["kernel"])
+    start, body = values["params"]["body"], found.params["body"]
+    np.testing.assert_array_equal(body["words"]["embedding"], start["words"]["embedding"])
+
+
+def rows():
+    """The lines of the table of names, from the code's."""
+    for kinds in (("vit",), ("bert", "roberta")):
+        prefix = kinds[0] if len(kinds) == 1 else "TYPE"
+        for ours, theirs in hf_names.BODIES[kinds[0]].items():
+            yield f"| {' and '.join(kinds)} `body/{ours}` | `{prefix}.{theirs}` |"
+    for (kind, head), table in hf_names.HEADS.items():
+        for ours, theirs in table.items():
+            yield f"| {kind} {head} `{ours}` | `{theirs}` |"
+
+
+def test_the_table_of_names_is_the_codes():
+    assert hf_names.BODIES["bert"] == hf_names.BODIES["roberta"]
+    table = re.search(
+        r"<!-- names -->\n\n\| here \| there \|\n\| --- \| --- \|\n(.*?)\n\n<!-- end -->", PAGE.read_text(), re.DOTALL
+    )
+    assert table is not None and table[1].splitlines() == list(rows())
+
+
+def test_the_networks_it_names_exist():
+    known = re.search(r"## What is known\n(.*?)\n##", PAGE.read_text(), re.DOTALL)
+    assert known is not None
+    networks = set(re.findall(r"`((?:vit|bert|roberta)_\w+)`", known[1]))
+    assert len(networks) == 8 and networks <= set(models.MODELS)

@@ -1,0 +1,221 @@
+"""What the transformers share: fields, attention, and the block of which all are made.
+
+Parameters are float32 whatever the compute dtype; softmax, layer norm and embeddings work in float32. Two orders of the block are known: norms before the sublayers (ViT, arXiv 2010.11929) and after the residual
+sums (arXiv 1706.03762, which BERT and RoBERTa keep).
+"""
+
+import dataclasses
+import functools
+import numbers
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from tna_jax.models import layers
+from tna_jax.models.layers import known
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "gelu_new": functools.partial(nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": functools.partial(nn.gelu, approximate=True),
+    "relu": nn.relu,
+    "silu": nn.silu,
+    "swish": nn.silu,
+}
+"""By the names of Hugging Face's configurations."""
+
+
+class Transformer(nn.Module):
+    """The fields of every transformer; not a network itself.
+
+    Attributes:
+      num_classes: C, of head `classes`.
+      width: D, entries of a token.
+      depth: number of blocks.
+      heads: H, must divide the width; None: one for each 64 of the width, at least one.
+      mlp: hidden units of a block's two dense layers; None: 4 * width.
+      act: their activation, one of `ACTIVATIONS`; `gelu` is the exact one.
+      head: what stands on the body, and so what comes out; see the family.
+      dropout: share of entries set to 0 after embeddings, sublayers and before a classifier, in training.
+      attention_dropout: of attention weights, in training. Both need a key: `apply(..., train=True, rngs={"dropout": key})`.
+      eps: of the layer norms.
+      init_std: standard deviation of initial kernels and embeddings (biases start at 0).
+      remat: keep only each block's inputs for the gradient and compute the rest of it again: less memory, more time.
+      dtype: compute dtype, e.g. `jnp.bfloat16`; None: float32. Outputs are float32 in any case.
+
+    Raises:
+      ValueError: an unknown head or activation, a number that cannot be, heads that do not divide the width; all are named.
+    """
+
+    num_classes: int = 2
+    width: int = 192
+    depth: int = 12
+    heads: int | None = None
+    mlp: int | None = None
+    act: str = "gelu"
+    head: str = "classes"
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    eps: float = 1e-12
+    init_std: float = 0.02
+    remat: bool = False
+    dtype: Any = None
+
+    HEADS: ClassVar[tuple[str, ...]] = ("classes", "pooled", "none")
+
+    def __post_init__(self) -> None:
+        known("act", self.act, ACTIVATIONS)
+        known("head", self.head, self.HEADS)
+        names = ["width", "depth", *self._counts(), *(["num_classes"] if self.head == "classes" else [])]
+        names += [name for name in ("heads", "mlp") if getattr(self, name) is not None]
+        wrong = [f"{name} must be an integer of at least 1, got {getattr(self, name)!r}"
+                 for name in names if not _positive(getattr(self, name))]  # fmt: skip
+        wrong += [f"{name} must lie in [0, 1), got {getattr(self, name)!r}"
+                  for name in ("dropout", "attention_dropout") if not 0 <= _number(getattr(self, name)) < 1]  # fmt: skip
+        wrong += [f"{name} must be a number above 0, got {getattr(self, name)!r}"
+                  for name in ("eps", "init_std") if not 0 < _number(getattr(self, name)) < float("inf")]  # fmt: skip
+        if not wrong and self.width % self.sizes[0]:
+            wrong = [f"{self.sizes[0]} heads do not divide the width {self.width}"]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        super().__post_init__()
+
+    def _counts(self) -> tuple[str, ...]:
+        """Further fields that count something."""
+        return ()
+
+    def fields(self) -> dict[str, Any]:
+        """The fields by name, with which the body is made that a network consists of beside its head."""
+        skipped = ("parent", "name")
+        return {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in skipped
+        }
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Heads and hidden units of a block."""
+        return self.heads or max(1, self.width // 64), self.mlp or 4 * self.width
+
+    def blocks(self, norm_first: bool, bias: bool, train: bool) -> list["Block"]:
+        """The blocks, named layer_0, layer_1, ..."""
+        heads, mlp = self.sizes
+        dropouts = (self.dropout, self.attention_dropout) if train else (0.0, 0.0)
+        make = nn.remat(Block) if self.remat else Block
+        fields = (self.width, heads, mlp, self.act, norm_first, bias, dropouts, self.eps, self.init_std, self.dtype)
+        return [make(*fields, name=f"layer_{i}") for i in range(self.depth)]
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def _number(value: Any) -> float:
+    """NaN, which lies nowhere, for what is no number."""
+    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else float("nan")
+
+
+class Block(nn.Module):
+    """Attention and two dense layers, each with a residual sum: (B, T, D) and a mask (B, T) or None to (B, T, D).
+
+    Dense layers are named query, key, value, out, up, down, norms norm1 (of the attention) and norm2. All of it is one of
+    the fields of `Transformer`; `dropouts` are those of sublayers and of attention weights, 0 outside training.
+    """
+
+    width: int
+    heads: int
+    mlp: int
+    act: str
+    norm_first: bool
+    bias: bool
+    dropouts: tuple[float, float]
+    eps: float
+    init_std: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        first = layer_norm(self.eps, self.dtype, "norm1")
+        second = layer_norm(self.eps, self.dtype, "norm2")
+        drop = nn.Dropout(self.dropouts[0], deterministic=not self.dropouts[0])
+        if self.norm_first:
+            one = layers.one(x)
+            x = layers.computed_once(x + drop(self._attend(first(x), mask)), one)
+            return layers.computed_once(x + drop(self._transform(second(x))), one)
+        x = first(x + drop(self._attend(x, mask)))
+        return second(x + drop(self._transform(x)))
+
+    def _dense(self, name: str, features: int, bias: bool = True) -> nn.Dense:
+        return dense(features, self.init_std, self.dtype, name, bias)
+
+    def _attend(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        batch, tokens, width = x.shape
+        shape = (batch, tokens, self.heads, width // self.heads)
+        query, key, value = (
+            self._dense(name, width, self.bias)(x).reshape(shape) for name in ("query", "key", "value")
+        )
+        rate = self.dropouts[1]
+        found = attention(query, key, value, mask, nn.Dropout(rate, deterministic=False) if rate else None)
+        return self._dense("out", width)(found.reshape(x.shape))
+
+    def _transform(self, x: jax.Array) -> jax.Array:
+        return self._dense("down", self.width)(ACTIVATIONS[self.act](self._dense("up", self.mlp)(x)))
+
+
+def attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    drop: Callable[[jax.Array], jax.Array] | None = None,
+) -> jax.Array:
+    """Softmax attention of all tokens to all tokens that count (arXiv 1706.03762, equation 1).
+
+    A token that does not count has weight 0, exactly: nothing of it reaches another token, and no gradient comes back to it. An
+    example without any that counts gets their plain mean, which is finite.
+
+    Args:
+      query, key, value: (B, T, H, D / H).
+      mask: (B, T) bool, which tokens count; None: all.
+      drop: applied to the weights (B, H, T, T).
+
+    Returns:
+      (B, T, H, D / H), of the dtype of `value`; logits and softmax are float32.
+    """
+    # Batched products of (B, H, T, D / H), since einsum over (B, T, H, D / H) is no faster on the CPU.
+    query, key, value = (part.swapaxes(1, 2) for part in (query * query.shape[-1] ** -0.5, key, value))
+    logits = jnp.matmul(query, key.swapaxes(2, 3), preferred_element_type=jnp.float32)
+    if mask is not None:
+        logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(logits)
+    weights = weights if drop is None else drop(weights)
+    return (weights.astype(value.dtype) @ value).swapaxes(1, 2)
+
+
+def dense(features: int, init_std: float, dtype: Any, name: str, bias: bool = True) -> nn.Dense:
+    """A dense layer with normal initial values."""
+    return nn.Dense(features, bias, dtype=dtype, kernel_init=nn.initializers.normal(init_std), name=name)
+
+
+def layer_norm(eps: float, dtype: Any, name: str) -> Callable[[jax.Array], jax.Array]:
+    """A layer norm over the last axis, in float32 (two passes: with an epsilon of 1e-12 one is not exact enough)."""
+
+    def run(x: jax.Array) -> jax.Array:
+        norm = nn.LayerNorm(eps, use_fast_variance=False, name=name)
+        return norm(x.astype(jnp.float32)).astype(dtype or jnp.float32)
+
+    return run
+
+
+class Pooler(nn.Module):
+    """The first token of (B, T, D) through a dense layer and tanh: (B, D)."""
+
+    width: int
+    init_std: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.tanh(dense(self.width, self.init_std, self.dtype, "dense")(x[:, 0]))

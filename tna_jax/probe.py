@@ -1,0 +1,63 @@
+"""Linear probe: how well a linear classifier on frozen features does, in closed form.
+
+[ours] Ridge regression on centred one-hot labels, of standardised features: one linear system instead of an optimiser, so the
+score has no learning rate and no stopping rule, and many probes stack under `vmap`. The usual probe is logistic regression; the two rank
+features alike, and the ridge has one number to choose, `decay`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Probe(NamedTuple):
+    """A linear classifier on features (..., D): `((x - mean) / std) @ kernel + bias`."""
+
+    mean: jax.Array
+    """(D,)"""
+    std: jax.Array
+    """(D,)"""
+    kernel: jax.Array
+    """(D, C)"""
+    bias: jax.Array
+    """(C,) the classes' shares."""
+
+
+def fit(features: jax.Array, labels: jax.Array, num_classes: int, decay: float = 1e-2) -> Probe:
+    """The least-squares classifier of N examples.
+
+    Args:
+      features: (N, D) floats; a feature that never changes is given no weight.
+      labels: (N,) integers in [0, C); classes that do not occur are never chosen.
+      num_classes: C.
+      decay: added to the diagonal of the features' correlation matrix, in (0, inf).
+
+    Raises:
+      ValueError: `decay` is not above 0, or the numbers of features and labels differ.
+    """
+    if not decay > 0:
+        raise ValueError(f"the decay of a probe must be above 0, got {decay}")
+    if labels.shape != features.shape[:1]:
+        raise ValueError(f"{features.shape[0]} feature vectors but labels of shape {labels.shape}")
+    x = features.astype(jnp.float32)
+    mean, spread = jnp.mean(x, axis=0), jnp.std(x, axis=0)
+    std = jnp.where(spread > 1e-6 * (1 + jnp.abs(mean)), spread, jnp.full_like(spread, np.inf))
+    x = (x - mean[None]) / std[None]
+    y = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+    bias = jnp.mean(y, axis=0)
+    count = np.float32(features.shape[0])
+    correlation = x.T @ x / count + np.float32(decay) * jnp.eye(x.shape[1], dtype=jnp.float32)
+    return Probe(mean, std, jax.scipy.linalg.solve(correlation, x.T @ (y - bias[None]) / count, assume_a="pos"), bias)
+
+
+def scores(probe: Probe, features: jax.Array) -> jax.Array:
+    """(N, C) scores of the classes, larger is likelier; they sum to 1."""
+    x = (features.astype(jnp.float32) - probe.mean[None]) / probe.std[None]
+    return x @ probe.kernel + probe.bias[None]
+
+
+def accuracy(probe: Probe, features: jax.Array, labels: jax.Array) -> jax.Array:
+    """Share of examples whose highest score is the label's: a float32 scalar."""
+    return jnp.mean((jnp.argmax(scores(probe, features), axis=-1) == labels).astype(jnp.float32))

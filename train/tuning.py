@@ -1,0 +1,84 @@
+"""Options and the common part of every program that trains transformers: AdamW, warm-up and cosine, memory, stops."""
+
+import dataclasses
+from typing import Any, get_args
+
+import jax.numpy as jnp
+
+from tna_jax import recipes
+from tna_jax.ensemble import Trainer
+from tna_jax.placement import Placement
+from train.config import RunOptions
+from train.errors import UsageError, unknown
+from train.hosts import HostOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class TuningOptions(RunOptions, HostOptions):
+    """How are they trained?"""
+
+    epochs: int = 3
+    """Passes over the training data."""
+    batch_size: int = 32
+    """Examples per step; the last batch of an epoch may be smaller."""
+    warmup: float = 0.1
+    """Share of the steps over which the learning rate rises from 0; then it falls to 0 in a half cosine."""
+    clip: float = 1.0
+    """Largest norm of a gradient (of its trainable entries); larger ones are scaled down."""
+    accumulate: int = 1
+    """Parts a batch is cut into whose gradients are summed: the same step in less memory."""
+    remat: bool = False
+    """Keep only the blocks' inputs for the gradient and compute the rest again: less memory, more time."""
+    placement: str = "auto"
+    """How the models share a device: auto, map (one after the other), vmap (in lockstep), loop (plain Python)."""
+    memory_limit: float | None = None
+    """Memory the models may take, in GB, on each device (CPU: in all); default: what is free. What does not fit trains in waves."""
+    data_dir: str | None = None
+    """Folder that holds the data sets; then $TNA_DATA_DIR is searched."""
+    seed: int = 0
+    """Seed of initial values, anchors, data orders and held-out examples."""
+
+    def check(self) -> None:
+        """Raises UsageError for whatever can be refused before any work."""
+        super().check()
+        self.check_run()
+        if self.resume and (self.overwrite or self.out is None):
+            raise UsageError("--resume needs the --out of the run to go on with, and no --overwrite")
+        at_least = {"epochs": 1, "batch_size": 1, "accumulate": 1, "seed": 0}
+        wrong = [f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}"
+                 for name, least in at_least.items() if getattr(self, name) < least]  # fmt: skip
+        if not 0 <= self.warmup < 1:
+            wrong.append(f"--warmup (share of the steps) must lie in [0, 1), got {self.warmup}")
+        if not self.clip > 0:
+            wrong.append(f"--clip must be above 0, got {self.clip}")
+        if self.memory_limit is not None and not self.memory_limit > 0:
+            wrong.append(f"--memory-limit must be above 0, got {self.memory_limit}")
+        if self.accumulate >= 1 and self.batch_size % self.accumulate:
+            wrong.append(f"--accumulate {self.accumulate} does not divide --batch-size {self.batch_size}")
+        if wrong:
+            raise UsageError("; ".join(wrong))
+        if self.placement not in get_args(Placement):
+            raise unknown("--placement", self.placement, get_args(Placement))
+
+    @property
+    def module_options(self) -> dict[str, Any]:
+        """What the options say of a module."""
+        return {"dtype": jnp.bfloat16 if self.precision == "bf16" else None, "remat": self.remat}
+
+    def trainer(self, network: Any, examples: int, epochs: int | None = None, **fields: Any) -> Trainer:
+        """The trainer of a network on `examples` examples; raises UsageError if they do not fill a batch."""
+        if self.batch_size > examples:
+            raise UsageError(f"--batch-size {self.batch_size} is larger than the {examples} training examples")
+        steps = (self.epochs if epochs is None else epochs) * -(-examples // self.batch_size)
+        warmup = min(round(self.warmup * steps), steps - 1)
+        optimizer = recipes.adamw(steps, warmup, self.clip)
+        placement: Any = self.placement
+        return Trainer(network, optimizer, self.batch_size, placement, accumulate=self.accumulate, **fields)
+
+
+def positive(settings: Any, *names: str) -> None:
+    """Raises UsageError that names every one of the options that is given and below 1."""
+    wrong = [f"--{name.replace('_', '-')} must be at least 1, got {getattr(settings, name)}"
+             for name in names if getattr(settings, name) is not None and getattr(settings, name) < 1]  # fmt: skip
+    if wrong:
+        raise UsageError("; ".join(wrong))
