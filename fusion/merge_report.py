@@ -5,8 +5,8 @@ from typing import Any
 from rich.table import Table
 
 from fusion import shared_anchors
-from fusion.tensor_files import Checkpoint
 from train.progress import console, wide_console
+from train.tensor_files import Checkpoint
 
 STATISTICS = ("batch_stats/", "running_mean", "running_var", "moving_mean", "moving_variance")
 """Parts of the names of BatchNorm's running statistics."""

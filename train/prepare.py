@@ -83,7 +83,7 @@ def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
         with_options = {key: getattr(settings, key) for key in kept}
         about = {"format": FORMAT, "program": program, "started_with": with_options}
         folder.write(CONFIG, {**about, **lasting(settings)})
-        folder.watch(settings.log, plain(lasting(settings)))
+        folder.watch(getattr(settings, "log", None), plain(lasting(settings)))
         return
     config, now = folder.read(CONFIG), plain(lasting(settings))
     if config.get("program", program) != program:
@@ -93,7 +93,7 @@ def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
     if changed:
         found = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
         raise UsageError(f"--resume: the options are not those of {folder.folder}: {found}")
-    folder.watch(settings.log, now)
+    folder.watch(getattr(settings, "log", None), now)
 
 
 PASSING = (
