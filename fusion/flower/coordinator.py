@@ -89,7 +89,7 @@ class Coordinator:
             problems.append("its network has other parameters")
         elif notes.get("mask") != mask:
             problems.append(f"it draws other masks ({notes.get('versions', 'unknown versions')})")
-        if problems:
+        if problems or type(client) is not int or type(examples) is not int:
             return None, problems
         self.examples[client] = examples
         return client, []

@@ -9,6 +9,7 @@ that holds something else notices.
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fusion.flower.task import Task
@@ -45,13 +46,13 @@ class Answer(NamedTuple):
 
 def round_mask(task: Task, params: Any, number: int, phases: Any) -> Mask:
     """The entries that are live in round `number` in the given phases (2,) bool; `params` may be shapes."""
-    return by_phase(of_round(task.schedule, task.root, params, number).mask, np.asarray(phases, bool))
+    return by_phase(of_round(task.schedule, task.root, params, number).mask, jnp.asarray(phases, bool))
 
 
 def may_move(task: Task, params: Any, number: int) -> Mask:
     """The entries that are live in some step of round `number`, whatever the number of steps."""
     drawn = of_round(task.schedule, task.root, params, number)
-    return by_phase(drawn.mask, np.array([True, float(drawn.split) < 1]))
+    return by_phase(drawn.mask, jnp.array([True, float(drawn.split) < 1]))
 
 
 def model_mask(task: Task, model: Any, live: Mask) -> Mask:

@@ -4,6 +4,7 @@ import importlib.metadata
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import tna_jax
@@ -51,7 +52,8 @@ def train(task: Task, client: int, store: Store, request: Request) -> Answer:
     sent = _sent(task, model, request)
     inputs, labels = task.examples(client)
     key = stream(task.root, ORDER, number, client)
-    reply, kept = federated.train_client(task.federation, sent, own, inputs, labels, key)
+    data = jnp.asarray(inputs), jnp.asarray(labels)
+    reply, kept = federated.train_client(task.federation, sent, own, *data, key)
     store.write(Held(config["federation"], number, model, {taken: own, number: kept}))
     live = live_in_round(sent.mask, reply.steps)
     parts = {

@@ -25,7 +25,8 @@ def form(task: Task, server: federated.Server, sent: Sent) -> Reply:
     def one(sent, own):
         running = local.start(federation, sent, own)
         counts = jnp.zeros(federation.num_classes, jnp.float32)
-        planned = local.Plan(jnp.zeros((federation.epochs, 1), jnp.int32), *[jnp.int32(1)] * 3, counts)
+        step = jnp.int32(1)
+        planned = local.Plan(jnp.zeros((federation.epochs, 1), jnp.int32), step, step, step, counts)
         examples = local.Examples(jnp.zeros(1, jnp.int32), jnp.int32(1))
         return local.finish(federation, sent, own, planned, examples, running)[0]
 
@@ -59,9 +60,9 @@ def unpacked(like: Reply, params: Params, sent: Sent, answer: Answer) -> tuple[R
     steps, problems = _steps(answer.metrics.get("steps"))
     if problems:
         return None, problems
-    live = live_in_round(sent.mask, steps)
+    live = live_in_round(sent.mask, jnp.asarray(steps))
     parts, problems = wire.from_wire(answer.arrays, ("delta", "extra", "state"))
-    trees = {}
+    trees: dict[str, Any] = {}
     for name, packed in parts.items():
         own = getattr(like, name)
         mask = None if name == "state" else exchange.mask_for(own, params, live)
@@ -72,8 +73,8 @@ def unpacked(like: Reply, params: Params, sent: Sent, answer: Answer) -> tuple[R
             trees[name] = packing.unpack(packed, empty, mask)
     if problems:
         return None, problems
-    examples = np.float32(answer.metrics["num-examples"])
-    return Reply(**trees, steps=steps, examples=examples, metrics=sums(answer.metrics)), []
+    trees |= {"steps": steps, "examples": np.float32(answer.metrics["num-examples"])}
+    return Reply(**trees, metrics=sums(answer.metrics)), []
 
 
 def sums(metrics: Mapping[str, Any]) -> Metrics:
