@@ -49,7 +49,8 @@ def options_of(module: str) -> type:
     """The options of a program, those that its `run` takes; `Words` for a program without one."""
     run = getattr(importlib.import_module(module), "run", None)
     hints = list(typing.get_type_hints(run).values()) if run else []
-    return hints[0] if hints and dataclasses.is_dataclass(hints[0]) else Words
+    first = hints[0] if hints else None
+    return first if isinstance(first, type) and dataclasses.is_dataclass(first) else Words
 
 
 def script(shell: str) -> str:

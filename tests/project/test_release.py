@@ -85,14 +85,13 @@ def completed(file: Path, *words: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_bash_completes_programs_options_and_choices(tmp_path):
+def test_bash_completes_programs_and_options(tmp_path):
     file = tmp_path / "tna.bash"
     file.write_text(script("bash"))
     subprocess.run(["bash", "-n", str(file)], check=True)
     assert completed(file, "tna", "lm") == ["lmc"]
     assert set(PROGRAMS) <= set(completed(file, "tna", ""))
     assert completed(file, "tna", "lmc", "--rat") == ["--ratios"]
-    assert completed(file, "tna", "completion", "z") == ["zsh"]
     assert completed(file, "tna", "nothing-like-it") == []
 
 

@@ -103,7 +103,7 @@ def step(
     number: jax.Array,
     running: Running,
 ) -> Running:
-    """Local step `number` (from 0, below `planned.steps`)."""
+    """Local step `number` (from 0, below `planned.steps`); arguments as in `train_client`."""
     size, batch = examples.indices.shape[0], federation.batch_size
     at = (number % planned.per_epoch) * batch + jnp.arange(batch, dtype=jnp.int32)
     weight = (at < examples.count).astype(jnp.float32)
@@ -129,7 +129,7 @@ def step(
 
 
 def finish(federation: Federation, sent: Sent, own: Own, planned: Plan, examples: Examples, running: Running):
-    """A client's reply, and what it keeps: where either is not finite, it keeps what it had."""
+    """A client's reply, and what it keeps: where either is not finite, it keeps what it had. Arguments as in `step`."""
     steps = jnp.stack([planned.first, planned.steps - planned.first])
     delta = jax.tree.map(jnp.subtract, running.params, sent.params)
     context = Context(sent, own.memory, sent.mask, planned.class_counts, federation.features, running.state)
@@ -147,7 +147,7 @@ def finite(tree) -> jax.Array:
 
 
 def whole(federation: Federation, sent: Sent, own: Own, examples: Examples, key, share, inputs, labels):
-    """A client's round as one traced function: (reply, what it keeps)."""
+    """A client's round as one traced function: (reply, what it keeps); arguments as in `train_client`."""
     planned = plan(federation, sent, labels, examples, key, share)
 
     def one(number, running):

@@ -52,6 +52,7 @@ def dirichlet(key: jax.Array, labels: np.ndarray, clients: int, alpha: float) ->
 
     Smaller `alpha`, more heterogeneous clients (Hsu et al. 2019, arXiv 1909.06335, drew classes for each client; drawing
     clients for each class is the form of the first author's code). The numbers of examples differ between clients.
+    Raises ValueError unless `alpha` is above 0.
     """
     if not alpha > 0:
         raise ValueError(f"alpha of a Dirichlet partition must be above 0, got {alpha}")
@@ -77,6 +78,7 @@ def shard(key: jax.Array, labels: np.ndarray, clients: int, shards: int) -> list
     """Examples sorted by class are cut into `clients * shards` pieces, of which each client gets `shards` at random.
 
     The pathological partition of FedAvg's paper (arXiv 1602.05629): most clients see about `shards` classes.
+    Raises ValueError for more shards than there are examples to fill them.
     """
     if not 1 <= shards <= len(labels) // clients:
         raise ValueError(f"shards of a client must lie in [1, {len(labels) // clients}], got {shards}")
@@ -113,7 +115,7 @@ class Clients(NamedTuple):
 
 
 def padded(parts: list[np.ndarray]) -> Clients:
-    """K arrays of indices as one, n a power of two: partitions of like size share compiled programs."""
+    """K arrays of indices as one, n a power of two: partitions of like size share compiled programs. ValueError for an empty one."""
     count = np.array([len(part) for part in parts], np.int32)
     if not (count > 0).all():
         raise ValueError(f"these clients have no examples: {', '.join(map(str, np.flatnonzero(count == 0)))}")
