@@ -329,7 +329,9 @@ def score(fusion: Fusion, params: Params, number: int, check: Callable[..., None
     tables = {"probe": cold_scores.probed(fusion.backbone, bodies, fusion.tasks, fusion.settings)}
     check()
     if number % fusion.settings.tune_every == 0 or number == fusion.settings.iterations:
-        tables["fine-tuning"] = cold_scores.tuned(fusion.backbone, bodies, fusion.tasks, fusion.scorer, fusion.settings)
+        tables["fine-tuning"] = cold_scores.tuned(
+            fusion.backbone, bodies, fusion.tasks, fusion.scorer, fusion.settings, check
+        )
     check()
     which = {variant.seed: i for i, variant in enumerate(scored)} if not number else {}
     return [

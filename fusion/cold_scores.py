@@ -30,19 +30,24 @@ class Body(NamedTuple):
 
 
 def tuned(
-    backbone: Backbone, bodies: Sequence[Body], tasks: Sequence[Task], trainer: Trainer, settings: Any
+    backbone: Backbone,
+    bodies: Sequence[Body],
+    tasks: Sequence[Task],
+    trainer: Trainer,
+    settings: Any,
+    check: Callable[..., None],
 ) -> np.ndarray:
     """Test accuracy (bodies, tasks) after fine-tuning each body, with a fresh head and without anchors, on each task.
 
     A seed's heads, examples and orders are the same for every body, so that bodies are compared on equal terms. All trainings
-    are one ensemble, in parts that fit the memory.
+    are one ensemble, in parts that fit the memory. `check` is called after each epoch: it raises where a stop was asked for.
     """
     jobs = [(body, task, i) for body in bodies for i, task in enumerate(tasks)]
     found = []
     for first in range(0, len(jobs), settings.at_once):
         part = jobs[first : first + settings.at_once]
         members = _members(backbone, part, trainer, settings)
-        members, _ = ensemble.train_ensemble(trainer, members, None, None, settings.score_epochs)
+        members, _ = ensemble.train_ensemble(trainer, members, None, None, settings.score_epochs, on_epoch=check)
         params = jax.tree.map(np.asarray, members.params)
         found += [
             accuracy(backbone.network, ensemble.member(params, k), *task.test) for k, (_, task, _) in enumerate(part)

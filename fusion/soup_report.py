@@ -54,7 +54,8 @@ def headline(result: dict[str, Any]) -> str:
 def words(value: list[float | None], digits: int = 4) -> str:
     """`0.9500 ± 0.0020`."""
     mean, std = value
-    return f"{number(mean):.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
+    rounded = round(number(mean), digits) + 0.0  # no negative zero
+    return f"{rounded:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
 
 
 def table(result: dict[str, Any]) -> None:
