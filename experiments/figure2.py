@@ -20,16 +20,18 @@ from fusion.lmc import LmcOptions
 from fusion.lmc_report import NAMES, TITLES
 from train.progress import wide_console
 
-RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9)
+RATIOS, FEW = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), (0.0, 0.4, 0.8)
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mnist_mlp": ("MNIST, MLP 2x200", {"dataset": "mnist", "depth": 2, "width": 200, "train_examples": 10_000, "epochs": 8,
                                        "batch_size": 64}),
     "fashion_mlp": ("Fashion-MNIST, MLP 4x512", {"dataset": "fashion_mnist", "width": 512, "train_examples": 10_000,
-                                                 "epochs": 6, "batch_size": 64}),
+                                                 "epochs": 6, "batch_size": 64, "ratios": FEW}),
     "cifar10_mlp": ("CIFAR-10, MLP 2x200", {"dataset": "cifar10", "depth": 2, "width": 200, "train_examples": 5000,
-                                            "epochs": 8, "batch_size": 64, "learning_rate": 0.02, "alphas": (5.0,)}),
+                                            "epochs": 8, "batch_size": 64, "learning_rate": 0.02, "ratios": FEW,
+                                            "alphas": (5.0,)}),
     "cifar10_cnn": ("CIFAR-10, CNN", {"dataset": "cifar10", "model": "cnn", "train_examples": 2000, "test_examples": 2000,
-                                      "epochs": 10, "batch_size": 64, "learning_rate": 0.05, "alphas": (5.0,)}),
+                                      "epochs": 10, "batch_size": 64, "learning_rate": 0.05, "ratios": FEW, "alphas": (5.0,),
+                                      "methods": ("tna",)}),
 }  # fmt: skip
 FULL: dict[str, Any] = {
     "train_examples": None, "test_examples": None, "epochs": 30, "schedule": "cosine", "methods": ("tna", "prune"),
@@ -57,6 +59,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
                     lines = [line for line in case["summary"] if line["init"] == init and line["method"] == method]
                     ends_and_midpoint(axis, lines, [line["ratio"] for line in lines], method)
                 axis.set_title(f"{case['title']}\n{TITLES[init]}", loc="left", fontsize=8)
+                axis.set_ylim(bottom=0)
             row[0].set_ylabel("test accuracy", fontsize=8)
         for axis in axes[-1]:
             axis.set_xlabel("mask ratio (share of anchored or pruned weights)", fontsize=8)
