@@ -182,7 +182,7 @@ def _print(title: str, heads: list[str], rows: list[list[str]]) -> None:
 def figure(result: dict[str, Any], file: Path) -> None:
     """Above: FedAvg by round under each mask schedule; below: what anchors add to every algorithm, and accuracy by mask ratio."""
     names = [line[0] for line in composition(result, ALPHAS[0])]
-    with page(file, 2, 2, width=5.2, height=3.6) as axes:
+    with page(file, 2, 2, width=5.2, height=4.4) as axes:
         for axis, alpha in zip(axes[0], ALPHAS, strict=True):
             _rounds(axis, result, alpha)
         _gains(axes[1, 0], result, names)
