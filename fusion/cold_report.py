@@ -124,8 +124,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("iteration (0: the checkpoint)")
     axes[0, 0].legend(fontsize=8, frameon=False)
-    grid.suptitle(
-        f"{result['parameters']:,} parameters, on {textwrap.shorten(result['stands_on']['in_words'], 150)}", fontsize=8
-    )
+    title = f"{result['parameters']:,} parameters, on {result['stands_on']['in_words']}"
+    grid.suptitle(textwrap.fill(title, 130), fontsize=8)
     grid.savefig(file, dpi=130)
     plt.close(grid)
