@@ -81,10 +81,11 @@ def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, .
         for name, part in zip(names, parts, strict=True)
         for i, model in enumerate(part[2])
     ]
+    owners = [config for config, part in zip(configs, parts, strict=True) for _ in part[2]]
     if chosen:
         _require_numbers(chosen, len(models))
         params, state = jax.tree.map(lambda leaf: leaf[np.array(chosen)], (params, state))
-        models = [models[i] for i in chosen]
+        models, owners = ([all_of[i] for i in chosen] for all_of in (models, owners))
     finite = np.array([
         all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves((params, state))) for i in range(len(models))
     ])  # fmt: skip
@@ -93,7 +94,6 @@ def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, .
     if finite.sum() < 2:
         raise UsageError(f"{' '.join(names)}: {finite.sum()} models that did not diverge; fusing needs two")
     params, state = jax.tree.map(lambda leaf: leaf[finite], (params, state))
-    owners = [config for config, part in zip(configs, parts, strict=True) for _ in part[2]]
     models, owners = ([one for one, kept in zip(all_of, finite, strict=True) if kept] for all_of in (models, owners))
     return Opened(
         folders[0],

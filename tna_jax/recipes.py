@@ -70,7 +70,11 @@ def stack(recipes: Sequence[Recipe]) -> Hyper:
 
 
 def warmup_cosine(steps: int, warmup: int) -> optax.Schedule:
-    """The share of the peak learning rate by step: linear from 0 over `warmup` steps, then a half cosine to 0 at `steps`."""
+    """The share of the peak learning rate by step: linear from 0 over `warmup` steps, then a half cosine to 0 at `steps`.
+
+    Raises:
+      ValueError: a warm-up of all steps or more.
+    """
     if not 0 <= warmup < steps:
         raise ValueError(f"the warm-up must be shorter than the {steps} steps, got {warmup}")
     falling = optax.cosine_decay_schedule(1.0, steps - warmup)
@@ -174,6 +178,11 @@ def grid(
     """`count` recipes whose values are taken in turn from each list, the last list the slowest; default: every combination.
 
     Recipe i has seed `seed + i`, so that recipes of equal values differ in their data order.
+
+    Args:
+      learning_rates, weight_decays, label_smoothings, augmentations: values of the fields of `Recipe`, at least one each.
+      count: number of recipes; beyond the number of combinations they begin again.
+      seed: of the first one.
     """
     lists: list[Sequence[Any]] = [learning_rates, weight_decays, label_smoothings, augmentations]
     total = int(np.prod([len(values) for values in lists])) if count is None else count

@@ -19,22 +19,7 @@ FOLDERS = {
     "notebooks": ("notebooks", (".ipynb",)),
 }
 """Folders outside docs/, their names in the site, and which files of them are shown."""
-LATER = ("cold.md", "federated.md", "flower.md", "pretrained.md", "soups.md", "troubleshooting.md")
-"""Pages of the navigation that need not be there (yet)."""
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
-
-
-def on_config(config):
-    """Leaves pages out of the navigation that may be missing, and are."""
-    config.nav = [kept for kept in map(_present, config.nav) if kept]
-    return config
-
-
-def _present(entry):
-    ((title, target),) = entry.items()
-    if isinstance(target, list):
-        return {title: [kept for kept in map(_present, target) if kept]}
-    return None if target in LATER and not (ROOT / "docs" / target).exists() else entry
 
 
 def copies() -> dict[str, str]:
@@ -66,8 +51,6 @@ def on_page_markdown(markdown, page, config, files):
         path = posixpath.normpath(posixpath.join(posixpath.dirname(origin), target))
         if path.startswith("docs/"):
             place = path.removeprefix("docs/")
-            if place in LATER and not (ROOT / path).exists():
-                return text
         elif path in places:
             place = places[path]
         elif (ROOT / path).exists():

@@ -8,6 +8,7 @@ installation of an app's dependencies are off. Flower itself is not imported her
 """
 
 import contextlib
+import importlib.util
 import os
 import signal
 import socket
@@ -51,6 +52,10 @@ class Federation:
           through: the port the nodes connect to, if it is not the SuperLink's own (a relay that counts bytes).
           port: the SuperLink's; default: a free one.
         """
+        if importlib.util.find_spec("flwr") is None:
+            raise ModuleNotFoundError(
+                "Flower is not installed: pip install 'tna-jax[federated]' in an environment of its own", name="flwr"
+            )
         self.folder, self.nodes, self.certificates = folder.resolve(), list(nodes), certificates
         self.port = port or free_port()
         self.through = through or self.port

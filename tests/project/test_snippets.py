@@ -24,6 +24,16 @@ a, b = (jax.tree.map(lambda leaf: leaf[i], members) for i in (0, 1))
 params, inputs = a, jnp.ones((2, 5))
 held_out_accuracy = lambda params: float(network(params, inputs).argmax(-1).mean())
 """,
+    "docs/federated.md": """
+import jax, jax.numpy as jnp
+from tna_jax import models
+from tna_jax.network import linen
+network, init = linen(models.create("mlp", num_classes=10, depth=1, width=6), (5,))
+root = jax.random.key(0)
+params, _ = init(root)
+draw = lambda i: jax.random.normal(jax.random.fold_in(root, i), (8, 5))
+clients = [(draw(i), jnp.arange(8) % 10) for i in range(3)]
+""",
     "docs/runs.md": """
 import equinox as eqx, flax.linen as nn, jax, jax.numpy as jnp
 from flax import nnx

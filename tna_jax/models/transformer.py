@@ -195,7 +195,15 @@ def attention(
 
 
 def dense(features: int, init_std: float, dtype: Any, name: str, bias: bool = True) -> nn.Dense:
-    """A dense layer with normal initial values."""
+    """A dense layer with normal initial values.
+
+    Args:
+      features: entries of its outputs.
+      init_std: standard deviation of the kernel's initial values.
+      dtype: compute dtype; None: that of inputs and parameters.
+      name: of the layer.
+      bias: whether it has one.
+    """
     return nn.Dense(features, bias, dtype=dtype, kernel_init=nn.initializers.normal(init_std), name=name)
 
 
