@@ -90,6 +90,7 @@ def test_names_in_backticks_exist():
         for module, name in re.findall(r"`(?:tna_jax\.)?(\w+)\.(\w+)(?:\([^`]*\))?`", page.read_text()):
             if (
                 module in modules
+                and (page.name, module) != ("pretrained.md", "vit")  # names of tensors in files
                 and name not in ("py", "json", "jsonl", "png")
                 and not hasattr(importlib.import_module(modules[module]), name)
             ):
