@@ -52,10 +52,6 @@ class Federation:
           through: the port the nodes connect to, if it is not the SuperLink's own (a relay that counts bytes).
           port: the SuperLink's; default: a free one.
         """
-        if importlib.util.find_spec("flwr") is None:
-            raise ModuleNotFoundError(
-                "Flower is not installed: pip install 'tna-jax[federated]' in an environment of its own", name="flwr"
-            )
         self.folder, self.nodes, self.certificates = folder.resolve(), list(nodes), certificates
         self.port = port or free_port()
         self.through = through or self.port
@@ -71,6 +67,10 @@ class Federation:
         self.started: list[subprocess.Popen] = []
 
     def __enter__(self) -> "Federation":
+        if importlib.util.find_spec("flwr") is None:
+            raise ModuleNotFoundError(
+                "Flower is not installed: pip install 'tna-jax[federated]' in an environment of its own", name="flwr"
+            )
         (self.folder / "home").mkdir(parents=True, exist_ok=True)
         secure = self.certificates
         connection = f'root-certificates = "{secure.authority}"' if secure else "insecure = true"

@@ -211,6 +211,7 @@ def fused(home):
     return home / "cold"
 
 
+@pytest.mark.slow
 def test_cold_fusion_scores_every_task_in_every_iteration(fused):
     result = read(fused / "cold.json")
     found = {(row["ratio"], row["iteration"], row["kind"], row["task"], row["seen"]) for row in result["rows"]}
@@ -228,6 +229,7 @@ def test_cold_fusion_scores_every_task_in_every_iteration(fused):
     assert (fused / "cold.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_fused_body_moved_where_it_was_not_anchored(fused, home):
     begun = huggingface.load(home / "bert" / "model").params["body"]
     shares = []
@@ -240,9 +242,8 @@ def test_the_fused_body_moved_where_it_was_not_anchored(fused, home):
     assert shares[1] == pytest.approx(0.5**2, abs=0.1)  # anchored in both iterations: the masks are fresh
 
 
-@pytest.mark.parametrize(
-    "looks", [pytest.param(0, marks=pytest.mark.slow), 3]
-)  # while the start is scored, in an iteration
+@pytest.mark.slow
+@pytest.mark.parametrize("looks", [0, 3])  # while the start is scored, in an iteration
 def test_an_interrupted_fusion_goes_on_to_the_same_numbers(fused, home, tmp_path, monkeypatch, looks):
     words = ["cold", "--checkpoint", str(home / "bert" / "model"), *COLD, "--data-dir", str(home / "data")]
     with monkeypatch.context() as patch:
@@ -306,6 +307,7 @@ def test_what_cannot_be_is_refused_before_anything_is_done(home, tmp_path, capsy
         assert not (tmp_path / "no").exists(), words
 
 
+@pytest.mark.slow
 def test_the_runs_are_listed_with_what_came_out(souped, fused, home, capsys):
     assert main(["runs", str(home)]) == 0
     printed = " ".join(capsys.readouterr().out.split())

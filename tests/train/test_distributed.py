@@ -59,7 +59,7 @@ def said(process: subprocess.CompletedProcess) -> list[str]:
     return [line for line in (process.stdout + process.stderr).splitlines() if line and "[Gloo]" not in line]
 
 
-@pytest.mark.parametrize("placement", ["map", "loop"])
+@pytest.mark.parametrize("placement", ["map", pytest.param("loop", marks=pytest.mark.slow)])
 def test_two_processes_equal_one(tmp_path, placement):
     first, second = together(tmp_path, *SMALL, "--placement", placement, "--out", "two")
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
