@@ -12,7 +12,7 @@ from fusion import barrier_report, company
 from fusion.walk import walk
 from tna_jax import connectivity
 from tna_jax.placement import Placement
-from train import hosts, options
+from train import hosts, options, ranges
 from train.config import DataOptions, ModelOptions
 from train.ensembles import finished
 from train.errors import UsageError, unknown
@@ -20,6 +20,7 @@ from train.hosts import HostOptions
 from train.launch import launch
 from train.prepare import load, shaping
 from train.progress import console, wide_console
+from train.ranges import COUNT
 from train.results import plain, provenance
 from train.run import CONFIG, Run
 
@@ -50,8 +51,7 @@ class BarrierOptions(HostOptions):
         super().check()
         if self.placement not in get_args(Placement):
             raise unknown("--placement", self.placement, get_args(Placement))
-        if self.calibration_examples < 1:
-            raise UsageError(f"--calibration-examples must be above 0, got {self.calibration_examples}")
+        ranges.require(self, {"calibration_examples": COUNT})
 
     def chosen(self, models: int) -> np.ndarray:
         """(P, 2) the pairs; raises UsageError for what is no pair of `models` models."""

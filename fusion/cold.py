@@ -15,7 +15,7 @@ from fusion.cold_tasks import Task, drawn, shut, shut_mask
 from tna_jax import cold, ensemble, placement, recipes
 from tna_jax.ensemble import Trainer
 from tna_jax.masks import Mask, Params
-from train import backbone, memory
+from train import backbone, memory, ranges
 from train.backbone import Backbone, is_head
 from train.checkpoints import Checkpoints
 from train.data import text
@@ -24,10 +24,11 @@ from train.launch import launch
 from train.models import INIT, MASK, ORDER, stream
 from train.prepare import lasting, record
 from train.progress import Interrupted, console, stoppable
+from train.ranges import COUNT
 from train.restore import restore
 from train.results import plain
 from train.run import METRICS, PROVENANCE, Run
-from train.tuning import TuningOptions, positive
+from train.tuning import TuningOptions
 
 RESULTS = ("cold.json", "cold.png")
 SEEN = ("sst2", "mr", "subj", "trec", "cr", "mpqa", "cola")
@@ -84,8 +85,9 @@ class ColdOptions(TuningOptions):
             raise UsageError(
                 "tna cold runs in one process, on all its devices: leave out --distributed and --coordinator"
             )
-        positive(self, "seeds", "iterations", "examples", "score_examples", "score_epochs", "probe_examples",
-                 "test_examples", "length", "tune_every")  # fmt: skip
+        names = ("seeds", "iterations", "examples", "score_examples", "score_epochs", "probe_examples", "test_examples", "length",
+                 "tune_every")  # fmt: skip
+        ranges.require(self, dict.fromkeys(names, COUNT))
         for name in (*self.tasks, *self.unseen):
             if name not in text.names():
                 raise unknown("text task", name, text.names())
@@ -94,10 +96,7 @@ class ColdOptions(TuningOptions):
             raise UsageError(
                 f"--tasks and --unseen: named twice: {', '.join(twice)}" if twice else "--tasks: name two or more"
             )
-        if not self.ratios or len(set(self.ratios)) < len(self.ratios) or not all(0 <= r < 1 for r in self.ratios):
-            raise UsageError(
-                f"--ratios must be different numbers in [0, 1), got {', '.join(map(str, self.ratios)) or 'none'}"
-            )
+        ranges.require_ratios(self.ratios)
         try:
             recipes.Recipe(self.learning_rate, self.weight_decay).check()
         except ValueError as error:

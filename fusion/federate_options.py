@@ -16,10 +16,22 @@ from tna_jax.federated.schedules import Schedule
 from tna_jax.federated.servers import SERVERS, ServerRule
 from tna_jax.network import Network
 from tna_jax.placement import Placement
-from train import data
+from train import data, ranges
 from train.config import DRAWS, OPTIMIZERS, DataOptions, ModelOptions, RunOptions
 from train.errors import UsageError, unknown
 from train.hosts import HostOptions
+from train.ranges import BOUND, COUNT, NOT_NEGATIVE, PART, POSITIVE, PROBABILITY, SHARE
+
+ALGORITHM_RANGES = {
+    "ratio": SHARE, "split": SHARE, "server_learning_rate": POSITIVE, "dyn_alpha": POSITIVE, "moon_tau": POSITIVE,
+    "proxy_examples": COUNT, "distil_steps": COUNT, "prox_mu": NOT_NEGATIVE, "moon_mu": NOT_NEGATIVE, "lc_tau": NOT_NEGATIVE,
+    "sam_rho": NOT_NEGATIVE,
+}  # fmt: skip
+CLIENT_RANGES = {
+    "clients": COUNT, "rounds": COUNT, "participation": PART, "alpha": POSITIVE, "shards": COUNT, "least_examples": COUNT,
+    "epochs": COUNT, "batch_size": COUNT, "learning_rate": POSITIVE, "learning_rate_decay": POSITIVE, "momentum": SHARE,
+    "weight_decay": NOT_NEGATIVE, "drop": PROBABILITY, "stragglers": PROBABILITY, "straggler_share": PART, "memory_limit": BOUND,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,15 +88,7 @@ class AlgorithmOptions:
                 raise unknown("--anchors", kind, get_args(schedules.Kind))
         if self.draw not in DRAWS:
             raise unknown("--draw", self.draw, DRAWS)
-        for name in ("ratio", "split"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"--{name} must lie in [0, 1), got {getattr(self, name)}")
-        for name in ("server_learning_rate", "dyn_alpha", "moon_tau", "proxy_examples", "distil_steps"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"--{name.replace('_', '-')} must be above 0, got {getattr(self, name)}")
-        for name in ("prox_mu", "moon_mu", "lc_tau", "sam_rho"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(self, name)}")
+        ranges.require(self, ALGORITHM_RANGES)
 
     def build_algorithm(self) -> federated.Algorithm:
         """The algorithm with its options."""
@@ -166,19 +170,7 @@ class ClientOptions:
 
     def check_clients(self) -> None:
         """Raises UsageError for whatever no data set could make right."""
-        for name in ("clients", "rounds", "least_examples", "shards", "epochs", "batch_size", "alpha", "learning_rate",
-                     "learning_rate_decay", "memory_limit"):  # fmt: skip
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"--{name.replace('_', '-')} must be above 0, got {getattr(self, name)}")
-        for name in ("participation", "straggler_share"):
-            if not 0 < getattr(self, name) <= 1:
-                raise UsageError(f"--{name.replace('_', '-')} must lie in (0, 1], got {getattr(self, name)}")
-        for name in ("drop", "stragglers"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"--{name} is a probability and must lie in [0, 1], got {getattr(self, name)}")
-        if not 0 <= self.momentum < 1 or not self.weight_decay >= 0:
-            raise UsageError(f"--momentum must lie in [0, 1) and --weight-decay be at least 0, got {self.momentum} and "
-                             f"{self.weight_decay}")  # fmt: skip
+        ranges.require(self, CLIENT_RANGES)
         for name, known in (("partition", get_args(partition.Kind)), ("placement", get_args(Placement)),
                             ("norm_statistics", get_args(NormPolicy))):  # fmt: skip
             if getattr(self, name) not in known:
@@ -213,10 +205,7 @@ class FederateOptions(RunOptions, HostOptions, ClientOptions, AlgorithmOptions, 
         self.check_algorithm()
         self.check_clients()
         self.check_run()
-        if self.seeds < 1 or self.first_seed < 0:
-            raise UsageError(
-                f"--seeds must be at least 1 and --first-seed at least 0, got {self.seeds} and {self.first_seed}"
-            )
+        ranges.require(self, {"seeds": COUNT, "first_seed": NOT_NEGATIVE})
         if self.distributed or self.coordinator is not None:
             raise UsageError(
                 "tna federate runs in one process, on all of its devices; for several machines deploy it on Flower"

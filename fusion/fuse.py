@@ -17,12 +17,13 @@ from tna_jax.matching import activation_matching
 from tna_jax.merge_many import Merged, match_to_first, merge_many
 from tna_jax.network import Stateful
 from tna_jax.placement import Placement
-from train import hosts, options
+from train import hosts, options, ranges
 from train.errors import UsageError, unknown
 from train.hosts import HostOptions
 from train.launch import launch
 from train.prepare import shaping
 from train.progress import console
+from train.ranges import BOUND, COUNT, NOT_NEGATIVE
 from train.results import plain, provenance
 
 RESULTS = ("fuse.json", "fuse.png")
@@ -50,10 +51,7 @@ class MatchingOptions:
         """Raises UsageError for whatever can be refused before any work."""
         if self.placement not in get_args(Placement):
             raise unknown("--placement", self.placement, get_args(Placement))
-        if self.calibration_examples < 1:
-            raise UsageError(f"--calibration-examples must be above 0, got {self.calibration_examples}")
-        if self.seed < 0:
-            raise UsageError(f"--seed must be at least 0, got {self.seed}")
+        ranges.require(self, {"calibration_examples": COUNT, "memory_limit": BOUND, "seed": NOT_NEGATIVE})
         options.grid(self.alphas)
 
 
@@ -84,8 +82,7 @@ class FuseOptions(MatchingOptions, HostOptions):
             raise unknown("--matching", self.matching, MATCHING)
         if self.ties not in get_args(Ties):
             raise unknown("--ties", self.ties, get_args(Ties))
-        if self.held_out_examples < 1:
-            raise UsageError(f"--held-out-examples must be above 0, got {self.held_out_examples}")
+        ranges.require(self, {"held_out_examples": COUNT})
 
 
 def main(arguments: list[str]) -> int:

@@ -14,14 +14,14 @@ from fusion.lmc_plan import Cell
 from fusion.walk import walk
 from tna_jax import connectivity
 from tna_jax.connectivity import Path
-from tna_jax.masks import percent
-from train import ensembles, hosts, options
+from train import ensembles, hosts, options, ranges
 from train.data import Dataset
 from train.errors import UsageError, unknown
 from train.launch import launch
 from train.models import Member, build
 from train.prepare import Settings, lasting, prepare, record
 from train.progress import console
+from train.ranges import COUNT, NOT_NEGATIVE
 from train.results import plain
 from train.run import PROVENANCE, Run
 
@@ -49,18 +49,8 @@ class LmcOptions(Settings):
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
         super().check()
-        wrong = [ratio for ratio in self.ratios if not 0 <= ratio < 1]
-        if wrong or not self.ratios or len(set(self.ratios)) < len(self.ratios):
-            reason = (
-                f"must lie in [0, 1), got {', '.join(map(str, wrong))}{percent(wrong[0])}"
-                if wrong
-                else "must be one or more different numbers"
-            )
-            raise UsageError(f"--ratios (shares of anchored weights) {reason}")
-        if self.seeds < 1:
-            raise UsageError(f"--seeds must be at least 1, got {self.seeds}")
-        if self.first_seed < 0:
-            raise UsageError(f"--first-seed must be at least 0, got {self.first_seed}")
+        ranges.require_ratios(self.ratios)
+        ranges.require(self, {"seeds": COUNT, "first_seed": NOT_NEGATIVE})
         if self.init not in INITS:
             raise unknown("--init", self.init, INITS)
         for method in self.methods:

@@ -15,7 +15,7 @@ from fusion import pretrain_report
 from tna_jax import connectivity, masked_lm, metrics, models, recipes
 from tna_jax.ensemble import Trainer
 from tna_jax.masks import Params
-from train import backbone, data, ensembles, hosts, huggingface, tokenizer
+from train import backbone, data, ensembles, hosts, huggingface, ranges, tokenizer
 from train.data import text, tokens
 from train.data.source import Split
 from train.errors import UsageError, unknown
@@ -23,9 +23,10 @@ from train.launch import launch
 from train.models import INIT, ORDER, Start, stream
 from train.prepare import lasting, record
 from train.progress import console
+from train.ranges import COUNT
 from train.results import plain
 from train.run import METRICS, PROVENANCE, Run
-from train.tuning import TuningOptions, positive
+from train.tuning import TuningOptions
 
 RESULTS = ("pretrain.json", "pretrain.png")
 MODEL = "model"
@@ -75,7 +76,8 @@ class PretrainOptions(TuningOptions):
         super().check()
         if self.model not in KINDS:
             raise unknown("--model", self.model, KINDS)
-        positive(self, "width", "depth", "heads", "patch", "length", "train_examples", "test_examples")
+        names = ("width", "depth", "heads", "patch", "length", "train_examples", "test_examples")
+        ranges.require(self, dict.fromkeys(names, COUNT))
         if self.length < 4:
             raise UsageError(f"--length must be at least 4, got {self.length}")
         try:

@@ -22,12 +22,13 @@ from tna_jax.matching import Matching, activation_matching, weight_matching
 from tna_jax.network import Stateful
 from tna_jax.permutations import PermutationSpec
 from tna_jax.placement import Placement
-from train import hosts, options
+from train import hosts, options, ranges
 from train.errors import UsageError, unknown
 from train.hosts import HostOptions
 from train.launch import launch
 from train.prepare import shaping
 from train.progress import console
+from train.ranges import COUNT
 from train.results import plain, provenance
 
 RESULTS = ("rebasin.json", "rebasin.png")
@@ -53,8 +54,7 @@ class RebasinOptions(MatchingOptions, HostOptions):
         """Raises UsageError for whatever can be refused before any work."""
         super().check()
         self.check_matching()
-        if self.restarts < 1:
-            raise UsageError(f"--restarts must be at least 1, got {self.restarts}")
+        ranges.require(self, {"restarts": COUNT})
         for method in self.methods:
             if method not in METHODS:
                 raise unknown("--methods", method, METHODS)

@@ -17,7 +17,7 @@ from tna_jax.averaging import Ties, weighted_average
 from tna_jax.corruptions import KINDS, SEVERITIES
 from tna_jax.masks import Mask, Params
 from tna_jax.placement import Placement
-from train import backbone, ensembles, hosts, huggingface
+from train import backbone, ensembles, hosts, huggingface, ranges
 from train.data import text
 from train.errors import UsageError, unknown
 from train.launch import launch
@@ -25,9 +25,10 @@ from train.manifest import FORMAT
 from train.models import INIT, MASK, ORDER, Start, stream
 from train.prepare import lasting, record
 from train.progress import console
+from train.ranges import COUNT
 from train.results import plain
 from train.run import PROVENANCE, Run
-from train.tuning import TuningOptions, positive
+from train.tuning import TuningOptions
 
 RESULTS = ("soup.json", "soup.png")
 FUSED = "fused.json"
@@ -82,14 +83,11 @@ class SoupOptions(TuningOptions):
             raise UsageError("give --checkpoint FOLDER to fine-tune from, or --models FOLDER FOLDER ... to average")
         if self.models and len(self.models) < 2:
             raise UsageError("--models: a soup needs two models or more")
-        positive(self, "seeds", "train_examples", "held_out_examples", "test_examples", "length")
+        names = ("seeds", "train_examples", "held_out_examples", "test_examples", "length")
+        ranges.require(self, dict.fromkeys(names, COUNT))
         if self.recipes < 2:
             raise UsageError(f"--recipes must be at least 2, got {self.recipes}")
-        wrong = [f"{ratio:g}" for ratio in self.ratios if not 0 <= ratio < 1]
-        if wrong or not self.ratios or len(set(self.ratios)) < len(self.ratios):
-            raise UsageError(
-                f"--ratios must be different numbers in [0, 1), got {', '.join(map(str, self.ratios)) or 'none'}"
-            )
+        ranges.require_ratios(self.ratios)
         for kind in self.corruptions:
             if kind not in KINDS:
                 raise unknown("--corruptions", kind, KINDS)

@@ -10,8 +10,13 @@ import jax.numpy as jnp
 import optax
 
 from tna_jax import augment, masks, models
-from train import data, live
+from train import data, live, ranges
 from train.errors import UsageError, unknown
+from train.ranges import BOUND, COUNT, NOT_NEGATIVE, POSITIVE, SHARE
+
+TRAINING_RANGES = {"epochs": COUNT, "batch_size": COUNT, "learning_rate": POSITIVE, "memory_limit": BOUND,
+                   "calibration_examples": COUNT, "weight_decay": NOT_NEGATIVE, "warmup_epochs": NOT_NEGATIVE}  # fmt: skip
+RUN_RANGES = {"checkpoint_minutes": NOT_NEGATIVE, "checkpoint_every": COUNT, "checkpoints_kept": COUNT}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,13 +120,9 @@ class AnchorOptions:
             raise unknown("--anchors", self.anchors, DRAWS)
         if self.anchor_values not in ANCHOR_VALUES:
             raise unknown("--anchor-values", self.anchor_values, ANCHOR_VALUES)
-        if self.soft is not None and not 0 <= self.soft < 1:
-            raise UsageError(f"--soft (multiplier of the anchors' updates) must lie in [0, 1), got {self.soft}")
+        ranges.require(self, {"soft": SHARE, "anchor_scale": NOT_NEGATIVE, "trainable_scale": NOT_NEGATIVE})
         if self.soft is not None and self.trainable_scale != 1:
             raise UsageError("--trainable-scale and --soft do not go together: under soft anchors all weights train")
-        for name in ("anchor_scale", "trainable_scale"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(f"--{name.replace('_', '-')} must be finite and at least 0, got {getattr(self, name)}")
 
     def draw(self, key: jax.Array, params: masks.Params, ratio: float) -> masks.Mask:
         """A mask of the parameters; raises ValueError where the filter selects nothing."""
@@ -182,19 +183,9 @@ class TrainingOptions:
 
     def check(self) -> None:
         """Raises UsageError for options that no data set could make right."""
-        positive = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
-        for name, value in {
-            **positive,
-            "memory_limit": 1 if self.memory_limit is None else self.memory_limit,
-            "calibration_examples": self.calibration_examples,
-        }.items():
-            if not value > 0:
-                raise UsageError(f"--{name.replace('_', '-')} must be above 0, got {value}")
-        for name in ("weight_decay", "warmup_epochs"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(self, name)}")
-        if self.warmup_epochs > self.epochs:
-            raise UsageError(f"--warmup-epochs {self.warmup_epochs} is more than --epochs {self.epochs}")
+        late = self.warmup_epochs > self.epochs
+        words = f"--warmup-epochs {self.warmup_epochs} is more than --epochs {self.epochs}"
+        ranges.require(self, TRAINING_RANGES, [words] if late else [])
         placements = ("auto", "map", "vmap", "loop")
         augmentations = get_args(augment.Kind)
         for name, known in (
@@ -262,9 +253,4 @@ class RunOptions:
     def check_run(self) -> None:
         """Raises UsageError for intervals and numbers that cannot be, and views that are not there."""
         live.chosen(self.log)
-        if not self.checkpoint_minutes >= 0:
-            raise UsageError(f"--checkpoint-minutes must be at least 0, got {self.checkpoint_minutes}")
-        for name in ("checkpoint_every", "checkpoints_kept"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        ranges.require(self, RUN_RANGES)

@@ -8,13 +8,13 @@ import numpy as np
 from rich.table import Table
 
 from tna_jax import connectivity
-from tna_jax.masks import percent
-from train import ensembles, hosts
-from train.errors import UsageError, unknown
+from train import ensembles, hosts, ranges
+from train.errors import unknown
 from train.launch import launch
 from train.models import Member, build
 from train.prepare import Settings, lasting, prepare, record
 from train.progress import console, wide_console
+from train.ranges import COUNT, NOT_NEGATIVE, SHARE
 from train.results import plain
 from train.run import PROVENANCE, Run
 
@@ -38,16 +38,9 @@ class TrainOptions(Settings):
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
         super().check()
-        if self.members < 1:
-            raise UsageError(f"--members must be at least 1, got {self.members}")
-        if not 0 <= self.ratio < 1:
-            raise UsageError(
-                f"--ratio (share of anchored weights) must lie in [0, 1), got {self.ratio}{percent(self.ratio)}"
-            )
+        ranges.require(self, {"members": COUNT, "ratio": SHARE, "seed": NOT_NEGATIVE})
         if self.init not in INITS:
             raise unknown("--init", self.init, INITS)
-        if self.seed < 0:
-            raise UsageError(f"--seed must be at least 0, got {self.seed}")
 
     def plan(self) -> list[Member]:
         """The networks: each has its own data order and, if they differ, its own initial value."""

@@ -8,9 +8,14 @@ import jax.numpy as jnp
 from tna_jax import recipes
 from tna_jax.ensemble import Trainer
 from tna_jax.placement import Placement
+from train import ranges
 from train.config import RunOptions
 from train.errors import UsageError, unknown
 from train.hosts import HostOptions
+from train.ranges import BOUND, COUNT, NOT_NEGATIVE, SHARE
+
+RANGES = {"epochs": COUNT, "batch_size": COUNT, "accumulate": COUNT, "seed": NOT_NEGATIVE, "warmup": SHARE, "clip": BOUND,
+          "memory_limit": BOUND}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,19 +49,9 @@ class TuningOptions(RunOptions, HostOptions):
         self.check_run()
         if self.resume and (self.overwrite or self.out is None):
             raise UsageError("--resume needs the --out of the run to go on with, and no --overwrite")
-        at_least = {"epochs": 1, "batch_size": 1, "accumulate": 1, "seed": 0}
-        wrong = [f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}"
-                 for name, least in at_least.items() if getattr(self, name) < least]  # fmt: skip
-        if not 0 <= self.warmup < 1:
-            wrong.append(f"--warmup (share of the steps) must lie in [0, 1), got {self.warmup}")
-        if not self.clip > 0:
-            wrong.append(f"--clip must be above 0, got {self.clip}")
-        if self.memory_limit is not None and not self.memory_limit > 0:
-            wrong.append(f"--memory-limit must be above 0, got {self.memory_limit}")
-        if self.accumulate >= 1 and self.batch_size % self.accumulate:
-            wrong.append(f"--accumulate {self.accumulate} does not divide --batch-size {self.batch_size}")
-        if wrong:
-            raise UsageError("; ".join(wrong))
+        uneven = self.accumulate >= 1 and self.batch_size % self.accumulate
+        uneven_words = f"--accumulate {self.accumulate} does not divide --batch-size {self.batch_size}"
+        ranges.require(self, RANGES, [uneven_words] if uneven else [])
         if self.placement not in get_args(Placement):
             raise unknown("--placement", self.placement, get_args(Placement))
 
@@ -74,11 +69,3 @@ class TuningOptions(RunOptions, HostOptions):
         optimizer = recipes.adamw(steps, warmup, self.clip)
         placement: Any = self.placement
         return Trainer(network, optimizer, self.batch_size, placement, accumulate=self.accumulate, **fields)
-
-
-def positive(settings: Any, *names: str) -> None:
-    """Raises UsageError that names every one of the options that is given and below 1."""
-    wrong = [f"--{name.replace('_', '-')} must be at least 1, got {getattr(settings, name)}"
-             for name in names if getattr(settings, name) is not None and getattr(settings, name) < 1]  # fmt: skip
-    if wrong:
-        raise UsageError("; ".join(wrong))

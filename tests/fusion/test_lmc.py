@@ -42,7 +42,7 @@ def fails(capsys, *words: str) -> str:
         ("--schedule cosin", "did you mean 'cosine'"),
         ("--epoch 3", "did you mean --epochs"),
         ("--epochs three", "--epochs"),
-        ("--epochs 0", "--epochs must be above 0"),
+        ("--epochs 0", "--epochs must be at least 1"),
         ("--ratios 0 1.0", "must lie in [0, 1), got 1.0"),
         ("--ratios -0.1", "must lie in [0, 1), got -0.1"),
         ("--alphas 0 0.5", "missing: 1"),

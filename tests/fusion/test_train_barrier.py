@@ -141,7 +141,7 @@ def test_a_network_with_batch_norm_goes_the_whole_way(tmp_path):
     ("words", "expected"),
     [
         ("train --members 0", "--members must be at least 1"),
-        ("train --ratio 1", "--ratio (share of anchored weights) must lie in [0, 1)"),
+        ("train --ratio 1", "--ratio must lie in [0, 1)"),
         ("train --init diferent", "did you mean 'different'"),
         ("train --model resnet21", "or 'resnet20'"),
         ("train --model cnn", "the CNN needs images with sides of at least 18, got 8 x 8"),

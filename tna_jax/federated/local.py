@@ -102,13 +102,14 @@ def step(
     labels: jax.Array,
     number: jax.Array,
     running: Running,
+    rows: int | None = None,
 ) -> Running:
-    """Local step `number` (from 0, below `planned.steps`); arguments as in `train_client`."""
+    """Local step `number` (from 0, below `planned.steps`) on `rows` rows, see `rows_of`; other arguments as in `train_client`."""
     size, batch = examples.indices.shape[0], federation.batch_size
-    at = (number % planned.per_epoch) * batch + jnp.arange(batch, dtype=jnp.int32)
+    at = (number % planned.per_epoch) * batch + jnp.arange(rows or batch, dtype=jnp.int32)
     weight = (at < examples.count).astype(jnp.float32)
-    rows = examples.indices[planned.order[number // planned.per_epoch][jnp.minimum(at, size - 1)]]
-    x, y = inputs[rows], labels[rows]
+    chosen = examples.indices[planned.order[number // planned.per_epoch][jnp.minimum(at, size - 1)]]
+    x, y = inputs[chosen], labels[chosen]
     algorithm = federation.algorithm
     live = live_in_step(sent.mask, number >= planned.first)
     context = Context(sent, own.memory, live, planned.class_counts, federation.features, running.state)
@@ -126,6 +127,17 @@ def step(
     updates, opt_state = optimizer.update(gradient, running.opt_state, running.params, mask=live)
     params = transform.apply_updates(running.params, updates, live)
     return Running(params, state, opt_state, metrics.merge(running.metrics, found))
+
+
+def rows_of(federation: Federation, counts: np.ndarray, number: int) -> int:
+    """Rows that hold the examples of step `number` for clients with `counts` examples each: one to four quarters of a batch.
+
+    The last batch of a pass is seldom full. A program for each size is what a loop over steps can have; a compiled loop cannot.
+    """
+    batch = federation.batch_size
+    at = number % np.maximum(-(-counts // batch), 1) * batch
+    most, quarter = int(np.minimum(counts - at, batch).max()), -(-batch // 4)
+    return min(-(-most // quarter) * quarter, batch)
 
 
 def finish(federation: Federation, sent: Sent, own: Own, planned: Plan, examples: Examples, running: Running):
@@ -196,9 +208,12 @@ def train_client(
         return _whole(*first, examples, key, share, *data)
     planned = _plan(federation, sent, data[1], examples, key, share)
     running = start(*first)
+    counts = np.array([len(labels)])
     for number in range(int(planned.steps)):
-        running = _step(*first, planned, examples, *data, jnp.int32(number), running)
+        rows = rows_of(federation, counts, number)
+        running = _step(*first, planned, examples, *data, jnp.int32(number), running, rows)
     return _finish(*first, planned, examples, running)
 
 
-_whole, _plan, _step, _finish = (jax.jit(function, static_argnums=0) for function in (whole, plan, step, finish))
+_whole, _plan, _finish = (jax.jit(function, static_argnums=0) for function in (whole, plan, finish))
+_step = jax.jit(step, static_argnums=(0, 9))

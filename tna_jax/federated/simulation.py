@@ -158,7 +158,7 @@ def _run(federation, how, over, sent, owns, clients, root, number, who, rows, re
     keys = _keys(root, np.int32(number), rows)
     stacked = placement.split((own, examples, keys, share), over)
     if how == "loop":
-        return _loop(federation, over, sent, stacked, data)
+        return _loop(federation, over, sent, stacked, data, clients.count[rows])
     return _program(federation, how, over)(stacked, sent, *data)
 
 
@@ -183,17 +183,12 @@ def _program(federation: Federation, how: Placement, over):
 
 @functools.lru_cache(maxsize=32)
 def _step_programs(federation: Federation, over):
-    """The parts of one client's round on each device, and what cuts clients out of the devices' shares and puts them back."""
+    """What begins and ends one client's round on each device, cuts clients out of the devices' shares and puts them back."""
 
     def begin(client, sent, labels):
         own, examples, key, share = client
         planned = local.plan(federation, sent, labels, examples, key, share)
         return planned, local.start(federation, sent, own)
-
-    def step(both, sent, inputs, labels, number):
-        (own, examples, _, _), planned, running = both
-        one = functools.partial(local.step, federation, sent, own, planned, examples, inputs, labels, number)
-        return jax.lax.cond(number < planned.steps, one, lambda same: same, running)
 
     def end(both, sent):
         (own, examples, _, _), planned, running = both
@@ -205,19 +200,40 @@ def _step_programs(federation: Federation, over):
     def join(parts):
         return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
-    programs = (placement.on_each(begin, over, 2), placement.on_each(step, over, 4), placement.on_each(end, over, 1),
+    programs = (placement.on_each(begin, over, 2), placement.on_each(end, over, 1),
                 placement.sharded(cut, over, 1), placement.sharded(join, over, 0))  # fmt: skip
     return tuple(jax.jit(program) for program in programs)
 
 
-def _loop(federation: Federation, over, sent: Sent, stacked, data):
-    """A Python loop over clients and steps: the fastest for convolutions on CPUs. Each device has a client of its own."""
-    begin, step, end, cut, join = _step_programs(federation, over)
+@functools.lru_cache(maxsize=128)
+def _step_program(federation: Federation, over, rows: int):
+    """A step of one client on each device that has steps left, on `rows` rows."""
+
+    def step(both, sent, inputs, labels, number):
+        (own, examples, _, _), planned, running = both
+        made = local.step(federation, sent, own, planned, examples, inputs, labels, number, running, rows)
+        # chosen afterwards, not by `cond`: XLA's CPU backend computes a convolution inside control flow many times slower
+        return jax.tree.map(lambda new, same: jnp.where(number < planned.steps, new, same), made, running)
+
+    return jax.jit(placement.on_each(step, over, 4))
+
+
+def _loop(federation: Federation, over, sent: Sent, stacked, data, counts: np.ndarray):
+    """A Python loop over clients and steps: the fastest for convolutions on CPUs. Each device has a client of its own.
+
+    Args:
+      counts: (G,) examples of the clients.
+    """
+    begin, end, cut, join = _step_programs(federation, over)
     done = []
-    for i in range(jax.tree.leaves(stacked)[0].shape[0] // over.size):
+    counts = counts.reshape(over.size, -1)
+    for i in range(counts.shape[1]):
         client = cut(stacked, np.int32(i))
         planned, running = begin(client, sent, data[1])
-        for number in range(int(np.max(placement.fetch(planned.steps)))):
+        steps = placement.fetch(planned.steps).reshape(-1)
+        for number in range(int(steps.max())):
+            rows = local.rows_of(federation, counts[number < steps, i], number)
+            step = _step_program(federation, over, rows)
             running = step((client, planned, running), sent, *data, np.int32(number))
         done.append(end((client, planned, running), sent))
     return join(done)

@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 EPSILON = 1e-5
 MOMENTUM = 0.9
@@ -138,8 +139,13 @@ def norm(kind: str, groups: int, dtype: Any, train: bool, weight: jax.Array | No
 
 
 def one(inputs: jax.Array) -> jax.Array:
-    """The number 1, a scalar of the inputs' dtype, by an arithmetic that no compiler can see through (finite inputs only)."""
-    return jnp.exp(jax.lax.stop_gradient(inputs.min()).astype(jnp.float32) * 0).astype(inputs.dtype)
+    """The number 1, a scalar of the inputs' dtype, by an arithmetic that the compiler does not see through.
+
+    It counts the bits of a number and finds at most 32. What is 1 for real numbers only, `exp(0 * x)` say, will not do: programs
+    for several devices are simplified as if there were no others.
+    """
+    bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(inputs.min()).astype(jnp.float32), jnp.uint32)
+    return jnp.where(jax.lax.population_count(bits) <= np.uint32(32), np.float32(1), np.float32(2)).astype(inputs.dtype)
 
 
 def computed_once(x: jax.Array, one: jax.Array) -> jax.Array:

@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
-from tna_jax import models
+from tna_jax import models, placement
 from tna_jax.models import layers
 
 
@@ -278,20 +279,31 @@ def test_what_is_computed_once_is_the_same_bit_for_bit(dtype):
     np.testing.assert_array_equal(np.asarray(kept).view(bits), np.asarray(x).view(bits))
 
 
-def compiled_sums(network: str) -> int:
-    """How many maxima the compiled gradient holds: those of the ReLUs, as often as they are computed again."""
-    model = models.create(network, num_classes=2)
-    x = random_images(1, 1, 16, 16, 1)
-    step = jax.jit(jax.grad(lambda p, x: model.apply(p, x).sum()))
-    return step.lower(random_variables(model, x), x).compile().as_text().count(" maximum(")
+def compiled(model, x, devices: int) -> str:
+    """The program of the gradient, a model on each device."""
+    over = Mesh(jax.devices()[:devices], (placement.AXIS,))
+    one = random_variables(model, x)
+    many = placement.split(jax.tree.map(lambda leaf: np.stack([leaf] * devices), one), over)
+    step = placement.on_each(jax.grad(lambda p, x: model.apply(p, x).sum()), over, 1)
+    return jax.jit(step).lower(many, placement.replicate(x, over)).compile().as_text()
 
 
 def test_a_residual_stream_is_not_summed_again_for_each_block(monkeypatch):
-    """ReLUs of the compiled program grow with the depth, not with its square."""
-    shallow, deep = compiled_sums("resnet20"), compiled_sums("resnet44")
-    assert deep / shallow < 44 / 20 * 1.3
+    """ReLUs of the compiled program, as often as they are computed again, grow with the depth, not with its square."""
+
+    def relus(network):
+        return compiled(models.create(network, num_classes=2), random_images(1, 1, 16, 16, 1), 1).count(" maximum(")
+
+    assert relus("resnet44") / relus("resnet20") < 44 / 20 * 1.3
     monkeypatch.setattr(layers, "computed_once", lambda x, one: x)
-    assert compiled_sums("resnet44") / compiled_sums("resnet20") > 44 / 20 * 1.3  # the control
+    assert relus("resnet44") / relus("resnet20") > 44 / 20 * 1.3  # the control
+
+
+def test_a_residual_stream_is_not_summed_again_on_several_devices_either():
+    """Their programs are simplified as if all numbers were real."""
+    vit = models.create("vit", num_classes=2, image_size=16, width=32, heads=2, patch=4, depth=4)
+    alone, side_by_side = (compiled(vit, random_images(1, 4, 16, 16, 3), n).count(" multiply(") for n in (1, 2))
+    assert side_by_side < 1.3 * alone
 
 
 def test_tied_entries_share_the_gradient_of_a_max_pool():
