@@ -201,11 +201,14 @@ def prepare(settings: ColdOptions, variants: list[Variant]) -> tuple[Fusion, dic
     how = placement.resolve(trainer.placement, made.network, one.params, tokens)
     found = memory.need(trainer, one, tokens, labels)
     found = found._replace(kept=found.kept + found.common, common=0)  # each has its own data
-    at_once = memory.at_once(count, found, how, memory.available(settings.memory_limit))
-    facts = {"placement": how, "models_at_once": at_once,
+    room, before = memory.available(settings.memory_limit), memory.resident()
+    resolved = dataclasses.replace(trainer, placement=how)
+    at_once, predicted = memory.fit(resolved, one, count, found, None, None, room)
+    facts = {"placement": how, "models_at_once": at_once, "predicted_bytes": predicted, "resident_bytes_before": before,
              "predicted_bytes_per_model": {"kept": found.kept, "working": found.working}}  # fmt: skip
-    console.print(f"memory: {found.kept / memory.GB:.3g} GB kept and {found.working / memory.GB:.3g} GB working a model, {at_once} of "
-                  f"{count} at once")  # fmt: skip
+    memory.tell(predicted, before)
+    if at_once < count:
+        console.print(f"{count} models do not fit into {room / memory.GB:.3g} GB at once: waves of up to {at_once}")
     return Fusion(made, tasks, variants, trainer, scorer, AtOnce(settings, at_once)), facts
 
 

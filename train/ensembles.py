@@ -21,9 +21,6 @@ from train.progress import TrainingBar, console, stoppable
 from train.restore import newest, restore
 from train.run import PLAN, Run
 
-PLANNED_FROM = 0.5 * memory.GB
-"""From this estimate on the compiler is asked what a training takes; below it nobody needs to know that well."""
-
 
 class Trained(NamedTuple):
     """M models after training, on the host."""
@@ -70,25 +67,16 @@ def train(
     )
     trainer = dataclasses.replace(trainer, placement=how)
     found = memory.need(trainer, shapes, inputs, labels)
-    takes = functools.partial(_takes, trainer, shapes, models, found, inputs, labels)
+    given = (trainer, shapes, models, found, inputs, labels)
     if hosts.agree(str(resume and folder.has(PLAN))) == "True":
         _, wave = folder.plan()  # steps are counted in waves: a resumed run keeps them
-        predicted = takes(min(wave, models))
+        predicted = memory.takes(*given, min(wave, models))
     else:
-        room = memory.available(settings.memory_limit)
-        wave = memory.at_once(models, found, how, room)
-        predicted = takes(wave)
-        if predicted > room:  # the estimate is too low; what it says of the parts is right all the same
-            low = predicted / memory.taken(wave, models, found, how)
-            wave = memory.at_once(models, memory.Need(*(round(low * part) for part in found)), how, room)
-            predicted = takes(wave)
+        wave, predicted = memory.fit(*given, memory.available(settings.memory_limit))
         wave = int(hosts.agree(str(wave)))
         folder.write_plan(described, wave)
     before = memory.resident()
-    if predicted >= PLANNED_FROM:
-        console.print(
-            f"memory: {predicted / memory.GB:.3g} GB for the training, beside {before / memory.GB:.3g} GB taken so far"
-        )
+    memory.tell(predicted, before)
     waves = [slice(first, min(first + wave, models)) for first in range(0, models, wave)]
     if len(waves) > 1:
         free = memory.available(settings.memory_limit) / memory.GB
@@ -173,15 +161,6 @@ def one_of(trainer: Trainer, start: Start) -> ensemble.Members:
     )
     opt_state = jax.eval_shape(lambda p, h: trainer.anchored_optimizer(h).init(p), params, hyper)
     return ensemble.Members(params, mask, opt_state, start.order[0], hyper, start.state)
-
-
-def _takes(trainer: Trainer, one: ensemble.Members, models: int, found: memory.Need, inputs, labels, count: int) -> int:
-    """Bytes that training `count` of the models at once takes: estimated, and where that is much, as the compiler plans it."""
-    estimate = memory.taken(count, models, found, trainer.placement)
-    if estimate < PLANNED_FROM or trainer.placement == "loop" or jax.process_count() > 1:
-        return estimate
-    members = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), one)
-    return memory.planned(trainer, members, inputs, labels)
 
 
 def finished(folder: Run, init) -> tuple[Params, State, list[dict[str, Any]]]:

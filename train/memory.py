@@ -13,10 +13,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tna_jax import ensemble, network, placement
 from tna_jax.ensemble import Members, Trainer
 from train.errors import UsageError
+from train.progress import console
 
 GB = 1e9
 SHARE = 0.85
 """Of the free memory that may be planned with."""
+PLANNED_FROM = 0.5 * GB
+"""From this estimate on the compiler is asked what a training takes; below it nobody needs to know that well."""
 
 
 class Need(NamedTuple):
@@ -147,6 +150,44 @@ def at_once(models: int, found: Need, how: ensemble.Placement, free: int) -> int
             "used: a smaller --batch-size, fewer models or --memory-limit can help"
         )
     return fitting[-1]
+
+
+def takes(trainer: Trainer, one: Members, models: int, found: Need, inputs, labels, count: int) -> int:
+    """Bytes that training `count` of `models` models at once takes: estimated, and where that is much, as the compiler plans it.
+
+    Args:
+      trainer: with its placement resolved.
+      one: a member without the leading axis, arrays or shapes.
+      found: see `need`.
+      inputs, labels: as in `planned`.
+    """
+    estimate = taken(count, models, found, trainer.placement)
+    if estimate < PLANNED_FROM or trainer.placement == "loop" or jax.process_count() > 1:
+        return estimate
+    members = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), one)
+    return planned(trainer, members, inputs, labels)
+
+
+def fit(trainer: Trainer, one: Members, models: int, found: Need, inputs, labels, room: int) -> tuple[int, int]:
+    """How many of `models` models fit into `room` bytes at once, and the bytes that they take; arguments as in `takes`.
+
+    Raises:
+      UsageError: not even one for each device does.
+    """
+    how = trainer.placement
+    count = at_once(models, found, how, room)
+    predicted = takes(trainer, one, models, found, inputs, labels, count)
+    if predicted > room:  # the estimate is too low; what it says of the parts is right all the same
+        low = predicted / taken(count, models, found, how)
+        count = at_once(models, Need(*(math.ceil(low * part) for part in found)), how, room)
+        predicted = takes(trainer, one, models, found, inputs, labels, count)
+    return count, predicted
+
+
+def tell(predicted: int, before: int) -> None:
+    """Says what a training will take, where that is much, beside the `before` bytes that the process has already."""
+    if predicted >= PLANNED_FROM:
+        console.print(f"memory: {predicted / GB:.3g} GB for the training, beside {before / GB:.3g} GB taken so far")
 
 
 def planned(trainer: Trainer, members: Members, inputs, labels) -> int:

@@ -95,3 +95,17 @@ def test_the_compiler_s_own_plan_holds_members_data_and_a_step():
     assert memory.resident() > 10**7
     with pytest.raises(ValueError, match="loop"):
         memory.planned(Trainer(trainer.network, trainer.optimizer, 32, "loop"), members, *data)
+
+
+def test_what_the_compiler_plans_corrects_an_estimate_that_is_too_low(monkeypatch):
+    trainer, one, data = one_member("mlp", width=256)
+    models = 2 * jax.device_count()
+    low = memory.Need(*(part // 4 for part in memory.need(trainer, one, *data)))
+    monkeypatch.setattr(memory, "PLANNED_FROM", 0)
+    whole = memory.takes(trainer, one, models, low, *data, models)
+    assert memory.fit(trainer, one, models, low, *data, whole) == (models, whole)
+    fewer, bytes_of_fewer = memory.fit(trainer, one, models, low, *data, whole - 1)
+    assert fewer == jax.device_count()
+    assert bytes_of_fewer < whole
+    monkeypatch.setattr(memory, "PLANNED_FROM", 1e18)  # the control: the estimate alone
+    assert memory.fit(trainer, one, models, low, *data, whole - 1)[0] == models
