@@ -16,7 +16,7 @@ reproduce: $(VENV)/.installed
 	$(BIN)/python -m experiments all
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	XLA_FLAGS= $(BIN)/python -m pytest
 
 # Flower in an environment of its own: its pins (rich<15, protobuf<7, ...) exclude those of constraints.txt.
 FLOWER := $(VENV)-flower
