@@ -1,7 +1,7 @@
 """`python -m experiments NAME ...`: runs experiments and writes their results, a JSON and a PNG each, to experiments/results/.
 
-`python -m experiments` lists them. `all` stands for those that fit about an hour of two cores. `--full` takes the sizes meant for
-a GPU. What is finished is not computed again.
+`python -m experiments` lists them. `all` stands for those that fit about an hour of two cores, `everything` for every one, about
+five hours. `--full` takes the sizes meant for a GPU. What is finished is not computed again.
 """
 
 import argparse
@@ -17,23 +17,26 @@ from train.results import plain, provenance, write_json
 RESULTS = Path(__file__).resolve().parent / "results"
 NAMES = ("figure2", "figure3", "figure4", "figure5", "theorem", "anchors", "depth", "landscape", "rivals",
          "multi_fusion", "federated", "pretraining", "soup", "cold")  # fmt: skip
+GROUPS = {"all": ("figure2", "figure3", "figure4", "theorem", "landscape", "rivals"), "everything": NAMES}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The program; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}, or all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*NAMES, *GROUPS))}")
     parser.add_argument("--full", action="store_true", help="the size for a GPU")
     options = parser.parse_args(arguments)
     if not options.names:
         for name in NAMES:
-            print(f"{name:10} {(_module(name).__doc__ or '').splitlines()[0]}")
+            print(f"{name:12} {(_module(name).__doc__ or '').splitlines()[0]}")
+        for name, members in GROUPS.items():
+            print(f"{name:12} {', '.join(members)}")
         return 0
     try:
-        names = NAMES if options.names == ["all"] else options.names
-        for name in names:
-            if name not in NAMES:
-                raise unknown("experiment", name, [*NAMES, "all"])
+        for name in options.names:
+            if name not in (*NAMES, *GROUPS):
+                raise unknown("experiment", name, [*NAMES, *GROUPS])
+        names = dict.fromkeys(member for name in options.names for member in GROUPS.get(name, (name,)))
         hosts.configure(members=1_000_000)
         for name in names:
             _run(name, options.full)

@@ -2,14 +2,15 @@
 
 Shows: where anchors help an algorithm and where they do not (the composition table), how the mask ratio matters for FedPFN and
   FedPNU, the two readings of FedPNU, within a client's round and across rounds, and what faulty clients cost.
-Hardware: two CPU cores, about 25 minutes. `--full` is the size of the first author's settings (all of Fashion-MNIST with the CNN and
+Hardware: two CPU cores, about an hour. `--full` is the size of the first author's settings (all of Fashion-MNIST with the CNN and
   CIFAR-10 with the ResNet20 with BatchNorm, full and half participation, 200 rounds) for a GPU; it has not been run.
 Command: `python -m experiments federated`
 Expected: FedAvg at Dirichlet 0.1, where clients differ most: FedPFN above FedAvg by more than the seeds' spread of the paired
   difference, less or nothing at Dirichlet 0.5. Score: test accuracy, mean of the last 5 rounds; mean and sample standard
-  deviation over 3 seeds (FedAvg alone: 5), each with its own partition, initial values and masks; differences are paired by seed.
+  deviation over 3 seeds (tables of FedAvg on Fashion-MNIST alone: 5), each with its own partition, initial values and masks; differences are paired by seed.
 Data: Fashion-MNIST, 3,000 training and 3,000 test examples, MLP 2x100, 20 clients, 20 rounds of 3 passes, batch 16, SGD 0.05 x
-  0.99 a round, momentum 0.9, weight decay 5e-4.
+  0.99 a round, momentum 0.9, weight decay 5e-4; all clients in each round, and half of them. FedAvg also on CIFAR-10 with the
+  CNN, likewise.
 """
 
 from pathlib import Path
@@ -43,46 +44,65 @@ FAULTS: dict[str, Any] = {"drop": 0.3, "nan_clients": (3,), "wrong_shape_clients
 COLUMNS = ("none", "pfn", "pnu")
 ALPHAS = (0.1, 0.5)
 SEEDS = 5
-"""Of FedAvg."""
+"""Of FedAvg in the first case."""
 RATIOS = (0.2, 0.4, 0.6, 0.8)
-FULL: dict[str, dict[str, Any]] = {
-    "fashion_mnist_cnn": {"model": "cnn", "train_examples": None, "test_examples": None, "depth": None, "width": None},
-    "cifar10_resnet20": {"dataset": "cifar10", "model": "resnet20_option_a", "norm_statistics": "shared", "train_examples": None,
-                         "test_examples": None, "depth": None, "width": None},
-}  # fmt: skip
-FULL_SIZE: dict[str, Any] = {"rounds": 200, "batch_size": 64, "epochs": 2}
+CNN: dict[str, Any] = {"model": "cnn", "depth": None, "width": None}
+Case = tuple[dict[str, Any], tuple[str, ...], tuple[float, ...]]
+CASES: dict[str, Case] = {
+    "": (SHARED, tuple(ROWS), (1.0, 0.5)),
+    "cifar10_cnn": ({**SHARED, **CNN, "dataset": "cifar10"}, ("FedAvg",), (1.0,)),
+}
+"""Options, rows and shares of clients that the server asks in a round; the first case also has the ratios and the faults."""
+FULL_SIZE: dict[str, Any] = {
+    "train_examples": None,
+    "test_examples": None,
+    "rounds": 200,
+    "batch_size": 64,
+    "epochs": 2,
+}
+RESNET: dict[str, Any] = {"dataset": "cifar10", "model": "resnet20_option_a", "norm_statistics": "shared", "depth": None,
+                          "width": None}  # fmt: skip
+FULL: dict[str, Case] = {
+    "fashion_mnist_cnn": ({**SHARED, **CNN, **FULL_SIZE}, tuple(ROWS), (1.0, 0.5)),
+    "cifar10_resnet20": ({**SHARED, **RESNET, **FULL_SIZE}, tuple(ROWS), (1.0, 0.5)),
+}
 
 
 def run(full: bool = False) -> dict[str, Any]:
     """Every cell is a run of `tna federate`: all its mask schedules and seeds; what is finished is read."""
-    cases = {name: {**SHARED, **options, **FULL_SIZE} for name, options in FULL.items()} if full else {"": SHARED}
-    shares = (1.0, 0.5) if full else (1.0,)
-    cells = []
-    for case, shared in cases.items():
-        for ratio in RATIOS:
-            if ratio != 0.4:
-                values = {**shared, "alpha": ALPHAS[0], "anchors": COLUMNS[1:], "ratio": ratio, "seeds": SEEDS}
-                name = "_".join(filter(None, (case, "FedAvg", f"{ALPHAS[0]:g}", f"ratio_{ratio:g}")))
-                cells.append({"row": "FedAvg", "alpha": ALPHAS[0], "case": case, "participation": 1.0, "ratio": ratio,
-                              **_cell(name, values, full)})  # fmt: skip
+    cases, cells = FULL if full else CASES, []
+    first = next(iter(cases))
+
+    def add(case: str, row: str, options: dict[str, Any], suffix="", participation: float = 1.0, ratio: float = 0.4):
+        name = "_".join(filter(None, (case, row, f"{options['alpha']:g}", suffix)))
+        values = {**options, "participation": participation, "ratio": ratio}
+        found = federated("federated" + ("_full" if full else ""), name, values)
+        cells.append({"row": row if suffix != "faults" else FAULTY, "alpha": options["alpha"], "case": case,
+                      "participation": participation, "ratio": ratio, **found})  # fmt: skip
+
+    for case, (shared, rows, shares) in cases.items():
         for share in shares:
-            for row, options in ROWS.items():
-                more = (
-                    {"anchors": (*COLUMNS, "pnu-rounds"), "seeds": SEEDS} if row == "FedAvg" else {"anchors": COLUMNS}
-                )
+            for row in rows:
+                options = {**shared, **ROWS[row], "anchors": COLUMNS}
+                if row == "FedAvg" and case == first:
+                    options |= {"anchors": (*COLUMNS, "pnu-rounds"), "seeds": SEEDS}
                 for alpha in ALPHAS:
-                    values = {**shared, **options, "alpha": alpha, "participation": share, **more}
-                    name = "_".join(filter(None, (case, row, f"{alpha:g}", "" if share == 1 else f"{share:g}")))
-                    cells.append({"row": row, "alpha": alpha, "case": case, "participation": share, "ratio": 0.4,
-                                  **_cell(name, values, full)})  # fmt: skip
-        values = {**shared, "alpha": ALPHAS[1], "anchors": COLUMNS[:2], "seeds": SEEDS, **FAULTS}
-        cells.append({"row": FAULTY, "alpha": ALPHAS[1], "case": case, "participation": 1.0, "ratio": 0.4,
-                      **_cell("_".join(filter(None, (case, "FedAvg", f"{ALPHAS[1]:g}", "faults"))), values, full)})  # fmt: skip
+                    options["alpha"] = alpha
+                    add(case, row, options, "" if share == 1 else f"{share:g}", share)
+        if case == first:
+            for ratio in RATIOS:
+                if ratio != 0.4:
+                    options = {**shared, "alpha": ALPHAS[0], "anchors": COLUMNS[1:], "seeds": SEEDS}
+                    add(case, "FedAvg", options, f"ratio_{ratio:g}", ratio=ratio)
+            options = {**shared, "alpha": ALPHAS[1], "anchors": COLUMNS[:2], "seeds": SEEDS, **FAULTS}
+            add(case, "FedAvg", options, "faults")
     return {"cells": cells}
 
 
-def _cell(name: str, values: dict[str, Any], full: bool) -> dict[str, Any]:
-    return federated("federated" + ("_full" if full else ""), name, values)
+def part(result: dict[str, Any], case: str | None = None, participation: float = 1.0) -> dict[str, Any]:
+    """The cells of one case (the first, if none is named) at one participation."""
+    case = result["cells"][0]["case"] if case is None else case
+    return {"cells": [c for c in result["cells"] if (c["case"], c["participation"]) == (case, participation)]}
 
 
 def scores(result: dict[str, Any], kind: str, **wanted: Any) -> np.ndarray:
@@ -101,13 +121,11 @@ def words(values: np.ndarray, sign: bool = False) -> str:
     return f"{mean:{'+' if sign else ''}.3f} ± {std:.3f}"
 
 
-def composition(result: dict[str, Any], alpha: float, **wanted: Any) -> list[list[str]]:
+def composition(result: dict[str, Any], alpha: float) -> list[list[str]]:
     """The rows of the composition table, over the seeds that all rows have: scores by mask schedule, and what anchors add."""
     rows = []
     for row in dict.fromkeys(cell["row"] for cell in result["cells"]):
-        found = {
-            kind: scores(result, kind, row=row, alpha=alpha, ratio=0.4, **wanted)[: SHARED["seeds"]] for kind in COLUMNS
-        }
+        found = {kind: scores(result, kind, row=row, alpha=alpha, ratio=0.4)[: SHARED["seeds"]] for kind in COLUMNS}
         if row == FAULTY or np.isnan(found["none"]).all():
             continue
         gains = [words(found[kind] - found["none"], sign=True) for kind in COLUMNS[1:]]
@@ -162,9 +180,12 @@ FAULT_HEADS = ["FedAvg", "all clients good", "30 % dropping, one NaN, one wrong 
 
 
 def table(result: dict[str, Any]) -> None:
-    """Prints the composition tables, the ablation and the two readings."""
-    for alpha in ALPHAS:
-        _print(f"Dirichlet {alpha:g}, mask ratio 0.4: accuracy of the last 5 rounds", HEADS, composition(result, alpha))
+    """Prints the composition tables of every case and participation, and of the first the ablation, faults and two readings."""
+    for case, share in dict.fromkeys((cell["case"], cell["participation"]) for cell in result["cells"]):
+        for alpha in ALPHAS:
+            title = f"{case or 'fashion_mnist_mlp'}, {share:.0%} of the clients a round, Dirichlet {alpha:g}, mask ratio 0.4"
+            _print(f"{title}: accuracy of the last 5 rounds", HEADS, composition(part(result, case, share), alpha))
+    result = part(result)
     _print("FedAvg at Dirichlet 0.1 by mask ratio", ["ratio", "FedPFN", "FedPNU"], ablation(result))
     _print("Faults, Dirichlet 0.5", FAULT_HEADS, faults(result))
     _print("Two readings of FedPNU", READING_HEADS, readings(result))
@@ -180,13 +201,21 @@ def _print(title: str, heads: list[str], rows: list[list[str]]) -> None:
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
-    """Above: FedAvg by round under each mask schedule; below: what anchors add to every algorithm, and accuracy by mask ratio."""
-    names = [line[0] for line in composition(result, ALPHAS[0])]
-    with page(file, 2, 2, width=5.2, height=4.4) as axes:
-        for axis, alpha in zip(axes[0], ALPHAS, strict=True):
-            _rounds(axis, result, alpha)
-        _gains(axes[1, 0], result, names)
-        _ratios(axes[1, 1], result)
+    """FedAvg by round under each mask schedule; what anchors add to every algorithm, in every case; accuracy by mask ratio."""
+    first = part(result)
+    cases = dict.fromkeys((cell["case"], cell["participation"]) for cell in result["cells"])
+    panels = 3 + len(cases)
+    with page(file, (panels + 1) // 2, 2, width=5.2, height=4.4) as axes:
+        places = list(axes.flat)
+        for axis, alpha in zip(places, ALPHAS, strict=False):
+            _rounds(axis, first, alpha)
+        _ratios(places[2], first)
+        for axis, (case, share) in zip(places[3:], cases, strict=False):
+            _gains(
+                axis, part(result, case, share), f"{case or 'Fashion-MNIST MLP'}, {share:.0%} of the clients a round"
+            )
+        for axis in places[panels:]:
+            axis.set_visible(False)
 
 
 def _rounds(axis, result: dict[str, Any], alpha: float) -> None:
@@ -203,7 +232,8 @@ def _rounds(axis, result: dict[str, Any], alpha: float) -> None:
     axis.legend(fontsize=7, frameon=False, loc="lower right")
 
 
-def _gains(axis, result: dict[str, Any], names: list[str]) -> None:
+def _gains(axis, result: dict[str, Any], title: str) -> None:
+    names = [line[0] for line in composition(result, ALPHAS[0])]
     y = np.arange(len(names))[::-1]
     for k, (kind, alpha) in enumerate([(kind, alpha) for alpha in ALPHAS for kind in COLUMNS[1:]]):
         gains = [
@@ -217,7 +247,7 @@ def _gains(axis, result: dict[str, Any], names: list[str]) -> None:
                       label=f"{kind}, Dirichlet {alpha:g}")  # fmt: skip
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(y, names, fontsize=7)
-    axis.set_title("accuracy with anchors minus without, paired by seed", loc="left", fontsize=9)
+    axis.set_title(f"accuracy with anchors minus without, paired by seed\n{title}", loc="left", fontsize=9)
     axis.legend(fontsize=6, ncols=2, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08))
 
 

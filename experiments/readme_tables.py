@@ -183,19 +183,21 @@ def pretrained(result: dict[str, Any]) -> str:
     return markdown(["model", "on", "parameters", "epochs", "training loss", "test loss", "test accuracy"], rows)
 
 
-def compositions(alpha: float) -> Callable[[dict[str, Any]], str]:
+def compositions(alpha: float, case: str = "", participation: float = 1.0) -> Callable[[dict[str, Any]], str]:
     """Algorithms and servers with and without anchors at one heterogeneity."""
-    return lambda result: markdown(federated.HEADS, federated.composition(result, alpha))
+    return lambda result: markdown(
+        federated.HEADS, federated.composition(federated.part(result, case, participation), alpha)
+    )
 
 
 def federated_ratios(result: dict[str, Any]) -> str:
     """FedAvg by mask ratio."""
-    return markdown(["ratio", "FedPFN", "FedPNU"], federated.ablation(result))
+    return markdown(["ratio", "FedPFN", "FedPNU"], federated.ablation(federated.part(result)))
 
 
 def federated_readings(result: dict[str, Any]) -> str:
     """The two readings of FedPNU."""
-    return markdown(federated.READING_HEADS, federated.readings(result))
+    return markdown(federated.READING_HEADS, federated.readings(federated.part(result)))
 
 
 TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
@@ -232,8 +234,15 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "pretraining": ("pretraining.json", pretrained),
     "federated_0.1": ("federated.json", compositions(0.1)),
     "federated_0.5": ("federated.json", compositions(0.5)),
+    "federated_half_0.1": ("federated.json", compositions(0.1, participation=0.5)),
+    "federated_half_0.5": ("federated.json", compositions(0.5, participation=0.5)),
+    "federated_cnn_0.1": ("federated.json", compositions(0.1, "cifar10_cnn")),
+    "federated_cnn_0.5": ("federated.json", compositions(0.5, "cifar10_cnn")),
     "federated_ratios": ("federated.json", federated_ratios),
-    "federated_faults": ("federated.json", lambda result: markdown(federated.FAULT_HEADS, federated.faults(result))),
+    "federated_faults": (
+        "federated.json",
+        lambda result: markdown(federated.FAULT_HEADS, federated.faults(federated.part(result))),
+    ),
     "federated_readings": ("federated.json", federated_readings),
 }
 """By the name in the page: the result or results, and what makes the table of them."""

@@ -66,7 +66,7 @@ def claims(
     mlp, fashion, cnn = (figure2["cells"][name] for name in ("mnist_mlp", "fashion_mlp", "cifar10_cnn"))
     resnet = figure5["cells"]["resnet20"]
     deep, narrow = (figure4["cells"][name] for name in ("h8_w200", "h2_w25"))
-    recipe = find(anchors["cases"]["cnn"]["rows"]["recipe"])
+    recipe, first = find(anchors["cases"]["cnn"]["rows"]["recipe"]), federated.part(clients)
 
     def pruned(init: str, ratio: float) -> str:
         return words(find(mlp, init=init, ratio=ratio, method="prune"), "accuracy_midpoint")
@@ -83,7 +83,7 @@ def claims(
         return f"{lines[0]['sweeps'][0]:.1f} sweeps, barrier {words(lines[0], 'accuracy_barrier')}"
 
     def served(kind: str, sign: bool = False) -> str:
-        found = {name: federated.scores(clients, name, row="FedAvg", alpha=0.1, ratio=0.4) for name in ("none", kind)}
+        found = {name: federated.scores(first, name, row="FedAvg", alpha=0.1, ratio=0.4) for name in ("none", kind)}
         return federated.words(found[kind] - found["none"], sign=True) if sign else federated.words(found[kind])
 
     def soup(ratio: float, fusion: str = "uniform soup") -> str:
