@@ -16,7 +16,7 @@ reproduce: $(VENV)/.installed
 	$(BIN)/python -m experiments all
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	XLA_FLAGS= $(BIN)/python -m pytest
 
 # Flower in an environment of its own: its pins (rich<15, protobuf<7, ...) exclude those of constraints.txt.
 FLOWER := $(VENV)-flower
@@ -80,7 +80,7 @@ $(VENV)/.installed-parity: $(VENV)/.installed-dev
 $(FLOWER)/.installed: pyproject.toml constraints.txt
 	test -x $(FLOWER)/bin/python || $(PYTHON) -m venv $(FLOWER)
 	grep -v '^rich==' constraints.txt > $(FLOWER)/constraints.txt
-	$(FLOWER)/bin/python -m pip --disable-pip-version-check install --quiet -c $(FLOWER)/constraints.txt -e '.[dev,federated]'
+	$(FLOWER)/bin/python -m pip --disable-pip-version-check install --quiet -c $(FLOWER)/constraints.txt -e '.[test,tfds,federated]'
 	@touch $@
 
 CONSTRAINTS ?= constraints.txt

@@ -53,6 +53,7 @@ CASES: dict[str, Case] = {
     "cifar10_cnn": ({**SHARED, **CNN, "dataset": "cifar10"}, ("FedAvg",), (1.0,)),
 }
 """Options, rows and shares of clients that the server asks in a round; the first case also has the ratios and the faults."""
+TITLES = {"": "Fashion-MNIST MLP", "cifar10_cnn": "CIFAR-10 CNN"}
 FULL_SIZE: dict[str, Any] = {
     "train_examples": None,
     "test_examples": None,
@@ -183,7 +184,7 @@ def table(result: dict[str, Any]) -> None:
     """Prints the composition tables of every case and participation, and of the first the ablation, faults and two readings."""
     for case, share in dict.fromkeys((cell["case"], cell["participation"]) for cell in result["cells"]):
         for alpha in ALPHAS:
-            title = f"{case or 'fashion_mnist_mlp'}, {share:.0%} of the clients a round, Dirichlet {alpha:g}, mask ratio 0.4"
+            title = f"{TITLES.get(case, case)}, {share:.0%} of the clients a round, Dirichlet {alpha:g}, mask ratio 0.4"
             _print(f"{title}: accuracy of the last 5 rounds", HEADS, composition(part(result, case, share), alpha))
     result = part(result)
     _print("FedAvg at Dirichlet 0.1 by mask ratio", ["ratio", "FedPFN", "FedPNU"], ablation(result))
@@ -208,24 +209,26 @@ def figure(result: dict[str, Any], file: Path) -> None:
     with page(file, (panels + 1) // 2, 2, width=5.2, height=4.4) as axes:
         places = list(axes.flat)
         for axis, alpha in zip(places, ALPHAS, strict=False):
-            _rounds(axis, first, alpha)
+            _rounds(axis, first, alpha, "Fashion-MNIST MLP")
         _ratios(places[2], first)
         for axis, (case, share) in zip(places[3:], cases, strict=False):
-            _gains(
-                axis, part(result, case, share), f"{case or 'Fashion-MNIST MLP'}, {share:.0%} of the clients a round"
-            )
+            cells, title = part(result, case, share), TITLES.get(case, case)
+            if len(composition(cells, ALPHAS[0])) > 1:
+                _gains(axis, cells, f"{title}, {share:.0%} of the clients a round")
+            else:
+                _rounds(axis, cells, ALPHAS[0], title)
         for axis in places[panels:]:
             axis.set_visible(False)
 
 
-def _rounds(axis, result: dict[str, Any], alpha: float) -> None:
+def _rounds(axis, result: dict[str, Any], alpha: float, title: str) -> None:
     (cell,) = [c for c in result["cells"] if (c["row"], c["alpha"], c["ratio"]) == ("FedAvg", alpha, 0.4)][:1]
     for kind in dict.fromkeys(run["anchors"] for run in cell["runs"]):
         curves = np.array([run["accuracy"] for run in cell["runs"] if run["anchors"] == kind], float)
         x, mean, std = np.arange(1, curves.shape[1] + 1), curves.mean(0), curves.std(0, ddof=1)
         axis.plot(x, mean, color=COLOURS[kind], marker=MARKS[kind], markersize=3, label=kind)
         axis.fill_between(x, mean - std, mean + std, color=COLOURS[kind], alpha=0.12, linewidth=0)
-    axis.set_title(f"FedAvg, Dirichlet {alpha:g}", loc="left", fontsize=9)
+    axis.set_title(f"{title}: FedAvg, Dirichlet {alpha:g}", loc="left", fontsize=9)
     axis.set_xlabel("round", fontsize=8)
     axis.set_xticks(np.unique(np.linspace(1, len(x), 5).astype(int)))
     axis.set_ylabel("test accuracy", fontsize=8)
@@ -257,7 +260,7 @@ def _ratios(axis, result: dict[str, Any]) -> None:
         found = [base, *(scores(result, kind, row="FedAvg", alpha=ALPHAS[0], ratio=ratio) for ratio in RATIOS)]
         axis.errorbar(np.array([0, *RATIOS]) + 0.012 * k - 0.006, [f.mean() for f in found], [f.std(ddof=1) if len(f) > 1 else 0 for f in found],
                       color=COLOURS[kind], marker=MARKS[kind], markersize=4, capsize=2, label=kind)  # fmt: skip
-    axis.set_title("FedAvg, Dirichlet 0.1, by mask ratio", loc="left", fontsize=9)
+    axis.set_title("Fashion-MNIST MLP: FedAvg, Dirichlet 0.1, by mask ratio", loc="left", fontsize=9)
     axis.set_xlabel("mask ratio (share of anchored weights)", fontsize=8)
     axis.set_ylabel("test accuracy", fontsize=8)
     axis.legend(fontsize=7, frameon=False)

@@ -203,6 +203,7 @@ def federated_readings(result: dict[str, Any]) -> str:
 TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "programs": ((), summary.programs),
     "brief": (("digits_lmc.json", "figure2.json", "figure5.json", "anchors.json"), summary.brief),
+    "many": (("multi_fusion.json", "federated.json"), summary.many),
     "claims": (
         (
             "figure2.json",

@@ -142,6 +142,7 @@ def test_anchors_keep_their_bits_in_every_model_and_in_the_soups(souped, home):
     assert shares[0] < 0.1  # the control: without anchors nearly everything has moved
 
 
+@pytest.mark.slow
 def test_an_interrupted_soup_goes_on_to_the_same_numbers(souped, home, tmp_path, monkeypatch):
     words = ["soup", "--checkpoint", str(home / "vit" / "model"), *SOUP, "--out", str(tmp_path / "run")]
     with monkeypatch.context() as patch:
@@ -152,6 +153,7 @@ def test_an_interrupted_soup_goes_on_to_the_same_numbers(souped, home, tmp_path,
     assert same_arrays(tmp_path / "run" / "soup-ratio-0.5", souped / "soup-ratio-0.5")
 
 
+@pytest.mark.slow
 def test_given_models_are_averaged_without_training(souped, home, tmp_path, capsys):
     folders = [str(souped / "soup-ratio-0"), str(souped / "soup-ratio-0.5")]
     out = tmp_path / "given"

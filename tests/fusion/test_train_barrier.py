@@ -110,6 +110,7 @@ def test_waves_that_were_interrupted_go_on_to_the_same_numbers(ensemble, tmp_pat
     assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == list(range(6))
 
 
+@pytest.mark.slow
 def test_a_network_with_batch_norm_goes_the_whole_way(tmp_path):
     try:
         data.load("mnist")
