@@ -107,8 +107,8 @@ def _spread(values: np.ndarray) -> list[float | None]:
 def figure(result: dict[str, Any], file: Path) -> None:
     """Accuracy of the average against the number of networks, a panel for each case."""
     cases = list(dict.fromkeys(line["case"] for line in result["lines"]))
-    with page(file, 1, len(cases)) as axes:
-        for axis, case in zip(axes[0], cases, strict=True):
+    with page(file, -(-len(cases) // 2), 2) as axes:
+        for axis, case in zip(axes.flat, cases, strict=False):
             for k, method in enumerate(METHODS):
                 lines = [line for line in result["lines"] if (line["case"], line["method"]) == (case, method)]
                 values = np.array([[np.nan if v is None else v for v in line["fused"]] for line in lines])
@@ -120,8 +120,11 @@ def figure(result: dict[str, Any], file: Path) -> None:
             axis.set_xticks(COUNTS, map(str, COUNTS))
             axis.set_title(case, loc="left", fontsize=9)
             axis.set_xlabel("networks averaged (dotted: mean of the members)", fontsize=8)
-        axes[0, 0].set_ylabel("test accuracy", fontsize=8)
-        axes[0, 0].legend(fontsize=7, frameon=False)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("test accuracy", fontsize=8)
+        for axis in list(axes.flat)[len(cases) :]:
+            axis.set_visible(False)
+        axes[0, 1].legend(fontsize=7, frameon=False, loc="lower left")
 
 
 def table(result: dict[str, Any]) -> None:
