@@ -143,7 +143,7 @@ def test_the_list_names_every_choice_with_its_paper(capsys):
     (["--anchors", "pfn", "pfn"], "each once"),
     (["--ratio", "1"], "--ratio must lie in [0, 1)"),
     (["--alpha", "0"], "--alpha must be above 0"),
-    (["--drop", "1.5"], "----drop must lie in [0, 1]"),
+    (["--drop", "1.5"], "--drop must lie in [0, 1]"),
     (["--nan-clients", "20"], "clients 0 to 19"),
     (["--partition", "shards"], "did you mean 'shard'"),
     (["--norm-statistics", "shared"], "no running statistics"),

@@ -162,6 +162,7 @@ def in_a_process(out: Path, *words: str, devices: int = 2) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_what_was_finished_and_goes_on_to_the_same_numbers(tmp_path):
     long = [*SMALL, "--epochs", "40"]
     process = in_a_process(tmp_path / "cut", *long)
