@@ -7,7 +7,8 @@ Hardware: two CPU cores, about an hour. `--full` is the size of the first author
 Command: `python -m experiments federated`
 Expected: FedAvg at Dirichlet 0.1, where clients differ most: FedPFN above FedAvg by more than the seeds' spread of the paired
   difference, less or nothing at Dirichlet 0.5. Score: test accuracy, mean of the last 5 rounds; mean and sample standard
-  deviation over 3 seeds (tables of FedAvg on Fashion-MNIST alone: 5), each with its own partition, initial values and masks; differences are paired by seed.
+  deviation over 3 seeds (tables of FedAvg on Fashion-MNIST alone: 5), each with its own partition, initial values and masks;
+  differences are paired by seed.
 Data: Fashion-MNIST, 3,000 training and 3,000 test examples, MLP 2x100, 20 clients, 20 rounds of 3 passes, batch 16, SGD 0.05 x
   0.99 a round, momentum 0.9, weight decay 5e-4; all clients in each round, and half of them. FedAvg also on CIFAR-10 with the
   CNN, likewise.

@@ -141,7 +141,7 @@ def test_the_list_names_every_choice_with_its_paper(capsys):
     (["--server", "adam"], "--server adam needs --server-learning-rate"),
     (["--anchors", "pfm"], "unknown --anchors 'pfm'"),
     (["--anchors", "pfn", "pfn"], "each once"),
-    (["--ratio", "1"], "--ratio must lie in [0, 1)"),
+    (["--ratio", "40"], "--ratio must lie in [0, 1), got 40.0; did you mean 0.4?"),
     (["--alpha", "0"], "--alpha must be above 0"),
     (["--drop", "1.5"], "--drop must lie in [0, 1]"),
     (["--nan-clients", "20"], "clients 0 to 19"),
