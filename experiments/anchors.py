@@ -23,7 +23,7 @@ import numpy as np
 from rich.table import Table
 
 from experiments.cells import MEASURES, cell, find, words
-from experiments.plots import GREYS, MARKS, page
+from experiments.plots import GREYS, MARKS, labels_beside, page
 from fusion.lmc import LmcOptions
 from tna_jax import paths
 from train.prepare import load
@@ -111,9 +111,10 @@ def run(full: bool = False) -> dict[str, Any]:
 
 def figure(result: dict[str, Any], file: Path) -> None:
     """Accuracy of the midpoint against accuracy of the ends, a point for each recipe, the best towards the upper right."""
-    with page(file, 1, 2, width=4.6, height=4.2) as axes:
+    with page(file, 1, 2, width=5.2, height=4.2) as axes:
         for axis, case in zip(axes[0], result["cases"].values(), strict=True):
             groups = list(dict.fromkeys(row["group"] for row in case["rows"].values()))
+            points = []
             for name, row in case["rows"].items():
                 line = find(row, init="different", method="tna")
                 if line is None:
@@ -123,9 +124,10 @@ def figure(result: dict[str, Any], file: Path) -> None:
                 axis.errorbar(x, y, xerr=dx, yerr=dy, marker=MARKS[k], color=GREYS[k % len(GREYS)], markersize=5,
                               capsize=2, linewidth=0.7, linestyle="",
                               label=row["group"] if name == _first(case, row["group"]) else None)  # fmt: skip
-                axis.annotate(row["label"], (x, y), (4, 3), textcoords="offset points", fontsize=5.5)
+                points.append((x, y, row["label"]))
             low, high = axis.get_xlim()
             axis.plot([low, high], [low, high], color="black", linewidth=0.7, linestyle=":", label="no barrier")
+            labels_beside(axis, points)
             axis.set_title(f"{case['title']}, {result['share']:.0%} anchored", loc="left", fontsize=9)
             axis.set_xlabel("test accuracy, ends", fontsize=8)
         axes[0, 0].set_ylabel("test accuracy, midpoint", fontsize=8)

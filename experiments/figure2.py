@@ -59,7 +59,6 @@ def figure(result: dict[str, Any], file: Path) -> None:
                     lines = [line for line in case["summary"] if line["init"] == init and line["method"] == method]
                     ends_and_midpoint(axis, lines, [line["ratio"] for line in lines], method)
                 axis.set_title(f"{case['title']}\n{TITLES[init]}", loc="left", fontsize=8)
-                axis.set_ylim(bottom=0)
             row[0].set_ylabel("test accuracy", fontsize=8)
         for axis in axes[-1]:
             axis.set_xlabel("mask ratio (share of anchored or pruned weights)", fontsize=8)

@@ -35,7 +35,7 @@ def page(file: Path, rows: int, columns: int, width: float = 3.6, height: float 
 
 
 def ends_and_midpoint(axis, lines: list[dict[str, Any]], x: list[float], method: str, label: str = "") -> None:
-    """Mean accuracy of ends (solid) and midpoint (dashed) with one standard deviation, the gap shaded.
+    """Mean accuracy of ends (solid) and midpoint (dashed) with one standard deviation, the gap shaded where the midpoint is the lower.
 
     Args:
       lines: of a cell's summary, one for each of `x`.
@@ -52,4 +52,24 @@ def ends_and_midpoint(axis, lines: list[dict[str, Any]], x: list[float], method:
     axis.errorbar(
         x, *middle, color=colour, marker=marks[1], markersize=4, capsize=2, linestyle="--", label=f"{label}, midpoint"
     )
-    axis.fill_between(x, middle[0], ends[0], color=colour, alpha=0.12, linewidth=0)
+    axis.fill_between(x, np.minimum(middle[0], ends[0]), ends[0], color=colour, alpha=0.12, linewidth=0)
+
+
+def labels_beside(axis, points: list[tuple[float, float, str]], apart: float = 0.05) -> None:
+    """Names of points (x, y, name) in a column right of the axes, in the order of their heights, each with a thin line to its point.
+
+    Args:
+      apart: least distance between two names, as a share of the height of the axes. Set the limits of the axes first.
+    """
+    low, high = axis.get_ylim()
+    ranked = sorted(points, key=lambda point: point[1])
+    heights: list[float] = []
+    for _, y, _ in ranked:
+        wanted = (y - low) / (high - low)
+        heights.append(max(wanted, heights[-1] + apart) if heights else wanted)
+    for i in reversed(range(len(heights))):  # what was pushed out at the top comes down again
+        limit = 1.0 if i + 1 == len(heights) else heights[i + 1] - apart
+        heights[i] = min(heights[i], limit)
+    for (x, y, name), height in zip(ranked, heights, strict=True):
+        axis.annotate(name, (x, y), (1.03, height), textcoords="axes fraction", fontsize=6.5, va="center", annotation_clip=False,
+                      arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "#777777", "shrinkA": 1, "shrinkB": 3})  # fmt: skip
