@@ -72,7 +72,7 @@ class AlgorithmOptions:
     """feddf: steps of distillation in each round."""
 
     def check_algorithm(self) -> None:
-        """Raises UsageError for unknown names and values out of range."""
+        """Raises UsageError for unknown names and what does not go together."""
         if self.algorithm not in federated.ALGORITHMS:
             raise unknown("--algorithm", self.algorithm, federated.ALGORITHMS)
         if self.server not in SERVERS and self.server not in OPTIMIZERS:
@@ -88,7 +88,6 @@ class AlgorithmOptions:
                 raise unknown("--anchors", kind, get_args(schedules.Kind))
         if self.draw not in DRAWS:
             raise unknown("--draw", self.draw, DRAWS)
-        ranges.require(self, ALGORITHM_RANGES)
 
     def build_algorithm(self) -> federated.Algorithm:
         """The algorithm with its options."""
@@ -170,7 +169,6 @@ class ClientOptions:
 
     def check_clients(self) -> None:
         """Raises UsageError for whatever no data set could make right."""
-        ranges.require(self, CLIENT_RANGES)
         for name, known in (("partition", get_args(partition.Kind)), ("placement", get_args(Placement)),
                             ("norm_statistics", get_args(NormPolicy))):  # fmt: skip
             if getattr(self, name) not in known:
@@ -202,10 +200,10 @@ class FederateOptions(RunOptions, HostOptions, ClientOptions, AlgorithmOptions, 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
         HostOptions.check(self)
+        ranges.require(self, {**ALGORITHM_RANGES, **CLIENT_RANGES, "seeds": COUNT, "first_seed": NOT_NEGATIVE})
         self.check_algorithm()
         self.check_clients()
         self.check_run()
-        ranges.require(self, {"seeds": COUNT, "first_seed": NOT_NEGATIVE})
         if self.distributed or self.coordinator is not None:
             raise UsageError(
                 "tna federate runs in one process, on all of its devices; for several machines deploy it on Flower"

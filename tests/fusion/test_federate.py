@@ -143,6 +143,7 @@ def test_the_list_names_every_choice_with_its_paper(capsys):
     (["--anchors", "pfn", "pfn"], "each once"),
     (["--ratio", "40"], "--ratio must lie in [0, 1), got 40.0; did you mean 0.4?"),
     (["--alpha", "0"], "--alpha must be above 0"),
+    (["--ratio", "1", "--drop", "2"], "--ratio must lie in [0, 1), got 1.0; --drop must lie in [0, 1], got 2.0"),
     (["--drop", "1.5"], "--drop must lie in [0, 1]"),
     (["--nan-clients", "20"], "clients 0 to 19"),
     (["--partition", "shards"], "did you mean 'shard'"),
