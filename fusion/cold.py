@@ -42,7 +42,7 @@ class ColdOptions(TuningOptions):
     """Options of `tna cold`."""
 
     checkpoint: str | None = None
-    """Hugging Face folder of the encoder, with tokenizer.json: of tna pretrain --model bert, or a downloaded BERT or RoBERTa."""
+    """Hugging Face folder of the encoder, with its tokenizer: of tna pretrain --model bert, or a downloaded BERT or RoBERTa."""
     tasks: tuple[str, ...] = SEEN
     """Contributors: each of these tasks fine-tunes the body in every iteration."""
     unseen: tuple[str, ...] = UNSEEN
@@ -79,7 +79,7 @@ class ColdOptions(TuningOptions):
         super().check()
         if self.checkpoint is None:
             raise UsageError(
-                "give --checkpoint FOLDER, a BERT or RoBERTa with its tokenizer.json: tna pretrain --model bert makes one"
+                "give --checkpoint FOLDER, a BERT or RoBERTa with its tokenizer: tna pretrain --model bert makes one"
             )
         if self.distributed or self.coordinator is not None:
             raise UsageError(
