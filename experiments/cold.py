@@ -5,7 +5,7 @@ Shows: accuracy of the fused body after each iteration, by fine-tuning it on a t
 Hardware: two CPU cores, about 25 minutes after `pretraining`. `--full` is for a GPU; it has not been run.
 Command: `python -m experiments cold`
 Expected: after 3 iterations the fused body beats the starting one on the unseen tasks. Mean over tasks, mean and sample standard deviation
-  over 3 seeds (heads, anchors, examples, data orders); all start from one pretrained encoder.
+  over 5 seeds (heads, anchors, examples, data orders); all start from one pretrained encoder.
 Data: SST-2, MR, SUBJ, TREC, CR, MPQA, CoLA contribute; AG News and RTE are unseen. Their training *texts*, but no labels, were in the
   pretraining of the encoder (see `pretraining`).
 A downloaded BERT or RoBERTa takes the checkpoint's place: `tna cold --checkpoint PATH` with the options of the result's `config`.
@@ -21,8 +21,8 @@ from fusion.cold import ColdOptions
 from train.results import plain
 
 SMALL: dict[str, Any] = {
-    "ratios": (0.0, 0.2, 0.4, 0.6), "seeds": 3, "iterations": 3, "examples": 320, "batch_size": 32, "epochs": 1,
-    "learning_rate": 1e-3, "score_examples": 200, "score_epochs": 2, "tune_every": 3, "probe_examples": 300, "test_examples": 400,
+    "ratios": (0.0, 0.2, 0.4, 0.6), "seeds": 5, "iterations": 3, "examples": 2000, "batch_size": 32, "epochs": 1,
+    "learning_rate": 1e-3, "score_examples": 500, "score_epochs": 4, "tune_every": 3, "probe_examples": 1000, "test_examples": 1000,
 }  # fmt: skip
 FULL: dict[str, Any] = {**SMALL, "iterations": 10, "tune_every": 1, "probe_examples": 2000, "examples": 4000,
                         "epochs": 2, "length": 64, "score_examples": 2000,

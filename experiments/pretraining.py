@@ -20,11 +20,11 @@ from fusion.pretrain import PretrainOptions
 from train.results import plain
 
 VIT = PretrainOptions(
-    model="vit", dataset="cifar10:0-4+cifar100_test", width=96, depth=4, heads=3, patch=8, epochs=8, batch_size=64,
-    learning_rate=1e-3, weight_decay=0.05, label_smoothing=0.1, augmentation=0.5, test_examples=2000,
+    model="vit", dataset="cifar10:0-4+cifar100_test", width=192, depth=6, heads=3, patch=8, epochs=10, batch_size=64,
+    learning_rate=7e-4, weight_decay=0.05, label_smoothing=0.1, augmentation=0.5, test_examples=2000,
 )  # fmt: skip
 BERT = PretrainOptions(
-    model="bert", width=96, depth=2, heads=4, vocab=4096, length=32, epochs=3, batch_size=64, learning_rate=2e-3,
+    model="bert", width=96, depth=2, heads=4, vocab=4096, length=32, epochs=15, batch_size=64, learning_rate=2e-3,
     weight_decay=0.01, test_examples=3000,
 )  # fmt: skip
 FULL = {

@@ -22,7 +22,7 @@ from fusion.soup import SoupOptions
 from train.results import plain
 
 SMALL: dict[str, Any] = {
-    "ratios": (0.0, 0.2, 0.4, 0.6), "seeds": 3, "recipes": 4, "train_examples": 1000, "test_examples": 1000, "epochs": 2,
+    "ratios": (0.0, 0.2, 0.4, 0.6), "seeds": 3, "recipes": 4, "train_examples": 3000, "test_examples": 1000, "epochs": 2,
     "batch_size": 50, "learning_rates": (1e-3, 5e-4), "weight_decays": (0.01, 0.1), "label_smoothings": (0.0,),
     "augmentations": (0.5, 0.25),
 }  # fmt: skip
