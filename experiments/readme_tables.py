@@ -157,18 +157,22 @@ def cold_gains(result: dict[str, Any]) -> str:
 
 
 def cold_tasks(result: dict[str, Any]) -> str:
-    """Each task after the last iteration, fine-tuned: mean over seeds."""
+    """Each task, fine-tuned from the checkpoint, and what the last iteration is ahead of that: mean over seeds, paired."""
     last, ratios = result["config"]["iterations"], list(dict.fromkeys(line["ratio"] for line in result["summary"]))
-    rows = []
+    found = {
+        (row["seed"], row["ratio"], row["iteration"], row["task"]): row["accuracy"]
+        for row in result["rows"]
+        if row["kind"] == "fine-tuning"
+    }
+    seeds, rows = sorted({key[0] for key in found}), []
     for task in result["tasks"]:
-
-        def mean(ratio: float, number: int, name: str = task["name"]) -> str:
-            found = [row["accuracy"] for row in result["rows"] if (row["ratio"], row["iteration"], row["kind"], row["task"])
-                     == (ratio, number, "fine-tuning", name)]  # fmt: skip
-            return words(seeds_spread(found), 3)
-
-        own = [mean(ratio, last) for ratio in ratios]
-        rows.append([task["title"], "seen" if task["seen"] else "unseen", mean(ratios[0], 0), *own])
+        start = [found[seed, ratios[0], 0, task["name"]] for seed in seeds]
+        cells = [words(seeds_spread(start), 3)]
+        for ratio in ratios:
+            gains = [found[seed, ratio, last, task["name"]] - found[seed, ratio, 0, task["name"]] for seed in seeds]
+            mean, std = seeds_spread(gains)
+            cells.append(f"{mean:+.3f}" + ("" if std is None else f" ± {std:.3f}"))
+        rows.append([task["title"], "seen" if task["seen"] else "unseen", *cells])
     return markdown(["task", "", "start", *(f"ratio {ratio:g}" for ratio in ratios)], rows)
 
 
