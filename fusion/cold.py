@@ -206,7 +206,9 @@ def prepare(settings: ColdOptions, variants: list[Variant]) -> tuple[Fusion, dic
     at_once, predicted = memory.fit(resolved, one, count, found, None, None, room)
     facts = {"placement": how, "models_at_once": at_once, "predicted_bytes": predicted, "resident_bytes_before": before,
              "predicted_bytes_per_model": {"kept": found.kept, "working": found.working}}  # fmt: skip
-    memory.tell(predicted, memory.saving(count, found), before)
+    memory.tell(
+        predicted, 0, before
+    )  # bodies and their copies between iterations take what an ensemble's checkpoint does
     if at_once < count:
         console.print(f"{count} models do not fit into {room / memory.GB:.3g} GB at once: waves of up to {at_once}")
     return Fusion(made, tasks, variants, trainer, scorer, AtOnce(settings, at_once)), facts

@@ -109,16 +109,15 @@ def load(folder: str | Path) -> Tokenizer:
       UsageError: none of these files is there, one cannot be read, or it is none for BERT or RoBERTa.
     """
     folder = Path(folder)
-    file = next((folder / name for name in (FILE, WORDS, PIECES) if (folder / name).is_file()), None)
+    file = next((folder / name for name in READERS if (folder / name).is_file()), None)
     if file is None or (file.name == PIECES and not (folder / MERGES).is_file()):
         raise UsageError(
             f"there is neither {folder / FILE}, nor {WORDS}, nor {PIECES} with {MERGES} beside it: train.tokenizer.train makes "
             "one; a checkpoint's is beside its model on the hub"
         )
     about = read_json(folder / CONFIG) if file.name != FILE and (folder / CONFIG).is_file() else {}
-    read = {FILE: lambda: _library().Tokenizer.from_file(str(file)), WORDS: lambda: _bert(file, about)}
     try:
-        backend = read.get(file.name, lambda: _roberta(folder, about))()
+        backend = READERS[file.name](file, about)
     except UsageError:
         raise
     except Exception as error:  # the library raises this type itself
@@ -126,6 +125,11 @@ def load(folder: str | Path) -> Tokenizer:
     backend.no_padding()
     backend.no_truncation()
     return _with_ids(backend, str(file))
+
+
+def _whole(file: Path, about: dict[str, Any]) -> Any:
+    """The tokenizer that the library has written."""
+    return _library().Tokenizer.from_file(str(file))
 
 
 def _bert(file: Path, about: dict[str, Any]) -> Any:
@@ -144,14 +148,18 @@ def _bert(file: Path, about: dict[str, Any]) -> Any:
     return _framed(library, backend, "wordpiece", str(file))
 
 
-def _roberta(folder: Path, about: dict[str, Any]) -> Any:
-    """A tokenizer of merged bytes, of the pieces' ids and the order of the merges."""
+def _roberta(file: Path, about: dict[str, Any]) -> Any:
+    """A tokenizer of merged bytes, of the pieces' ids and the order of the merges, which stand beside them."""
     library, special = _library(), SPECIAL["bpe"]
-    backend = library.Tokenizer(library.models.BPE.from_file(str(folder / PIECES), str(folder / MERGES)))
+    backend = library.Tokenizer(library.models.BPE.from_file(str(file), str(file.parent / MERGES)))
     backend.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=about.get("add_prefix_space", False))
     backend.decoder = library.decoders.ByteLevel()
     backend.add_special_tokens([token for token in special.values() if backend.token_to_id(token) is not None])
-    return _framed(library, backend, "bpe", str(folder / PIECES))
+    return _framed(library, backend, "bpe", str(file))
+
+
+READERS = {FILE: _whole, WORDS: _bert, PIECES: _roberta}
+"""By the file that a folder holds, the first that is there."""
 
 
 def _framed(library: Any, backend: Any, kind: str, where: str) -> Any:
