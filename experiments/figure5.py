@@ -5,8 +5,9 @@ Shows: for which networks anchors lower the barrier at these sizes. On two cores
 Hardware: two CPU cores, about 50 minutes, some of it for cells that figure 2 shares. `--full` (whole data set, 30 epochs with
   augmentation, 5 pairs) needs a GPU and has not been run.
 Command: `python -m experiments figure5`
-Expected: a lower barrier at ratio 0.4 for the CNN from different initialisations; nothing to be said of VGG11, ResNet20
-  and WRN56-2, which have seen too little. Pairs: 5 for MLP, CNN and ResNet20, 2 for the other two, whose spread says little.
+Expected: from different initialisations a lower barrier at ratio 0.4 for MLP and CNN, not for ResNet20 and VGG11; with our heavy
+  anchors ResNet20 has hardly a barrier. WRN56-2 has seen too little to say anything. Pairs: 5 for MLP, CNN and ResNet20, 2 for
+  the other two, whose spread says little.
   ResNet20 and WRN56-2 have layer norm: without norm they hardly train from Flax's initial values.
 """
 
