@@ -3,7 +3,7 @@
 Shows: loss and accuracy by epoch of a ViT that classifies CIFAR-100's test file and half of CIFAR-10's classes, and of a BERT encoder
   that predicts hidden tokens of every training text of ten tasks. They take the place of downloaded checkpoints, which
   `tna soup --checkpoint PATH` and `tna cold --checkpoint PATH` take just as well.
-Hardware: two CPU cores, about 20 minutes. `--full` trains larger ones for a GPU; it has not been run.
+Hardware: two CPU cores, about 25 minutes. `--full` trains larger ones for a GPU; it has not been run.
 Command: `python -m experiments pretraining`
 Expected: the ViT well above chance (1 of 105 classes); the encoder below the loss of the tokens' frequencies. One seed each.
 Data: CIFAR-10 classes airplane, automobile, bird, cat, deer (25,000 images) and 9,000 of CIFAR-100's 10,000 test images; the different

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import federated, summary
+from experiments import federated, figure5, summary
 from experiments.cells import find
 from experiments.summary import markdown
 from fusion.cold_report import cell
@@ -47,12 +47,13 @@ def cells_of(line: dict[str, Any] | None) -> list[str]:
     return [str(line["n"]), *(f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}") for mean, std in measures)]
 
 
-def by_case(result: dict[str, Any]) -> str:
-    """Figures 2 and 5: every cell's summary."""
+def by_case(result: dict[str, Any], ratios: tuple[float, ...] = (), methods: tuple[str, ...] = ()) -> str:
+    """Figures 2 and 5: every cell's summary, or what it says of these ratios and methods."""
     rows = []
     for case in result["cells"].values():
         for line in case["summary"]:
-            if line["ratio"] or line["method"] == "tna":
+            wanted = (not ratios or line["ratio"] in ratios) and (not methods or line["method"] in methods)
+            if wanted and (line["ratio"] or line["method"] == "tna"):
                 name = NAMES[line["method"]] if line["ratio"] else "no anchors"
                 found = line if line["n"] else None
                 rows.append([case["title"], line["init"], name, f"{line['ratio']:g}", *cells_of(found)])
@@ -157,18 +158,22 @@ def cold_gains(result: dict[str, Any]) -> str:
 
 
 def cold_tasks(result: dict[str, Any]) -> str:
-    """Each task after the last iteration, fine-tuned: mean over seeds."""
+    """Each task, fine-tuned from the checkpoint, and what the last iteration is ahead of that: mean over seeds, paired."""
     last, ratios = result["config"]["iterations"], list(dict.fromkeys(line["ratio"] for line in result["summary"]))
-    rows = []
+    found = {
+        (row["seed"], row["ratio"], row["iteration"], row["task"]): row["accuracy"]
+        for row in result["rows"]
+        if row["kind"] == "fine-tuning"
+    }
+    seeds, rows = sorted({key[0] for key in found}), []
     for task in result["tasks"]:
-
-        def mean(ratio: float, number: int, name: str = task["name"]) -> str:
-            found = [row["accuracy"] for row in result["rows"] if (row["ratio"], row["iteration"], row["kind"], row["task"])
-                     == (ratio, number, "fine-tuning", name)]  # fmt: skip
-            return words(seeds_spread(found), 3)
-
-        own = [mean(ratio, last) for ratio in ratios]
-        rows.append([task["title"], "seen" if task["seen"] else "unseen", mean(ratios[0], 0), *own])
+        start = [found[seed, ratios[0], 0, task["name"]] for seed in seeds]
+        cells = [words(seeds_spread(start), 3)]
+        for ratio in ratios:
+            gains = [found[seed, ratio, last, task["name"]] - found[seed, ratio, 0, task["name"]] for seed in seeds]
+            mean, std = seeds_spread(gains)
+            cells.append(f"{mean:+.3f}" + ("" if std is None else f" ± {std:.3f}"))
+        rows.append([task["title"], "seen" if task["seen"] else "unseen", *cells])
     return markdown(["task", "", "start", *(f"ratio {ratio:g}" for ratio in ratios)], rows)
 
 
@@ -221,7 +226,7 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     ),
     "digits": ("digits_lmc.json", sweep),
     "figure2": ("figure2.json", by_case),
-    "figure5": ("figure5.json", by_case),
+    "figure5": ("figure5.json", lambda result: by_case(result, figure5.RATIOS, ("tna",))),
     "anchors_mlp": ("anchors.json", recipes("mlp")),
     "anchors_cnn": ("anchors.json", recipes("cnn")),
     "depth": ("depth.json", depths),

@@ -1,8 +1,8 @@
 """`tna cold`: ColD Fusion: text tasks fine-tune one encoder each for itself, their bodies are averaged, again and again."""
 
 import dataclasses
+import functools
 import json
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusion import cold_report, cold_scores, cold_tasks
-from fusion.cold_scores import Body
+from fusion.cold_scores import Body, Watch
 from fusion.cold_tasks import Task, drawn, shut, shut_mask
 from tna_jax import cold, ensemble, placement, recipes
 from tna_jax.ensemble import Trainer
@@ -23,7 +23,7 @@ from train.errors import UsageError, unknown
 from train.launch import launch
 from train.models import INIT, MASK, ORDER, stream
 from train.prepare import lasting, record
-from train.progress import Interrupted, console, stoppable
+from train.progress import Interrupted, PhaseBar, console, stoppable
 from train.ranges import COUNT
 from train.restore import restore
 from train.results import plain
@@ -42,7 +42,7 @@ class ColdOptions(TuningOptions):
     """Options of `tna cold`."""
 
     checkpoint: str | None = None
-    """Hugging Face folder of the encoder, with tokenizer.json: of tna pretrain --model bert, or a downloaded BERT or RoBERTa."""
+    """Hugging Face folder of the encoder, with its tokenizer: of tna pretrain --model bert, or a downloaded BERT or RoBERTa."""
     tasks: tuple[str, ...] = SEEN
     """Contributors: each of these tasks fine-tunes the body in every iteration."""
     unseen: tuple[str, ...] = UNSEEN
@@ -79,7 +79,7 @@ class ColdOptions(TuningOptions):
         super().check()
         if self.checkpoint is None:
             raise UsageError(
-                "give --checkpoint FOLDER, a BERT or RoBERTa with its tokenizer.json: tna pretrain --model bert makes one"
+                "give --checkpoint FOLDER, a BERT or RoBERTa with its tokenizer: tna pretrain --model bert makes one"
             )
         if self.distributed or self.coordinator is not None:
             raise UsageError(
@@ -195,7 +195,7 @@ def prepare(settings: ColdOptions, variants: list[Variant]) -> tuple[Fusion, dic
     made = backbone.for_text(settings.checkpoint, settings.length, classes, **settings.module_options)
     trainer = settings.trainer(made.network, settings.examples)
     scorer = settings.trainer(made.network, settings.score_examples, settings.score_epochs)
-    count = len(variants) * len(settings.tasks)
+    count = len(variants) * len(tasks)  # that many train for the scores; in an iteration the contributors do
     one = _shapes(made, trainer, tasks[0], settings.examples)
     tokens, labels = one.own
     how = placement.resolve(trainer.placement, made.network, one.params, tokens)
@@ -206,7 +206,9 @@ def prepare(settings: ColdOptions, variants: list[Variant]) -> tuple[Fusion, dic
     at_once, predicted = memory.fit(resolved, one, count, found, None, None, room)
     facts = {"placement": how, "models_at_once": at_once, "predicted_bytes": predicted, "resident_bytes_before": before,
              "predicted_bytes_per_model": {"kept": found.kept, "working": found.working}}  # fmt: skip
-    memory.tell(predicted, before)
+    memory.tell(
+        predicted, 0, before
+    )  # bodies and their copies between iterations take what an ensemble's checkpoint does
     if at_once < count:
         console.print(f"{count} models do not fit into {room / memory.GB:.3g} GB at once: waves of up to {at_once}")
     return Fusion(made, tasks, variants, trainer, scorer, AtOnce(settings, at_once)), facts
@@ -242,21 +244,21 @@ def iterate(fusion: Fusion, folder: Run, settings: ColdOptions) -> Params:
     done, tree = restore(folder.checkpoints, tree) if settings.resume else (0, tree)
     folder.keep_logged(done)
     often = (settings.checkpoint_minutes, settings.checkpoint_every, settings.checkpoints_kept)
-    with Checkpoints(folder.checkpoints, *often) as saved, stoppable() as stop:
+    with Checkpoints(folder.checkpoints, *often) as saved, stoppable() as stop, PhaseBar() as bar:
 
-        def on_epoch(*_: Any) -> None:
+        def on_step(units: int) -> None:
+            bar.advance(units)
             if stop.asked:
                 console.print(f"stopped; saved up to iteration {done - 1}; to go on: tna resume {folder.folder}"
                               if done else f"stopped before anything was saved; to start: tna resume {folder.folder}")  # fmt: skip
                 raise Interrupted
 
         while done <= settings.iterations:
-            with console.status(f"iteration {done} of {settings.iterations}"):
-                moved = 0
-                if done:
-                    params, moved = train_and_fuse(fusion, tree["params"], done - 1, on_epoch)
-                    tree = {"params": params}
-                rows = score(fusion, tree["params"], done, on_epoch)
+            moved, watch = 0, Watch(f"iteration {done} of {settings.iterations}", bar.phase, on_step)
+            if done:
+                params, moved = train_and_fuse(fusion, tree["params"], done - 1, watch)
+                tree = {"params": params}
+            rows = score(fusion, tree["params"], done, watch)
             folder.log(step=done, rows=rows, anchors_moved=moved)
             done += 1
             saved.save(done, tree)
@@ -265,19 +267,19 @@ def iterate(fusion: Fusion, folder: Run, settings: ColdOptions) -> Params:
     return tree["params"]
 
 
-def train_and_fuse(fusion: Fusion, params: Params, number: int, on_epoch: Callable[..., None]) -> tuple[Params, int]:
+def train_and_fuse(fusion: Fusion, params: Params, number: int, watch: Watch) -> tuple[Params, int]:
     """One iteration of every variant: mask, training of all contributors, fusion. Also how many anchored entries moved: 0."""
     jobs = [
         (v, variant, k, task) for v, variant in enumerate(fusion.variants) for k, task in enumerate(fusion.contributors)
     ]
     masks = [_mask(fusion, params, v, variant, number) for v, variant in enumerate(fusion.variants)]
     trained = jax.tree.map(np.array, params)
+    watch.begin("training", len(jobs) * fusion.settings.epochs, "contributors x epochs")
     for first in range(0, len(jobs), fusion.settings.at_once):
         part = jobs[first : first + fusion.settings.at_once]
         members = _members(fusion, params, masks, part, number)
-        members, _ = ensemble.train_ensemble(
-            fusion.trainer, members, None, None, fusion.settings.epochs, on_epoch=on_epoch
-        )
+        done = functools.partial(watch.epoch, len(part))
+        members, _ = ensemble.train_ensemble(fusion.trainer, members, None, None, fusion.settings.epochs, on_epoch=done)
         for new, old in zip(jax.tree.leaves(placement.fetch(members.params)), jax.tree.leaves(trained), strict=True):
             for i, (v, _, k, _) in enumerate(part):
                 old[v, k] = new[i]
@@ -320,7 +322,7 @@ def _members(fusion: Fusion, params: Params, masks: list[Mask], jobs: Any, numbe
     return ensemble.init_ensemble(fusion.trainer, chosen, jnp.stack(orders), stacked, hyper, own=held)
 
 
-def score(fusion: Fusion, params: Params, number: int, check: Callable[..., None]) -> list[dict[str, Any]]:
+def score(fusion: Fusion, params: Params, number: int, watch: Watch) -> list[dict[str, Any]]:
     """Accuracy of every variant's body on every task, by fine-tuning and by a linear probe.
 
     Before the first iteration all ratios of a seed have one body, which is scored once.
@@ -328,13 +330,11 @@ def score(fusion: Fusion, params: Params, number: int, check: Callable[..., None
     scored = fusion.variants if number else list({variant.seed: variant for variant in fusion.variants}.values())
     at = {variant: i for i, variant in enumerate(fusion.variants)}
     bodies = [Body(variant.seed, jax.tree.map(lambda leaf, v=at[variant]: leaf[v, 0], params)) for variant in scored]
-    tables = {"probe": cold_scores.probed(fusion.backbone, bodies, fusion.tasks, fusion.settings)}
-    check()
+    tables = {"probe": cold_scores.probed(fusion.backbone, bodies, fusion.tasks, fusion.settings, watch)}
     if number % fusion.settings.tune_every == 0 or number == fusion.settings.iterations:
         tables["fine-tuning"] = cold_scores.tuned(
-            fusion.backbone, bodies, fusion.tasks, fusion.scorer, fusion.settings, check
+            fusion.backbone, bodies, fusion.tasks, fusion.scorer, fusion.settings, watch
         )
-    check()
     which = {variant.seed: i for i, variant in enumerate(scored)} if not number else {}
     return [
         {"seed": variant.seed, "ratio": variant.ratio, "iteration": number, "task": task.name, "seen": task.seen,

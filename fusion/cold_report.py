@@ -64,7 +64,7 @@ def headline(result: dict[str, Any]) -> str:
     """Gains on unseen (else seen) tasks by fine-tuning after the last iteration."""
     last = result["config"]["iterations"]
     seen = not any(one["seen"] is False for one in result["summary"])
-    parts = [f"{one['gain'][0]:+.4f} at ratio {one['ratio']:g}" for one in result["summary"]
+    parts = [f"{round(one['gain'][0], 4) + 0.0:+.4f} at ratio {one['ratio']:g}" for one in result["summary"]
              if (one["iteration"], one["kind"], one["seen"]) == (last, KINDS[0], seen)]  # fmt: skip
     return f"{'seen' if seen else 'unseen'} tasks, fine-tuning, iteration {last} less 0: {', '.join(parts)}"
 

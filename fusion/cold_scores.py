@@ -29,25 +29,46 @@ class Body(NamedTuple):
     """One model; its head is not used."""
 
 
+class Watch(NamedTuple):
+    """Who is told how far an iteration is."""
+
+    where: str
+    """Which iteration."""
+    phase: Callable[[str, int], None]
+    """Told what begins and of how many units it is."""
+    done: Callable[[int], None]
+    """Told how many units more are done; raises where a stop was asked for."""
+
+    def begin(self, what: str, units: int, of_what: str) -> None:
+        """A part begins."""
+        self.phase(f"{self.where}: {what} ({of_what})", units)
+
+    def epoch(self, models: int, *_: Any) -> None:
+        """One epoch of `models` models is done: for `on_epoch` of an ensemble."""
+        self.done(models)
+
+
 def tuned(
     backbone: Backbone,
     bodies: Sequence[Body],
     tasks: Sequence[Task],
     trainer: Trainer,
     settings: Any,
-    check: Callable[..., None],
+    watch: Watch,
 ) -> np.ndarray:
     """Test accuracy (bodies, tasks) after fine-tuning each body, with a fresh head and without anchors, on each task.
 
     A seed's heads, examples and orders are the same for every body, so that bodies are compared on equal terms. All trainings
-    are one ensemble, in parts that fit the memory. `check` is called after each epoch: it raises where a stop was asked for.
+    are one ensemble, in parts that fit the memory.
     """
     jobs = [(body, task, i) for body in bodies for i, task in enumerate(tasks)]
     found = []
+    watch.begin("scores by fine-tuning", len(jobs) * settings.score_epochs, "models x epochs")
     for first in range(0, len(jobs), settings.at_once):
         part = jobs[first : first + settings.at_once]
         members = _members(backbone, part, trainer, settings)
-        members, _ = ensemble.train_ensemble(trainer, members, None, None, settings.score_epochs, on_epoch=check)
+        done = functools.partial(watch.epoch, len(part))
+        members, _ = ensemble.train_ensemble(trainer, members, None, None, settings.score_epochs, on_epoch=done)
         params = jax.tree.map(np.asarray, members.params)
         found += [
             accuracy(backbone.network, ensemble.member(params, k), *task.test) for k, (_, task, _) in enumerate(part)
@@ -80,9 +101,12 @@ def accuracy(
     return float(total.accuracy)
 
 
-def probed(backbone: Backbone, bodies: Sequence[Body], tasks: Sequence[Task], settings: Any) -> np.ndarray:
+def probed(
+    backbone: Backbone, bodies: Sequence[Body], tasks: Sequence[Task], settings: Any, watch: Watch
+) -> np.ndarray:
     """Test accuracy (bodies, tasks) of a linear probe on the features of each frozen body."""
     found = []
+    watch.begin("scores by linear probe", len(bodies) * len(tasks), "bodies x tasks")
     for body in bodies:
         params = {"body": body.params["body"]}
         for number, task in enumerate(tasks):
@@ -90,6 +114,7 @@ def probed(backbone: Backbone, bodies: Sequence[Body], tasks: Sequence[Task], se
             train, test = (features(backbone, params, tokens) for tokens in (inputs, task.test[0]))
             fitted = _fit(jnp.asarray(train), jnp.asarray(labels), backbone.num_classes)
             found.append(float(probe.accuracy(fitted, jnp.asarray(test), jnp.asarray(task.test[1]))))
+            watch.done(1)
     return np.array(found).reshape(len(bodies), len(tasks))
 
 

@@ -193,7 +193,10 @@ def marks(found: Round, clients: int) -> np.ndarray:
 
 
 def group_size(prepared: Prepared, settings: FederateOptions) -> int:
-    """How many clients at once, over all devices, fit the memory; predicted from shapes, see `train.memory`."""
+    """How many clients at once, over all devices, fit the memory; predicted from shapes, see `train.memory`.
+
+    Between rounds the CPU's memory holds what every client keeps for itself and a few copies of the server's model.
+    """
     federation = prepared.federation
     params, state = jax.eval_shape(prepared.init, jax.random.key(0))
     data = (prepared.train.images, prepared.train.labels)
@@ -212,4 +215,5 @@ def group_size(prepared: Prepared, settings: FederateOptions) -> int:
     )
     need = memory.Need(kept, found, memory.size(data))
     sampled = max(1, int(settings.participation * settings.clients + 0.5))
-    return memory.at_once(sampled, need, how, memory.available(settings.memory_limit))
+    host = settings.clients * (memory.size(own) + memory.size(state)) + 4 * memory.size(params)
+    return memory.at_once(sampled, need, how, memory.available(settings.memory_limit), host)

@@ -76,7 +76,7 @@ def train(
         wave = int(hosts.agree(str(wave)))
         folder.write_plan(described, wave)
     before = memory.resident()
-    memory.tell(predicted, before)
+    memory.tell(predicted, memory.saving(models, found), before)
     waves = [slice(first, min(first + wave, models)) for first in range(0, models, wave)]
     if len(waves) > 1:
         free = memory.available(settings.memory_limit) / memory.GB
@@ -147,6 +147,7 @@ def train(
         "waves": len(waves),
         "predicted_bytes_per_model": {"kept": found.kept, "working": found.working},
         "predicted_bytes": predicted,
+        "predicted_bytes_saving": memory.saving(models, found),
         "resident_bytes_before": before,
         "peak_bytes": memory.peak(),
     }

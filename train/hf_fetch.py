@@ -6,7 +6,9 @@ from train.errors import UsageError
 from train.hf_config import CONFIG
 from train.tensor_files import INDEX, SINGLE
 
-FILES = (CONFIG, INDEX, "model*.safetensors", "tokenizer.json", "tokenizer_config.json")
+FILES = (CONFIG, INDEX, "model*.safetensors", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
+         "vocab.txt", "vocab.json", "merges.txt")  # fmt: skip
+"""Weights and what says how their inputs are made: a ViT's scaling of images, a tokenizer in either form."""
 
 
 def fetch(repo: str, folder: str | Path, revision: str | None = None) -> Path:

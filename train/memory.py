@@ -20,6 +20,8 @@ SHARE = 0.85
 """Of the free memory that may be planned with."""
 PLANNED_FROM = 0.5 * GB
 """From this estimate on the compiler is asked what a training takes; below it nobody needs to know that well."""
+SAVING = 2
+"""Copies of all models that a checkpoint holds while it is being written (orbax 0.12: measured 1.9, later saves 2.3 and more)."""
 
 
 class Need(NamedTuple):
@@ -119,17 +121,33 @@ def _free_in_group() -> int:
     return sys.maxsize
 
 
-def taken(count: int, models: int, found: Need, how: ensemble.Placement) -> int:
-    """Bytes on one device, or in all of a CPU, that training takes with `count` of `models` models at once."""
+def taken(count: int, found: Need, how: ensemble.Placement, host: int = 0) -> int:
+    """Bytes on one device, or in all of a CPU, that `count` models at once take.
+
+    Args:
+      host: what the CPU's memory holds beside that, see `hosted`; of no account where devices have a memory of their own.
+    """
     each = -(-count // jax.device_count())
     share = each * found.kept + (each if how == "vmap" else 1) * found.working + found.common
-    return jax.local_device_count() * share + 2 * models * found.kept if jax.default_backend() == "cpu" else share
+    return jax.local_device_count() * share + host if jax.default_backend() == "cpu" else share
 
 
-def at_once(models: int, found: Need, how: ensemble.Placement, free: int) -> int:
+def hosted(models: int, found: Need) -> int:
+    """Bytes of the CPU's memory that an ensemble takes beside its devices: two copies of all models, and see `saving`."""
+    return 2 * models * found.kept + saving(models, found)
+
+
+def saving(models: int, found: Need) -> int:
+    """Bytes of the CPU's memory that writing a checkpoint of all models takes; it is written while the next epochs run."""
+    return SAVING * models * found.kept
+
+
+def at_once(models: int, found: Need, how: ensemble.Placement, free: int, host: int = 0) -> int:
     """How many of `models` models fit at once, over all devices; a multiple of the devices unless all fit.
 
-    On the CPU the devices share one memory, which also holds a copy of all models between epochs.
+    Args:
+      free: bytes that may be taken on each device, or on the CPU, whose devices share one memory.
+      host: as in `taken`.
 
     Raises:
       UsageError: not even one for each device does.
@@ -138,15 +156,16 @@ def at_once(models: int, found: Need, how: ensemble.Placement, free: int) -> int
     on_cpu = jax.default_backend() == "cpu"
 
     def bytes_of(count: int) -> int:
-        return taken(count, models, found, how)
+        return taken(count, found, how, host)
 
     if bytes_of(models) <= free:
         return models
     least = bytes_of(1) if on_cpu else bytes_of(devices)
     fitting = [count for count in range(devices, models, devices) if bytes_of(count) <= free]
     if not fitting:
+        beside = f" beside {host / GB:.3g} GB in the CPU's memory" if on_cpu and host else ""
         raise UsageError(
-            f"one model on each device needs about {least / GB:.3g} GB ({_words(found)}), but {free / GB:.3g} GB may be "
+            f"one model on each device needs about {least / GB:.3g} GB ({_words(found)}{beside}), but {free / GB:.3g} GB may be "
             "used: a smaller --batch-size, fewer models or --memory-limit can help"
         )
     return fitting[-1]
@@ -155,17 +174,20 @@ def at_once(models: int, found: Need, how: ensemble.Placement, free: int) -> int
 def takes(trainer: Trainer, one: Members, models: int, found: Need, inputs, labels, count: int) -> int:
     """Bytes that training `count` of `models` models at once takes: estimated, and where that is much, as the compiler plans it.
 
+    On the CPU what writing a checkpoint of all models takes is in it.
+
     Args:
       trainer: with its placement resolved.
       one: a member without the leading axis, arrays or shapes.
       found: see `need`.
       inputs, labels: as in `planned`.
     """
-    estimate = taken(count, models, found, trainer.placement)
+    estimate = taken(count, found, trainer.placement, hosted(models, found))
     if estimate < PLANNED_FROM or trainer.placement == "loop" or jax.process_count() > 1:
         return estimate
     members = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), one)
-    return planned(trainer, members, inputs, labels)
+    files = saving(models, found) if jax.default_backend() == "cpu" else 0
+    return planned(trainer, members, inputs, labels) + files
 
 
 def fit(trainer: Trainer, one: Members, models: int, found: Need, inputs, labels, room: int) -> tuple[int, int]:
@@ -175,19 +197,30 @@ def fit(trainer: Trainer, one: Members, models: int, found: Need, inputs, labels
       UsageError: not even one for each device does.
     """
     how = trainer.placement
-    count = at_once(models, found, how, room)
+    count = at_once(models, found, how, room, hosted(models, found))
     predicted = takes(trainer, one, models, found, inputs, labels, count)
     if predicted > room:  # the estimate is too low; what it says of the parts is right all the same
-        low = predicted / taken(count, models, found, how)
-        count = at_once(models, Need(*(math.ceil(low * part) for part in found)), how, room)
+        low = predicted / taken(count, found, how, hosted(models, found))
+        more = Need(*(math.ceil(low * part) for part in found))
+        count = at_once(models, more, how, room, hosted(models, more))
         predicted = takes(trainer, one, models, found, inputs, labels, count)
     return count, predicted
 
 
-def tell(predicted: int, before: int) -> None:
-    """Says what a training will take, where that is much, beside the `before` bytes that the process has already."""
+def tell(predicted: int, files: int, before: int) -> None:
+    """Says what a training will take, where that is much.
+
+    Args:
+      predicted: see `takes`.
+      files: the part of it that is taken on a CPU while a checkpoint is written only, see `saving`.
+      before: what the process has already.
+    """
     if predicted >= PLANNED_FROM:
-        console.print(f"memory: {predicted / GB:.3g} GB for the training, beside {before / GB:.3g} GB taken so far")
+        files = files if jax.default_backend() == "cpu" else 0
+        more = f" and {files / GB:.3g} GB more while a checkpoint is written" if files else ""
+        console.print(
+            f"memory: {(predicted - files) / GB:.3g} GB for the training{more}, beside {before / GB:.3g} GB taken so far"
+        )
 
 
 def planned(trainer: Trainer, members: Members, inputs, labels) -> int:

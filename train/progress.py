@@ -53,18 +53,19 @@ def stoppable(after: str = "epoch") -> Iterator[Stop]:
 
 
 class TrainingBar:
-    """A bar over epochs: loss, accuracy, images per second, time left."""
+    """A bar over epochs: loss, accuracy, examples per second, time left."""
 
     def __init__(self, members: int, examples: int, epochs: int, done: int = 0, waves: int = 1):
         self.examples = examples
         self.bar = Progress(
-            TextColumn("training {task.fields[members]} models"), BarColumn(bar_width=30), MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}  {task.fields[speed]} images/s"),
+            TextColumn("training {task.fields[members]}"), BarColumn(bar_width=30), MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}  {task.fields[speed]} examples/s"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
         )  # fmt: skip
         unit = "epochs" if waves == 1 else f"epochs of {waves} waves"
         empty: dict[str, Any] = {"loss": "-", "accuracy": "-", "speed": "-", "unit": unit}
-        self.task = self.bar.add_task("", total=epochs * waves, completed=done, members=members, **empty)
+        words = f"{members} model{'s' * (members > 1)}"
+        self.task = self.bar.add_task("", total=epochs * waves, completed=done, members=words, **empty)
 
     def __enter__(self) -> "TrainingBar":
         self.bar.start()
@@ -75,9 +76,40 @@ class TrainingBar:
         self.bar.stop()
 
     def epoch(self, loss: float, accuracy: float, models: int) -> float:
-        """One epoch of `models` models is done; returns the images per second it ran at."""
+        """One epoch of `models` models is done; returns the examples per second it ran at."""
         now = time.perf_counter()
         speed = models * self.examples / (now - self.last)
         self.last = now
         self.bar.update(self.task, advance=1, loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", speed=f"{speed:,.0f}")
         return speed
+
+
+class PhaseBar:
+    """A bar over the parts of a longer step, one after the other: what is being done, how much of it, for how long.
+
+    It vanishes at the end: lines printed meanwhile stay.
+    """
+
+    def __init__(self) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(),
+            console=console, transient=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> "PhaseBar":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.bar.stop()
+
+    def phase(self, words: str, total: int) -> None:
+        """The next part begins, of `total` units."""
+        for task in self.bar.task_ids:
+            self.bar.remove_task(task)
+        self.bar.add_task(words, total=total)
+
+    def advance(self, units: int = 1) -> None:
+        """Units of the current part are done."""
+        for task in self.bar.task_ids:
+            self.bar.advance(task, units)

@@ -24,6 +24,10 @@ from train.manifest import FORMAT
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
+NO_CODE = (":!experiments/results", ":!benchmarks/results")
+"""What git leaves out when it says whether the code was edited."""
+
+
 def provenance(seeds: list[int]) -> dict[str, Any]:
     """Where numbers come from: commit, versions, device, seeds, flags and start time (UTC)."""
     import tna_jax
@@ -42,7 +46,10 @@ def provenance(seeds: list[int]) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of the checkout this code runs from, with `+changes` if it was edited; `unknown` outside one."""
+    """The commit of the checkout this code runs from, with `+changes` if it was edited; `unknown` outside one.
+
+    Committed results are no code: one that was just written does not count as a change.
+    """
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
@@ -51,8 +58,8 @@ def commit() -> str:
     try:
         if Path(git("rev-parse", "--show-toplevel")) != here.parent:
             return "unknown"
-        edited = "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
-        return git("rev-parse", "HEAD") + edited
+        changes = git("-C", "..", "status", "--porcelain", "--untracked-files=no", "--", ".", *NO_CODE)
+        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

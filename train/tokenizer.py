@@ -1,4 +1,4 @@
-"""Text to token ids, with the `tokenizers` library: trained on given text, or read from a folder's tokenizer.json.
+"""Text to token ids, with the `tokenizers` library: trained on given text, or read from a model folder.
 
 made = tokenizer.train(texts, vocab=8000)            # WordPiece as BERT has it; kind="bpe": as RoBERTa
 made.save("encoder")                                 # beside config.json; transformers reads it too
@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from train.errors import UsageError, unknown
-from train.results import write_whole
+from train.results import read_json, write_whole
 
 FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
+WORDS, PIECES, MERGES = "vocab.txt", "vocab.json", "merges.txt"
+"""What older folders hold in place of tokenizer.json: BERT's the first, RoBERTa's the other two."""
 
 SPECIAL = {
     "wordpiece": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
@@ -98,19 +100,78 @@ class Tokenizer:
 
 
 def load(folder: str | Path) -> Tokenizer:
-    """The tokenizer of a model folder; raises UsageError if tokenizer.json is not there, or not one for BERT or RoBERTa."""
-    file = Path(folder) / FILE
-    if not file.is_file():
+    """The tokenizer of a model folder: its tokenizer.json or, without one, BERT's vocab.txt, or RoBERTa's vocab.json and merges.txt.
+
+    Without tokenizer.json, `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` and `add_prefix_space` are taken from
+    tokenizer_config.json; what is not said there is as in the original models.
+
+    Raises:
+      UsageError: none of these files is there, one cannot be read, or it is none for BERT or RoBERTa.
+    """
+    folder = Path(folder)
+    file = next((folder / name for name in READERS if (folder / name).is_file()), None)
+    if file is None or (file.name == PIECES and not (folder / MERGES).is_file()):
         raise UsageError(
-            f"there is no {file}: train.tokenizer.train makes one; a checkpoint's is beside its model on the hub"
+            f"there is neither {folder / FILE}, nor {WORDS}, nor {PIECES} with {MERGES} beside it: train.tokenizer.train makes "
+            "one; a checkpoint's is beside its model on the hub"
         )
+    about = read_json(folder / CONFIG) if file.name != FILE and (folder / CONFIG).is_file() else {}
     try:
-        backend = _library().Tokenizer.from_file(str(file))
+        backend = READERS[file.name](file, about)
+    except UsageError:
+        raise
     except Exception as error:  # the library raises this type itself
         raise UsageError(f"{file} is no tokenizer that the tokenizers library reads: {error}") from error
     backend.no_padding()
     backend.no_truncation()
     return _with_ids(backend, str(file))
+
+
+def _whole(file: Path, about: dict[str, Any]) -> Any:
+    """The tokenizer that the library has written."""
+    return _library().Tokenizer.from_file(str(file))
+
+
+def _bert(file: Path, about: dict[str, Any]) -> Any:
+    """A WordPiece tokenizer of a list of words, one a line."""
+    library, special = _library(), SPECIAL["wordpiece"]
+    model = library.models.WordPiece.from_file(str(file), unk_token=special["unk"], max_input_chars_per_word=100)
+    backend = library.Tokenizer(model)
+    backend.normalizer = library.normalizers.BertNormalizer(
+        lowercase=about.get("do_lower_case", True),
+        strip_accents=about.get("strip_accents"),
+        handle_chinese_chars=about.get("tokenize_chinese_chars", True),
+    )
+    backend.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    backend.decoder = library.decoders.WordPiece()
+    backend.add_special_tokens([token for token in special.values() if backend.token_to_id(token) is not None])
+    return _framed(library, backend, "wordpiece", str(file))
+
+
+def _roberta(file: Path, about: dict[str, Any]) -> Any:
+    """A tokenizer of merged bytes, of the pieces' ids and the order of the merges, which stand beside them."""
+    library, special = _library(), SPECIAL["bpe"]
+    backend = library.Tokenizer(library.models.BPE.from_file(str(file), str(file.parent / MERGES)))
+    backend.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=about.get("add_prefix_space", False))
+    backend.decoder = library.decoders.ByteLevel()
+    backend.add_special_tokens([token for token in special.values() if backend.token_to_id(token) is not None])
+    return _framed(library, backend, "bpe", str(file))
+
+
+READERS = {FILE: _whole, WORDS: _bert, PIECES: _roberta}
+"""By the file that a folder holds, the first that is there."""
+
+
+def _framed(library: Any, backend: Any, kind: str, where: str) -> Any:
+    """`backend`, which puts the special tokens around texts and pairs from now on."""
+    found, first, last = _with_ids(backend, where), SPECIAL[kind]["cls"], SPECIAL[kind]["sep"]
+    second = f"$B:1 {last}:1" if kind == "wordpiece" else f"{last} $B {last}"
+    backend.post_processor = library.processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {last} {second}",
+        special_tokens=[(first, found.cls), (last, found.sep)],
+    )
+    return backend
 
 
 def train(texts: Iterable[str], vocab: int = 8000, kind: str = "wordpiece", lowercase: bool = True) -> Tokenizer:
@@ -140,15 +201,7 @@ def train(texts: Iterable[str], vocab: int = 8000, kind: str = "wordpiece", lowe
         backend.decoder = library.decoders.ByteLevel()
         alphabet = sorted(library.pre_tokenizers.ByteLevel.alphabet())
         backend.train_from_iterator(texts, library.trainers.BpeTrainer(**options, initial_alphabet=alphabet))
-    found = _with_ids(backend, "the trained tokenizer")
-    first, last = special["cls"], special["sep"]
-    second = f"$B:1 {last}:1" if kind == "wordpiece" else f"{last} $B {last}"
-    backend.post_processor = library.processors.TemplateProcessing(
-        single=f"{first} $A {last}",
-        pair=f"{first} $A {last} {second}",
-        special_tokens=[(first, found.cls), (last, found.sep)],
-    )
-    return found
+    return _with_ids(_framed(library, backend, kind, "the trained tokenizer"), "the trained tokenizer")
 
 
 INNER = 0x100000

@@ -2,10 +2,12 @@
 
 import importlib
 import json
+import subprocess
 
 import pytest
 
 from experiments.__main__ import NAMES, RESULTS, main
+from train import results
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -32,3 +34,30 @@ def test_an_unknown_experiment_is_answered_with_the_nearest(capsys):
     assert "did you mean 'figure2'" in capsys.readouterr().err
     assert main([]) == 0
     assert all(name in capsys.readouterr().out for name in ("figure2",))
+
+
+def test_the_commit_of_a_result_says_whether_code_was_edited_not_whether_results_were(tmp_path, monkeypatch):
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(
+            ["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    files = [tmp_path / name for name in ("train/results.py", "experiments/cold.py", "experiments/results/cold.json")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("1\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    monkeypatch.setattr(results, "__file__", str(files[0]))
+    head = git("rev-parse", "HEAD")
+    assert results.commit() == head
+    files[2].write_text("2\n")
+    assert results.commit() == head
+    files[1].write_text("2\n")
+    assert results.commit() == f"{head}+changes"
+    files[1].unlink()
+    assert results.commit() == f"{head}+changes"
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "experiments" / "results" / "deeper.py"))
+    assert results.commit() == "unknown"

@@ -1,17 +1,22 @@
 """`tna federate` end to end: what it writes, resuming to the same bytes, faults that are named, wrong options."""
 
+import dataclasses
 import json
 import math
 import os
 import signal
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from fusion import federate, federate_run
+from fusion.federate_options import FederateOptions
+from fusion.federate_run import group_size
 from tna_jax.__main__ import main
 from train import restore
+from train.errors import UsageError
 
 TINY = ["federate", "--dataset", "digits", "--train-examples", "300", "--test-examples", "100", "--depth", "1", "--width", "16",
         "--clients", "5", "--rounds", "4", "--epochs", "1", "--batch-size", "32"]  # fmt: skip
@@ -174,3 +179,15 @@ def test_auto_takes_what_is_there(monkeypatch):
     made = federate.FederateOptions().resolved()
     assert (made.dataset, made.train_examples, made.depth, made.width) == ("fashion_mnist", 10_000, 3, 200)
     assert federate.FederateOptions(model="cnn").resolved().depth is None
+
+
+def test_clients_that_do_not_fit_at_once_take_turns():
+    """Of many clients only a group is in memory: what all of them would take together is no reason to refuse."""
+    settings = FederateOptions(dataset="digits", clients=300, memory_limit=0.05).resolved()
+    group = group_size(federate.prepare(settings), settings)
+    assert 0 < group < 300 and group % jax.device_count() == 0
+    roomy = dataclasses.replace(settings, memory_limit=5.0)
+    assert group_size(federate.prepare(roomy), roomy) == 300
+    tight = dataclasses.replace(settings, memory_limit=0.001)
+    with pytest.raises(UsageError, match="one model on each device needs"):
+        group_size(federate.prepare(tight), tight)

@@ -67,10 +67,10 @@ def test_named_pairs_are_the_same_numbers_and_may_be_reversed(ensemble, capsys):
 
 def test_what_does_not_fit_at_once_trains_in_waves_to_the_same_numbers(ensemble, tmp_path, capsys):
     out = tmp_path / "waves"
-    assert main(["train", *SMALL, "--out", str(out), "--memory-limit", "0.0015"]) == 0
+    assert main(["train", *SMALL, "--out", str(out), "--memory-limit", "0.00175"]) == 0
     one, waves = (json.loads((run / "train.json").read_text()) for run in (ensemble, out))
     assert waves["provenance"]["waves"] == 2
-    assert "9 models do not fit into 0.0015 GB at once: 2 waves of up to 8" in capsys.readouterr().err.replace(
+    assert "9 models do not fit into 0.00175 GB at once: 2 waves of up to 8" in capsys.readouterr().err.replace(
         "\n", " "
     )
     assert waves["models"] == one["models"]
@@ -100,7 +100,7 @@ def test_waves_that_were_interrupted_go_on_to_the_same_numbers(ensemble, tmp_pat
     words = ["train", *SMALL, "--out", str(out)]
     with monkeypatch.context() as patch:
         patch.setattr(ensembles, "stoppable", lambda: contextlib.nullcontext(AfterEpochs(epochs)))
-        assert main([*words, "--memory-limit", "0.0015"]) == 130
+        assert main([*words, "--memory-limit", "0.00175"]) == 130
     assert not (out / "train.json").exists()
     assert len((out / "metrics.jsonl").read_text().splitlines()) == epochs + 1
     assert main([*words, "--resume"]) == 0  # more memory than before: the waves stay as they were

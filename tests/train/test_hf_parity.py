@@ -1,6 +1,8 @@
 """Against the transformers library's PyTorch models, on checkpoints of random configurations made here: equal logits."""
 
+import json
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -219,3 +221,30 @@ def test_transformers_reads_our_tokenizers(kind):
     np.testing.assert_array_equal(found.ids, expected["input_ids"])
     np.testing.assert_array_equal(found.mask, expected["attention_mask"])
     assert theirs.pad_token_id == tokenizer.load("words").pad
+
+
+@pytest.mark.parametrize(("kind", "model_type"), [("wordpiece", "bert"), ("bpe", "roberta")])
+def test_folders_without_tokenizer_json_give_the_ids_of_transformers(kind, model_type):
+    """vocab.txt, or vocab.json and merges.txt, with what tokenizer_config.json says."""
+    texts = ["the cat sat on the mat", "A dog, and ANOTHER Ünusual dog! 猫", "  two  spaces"]
+    model = json.loads(tokenizer.train(texts, 300, kind).backend.to_str())["model"]
+    about = {"tokenizer_class": "BertTokenizer" if kind == "wordpiece" else "RobertaTokenizer"}
+    for number, options in enumerate(
+        [{"do_lower_case": False}, {}] if kind == "wordpiece" else [{"add_prefix_space": True}, {}]
+    ):
+        folder = Path(f"old{number}")
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+        (folder / "tokenizer_config.json").write_text(json.dumps({**about, **options}))
+        if kind == "wordpiece":
+            (folder / "vocab.txt").write_text("\n".join(sorted(model["vocab"], key=model["vocab"].get)))
+        else:
+            (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+            merges = (m if isinstance(m, str) else " ".join(m) for m in model["merges"])
+            (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges))
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+        for pairs in (None, texts[::-1]):
+            found = tokenizer.load(folder).encode(texts, 60, pairs)
+            expected = theirs(texts, pairs, padding="max_length", max_length=60)
+            np.testing.assert_array_equal(found.ids, expected["input_ids"])
+            np.testing.assert_array_equal(found.mask, expected["attention_mask"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tna_jax import models, paths
-from train import hf_check, hf_fetch, hf_names, huggingface, tensor_files, tensors
+from train import backbone, hf_check, hf_config, hf_fetch, hf_names, huggingface, tensor_files, tensors, tokenizer
 from train.errors import UsageError
 from train.hf_config import ARCHITECTURES, shapes_of
 
@@ -334,6 +334,16 @@ def test_fetching_asks_for_what_is_read_and_says_what_went_wrong(monkeypatch):
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert same(huggingface.load(huggingface.fetch("a/b", "got", revision="main")).params, make("vit", "classes")[1])
     assert asked["revision"] == "main" and set(asked["allow_patterns"]) == set(hf_fetch.FILES)
+    read = {
+        hf_config.CONFIG,
+        backbone.IMAGES,
+        tokenizer.FILE,
+        tokenizer.CONFIG,
+        tokenizer.WORDS,
+        tokenizer.PIECES,
+        tokenizer.MERGES,
+    }
+    assert read < set(hf_fetch.FILES)
     with pytest.raises(UsageError, match="cannot fetch gone: no such repository$"):
         huggingface.fetch("gone", "x")
     with pytest.raises(UsageError, match="holds neither model.safetensors"):

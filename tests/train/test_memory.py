@@ -1,5 +1,10 @@
 """Memory predicted from shapes, against what the compiler plans; how many models fit; waves."""
 
+import json
+import re
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +63,7 @@ def test_the_working_memory_grows_with_the_batch_but_not_the_kept():
     ("models", "how", "free", "expected"),
     [
         (16, "map", 10**9, 16),
-        # On a CPU: 8 devices x (models each x 10 kept + 100 working + 1 common) + 2 x models x 10 kept.
+        # On a CPU: 8 devices x (models each x 10 kept + 100 working + 1 common) + 2 x models x 10 on the host.
         (16, "map", 8 * (2 * 10 + 101) + 320, 16),
         (16, "map", 8 * (2 * 10 + 101) + 319, 8),
         (24, "map", 8 * (2 * 10 + 101) + 480, 16),
@@ -67,12 +72,39 @@ def test_the_working_memory_grows_with_the_batch_but_not_the_kept():
 )
 def test_how_many_models_fit_at_once(models, how, free, expected):
     assert jax.device_count() == 8
-    assert memory.at_once(models, Need(10, 100, 1), how, free) == expected
+    assert memory.at_once(models, Need(10, 100, 1), how, free, 2 * models * 10) == expected
+
+
+def test_room_is_kept_for_a_checkpoint_that_is_written_while_models_train():
+    need = Need(10, 100, 1)
+    devices = 8 * (2 * 10 + 101)  # all of 16 models
+    assert memory.hosted(16, need) == (2 + memory.SAVING) * 160 and memory.saving(16, need) == memory.SAVING * 160
+    assert memory.at_once(16, need, "map", devices + memory.hosted(16, need), memory.hosted(16, need)) == 16
+    assert memory.at_once(16, need, "map", devices + memory.hosted(16, need) - 1, memory.hosted(16, need)) == 8
+    assert memory.at_once(16, need, "map", devices) == 16  # nothing beside the devices
+
+
+@pytest.mark.slow
+def test_what_is_predicted_of_a_run_is_near_what_it_takes(tmp_path):
+    """In a process of its own, whose peak is its alone, with a checkpoint written behind the training."""
+    words = ["train", "--members", "12", "--ratio", "0.4", "--width", "1024", "--depth", "4", "--epochs", "4", "--train-examples",
+             "1024", "--batch-size", "64", "--optimizer", "adam", "--checkpoint-every", "1", "--cpu-devices", "2"]  # fmt: skip
+    command = [sys.executable, "-m", "tna_jax", *words, "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"memory: .* GB for the training and .* GB more while a checkpoint is written", " ".join(done.stderr.split())
+    )
+    found = json.loads((tmp_path / "run" / "train.json").read_text())["provenance"]
+    predicted = found["predicted_bytes"] + found["resident_bytes_before"]
+    assert 0.8 < predicted / found["peak_bytes"] < 1.25, found
 
 
 def test_what_can_not_fit_at_all_is_said_before_anything_starts():
     with pytest.raises(UsageError, match=r"needs about .* GB.*--batch-size"):
         memory.at_once(16, Need(10, 100, 1), "map", 500)
+    with pytest.raises(UsageError, match=r"beside 3 GB in the CPU's memory"):
+        memory.at_once(16, Need(10, 100, 1), "map", 10**9, 3 * 10**9)
 
 
 def test_free_memory_is_a_number_and_a_limit_is_taken_at_its_word():

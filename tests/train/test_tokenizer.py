@@ -72,6 +72,45 @@ def test_a_folder_gives_it_back(made):
     assert Path("folder/tokenizer.json").read_bytes() == before
 
 
+def older(made, kind, folder, **about):
+    """Writes what folders held before tokenizer.json was thought of."""
+    Path(folder).mkdir()
+    model = json.loads(made.backend.to_str())["model"]
+    if kind == "wordpiece":
+        Path(folder, "vocab.txt").write_text("".join(f"{w}\n" for w in sorted(model["vocab"], key=model["vocab"].get)))
+    else:
+        Path(folder, "vocab.json").write_text(json.dumps(model["vocab"]))
+        merges = (m if isinstance(m, str) else " ".join(m) for m in model["merges"])
+        Path(folder, "merges.txt").write_text("#version: 0.2\n" + "".join(f"{m}\n" for m in merges))
+    if about:
+        Path(folder, "tokenizer_config.json").write_text(json.dumps(about))
+
+
+def test_a_folder_with_words_or_pieces_alone_gives_the_same_ids(made, kind):
+    older(made, kind, "old")
+    asked = [*TEXTS, "THE Ünbelievable cat", f"a {made.backend.id_to_token(made.mask)} sat"]
+    for pairs in (None, asked[::-1]):
+        for one, other in zip(
+            tokenizer.load("old").encode(asked, 24, pairs), made.encode(asked, 24, pairs), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+    made.save("new")
+    for file in Path("old").iterdir():
+        Path("new", file.name).write_text("")
+    assert tokenizer.load("new").vocab == made.vocab  # tokenizer.json goes first
+
+
+def test_capitals_and_spaces_are_treated_as_the_folder_says():
+    cased = tokenizer.train(TEXTS, 60, lowercase=False)
+    older(cased, "wordpiece", "cased", do_lower_case=False)
+    older(cased, "wordpiece", "silent")
+    assert tokenizer.load("cased").backend.encode("The").tokens[1][0] == "T"
+    assert tokenizer.load("silent").backend.encode("The").tokens[1][0] == "t"
+    older(tokenizer.train(TEXTS, 320, "bpe"), "bpe", "spaced", add_prefix_space=True)
+    spaced = tokenizer.load("spaced").backend
+    assert spaced.encode("cat").ids == spaced.encode(" cat").ids
+
+
 def test_words_are_cut_into_the_longest_known_parts():
     made = tokenizer.train(TEXTS, 60)
     vocabulary = made.backend.get_vocab()
@@ -91,8 +130,20 @@ def test_nothing_is_unknown_to_bytes():
 
 
 def test_what_cannot_be_is_refused(made):
-    with pytest.raises(UsageError, match=r"there is no gone/tokenizer.json: train.tokenizer.train makes one"):
+    with pytest.raises(
+        UsageError, match=r"there is neither gone/tokenizer.json, nor vocab.txt, nor vocab.json with merges.txt"
+    ):
         tokenizer.load("gone")
+    Path("half").mkdir()
+    Path("half/vocab.json").write_text("{}")
+    with pytest.raises(UsageError, match="nor vocab.json with merges.txt beside it"):
+        tokenizer.load("half")
+    Path("half/merges.txt").write_text("a b\n")
+    with pytest.raises(UsageError, match="half/vocab.json is no tokenizer"):
+        tokenizer.load("half")
+    Path("half/vocab.txt").write_text("a\n")
+    with pytest.raises(UsageError, match="half/vocab.txt has not the special tokens"):
+        tokenizer.load("half")
     with pytest.raises(UsageError, match="unknown kind of tokenizer 'word'.*wordpiece"):
         tokenizer.train(TEXTS, kind="word")
     with pytest.raises(UsageError, match="a bpe vocabulary has at least 261 ids, got 100"):
