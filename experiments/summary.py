@@ -167,7 +167,7 @@ def claims(
         ["ColD Fusion of language models is better with anchors", "[ColD](cold.md#measured)",
          f"small BERT, gain over the start, seen tasks: {cold_gain(0.0, True)} without, {cold_gain(0.2, True)} at 0.2, "
          f"{cold_gain(0.4, True)} at 0.4; unseen: {cold_gain(0.0)}, {cold_gain(0.2)}, {cold_gain(0.4)}",
-         "not found at this size: fusion helps, anchors slow it; short fine-tunings have no barrier to repair"],
+         "not found at this size: fusion helps, anchors slow it (short fine-tunings probably have no barrier to repair)"],
         ["Theorem III.4: the gap of two-layer networks shrinks with the ratio", "[the theorem](theorem.md)",
          f"largest share of pairs above our bound: {worst:.4f} (allowed: {theorem['delta']:g})",
          "our own inequality; theirs is not at hand"],
