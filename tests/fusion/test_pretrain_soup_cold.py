@@ -112,6 +112,7 @@ def souped(home):
     return home / "soup"
 
 
+@pytest.mark.slow
 def test_a_soup_reports_every_fusion_on_every_set_by_ratio(souped):
     result = read(souped / "soup.json")
     splits = {"test", "noise 5", "blur 5", "contrast 5", "shifted"}
@@ -127,6 +128,7 @@ def test_a_soup_reports_every_fusion_on_every_set_by_ratio(souped):
     assert (souped / "soup.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_anchors_keep_their_bits_in_every_model_and_in_the_soups(souped, home):
     assert [group["anchors_moved"] for group in read(souped / "soup.json")["greedy"]] == [0, 0]
     plain, anchored = (huggingface.load(souped / f"soup-ratio-{ratio}").params["body"] for ratio in ("0", "0.5"))
