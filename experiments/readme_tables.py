@@ -145,15 +145,21 @@ def cold(result: dict[str, Any]) -> str:
 
 
 def cold_gains(result: dict[str, Any]) -> str:
-    """The last iteration less the start, and less that without anchors, seed by seed."""
+    """The last iteration less the start, and less that without anchors: mean over tasks, then over seeds, paired."""
     last, rows = result["config"]["iterations"], []
+    seeds = sorted({row["seed"] for row in result["rows"]})
     for kind in ("fine-tuning", "probe"):
         for seen in (True, False):
+            found: dict[tuple[float, int], list[float]] = {}
+            for row in result["rows"]:
+                if (row["iteration"], row["kind"], row["seen"]) == (last, kind, seen):
+                    found.setdefault((row["ratio"], row["seed"]), []).append(row["accuracy"])
+            means = {key: sum(values) / len(values) for key, values in found.items()}
             for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
-                lines = [find_cold(result, ratio=r, iteration=last, kind=kind, seen=seen) for r in (ratio, 0.0)]
-                own, plain = (line["gain"][0] if line else float("nan") for line in lines)
-                over = f"{own - plain:+.4f}" if ratio else "-"
-                rows.append([kind, "seen" if seen else "unseen", f"{ratio:g}", cell(lines[0], "gain"), over])
+                line = find_cold(result, ratio=ratio, iteration=last, kind=kind, seen=seen)
+                over = [means[ratio, seed] - means[0.0, seed] for seed in seeds]
+                own = words(seeds_spread(over)) if ratio else "-"
+                rows.append([kind, "seen" if seen else "unseen", f"{ratio:g}", cell(line, "gain"), own])
     return markdown(["score", "tasks", "ratio", f"iteration {last} less the start", "less that without anchors"], rows)
 
 
