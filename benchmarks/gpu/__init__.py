@@ -1,0 +1,29 @@
+"""One GPU: what the placements give there, and how far they are from PyTorch and from the card's own speed.
+
+Hardware: one NVIDIA GPU that JAX (`jax[cuda12]`) and PyTorch with CUDA share. About 8 minutes on an H100 expected for the most
+models (`--models 256,32`), up to 25 for all, unmeasured; compilation takes most of it. It has been run on the CPU only so far
+(`--smoke`, under a minute), to see that it works.
+
+    python -m benchmarks.gpu [--models 256,32] [--sections mlp,path] [--budget-seconds 500] [--output FILE] [--hlo FOLDER]
+
+Four sections; the cases that matter most come first in each, and the file is written after every case:
+
+- `mlp`: 784-512-512-10, batch 128, on 60,000 random images, `vmap` and `map` of up to 256 models. Goal: ten MNIST epochs of
+  256 models within 3 times the arithmetic limit.
+- `path`: 64 pairs x 25 alphas of that MLP on 10,000 images. Goal: 50 % of the limit of the forward passes.
+- `convolutions`: the CNN and ResNet20 on 32x32x3, batch 128, `vmap` with XLA's (then grouped) convolution and with slices, `map`
+  and `loop`. Goal: 32 ResNet20 at 5 times the throughput of one after the other.
+- `instructions`: what the faster and the slower `vmap` of the most ResNet20s were compiled to.
+
+`one` is one model trained alone by our program, `torch` one in eager PyTorch (masked gradients, fused SGD, no CUDA graphs):
+M models one after the other take M times as long, so their throughput (models x images per second) is that of one. The limit
+is the rate of one large matrix product of ones in JAX (`product_rate`), same run and precision: an upper one, as a card under
+its power limit multiplies ones faster than random numbers. Precisions: float32 in full, tf32, and bf16 (parameters float32;
+PyTorch: autocast). Alternatives of a case take turns; a failure (out of memory, no PyTorch) is recorded as text in its place.
+
+The rule of `--placement auto` for GPUs (`vmap`, in `tna_jax.placement.resolve`) is to be revisited with the result.
+"""
+
+import os
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.85")  # the rest of the card is PyTorch's

@@ -1,0 +1,106 @@
+"""The four sections of the benchmark."""
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rich.table import Table
+
+from benchmarks.gpu.bench import EPOCHS, GOALS, MNIST, PRECISIONS, Bench, Program
+from benchmarks.gpu.programs import FLOPS, MULTIPLY_ADDS, forget, images_of, network_of, stacked, training_makers
+from tna_jax import connectivity
+
+
+def training_case(bench: Bench, name: str, precision: str, members: int) -> dict[str, Any]:
+    what = f"{name}, {members} models, {precision}"
+    if bench.spent:
+        return {"not_started": "the budget is spent"}
+    results = bench.compare(what, training_makers(bench, name, precision, members), FLOPS[name], precision)
+    goal = f" (goal: {GOALS['resnet20_times_one']} times one)" if (name, members) == ("resnet20", 32) else ""
+    bench.show(what + goal, results)
+    forget()
+    return results
+
+
+def mlp(bench: Bench, cases: dict[str, Any]) -> None:
+    """Section 1."""
+    for members, precision in itertools.product(bench.sizes.mlp, bench.precisions):
+        results = cases[f"mlp/{members}/{precision}"] = training_case(bench, "mlp", precision, members)
+        if members == max(bench.sizes.mlp) and precision in bench.rates:
+            images = members * MNIST * EPOCHS
+            limit = images * FLOPS["mlp"] / bench.rates[precision]
+            for how in ("vmap", "map"):
+                if "model_images_per_second" in results.get(how, {}):
+                    took = images / results[how]["model_images_per_second"]
+                    found = {"seconds": took, "limit_seconds": limit, "times_limit": took / limit}
+                    results[how]["ten_epochs_of_mnist"] = found
+                    bench.console.print(
+                        f"{EPOCHS} MNIST epochs of {members} models, {precision}, {how}: {took:.1f} s projected, "
+                        f"{took / limit:.2f} times the limit of {limit:.1f} s (goal: {GOALS['ten_epochs_times_limit']})"
+                    )
+        bench.write()
+
+
+def convolutions(bench: Bench, cases: dict[str, Any]) -> None:
+    """Section 2."""
+    sizes = bench.sizes
+    for members, name, precision in itertools.product(sizes.convolutions, sizes.networks, bench.precisions):
+        cases[f"{name}/{members}/{precision}"] = training_case(bench, name, precision, members)
+        bench.write()
+
+
+def path(bench: Bench, cases: dict[str, Any]) -> None:
+    """Section 3. `map_whole` takes all images as one batch, the others 1,000 at a time."""
+    sizes = bench.sizes
+    ends = next(m for m in itertools.count(2) if m * (m - 1) // 2 >= sizes.pairs)
+    pairs, alphas = connectivity.pairs(ends)[: sizes.pairs], connectivity.grid(sizes.points)
+    for precision in bench.precisions:
+
+        def make(how, batch, precision=precision):
+            def made(facts):
+                net, one = network_of("mlp", precision)
+                members = stacked(one, ends)
+                data = {"test": tuple(jnp.asarray(part) for part in images_of("mlp", sizes.test))}
+
+                def run():  # its result is NumPy: it is done
+                    with jax.default_matmul_precision(PRECISIONS[precision]):
+                        connectivity.evaluate_path(net, members, pairs, alphas, data, batch_size=batch, how=how)
+
+                return Program(run, len(pairs) * len(alphas) * sizes.test)
+
+            return made
+
+        makers = {"vmap": make("vmap", 1000), "map": make("map", 1000), "map_whole": make("map", sizes.test)}
+        what = f"path of {len(pairs)} pairs x {len(alphas)} points, {precision}"
+        results = cases[f"path/{precision}"] = bench.compare(what, makers, 2 * MULTIPLY_ADDS, precision)
+        bench.show(f"{what} (goal: {GOALS['path_share_of_limit']:.0%} of the limit)", results)
+        forget()
+        bench.write()
+
+
+def instruction_counts(bench: Bench, cases: dict[str, Any]) -> None:
+    """Section 4: of the first network and the most models."""
+    members, name = max(bench.sizes.convolutions, default=0), next(iter(bench.sizes.networks), "")
+    for precision in bench.precisions if members and name else ():
+        key = f"{name}/{members}/{precision}"
+        known = bench.found.get("convolutions", {}).get(key)
+        if known is None:
+            makers = training_makers(bench, name, precision, members)
+            wanted = {how: makers[how] for how in ("vmap_native", "vmap_slices")}
+            known = bench.compare(key, wanted, FLOPS[name], precision)
+            bench.show(f"{key}, vmap", known)
+            forget()
+        both = {how: known.get(how, {}) for how in ("vmap_native", "vmap_slices")}
+        order = sorted(both, key=lambda how: -both[how].get("model_images_per_second", 0))  # one that failed has lost
+        ranked = dict(zip(("winner", "loser"), order, strict=True))
+        cases[key] = {role: {"alternative": how, **both[how]} for role, how in ranked.items()}
+        table = Table(title=f"{members} {name} by vmap, {precision}: instructions", title_justify="left")
+        table.add_column("instruction")
+        for role, how in ranked.items():
+            table.add_column(f"{role}: {how}", justify="right")
+        counts = [both[how].get("instructions", {}) for how in order]
+        for kind in sorted(set().union(*counts)):
+            table.add_row(kind, *(str(count.get(kind, 0)) for count in counts))
+        bench.console.print(table)
+        bench.write()
