@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from fusion import cold, cold_tasks, soup
+from tests.fusion.stops import After
 from tna_jax.__main__ import main
 from train import ensembles, huggingface, tensors
-from train.progress import Stop
 
 SMALL_VIT = ["--width", "16", "--depth", "1", "--patch", "4", "--dataset", "digits:0-4", "--train-examples", "200",
              "--epochs", "2", "--batch-size", "8", "--learning-rate", "1e-2", "--augmentation", "0"]  # fmt: skip
@@ -58,22 +58,6 @@ def read(file: Path):
 def fails(capsys, *words: str) -> str:
     assert main(list(words)) == 2
     return capsys.readouterr().err.strip().splitlines()[-1]
-
-
-class After(Stop):
-    """A stop that is asked for after some looks."""
-
-    def __init__(self, looks: int):
-        self.left = looks
-
-    @property
-    def asked(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-    @asked.setter
-    def asked(self, value: bool) -> None:
-        self.left = -1
 
 
 def same_arrays(one: Path, other: Path) -> bool:

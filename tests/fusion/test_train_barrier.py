@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from fusion.walk import groups
+from tests.fusion.stops import After
 from tna_jax.__main__ import main
 from train import data, ensembles
-from train.progress import Stop
 
 SMALL = ["--width", "16", "--depth", "2", "--epochs", "3", "--members", "9"]
 
@@ -78,28 +78,12 @@ def test_what_does_not_fit_at_once_trains_in_waves_to_the_same_numbers(ensemble,
     assert not (tmp_path / "no" / "train.json").exists()
 
 
-class AfterEpochs(Stop):
-    """A stop that is asked for after some epochs."""
-
-    def __init__(self, epochs: int):
-        self.left = epochs
-
-    @property
-    def asked(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-    @asked.setter
-    def asked(self, value: bool) -> None:
-        self.left = -1
-
-
 @pytest.mark.parametrize("epochs", [0, 2, 3])  # in the first wave, at its end, in the second
 def test_waves_that_were_interrupted_go_on_to_the_same_numbers(ensemble, tmp_path, monkeypatch, epochs):
     out = tmp_path / "waves"
     words = ["train", *SMALL, "--out", str(out)]
     with monkeypatch.context() as patch:
-        patch.setattr(ensembles, "stoppable", lambda: contextlib.nullcontext(AfterEpochs(epochs)))
+        patch.setattr(ensembles, "stoppable", lambda: contextlib.nullcontext(After(epochs)))
         assert main([*words, "--memory-limit", "0.00175"]) == 130
     assert not (out / "train.json").exists()
     assert len((out / "metrics.jsonl").read_text().splitlines()) == epochs + 1

@@ -3,13 +3,14 @@
 `make matrix` runs all tests of the library there; this takes the ones at the heart of it, and the main job.
 """
 
-import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.project.first_run import first_run
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDS = {"oldest": "3.11", "newest": "3.13"}
@@ -44,20 +45,4 @@ def test_the_heart_of_the_library_and_the_main_job_run(end, tmp_path):
     words = [f"{folder}/bin/python", "-m", "pytest", "-n", "2", "-m", "not slow", *tests]
     done = subprocess.run(words, cwd=ROOT, env=own, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
-    words = [
-        "--seeds",
-        "1",
-        "--epochs",
-        "3",
-        "--ratios",
-        "0.4",
-        "--methods",
-        "tna",
-        "--train-examples",
-        "300",
-        "--out",
-        "first",
-    ]
-    done = subprocess.run([f"{folder}/bin/tna", "lmc", *words], cwd=tmp_path, env=own, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "first" / "lmc.json").read_text())["rows"]
+    first_run(f"{folder}/bin/tna", tmp_path, own)

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.metadata
-import json
 import os
 import re
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 import tna_jax
 from fusion.completion import Words, options_of, script
+from tests.project.first_run import first_run
 from tna_jax.__main__ import PROGRAMS, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,24 +128,8 @@ def test_distributions_check_and_the_wheel_runs_in_an_empty_environment(dist, tm
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
     subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), str(files[0])], check=True)
     clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "XLA_FLAGS")}
-    words = [
-        "--seeds",
-        "1",
-        "--epochs",
-        "3",
-        "--ratios",
-        "0.4",
-        "--methods",
-        "tna",
-        "--train-examples",
-        "300",
-        "--out",
-        "first",
-    ]
     tna = python.with_name("tna")
-    done = subprocess.run([tna, "lmc", *words], cwd=tmp_path, env=clean, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "first" / "lmc.json").read_text())["rows"]
+    first_run(tna, tmp_path, clean)
     assert (tmp_path / "first" / "lmc.png").stat().st_size > 10_000
     version = subprocess.run([tna, "--version"], cwd=tmp_path, env=clean, capture_output=True, text=True).stdout
     assert version == f"tna_jax {tna_jax.__version__}\n"

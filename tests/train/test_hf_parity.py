@@ -13,6 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 torch = pytest.importorskip("torch", reason="needs the extra parity: torch and transformers")
 transformers = pytest.importorskip("transformers", reason="needs the extra parity: torch and transformers")
 
+from tests.train import older_folders  # noqa: E402
 from tna_jax import paths  # noqa: E402
 from train import hf_names, huggingface, tensors, tokenizer  # noqa: E402
 from train.errors import UsageError  # noqa: E402
@@ -227,21 +228,14 @@ def test_transformers_reads_our_tokenizers(kind):
 def test_folders_without_tokenizer_json_give_the_ids_of_transformers(kind, model_type):
     """vocab.txt, or vocab.json and merges.txt, with what tokenizer_config.json says."""
     texts = ["the cat sat on the mat", "A dog, and ANOTHER Ünusual dog! 猫", "  two  spaces"]
-    model = json.loads(tokenizer.train(texts, 300, kind).backend.to_str())["model"]
+    made = tokenizer.train(texts, 300, kind)
     about = {"tokenizer_class": "BertTokenizer" if kind == "wordpiece" else "RobertaTokenizer"}
     for number, options in enumerate(
         [{"do_lower_case": False}, {}] if kind == "wordpiece" else [{"add_prefix_space": True}, {}]
     ):
         folder = Path(f"old{number}")
-        folder.mkdir()
+        older_folders.write(made, kind, folder, **about, **options)
         (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
-        (folder / "tokenizer_config.json").write_text(json.dumps({**about, **options}))
-        if kind == "wordpiece":
-            (folder / "vocab.txt").write_text("\n".join(sorted(model["vocab"], key=model["vocab"].get)))
-        else:
-            (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
-            merges = (m if isinstance(m, str) else " ".join(m) for m in model["merges"])
-            (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges))
         theirs = transformers.AutoTokenizer.from_pretrained(folder)
         for pairs in (None, texts[::-1]):
             found = tokenizer.load(folder).encode(texts, 60, pairs)

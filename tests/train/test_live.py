@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fusion.test_train_barrier import AfterEpochs
+from tests.fusion.stops import After
 from tna_jax.__main__ import main
 from train import ensembles, hosts, live
 from train.run import Run
@@ -38,7 +38,7 @@ def events(out: str) -> dict[str, list[tuple[int, float]]]:
 def stopping_after(epochs: int):
     """Asks runs to stop after that many epochs more."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ensembles, "stoppable", lambda: contextlib.nullcontext(AfterEpochs(epochs)))
+        patch.setattr(ensembles, "stoppable", lambda: contextlib.nullcontext(After(epochs)))
         yield
 
 

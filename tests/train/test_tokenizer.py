@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("tokenizers", reason="needs the extra hf")
 
+from tests.train import older_folders
 from train import tokenizer
 from train.errors import UsageError
 
@@ -72,22 +73,8 @@ def test_a_folder_gives_it_back(made):
     assert Path("folder/tokenizer.json").read_bytes() == before
 
 
-def older(made, kind, folder, **about):
-    """Writes what folders held before tokenizer.json was thought of."""
-    Path(folder).mkdir()
-    model = json.loads(made.backend.to_str())["model"]
-    if kind == "wordpiece":
-        Path(folder, "vocab.txt").write_text("".join(f"{w}\n" for w in sorted(model["vocab"], key=model["vocab"].get)))
-    else:
-        Path(folder, "vocab.json").write_text(json.dumps(model["vocab"]))
-        merges = (m if isinstance(m, str) else " ".join(m) for m in model["merges"])
-        Path(folder, "merges.txt").write_text("#version: 0.2\n" + "".join(f"{m}\n" for m in merges))
-    if about:
-        Path(folder, "tokenizer_config.json").write_text(json.dumps(about))
-
-
 def test_a_folder_with_words_or_pieces_alone_gives_the_same_ids(made, kind):
-    older(made, kind, "old")
+    older_folders.write(made, kind, "old")
     asked = [*TEXTS, "THE Ünbelievable cat", f"a {made.backend.id_to_token(made.mask)} sat"]
     for pairs in (None, asked[::-1]):
         for one, other in zip(
@@ -102,11 +89,11 @@ def test_a_folder_with_words_or_pieces_alone_gives_the_same_ids(made, kind):
 
 def test_capitals_and_spaces_are_treated_as_the_folder_says():
     cased = tokenizer.train(TEXTS, 60, lowercase=False)
-    older(cased, "wordpiece", "cased", do_lower_case=False)
-    older(cased, "wordpiece", "silent")
+    older_folders.write(cased, "wordpiece", "cased", do_lower_case=False)
+    older_folders.write(cased, "wordpiece", "silent")
     assert tokenizer.load("cased").backend.encode("The").tokens[1][0] == "T"
     assert tokenizer.load("silent").backend.encode("The").tokens[1][0] == "t"
-    older(tokenizer.train(TEXTS, 320, "bpe"), "bpe", "spaced", add_prefix_space=True)
+    older_folders.write(tokenizer.train(TEXTS, 320, "bpe"), "bpe", "spaced", add_prefix_space=True)
     spaced = tokenizer.load("spaced").backend
     assert spaced.encode("cat").ids == spaced.encode(" cat").ids
 
