@@ -15,7 +15,7 @@ Data: Fashion-MNIST, 3,000 training and 3,000 test examples, MLP 2x100, 20 clien
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.table import Table
@@ -48,12 +48,29 @@ SEEDS = 5
 """Of FedAvg in the first case."""
 RATIOS = (0.2, 0.4, 0.6, 0.8)
 CNN: dict[str, Any] = {"model": "cnn", "depth": None, "width": None}
-Case = tuple[dict[str, Any], tuple[str, ...], tuple[float, ...]]
+
+
+class Case(NamedTuple):
+    """A network on a data set."""
+
+    options: dict[str, Any]
+    rows: dict[tuple[float, float], tuple[str, ...]]
+    """By share of the clients that the server asks in a round, and Dirichlet parameter."""
+
+
+def everywhere() -> dict[tuple[float, float], tuple[str, ...]]:
+    """All rows, at every participation and heterogeneity."""
+    return {(share, alpha): tuple(ROWS) for share in (1.0, 0.5) for alpha in ALPHAS}
+
+
 CASES: dict[str, Case] = {
-    "": (SHARED, tuple(ROWS), (1.0, 0.5)),
-    "cifar10_cnn": ({**SHARED, **CNN, "dataset": "cifar10"}, ("FedAvg",), (1.0,)),
+    "": Case(SHARED, everywhere()),
+    "cifar10_cnn": Case(
+        {**SHARED, **CNN, "dataset": "cifar10"},
+        {(1.0, 0.1): tuple(ROWS), (1.0, 0.5): ("FedAvg",), (0.5, 0.1): ("FedAvg",), (0.5, 0.5): ("FedAvg",)},
+    ),
 }
-"""Options, rows and shares of clients that the server asks in a round; the first case also has the ratios and the faults."""
+"""The first also has the ratios and the faults."""
 TITLES = {"": "Fashion-MNIST MLP", "cifar10_cnn": "CIFAR-10 CNN"}
 FULL_SIZE: dict[str, Any] = {
     "train_examples": None,
@@ -65,8 +82,8 @@ FULL_SIZE: dict[str, Any] = {
 RESNET: dict[str, Any] = {"dataset": "cifar10", "model": "resnet20_option_a", "norm_statistics": "shared", "depth": None,
                           "width": None}  # fmt: skip
 FULL: dict[str, Case] = {
-    "fashion_mnist_cnn": ({**SHARED, **CNN, **FULL_SIZE}, tuple(ROWS), (1.0, 0.5)),
-    "cifar10_resnet20": ({**SHARED, **RESNET, **FULL_SIZE}, tuple(ROWS), (1.0, 0.5)),
+    "fashion_mnist_cnn": Case({**SHARED, **CNN, **FULL_SIZE}, everywhere()),
+    "cifar10_resnet20": Case({**SHARED, **RESNET, **FULL_SIZE}, everywhere()),
 }
 
 
@@ -82,15 +99,13 @@ def run(full: bool = False) -> dict[str, Any]:
         cells.append({"row": row if suffix != "faults" else FAULTY, "alpha": options["alpha"], "case": case,
                       "participation": participation, "ratio": ratio, **found})  # fmt: skip
 
-    for case, (shared, rows, shares) in cases.items():
-        for share in shares:
+    for case, (shared, wanted) in cases.items():
+        for (share, alpha), rows in wanted.items():
             for row in rows:
-                options = {**shared, **ROWS[row], "anchors": COLUMNS}
+                options = {**shared, **ROWS[row], "anchors": COLUMNS, "alpha": alpha}
                 if row == "FedAvg" and case == first:
                     options |= {"anchors": (*COLUMNS, "pnu-rounds"), "seeds": SEEDS}
-                for alpha in ALPHAS:
-                    options["alpha"] = alpha
-                    add(case, row, options, "" if share == 1 else f"{share:g}", share)
+                add(case, row, options, "" if share == 1 else f"{share:g}", share)
         if case == first:
             for ratio in RATIOS:
                 if ratio != 0.4:

@@ -60,13 +60,18 @@ def many(multi_fusion: Result, clients: Result) -> str:
              if row["case"].startswith("Fashion") and row["models"] == 32}  # fmt: skip
     averages = [lines[method]["fused"] for method in ("no anchors", "TNA, ratio 0.4")]
     members = [lines[method]["members"][0] for method in ("no anchors", "TNA, ratio 0.4")]
-    first = federated.part(clients)
-    scores = {kind: federated.scores(first, kind, row="FedAvg", alpha=0.1, ratio=0.4) for kind in ("none", "pfn")}
+    served = {
+        name: [
+            federated.scores(federated.part(clients, case), kind, row="FedAvg", alpha=0.1, ratio=0.4)
+            for kind in ("none", "pfn")
+        ]
+        for case, name in (("", "Fashion-MNIST MLP"), ("cifar10_cnn", "CIFAR-10 CNN"))
+    }
     rows = [
         [f"32 Fashion-MNIST MLPs averaged (members {members[0]:.3f} and {members[1]:.3f})", str(lines["no anchors"]["n"]),
          *(f"{mean:.3f} ± {std:.3f}" for mean, std in averages)],
-        ["FedAvg, 20 clients, Fashion-MNIST MLP, Dirichlet 0.1; with anchors FedPFN", str(len(scores["none"])),
-         *map(federated.words, scores.values())],
+        *([f"FedAvg, 20 clients, {name}, Dirichlet 0.1; with anchors FedPFN", str(len(scores[0])),
+           *map(federated.words, scores)] for name, scores in served.items()),
     ]  # fmt: skip
     return markdown(["accuracy of", "n", "no anchors", "ratio 0.4"], rows)
 
