@@ -7,8 +7,8 @@ Shows: accuracy of two networks against accuracy of their average, for anchors d
   rate (ours).
 Hardware: two CPU cores, about 30 minutes. `--full`: whole data sets, 30 epochs.
 Command: `python -m experiments anchors`
-Expected: heavier anchors (scale 1.5 to 2), and small trainable weights beside them, close most of the barrier; whole units do worse
-  than single weights. Mean and sample standard deviation over 5 pairs.
+Expected: heavier anchors (scale 1.5 to 2), and small trainable weights beside them, close most of the barrier; which
+  weights are anchored matters less. Mean and sample standard deviation over 5 pairs.
 Data: Fashion-MNIST MLP 4x256, 8,000 examples, 6 epochs; CIFAR-10 CNN, 2,000 examples, 10 epochs. Anchored share of all weights
   for every row: 0.4 (layers: of all weights too, as far as these layers reach).
 """

@@ -1,7 +1,7 @@
 """Figure 2 of arXiv 2402.01342: accuracy of two networks and of their average against the mask ratio, TNA beside pruning.
 
-Shows: the barrier falls as the share of anchored weights rises; random pruning at initialisation lowers it too, but not from
-  different initialisations, and costs end accuracy at high ratios.
+Shows: the barrier falls as the share of anchored weights rises; random pruning at initialisation lowers it too, from different
+  initialisations far less, and costs end accuracy at high ratios.
 Hardware: two CPU cores, about 35 minutes; `--full` (whole data sets, more epochs, wider grid) is meant for a GPU.
 Command: `python -m experiments figure2`
 Expected: Fashion-MNIST MLP 4x512, same initialisation: the barrier of ratio 0 falls at least threefold at ratio 0.4, and end

@@ -1,6 +1,7 @@
 """Fusing 2 to 32 networks: accuracy of their average against their number, with anchors and without.
 
-Shows: networks that share anchors can all be averaged into one; without anchors the average gets worse the more there are.
+Shows: networks that share anchors can all be averaged into one; without anchors the average gets worse the more there are where
+  they have a barrier.
 Hardware: two CPU cores, about 25 minutes. `--full` (whole data sets, 32 networks everywhere) has not been run.
 Command: `python -m experiments multi_fusion`
 Expected: one initialisation, Fashion-MNIST: the average of 32 with anchors within a point of the mean of its members or above.

@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments import federated, figure5, summary
 from experiments.cells import find
+from experiments.cells import words as cells_words
 from experiments.summary import markdown
 from fusion.cold_report import cell
 from fusion.cold_report import find as find_cold
@@ -60,6 +61,37 @@ def by_case(result: dict[str, Any], ratios: tuple[float, ...] = (), methods: tup
     return markdown(["data, network", "initialisation", "method", "ratio", "n", *COLUMNS.values()], rows)
 
 
+def sizes(result: dict[str, Any]) -> str:
+    """Figure 4: barriers and end accuracies by size."""
+    rows = []
+    for case in result["cells"].values():
+        size = f"{case['config']['depth']}x{case['config']['width']}"
+        for init in ("same", "different"):
+            lines = [find(case, init=init, ratio=ratio, method="tna") for ratio in (0.0, 0.4, 0.8)]
+            cells = [cells_words(line, column) for column in ("accuracy_barrier", "accuracy_ends") for line in lines]
+            rows.append([size, init, *cells])
+    heads = [f"{what}, {ratio:g}" for what in ("barrier", "ends") for ratio in (0, 0.4, 0.8)]
+    return markdown(["MLP", "initialisation", *heads], rows)
+
+
+def earlier(*results: dict[str, Any]) -> str:
+    """First runs, test set: barriers and end accuracies."""
+    rows = []
+    for result in results:
+        config = result["config"]
+        name = f"{config['dataset']}, {config['model']}, {config['train_examples']:,} images, {config['epochs']} epochs"
+        for init in present(result, "init"):
+            cells, n = [], 0
+            for column in ("accuracy_barrier", "accuracy_ends"):
+                for ratio in (0.0, 0.4, 0.8):
+                    chosen = select(result, init=init, method="tna", ratio=ratio, split="test")
+                    cells.append("{:.3f} ± {:.3f}".format(*spread(chosen, column)) if chosen else "–")
+                    n = max(n, len(chosen))
+            rows.append([name, init, str(n), *cells])
+    heads = [f"{what}, {ratio:g}" for what in ("barrier", "ends") for ratio in (0, 0.4, 0.8)]
+    return markdown(["data, network", "initialisation", "n", *heads], rows)
+
+
 def recipes(case: str) -> Callable[[dict[str, Any]], str]:
     """The anchors of a case, the best midpoint first."""
 
@@ -86,13 +118,20 @@ def depths(result: dict[str, Any]) -> str:
     return markdown(heads, rows)
 
 
+def moves(line: dict[str, Any]) -> list[str]:
+    """What matching did."""
+    if "sweeps" not in line:
+        return ["-", "-"]
+    return [
+        " ± ".join(f"{value:{form}}" for value in line[name]) for name, form in (("sweeps", ".1f"), ("moved", ".0f"))
+    ]
+
+
 def rivals(result: dict[str, Any]) -> str:
     """A row for each method."""
-    rows = [
-        [line["population"], line["kind"], *cells_of(line)[:4], f"{line['sweeps'][0]:.1f}" if "sweeps" in line else "-"]
-        for line in result["lines"]
-    ]
-    return markdown(["networks", "after training", "n", *list(COLUMNS.values())[:3], "sweeps"], rows)
+    rows = [[line["population"], line["kind"], *cells_of(line)[:4], *moves(line)] for line in result["lines"]]
+    heads = ["networks", "after training", "n", *list(COLUMNS.values())[:3], "sweeps", "units moved"]
+    return markdown(heads, rows)
 
 
 def populations(result: dict[str, Any]) -> str:
@@ -232,6 +271,8 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     ),
     "digits": ("digits_lmc.json", sweep),
     "figure2": ("figure2.json", by_case),
+    "figure4": ("figure4.json", sizes),
+    "earlier": (("fashion_mnist_lmc.json", "cifar10_cnn_lmc.json", "cifar10_resnet20_lmc.json"), earlier),
     "figure5": ("figure5.json", lambda result: by_case(result, figure5.RATIOS, ("tna",))),
     "anchors_mlp": ("anchors.json", recipes("mlp")),
     "anchors_cnn": ("anchors.json", recipes("cnn")),

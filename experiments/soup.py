@@ -4,7 +4,7 @@ Shows: accuracy of the uniform and the greedy soup of fine-tuned ViTs against th
   and the ensemble of logits, by mask ratio; test set, and the mean of noise, blur and contrast (severity 3).
 Hardware: two CPU cores, about 20 minutes after `pretraining`. `--full` is for a GPU; it has not been run.
 Command: `python -m experiments soup`
-Expected: the anchored uniform soup is better than the plain one by half a point to a point, and beats the best single model on the shifted sets. Mean and
+Expected: the anchored uniform soup is better than the plain one by half a point to a point, and at 0.2 and 0.4 beats the best single model of its own population on the shifted sets. Mean and
   sample standard deviation over 3 seeds (head, anchors, data orders); all members start from one pretrained ViT, so the spread
   does not hold that of pretraining.
 Data: CIFAR-10, of which the body has seen half the classes in pretraining (see `pretraining`); 1,000 held-out training images choose
