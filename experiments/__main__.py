@@ -1,11 +1,13 @@
 """`python -m experiments NAME ...`: runs experiments and writes their results, a JSON and a PNG each, to experiments/results/.
 
 `python -m experiments` lists them. `all` stands for those that fit about an hour of two cores, `everything` for every one, about
-five hours. `--full` takes the sizes meant for a GPU. What is finished is not computed again.
+seven hours. `--full` takes the sizes meant for a GPU. What is finished is not computed again; `--draw` draws figures and tables of
+the committed results and computes nothing.
 """
 
 import argparse
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -25,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*NAMES, *GROUPS))}")
     parser.add_argument("--full", action="store_true", help="the size for a GPU")
+    parser.add_argument("--draw", action="store_true", help="figures and tables of the results that are there")
     options = parser.parse_args(arguments)
     if not options.names:
         for name in NAMES:
@@ -39,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         names = dict.fromkeys(member for name in options.names for member in GROUPS.get(name, (name,)))
         hosts.configure(members=1_000_000)
         for name in names:
-            _run(name, options.full)
+            _run(name, options.full, options.draw)
     except UsageError as error:
         return hosts.complain(f"experiments: {error}")
     except Interrupted:
@@ -51,14 +54,20 @@ def _module(name: str):
     return importlib.import_module(f"experiments.{name}")
 
 
-def _run(name: str, full: bool) -> None:
+def _run(name: str, full: bool, draw: bool) -> None:
     module = _module(name)
-    result = plain({"provenance": provenance([]), "full": full, **module.run(full)})
     file = RESULTS / f"{name}{'_full' if full else ''}.json"
-    write_json(file, result)
+    if draw:
+        if not file.exists():
+            raise UsageError(f"--draw: there is no {file.relative_to(RESULTS.parents[1])}")
+        result = json.loads(file.read_text())
+    else:
+        result = plain({"provenance": provenance([]), "full": full, **module.run(full)})
+        write_json(file, result)
     module.figure(result, file.with_suffix(".png"))
     module.table(result)
-    print(f"wrote {file.relative_to(RESULTS.parents[1])} and {file.with_suffix('.png').name}")
+    written = [file.with_suffix(".png")] if draw else [file, file.with_suffix(".png")]
+    print("wrote " + " and ".join(str(path.relative_to(RESULTS.parents[1])) for path in written))
 
 
 if __name__ == "__main__":

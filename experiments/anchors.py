@@ -123,15 +123,19 @@ def figure(result: dict[str, Any], file: Path) -> None:
                 k = groups.index(row["group"])
                 axis.errorbar(x, y, xerr=dx, yerr=dy, marker=MARKS[k], color=GREYS[k % len(GREYS)], markersize=5,
                               capsize=2, linewidth=0.7, linestyle="",
-                              label=row["group"] if name == _first(case, row["group"]) else None)  # fmt: skip
+                              label=row["group"] if axis is axes[0, 1] and name == _first(case, row["group"]) else None)  # fmt: skip
                 points.append((x, y, row["label"]))
             low, high = axis.get_xlim()
             axis.plot([low, high], [low, high], color="black", linewidth=0.7, linestyle=":", label="no barrier")
             labels_beside(axis, points)
-            axis.set_title(f"{case['title']}, {result['share']:.0%} anchored", loc="left", fontsize=9)
+            diverged = [
+                row["label"] for row in case["rows"].values() if find(row, init="different", method="tna") is None
+            ]
+            note = f"\nnot drawn, diverged: {', '.join(diverged)}" if diverged else "\n"
+            axis.set_title(f"{case['title']}, {result['share']:.0%} anchored{note}", loc="left", fontsize=8)
             axis.set_xlabel("test accuracy, ends", fontsize=8)
         axes[0, 0].set_ylabel("test accuracy, midpoint", fontsize=8)
-        axes[0, 0].legend(fontsize=7, frameon=False, loc="lower left")
+        axes[0, 1].legend(fontsize=7, frameon=False, loc="upper left")
 
 
 def _first(case: dict[str, Any], group: str) -> str:

@@ -14,6 +14,8 @@ Data: Fashion-MNIST, 3,000 training and 3,000 test examples, MLP 2x100, 20 clien
   CNN, likewise.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +45,7 @@ FAULTY = "FedAvg, faults"
 FAULTS: dict[str, Any] = {"drop": 0.3, "nan_clients": (3,), "wrong_shape_clients": (5,)}
 """Three in ten clients drop out at random, one sends NaN and one a wrong shape in each round."""
 COLUMNS = ("none", "pfn", "pnu")
+NAMES = {"none": "no anchors", "pfn": "FedPFN", "pnu": "FedPNU", "pnu-rounds": "FedPNU across rounds"}
 ALPHAS = (0.1, 0.5)
 SEEDS = 5
 """Of FedAvg in the first case."""
@@ -145,7 +148,7 @@ def composition(result: dict[str, Any], alpha: float) -> list[list[str]]:
         found = {kind: scores(result, kind, row=row, alpha=alpha, ratio=0.4)[: SHARED["seeds"]] for kind in COLUMNS}
         if row == FAULTY or np.isnan(found["none"]).all():
             continue
-        gains = [words(found[kind] - found["none"], sign=True) for kind in COLUMNS[1:]]
+        gains = [words(_gain(result, kind, row, alpha), sign=True) for kind in COLUMNS[1:]]
         rows.append([row, *(words(found[kind]) for kind in COLUMNS), *gains])
     return rows
 
@@ -164,14 +167,8 @@ def ablation(result: dict[str, Any]) -> list[list[str]]:
 
 def readings(result: dict[str, Any]) -> list[list[str]]:
     """The two readings of FedPNU beside FedAvg and FedPFN, all seeds, each with its difference to FedAvg."""
-    names = {
-        "none": "no anchors",
-        "pfn": "FedPFN",
-        "pnu": "FedPNU within a client's round",
-        "pnu-rounds": "FedPNU across rounds",
-    }
     rows = []
-    for kind, name in names.items():
+    for kind, name in (NAMES | {"pnu": "FedPNU within a client's round"}).items():
         cells = []
         for alpha in ALPHAS:
             base, found = (scores(result, k, row="FedAvg", alpha=alpha, ratio=0.4) for k in ("none", kind))
@@ -218,22 +215,24 @@ def _print(title: str, heads: list[str], rows: list[list[str]]) -> None:
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
-    """FedAvg by round under each mask schedule; what anchors add to every algorithm, in every case; accuracy by mask ratio."""
-    first = part(result)
-    cases = dict.fromkeys((cell["case"], cell["participation"]) for cell in result["cells"])
-    panels = 3 + len(cases)
-    with page(file, (panels + 1) // 2, 2, width=5.2, height=4.4) as axes:
-        places = list(axes.flat)
-        for axis, alpha in zip(places, ALPHAS, strict=False):
-            _rounds(axis, first, alpha, "Fashion-MNIST MLP")
-        _ratios(places[2], first)
-        for axis, (case, share) in zip(places[3:], cases, strict=False):
-            cells, title = part(result, case, share), TITLES.get(case, case)
-            if len(composition(cells, ALPHAS[0])) > 1:
-                _gains(axis, cells, f"{title}, {share:.0%} of the clients a round")
-            else:
-                _rounds(axis, cells, ALPHAS[0], title)
-        for axis in places[panels:]:
+    """FedAvg by round under each mask schedule, in every case; accuracy by mask ratio; what anchors add to every algorithm."""
+    first, cases = part(result), dict.fromkeys((cell["case"], cell["participation"]) for cell in result["cells"])
+    panels: list[Callable[[Any], None]] = []
+    for case in dict.fromkeys(case for case, _ in cases):
+        for alpha in ALPHAS:
+            panels.append(
+                functools.partial(_rounds, result=part(result, case), alpha=alpha, title=TITLES.get(case, case))
+            )
+    for case, share in cases:
+        cells = part(result, case, share)
+        if len(composition(cells, ALPHAS[0])) > 1:
+            title = f"{TITLES.get(case, case)}, {share:.0%} of the clients a round"
+            panels.append(functools.partial(_gains, result=cells, title=title))
+    panels.append(functools.partial(_ratios, result=first))
+    with page(file, (len(panels) + 1) // 2, 2, width=5.2, height=4.2) as axes:
+        for axis, draw in zip(axes.flat, panels, strict=False):
+            draw(axis)
+        for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
 
 
@@ -242,7 +241,7 @@ def _rounds(axis, result: dict[str, Any], alpha: float, title: str) -> None:
     for kind in dict.fromkeys(run["anchors"] for run in cell["runs"]):
         curves = np.array([run["accuracy"] for run in cell["runs"] if run["anchors"] == kind], float)
         x, mean, std = np.arange(1, curves.shape[1] + 1), curves.mean(0), curves.std(0, ddof=1)
-        axis.plot(x, mean, color=COLOURS[kind], marker=MARKS[kind], markersize=3, label=kind)
+        axis.plot(x, mean, color=COLOURS[kind], marker=MARKS[kind], markersize=3, label=NAMES[kind])
         axis.fill_between(x, mean - std, mean + std, color=COLOURS[kind], alpha=0.12, linewidth=0)
     axis.set_title(f"{title}: FedAvg, Dirichlet {alpha:g}", loc="left", fontsize=9)
     axis.set_xlabel("round", fontsize=8)
@@ -251,19 +250,21 @@ def _rounds(axis, result: dict[str, Any], alpha: float, title: str) -> None:
     axis.legend(fontsize=7, frameon=False, loc="lower right")
 
 
+def _gain(result: dict[str, Any], kind: str, row: str, alpha: float) -> np.ndarray:
+    """Paired differences over the seeds that all rows have."""
+    found, base = (scores(result, name, row=row, alpha=alpha, ratio=0.4) for name in (kind, "none"))
+    return (found - base)[: SHARED["seeds"]]
+
+
 def _gains(axis, result: dict[str, Any], title: str) -> None:
     names = [line[0] for line in composition(result, ALPHAS[0])]
     y = np.arange(len(names))[::-1]
     for k, (kind, alpha) in enumerate([(kind, alpha) for alpha in ALPHAS for kind in COLUMNS[1:]]):
-        gains = [
-            scores(result, kind, row=row, alpha=alpha, ratio=0.4)
-            - scores(result, "none", row=row, alpha=alpha, ratio=0.4)
-            for row in names
-        ]
+        gains = [_gain(result, kind, row, alpha) for row in names]
         mean, std = [g.mean() for g in gains], [g.std(ddof=1) if len(g) > 1 else 0 for g in gains]
         axis.errorbar(mean, y + 0.27 - 0.18 * k, xerr=std, fmt=MARKS[kind], color=COLOURS[kind], markersize=4, capsize=2,
                       linewidth=1, markerfacecolor=COLOURS[kind] if alpha == ALPHAS[0] else "white",
-                      label=f"{kind}, Dirichlet {alpha:g}")  # fmt: skip
+                      label=f"{NAMES[kind]}, Dirichlet {alpha:g}")  # fmt: skip
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(y, names, fontsize=7)
     axis.set_title(f"accuracy with anchors minus without, paired by seed\n{title}", loc="left", fontsize=9)
@@ -275,7 +276,7 @@ def _ratios(axis, result: dict[str, Any]) -> None:
     for k, kind in enumerate(COLUMNS[1:]):
         found = [base, *(scores(result, kind, row="FedAvg", alpha=ALPHAS[0], ratio=ratio) for ratio in RATIOS)]
         axis.errorbar(np.array([0, *RATIOS]) + 0.012 * k - 0.006, [f.mean() for f in found], [f.std(ddof=1) if len(f) > 1 else 0 for f in found],
-                      color=COLOURS[kind], marker=MARKS[kind], markersize=4, capsize=2, label=kind)  # fmt: skip
+                      color=COLOURS[kind], marker=MARKS[kind], markersize=4, capsize=2, label=NAMES[kind])  # fmt: skip
     axis.set_title("Fashion-MNIST MLP: FedAvg, Dirichlet 0.1, by mask ratio", loc="left", fontsize=9)
     axis.set_xlabel("mask ratio (share of anchored weights)", fontsize=8)
     axis.set_ylabel("test accuracy", fontsize=8)

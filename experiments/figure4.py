@@ -45,7 +45,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
     """Barriers against depth (left) and width (right), a row for each kind of initialisation."""
     sweeps = (("depth", DEPTHS, [f"h{depth}_w{WIDTH}" for depth in DEPTHS], f"hidden layers (width {WIDTH})"),
               ("width", WIDTHS, [f"h{DEPTH}_w{width}" for width in WIDTHS], f"width ({DEPTH} hidden layers)"))  # fmt: skip
-    with page(file, 2, 2) as axes:
+    with page(file, 2, 2, sharey="row") as axes:
         for row, init in zip(axes, TITLES, strict=True):
             for axis, (_, sizes, names, label) in zip(row, sweeps, strict=True):
                 for k, ratio in enumerate(RATIOS):
@@ -55,7 +55,8 @@ def figure(result: dict[str, Any], file: Path) -> None:
                                   linestyle=("-", "--", ":")[k], label=f"mask ratio {ratio:g}")  # fmt: skip
                 axis.set_title(TITLES[init], loc="left", fontsize=8)
                 axis.set_xlabel(label, fontsize=8)
-                axis.set_ylim(bottom=0)
+                if axis is row[-1]:
+                    axis.set_ylim(bottom=0)  # of the row
             row[0].set_ylabel("test accuracy barrier", fontsize=8)
             row[1].set_xscale("log")
             row[1].set_xticks(WIDTHS, map(str, WIDTHS))

@@ -32,6 +32,7 @@ RECIPE: dict[str, Any] = {"where": "kernel", "anchor_scale": 1.5, "trainable_sca
 SMALL = {"cifar10_mlp": "MLP 2x200", "cifar10_cnn": "CNN"}
 """Cells of figure 2 that serve here too."""
 HEAVY = "_recipe"
+CHANCE = 0.1
 """Ending of the name of a network's cell with heavy anchors."""
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vgg11": ("VGG11", {"model": "vgg11", "train_examples": 500, "test_examples": 500, "epochs": 8, "alphas": (5.0,), **DEEP,
@@ -65,7 +66,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
     names = [name for name in cells if not name.endswith(HEAVY)]
     bars = (("mask ratio 0", 0.0, "", "", "#bbbbbb"), ("mask ratio 0.4", 0.4, "", "///", "#1b6ca8"),
             ("0.4, heavy anchors", 0.4, HEAVY, "...", "#e0a458"))  # fmt: skip
-    with page(file, 1, 2, width=4.2) as axes:
+    with page(file, 1, 2, width=4.6, height=3.0, sharey="row") as axes:
         for axis, init in zip(axes[0], TITLES, strict=True):
             for k, (label, ratio, ending, hatch, colour) in enumerate(bars):
                 lines = [
@@ -78,11 +79,19 @@ def figure(result: dict[str, Any], file: Path) -> None:
                 values, spread = ([pair[i] if pair[i] is not None else np.nan for pair in found] for i in (0, 1))
                 axis.bar(np.arange(len(names)) + 0.28 * (k - 1), values, 0.26, yerr=spread, capsize=2, color=colour,
                          hatch=hatch, edgecolor="black", linewidth=0.6, label=label)  # fmt: skip
-            axis.set_xticks(range(len(names)), [cells[name]["title"].replace(", ", "\n") for name in names], fontsize=8)
+            axis.set_xticks(range(len(names)), [_label(cells[name], init) for name in names], fontsize=7)
             axis.set_title(TITLES[init], loc="left", fontsize=9)
-            axis.set_ylim(bottom=0)
+        axes[0, 0].set_ylim(bottom=0)
         axes[0, 0].set_ylabel("test accuracy barrier", fontsize=8)
-        axes[0, 1].legend(fontsize=8, frameon=False)
+        axes[0, 1].legend(fontsize=8, frameon=False, loc="upper right")
+
+
+def _label(case: dict[str, Any], init: str) -> str:
+    """The network, its pairs, and whether its ends are no better than guessing, where no barrier is nothing to be glad of."""
+    lines = [line for line in case["summary"] if line["init"] == init and line["n"]]
+    chance = max(line["accuracy_ends"][0] for line in lines) < 1.2 * CHANCE
+    pairs = f"{min(line['n'] for line in lines)} pairs" + (", at chance" if chance else "")
+    return case["title"].replace(", ", "\n") + f"\n{pairs}"
 
 
 def table(result: dict[str, Any]) -> None:

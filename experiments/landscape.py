@@ -53,11 +53,13 @@ def figure(result: dict[str, Any], file: Path) -> None:
     levels = steps(everything, "loss", 10)
     with page(file, 2, 2, width=3.8, height=3.6) as axes:
         for axis, plane in zip(axes.ravel(), planes, strict=True):
-            contours(axis, plane, "loss", levels)
+            filled = contours(axis, plane, "loss", levels, numbers=False)
             axis.grid(visible=False)
             axis.set_title(plane["title"], loc="left", fontsize=8)
-        axes[1, 0].set_xlabel("distance of weights", fontsize=8)
-        axes[1, 1].set_xlabel("distance of weights", fontsize=8)
+            axis.set_xlabel("distance of weights (each plane its own scale)", fontsize=8)
+        bar = axes[0, 0].figure.colorbar(filled, ax=axes, shrink=0.6, format="%.2f")
+        bar.set_label("test loss; markers: the three networks", fontsize=8)
+        bar.ax.tick_params(labelsize=8)
 
 
 def table(result: dict[str, Any]) -> None:

@@ -15,15 +15,15 @@ GREYS = ("#1b6ca8", "#c7522a", "#3c8d53", "#7a5195", "#8a6d1d", "#444444")
 
 
 @contextlib.contextmanager
-def page(file: Path, rows: int, columns: int, width: float = 3.6, height: float = 2.7) -> Iterator[Any]:
-    """A grid of axes (rows, columns), written to `file` at the end; sizes of one of them in inches."""
+def page(file: Path, rows: int, columns: int, width: float = 3.6, height: float = 2.7, **shared: Any) -> Iterator[Any]:
+    """A grid of axes (rows, columns), written to `file` at the end; sizes of one of them in inches; `shared`: `sharey="row"`, say."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * width, rows * height), squeeze=False, layout="constrained"
+        rows, columns, figsize=(columns * width, rows * height), squeeze=False, layout="constrained", **shared
     )
     for axis in axes.ravel():
         axis.grid(alpha=0.25, linewidth=0.6)

@@ -60,23 +60,23 @@ def _line(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
-    """Bars of the midpoint's accuracy, a group for each population."""
+    """The accuracy barrier of each method, a colour for each population."""
     lines = result["lines"]
     labels = [f"{line['population']}: {line['kind']}" for line in lines]
     shades = {
-        title: shade for (title, _), shade in zip(POPULATIONS.values(), ("#dddddd", "#8fb4d3", "#1b6ca8"), strict=True)
+        title: shade for (title, _), shade in zip(POPULATIONS.values(), ("#888888", "#8fb4d3", "#1b6ca8"), strict=True)
     }
     with page(file, 1, 1, width=6.2, height=0.26 * len(lines) + 0.9) as axes:
         axis = axes[0, 0]
-        values, spread = np.array([line["accuracy_midpoint"] for line in lines]).T
-        colours = [shades[line["population"]] for line in lines]
-        axis.barh(labels, values, xerr=spread, capsize=2, color=colours, edgecolor="black", linewidth=0.6)
-        ends = np.mean([line["accuracy_ends"][0] for line in lines])
-        axis.axvline(ends, color="black", linestyle=":", linewidth=1, label=f"mean of the ends ({ends:.3f})")
+        for y, line in enumerate(lines):
+            mean, spread = line["accuracy_barrier"]
+            axis.errorbar(mean, y, xerr=spread, fmt="o", markersize=5, capsize=2, color=shades[line["population"]],
+                          markeredgecolor="black", markeredgewidth=0.6)  # fmt: skip
+        axis.set_yticks(range(len(labels)), labels)
         axis.invert_yaxis()
-        axis.set_xlabel("test accuracy halfway between two networks", fontsize=8)
+        axis.set_xscale("log")
+        axis.set_xlabel("test accuracy barrier, mean ± std over pairs", fontsize=8)
         axis.tick_params(labelsize=7)
-        axis.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def table(result: dict[str, Any]) -> None:

@@ -25,8 +25,11 @@ def figure(result: dict[str, Any], file: Path) -> None:
     plt.close(grid)
 
 
-def contours(axis, result: dict[str, Any], measure: str, levels: np.ndarray | None = None) -> None:
+def contours(axis, result: dict[str, Any], measure: str, levels: np.ndarray | None = None, numbers: bool = True) -> Any:
     """The contours of `loss` or `accuracy` in greys (light: good) with numbers on the lines, and the models on them.
+
+    Returns:
+      The filled contours, for a colour bar.
 
     Losses far above those of the models all look alike: contours are closest near the models, evenly in ratio for the loss.
     """
@@ -34,15 +37,17 @@ def contours(axis, result: dict[str, Any], measure: str, levels: np.ndarray | No
     if levels is None:
         levels = steps(values, measure)
     shade = "Greys" if measure == "loss" else "Greys_r"
-    axis.contourf(result["x"], result["y"], values, levels=levels, cmap=shade, extend="both", alpha=0.55,
+    filled = axis.contourf(result["x"], result["y"], values, levels=levels, cmap=shade, extend="max", alpha=0.55,
                   norm="log" if measure == "loss" else None)  # fmt: skip
     lines = axis.contour(result["x"], result["y"], values, levels=levels, colors="black", linewidths=0.7)
-    axis.clabel(lines, fontsize=7, fmt="%.3g")
+    if numbers:
+        axis.clabel(lines, fontsize=7, fmt="%.3g")
     for model, mark in zip(result["models"], MARKS, strict=True):
         axis.plot(model["x"], model["y"], mark, color="#c7522a", markeredgecolor="black", markersize=7,
                   label=f"{model['name']} ({measure} {model[measure]:.3g})")  # fmt: skip
     axis.set_aspect("equal")
     axis.tick_params(labelsize=8)
+    return filled
 
 
 def steps(values: np.ndarray, measure: str, count: int = 9) -> np.ndarray:
