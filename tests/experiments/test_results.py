@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 
+import experiments.__main__ as experiments
+from experiments import figure4
 from experiments.__main__ import NAMES, RESULTS, main
 from train import results
 
@@ -27,6 +29,20 @@ def test_a_committed_result_has_its_provenance_and_is_drawn_again(name, tmp_path
     assert (tmp_path / "again.png").stat().st_size > 10_000
     module.table(result)
     assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_what_is_committed_is_drawn_without_computing(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "experiments" / "results"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(experiments, "RESULTS", folder)
+    monkeypatch.setattr(figure4, "run", None)
+    assert main(["figure4", "--draw"]) == 2
+    assert "there is no experiments/results/figure4.json" in capsys.readouterr().err
+    before = (RESULTS / "figure4.json").read_bytes()
+    (folder / "figure4.json").write_bytes(before)
+    assert main(["figure4", "--draw"]) == 0
+    assert (folder / "figure4.json").read_bytes() == before
+    assert (folder / "figure4.png").stat().st_size > 10_000
 
 
 def test_an_unknown_experiment_is_answered_with_the_nearest(capsys):
