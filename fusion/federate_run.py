@@ -13,6 +13,7 @@ from tna_jax import placement
 from tna_jax.federated import INIT, simulation, stream
 from tna_jax.federated.algorithm import Own
 from tna_jax.federated.evaluation import TestSet, evaluate
+from tna_jax.federated.faults import asked
 from tna_jax.federated.federation import Federation, Server, init_server
 from tna_jax.federated.partition import Clients
 from tna_jax.federated.simulation import Round
@@ -92,7 +93,7 @@ def federate(
     group = folder.plan()[1] if resumed else group_size(prepared, settings)
     if not resumed:
         folder.write_plan(plan, group)
-    if group < settings.clients * settings.participation:
+    if group < asked(settings.clients, settings.participation):
         console.print(f"not all clients of a round fit into the memory at once: groups of {group}")
     now = empty(prepared.federation, prepared.init, len(plan), rounds)
     begin, tree = restore(folder.checkpoints, now.tree()) if resumed else (0, now.tree())

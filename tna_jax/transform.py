@@ -76,8 +76,10 @@ def anchored(
 ) -> optax.GradientTransformationExtraArgs:
     """Runs `optimizer` so that nothing in it can move an anchored entry: masked before and after.
 
-    Before: anchored entries reach the optimizer as zero gradients, so they gather no momentum and do not count in global
-    norms. After: their update is exactly zero whatever the optimizer adds (decay, noise, trust ratios, momentum gathered
+    Before: anchored entries reach the optimizer as zero gradients, so they gather no momentum from them and do not count in
+    global norms. (What the optimizer itself adds before its momentum, as in `chain(add_decayed_weights(wd), sgd(lr, 0.9))`, is
+    gathered, and moves an entry that a later mask sets free. Where masks change, put it outside:
+    `chain(add_decayed_weights(wd), anchored(sgd(lr, 0.9)))`.) After: their update is exactly zero whatever the optimizer adds (decay, noise, trust ratios, momentum gathered
     under an earlier mask). It is the *negative* zero, so that even an anchor of -0.0 keeps its bits. Soft anchors act once,
     after the optimizer: the update is multiplied. (Before it, adaptive optimizers would divide the multiplier away.)
 

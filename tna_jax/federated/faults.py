@@ -55,6 +55,11 @@ class Turnout(NamedTuple):
     """(N,) float32, the share of its steps that each client makes."""
 
 
+def asked(clients: int, participation: float) -> int:
+    """How many of the clients the server asks in a round: the share, rounded, at least one."""
+    return max(1, int(participation * clients + 0.5))
+
+
 def turnout(root: jax.Array, number: int, clients: int, participation: float, faults: Faults) -> Turnout:
     """Who takes part in round `number`: a function of the root key and the number alone.
 
@@ -71,8 +76,7 @@ def turnout(root: jax.Array, number: int, clients: int, participation: float, fa
         raise ValueError(
             f"participation is the share of clients in a round and must lie in (0, 1], got {participation}"
         )
-    asked = max(1, int(participation * clients + 0.5))
-    drawn = np.asarray(jax.random.permutation(stream(root, SAMPLE, number), clients))[:asked]
+    drawn = np.asarray(jax.random.permutation(stream(root, SAMPLE, number), clients))[: asked(clients, participation)]
     sampled = sorted(int(client) for client in drawn)
     chance = np.asarray(jax.random.uniform(stream(root, FAULTS, number), (2, clients)))
     dropped = [client for client in sampled if chance[0, client] < faults.drop]

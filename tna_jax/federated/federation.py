@@ -75,6 +75,9 @@ class Federation:
             wrong.append(f"norm is {self.norm!r}, but the network has no running statistics: use 'none'")
         if self.algorithm.needs_features and self.features is None:
             wrong.append(f"{self.algorithm.title} needs features, see tna_jax.federated.features")
+        if self.server.distillation is not None and self.norm == "local":
+            wrong.append(f"{self.server.title} runs the clients' models on the server, which has no running statistics of theirs: "
+                         "use norm 'shared'")  # fmt: skip
         if wrong:
             raise ValueError("; ".join(wrong))
 
@@ -83,10 +86,10 @@ class Federation:
         return dataclasses.replace(self, server=MEAN)
 
     def client_optimizer(self, learning_rate: jax.Array) -> optax.GradientTransformationExtraArgs:
-        """SGD under `anchored`, the mask passed at update."""
-        sgd = optax.sgd(learning_rate, momentum=self.momentum or None)
-        decay = [optax.add_decayed_weights(self.weight_decay)] if self.weight_decay else []
-        return transform.anchored(optax.chain(*decay, sgd))
+        """SGD under `anchored`, the mask passed at update. The decay stands before it, so that no anchored entry gathers it as
+        momentum and is moved by it in a later phase."""
+        sgd = transform.anchored(optax.sgd(learning_rate, momentum=self.momentum or None))
+        return optax.chain(optax.add_decayed_weights(self.weight_decay), sgd) if self.weight_decay else sgd
 
 
 class Server(NamedTuple):

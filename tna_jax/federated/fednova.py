@@ -16,7 +16,7 @@ class FedNova(Algorithm):
     """`Delta = (sum_k p_k K_k) (sum_k p_k Delta_k / K_k)`, `p_k = n_k / n` (equation 9; K_k its `||a_k||_1`).
 
     Where all clients make the same number of steps it is FedAvg. Under a mask schedule (ours) both sums run over each entry's
-    own K, the steps in which it was live.
+    own K, the steps in which it was live, and the second over the clients that have such steps, divided by their share.
     """
 
     title: ClassVar[str] = "FedNova"
@@ -24,7 +24,11 @@ class FedNova(Algorithm):
 
     def summand(self, reply: Reply, mask: Mask, weight: jax.Array) -> dict[str, Tree]:
         steps = jax.tree.map(lambda d, k: jnp.broadcast_to(k, d.shape), reply.delta, by_phase(mask, weight))
-        return {"delta": per_step(reply.delta, mask, weight), "steps": steps}
+        made = jax.tree.map(lambda k: (k > 0).astype(jnp.float32), steps)
+        return {"delta": per_step(reply.delta, mask, weight), "steps": steps, "made": made}
 
     def direction(self, average: dict[str, Tree], extra: Tree, live: Mask, share: jax.Array) -> tuple[Params, Tree]:
-        return jax.tree.map(jnp.multiply, average["delta"], average["steps"]), extra
+        def one(delta: jax.Array, steps: jax.Array, made: jax.Array) -> jax.Array:
+            return delta * steps / jnp.where(made > 0, made, jnp.ones_like(made))
+
+        return jax.tree.map(one, average["delta"], average["steps"], average["made"]), extra

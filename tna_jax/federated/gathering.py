@@ -114,7 +114,9 @@ def _stepped(federation: Federation, server: Server, sent: Sent, found: Gathered
     """The server after its step, what was live, and the mean of the clients' logits."""
     live = live_in_round(sent.mask, found.steps)
     average = jax.tree.map(lambda x: x / jnp.maximum(found.weight, jnp.float32(1e-30)), found.total)
-    state = average.pop("state", server.state)
+    state = jax.tree.map(
+        lambda new, old: jnp.where(found.taken > 0, new, old), average.pop("state", server.state), server.state
+    )
     share = found.taken / np.float32(federation.clients)
     direction, extra = federation.algorithm.direction(average, server.extra, live, share)
     params, opt_state = servers.step(federation.server.optimizer, server.params, server.opt_state, direction, live)
@@ -159,8 +161,10 @@ def problems(like: Reply, reply: Reply, examples: float | None = None) -> list[s
         form, expected = (np.shape(leaf), np.dtype(leaf.dtype)), (np.shape(wanted[name]), np.dtype(wanted[name].dtype))
         if form != expected:
             wrong.append(f"{name} is {form[1]} {list(form[0])}, expected {expected[1]} {list(expected[0])}")
-        elif np.issubdtype(form[1], np.inexact) and not np.isfinite(np.asarray(leaf)).all():
-            wrong.append(f"{name} holds {np.count_nonzero(~np.isfinite(np.asarray(leaf)))} numbers that are not finite")
+        elif jnp.issubdtype(form[1], np.inexact) and not np.isfinite(np.asarray(leaf, np.float32)).all():
+            wrong.append(
+                f"{name} holds {np.count_nonzero(~np.isfinite(np.asarray(leaf, np.float32)))} numbers that are not finite"
+            )
     if wrong:
         return wrong
     if not float(reply.examples) > 0:

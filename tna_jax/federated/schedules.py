@@ -101,12 +101,14 @@ def by_phase(mask: Mask, pair: jax.Array) -> Mask:
     return jax.tree.map(lambda m: jnp.where(m, pair[0], pair[1]), mask)
 
 
-def live_share(params: Params, drawn: RoundMask) -> float:
-    """The share of entries that are live in some phase of a round; what has to travel, in both directions."""
-    if float(drawn.split) < 1:
-        return 1.0
+def live_share(params: Params, mask: Mask, steps: jax.Array) -> float:
+    """The share of entries that were live in some step of a round (see `live_in_round`); what has to travel, in both directions."""
+    first, second = (float(count) > 0 for count in np.asarray(steps))
+    if first == second:
+        return float(first)
     sizes = [np.size(leaf) for leaf in jax.tree.leaves(params)]
-    shares = [float(jnp.mean(leaf, dtype=jnp.float32)) for leaf in jax.tree.leaves(drawn.mask)]
+    trues = (float(jnp.mean(leaf, dtype=jnp.float32)) for leaf in jax.tree.leaves(mask))
+    shares = [share if first else 1 - share for share in trues]
     return sum(size * share for size, share in zip(sizes, shares, strict=True)) / sum(sizes)
 
 

@@ -5,8 +5,9 @@ neither decay nor move it. Step counts (Adam's bias correction) belong to no ent
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,21 +64,52 @@ def fedavgm(learning_rate: float = 1.0, momentum: float = 0.9) -> ServerRule:
     return ServerRule(optax.sgd(learning_rate, momentum=momentum), None, "FedAvgM", "1909.06335")
 
 
-def fedadam(learning_rate: float = 0.01, b1: float = 0.9, b2: float = 0.99, eps: float = 1e-3) -> ServerRule:
-    """Adam on the server; optax corrects the bias of its moments, the paper starts them from eps^2 instead."""
-    return ServerRule(optax.adam(learning_rate, b1, b2, eps), None, "FedAdam", "2003.00295")
+class Moments(NamedTuple):
+    """State of `adaptive`: first and second moments, like the parameters."""
+
+    first: Params
+    second: Params
 
 
-def fedyogi(learning_rate: float = 0.01, b1: float = 0.9, b2: float = 0.99, eps: float = 1e-3) -> ServerRule:
-    """Yogi on the server; as `fedadam`, with second moments that start from eps^2 as in the paper."""
-    scale = optax.scale_by_yogi(b1, b2, eps, initial_accumulator_value=eps**2)
-    return ServerRule(optax.chain(scale, optax.scale(-learning_rate)), None, "FedYogi", "2003.00295")
+def adaptive(
+    second: Callable[[jax.Array, jax.Array], jax.Array], learning_rate: float, b1: float, tau: float
+) -> optax.GradientTransformation:
+    """Algorithm 2 of arXiv 2003.00295: `m = b1 m + (1 - b1) g`, `v = second(v, g^2)`, a step of `learning_rate m / (sqrt(v) + tau)`.
+
+    `m` starts at 0 and `v` at `tau^2`, with no correction of their bias; `tau` stands outside the root. Optax's optimizers of
+    these names differ in that, which at changes far below 1 decides how far the server goes; they are had by their own names.
+    """
+
+    def init(params):
+        return Moments(jax.tree.map(jnp.zeros_like, params), jax.tree.map(lambda p: jnp.full_like(p, tau**2), params))
+
+    def update(gradient, state, params=None):
+        del params
+        m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.first, gradient)
+        v = jax.tree.map(lambda v, g: second(v, g * g), state.second, gradient)
+        return jax.tree.map(lambda m, v: -learning_rate * m / (jnp.sqrt(v) + tau), m, v), Moments(m, v)
+
+    return optax.GradientTransformation(init, update)
 
 
-def fedadagrad(learning_rate: float = 0.03, eps: float = 1e-3) -> ServerRule:
-    """Adagrad on the server, its sum of squares started from eps^2 as in the paper."""
-    made = optax.adagrad(learning_rate, initial_accumulator_value=eps**2, eps=eps)
-    return ServerRule(made, None, "FedAdagrad", "2003.00295")
+@functools.lru_cache(maxsize=64)  # equal rules are one rule: compiled once
+def fedadam(learning_rate: float = 0.01, b1: float = 0.9, b2: float = 0.99, tau: float = 1e-3) -> ServerRule:
+    """Adam on the server, see `adaptive`: `v = b2 v + (1 - b2) g^2`."""
+    made = adaptive(lambda v, square: b2 * v + (1 - b2) * square, learning_rate, b1, tau)
+    return ServerRule(made, None, "FedAdam", "2003.00295")
+
+
+@functools.lru_cache(maxsize=64)
+def fedyogi(learning_rate: float = 0.01, b1: float = 0.9, b2: float = 0.99, tau: float = 1e-3) -> ServerRule:
+    """Yogi on the server, see `adaptive`: `v = v - (1 - b2) g^2 sign(v - g^2)`."""
+    made = adaptive(lambda v, square: v - (1 - b2) * square * jnp.sign(v - square), learning_rate, b1, tau)
+    return ServerRule(made, None, "FedYogi", "2003.00295")
+
+
+@functools.lru_cache(maxsize=64)
+def fedadagrad(learning_rate: float = 0.03, b1: float = 0.0, tau: float = 1e-3) -> ServerRule:
+    """Adagrad on the server, see `adaptive`: `v = v + g^2`; the paper's experiments have no momentum in it."""
+    return ServerRule(adaptive(jnp.add, learning_rate, b1, tau), None, "FedAdagrad", "2003.00295")
 
 
 def feddf(learning_rate: float = 1e-3, steps: int = 50, batch_size: int = 64) -> ServerRule:
@@ -111,17 +143,23 @@ def step(
 def keep_anchored(params: Params, live: Mask, new: Any, old: Any) -> Any:
     """An optimizer's state with the entries of anchored parameters as they were before; what belongs to no entry is new.
 
-    Entries are found in the parts of the state that have the parameters' structure and shapes (momentum, second moments). Counts
-    belong to no entry, nor do sums over entries such as the factors of Adafactor's and SM3's second moments.
+    Entries are found in the parts of the state that have the parameters' structure (momentum, second moments), leaf by leaf where
+    the shapes agree. Counts belong to no entry, nor do sums over entries such as the factors of Adafactor's and SM3's second
+    moments, which stand there in other shapes.
     """
     structure: Any = jax.tree.structure(params)
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
 
     def alike(part: Any) -> bool:
-        return jax.tree.structure(part) == structure and [jnp.shape(leaf) for leaf in jax.tree.leaves(part)] == shapes
+        return jax.tree.structure(part) == structure
 
     def keep(after: Any, before: Any) -> Any:
-        return jax.tree.map(masks.select, live, after, before) if alike(after) else after
+        if not alike(after):
+            return after
+
+        def one(m: jax.Array, param: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+            return masks.select(m, new, old) if jnp.shape(new) == jnp.shape(param) else new
+
+        return jax.tree.map(one, live, params, after, before)
 
     return jax.tree.map(keep, new, old, is_leaf=alike)
 

@@ -22,7 +22,7 @@ from tna_jax.federated.federation import Federation, Server, init_own, send
 from tna_jax.federated.gathering import Gathered
 from tna_jax.federated.local import Examples
 from tna_jax.federated.partition import Clients
-from tna_jax.federated.schedules import RoundMask, Schedule, live_share
+from tna_jax.federated.schedules import Schedule, live_share
 from tna_jax.federated.streams import DISTIL, ORDER, stream
 from tna_jax.metrics import Metrics
 from tna_jax.placement import Placement
@@ -39,7 +39,7 @@ class Round(NamedTuple):
     metrics: Metrics
     """Training metrics of the taken ones, summed over their steps."""
     live: float
-    """Share of the entries that were live in some phase of the round."""
+    """Share of the entries that were live in some step of some client; 0 if no reply was taken."""
 
 
 def init_owns(federation: Federation, server: Server) -> Own:
@@ -101,11 +101,11 @@ def simulate_round(
         part = _sums(federation, how, over)((replies, placement.split(taken, over)), shared, extra)
         part = jax.tree.map(lambda x: np.sum(x, axis=0, dtype=x.dtype), placement.fetch(part))
         found = part if found is None else jax.tree.map(np.add, found, part)
-        _keep(owns, placement.fetch(kept), rows, real)
-    live = live_share(server.params, RoundMask(sent.mask, sent.split))
+        _keep(owns, placement.fetch(kept), rows, taken)  # a reply that was refused did not happen for its client either
     if found is None or not found.taken:
         zero = Metrics(*(np.zeros((), np.float32) for _ in Metrics._fields))
-        return server, Round(who, refused, 0, zero, live)
+        return server, Round(who, refused, 0, zero, 0.0)
+    live = live_share(server.params, sent.mask, found.steps)
     server = gathering.close(federation, server, sent, found, stream(root, DISTIL, number), proxy)
     return server, Round(who, refused, int(found.taken), found.metrics, live)
 
@@ -272,6 +272,6 @@ def _sums(federation: Federation, how: Placement, over):
     return jax.jit(placement.sharded(sums, over, 2))
 
 
-def _keep(owns: Own, kept: Own, rows: np.ndarray, real: np.ndarray) -> None:
-    """Writes what this round's clients keep into the rows of all."""
-    jax.tree.map(lambda all_, new: all_.__setitem__(rows[real], np.asarray(new)[real]), owns, kept)
+def _keep(owns: Own, kept: Own, rows: np.ndarray, taken: np.ndarray) -> None:
+    """Writes what clients keep, whose replies were taken, into the rows of all."""
+    jax.tree.map(lambda all_, new: all_.__setitem__(rows[taken], np.asarray(new)[taken]), owns, kept)

@@ -185,6 +185,22 @@ def test_sam_perturbs_live_entries_alone(small):
         np.testing.assert_allclose(moved, expected, rtol=1e-5)
 
 
+def test_a_state_that_has_other_shapes_here_and_there_is_kept_where_it_has_those_of_the_parameters():
+    """Adafactor's second moments are factored in large matrices alone."""
+    params = {"large": jnp.ones((200, 130)), "bias": jnp.ones(7), "small": jnp.ones((130, 10))}
+    optimizer = optax.adafactor(0.1)
+    old = noise(optimizer.init(params))
+    live = masks.exact(jax.random.key(0), params, 0.5)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        _, new = servers.step(optimizer, params, old, noise(params, 1), live)
+    (before,), (after,) = ([part for part in parameter_like(state, params) if part["bias"].shape == (7,)]
+                           for state in (old, new))  # fmt: skip
+    for name in ("bias", "small"):
+        m = np.asarray(live[name])
+        assert np.asarray(before[name])[~m].tobytes() == np.asarray(after[name])[~m].tobytes()
+        assert (np.asarray(before[name])[m] != np.asarray(after[name])[m]).all()
+
+
 def test_an_optimizers_state_is_kept_entry_by_entry(small):
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))
     old = optimizer.init(small.params)

@@ -106,10 +106,12 @@ def test_across_rounds_the_complement_follows_its_mask(small):
 def test_phases_and_live_shares(small):
     assert [int(first_phase(jnp.float32(0.5), jnp.int32(n))) for n in range(6)] == [0, 1, 1, 2, 2, 3]
     assert int(first_phase(jnp.float32(1), jnp.int32(7))) == 7
-    exact = Schedule("pfn", 0.4, draw=masks.exact)
-    assert live_share(small.params, of_round(exact, jax.random.key(0), small.params, 0)) == pytest.approx(9 / 15)
-    assert live_share(small.params, of_round(Schedule("pnu"), jax.random.key(0), small.params, 0)) == 1
-    assert live_share(small.params, of_round(Schedule(), jax.random.key(0), small.params, 0)) == 1
+    exact = of_round(Schedule("pfn", 0.4, draw=masks.exact), jax.random.key(0), small.params, 0).mask
+    for steps, share in (((5, 0), 9 / 15), ((0, 5), 6 / 15), ((5, 1), 1.0), ((0, 0), 0.0)):
+        assert live_share(small.params, exact, jnp.array(steps)) == pytest.approx(share)
+    assert (
+        live_share(small.params, of_round(Schedule(), jax.random.key(0), small.params, 0).mask, jnp.array([5, 0])) == 1
+    )
     with pytest.raises(ValueError, match="unknown mask schedule"):
         Schedule("pfm")
     with pytest.raises(ValueError, match="ratio of a mask schedule"):

@@ -9,6 +9,7 @@ import pytest
 from tna_jax.federated import (
     DISTIL,
     ORDER,
+    SERVERS,
     FedAvg,
     FedDyn,
     FedNova,
@@ -22,6 +23,7 @@ from tna_jax.federated import (
     init_server,
     local,
     send,
+    servers,
     stack,
     stream,
     train_client,
@@ -183,6 +185,68 @@ def test_fednova_two_clients_of_unlike_steps(small, momentum):
     assert_close(server.params, w)
     plain, _ = ours(small, small.federation(momentum=momentum), 1, clients=(1, 2))
     assert np.abs(np.asarray(plain.params["w"]) - w["w"]).max() > 1e-3
+
+
+def test_fednova_counts_for_an_entry_the_clients_in_whose_steps_it_was_live(small):
+    """Client 1 makes 2 steps, one in each phase; client 2 one step, in the first: for the second phase client 1 is alone."""
+    federation = small.federation(algorithm=FedNova(), epochs=1, batch_size=8)
+    server = init_server(federation, small.params)
+    sent = send(federation, server, Schedule("pnu", 0.5), small.root, 0, RATE)
+    replies = []
+    for k in (1, 2):
+        rows, key = small.rows[k], stream(small.root, ORDER, 0, k)
+        replies.append(
+            train_client(federation, sent, init_own(federation, server), small.x[rows], small.y[rows], key)[0]
+        )
+    assert [reply.steps.tolist() for reply in replies] == [[1, 1], [1, 0]]
+    after = close(federation, server, sent, gather(federation, sent, stack(replies), jnp.ones(2, bool)), small.root)
+    for m, old, new, one, two in zip(
+        *map(jax.tree.leaves, (sent.mask, server.params, after.params, replies[0].delta, replies[1].delta)), strict=True
+    ):
+        expected = np.where(np.asarray(m), 12 / 15 * one + 3 / 15 * two, 12 / 15 * np.asarray(one))
+        np.testing.assert_allclose(np.asarray(new) - np.asarray(old), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["pnu", "pnu-rounds"])
+def test_decay_reaches_live_entries_alone_and_so_does_its_momentum(small, kind):
+    """Written out step by step: an entry's momentum starts when it comes to life."""
+    federation = small.federation(momentum=0.9, weight_decay=0.3)
+    server = init_server(federation, small.params)
+    sent = send(federation, server, Schedule(kind, 0.5), small.root, 0, RATE)
+    rows, key = small.rows[1], stream(small.root, ORDER, 0, 1)
+    reply, _ = train_client(federation, sent, init_own(federation, server), small.x[rows], small.y[rows], key)
+    w, mask = start(small), {name: np.asarray(m) for name, m in sent.mask.items()}
+    velocity, (first, second) = tree(np.zeros_like, w), reply.steps.tolist()
+    assert first and bool(second) == (kind == "pnu")
+    for number, (x, y) in enumerate(batches(small, federation, 1, 0)):
+        live = tree(lambda m, n=number: m ^ (n >= first), mask)
+        g = tree(lambda g, w, m: m * (g + 0.3 * w), gradient(w, x, y), w, live)
+        velocity = tree(lambda v, g: 0.9 * v + g, velocity, g)
+        w = tree(lambda w, v, m: w - RATE * m * v, w, velocity, live)
+    assert_close(tree(np.add, start(small), tree(np.asarray, reply.delta)), w)
+
+
+SECOND = {
+    "fedadam": lambda v, g: 0.99 * v + 0.01 * g * g,
+    "fedyogi": lambda v, g: v - 0.01 * g * g * np.sign(v - g * g),
+    "fedadagrad": lambda v, g: v + g * g,
+}
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_adaptive_servers_are_the_papers(name):
+    """Changes of the size that a round's have: far below 1, around tau, and zero."""
+    rule, rate, b1 = SERVERS[name](), *((0.03, 0.0) if name == "fedadagrad" else (0.01, 0.9))
+    params = {"w": jnp.zeros(4)}
+    state, w, m, v = rule.optimizer.init(params), np.zeros(4), np.zeros(4), np.full(4, 1e-6)
+    everything = {"w": jnp.ones((), bool)}
+    for delta in ([1.1e-3, 1e-2, 1e-1, 0.0], [2e-3, -1e-2, 0.0, 0.0], [0.0, 3e-2, 1.1e-3, 0.0]):
+        delta = np.array(delta)
+        m, v = b1 * m + (1 - b1) * delta, SECOND[name](v, delta)
+        w = w + rate * m / (np.sqrt(v) + 1e-3)
+        params, state = servers.step(rule.optimizer, params, state, {"w": jnp.asarray(delta, jnp.float32)}, everything)
+        np.testing.assert_allclose(params["w"], w, rtol=1e-4, atol=1e-9)
+    assert params["w"][3] == 0  # where no client moves the server does not either
 
 
 @pytest.mark.parametrize("make", [
