@@ -87,7 +87,13 @@ def table(result: dict[str, Any]) -> None:
         ratio = "-" if kind == "none" else f"{config['ratio']:g}"
         mean, std = score(result, kind)
         lines.add_row(
-            kind, ratio, f"{mean:.4f} ± {std:.4f}", f"{best:.4f}", f"{loss:.4f}", f"{live:.0%}", f"{upload:,.0f}"
+            kind,
+            ratio,
+            f"{mean:.4f}" + (f" ± {std:.4f}" if np.isfinite(std) else ""),
+            f"{best:.4f}",
+            f"{loss:.4f}",
+            f"{live:.0%}",
+            f"{upload:,.0f}",
         )
     wide_console().print(lines)
     _turnout(runs, rounds)

@@ -161,8 +161,12 @@ class _Machine:
         for name, value in values.items():
             now.history[name][run, number] = value
         now.history["clients"][run, number] = marks(found, settings.clients)
+        # under `local` one state for all: the mean of the clients' own
+        state = (
+            jax.tree.map(lambda x: x.mean(0, dtype=x.dtype), own.state) if federation.norm == "local" else server.state
+        )
         jax.tree.map(lambda all_, one: all_.__setitem__(run, one), now.finals,
-                     placement.fetch({"params": server.params, "state": server.state}))  # fmt: skip
+                     placement.fetch({"params": server.params, "state": state}))  # fmt: skip
         self.folder.log(step=run * settings.rounds + number, **line, round=number, learning_rate=rate, **values,
                         sampled=len(found.turnout.sampled), dropped=found.turnout.dropped,
                         stragglers=found.turnout.stragglers, refused=found.refused,

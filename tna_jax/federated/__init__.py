@@ -15,7 +15,7 @@ from tna_jax.federated.fednova import FedNova
 from tna_jax.federated.fedprox import FedProx
 from tna_jax.federated.fedsam import FedSam
 from tna_jax.federated.gathering import close, gather, problems, stack
-from tna_jax.federated.local import train_client
+from tna_jax.federated.local import expected, train_client
 from tna_jax.federated.moon import Moon
 from tna_jax.federated.scaffold import Scaffold
 from tna_jax.federated.schedules import Schedule, of_round
@@ -31,6 +31,6 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
 __all__ = [
     "ALGORITHMS", "DISTIL", "FAULTS", "INIT", "MASK", "ORDER", "PARTITION", "PROXY", "SAMPLE", "SERVERS", "Algorithm",
     "FedAvg", "FedDyn", "FedLC", "FedNova", "FedProx", "FedSam", "Federation", "Moon", "Own", "Reply", "Scaffold", "Schedule",
-    "Sent", "Server", "ServerRule", "close", "gather", "init_own", "init_server", "of_round", "problems", "send", "stack",
+    "Sent", "Server", "ServerRule", "close", "expected", "gather", "init_own", "init_server", "of_round", "problems", "send", "stack",
     "stream", "train_client",
 ]  # fmt: skip

@@ -102,6 +102,16 @@ class Algorithm:
     weighting: ClassVar[Literal["examples", "clients"]] = "examples"
     """What a client counts in averages: its number of examples, or one."""
     needs_features: ClassVar[bool] = False
+    positive: ClassVar[tuple[str, ...]] = ()
+    """Fields that must lie above 0; every other number must be at least 0."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, above = getattr(self, field.name), field.name in self.positive
+            if not (value > 0 if above else value >= 0):
+                raise ValueError(
+                    f"{field.name} of {self.title} must be {'above' if above else 'at least'} 0, got {value}"
+                )
 
     def init_server(self, params: Params) -> Tree:
         """The algorithm's variables on the server before the first round."""

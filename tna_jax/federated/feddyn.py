@@ -27,6 +27,7 @@ class FedDyn(Algorithm):
     title: ClassVar[str] = "FedDyn"
     paper: ClassVar[str] = "2111.04263"
     weighting: ClassVar = "clients"
+    positive: ClassVar = ("alpha",)
     alpha: float = 0.1
 
     def init_server(self, params: Params) -> Tree:

@@ -51,9 +51,16 @@ def gather(federation: Federation, sent: Sent, replies: Reply, taken: jax.Array,
       taken: (G,) bool; a reply that is not taken may hold anything, also non-finite numbers.
       proxy: (P, ...) the server's proxy data, for distillation.
     """
+    check_proxy(federation, proxy)
     if federation.server.distillation is None:
         federation = federation.of_clients()  # sums do not depend on the server: compiled once for all
     return _sums(federation, "vmap", sent, replies, taken, proxy)
+
+
+def check_proxy(federation: Federation, proxy: Any) -> None:
+    """Raises ValueError where the server distils and there is nothing to distil on."""
+    if federation.server.distillation is not None and not jax.tree.leaves(proxy):
+        raise ValueError(f"{federation.server.title} distils on unlabelled inputs: give them as proxy=")
 
 
 def sums(federation: Federation, how: Placement, sent: Sent, replies: Reply, taken: jax.Array, proxy: Any) -> Gathered:

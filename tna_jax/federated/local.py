@@ -153,6 +153,18 @@ def finish(federation: Federation, sent: Sent, own: Own, planned: Plan, examples
     return reply, jax.tree.map(lambda new, old: jnp.where(good, new, old), kept, own)
 
 
+def expected(federation: Federation, sent: Sent, own: Own) -> Reply:
+    """The shapes of a reply to `sent`, for `problems`; `own` is what any client keeps, see `init_own`."""
+
+    def reply(sent, own):
+        one, counts = jnp.int32(1), jnp.zeros(federation.num_classes, jnp.float32)
+        planned = Plan(jnp.zeros((federation.epochs, 1), jnp.int32), one, one, one, counts)
+        examples = Examples(jnp.zeros(1, jnp.int32), one)
+        return finish(federation, sent, own, planned, examples, start(federation, sent, own))[0]
+
+    return jax.eval_shape(reply, sent, own)
+
+
 def finite(tree) -> jax.Array:
     """Whether every number of the tree is finite: a bool scalar."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))

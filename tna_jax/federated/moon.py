@@ -17,16 +17,18 @@ class Moon(Algorithm):
 
     Features are the inputs of the last dense layer, in evaluation mode (the paper adds a projection head; we do not). Before
     its first round a client's last model is the server's initial one. The last local model is no variate: its anchored
-    entries are those of the server's model that it was trained from.
+    entries are those of the server's model that it was trained from. With BatchNorm all three run on the client's running
+    statistics of the moment (ours).
 
     Attributes:
       mu: weight of the contrastive term.
-      tau: temperature.
+      tau: temperature, above 0.
     """
 
     title: ClassVar[str] = "MOON"
     paper: ClassVar[str] = "2103.16257"
     needs_features: ClassVar[bool] = True
+    positive: ClassVar = ("tau",)
     mu: float = 1.0
     tau: float = 0.5
 

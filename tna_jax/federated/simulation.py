@@ -83,7 +83,11 @@ def simulate_round(
 
     Returns:
       The server's state after the round, and what happened. If no reply could be taken the server stays as it was.
+
+    Raises:
+      ValueError: a server that distils, without proxy data; a participation out of range.
     """
+    gathering.check_proxy(federation, proxy)
     who = turnout(root, number, federation.clients, participation, faults)
     sent = send(federation, server, schedule, root, number, learning_rate)
     here = np.array([client for client in who.sampled if client not in who.dropped], np.int32)

@@ -167,5 +167,9 @@ def test_what_is_wrong_with_a_reply_is_said_by_path(small):
     w = small.params["w"]
     missing = problems(good, good._replace(delta={"w": w, "c": w}))
     assert missing == ["delta/b is missing", "delta/c was not asked for"]
+    half = good._replace(delta=jax.tree.map(lambda x: x.astype(jnp.bfloat16), small.params))
+    spoilt = half._replace(delta={**half.delta, "b": half.delta["b"].at[0].set(jnp.nan)})
+    assert problems(half, half) == []
+    assert problems(half, spoilt) == ["delta/b holds 1 numbers that are not finite"]
     both = problems(good, good._replace(delta={"w": w.astype(jnp.float16), "b": jnp.asarray([jnp.inf, 0, jnp.nan])}))
     assert both == ["delta/b holds 2 numbers that are not finite", "delta/w is float16 [4, 3], expected float32 [4, 3]"]

@@ -13,6 +13,7 @@ from tna_jax.federated import (
     DISTIL,
     ORDER,
     SERVERS,
+    FedDyn,
     Scaffold,
     Schedule,
     close,
@@ -116,6 +117,28 @@ def test_bad_replies_are_named_and_the_rest_goes_on(small):
     untouched, _, found = simulated(small, small.federation(), faults=Faults(nan=(0, 1, 2, 3)))
     assert found.taken == 0
     assert_close(untouched.params, small.params, atol=0)
+
+
+@pytest.mark.parametrize("algorithm", [FedDyn(alpha=0.3), Scaffold()])
+def test_refused_replies_leave_the_variates_of_server_and_clients_in_step(small, algorithm):
+    """With all clients asked, h is the mean of the h_k and c that of the c_k, whatever was refused."""
+    federation, faults = small.federation(algorithm=algorithm), Faults(drop=0.3, nan=(1,), wrong_shape=(3,))
+    server, owns, _ = simulated(small, federation, rounds=4, faults=faults)
+    for mine, theirs in zip(*map(jax.tree.leaves, (server.extra, owns.memory)), strict=True):
+        assert np.abs(np.asarray(mine)).max() > 1e-3
+        np.testing.assert_allclose(mine, theirs.mean(0), atol=1e-6)
+        assert not theirs[1].any() and not theirs[3].any()
+
+
+def test_what_cannot_distil_is_refused(small):
+    federation = small.federation(server=SERVERS["feddf"](steps=3))
+    server = init_server(federation, small.params)
+    data = (init_owns(federation, server), padded(small.rows), small.x, small.y)
+    with pytest.raises(ValueError, match="FedDF distils on unlabelled inputs: give them as proxy="):
+        simulate_round(federation, SCHEDULE, small.root, 0, server, *data, 0.1)
+    net, _ = network.linen(Normed(), (4,))
+    with pytest.raises(ValueError, match="use norm 'shared'"):
+        Federation(net, 2, 3, norm="local", server=SERVERS["feddf"]())
 
 
 def test_a_client_that_diverges_is_refused_and_keeps_what_it_had(small):
