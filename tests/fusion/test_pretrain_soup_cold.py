@@ -11,8 +11,10 @@ import pytest
 
 from fusion import cold, cold_tasks, soup
 from tests.fusion.stops import After
+from tna_jax import models
 from tna_jax.__main__ import main
-from train import ensembles, huggingface, tensors
+from train import ensembles, huggingface, tensors, tokenizer
+from train.hf_config import shapes_of
 
 SMALL_VIT = ["--width", "16", "--depth", "1", "--patch", "4", "--dataset", "digits:0-4", "--train-examples", "200",
              "--epochs", "2", "--batch-size", "8", "--learning-rate", "1e-2", "--augmentation", "0"]  # fmt: skip
@@ -33,7 +35,7 @@ def optax_arithmetic():
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with text tasks and one pretrained model of each kind."""
+    """A folder with text tasks and a pretrained ViT."""
     home = tmp_path_factory.mktemp("programs")
     (home / "data" / "text").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -47,8 +49,26 @@ def home(tmp_path_factory):
             file.write("".join(f"{row}\n" for row in rows))
     with contextlib.chdir(home):
         assert main(["pretrain", *SMALL_VIT, "--out", "vit"]) == 0
-        assert main(["pretrain", *SMALL_BERT, "--data-dir", "data", "--out", "bert"]) == 0
     return home
+
+
+@pytest.fixture(scope="module")
+def bert(home):
+    """A run of `tna pretrain` in that folder."""
+    with contextlib.chdir(home):
+        assert main(["pretrain", *SMALL_BERT, "--data-dir", "data", "--out", "bert"]) == 0
+    return home / "bert"
+
+
+@pytest.fixture(scope="module")
+def drawn(home):
+    """The folder of such a BERT that was not trained."""
+    module = models.create("bert", vocab=40, positions=12, width=16, depth=1, heads=2, mlp=64, head="masked_lm")
+    draws, folder = np.random.default_rng(0), home / "drawn"
+    leaves = {path: draws.normal(size=shape).astype(np.float32) for path, shape in shapes_of(module, 2).items()}
+    huggingface.save(folder, module, huggingface.tree(leaves))
+    tokenizer.train(["good bad film plot"], 40).save(folder)
+    return folder
 
 
 def read(file: Path):
@@ -65,28 +85,34 @@ def same_arrays(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(a[name].tobytes() == b[name].tobytes() for name in a)
 
 
-def test_pretraining_writes_a_folder_that_says_what_it_stands_on(home):
-    for kind, extra in (("vit", "preprocessor_config.json"), ("bert", "tokenizer.json")):
-        model = home / kind / "model"
-        result, about = read(home / kind / "pretrain.json"), read(model / "pretraining.json")
-        assert "2 epochs, tna pretrain" in about["in_words"] and about["parameters"] == result["parameters"]
-        assert (model / extra).is_file() and len(result["epochs"]) == 2
-        assert result["epochs"][1]["loss"] < result["epochs"][0]["loss"]
-        assert result["provenance"]["peak_bytes"] > result["provenance"]["predicted_bytes_per_model"]["kept"] > 0
-        assert (home / kind / "pretrain.png").stat().st_size > 5000
-    assert huggingface.load(home / "bert" / "model").module.head == "masked_lm"
-    assert read(home / "vit" / "pretrain.json")["test"]["accuracy"] > 0.3  # chance: 0.2
+KINDS = ["vit", pytest.param("bert", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("kind", ["vit", pytest.param("bert", marks=pytest.mark.slow)])
-def test_an_interrupted_pretraining_goes_on_to_the_same_model(home, tmp_path, monkeypatch, kind):
+@pytest.mark.parametrize("kind", KINDS)
+def test_pretraining_writes_a_folder_that_says_what_it_stands_on(home, kind, request):
+    run = home / "vit" if kind == "vit" else request.getfixturevalue("bert")
+    result, about = read(run / "pretrain.json"), read(run / "model" / "pretraining.json")
+    assert "2 epochs, tna pretrain" in about["in_words"] and about["parameters"] == result["parameters"]
+    assert (run / "model" / {"vit": "preprocessor_config.json", "bert": "tokenizer.json"}[kind]).is_file()
+    assert len(result["epochs"]) == 2 and result["epochs"][1]["loss"] < result["epochs"][0]["loss"]
+    assert result["provenance"]["peak_bytes"] > result["provenance"]["predicted_bytes_per_model"]["kept"] > 0
+    assert (run / "pretrain.png").stat().st_size > 5000
+    if kind == "vit":
+        assert result["test"]["accuracy"] > 0.3  # chance: 0.2
+    else:
+        assert huggingface.load(run / "model").module.head == "masked_lm"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_pretraining_goes_on_to_the_same_model(home, tmp_path, monkeypatch, kind, request):
     words = [*SMALL_VIT] if kind == "vit" else [*SMALL_BERT, "--data-dir", str(home / "data")]
     with monkeypatch.context() as patch:
         patch.setattr(ensembles, "stoppable", lambda: contextlib.nullcontext(After(0)))
         assert main(["pretrain", *words, "--out", str(tmp_path / "run")]) == 130
     assert not (tmp_path / "run" / "model").exists()
     assert main(["resume", str(tmp_path / "run")]) == 0
-    assert same_arrays(tmp_path / "run" / "model", home / kind / "model")
+    whole = home / "vit" if kind == "vit" else request.getfixturevalue("bert")
+    assert same_arrays(tmp_path / "run" / "model", whole / "model")
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +203,7 @@ def test_options_for_less_memory_make_nearly_the_same_soup(souped, home, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_text_task_makes_soups_too(home, tmp_path):
+def test_a_text_task_makes_soups_too(home, bert, tmp_path):
     words = [
         "--dataset",
         "mr",
@@ -214,7 +240,7 @@ def test_a_text_task_makes_soups_too(home, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def fused(home):
+def fused(home, bert):
     with contextlib.chdir(home):
         assert main(["cold", "--checkpoint", "bert/model", *COLD, "--data-dir", "data", "--out", "cold"]) == 0
     return home / "cold"
@@ -280,8 +306,8 @@ def test_models_that_do_not_fit_at_once_train_in_waves_to_the_same_numbers(fused
     }  # the last one is always scored
 
 
-def test_classes_that_a_task_lacks_are_shut(home):
-    loaded = huggingface.load(home / "bert" / "model", head="new", num_classes=6, key=jax.random.key(0))
+def test_classes_that_a_task_lacks_are_shut(drawn):
+    loaded = huggingface.load(drawn, head="new", num_classes=6, key=jax.random.key(0))
     params = cold_tasks.shut(loaded.params, 2)
     logits = np.asarray(loaded.module.apply({"params": params}, np.ones((3, 5), np.int32)))
     free = np.asarray(loaded.module.apply({"params": loaded.params}, np.ones((3, 5), np.int32)))
@@ -291,8 +317,8 @@ def test_classes_that_a_task_lacks_are_shut(home):
     assert np.asarray(mask["head"]["kernel"]).sum() == 2 * 16 and np.asarray(mask["body"]["words"]["embedding"]).all()
 
 
-def test_what_cannot_be_is_refused_before_anything_is_done(home, tmp_path, capsys):
-    model, data = str(home / "bert" / "model"), ["--data-dir", str(home / "data")]
+def test_what_cannot_be_is_refused_before_anything_is_done(home, drawn, tmp_path, capsys):
+    model, data = str(drawn), ["--data-dir", str(home / "data")]
     for words, part in [
         (["soup", "--dataset", "digits"], "--checkpoint FOLDER"),
         (["soup", "--checkpoint", "nowhere", *SOUP], "there is no model folder nowhere"),
