@@ -25,6 +25,7 @@ def test_a_finished_cell_is_not_computed_again_and_another_setting_is(monkeypatc
     assert (calls[0].overwrite, calls[0].resume) == (True, False)
 
 
+@pytest.mark.slow
 def test_an_interrupted_cell_goes_on_where_it_stopped(monkeypatch):
     whole = cells.cell("e", "whole", SMALL)
     train = lmc.ensembles.train

@@ -100,7 +100,7 @@ def test_the_groups_are_those_of_the_table_written_by_hand(name):
     assert sorted(map(sorted, found)) == sorted(map(sorted, by_hand.values()))
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", ["mlp", pytest.param("vgg11", marks=pytest.mark.slow), "resnet20"])
 def test_the_objective_is_at_least_that_of_the_published_algorithm(name):
     table, options = PUBLISHED[name]
     spec, draw = case(name, **options)

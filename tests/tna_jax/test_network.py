@@ -108,16 +108,16 @@ def test_padding_of_the_last_batch_does_not_enter_the_statistics(data):
     trainer = Trainer(NET, optax.sgd(0.1, momentum=0.9), 16, "map")
     begin = start(trainer)
     found, _ = ensemble.train_ensemble(trainer, begin, *data, 1)
-    own = ensemble.member(begin, 0)
+    own, step = ensemble.member(begin, 0), jax.jit(functools.partial(ensemble.train_step, trainer, padded=False))
     order = np.asarray(jax.random.permutation(jax.random.fold_in(own.order, 0), N))
     for first in range(0, N, 16):
         part = order[first : first + 16]
-        weight = jnp.ones(len(part))
-        own, _ = ensemble.train_step(trainer, own, inputs[part], labels[part], weight, padded=False)
+        own, _ = step(own, inputs[part], labels[part], jnp.ones(len(part)))
     for a, b in zip(jax.tree.leaves(own.state), jax.tree.leaves(ensemble.member(found.state, 0)), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
-    ignoring = NET.train(own.params, own.state, inputs[:16], jnp.ones(16))[1]
-    masked = NET.train(own.params, own.state, inputs[:16], (jnp.arange(16) < 5).astype(jnp.float32))[1]
+    train = jax.jit(NET.train)
+    ignoring = train(own.params, own.state, inputs[:16], jnp.ones(16))[1]
+    masked = train(own.params, own.state, inputs[:16], (jnp.arange(16) < 5).astype(jnp.float32))[1]
     assert not np.allclose(jax.tree.leaves(ignoring)[0], jax.tree.leaves(masked)[0])  # the control: weights do matter
 
 
@@ -172,7 +172,7 @@ def test_a_state_of_the_wrong_length_is_named(data):
         ensemble.init_ensemble(trainer, params, keys, state=jax.tree.map(lambda x: x[:2], state))
 
 
-@pytest.mark.parametrize("how", ["map", "loop", "vmap"])
+@pytest.mark.parametrize("how", ["map", "loop", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_augmentation_is_drawn_anew_each_step_and_alike_in_every_placement(data, how):
     def noise(key, inputs):
         return inputs + jax.random.randint(key, inputs.shape, 0, 3).astype(inputs.dtype)

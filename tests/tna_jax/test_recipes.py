@@ -45,7 +45,7 @@ def stacked(tree, count: int):
 
 def start(trainer: Trainer, plan, ratio: float = 0.4, own=()):
     """All from one initial value under one mask of the body."""
-    params = MODEL.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    params = jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     mask = masks.bernoulli(jax.random.key(1), params, ratio, BODY)
     orders = jnp.stack([jax.random.key(100 + recipe.seed) for recipe in plan])
     hyper = recipes.stack(plan)
@@ -146,7 +146,7 @@ def test_what_cannot_be_accumulated_is_refused():
         made(accumulate=3)
 
 
-@pytest.mark.parametrize("how", ["loop", "vmap"])
+@pytest.mark.parametrize("how", ["loop", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_members_with_data_of_their_own_train_as_alone(data, how):
     images, labels = data
     rows = np.stack([np.arange(20), np.arange(20, 40), np.arange(10, 30)])

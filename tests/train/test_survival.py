@@ -113,7 +113,7 @@ def cut_after(monkeypatch, epochs: int):
             yield
 
 
-@pytest.mark.parametrize("placement", ["map", "loop", "vmap"])
+@pytest.mark.parametrize("placement", ["map", "loop", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_resumed_with_any_placement_and_on_other_devices(tmp_path, monkeypatch, placement):
     words = ["train", *TINY, "--epochs", "3", "--placement", placement]
     assert main([*words, "--out", "whole"]) == 0
@@ -152,7 +152,7 @@ def test_killed_before_anything_was_written_the_run_starts_anew(tmp_path, left):
     assert result(out)["models"]
 
 
-@pytest.mark.parametrize("placement", ["map", "loop", "vmap"])
+@pytest.mark.parametrize("placement", ["map", "loop", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_a_member_that_goes_nan_leaves_the_others_bit_for_bit(tmp_path, monkeypatch, capsys, placement):
     words = ["train", *TINY, "--epochs", "2", "--placement", placement]
     assert main([*words, "--out", "clean"]) == 0
@@ -209,6 +209,7 @@ def mounted(folder: Path, *options: str):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_in_one_line_and_it_goes_on_later(tmp_path, capsys):
     words = ["train", *TINY, "--width", "200", "--epochs", "4"]
     assert main([*words, "--out", str(tmp_path / "whole"), "--checkpoint-every", "4"]) == 0

@@ -246,6 +246,7 @@ class Convolutional(nn.Module):
         return nn.Dense(3)(nn.relu(nn.Conv(32, (3, 3))(x)).mean((1, 2)))
 
 
+@pytest.mark.slow
 def test_a_round_with_convolutions_takes_as_long_as_its_clients():
     """Inside control flow XLA's CPU backend computes them tens of times slower."""
     clients, size = 8, 48

@@ -299,6 +299,7 @@ def test_a_residual_stream_is_not_summed_again_for_each_block(monkeypatch):
     assert relus("resnet44") / relus("resnet20") > 44 / 20 * 1.3  # the control
 
 
+@pytest.mark.slow
 def test_a_residual_stream_is_not_summed_again_on_several_devices_either():
     """Their programs are simplified as if all numbers were real."""
     vit = models.create("vit", num_classes=2, image_size=16, width=32, heads=2, patch=4, depth=4)
