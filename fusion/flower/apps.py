@@ -67,7 +67,11 @@ def which(context: Context) -> int:
 
 
 def server_app(build: Build) -> ServerApp:
-    """A ServerApp that runs all rounds, says what it refuses, and keeps results if `out` is set."""
+    """A ServerApp that runs all rounds, says what it refuses, and keeps results if `out` is set.
+
+    It fails where nothing was learnt: if no round changed the model, if too few clients came or none of them has been of use for a
+    while. With `out` set it can go on from there (`resume`).
+    """
     app = ServerApp()
 
     @app.main()
@@ -79,6 +83,7 @@ def server_app(build: Build) -> ServerApp:
             int(config.get("min-nodes", 0)) or None, int(config.get("min-replies", 1)),
             start=float(config.get("start-timeout", 600)), round=float(config.get("round-timeout", 3600)),
         )  # fmt: skip
+        patience.check(task)
         out = Path(str(config["out"])) if config.get("out") else None
         kept = results.Results(out, config, task, patience.min_replies, bool(config.get("resume", False)))
         strategy = AnchoredStrategy(
@@ -89,6 +94,9 @@ def server_app(build: Build) -> ServerApp:
         for report in kept.rounds:
             for line in said(report):
                 log(INFO, "%s", line)
-        log(INFO, "federation finished after %d rounds", strategy.coordinator.number)
+        rounds, stepped = strategy.coordinator.number, sum(report["stepped"] for report in kept.rounds)
+        if not stepped:
+            raise RuntimeError(f"nothing was learnt: none of {rounds} rounds changed the model, the reasons are above")
+        log(INFO, "federation finished after %d rounds, %d stepped", rounds, stepped)
 
     return app
