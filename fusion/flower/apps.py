@@ -6,9 +6,10 @@
     app = client_app(build)                        app = server_app(build)
 
 `build` gets the run configuration (`[tool.flwr.app.config]` and `--run-config`) as a dictionary. Settings of this file's own, which
-an app's configuration may have: `min-nodes` (0: all), `min-replies`, `start-timeout`, `round-timeout` (seconds), `evaluate-every`,
-`out` (a folder of the server for results, "": none), `resume` (go on with the federation in `out`). A SuperNode's own, in its
-`--node-config`: `partition-id` (which client it is), `state-dir` (where it keeps its file).
+an app's configuration may have: `min-nodes` (0: all), `min-replies`, `start-timeout`, `round-timeout` (seconds; see `Patience`),
+`evaluate-every`, `out` (a folder of the server for results, "": none), `resume` (go on with the federation in `out`, with other
+settings of these if need be). A SuperNode's own, in its `--node-config`: `partition-id` (which client it is), `state-dir` (where it
+keeps its file).
 """
 
 import functools
