@@ -103,20 +103,18 @@ def simulate_round(
         replies, kept = _run(federation, how, over, shared, owns, clients, root, number, who, rows, real, data)
         good = _judge(federation, sent, replies, rows, real, faults, refused)
         part = _sums(federation, how, over)((replies, placement.split(good, over)), shared, extra)
-        part = jax.tree.map(lambda x: np.sum(x, axis=0, dtype=x.dtype), placement.fetch(part))
-        found = part if found is None else jax.tree.map(np.add, found, part)
+        with np.errstate(over="ignore", invalid="ignore"):  # sums that overflow are found at the end
+            part = jax.tree.map(lambda x: np.sum(x, axis=0, dtype=x.dtype), placement.fetch(part))
+            found = part if found is None else jax.tree.map(np.add, found, part)
         keep.append((placement.fetch(kept), rows, real))
     live = live_share(server.params, RoundMask(sent.mask, sent.split))
     taken = 0 if found is None else int(found.taken)
+    moved, total = server, Metrics(*(np.zeros((), np.float32) for _ in Metrics._fields))
     if found is not None and taken:
-        moved, total = (
-            gathering.close(federation, server, sent, found, stream(root, DISTIL, number), proxy),
-            found.metrics,
-        )
+        moved = gathering.close(federation, server, sent, found, stream(root, DISTIL, number), proxy)
+        total = found.metrics
         if not gathering.sound(moved):
             return server, Round(who, refused, taken, total, live, False)
-    else:
-        moved, total = server, Metrics(*(np.zeros((), np.float32) for _ in Metrics._fields))
     for new, rows, real in keep:
         _keep(owns, new, rows, real)
     return moved, Round(who, refused, taken, total, live, taken > 0)
