@@ -185,6 +185,10 @@ class _Machine:
                 )
         if not found.taken:
             console.print(f"round {number + 1}: no reply could be taken; the server's model stays as it is")
+        elif not found.stepped:
+            console.print(
+                f"round {number + 1}: the average of the replies is not finite; the server's model stays as it is"
+            )
 
 
 def marks(found: Round, clients: int) -> np.ndarray:

@@ -24,6 +24,9 @@ from train.manifest import FORMAT
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
+UNFINISHED = ".unfinished"
+READABLE, PRIVATE = 0o644, 0o600
+"""Who may read a file: everyone on the machine, or its owner alone."""
 NO_CODE = (":!experiments/results", ":!benchmarks/results")
 """What git leaves out when it says whether the code was edited."""
 
@@ -81,9 +84,9 @@ def plain(value: Any) -> Any:
     return value
 
 
-def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
+def write_json(path: Path, value: Any, indent: int | None = 1, mode: int = READABLE) -> None:
     """Writes `plain(value)` whole or not at all (see `write_whole`)."""
-    write_whole(path, (json.dumps(plain(value), indent=indent, allow_nan=False) + "\n").encode())
+    write_whole(path, (json.dumps(plain(value), indent=indent, allow_nan=False) + "\n").encode(), mode)
 
 
 def read_json(path: Path) -> Any:
@@ -96,24 +99,21 @@ def read_json(path: Path) -> Any:
         raise UsageError(f"cannot read {path}: it is nested too deeply") from error
 
 
-UNFINISHED = ".unfinished"
-
-
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, mode: int = READABLE) -> None:
     """Writes a file whole or not at all: into a temporary file beside `path`, renamed at the end."""
-    with whole(path) as unfinished:
+    with whole(path, mode) as unfinished:
         unfinished.write_bytes(data)
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, mode: int = READABLE) -> Iterator[Path]:
     """A temporary file beside `path` to write to, which takes its place when the block ends without an error."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     try:
         yield Path(name)
         with open(name, "rb+") as file:
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+        os.chmod(name, mode)
         os.replace(name, path)
     except BaseException:
         os.unlink(name)

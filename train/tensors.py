@@ -16,18 +16,20 @@ from safetensors.numpy import save_file
 from tna_jax import paths
 from train import manifest
 from train.errors import UsageError
-from train.results import whole
+from train.results import READABLE, whole
 from train.tensor_files import DTYPES, read_header
 
 
-def write(file: str | Path, arrays: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
+def write(
+    file: str | Path, arrays: dict[str, Any], metadata: dict[str, str] | None = None, mode: int = READABLE
+) -> None:
     """Writes arrays by name, whole or not at all; dtypes as in `DTYPES`. Raises UsageError where it cannot be written."""
     ready = {name: np.array(array, order="C", copy=None) for name, array in arrays.items()}
     strange = [f"{name} ({array.dtype})" for name, array in ready.items() if array.dtype not in DTYPES.values()]
     if strange:
         raise UsageError(f"cannot be kept in a safetensors file: {', '.join(strange)}")
     try:
-        with whole(Path(file)) as unfinished:
+        with whole(Path(file), mode) as unfinished:
             save_file(ready, unfinished, metadata)
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror or error}") from error
@@ -43,9 +45,9 @@ def read(file: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return {name: tensor.read() for name, tensor in tensors.items()}, metadata
 
 
-def save(file: str | Path, tree: paths.Tree, metadata: dict[str, str] | None = None) -> None:
+def save(file: str | Path, tree: paths.Tree, metadata: dict[str, str] | None = None, mode: int = READABLE) -> None:
     """Writes the arrays of a pytree under their paths: `params/Dense_0/kernel`. Raises as `write`."""
-    write(file, manifest.named(tree), metadata)
+    write(file, manifest.named(tree), metadata, mode)
 
 
 def load(file: str | Path, like: paths.Tree, part: str = "") -> paths.Tree:

@@ -6,9 +6,10 @@
     app = client_app(build)                        app = server_app(build)
 
 `build` gets the run configuration (`[tool.flwr.app.config]` and `--run-config`) as a dictionary. Settings of this file's own, which
-an app's configuration may have: `min-nodes` (0: all), `min-replies`, `start-timeout`, `round-timeout` (seconds), `evaluate-every`,
-`out` (a folder of the server for results, "": none), `resume` (go on with the federation in `out`). A SuperNode's own, in its
-`--node-config`: `partition-id` (which client it is), `state-dir` (where it keeps its file).
+an app's configuration may have: `min-nodes` (0: all), `min-replies`, `start-timeout`, `round-timeout` (seconds; see `Patience`),
+`evaluate-every`, `out` (a folder of the server for results, "": none), `resume` (go on with the federation in `out`, with other
+settings of these if need be). A SuperNode's own, in its `--node-config`: `partition-id` (which client it is), `state-dir` (where it
+keeps its file).
 """
 
 import functools
@@ -67,7 +68,11 @@ def which(context: Context) -> int:
 
 
 def server_app(build: Build) -> ServerApp:
-    """A ServerApp that runs all rounds, says what it refuses, and keeps results if `out` is set."""
+    """A ServerApp that runs all rounds, says what it refuses, and keeps results if `out` is set.
+
+    It fails where nothing was learnt: if no round changed the model, if too few clients came or none of them has been of use for a
+    while. With `out` set it can go on from there (`resume`).
+    """
     app = ServerApp()
 
     @app.main()
@@ -79,6 +84,7 @@ def server_app(build: Build) -> ServerApp:
             int(config.get("min-nodes", 0)) or None, int(config.get("min-replies", 1)),
             start=float(config.get("start-timeout", 600)), round=float(config.get("round-timeout", 3600)),
         )  # fmt: skip
+        patience.check(task)
         out = Path(str(config["out"])) if config.get("out") else None
         kept = results.Results(out, config, task, patience.min_replies, bool(config.get("resume", False)))
         strategy = AnchoredStrategy(
@@ -89,6 +95,9 @@ def server_app(build: Build) -> ServerApp:
         for report in kept.rounds:
             for line in said(report):
                 log(INFO, "%s", line)
-        log(INFO, "federation finished after %d rounds", strategy.coordinator.number)
+        rounds, stepped = strategy.coordinator.number, sum(report["stepped"] for report in kept.rounds)
+        if not stepped:
+            raise RuntimeError(f"nothing was learnt: none of {rounds} rounds changed the model, the reasons are above")
+        log(INFO, "federation finished after %d rounds, %d stepped", rounds, stepped)
 
     return app

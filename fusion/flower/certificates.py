@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 DAYS = 30
+"""How long certificates last if nothing else is said."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,10 @@ class Certificates:
         ]  # fmt: skip
 
 
-def make(folder: Path, nodes: int, hosts: tuple[str, ...] = ("localhost", "127.0.0.1")) -> Certificates:
-    """An authority, a SuperLink's certificate for `hosts` (names or IPv4 addresses) and `nodes` key pairs, valid for a month.
+def make(
+    folder: Path, nodes: int, hosts: tuple[str, ...] = ("localhost", "127.0.0.1"), days: int = DAYS
+) -> Certificates:
+    """An authority, a SuperLink's certificate for `hosts` (names or IPv4 addresses), valid for `days`, and `nodes` key pairs.
 
     Raises:
       FileNotFoundError: there is no `openssl`.
@@ -65,10 +68,10 @@ def make(folder: Path, nodes: int, hosts: tuple[str, ...] = ("localhost", "127.0
         "[own]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n"
     )
     _openssl(
-        folder, "req", "-x509", "-config", "ca.cnf", *curve, "-keyout", "ca.key", "-out", "ca.crt", "-days", str(DAYS)
+        folder, "req", "-x509", "-config", "ca.cnf", *curve, "-keyout", "ca.key", "-out", "ca.crt", "-days", str(days)
     )
     _openssl(folder, "req", "-new", *curve, "-keyout", "server.key", "-out", "server.csr", "-subj", f"/CN={hosts[0]}")
-    signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "server.ext", "-days", str(DAYS)]
+    signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "server.ext", "-days", str(days)]
     _openssl(folder, "x509", "-req", "-in", "server.csr", "-out", "server.crt", *signed)
     for node in range(nodes):
         make_node_key(folder, node)

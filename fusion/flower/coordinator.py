@@ -12,14 +12,15 @@ import numpy as np
 from fusion.flower import exchange, replies, wire
 from fusion.flower.exchange import PROTOCOL, SAME, WHOLE, Answer, Request
 from fusion.flower.ledger import Ledger
+from fusion.flower.shown import shown, unreadable
 from fusion.flower.task import Task
 from tna_jax import federated
-from tna_jax.federated import DISTIL, Reply, gathering, packing, stream
+from tna_jax.federated import DISTIL, Reply, Server, gathering, packing, stream
 from tna_jax.federated.faults import NO_FAULTS, turnout
 from tna_jax.federated.gathering import Gathered
 from tna_jax.metrics import Metrics
 
-NOTHING = Metrics(*[np.float32(0)] * 3)
+NOTHING = Metrics(*[np.float64(0)] * 3)
 """The sums over no examples."""
 
 
@@ -34,7 +35,7 @@ class Outcome(NamedTuple):
     remarks: dict[int, list[str]]
     """Clients with something worth knowing whose replies were taken all the same."""
     stepped: bool
-    """Whether the model moved: not if fewer replies could be taken than there must be."""
+    """Whether the model moved: not if fewer replies could be taken than there must be, and its numbers stay finite."""
     metrics: Metrics
     """Training metrics of the taken ones, summed over their steps."""
 
@@ -71,28 +72,45 @@ class Coordinator:
         return turnout(task.root, self.number, task.federation.clients, task.participation, NO_FAULTS).sampled
 
     def admit(self, answer: Answer | str) -> tuple[int | None, list[str]]:
-        """The client that an introduction is from, or what is wrong with it, in words."""
+        """As `identify`; the client's number of examples counts from now on."""
+        client, problems = self.identify(answer)
+        if client is not None and isinstance(answer, Answer):
+            self.examples[client] = answer.metrics["num-examples"]
+        return client, problems
+
+    def identify(self, answer: Answer | str) -> tuple[int | None, list[str]]:
+        """The client that an introduction is from, or what is wrong with it, in words. Nothing is written down."""
+        try:
+            return self._identified(answer)
+        except Exception as error:  # whatever it holds, it is refused and nobody else is
+            return None, [unreadable(error)]
+
+    def _identified(self, answer: Answer | str) -> tuple[int | None, list[str]]:
         if isinstance(answer, str):
             return None, [answer]
-        client, notes = answer.metrics.get("client"), answer.notes
+        client, notes, federation = answer.metrics.get("client"), answer.notes, self.task.federation
         protocol, examples = answer.metrics.get("protocol"), answer.metrics.get("num-examples")
-        form = self.task.form()
-        mask = wire.digest(exchange.may_move(self.task, form["params"], 0))
+        form, mask = self._expected
         problems = []
         if protocol != PROTOCOL:
-            problems.append(f"it speaks protocol {protocol}, this server {PROTOCOL}")
-        if type(client) is not int or not 0 <= client < self.task.federation.clients:
-            problems.append(f"its partition-id is {client}, expected 0 to {self.task.federation.clients - 1}")
-        if type(examples) is not int or not 1 <= examples < 2**53:
-            problems.append(f"it has {examples} examples")
-        if notes.get("form") != wire.form(form):
+            problems.append(f"it speaks protocol {shown(protocol)}, this server {PROTOCOL}")
+        if type(client) is not int or not 0 <= client < federation.clients:
+            problems.append(f"its partition-id is {shown(client)}, expected 0 to {federation.clients - 1}")
+        if type(examples) is not int or examples < 1:
+            problems.append(f"it has {shown(examples)} examples")
+        elif examples * federation.epochs * federation.clients >= 2**31:
+            problems.append(f"it has {examples} examples, more steps than int32 can count over all clients")
+        if notes.get("form") != form:
             problems.append("its network has other parameters")
         elif notes.get("mask") != mask:
-            problems.append(f"it draws other masks ({notes.get('versions', 'unknown versions')})")
-        if problems or type(client) is not int or type(examples) is not int:
-            return None, problems
-        self.examples[client] = examples
-        return client, []
+            problems.append(f"it draws other masks ({shown(notes.get('versions', 'unknown versions'))})")
+        return (None, problems) if problems or type(client) is not int else (client, [])
+
+    @functools.cached_property
+    def _expected(self) -> tuple[str, str]:
+        """Digests of the network's form and of the first mask."""
+        form = self.task.form()
+        return wire.form(form), wire.digest(exchange.may_move(self.task, form["params"], 0))
 
     def prepare(self) -> None:
         """Prepares the present round: what all of its clients are sent, and what their replies look like."""
@@ -105,6 +123,7 @@ class Coordinator:
             "mask": wire.digest(self.live), "phases": [int(phase) for phase in self.phases],
         }  # fmt: skip
         self.like = replies.form(task, self.server, self.sent)
+        self.names = replies.names(self.like)
         self._models: dict[str, wire.Arrays] = {}
 
     def request(self, client: int, evaluating: bool = False) -> Request:
@@ -129,6 +148,9 @@ class Coordinator:
     def close(self, answers: Mapping[int, Answer | str]) -> Outcome:
         """Judges the answers and makes the server's step.
 
+        If the step would leave numbers that are not finite, because the sum of finite replies overflows, the reply with the largest
+        norm is refused and the step made without it; and so on, until the numbers are finite or too few replies are left.
+
         Args:
           answers: by client; a text says why there is none.
 
@@ -148,15 +170,15 @@ class Coordinator:
                 continue
             if answer.metrics.get("memory-lost"):
                 remarks[client] = [f"it had lost its memory ({task.federation.algorithm.title}), which starts anew"]
-            part = gathering.gather(
-                task.federation, self.sent, gathering.stack([reply]), jnp.ones(1, bool), self._proxy
-            )
-            found = part if found is None else gathering.merge(found, part)
+            found = self._added(found, reply)
             taken.append(client)
-        stepped = len(taken) >= max(1, self.min_replies)
-        if stepped and found is not None:
-            key = stream(task.root, DISTIL, number)
-            self.server = gathering.close(task.federation, self.server, self.sent, found, key, self._proxy)
+        server = self._moved(found, taken)
+        while server is None and self._enough(taken):
+            found = self._without_largest(answers, taken, refused)
+            server = self._moved(found, taken)
+        remarks = {client: words for client, words in remarks.items() if client in taken}
+        if server is not None and found is not None:
+            self.server = server
             self.phases = np.asarray(found.steps) > 0
             self.ledger.taken.update(dict.fromkeys(taken, number))
         else:
@@ -164,7 +186,44 @@ class Coordinator:
         self.number += 1
         self.prepare()
         total = Metrics(*(np.float32(x) for x in found.metrics)) if found is not None else NOTHING
-        return Outcome(number, taken, refused, remarks, stepped, total)
+        return Outcome(number, taken, refused, remarks, server is not None, total)
+
+    def _enough(self, taken: list[int]) -> bool:
+        return len(taken) >= max(1, self.min_replies)
+
+    def _added(self, found: Gathered | None, reply: Reply) -> Gathered:
+        """The sums with one reply more."""
+        one, federation = gathering.stack([reply]), self.task.federation
+        part = gathering.gather(federation, self.sent, one, jnp.ones(1, bool), self._proxy)
+        return part if found is None else gathering.merge(found, part)
+
+    def _moved(self, found: Gathered | None, taken: list[int]) -> Server | None:
+        """The server after its step; `None` if there are too few replies, or its numbers would not be finite."""
+        if found is None or not self._enough(taken):
+            return None
+        key = stream(self.task.root, DISTIL, self.number)
+        server = gathering.close(self.task.federation, self.server, self.sent, found, key, self._proxy)
+        return server if gathering.sound(server) else None
+
+    def _without_largest(
+        self, answers: Mapping[int, Answer | str], taken: list[int], refused: dict[int, list[str]]
+    ) -> Gathered | None:
+        """Refuses the one of the replies in `taken` with the largest norm; the sums over the others.
+
+        Replies are unpacked again: they are not kept for what hardly ever happens.
+        """
+        norms: dict[int, float] = {}
+        for client in taken:
+            reply, _ = self._unpacked(answers[client])
+            norms[client] = replies.norm(reply) if reply is not None else np.inf
+        largest = max(taken, key=lambda client: norms[client])
+        taken.remove(largest)
+        refused[largest] = [f"with it the model's numbers overflow: its norm, {norms[largest]:.3g}, is the largest"]
+        found: Gathered | None = None
+        for client in taken:
+            reply, _ = self._unpacked(answers[client])
+            found = found if reply is None else self._added(found, reply)
+        return found
 
     def close_evaluation(self, answers: Mapping[int, Answer | str]) -> tuple[Metrics, dict[int, list[str]]]:
         """The sums over the clients that evaluated the present model, and the clients whose answers were refused."""
@@ -175,11 +234,12 @@ class Coordinator:
             if problems or isinstance(answer, str):
                 refused[client] = problems
                 continue
-            found = replies.sums({**answer.metrics, "count": float(answer.metrics["num-examples"])})
-            if np.isfinite(found).all():
-                total = Metrics(*(a + b for a, b in zip(total, found, strict=True)))
-            else:
-                refused[client] = ["its metrics hold numbers that are not finite"]
+            examples = answer.metrics["num-examples"]
+            numbers = {**answer.metrics, "count": float(examples)}
+            if problems := replies.wrong_sums(numbers, examples):
+                refused[client] = problems
+                continue
+            total = Metrics(*(a + np.float64(b) for a, b in zip(total, replies.sums(numbers), strict=True)))
         return total, refused
 
     @functools.cached_property
@@ -192,25 +252,37 @@ class Coordinator:
 
     def _heard(self, client: int, answer: Answer | str) -> list[str]:
         """What is wrong with an answer before its arrays are looked at; and the book is brought up to date."""
-        if isinstance(answer, str):
-            problems = [answer]
-        elif answer.metrics.get("model-lost"):
-            why = answer.notes.get("why", "it does not say why")[:200]
-            problems = [f"it has lost its model ({why}); the next one is sent whole"]
-        else:
-            problems = replies.wrong_numbers(answer.metrics, client, self.number)
+        try:
+            problems = self._said(client, answer)
+        except Exception as error:
+            problems = [unreadable(error)]
         if problems:
             self.ledger.lost(client)
         else:
             self.ledger.holds(client, self.number)
         return problems
 
+    def _said(self, client: int, answer: Answer | str) -> list[str]:
+        if isinstance(answer, str):
+            return [answer]
+        if answer.metrics.get("model-lost"):
+            why = shown(answer.notes.get("why", "it does not say why"))
+            return [f"it has lost its model ({why}); the next one is sent whole"]
+        return replies.wrong_numbers(answer.metrics, client, self.number, self.examples.get(client))
+
     def _judge(self, client: int, answer: Answer | str) -> tuple[Reply | None, list[str]]:
         """The reply, or what is wrong with it."""
         problems = self._heard(client, answer)
-        if problems or isinstance(answer, str):
-            return None, problems
-        reply, problems = replies.unpacked(self.like, self.server.params, self.sent, answer)
-        if reply is not None:
-            problems = gathering.problems(self.like, reply, self.examples.get(client))
+        return (None, problems) if problems else self._unpacked(answer)
+
+    def _unpacked(self, answer: Answer | str) -> tuple[Reply | None, list[str]]:
+        """The reply in an answer whose numbers are sound. Whatever else it holds, it is refused and nobody else is."""
+        if isinstance(answer, str):
+            return None, [answer]
+        try:
+            reply, problems = replies.unpacked(self.task, self.like, self.server.params, self.sent, answer)
+            if reply is not None:
+                problems = gathering.problems(self.like, reply)
+        except Exception as error:
+            return None, [unreadable(error)]
         return (None, problems) if problems else (reply, [])

@@ -112,8 +112,9 @@ def evaluate(task: Task, client: int, store: Store, request: Request) -> Answer:
     state = model["state"]
     if task.federation.norm == "local":
         state = owns[max(owns)].state if owns else fresh.state
-    found = score(task, model["params"], state, task.examples(client))
-    numbers = {"client": client, "round": number, "num-examples": int(found.count), "model-lost": 0}
+    examples = task.examples(client)
+    found = score(task, model["params"], state, examples)
+    numbers = {"client": client, "round": number, "num-examples": len(examples[1]), "model-lost": 0}
     return Answer({**numbers, "loss-sum": float(found.loss_sum), "correct": float(found.correct)}, {})
 
 

@@ -10,9 +10,11 @@ from fusion.flower.coordinator import Coordinator
 from fusion.flower.task import Task
 from train import manifest, tensors
 from train.errors import UsageError
-from train.results import plain, provenance, read_json, write_json
+from train.results import PRIVATE, plain, provenance, read_json, write_json
 
 REPORT, MODEL, SERVER = "federation.json", "model.safetensors", "server.safetensors"
+OWN = ("min-nodes", "min-replies", "start-timeout", "round-timeout", "evaluate-every", "out", "resume")
+"""Settings of `fusion.flower.apps`, which are none of the federation: it may go on with other ones."""
 
 
 class Results:
@@ -22,7 +24,8 @@ class Results:
         """Makes the folder, or reads it.
 
         Raises:
-          UsageError: it exists and `resume` is not set, or the other way round; it is of another run configuration.
+          UsageError: it exists and `resume` is not set, or the other way round; it is of another run configuration, but for the
+            settings in `OWN` and the number of rounds.
         """
         self.folder = folder
         self.rounds: list[dict[str, Any]] = []
@@ -44,29 +47,34 @@ class Results:
 
     def _read(self, folder: Path, settings: dict[str, Any]) -> None:
         found = read_json(folder / REPORT)
-        if (theirs := found.get("config")) != plain(settings):
-            differ = sorted(name for name in {*settings, *theirs} if settings.get(name) != theirs.get(name))
+        theirs, ours = found.get("config", {}), plain(settings)
+        differ = [name for name in sorted({*ours, *theirs} - {*OWN, "rounds"}) if ours.get(name) != theirs.get(name)]
+        if differ:
             raise UsageError(f"out {folder} was made with other settings: {', '.join(differ)}")
-        self.about = {name: found[name] for name in ("config", "federation", "provenance")}
-        self.rounds = found["rounds"]
+        self.about |= {name: found[name] for name in ("federation", "provenance")}
         own = self.coordinator
-        arrays, about = tensors.read(folder / SERVER)
-        own.name, own.number = found["federation"], int(about["number"])
-        own.server = tensors.fill(own.server, arrays, "server")
-        own.ledger.taken = {int(client): number for client, number in zip(*arrays["taken"].tolist(), strict=True)}
-        self.rounds = self.rounds[: own.number]
+        own.name = found["federation"]
+        if (folder / SERVER).exists() or len(found["rounds"]) > 1:  # else it was stopped while the first round was kept
+            arrays, about = tensors.read(folder / SERVER)
+            own.number, own.server = int(about["number"]), tensors.fill(own.server, arrays, "server")
+            own.ledger.taken = {int(client): number for client, number in zip(*arrays["taken"].tolist(), strict=True)}
+        if own.task.rounds < own.number:
+            raise UsageError(f"out {folder} has {own.number} rounds behind it, rounds is {own.task.rounds}")
+        self.rounds = found["rounds"][: own.number]
         own.prepare()
 
     def add(self, report: dict[str, Any]) -> None:
-        """Keeps the report of a round, and the server's state after it."""
+        """Keeps the report of a round, and the server's state after it.
+
+        The state is written last: a server that is stopped before that does the round again, and no report is missing.
+        """
         self.rounds.append(plain(report))
         if self.folder is None:
             return
         own = self.coordinator
         taken = np.array([[*own.ledger.taken], [*own.ledger.taken.values()]], np.int64).reshape(2, -1)
         state = manifest.named({"server": own.server})
-        tensors.write(
-            self.folder / SERVER, {**jax.tree.map(np.asarray, state), "taken": taken}, {"number": str(own.number)}
-        )
-        tensors.save(self.folder / MODEL, own.model)
-        write_json(self.folder / REPORT, {**self.about, "rounds": self.rounds})
+        arrays = {**jax.tree.map(np.asarray, state), "taken": taken}
+        write_json(self.folder / REPORT, {**self.about, "rounds": self.rounds}, mode=PRIVATE)
+        tensors.save(self.folder / MODEL, own.model, mode=PRIVATE)
+        tensors.write(self.folder / SERVER, arrays, {"number": str(own.number)}, PRIVATE)

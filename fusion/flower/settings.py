@@ -13,12 +13,11 @@ import numpy as np
 
 from fusion.federate import prepare
 from fusion.federate_options import FederateOptions
+from fusion.flower.results import OWN
 from fusion.flower.task import Data, Task
 from train.errors import UsageError, unknown
 from train.options import from_values
 
-OWN = ("min-nodes", "min-replies", "start-timeout", "round-timeout", "evaluate-every", "out", "resume")
-"""Settings of `fusion.flower.apps`, which are none of the federation."""
 SIMULATED = ("drop", "stragglers", "nan_clients", "wrong_shape_clients")
 """Options that make faults, which a deployment has of its own."""
 

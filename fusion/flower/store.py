@@ -3,17 +3,20 @@
 One file for each client, replaced whole or not at all: the model it last trained from, and its memory (SCAFFOLD: c_k; FedDyn: h_k;
 MOON: its last model; running statistics under the policy `local`) from before and from after its last round. Both, because only
 the server knows whether the reply of that round was taken: if it was not, that round did not happen for the memory either.
-Nothing in the file is ever executed. A file that is damaged, missing or of another federation is as good as none.
+Nothing in the file is ever executed. A file that is damaged, missing or of another federation is as good as none; a memory
+without the digest that it was written with is lost (the model's digest comes from the server). Only its owner can read the file.
 """
 
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fusion.flower import wire
 from fusion.flower.task import Task
 from tna_jax.federated import Own
 from train import manifest, tensors
 from train.errors import UsageError
+from train.results import PRIVATE
 
 
 class Held(NamedTuple):
@@ -43,8 +46,10 @@ class Store:
                 return None
             model = tensors.fill(task.form(), arrays, "model")
             numbers = [int(number) for number in metadata["rounds"].split()]
+            digests = dict(zip(numbers, metadata["digests"].split(), strict=True))
             owns = {number: tensors.fill(own, arrays, f"own/{number}") for number in numbers}
-            return Held(federation, int(metadata["version"]), model, owns)
+            sound = {number: kept for number, kept in owns.items() if _digest(number, kept) == digests[number]}
+            return Held(federation, int(metadata["version"]), model, sound)
         except (UsageError, KeyError, ValueError):
             return None
 
@@ -56,8 +61,13 @@ class Store:
             raise UsageError(f"cannot make the state folder {self.file.parent}: {error.strerror}") from error
         trees = {"model": held.model, "own": {str(number): own for number, own in held.owns.items()}}
         rounds = " ".join(map(str, held.owns))
-        about = {"federation": held.federation, "version": str(held.version), "rounds": rounds}
-        tensors.write(self.file, manifest.named(trees), about)
+        digests = " ".join(_digest(number, own) for number, own in held.owns.items())
+        about = {"federation": held.federation, "version": str(held.version), "rounds": rounds, "digests": digests}
+        tensors.write(self.file, manifest.named(trees), about, PRIVATE)
+
+
+def _digest(number: int, own: Own) -> str:
+    return wire.digest({str(number): own})
 
 
 def default_folder() -> Path:

@@ -26,6 +26,8 @@ from fusion.flower.nodes import Nodes, by_sender
 from fusion.flower.participant import score
 from fusion.flower.task import Task
 from tna_jax.federated import packing
+from tna_jax.federated.faults import NO_FAULTS, turnout
+from train.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +37,10 @@ class Patience:
     Attributes:
       min_nodes: the first round begins when so many clients are there; `None` for all.
       min_replies: a round with fewer good replies leaves the model as it is.
-      start: seconds to wait for `min_nodes`.
+      start: seconds to wait for `min_nodes`, and before each round for `min_replies` of its clients.
       greeting: seconds to wait for new nodes to say who they are.
       round: seconds to wait for the replies of a round; who is later is named and left out.
+      fruitless: after so many rounds in a row that left the model as it was there is no use in going on.
     """
 
     min_nodes: int | None = None
@@ -45,6 +48,23 @@ class Patience:
     start: float = 600.0
     greeting: float = 120.0
     round: float = 3600.0
+    fruitless: int = 5
+
+    def check(self, task: Task) -> None:
+        """Raises UsageError, which lists all that cannot be, before anybody waits for it."""
+        clients = task.federation.clients
+        asked = len(turnout(task.root, 0, clients, task.participation, NO_FAULTS).sampled)
+        wrong = []
+        if self.min_nodes is not None and not 1 <= self.min_nodes <= clients:
+            wrong.append(f"min-nodes is {self.min_nodes}, expected 1 to {clients}, the number of clients, or 0 for all")
+        if not 1 <= self.min_replies <= asked:
+            wrong.append(f"min-replies is {self.min_replies}, expected 1 to {asked}, the number of clients in a round")
+        if not self.start >= 0:
+            wrong.append(f"start-timeout is {self.start:g} s")
+        wrong += [f"{name} is {value:g} s" for name, value in (("round-timeout", self.round), ("greeting", self.greeting))
+                  if not value > 0]  # fmt: skip
+        if wrong:
+            raise UsageError("; ".join(wrong))
 
 
 class AnchoredStrategy(Strategy):
@@ -65,19 +85,25 @@ class AnchoredStrategy(Strategy):
           evaluate_every: the model is evaluated on the clients' own training data after every so many rounds; 0: never.
           on_round: called after each round with a report in JSON's types.
           coordinator: a federation to go on with.
+
+        Raises:
+          UsageError: a patience that does not go with the task.
         """
+        patience.check(task)
         self.task, self.patience, self.evaluate_every, self.on_round = task, patience, evaluate_every, on_round
         self.coordinator = coordinator or Coordinator(task, patience.min_replies)
         self.nodes = Nodes(self.coordinator, lambda text: log(INFO, "%s", text), patience.greeting)
         self.asked: list[Message] = []
         self.absent: dict[int, str] = {}
         self.report: dict[str, Any] = {}
+        self.fruitless = 0
+        """Rounds in a row, up to now, that left the model as it was."""
 
     def run(self, grid: Grid) -> Result:
         """All rounds that are left.
 
         Raises:
-          RuntimeError: too few clients came.
+          RuntimeError: too few clients came, or the model has not moved for many rounds.
         """
         self.gather(grid)
         left = self.task.rounds - self.coordinator.number
@@ -104,7 +130,13 @@ class AnchoredStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """A message for each client of the round that is connected; the others are named in the report."""
-        began, here, sampled = time.time(), self.nodes.update(grid), self.coordinator.sampled()
+        if self.fruitless >= self.patience.fruitless:
+            raise RuntimeError(
+                f"the last {self.fruitless} rounds left the model as it was, the reasons are above: when clients answer again, go on "
+                "with resume"
+            )
+        sampled = self.coordinator.sampled()
+        here, began = self._present(grid, sampled), time.time()
         self.absent = {client: "it is not connected" for client in sampled if client not in here}
         requests = {client: self.coordinator.request(client) for client in sampled if client in here}
         self.report = {
@@ -114,12 +146,25 @@ class AnchoredStrategy(Strategy):
         }  # fmt: skip
         return self._messages({here[client]: request for client, request in requests.items()}, MessageType.TRAIN)
 
+    def _present(self, grid: Grid, sampled: list[int]) -> dict[int, int]:
+        """Client to node of those that are connected, once they are enough for the round or have been waited for."""
+        deadline, told = time.monotonic() + self.patience.start, False
+        while len((here := self.nodes.update(grid)).keys() & set(sampled)) < self.patience.min_replies:
+            if time.monotonic() > deadline:
+                break
+            if not told:
+                log(INFO, "waiting for clients: %d of those in this round must be there", self.patience.min_replies)
+                told = True
+            time.sleep(1)
+        return here
+
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Takes what fits, names what does not, makes the server's step."""
         answers, extra = self._answers(replies)
         outcome = self.coordinator.close(answers)
+        self.fruitless = 0 if outcome.stepped else self.fruitless + 1
         up = {client: wire.total_bytes(a.arrays) for client, a in answers.items() if isinstance(a, Answer)}
         self.report |= _plain(outcome) | {"bytes_up": up, "also_refused": extra, "ended": time.time()}
         if scores := self._score():
@@ -185,10 +230,18 @@ class AnchoredStrategy(Strategy):
             elif client in answers:
                 extra.append(f"a second reply of client {client}")
             else:
-                answers[client] = answer_from(reply)
+                answers[client] = self._answer(client, reply)
         for client in asked:
             answers.setdefault(client, f"it did not reply within {self.patience.round:g} s")
         return {**self.absent, **answers}, extra
+
+    def _answer(self, client: int, reply: Message) -> Answer | str:
+        """What is in the reply; a node that says it is another client is asked who it is before the next round."""
+        training = self.asked[0].metadata.message_type == MessageType.TRAIN
+        answer = answer_from(reply, self.coordinator.names if training else ())
+        if isinstance(answer, Answer) and type(other := answer.metrics.get("client")) is int and other != client:
+            self.nodes.drop(client)
+        return answer
 
     def _score(self) -> dict[str, float]:
         """The present model on the server's test data, if it has any that suits (running statistics of its own)."""
@@ -209,7 +262,7 @@ class AnchoredStrategy(Strategy):
 def said(report: dict[str, Any]) -> list[str]:
     """The report of a round in lines."""
     head = f"round {report['round']}: {len(report['taken'])} of {len(report['sampled'])} replies taken"
-    lines = [head + ("" if report["stepped"] else "; too few, the model stays as it is")]
+    lines = [head + ("" if report["stepped"] else "; the model stays as it is")]
     lines += [
         f"round {report['round']}: client {client} is refused: {'; '.join(why)}"
         for client, why in report["refused"].items()

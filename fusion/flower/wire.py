@@ -7,14 +7,25 @@ dtype. Dtypes that NumPy's file format does not know (bfloat16, 8-bit floats) tr
 import hashlib
 from typing import Any
 
+import jax
 import ml_dtypes
 import numpy as np
 
+from fusion.flower.shown import shown
 from tna_jax import paths
 from tna_jax.federated.packing import Packed
 
 Arrays = dict[str, np.ndarray]
 """By name, `PART/DTYPE`."""
+DTYPES = {
+    str(dtype): dtype
+    for dtype in map(np.dtype, (
+        bool, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+        "complex64", "complex128", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3fnuz,
+        ml_dtypes.float8_e4m3b11fnuz, ml_dtypes.float8_e5m2, ml_dtypes.float8_e5m2fnuz,
+    ))
+}  # fmt: skip
+"""What may travel, by name. What another machine calls a dtype is looked up here, never made into one."""
 
 
 def to_wire(parts: dict[str, Packed]) -> Arrays:
@@ -35,14 +46,19 @@ def from_wire(arrays: Arrays, parts: tuple[str, ...]) -> tuple[dict[str, Packed]
     problems = []
     for name, vector in arrays.items():
         part, _, kind = name.partition("/")
-        dtype = _dtype(kind)
+        dtype = DTYPES.get(kind)
         if part not in found or dtype is None:
-            problems.append(f"an array {name[:60]!r} was not asked for")
+            problems.append(f"an array '{shown(name)}' was not asked for")
         elif vector.dtype != _carrier(dtype):
-            problems.append(f"{name} has the type {vector.dtype}, expected {_carrier(dtype)}")
+            problems.append(f"{name} has the type {shown(str(vector.dtype))}, expected {_carrier(dtype)}")
         else:
             found[part][kind] = vector.view(dtype)
     return found, problems
+
+
+def names(parts: dict[str, Any]) -> set[str]:
+    """What the arrays of a message with these trees (shapes are enough) may be called."""
+    return {f"{part}/{leaf.dtype}" for part, tree in parts.items() for leaf in jax.tree.leaves(tree)}
 
 
 def total_bytes(arrays: Arrays) -> int:
@@ -73,10 +89,3 @@ def _digest(tree: Any, contents: bool) -> str:
 def _carrier(dtype: np.dtype) -> np.dtype:
     """The dtype that travels."""
     return dtype if dtype.isbuiltin == 1 else np.dtype(f"u{dtype.itemsize}")
-
-
-def _dtype(kind: str) -> np.dtype | None:
-    try:
-        return np.dtype(getattr(ml_dtypes, kind, kind))
-    except TypeError:
-        return None

@@ -116,6 +116,17 @@ def close(
     return server._replace(params=params)
 
 
+def sound(server: Server) -> bool:
+    """Whether every number of the server's state is finite. The sum of finite replies may not be: it can overflow."""
+    return bool(_finite(server))
+
+
+@jax.jit
+def _finite(server: Server) -> jax.Array:
+    numbers = [leaf for leaf in jax.tree.leaves(server) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in numbers]))
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _stepped(federation: Federation, server: Server, sent: Sent, found: Gathered):
     """The server after its step, what was live, and the mean of the clients' logits."""
@@ -176,7 +187,7 @@ def problems(like: Reply, reply: Reply, examples: float | None = None) -> list[s
         return wrong
     if not float(reply.examples) > 0:
         wrong.append(f"it counts {float(reply.examples):g} examples")
-    elif examples is not None and float(reply.examples) != examples:
+    elif examples is not None and float(reply.examples) != np.float32(examples):
         wrong.append(f"it counts {float(reply.examples):g} examples, it has {examples:g}")
     if int(np.asarray(reply.steps).min()) < 0 or not int(np.asarray(reply.steps).sum()):
         wrong.append(f"it made {np.asarray(reply.steps).tolist()} steps")

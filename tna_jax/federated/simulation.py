@@ -40,6 +40,8 @@ class Round(NamedTuple):
     """Training metrics of the taken ones, summed over their steps."""
     live: float
     """Share of the entries that were live in some step of some client; 0 if no reply was taken."""
+    stepped: bool
+    """Whether the server moved: not without replies, nor if its numbers would not have been finite."""
 
 
 def init_owns(federation: Federation, server: Server) -> Own:
@@ -82,7 +84,8 @@ def simulate_round(
       proxy: (P, ...) inputs for a server that distils.
 
     Returns:
-      The server's state after the round, and what happened. If no reply could be taken the server stays as it was.
+      The server's state after the round, and what happened. If no reply could be taken the server stays as it was. So it does,
+      and the rows of `owns` with it, if its numbers would not be finite: the sum of finite replies overflows.
 
     Raises:
       ValueError: a server that distils, without proxy data; a participation out of range.
@@ -98,20 +101,27 @@ def simulate_round(
     shared, extra = placement.replicate(sent, over), placement.replicate(proxy, over)
     refused: dict[int, list[str]] = {}
     found: Gathered | None = None
+    keep: list[tuple[Own, np.ndarray, np.ndarray]] = []
     size = min(group or federation.clients, len(who.sampled))  # whoever drops out: one compiled program for all rounds
     for rows, real in _groups(here, _steps(federation, clients, who), size, over.size):
         replies, kept = _run(federation, how, over, shared, owns, clients, root, number, who, rows, real, data)
-        taken = _judge(federation, sent, replies, rows, real, faults, refused)
-        part = _sums(federation, how, over)((replies, placement.split(taken, over)), shared, extra)
-        part = jax.tree.map(lambda x: np.sum(x, axis=0, dtype=x.dtype), placement.fetch(part))
-        found = part if found is None else jax.tree.map(np.add, found, part)
-        _keep(owns, placement.fetch(kept), rows, taken)  # a reply that was refused did not happen for its client either
+        good = _judge(federation, sent, replies, rows, real, faults, refused)
+        part = _sums(federation, how, over)((replies, placement.split(good, over)), shared, extra)
+        with np.errstate(over="ignore", invalid="ignore"):  # sums that overflow are found at the end
+            part = jax.tree.map(lambda x: np.sum(x, axis=0, dtype=x.dtype), placement.fetch(part))
+            found = part if found is None else jax.tree.map(np.add, found, part)
+        keep.append(
+            (placement.fetch(kept), rows, good)
+        )  # a reply that was refused did not happen for its client either
     if found is None or not found.taken:
         zero = Metrics(*(np.zeros((), np.float32) for _ in Metrics._fields))
-        return server, Round(who, refused, 0, zero, 0.0)
+        return server, Round(who, refused, 0, zero, 0.0, False)
     live = live_share(server.params, sent.mask, found.steps)
-    server = gathering.close(federation, server, sent, found, stream(root, DISTIL, number), proxy)
-    return server, Round(who, refused, int(found.taken), found.metrics, live)
+    moved = gathering.close(federation, server, sent, found, stream(root, DISTIL, number), proxy)
+    stepped = gathering.sound(moved)
+    for new, rows, good in keep if stepped else ():
+        _keep(owns, new, rows, good)
+    return moved if stepped else server, Round(who, refused, int(found.taken), found.metrics, live, stepped)
 
 
 def resolve(federation: Federation, params, state, inputs) -> Placement:

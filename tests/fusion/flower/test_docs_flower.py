@@ -10,7 +10,8 @@ import numpy as np
 
 from fusion.flower import participant
 from fusion.flower.coordinator import Coordinator
-from fusion.flower.settings import OWN, build
+from fusion.flower.results import OWN
+from fusion.flower.settings import build
 from fusion.flower.store import Store
 
 ROOT = Path(__file__).resolve().parents[3]

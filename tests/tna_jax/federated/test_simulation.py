@@ -18,6 +18,7 @@ from tna_jax.federated import (
     Schedule,
     close,
     gather,
+    gathering,
     init_own,
     init_server,
     local,
@@ -151,6 +152,21 @@ def test_a_client_that_diverges_is_refused_and_keeps_what_it_had(small):
     assert found.taken == 3
     assert not any(np.any(leaf[2]) for leaf in jax.tree.leaves(owns))
     assert all(np.any(leaf[1]) for leaf in jax.tree.leaves(owns))
+
+
+def test_a_round_whose_sum_overflows_leaves_server_and_clients_as_they_were(small):
+    """Each reply is finite, and what the server makes of them is not."""
+    federation = small.federation(algorithm=FedDyn(), server=SERVERS["fedavgm"](1e36))
+    server = init_server(federation, small.params)
+    owns, before = init_owns(federation, server), init_owns(federation, server)
+    one = (federation, SCHEDULE, small.root, 0, server, owns, padded(small.rows), small.x, small.y)
+    after, found = simulate_round(*one, 1e6)
+    assert not found.stepped and found.taken == 4 and not found.refused
+    assert_close((after, owns), (server, before), atol=0)
+    after, found = simulate_round(*one, 0.1)  # the control
+    assert found.stepped and any(np.any(leaf) for leaf in jax.tree.leaves(owns))
+    assert gathering.sound(after) and not gathering.sound(after._replace(extra={"h": jnp.array([0, jnp.inf])}))
+    assert gathering.sound(after._replace(extra=(jnp.arange(3), jax.random.key(0))))
 
 
 def test_stragglers_make_a_share_of_their_steps_and_dropped_clients_none(small):
