@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fusion.flower import participant
+from fusion.flower import certificates, participant
 from fusion.flower.coordinator import Coordinator
 from fusion.flower.results import OWN
 from fusion.flower.settings import build
@@ -42,6 +42,16 @@ def test_the_examples_settings_build_its_task_and_the_page_names_settings_that_e
     assert job.federation.clients == 2 and job.schedule.ratio == 0.4
     for name in ("min-replies", "min-nodes", "round-timeout", "evaluate-every", "out", "resume", "clients", "rounds"):
         assert name in PAGE and name in config
+
+
+def test_the_page_says_who_can_run_code_and_shows_no_port_that_is_open_to_all():
+    hosts, prose = re.findall(r"--host (\S+)", PAGE), " ".join(PAGE.split())
+    assert hosts and "0.0.0.0" not in hosts
+    for words in (
+        "Whoever reaches the SuperLink's port is an operator", "We have not tried such a proxy", "under `/v1/fleet/` only",
+        "Run `flwr` on the server only", "`--database`", "--trusted-entities", "resume=true", f"last {certificates.DAYS} days",
+    ):  # fmt: skip
+        assert words in prose, words
 
 
 def rows(result: dict) -> str:
