@@ -31,6 +31,12 @@ def measured(case: Result, init: str, ratio: float, measure: str = "accuracy_bar
     return words(found[0] if found[0]["n"] else None, measure) if found else "–"
 
 
+def sized(case: Result) -> Result:
+    """A case with its number of training images in its title."""
+    data, rest = case["title"].split(",", 1)
+    return {**case, "title": f"{data} ({case['config']['train_examples']:,} images),{rest}"}
+
+
 def brief(digits: Result, figure2: Result, figure5: Result, anchors: Result) -> str:
     """Accuracy barriers by network, initialisation and mask ratio."""
     rows = []
@@ -39,16 +45,16 @@ def brief(digits: Result, figure2: Result, figure5: Result, anchors: Result) -> 
         "summary": summary([row for row in digits["rows"] if row["split"] == "test"]),
     }
     cells = figure2["cells"]
-    resnet = {**figure5["cells"]["resnet20"], "title": "CIFAR-10 (1,000 images), ResNet20"}
-    for case in (digits, cells["fashion_mlp"], cells["cifar10_cnn"], resnet):
+    resnet = {**figure5["cells"]["resnet20"], "title": "CIFAR-10, ResNet20"}
+    for case in (digits, *map(sized, (cells["fashion_mlp"], cells["cifar10_cnn"], resnet))):
         for init, name in INITS.items():
             pairs = str(find(case, init=init, ratio=0.4, method="tna")["n"])
             rows.append([case["title"], name, pairs, *(measured(case, init, ratio) for ratio in RATIOS)])
-    heavy = [(f"{case['title']}", *(find(case["rows"][name]) for name in ("none", "recipe")))
+    heavy = [(sized({**case["rows"]["recipe"], "title": case["title"]})["title"], *(find(case["rows"][name]) for name in ("none", "recipe")))
              for case in anchors["cases"].values()]  # fmt: skip
     deep = (find(figure5["cells"][name], init="different", ratio=ratio, method="tna")
             for name, ratio in (("resnet20", 0), ("resnet20_recipe", 0.4)))  # fmt: skip
-    for title, none, recipe in (*heavy, (resnet["title"], *deep)):
+    for title, none, recipe in (*heavy, (sized(resnet)["title"], *deep)):
         rows.append([f"{title}, *heavy anchors*", INITS["different"], str(recipe["n"]),
                      *(words(line, "accuracy_barrier") for line in (none, recipe)), "–"])  # fmt: skip
     return markdown(["data, network", "initialisation", "pairs", *("no anchors", "ratio 0.4", "ratio 0.8")], rows)
