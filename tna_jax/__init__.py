@@ -6,13 +6,13 @@ optimizer = optax.chain(tna_mask(mask), optax.adam(1e-3))
 """
 
 from tna_jax import checks, masks
-from tna_jax.averaging import greedy_soup, uniform_soup, weighted_average
+from tna_jax.averaging import greedy_soup, stack, uniform_soup, weighted_average
 from tna_jax.connectivity import barrier, evaluate_path, pairs
 from tna_jax.interpolation import line
-from tna_jax.transform import anchored, tna_mask
+from tna_jax.transform import anchored, apply_updates, tna_mask
 
 __version__ = "0.1.0"
 __all__ = [
-    "anchored", "barrier", "checks", "evaluate_path", "greedy_soup", "line", "masks", "pairs", "tna_mask", "uniform_soup",
-    "weighted_average",
+    "anchored", "apply_updates", "barrier", "checks", "evaluate_path", "greedy_soup", "line", "masks", "pairs", "stack", "tna_mask",
+    "uniform_soup", "weighted_average",
 ]  # fmt: skip

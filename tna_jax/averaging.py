@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import interpolation
+from tna_jax import interpolation, paths
 from tna_jax.masks import Params
 
 Ties = Literal["keep", "drop"]
@@ -23,21 +23,22 @@ Ties = Literal["keep", "drop"]
 def weighted_average(members: Params, weights: jax.Array | np.ndarray | Sequence[float]) -> Params:
     """The average of M models with the shares `weights / sum(weights)`.
 
-    Laws: a single weight that is not 0 gives that model; copies of one model give that model; an entry equal in all models,
-    those of weight 0 too, is copied; all bit for bit.
+    Laws: a single weight that is not 0 gives that model; copies of one model give that model; an entry equal in all models
+    whose weight is not 0 is copied; all bit for bit.
 
     Args:
-      members: pytree with leaves (M, ...), NumPy or JAX.
+      members: one pytree with leaves (M, ...), NumPy or JAX, the models stacked; of models one by one see `stack`.
       weights: (M,) floats whose sum is not 0; negative ones extrapolate.
 
     Returns:
       A pytree with leaves (...). Works under `jit` and `vmap`.
 
     Raises:
-      ValueError: another number of weights than models, or weights whose sum is 0 or not finite.
+      ValueError: leaves with unlike numbers of models (their paths are listed), another number of weights than models, or weights
+        whose sum is 0 or not finite.
     """
-    count = jax.tree.leaves(members)[0].shape[0]
-    weights = jnp.asarray(weights, jnp.float32)
+    count = count_of(members)
+    weights = jnp.asarray(weights, jnp.result_type(float))
     if weights.shape != (count,):
         raise ValueError(f"expected one weight for each of the {count} models, got the shape {weights.shape}")
     if not isinstance(weights, jax.core.Tracer) and not (np.isfinite(weights).all() and float(weights.sum())):
@@ -50,7 +51,39 @@ _mixture = jax.jit(interpolation.mixture)
 
 def uniform_soup(members: Params) -> Params:
     """The plain average of M models; arguments, laws and errors as `weighted_average`."""
-    return weighted_average(members, np.ones(jax.tree.leaves(members)[0].shape[0], np.float32))
+    return weighted_average(members, np.ones(count_of(members), np.float32))
+
+
+def stack(models: Sequence[Params]) -> Params:
+    """Models one by one as one pytree with leaves (M, ...), as averages and ensembles take them.
+
+    Raises:
+      ValueError: no models, or models that do not fit each other; all differing paths are listed.
+    """
+    if not models:
+        raise ValueError("there are no models to stack")
+    others = [
+        paths.align(model, models[0], what="first model", subject=f"model {i}") for i, model in enumerate(models[1:], 1)
+    ]
+    columns = zip(jax.tree.leaves(models[0]), *others, strict=True)
+    return paths.like(models[0], [jnp.stack([jnp.asarray(leaf) for leaf in column]) for column in columns])
+
+
+def count_of(members: Params) -> int:
+    """M of a stacked tree.
+
+    Raises:
+      ValueError: no leaves, or leaves whose leading axes differ.
+    """
+    shapes = {paths.name(path): jnp.shape(leaf) for path, leaf in paths.named_leaves(members)}
+    sizes = {shape[0] for shape in shapes.values() if shape}
+    if len(sizes) != 1 or () in shapes.values():
+        listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise ValueError(
+            "expected stacked models, every leaf (M, ...) with one M; tna_jax.stack makes that of models one by one: "
+            + listed
+        )
+    return sizes.pop()
 
 
 class Ingredient(NamedTuple):
@@ -124,7 +157,7 @@ def greedy_soup(
       ties: see `Ties`.
       scores: (M,) of the single models, if they are known; else `score` finds them.
     """
-    count = jax.tree.leaves(members)[0].shape[0]
+    count = count_of(members)
     if scores is None:
         scores = [float(score(jax.tree.map(lambda leaf, i=i: leaf[i], members))) for i in range(count)]
     recipe = greedy_recipe(scores, lambda weights: float(score(weighted_average(members, weights))), ties)

@@ -66,8 +66,8 @@ def concat(parts: list[Axis]) -> Axis:
     for part in (inner for outer in parts for inner in (outer.parts if isinstance(outer, Concat) else (outer,))):
         if part.size == 0:
             continue
-        if flat and isinstance(part, Fixed | Wild) and type(flat[-1]) is type(part):
-            part = type(part)(flat.pop().size + part.size)
+        if flat and isinstance(part, Fixed) and isinstance(flat[-1], Fixed):  # two constants are not one
+            part = Fixed(flat.pop().size + part.size)
         flat.append(part)
     if len(flat) > 1 and all(part == flat[0] for part in flat):
         return product([Fixed(len(flat)), flat[0]])

@@ -94,12 +94,13 @@ def _differing(a: Params, b: Params, mask: Mask) -> list[str]:
     found = []
     for m, other, (path, own) in zip(paths.align(mask, a), paths.align(b, a, subject="model"), named, strict=True):
         fixed = np.broadcast_to(~np.asarray(m) if np.asarray(m).dtype == bool else np.asarray(m) == 0, own.shape)
-        count = int((_bits(own) != _bits(other))[fixed].sum())
+        count = int((_bits(own) != _bits(other)).any(-1)[fixed].sum())
         if count:
             found.append(f"{paths.name(path)} ({count} of {int(fixed.sum())})")
     return found
 
 
 def _bits(leaf: jax.Array) -> np.ndarray:
-    array = np.asarray(leaf)
-    return array.view(f"u{array.dtype.itemsize}")
+    """(..., bytes) uint8."""
+    array = np.ascontiguousarray(leaf)
+    return array.reshape(*array.shape, 1).view(np.uint8)

@@ -1,8 +1,8 @@
 """Paths between models: the line, the plane and the simplex, as functions of pytrees.
 
 All of them compute in float32 (float64 stays float64), cast back to the dtype of the parameters, and copy an entry that is
-equal in all models instead of averaging it: anchors stay anchors, bit for bit. Leaves that are not floating-point are
-taken from the first model.
+equal in all models instead of averaging it: anchors stay anchors, bit for bit. Derivatives are those of the plain formula, in
+models, positions and weights, where entries are copied too. Leaves that are not floating-point are taken from the first model.
 """
 
 from collections.abc import Sequence
@@ -34,13 +34,21 @@ def line(a: Params, b: Params, alpha: Scalar) -> Params:
     """
     alpha = jnp.asarray(alpha)
 
-    def mix(x, y):
-        wide = _wide(x)
-        t = alpha.astype(wide)
-        mixed = ((1 - t) * x.astype(wide) + t * y.astype(wide)).astype(x.dtype)
-        return jnp.where((t == 0) | (x == y), x, jnp.where(t == 1, y, mixed))
+    return _combine(lambda x, y: _between(x, y, alpha.astype(_wide(x))), a, b)
 
-    return _combine(mix, a, b)
+
+@jax.custom_jvp
+def _between(x: jax.Array, y: jax.Array, t: jax.Array) -> jax.Array:
+    mixed = ((1 - t) * x.astype(t.dtype) + t * y.astype(t.dtype)).astype(x.dtype)
+    return jnp.where((t == 0) | (x == y), x, jnp.where(t == 1, y, mixed))
+
+
+@_between.defjvp
+def _between_tangent(primals, tangents):
+    """Of the formula, not of the copies: the slope of a path is what it is at its ends too."""
+    (x, y, t), (dx, dy, dt) = primals, tangents
+    x, y, dx, dy = (z.astype(t.dtype) for z in (x, y, dx, dy))
+    return _between(*primals), ((1 - t) * dx + t * dy + dt * (y - x)).astype(primals[0].dtype)
 
 
 def plane(a: Params, b: Params, c: Params, x: Scalar, y: Scalar) -> Params:
@@ -55,7 +63,8 @@ def plane(a: Params, b: Params, c: Params, x: Scalar, y: Scalar) -> Params:
 def simplex(models: Sequence[Params], weights: jax.Array | Sequence[float]) -> Params:
     """The weighted sum of models; on the simplex the weights are non-negative with sum 1, which is not checked.
 
-    Laws: a weight of 1 with zeros elsewhere gives that model, equal models give that model, both bit for bit.
+    Laws: a weight of 1 with zeros elsewhere gives that model, equal models give that model (whatever those of weight 0 hold),
+    both bit for bit.
 
     Args:
       models: N >= 1 pytrees of the same paths, shapes and dtypes.
@@ -64,7 +73,7 @@ def simplex(models: Sequence[Params], weights: jax.Array | Sequence[float]) -> P
     Raises:
       ValueError: no models, another number of weights, or trees that do not fit.
     """
-    weights = jnp.asarray(weights, jnp.float32)
+    weights = jnp.asarray(weights, jnp.result_type(float))
     if not models or weights.shape != (len(models),):
         raise ValueError(f"expected one weight for each of 1 or more models, got {weights.shape} for {len(models)}")
     return _combine(lambda *leaves: _weighted(jnp.stack(leaves), weights), *models)
@@ -82,17 +91,32 @@ def mixture(members: Params, weights: jax.Array) -> Params:
 
 def _weighted(leaves: jax.Array, weights: jax.Array) -> jax.Array:
     """(M, ...) by (M,) to (...): products summed, not multiplied as matrices, which accelerators do in less than float32."""
-    wide = _wide(leaves)
-    w = weights.astype(wide)
-    w = w.reshape(-1, *(1,) * (leaves.ndim - 1))
-    parts = jnp.where(w == 0, jnp.zeros((), wide), w * leaves.astype(wide))  # a model of weight 0 may hold anything
+    return _summed(leaves, weights.astype(_wide(leaves)))
+
+
+@jax.custom_jvp
+def _summed(leaves: jax.Array, weights: jax.Array) -> jax.Array:
     index, alone = corner(weights)
-    mixed = jnp.where((leaves == leaves[:1]).all(0), leaves[0], parts.sum(0).astype(leaves.dtype))
-    return jnp.where(alone, leaves[index], mixed)
+    first, w = leaves[index], weights.reshape(-1, *(1,) * (leaves.ndim - 1))
+    same = ((leaves == first[None]) | (w == 0)).all(0) & (weights != 0).any()
+    return jnp.where(alone | same, first, _parts(leaves, w).sum(0).astype(leaves.dtype))
+
+
+@_summed.defjvp
+def _summed_tangent(primals, tangents):
+    (leaves, weights), (moved, turned) = primals, tangents
+    w, dw = (x.reshape(-1, *(1,) * (leaves.ndim - 1)) for x in (weights, turned))
+    tangent = _parts(moved, w).sum(0) + (dw * leaves.astype(dw.dtype)).sum(0)
+    return _summed(*primals), tangent.astype(leaves.dtype)
+
+
+def _parts(leaves: jax.Array, w: jax.Array) -> jax.Array:
+    """Products with the weights; a model of weight 0 may hold anything."""
+    return jnp.where(w == 0, jnp.zeros((), w.dtype), w * leaves.astype(w.dtype))
 
 
 def corner(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The index of the largest of (M,) weights, and whether it is 1 and all others 0: whether the point is that model."""
+    """The index of the (M,) weights' largest, and whether it is 1 and all others 0: whether the point is that model."""
     index = jnp.argmax(weights)
     return index, (weights[index] == 1) & (jnp.count_nonzero(weights) == 1)
 

@@ -205,10 +205,19 @@ def share_anchors(params: Params, source: Params, mask: Mask) -> Params:
 def select(chosen: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """`jnp.where` that keeps every bit: the CPU selects 16-bit floats as float32, which loses the payload of a NaN."""
     a, b = jnp.asarray(a), jnp.asarray(b)
-    if a.dtype.itemsize > 2:
-        return jnp.where(chosen, a, b)
+    return jnp.where(chosen, a, b) if a.dtype.itemsize > 2 else _select_bits(chosen, a, b)
+
+
+@jax.custom_jvp
+def _select_bits(chosen: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     bits = np.dtype(f"u{a.dtype.itemsize}")
     return jnp.where(chosen, a.view(bits), b.view(bits)).view(a.dtype)
+
+
+@_select_bits.defjvp
+def _select_tangent(primals, tangents):
+    """Bits have no derivative; what is chosen has."""
+    return _select_bits(*primals), jnp.where(primals[0], *tangents[1:])
 
 
 def _anchored(mask_leaf: jax.Array) -> jax.Array:

@@ -267,7 +267,7 @@ class Tracer:
             sets = self.unifier.new(count)
             self.unifier.unify(images.axes[lhs[1]], axes.product([sets, kernel.axes[rhs[1]]]))
             own = self.unifier.new(features.size // count)
-            self.unifier.unify(features, axes.product([self.unifier.resolve(sets), own]))
+            features = self.unifier.unify(features, axes.product([self.unifier.resolve(sets), own]))
         self._contraction(inputs, ((lhs[1],), (rhs[1],)))
         shape = equation.outvars[0].aval.shape
         found: list[Axis] = list(map(Fixed, shape))

@@ -36,9 +36,10 @@ class AnchoredState(NamedTuple):
 def tna_mask(mask: Mask | None = None) -> optax.GradientTransformationExtraArgs:
     """Passes updates of trainable entries on and gives anchored entries an update of exactly zero.
 
-    Put it first in a chain: `optax.chain(tna_mask(mask), optax.adam(lr))`. That is right for every optimizer whose update is
-    zero when all its gradients were zero (sgd with momentum, adam, rmsprop, ...). It is not for weight decay, noise or
-    trust ratios, nor when the mask changes while momentum is alive: use `anchored` there.
+    Put it first in a chain: `optax.chain(tna_mask(mask), optax.adam(lr))`. That is right for every optimizer whose update of an
+    entry is zero when all gradients of that entry were zero (sgd with momentum, adam, rmsprop, ...). It is not for weight
+    decay, noise or trust ratios, nor for what mixes the entries of a matrix (muon, Shampoo, centralised gradients), nor when
+    the mask changes while momentum is alive: use `anchored` there. `checks.anchors_stay` tries an optimizer.
 
     Args:
       mask: a pytree with the key paths of the parameters (Linen dict, NNX state boxed or pure, Equinox module: it does
@@ -82,6 +83,11 @@ def anchored(
     `chain(add_decayed_weights(wd), anchored(sgd(lr, 0.9)))`.) After: their update is exactly zero whatever the optimizer adds (decay, noise, trust ratios, momentum gathered
     under an earlier mask). It is the *negative* zero, so that even an anchor of -0.0 keeps its bits. Soft anchors act once,
     after the optimizer: the update is multiplied. (Before it, adaptive optimizers would divide the multiplier away.)
+
+    It goes outermost: what stands around it (`MultiSteps`, `lookahead`) may turn an anchor of -0.0 into +0.0. Functions among the
+    extra arguments are passed on as they are: line searches and SAM see the whole gradient, at parameters that they have moved
+    everywhere. Averages kept outside the update (schedule-free evaluation parameters, an EMA) are not its own: take them by
+    `interpolation.line`, or put the anchors back by `masks.share_anchors`.
 
     `optax.apply_updates` then keeps anchors bit for bit. One exception is the processor's: arithmetic on the CPU flushes
     subnormal float32 numbers (below 1.2e-38) to zero; `apply_updates` of this file copies anchors instead of adding to them.

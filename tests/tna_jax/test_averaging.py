@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tna_jax import greedy_soup, interpolation, masks, uniform_soup, weighted_average
+from tna_jax import greedy_soup, interpolation, masks, stack, uniform_soup, weighted_average
 from tna_jax.averaging import greedy_recipe
 
 
@@ -114,3 +114,24 @@ def test_a_greedy_soup_is_the_average_of_its_ingredients_and_never_worse_than_th
     for words, message in (((members, lambda p: np.nan), "finite score"), ((members, score, "both"), "keep, drop")):
         with pytest.raises(ValueError, match=message):
             greedy_soup(*words)
+
+
+def test_a_model_of_weight_0_changes_nothing_of_what_the_others_share():
+    """What a greedy soup rejects may have other anchors."""
+    members = tree()
+    shared = jax.tree.map(lambda leaf: leaf.at[1:3].set(leaf[0]), members)
+    assert same_bits(weighted_average(shared, [1, 1, 1, 0]), member(shared, 0))
+    assert same_bits(weighted_average(shared, [0, 1, 1, 0]), member(shared, 0))
+    assert not same_bits(weighted_average(shared, [1, 1, 1, 1]), member(shared, 0))
+
+
+def test_models_one_by_one_are_stacked_and_what_is_not_stacked_is_named():
+    members = tree()
+    models = [member(members, i) for i in range(4)]
+    assert same_bits(stack(models), members)
+    with pytest.raises(ValueError, match=r"tna_jax.stack makes that of models one by one: a \[3, 4\], b/c \[5\]"):
+        uniform_soup(models[0])
+    with pytest.raises(ValueError, match="model 1"):
+        stack([models[0], {"a": models[1]["a"]}])
+    with pytest.raises(ValueError, match="no models"):
+        stack([])

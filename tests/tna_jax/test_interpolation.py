@@ -91,3 +91,30 @@ def test_trees_that_do_not_fit_are_refused_with_every_path():
         line(a, b, 0.5)
     with pytest.raises(ValueError, match="one weight for each"):
         interpolation.simplex([a], [0.5, 0.5])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_derivatives_are_those_of_the_formula_at_the_ends_too(alpha):
+    """And between equal models, where the entry is copied."""
+    a, b = {"w": jnp.array([1.0, 2.0, 3.0])}, {"w": jnp.array([4.0, 2.0, -1.0])}
+
+    def loss(a, b, t):
+        return jnp.sum(jnp.sin(line(a, b, t)["w"]))
+
+    def plain(a, b, t):
+        return jnp.sum(jnp.sin((1 - t) * a["w"] + t * b["w"]))
+
+    found, expected = (jax.grad(f, (0, 1, 2))(a, b, jnp.float32(alpha)) for f in (loss, plain))
+    for mine, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6)
+    weights = jnp.array([1 - alpha, alpha, 0.0])
+    models = [a, b, {"w": jnp.array([7.0, 7.0, 7.0])}]
+    mine = jax.grad(lambda w: jnp.sum(jnp.sin(interpolation.simplex(models, w)["w"])))(weights)
+    theirs = jax.grad(lambda w: jnp.sum(jnp.sin(sum(w[i] * m["w"] for i, m in enumerate(models)))))(weights)
+    np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+
+
+def test_float64_stays_float64():
+    with jax.enable_x64(True):
+        a, b = {"w": jnp.array([1.0], jnp.float64)}, {"w": jnp.array([2.0], jnp.float64)}
+        assert float(interpolation.simplex([a, b], [0.9, 0.1])["w"][0]) == pytest.approx(1.1, abs=1e-15)

@@ -355,3 +355,12 @@ def test_anchors_are_not_cast():
         ValueError, match=r"Dense_0/bias \(float32, source bfloat16\).*gain \(float32, source bfloat16\)"
     ):
         masks.share_anchors(params, source, masks.bernoulli(KEY, params, 0.5))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_what_is_selected_has_a_derivative(dtype):
+    chosen = jnp.array([True, False, True])
+    a, b = (jnp.arange(3, dtype=dtype) + n for n in (1, 5))
+    found = jax.grad(lambda a, b: jnp.sum(masks.select(chosen, a, b) ** 2).astype(jnp.float32), (0, 1))(a, b)
+    np.testing.assert_array_equal(found[0].astype(np.float32), [2, 0, 6])
+    np.testing.assert_array_equal(found[1].astype(np.float32), [0, 12, 0])

@@ -290,3 +290,35 @@ def test_the_spec_says_where_a_group_is():
     assert [(paths.name(path), axis) for path, axis in spec.where("hidden")] == [
         ("head/kernel", 0), ("hidden/bias", 0), ("hidden/kernel", 1),
     ]  # fmt: skip
+
+
+class Blurred(nn.Module):
+    """Channels blurred each by itself with a constant kernel."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (3, 3), name="conv")(x))
+        kernel = jnp.full((3, 3, 1, 6), 1 / 9)
+        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                                         feature_group_count=6)  # fmt: skip
+        return nn.Dense(3, name="head")(x.mean((1, 2)))
+
+
+class Constants(nn.Module):
+    """Hidden units times ones and zeros, end to end: no two of the units are alike."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Dense(8, name="first")(x))
+        x = x * jnp.concatenate([jnp.ones(4), jnp.zeros(4)])[None]
+        return nn.Dense(3, name="head")(x)
+
+
+@pytest.mark.parametrize("module", [Blurred(), Constants()])
+def test_constants_that_tell_units_apart_are_seen(module):
+    shape = IMAGES if isinstance(module, Blurred) else (5,)
+    net, init = network.linen(module, shape)
+    params, _ = values(jax.eval_shape(init, KEY))
+    spec = permutation_spec(net, params, inputs(4, *shape))
+    moved = apply_permutation(spec, permutations.random_permutation(spec, KEY), params)
+    np.testing.assert_allclose(net(moved, inputs(4, *shape)), net(params, inputs(4, *shape)), atol=1e-5)
