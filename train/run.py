@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from train import hosts, live
+from train.checkpoints import require_plain
 from train.errors import UsageError
 from train.lock import LOCK, Lock
 from train.manifest import FORMAT, check_format
@@ -47,7 +48,8 @@ class Run:
           resume: keep what is there.
 
         Raises:
-          UsageError: the folder exists and neither option is given, is no run folder, is in use, or cannot be written.
+          UsageError: the folder exists and neither option is given, is no run folder, is in use, cannot be written, or has a
+            path in which checkpoints cannot be kept.
         """
         made, problem = cls(Path()), ""
         try:
@@ -62,6 +64,7 @@ class Run:
     @classmethod
     def _make(cls, out: str | None, name: str, results: tuple[str, ...], overwrite: bool, resume: bool) -> "Run":
         folder = Path(out) if out else _unused(name)
+        require_plain(folder, "--out ")
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"--out {folder} is a file; name a folder")
         if resume and not folder.exists():
