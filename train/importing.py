@@ -75,8 +75,9 @@ def described(file: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     arrays, metadata = tensors.read(file)
     if ABOUT not in metadata:
+        made = ": a merge of models that are not all exports of one network and data" if "tna_merge" in metadata else ""
         raise UsageError(
-            f"{file} is no file of tna export; train.tensors.load reads any safetensors file into a pytree"
+            f"{file} is no file of tna export{made}; train.tensors.load reads any safetensors file into a pytree"
         )
     try:
         about = json.loads(metadata[ABOUT])

@@ -1,6 +1,7 @@
 """Progress on the screen, and a way to stop between two epochs without losing anything."""
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -9,12 +10,29 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = Console(stderr=True)
+AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False}
+"""What users name (paths, tensors, options) may hold `[x]` and `:x:`, which rich would take for its own."""
+console = Console(stderr=True, **AS_IT_IS)
 
 
 def wide_console() -> Console:
-    """For tables on stdout: as wide as a table needs where no terminal says how wide it is."""
-    return Console(width=max(Console().width, 136) if not Console().is_terminal else None)
+    """For tables on stdout: as wide as a table needs where neither a terminal nor COLUMNS says how wide it is."""
+    given = Console()
+    width = None if given.is_terminal or os.environ.get("COLUMNS", "").isdecimal() else max(given.width, 136)
+    return Console(width=width, **AS_IT_IS)
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 pair`, `2 pairs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def size(bytes: float) -> str:
+    """A number of bytes in the unit that suits it: `84 bytes`, `1.5 MB`."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if bytes >= scale:
+            return f"{bytes / scale:.3g} {unit}"
+    return f"{bytes:.0f} bytes"
 
 
 class Interrupted(Exception):
