@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 
 import numpy as np
 import tyro
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from fusion import merge_about, merge_report, shared_anchors, stream
 from fusion.command import evaluate
@@ -17,7 +17,7 @@ from fusion.stream import Counts
 from tna_jax.averaging import Recipe, Ties, greedy_recipe
 from train.errors import UsageError, unknown
 from train.launch import launch
-from train.progress import Interrupted, console, size
+from train.progress import Interrupted, console, room_for_bar, size
 from train.results import plain, provenance, write_json
 from train.tensor_files import Checkpoint, open_checkpoint
 
@@ -177,7 +177,7 @@ def merge(
     first, counts = checkpoints[0], Counts()
     single = out.suffix == ".safetensors"
     bar = Progress(
-        TextColumn("merging"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn(), TextColumn("left"),
+        TextColumn("merging"), *room_for_bar(55), DownloadColumn(), TransferSpeedColumn(), TextColumn("left"),
         TimeRemainingColumn(), console=console,
     )  # fmt: skip
     with bar:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -148,7 +149,7 @@ def _as_usage_error(folder: Path, doing: str):
         steps = listed(folder)
         left = f"checkpoint {steps[0]} is intact" if steps else "no checkpoint was saved before"
         raise UsageError(
-            f"cannot {doing} {folder}: {_reason(error)}; {left}; mend that, then: tna resume {folder.parent}"
+            f"cannot {doing} {folder}: {_reason(error)}; {left}; mend that, then: tna resume {shlex.quote(str(folder.parent))}"
         ) from error
 
 
