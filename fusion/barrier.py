@@ -8,18 +8,20 @@ import numpy as np
 import tyro
 from rich.table import Table
 
-from fusion import barrier_report, company
+from fusion import barrier_report, company, reached
 from fusion.walk import walk
 from tna_jax import connectivity
 from tna_jax.placement import Placement
 from train import hosts, options, ranges
 from train.config import DataOptions, ModelOptions
+from train.data import Dataset
+from train.data.places import DOWNLOAD
 from train.ensembles import finished
 from train.errors import UsageError, unknown
 from train.hosts import HostOptions
 from train.launch import launch
 from train.prepare import load, shaping
-from train.progress import console, wide_console
+from train.progress import console, plural, wide_console
 from train.ranges import COUNT
 from train.results import plain, provenance
 from train.run import CONFIG, Run
@@ -65,7 +67,14 @@ class BarrierOptions(HostOptions):
         ]
         if wrong:
             raise UsageError(f"--pairs {' '.join(wrong)}: write I-J with two different numbers from 0 to {models - 1}")
-        return np.array([[int(match[1]), int(match[2])] for match in found if match], np.int32)
+        pairs = [(int(match[1]), int(match[2])) for match in found if match]
+        same: dict[frozenset[int], list[str]] = {}
+        for text, pair in zip(self.pairs, pairs, strict=True):
+            same.setdefault(frozenset(pair), []).append(text)
+        twice = [" = ".join(texts) for texts in same.values() if len(texts) > 1]
+        if twice:
+            raise UsageError(f"--pairs: the same pair more than once: {', '.join(twice)}")
+        return np.array(pairs, np.int32)
 
 
 def main(arguments: list[str]) -> int:
@@ -77,19 +86,22 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     """Evaluates the pairs and writes barrier.json and barrier.png into the run folder; returns what the JSON holds."""
     settings.check()
     alphas = options.grid(settings.alphas)
-    folder = Run.open(settings.run)
+    folder = Run.open(settings.run).writable()
     config = folder.read(CONFIG)
     settings.start(16)
     described = description(config, settings)
     data, network, init = load(described)
-    params, state, models = finished(folder, init)
+    params, state, models, step = finished(folder, init)
     chosen = settings.chosen(len(models))
     if not len(chosen):
         raise UsageError(f"{folder.folder} has one model; a barrier needs two")
-    console.print(f"{data.describe()}; {described.describe()}; {len(models)} models, {len(chosen)} pairs")
+    console.print(
+        f"{data.describe()}; {described.describe()}; {plural(len(models), 'model')}, {plural(len(chosen), 'pair')}"
+    )
+    checkpoints = [reached.reached(folder, config, step)]
     walked = [models[i] for i in np.unique(chosen)]
-    warnings = company.warn(walked, [config] * len(walked))
-    with console.status(f"evaluating {len(chosen)} paths of {len(alphas)} points"):
+    warnings = reached.warn(checkpoints) + company.warn(walked, [config] * len(walked))
+    with console.status(f"evaluating {plural(len(chosen), 'path')} of {len(alphas)} points"):
         paths = walk(
             network, params, state, chosen, alphas, data, how=cast(Placement, settings.placement),
             calibration_examples=settings.calibration_examples, memory_limit=settings.memory_limit,
@@ -109,6 +121,7 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
         "run": shaping(config),
         "network": described.describe(),
         "models": models,
+        "checkpoints": checkpoints,
         "warnings": warnings,
         "alphas": alphas,
         "rows": rows,
@@ -125,6 +138,13 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
 class Described(HostOptions, ModelOptions, DataOptions):
     """What of a run's configuration makes its data and network again."""
 
+    def load_data(self) -> Dataset:
+        """As in training, but that nothing is downloaded: these programs have no such option."""
+        try:
+            return super().load_data()
+        except UsageError as error:
+            raise UsageError(str(error).removesuffix(DOWNLOAD)) from error
+
 
 def description(config: dict[str, Any], settings: Any) -> Described:
     """The options that `config` holds, but for the folder of the data, which is that of `settings`."""
@@ -136,7 +156,7 @@ def description(config: dict[str, Any], settings: Any) -> Described:
 
 def _table(result: dict[str, Any], split: str = "test") -> None:
     rows = [row for row in result["rows"] if row["split"] == split]
-    lines = Table(title=f"{split} set, {result['network']}, {len(rows)} pairs", title_justify="left")
+    lines = Table(title=f"{split} set, {result['network']}, {plural(len(rows), 'pair')}", title_justify="left")
     heads = ("pair", "accuracy, ends", "accuracy, midpoint", "accuracy barrier", "relative barrier", "loss barrier")
     for head in heads:
         lines.add_column(head, justify="right")

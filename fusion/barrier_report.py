@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from fusion import reached
 from fusion.pair_matrix import matrix, number
+from train.progress import plural
 
 
 def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
@@ -27,15 +29,17 @@ def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
     complete = curves[np.isfinite(curves).all(axis=1)]
     if len(complete):
         right.plot(
-            result["alphas"], complete.mean(0), color="black", linewidth=2, label=f"mean of {len(complete)} pairs"
+            result["alphas"],
+            complete.mean(0),
+            color="black",
+            linewidth=2,
+            label=f"mean of {plural(len(complete), 'pair')}",
         )
         right.legend(fontsize=8, frameon=False, loc="lower left")
     right.set(xlabel="α, from one model (0) to the other (1)", ylabel=f"{split} accuracy")
     right.set_title("along the paths", loc="left", fontsize=10)
     right.grid(alpha=0.25, linewidth=0.6)
     right.spines[["top", "right"]].set_visible(False)
-    config = result["run"]
-    ratio = f", mask ratio {config['ratio']:g}" if "ratio" in config else ""
-    grid.suptitle(f"{config['dataset']}, {result['network']}, {config['epochs']} epochs{ratio}", fontsize=11)
+    grid.suptitle(reached.title(result), fontsize=11)
     grid.savefig(file, dpi=130)
     plt.close(grid)

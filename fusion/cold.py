@@ -19,7 +19,7 @@ from train import backbone, memory, ranges
 from train.backbone import Backbone, is_head
 from train.checkpoints import Checkpoints
 from train.data import text
-from train.errors import UsageError, unknown
+from train.errors import UsageError, known, together
 from train.launch import launch
 from train.models import INIT, MASK, ORDER, stream
 from train.prepare import lasting, record
@@ -76,7 +76,19 @@ class ColdOptions(TuningOptions):
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
-        super().check()
+        counts = ("seeds", "iterations", "examples", "score_examples", "score_epochs", "probe_examples", "test_examples", "length",
+                  "tune_every")  # fmt: skip
+        together(
+            super().check,
+            self.check_source,
+            lambda: ranges.require(self, dict.fromkeys(counts, COUNT)),
+            self.check_tasks,
+            lambda: ranges.require_ratios(self.ratios),
+            self.check_recipe,
+        )
+
+    def check_source(self) -> None:
+        """Raises UsageError without a checkpoint, or for several processes."""
         if self.checkpoint is None:
             raise UsageError(
                 "give --checkpoint FOLDER, a BERT or RoBERTa with its tokenizer: tna pretrain --model bert makes one"
@@ -85,18 +97,19 @@ class ColdOptions(TuningOptions):
             raise UsageError(
                 "tna cold runs in one process, on all its devices: leave out --distributed and --coordinator"
             )
-        names = ("seeds", "iterations", "examples", "score_examples", "score_epochs", "probe_examples", "test_examples", "length",
-                 "tune_every")  # fmt: skip
-        ranges.require(self, dict.fromkeys(names, COUNT))
-        for name in (*self.tasks, *self.unseen):
-            if name not in text.names():
-                raise unknown("text task", name, text.names())
-        twice = sorted({name for name in (*self.tasks, *self.unseen) if (*self.tasks, *self.unseen).count(name) > 1})
+
+    def check_tasks(self) -> None:
+        """Raises UsageError for tasks that are not known, or named twice, or too few."""
+        named = (*self.tasks, *self.unseen)
+        known("text task", named, text.names())
+        twice = sorted({name for name in named if named.count(name) > 1})
         if twice or len(self.tasks) < 2:
             raise UsageError(
                 f"--tasks and --unseen: named twice: {', '.join(twice)}" if twice else "--tasks: name two or more"
             )
-        ranges.require_ratios(self.ratios)
+
+    def check_recipe(self) -> None:
+        """Raises UsageError for a recipe that cannot be."""
         try:
             recipes.Recipe(self.learning_rate, self.weight_decay).check()
         except ValueError as error:
@@ -249,8 +262,8 @@ def iterate(fusion: Fusion, folder: Run, settings: ColdOptions) -> Params:
         def on_step(units: int) -> None:
             bar.advance(units)
             if stop.asked:
-                console.print(f"stopped; saved up to iteration {done - 1}; to go on: tna resume {folder.folder}"
-                              if done else f"stopped before anything was saved; to start: tna resume {folder.folder}")  # fmt: skip
+                console.print(f"stopped; saved up to iteration {done - 1}; to go on: tna resume {folder.word}"
+                              if done else f"stopped before anything was saved; to start: tna resume {folder.word}")  # fmt: skip
                 raise Interrupted
 
         while done <= settings.iterations:

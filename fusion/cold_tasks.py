@@ -4,6 +4,7 @@ Contributors train at once as one ensemble, so their classifiers have as many ou
 task lacks are shut: their kernel is 0, their bias -1e9, and both are anchored, so that their probability is exactly 0.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,8 +16,9 @@ from tna_jax import paths
 from tna_jax.masks import Mask, Params
 from train import tokenizer
 from train.data import text, tokens
+from train.data.places import DOWNLOAD
 from train.data.source import SUBSET_SEED, DataError, permutation
-from train.errors import UsageError
+from train.errors import UsageError, together
 
 SHUT = -1e9
 """Bias of a class that a task does not have."""
@@ -41,12 +43,16 @@ class Task(NamedTuple):
 def load(names: Sequence[str], seen: Sequence[str], settings: Any) -> list[Task]:
     """The tasks, encoded with the checkpoint's tokenizer; raises UsageError for what is not there."""
     words = tokenizer.load(settings.checkpoint)
-    made = []
-    for name in names:
+    made, found = [], {}
+
+    def read(name: str) -> None:
         try:
-            task = text.load(name, data_dir=settings.data_dir)
+            found[name] = text.load(name, data_dir=settings.data_dir)
         except DataError as error:
-            raise UsageError(f"--tasks, --unseen: {error}") from error
+            raise UsageError(f"--tasks, --unseen: {str(error).removesuffix(DOWNLOAD)}") from error
+
+    together(*(functools.partial(read, name) for name in names))
+    for name, task in found.items():
         rows = permutation(len(task.test.labels), SUBSET_SEED)[: settings.test_examples]
         train, test = (
             tokens.encode_split(words, split, settings.length) for split in (task.train, task.test.take(rows))

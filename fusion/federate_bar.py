@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from train.progress import console
+from train.progress import console, room_for_bar
 
 
 class Bar:
@@ -13,7 +13,7 @@ class Bar:
 
     def __init__(self, steps: int, done: int):
         self.bar = Progress(
-            TextColumn("{task.fields[line]}"), BarColumn(bar_width=30), MofNCompleteColumn(),
+            TextColumn("{task.fields[line]}"), *room_for_bar(80), MofNCompleteColumn(),
             TextColumn("rounds  accuracy {task.fields[accuracy]}"), TimeElapsedColumn(), TextColumn("left"),
             TimeRemainingColumn(), console=console,
         )  # fmt: skip

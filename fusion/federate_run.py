@@ -114,7 +114,7 @@ def federate(
             if stop.asked and done < steps:
                 saved.wait()
                 console.print(f"stopped after round {number + 1} of {rounds} of {plan[run]}; saved in {folder.folder}")
-                console.print(f"to go on: tna resume {folder.folder}")
+                console.print(f"to go on: tna resume {folder.word}")
                 stop.check()
     return now, {"placement": machine.how, "group": group, "peak_bytes": memory.peak()}
 

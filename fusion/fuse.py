@@ -22,7 +22,7 @@ from train.errors import UsageError, unknown
 from train.hosts import HostOptions
 from train.launch import launch
 from train.prepare import shaping
-from train.progress import console
+from train.progress import console, plural
 from train.ranges import BOUND, COUNT, NOT_NEGATIVE
 from train.results import plain, provenance
 
@@ -116,7 +116,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
             opened.network, params, data, (chosen_on, labels), mix, state=state, ties=cast(Ties, settings.ties), how=how
         )
     pairs = connectivity.pairs(len(opened.models))
-    with console.status(f"evaluating {len(pairs)} paths of {len(alphas)} points"):
+    with console.status(f"evaluating {plural(len(pairs), 'path')} of {len(alphas)} points"):
         paths = walk(
             opened.network, params, state, pairs, alphas, opened.data, how=how,
             calibration_examples=settings.calibration_examples, memory_limit=settings.memory_limit,
@@ -127,6 +127,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
         "run": shaping(opened.config),
         "network": opened.what,
         "models": opened.models,
+        "checkpoints": opened.checkpoints,
         "warnings": opened.warnings,
         "options": {key: getattr(settings, key) for key in ("matching", "repair", "ties", "seed", "calibration_examples")},
         "held_out": {"examples": len(labels), "unseen_in_training": unseen},

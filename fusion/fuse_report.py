@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from fusion import reached
 from fusion.pair_matrix import matrix, number
-from train.progress import wide_console
+from train.progress import plural, wide_console
 
 
 def table(result: dict[str, Any]) -> None:
@@ -43,7 +44,7 @@ def table(result: dict[str, Any]) -> None:
     barriers = [number(row["accuracy_barrier"]) for row in result["pairs"] if row["split"] == "test"]
     spread = f" ± {np.std(barriers, ddof=1):.4f}" if len(barriers) > 1 else ""
     print(
-        f"test accuracy barrier, {len(barriers)} pairs: {np.mean(barriers):.4f}{spread}, largest {np.max(barriers):.4f}"
+        f"test accuracy barrier, {plural(len(barriers), 'pair')}: {np.mean(barriers):.4f}{spread}, largest {np.max(barriers):.4f}"
     )
     if result["matched"] is not None:
         ones = result["matched"]["models"]
@@ -89,8 +90,6 @@ def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
         {tuple(row["pair"]): number(row["accuracy_barrier"]) for row in result["pairs"] if row["split"] == split},
     )
     right.set_title(f"{split} accuracy barrier", loc="left", fontsize=10)
-    config = result["run"]
-    ratio = f", mask ratio {config['ratio']:g}" if "ratio" in config else ""
-    grid.suptitle(f"{config['dataset']}, {result['network']}, {config['epochs']} epochs{ratio}", fontsize=11)
+    grid.suptitle(reached.title(result), fontsize=11)
     grid.savefig(file, dpi=130)
     plt.close(grid)

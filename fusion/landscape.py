@@ -9,7 +9,7 @@ import numpy as np
 import tyro
 from rich.table import Table
 
-from fusion import company, landscape_report
+from fusion import company, landscape_report, reached
 from fusion.barrier import description
 from tna_jax import connectivity
 from tna_jax.placement import Placement
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
 def run(settings: LandscapeOptions) -> dict[str, Any]:
     """Evaluates the grid and writes landscape.json and landscape.png into the run folder; returns what the JSON holds."""
     settings.check()
-    folder = Run.open(settings.run)
+    folder = Run.open(settings.run).writable()
     settings.start(1_000_000)
     result = survey(folder, settings)
     folder.write("landscape.json", result)
@@ -88,7 +88,8 @@ def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
     config = folder.read(CONFIG)
     described = description(config, settings)
     data, network, init = load(described)
-    params, state, models = finished(folder, init)
+    params, state, models, step = finished(folder, init)
+    checkpoints = [reached.reached(folder, config, step)]
     three, labels = _three(settings, config, params, init, models)
     where, axes = coordinates(three)
     middle, extent = (where.min(0) + where.max(0)) / 2, np.ptp(where, axis=0).max()
@@ -97,7 +98,7 @@ def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
     weights = barycentric(where, np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
     console.print(f"{data.describe()}; {described.describe()}; {len(weights)} points")
     own = [int(name) if name != ORIGIN else int(settings.models[0]) for name in settings.models]
-    warnings = company.warn([models[i] for i in own], [config] * len(own))
+    warnings = reached.warn(checkpoints) + company.warn([models[i] for i in own], [config] * len(own))
     count = settings.test_examples
     test = {"test": (jnp.asarray(data.test.images[:count]), jnp.asarray(data.test.labels[:count]))}
     with console.status(f"evaluating {len(weights)} points of the plane"):
@@ -116,6 +117,7 @@ def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
             {"name": name, "x": where[i, 0], "y": where[i, 1], "loss": found.loss[i], "accuracy": found.accuracy[i]}
             for i, name in enumerate(labels)
         ],
+        "checkpoints": checkpoints,
         "warnings": warnings,
         "lengths": axes,
         "x": x,
@@ -134,7 +136,12 @@ def _three(settings: LandscapeOptions, config: dict[str, Any], params, init, mod
     chosen = [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in numbers]
     names = [f"model {i}" for i in numbers]
     if ORIGIN in settings.models:
-        known = {key: models[numbers[0]][key] for key in Member._fields}
+        one = models[numbers[0]]
+        if not all(key in one for key in Member._fields):
+            raise UsageError(
+                f"--models: {ORIGIN} of {numbers[0]} is not known: plan.json does not say how that model started"
+            )
+        known = {key: one[key] for key in Member._fields}
         fields = {field.name for field in dataclasses.fields(AnchorOptions)}
         anchors = AnchorOptions(**{key: value for key, value in config.items() if key in fields})
         start = build([Member(**known)], init, anchors).params

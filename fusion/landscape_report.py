@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from fusion import reached
+
 MARKS = "os^"
 
 
@@ -20,7 +22,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
         contours(axis, result, measure)
         axis.set_title(f"test {measure}", loc="left", fontsize=10)
         axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08))
-    grid.suptitle(f"{result['run']['dataset']}, {result['network']}", fontsize=11)
+    grid.suptitle(reached.title(result), fontsize=11)
     grid.savefig(file, dpi=150)
     plt.close(grid)
 

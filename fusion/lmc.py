@@ -16,11 +16,11 @@ from tna_jax import connectivity
 from tna_jax.connectivity import Path
 from train import ensembles, hosts, options, ranges
 from train.data import Dataset
-from train.errors import UsageError, unknown
+from train.errors import UsageError, known, together
 from train.launch import launch
 from train.models import Member, build
 from train.prepare import Settings, lasting, prepare, record
-from train.progress import console
+from train.progress import console, plural
 from train.ranges import COUNT, NOT_NEGATIVE
 from train.results import plain
 from train.run import PROVENANCE, Run
@@ -48,17 +48,16 @@ class LmcOptions(Settings):
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
-        super().check()
-        ranges.require_ratios(self.ratios)
-        ranges.require(self, {"seeds": COUNT, "first_seed": NOT_NEGATIVE})
-        if self.init not in INITS:
-            raise unknown("--init", self.init, INITS)
-        for method in self.methods:
-            if method not in ("tna", "prune"):
-                raise unknown("--methods", method, ("tna", "prune"))
+        together(
+            super().check,
+            lambda: ranges.require_ratios(self.ratios),
+            lambda: ranges.require(self, {"seeds": COUNT, "first_seed": NOT_NEGATIVE}),
+            lambda: known("--init", [self.init], INITS),
+            lambda: known("--methods", self.methods, ("tna", "prune")),
+            self.grid,
+        )
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise UsageError("--methods must be one or both of tna, prune")
-        self.grid()
 
     def grid(self) -> np.ndarray:
         """(A,) the alphas; raises UsageError for a grid without 0, 1/2 and 1."""
@@ -84,7 +83,9 @@ def run(settings: LmcOptions) -> dict[str, Any]:
     name = f"lmc-{settings.dataset.replace(':', '-')}"
     with Run.create(settings.out, name, RESULTS, settings.overwrite, settings.resume) as folder:
         record(folder, "lmc", settings, list(range(settings.first_seed, settings.first_seed + settings.seeds)))
-        console.print(f"{data.describe()}; {settings.describe()}; {len(members)} models in {len(cells)} pairs")
+        console.print(
+            f"{data.describe()}; {settings.describe()}; {len(members)} models in {plural(len(cells), 'pair')}"
+        )
 
         start = build(members, init, settings)
         described = [member._asdict() for member in members]
@@ -105,9 +106,7 @@ def run(settings: LmcOptions) -> dict[str, Any]:
         if hosts.leads():
             lmc_report.figure(plain(result), folder.folder / "lmc.png")
             lmc_report.table(plain(result))
-            print(
-                f"wrote {folder.folder / 'lmc.json'} and {folder.folder / 'lmc.png'}; next: tna report {folder.folder}"
-            )
+            print(f"wrote {folder.folder / 'lmc.json'} and {folder.folder / 'lmc.png'}; next: tna report {folder.word}")
         return plain(result)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from train.progress import wide_console
+from train.progress import plural, wide_console
 
 TITLES = {"same": "same initialisation", "different": "different initialisation, shared anchors"}
 NAMES = {"tna": "TNA", "prune": "pruning"}
@@ -54,7 +54,7 @@ def table(result: dict[str, Any], split: str = "test") -> None:
     """Prints a row for each initialisation, method and ratio: mean +- standard deviation over pairs."""
     config = result["config"]
     lines = Table(
-        title=f"{config['dataset']}, {named(result)}, {config['epochs']} epochs: {split} set, mean ± std over {config['seeds']} pairs",
+        title=f"{config['dataset']}, {named(result)}, {plural(config['epochs'], 'epoch')}: {split} set, mean ± std over {plural(config['seeds'], 'pair')}",
         title_justify="left",
     )
     lines.add_column("initialisation")
@@ -124,7 +124,8 @@ def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
         axis.spines[["top", "right"]].set_visible(False)
     config = result["config"]
     grid.suptitle(
-        f"{config['dataset']}, {named(result)}, {config['epochs']} epochs, {config['seeds']} pairs", fontsize=11
+        f"{config['dataset']}, {named(result)}, {plural(config['epochs'], 'epoch')}, {plural(config['seeds'], 'pair')}",
+        fontsize=11,
     )
     grid.savefig(file, dpi=130)
     plt.close(grid)

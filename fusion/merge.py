@@ -1,7 +1,6 @@
 """`tna merge A B ... -o OUT`: averages safetensors checkpoints of any family, streamed: uniform, weighted, or a greedy soup."""
 
 import dataclasses
-import json
 import math
 import shutil
 import time
@@ -10,20 +9,22 @@ from typing import Annotated, Any, get_args
 
 import numpy as np
 import tyro
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from fusion import merge_report, shared_anchors, stream
+from fusion import merge_about, merge_report, shared_anchors, stream
 from fusion.command import evaluate
 from fusion.stream import Counts
 from tna_jax.averaging import Recipe, Ties, greedy_recipe
 from train.errors import UsageError, unknown
 from train.launch import launch
-from train.progress import Interrupted, console
+from train.progress import Interrupted, console, room_for_bar, size
 from train.results import plain, provenance, write_json
-from train.tensor_files import Checkpoint, differences, open_checkpoint
+from train.tensor_files import Checkpoint, open_checkpoint
 
 WIDE: dict[str, np.dtype] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 REPORT = "merge.json"
+OTHER_FORMATS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz", ".npy", ".gguf", ".pkl", ".json")
+"""Endings of names that nobody means a folder by."""
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx")
 """Endings of files that hold weights: of a folder's other files (config, tokenizer) the merged folder gets a copy."""
 
@@ -52,10 +53,16 @@ class MergeOptions:
         """Raises UsageError for whatever can be refused before any file is read."""
         if len(self.models) < 2:
             raise UsageError(f"name two or more models to merge, got {len(self.models)}")
+        if Path(self.out).suffix.lower() in OTHER_FORMATS:
+            raise UsageError(
+                f"--out {self.out}: only safetensors are written; name a file that ends in .safetensors, or a folder"
+            )
         if self.accumulate not in WIDE:
             raise unknown("--accumulate", self.accumulate, WIDE)
         if self.ties not in get_args(Ties):
             raise unknown("--ties", self.ties, get_args(Ties))
+        if self.ties != "keep" and self.evaluate is None:
+            raise UsageError(f"--ties {self.ties} is for greedy soups: it needs --evaluate COMMAND")
         if self.weights is not None and self.evaluate is not None:
             raise UsageError("--weights and --evaluate exclude each other: a greedy soup finds its weights")
         if self.weights is not None and len(self.weights) != len(self.models):
@@ -84,16 +91,17 @@ def main(arguments: list[str]) -> int:
 def run(settings: MergeOptions) -> dict[str, Any]:
     """Merges the files and writes a report beside them; returns what the report holds."""
     settings.check()
-    checkpoints = [open_checkpoint(name) for name in settings.models]
-    wrong = differences(checkpoints)
-    if wrong:
-        raise UsageError(f"the models differ in {len(wrong)} places: {'; '.join(wrong)}")
+    out = Path(settings.out)
+    checkpoints = opened(settings.models)
+    report = out.with_suffix(".merge.json") if settings.single else out / REPORT
+    written = [*_files(checkpoints[0], out), report]
+    written += [out / file.name for file in merge_about.others(checkpoints[0], WEIGHT_FILES, REPORT)]
+    merge_about.require_apart([*written, *([_candidate(settings)] if settings.evaluate else [])], checkpoints)
     anchors = shared_anchors.verify(checkpoints)
     warnings = merge_report.warn(checkpoints)
-    out = Path(settings.out)
     _can_write(out, checkpoints[0].bytes, settings.single)
     console.print(
-        f"{len(checkpoints)} models of {len(checkpoints[0].tensors)} tensors, {checkpoints[0].bytes / 1e9:.3g} GB; "
+        f"{len(checkpoints)} models of {len(checkpoints[0].tensors)} tensors, {size(checkpoints[0].bytes)}; "
         f"sums in {settings.accumulate}"
     )
     start, recipe = time.perf_counter(), None
@@ -102,9 +110,10 @@ def run(settings: MergeOptions) -> dict[str, Any]:
         if settings.evaluate is not None:
             recipe = _greedy(settings, checkpoints)
             weights = recipe.weights.astype(np.float64)
-        counts = merge(checkpoints, weights, out, WIDE[settings.accumulate])
+        counts = merge(checkpoints, weights, out, WIDE[settings.accumulate], anchors is not None)
     except KeyboardInterrupt:
         raise Interrupted from None
+    warnings += merge_report.warn_of_values(checkpoints, weights, counts.not_finite)
     if counts.differing_integers:
         names = ", ".join(counts.differing_integers)
         console.print(f"not floating-point and different, so {checkpoints[0].path}'s were taken: {names}")
@@ -123,45 +132,71 @@ def run(settings: MergeOptions) -> dict[str, Any]:
         **({} if recipe is None else {"evaluate": settings.evaluate, "ties": settings.ties, "score": recipe.score,
            "trail": [step._asdict() for step in recipe.trail]}),
     }  # fmt: skip
-    report = out.with_suffix(".merge.json") if settings.single else out / REPORT
     write_json(report, result)
     merge_report.table(plain(result))
     print(f"wrote {out} and {report}")
     return plain(result)
 
 
-def merge(checkpoints: list[Checkpoint], weights: np.ndarray, out: Path, wide: np.dtype) -> Counts:
+def opened(names: tuple[str, ...]) -> list[Checkpoint]:
+    """The headers of the models; raises UsageError that names every one which cannot be merged, and how they differ."""
+    checkpoints, wrong = [], []
+    for name in dict.fromkeys(names):
+        try:
+            checkpoints.append(open_checkpoint(name))
+            if not checkpoints[-1].tensors:
+                wrong.append(f"{name} holds no tensors")
+        except UsageError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise UsageError("; ".join(wrong))
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise UsageError(f"named more than once: {', '.join(twice)}; name each model once (--weights weights them)")
+    merge_about.require_different(checkpoints)
+    merge_report.require_alike(checkpoints)
+    return checkpoints
+
+
+def _files(first: Checkpoint, out: Path) -> dict[Path, list[str]]:
+    """The names of the tensors in each file that is written."""
+    if out.suffix == ".safetensors":
+        return {out: list(first.tensors)}
+    return {out / name: held for name, held in first.files.items()}
+
+
+def merge(
+    checkpoints: list[Checkpoint], weights: np.ndarray, out: Path, wide: np.dtype, verified: bool = False
+) -> Counts:
     """Writes the average: one file if `out` ends in .safetensors, else a folder with the first model's shards and other files.
 
     Args:
       checkpoints: of equal tensors; weights: (M,) float64, sum not 0; wide: dtype of the sums.
+      verified: whether all have the anchors that their common recipe names: then the metadata says so of the average.
     """
     first, counts = checkpoints[0], Counts()
     single = out.suffix == ".safetensors"
-    files = {out: list(first.tensors)} if single else {out / name: held for name, held in first.files.items()}
-    note = {
-        "tna_merge": json.dumps(
-            {"models": [c.path.name for c in checkpoints], "weights": (weights / weights.sum()).tolist()}
-        )
-    }
     bar = Progress(
-        TextColumn("merging"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn(), TextColumn("left"),
+        TextColumn("merging"), *room_for_bar(55), DownloadColumn(), TransferSpeedColumn(), TextColumn("left"),
         TimeRemainingColumn(), console=console,
     )  # fmt: skip
     with bar:
         task = bar.add_task("", total=first.bytes)
         if not single:
             out.mkdir(parents=True, exist_ok=True)
-        for file, names in files.items():
-            metadata = next(iter(first.metadata.values())) if single else first.metadata[file.name]
+        for file, names in _files(first, out).items():
+            held = next(iter(first.metadata)) if single else file.name
+            metadata = merge_about.metadata(checkpoints, held, weights, verified)
             stream.write(
-                file, checkpoints, names, weights, metadata | note, counts, wide=wide,
+                file, checkpoints, names, weights, metadata, counts, wide=wide,
                 advance=lambda bytes: bar.advance(task, bytes),
             )  # fmt: skip
-    if not single and first.path.is_dir():
-        for file in first.path.iterdir():  # configuration, tokenizer, the index of the shards
-            if file.is_file() and not file.name.endswith(WEIGHT_FILES) and file.name != REPORT:
-                shutil.copyfile(file, out / file.name)
+    if not single:
+        for file in merge_about.others(first, WEIGHT_FILES, REPORT):
+            shutil.copyfile(file, out / file.name)
+        stands_on = merge_about.pretraining(checkpoints, weights)
+        if stands_on is not None:
+            write_json(out / merge_about.PRETRAINING, stands_on)
     return counts
 
 
@@ -173,15 +208,19 @@ def _can_write(out: Path, bytes: int, single: bool) -> None:
     except OSError as error:
         raise UsageError(f"cannot write to --out {out}: {error.strerror or error}") from error
     if free < bytes:
-        raise UsageError(f"--out {out} needs {bytes / 1e9:.3g} GB, but {free / 1e9:.3g} GB are free there")
+        raise UsageError(f"--out {out} needs {size(bytes)}, but {size(free)} are free there")
+
+
+def _candidate(settings: MergeOptions) -> Path:
+    """Where the candidates of a greedy soup are written."""
+    out = Path(settings.out)
+    return out.with_name(f".{out.stem}.candidate" + (".safetensors" if settings.single else ""))
 
 
 def _greedy(settings: MergeOptions, checkpoints: list[Checkpoint]) -> Recipe:
     """The greedy soup of the models; its candidates are written beside --out, one at a time."""
     assert settings.evaluate is not None
-    out = Path(settings.out)
-    name = f".{out.stem}.candidate" + (".safetensors" if settings.single else "")
-    candidate = out.with_name(name)
+    candidate = _candidate(settings)
     tried = 0
 
     def score(path: Path) -> float:

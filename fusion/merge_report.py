@@ -1,15 +1,52 @@
 """What `tna merge` prints: the weights, or the trail of a greedy soup, and how much was copied."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
-from fusion import shared_anchors
-from train.progress import console, wide_console
-from train.tensor_files import Checkpoint
+from fusion import merge_about, shared_anchors
+from train.errors import UsageError
+from train.progress import console, plural, wide_console
+from train.tensor_files import Checkpoint, differences
 
 STATISTICS = ("batch_stats/", "running_mean", "running_var", "moving_mean", "moving_variance")
 """Parts of the names of BatchNorm's running statistics."""
+
+
+SHOWN = 10
+"""Differences and tensors that are named; of more there is a count."""
+
+
+def require_alike(checkpoints: list[Checkpoint]) -> None:
+    """Raises UsageError unless all have the same tensors: what kinds of models they are, the first differences, how many more."""
+    wrong = differences(checkpoints)
+    if not wrong:
+        return
+    kinds = merge_about.kinds(checkpoints)
+    shown = wrong[:SHOWN] + ([f"... and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else [])
+    head = f"{kinds}: these are other networks; they" if kinds else "the models"
+    raise UsageError("\n  ".join([f"{head} differ in {plural(len(wrong), 'place')}:", *shown]))
+
+
+def warn_of_values(checkpoints: list[Checkpoint], weights: np.ndarray, not_finite: Mapping[str, int]) -> list[str]:
+    """That the average has entries which are NaN or infinite, and whose they are: a sentence, also printed."""
+    if not not_finite:
+        return []
+    names = ", ".join(f"{name} ({count})" for name, count in list(not_finite.items())[:SHOWN])
+    more = f" and {len(not_finite) - SHOWN} more tensors" if len(not_finite) > SHOWN else ""
+    whose = []
+    for checkpoint, weight in zip(checkpoints, weights, strict=True):
+        found = (checkpoint.tensors[name].read() for name in not_finite) if weight else ()
+        bad = sum(int(np.count_nonzero(~np.isfinite(array))) for array in found)
+        whose += [f"{bad} in {checkpoint.path}"] if bad else []
+    sentence = (
+        f"NaN or infinite entries in the average: {names}{more}; of the models: "
+        f"{', '.join(whose) or 'none, the average left the range of its dtype'}. A model that diverged should be left out."
+    )
+    console.print(f"warning: {sentence}", highlight=False)
+    return [sentence]
 
 
 def warn(checkpoints: list[Checkpoint]) -> list[str]:

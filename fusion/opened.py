@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusion import company
-from fusion.barrier import BarrierOptions, description
+from fusion import company, reached
+from fusion.barrier import BarrierOptions, Described, description
 from tna_jax.masks import Params
 from tna_jax.network import Network, State, linen
 from train.config import ModelOptions
 from train.data import Dataset
 from train.ensembles import finished
-from train.errors import UsageError
+from train.errors import UsageError, together
 from train.prepare import load
 from train.progress import console
 from train.run import CONFIG, Run
@@ -44,6 +44,8 @@ class Opened(NamedTuple):
     """What plan.json says of each, its run, and its number there."""
     warnings: list[str]
     """What speaks against averaging them."""
+    checkpoints: list[dict[str, Any]]
+    """Of each run, see `fusion.reached`."""
 
 
 def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, ...] = ()) -> Opened:
@@ -58,21 +60,19 @@ def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, .
       UsageError: a run that cannot be read; runs of other networks or data than the first's; numbers that no model has or
         that are there twice; fewer than two models left.
     """
-    folders = [Run.open(name) for name in names]
+    folders = _opened(names)
     configs = [folder.read(CONFIG) for folder in folders]
     told = [
         description(config, BarrierOptions(run=name, data_dir=data_dir))
         for name, config in zip(names, configs, strict=True)
     ]
-    for name, other in zip(names[1:], told[1:], strict=True):
-        pairs = zip(dataclasses.asdict(told[0]).items(), dataclasses.asdict(other).values(), strict=True)
-        odd = [f"{key} {theirs} instead of {ours}" for (key, ours), theirs in pairs if theirs != ours]
-        if odd:
-            raise UsageError(f"{name} does not go with {names[0]}: {', '.join(odd)}")
+    _require_alike(names, told)
     data, network, init = load(told[0])
     module = told[0].build_model(data.num_classes, told[0].precision)
     exact = linen(told[0].build_model(data.num_classes), data.image_shape, data.preprocess)[0]
     parts = [finished(folder, init) for folder in folders]
+    found = zip(folders, configs, parts, strict=True)
+    checkpoints = [reached.reached(folder, config, part[3]) for folder, config, part in found]
     params, state = (
         jax.tree.map(lambda *x: np.concatenate(x), *trees) for trees in zip(*(part[:2] for part in parts), strict=True)
     )
@@ -106,8 +106,46 @@ def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, .
         params,
         state,
         models,
-        company.warn(models, owners),
+        reached.warn(checkpoints) + company.warn(models, owners),
+        checkpoints,
     )
+
+
+def _opened(names: tuple[str, ...]) -> list[Run]:
+    """The runs; the first, which gets the results, can be written. Raises UsageError that names all that cannot be opened."""
+    folders: list[Run] = []
+    together(*(lambda name=name: folders.append(Run.open(name)) for name in dict.fromkeys(names)))
+    seen: dict[Path, str] = {}
+    twice = []
+    for name in names:
+        if (place := Path(name).resolve()) in seen:
+            twice.append(name if name == seen[place] else f"{name} is {seen[place]}")
+        seen.setdefault(place, name)
+    if twice:
+        raise UsageError(f"named more than once: {', '.join(dict.fromkeys(twice))}; its models would count twice")
+    folders[0].writable()
+    return folders
+
+
+def _require_alike(names: tuple[str, ...], told: list[Described]) -> None:
+    """Raises UsageError that names every run of another network or other data than the first's."""
+    wrong = []
+    for name, other in zip(names[1:], told[1:], strict=True):
+        ours, theirs = effective(told[0]), effective(other)
+        odd = [f"{key} {theirs[key]} instead of {ours[key]}" for key in ours if theirs[key] != ours[key]]
+        wrong += [f"{name} does not go with {names[0]}: {', '.join(odd)}"] if odd else []
+    if wrong:
+        raise UsageError("; ".join(wrong))
+
+
+def effective(told: Described) -> dict[str, Any]:
+    """The options of a run's network and data; of those that were not given, what the network has by default."""
+    module = told.build_model(2)
+    found = dataclasses.asdict(told)
+    for field in dataclasses.fields(ModelOptions):
+        if found[field.name] is None:
+            found[field.name] = getattr(module, field.name, None)
+    return {key: "the default" if value is None else value for key, value in found.items()}
 
 
 def _require_numbers(chosen: tuple[int, ...], count: int) -> None:

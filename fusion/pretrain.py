@@ -22,7 +22,7 @@ from train.errors import UsageError, unknown
 from train.launch import launch
 from train.models import INIT, ORDER, Start, stream
 from train.prepare import lasting, record
-from train.progress import console
+from train.progress import console, plural
 from train.ranges import COUNT
 from train.results import plain
 from train.run import METRICS, PROVENANCE, Run
@@ -155,7 +155,7 @@ def run(settings: PretrainOptions) -> dict[str, Any]:
             model = folder.folder / MODEL
             huggingface.save(model, plan.module, params, overwrite=True)
             plan.beside(model)
-            words = f"{plan.what}; {size:,} parameters, {settings.epochs} epochs, tna pretrain"
+            words = f"{plan.what}; {size:,} parameters, {plural(settings.epochs, 'epoch')}, tna pretrain"
             about = {"in_words": words, "parameters": size, "epochs": settings.epochs, "seed": settings.seed,
                      "commit": result["provenance"]["commit"], **plan.about, "test": result["test"]}  # fmt: skip
             backbone.write_about(model, about, plan.data if settings.model == "vit" else None)

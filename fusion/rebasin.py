@@ -27,7 +27,7 @@ from train.errors import UsageError, unknown
 from train.hosts import HostOptions
 from train.launch import launch
 from train.prepare import shaping
-from train.progress import console
+from train.progress import console, plural
 from train.ranges import COUNT
 from train.results import plain, provenance
 
@@ -76,13 +76,14 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
     pairs = BarrierOptions(run=settings.run, pairs=settings.pairs).chosen(count)
     if not settings.pairs:
         pairs = np.array([[0, j] for j in range(1, count)], np.int32)
-    console.print(f"{opened.data.describe()}; {opened.what}; {count} models, {len(pairs)} pairs")
+    console.print(f"{opened.data.describe()}; {opened.what}; {count} models, {plural(len(pairs), 'pair')}")
     rows = list(compare(opened, pairs, settings))
     result = {
         "provenance": provenance([settings.seed]),
         "run": shaping(opened.config),
         "network": opened.what,
         "models": opened.models,
+        "checkpoints": opened.checkpoints,
         "warnings": opened.warnings,
         "options": {key: getattr(settings, key) for key in ("seed", "restarts", "calibration_examples")},
         "alphas": options.grid(settings.alphas),
@@ -115,7 +116,7 @@ def compare(opened: Opened, pairs: np.ndarray, settings: RebasinOptions) -> Iter
         spec = permutations.permutation_spec(opened.exact, first, calibration[:16], own)
     except ValueError as error:
         raise UsageError(f"{settings.run}: {error}") from error
-    with console.status(f"evaluating {len(pairs)} paths of {len(alphas)} points"):
+    with console.status(f"evaluating {plural(len(pairs), 'path')} of {len(alphas)} points"):
         before = walk(
             opened.network, opened.params, opened.state, pairs, alphas, opened.data, how=how,
             calibration_examples=settings.calibration_examples, memory_limit=settings.memory_limit,

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from fusion import reached
 from fusion.pair_matrix import number
-from train.progress import wide_console
+from train.progress import plural, wide_console
 
 COLOURS = {"unmatched": "#8a8f98", "weight matching": "#1b6ca8", "weight matching + REPAIR": "#6fb1dd",
            "activation matching": "#c2571a", "activation matching + REPAIR": "#eda46f"}  # fmt: skip
@@ -25,7 +26,7 @@ def kinds(result: dict[str, Any], split: str) -> dict[str, list[dict[str, Any]]]
 def table(result: dict[str, Any], split: str = "test") -> None:
     """Prints the means over the pairs, with their standard deviation: accuracies and barriers, and what the search took."""
     by_kind = kinds(result, split)
-    title = f"{result['run']['dataset']}, {result['network']}, {split} set, mean of {len(by_kind['unmatched'])} pairs"
+    title = f"{result['run']['dataset']}, {result['network']}, {split} set, mean of {plural(len(by_kind['unmatched']), 'pair')}"
     lines, search = Table(title=title, title_justify="left"), Table(title="the search", title_justify="left")
     columns = ("accuracy_ends", "accuracy_midpoint", "accuracy_barrier", "loss_barrier")
     counts = ("sweeps", "assignments", "moving", "moved", "seconds")
@@ -77,7 +78,7 @@ def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
         right.annotate(f"{np.mean(barriers):.3f}", (i, np.mean(barriers)), (0, 3), textcoords="offset points", ha="center",
                        fontsize=8, bbox={"boxstyle": "square,pad=0.1", "color": "white", "alpha": 0.75})  # fmt: skip
     left.set(xlabel="α, from one model (0) to the other (1)", ylabel=f"{split} accuracy")
-    left.set_title(f"along the paths, mean of {len(by_kind['unmatched'])} pairs", loc="left", fontsize=10)
+    left.set_title(f"along the paths, mean of {plural(len(by_kind['unmatched']), 'pair')}", loc="left", fontsize=10)
     left.grid(alpha=0.25, linewidth=0.6)
     left.legend(fontsize=8, frameon=False)
     right.set_xticks(range(len(by_kind)), [kind.replace(" matching", "\nmatching") for kind in by_kind], fontsize=7)
@@ -85,8 +86,6 @@ def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
     right.set_title("barriers, each pair a dot", loc="left", fontsize=10)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    config = result["run"]
-    ratio = f", mask ratio {config['ratio']:g}" if "ratio" in config else ""
-    grid.suptitle(f"{config['dataset']}, {result['network']}, {config['epochs']} epochs{ratio}", fontsize=11)
+    grid.suptitle(reached.title(result), fontsize=11)
     grid.savefig(file, dpi=130)
     plt.close(grid)

@@ -4,6 +4,7 @@ Run folders -> what they hold by kind (`reports.kinds`) -> tables and figures as
 """
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,10 @@ class ReportOptions:
             raise unknown("--split", self.split, SPLITS)
         if self.out is not None and Path(self.out).suffix not in (".html", ".htm"):
             raise UsageError(f"--out {self.out} must end in .html")
+        if self.out is not None and os.path.isdir(self.out):
+            raise UsageError(f"--out {self.out} is a folder; name a file in it, {Path(self.out) / 'report.html'}")
+        if self.out is not None and not os.path.isdir(Path(self.out).parent):
+            raise UsageError(f"--out {self.out}: there is no folder {Path(self.out).parent}")
         page.require()
 
 
@@ -49,8 +54,6 @@ def run(settings: ReportOptions) -> Path:
     settings.check()
     stories = [kinds.read(name, settings.split) for name in settings.runs]
     out = Path(settings.out) if settings.out else _default(settings.runs)
-    if not out.parent.is_dir():
-        raise UsageError(f"--out {out}: there is no folder {out.parent}")
     data = page.render(stories).encode()
     write_whole(out, data)
     print(f"wrote {out} ({len(data) / 1e6:.1f} MB, one file; open it in any browser)")

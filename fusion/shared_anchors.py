@@ -22,6 +22,7 @@ def recipe(checkpoint: Checkpoint) -> dict[str, Any] | None:
     try:
         found = json.loads(next(iter(checkpoint.metadata.values()))[ABOUT])["mask"]
         whole = found["kind"] in DRAWS and 0 < found["ratio"] < 1 and isinstance(found["seed"], int)
+        whole = whole and found.get("soft") is None  # soft anchors move: nothing is equal
         return {key: found[key] for key in ("kind", "ratio", "seed", "where")} if whole else None
     except (KeyError, TypeError, ValueError):
         return None

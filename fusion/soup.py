@@ -19,18 +19,19 @@ from tna_jax.masks import Mask, Params
 from tna_jax.placement import Placement
 from train import backbone, ensembles, hosts, huggingface, ranges
 from train.data import text
-from train.errors import UsageError, unknown
+from train.errors import UsageError, known, together
 from train.launch import launch
 from train.manifest import FORMAT
 from train.models import INIT, MASK, ORDER, Start, stream
 from train.prepare import lasting, record
-from train.progress import console
-from train.ranges import COUNT
+from train.progress import console, plural
+from train.ranges import COUNT, Range
 from train.results import plain
 from train.run import PROVENANCE, Run
 from train.tuning import TuningOptions
 
 RESULTS = ("soup.json", "soup.png")
+TWO = Range("be at least 2", lambda value: value >= 2)
 FUSED = "fused.json"
 """The populations that are fused already."""
 EVALUATED = 4
@@ -78,25 +79,39 @@ class SoupOptions(TuningOptions):
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
-        super().check()
-        if (self.checkpoint is None) == (not self.models):
+        counts = ("seeds", "train_examples", "held_out_examples", "test_examples", "length")
+        together(
+            super().check,
+            self.check_source,
+            lambda: ranges.require(self, {**dict.fromkeys(counts, COUNT), "recipes": TWO}),
+            lambda: ranges.require_ratios(self.ratios),
+            lambda: known("--corruptions", self.corruptions, KINDS),
+            self.check_severities,
+            lambda: known("--ties", [self.ties], get_args(Ties)),
+            self.check_recipes,
+        )
+
+    def check_source(self) -> None:
+        """Raises UsageError unless there is one source of models."""
+        if self.checkpoint is None and not self.models:
             raise UsageError("give --checkpoint FOLDER to fine-tune from, or --models FOLDER FOLDER ... to average")
+        if self.checkpoint is not None and self.models:
+            raise UsageError(
+                "--checkpoint and --models exclude each other: models that are fine-tuned already are averaged as they are"
+            )
         if self.models and len(self.models) < 2:
             raise UsageError("--models: a soup needs two models or more")
-        names = ("seeds", "train_examples", "held_out_examples", "test_examples", "length")
-        ranges.require(self, dict.fromkeys(names, COUNT))
-        if self.recipes < 2:
-            raise UsageError(f"--recipes must be at least 2, got {self.recipes}")
-        ranges.require_ratios(self.ratios)
-        for kind in self.corruptions:
-            if kind not in KINDS:
-                raise unknown("--corruptions", kind, KINDS)
-        if not all(1 <= severity <= SEVERITIES for severity in self.severities):
-            raise UsageError(f"--severities must lie in 1 to {SEVERITIES}, got {self.severities}")
-        if self.ties not in get_args(Ties):
-            raise unknown("--ties", self.ties, get_args(Ties))
+
+    def check_severities(self) -> None:
+        """Raises UsageError for strengths that there are not."""
+        wrong = [severity for severity in self.severities if not 1 <= severity <= SEVERITIES]
+        if wrong:
+            raise UsageError(f"--severities must lie in 1 to {SEVERITIES}, got {', '.join(map(str, wrong))}")
+
+    def check_recipes(self) -> None:
+        """Raises UsageError for recipes that cannot be."""
         try:
-            for recipe in self.plan():
+            for recipe in self.plan() if self.recipes > 1 else ():
                 recipe.check()
         except ValueError as error:
             raise UsageError(str(error)) from error
@@ -151,7 +166,7 @@ def run(settings: SoupOptions) -> dict[str, Any]:
         facts: dict[str, Any] = {}
         groups = given
         if prepared is not None:
-            console.print(f"{count} models of {backbone.count(material.backbone.params):,} parameters: {settings.seeds} seeds x "
+            console.print(f"{plural(count, 'model')} of {backbone.count(material.backbone.params):,} parameters: {plural(settings.seeds, 'seed')} x "
                           f"ratios {', '.join(f'{r:g}' for r in settings.ratios)} x {settings.recipes} recipes")  # fmt: skip
             trainer, start, described = prepared
             trained = ensembles.train(trainer, start, material, settings, folder, described, settings.resume)

@@ -10,6 +10,7 @@ from tna_jax import corruptions
 from train import backbone, data, tokenizer
 from train.backbone import Backbone
 from train.data import text, tokens
+from train.data.places import DOWNLOAD
 from train.data.source import SUBSET_SEED, DataError, Split, permutation
 from train.errors import UsageError
 
@@ -42,7 +43,7 @@ def _images(settings: Any, checkpoint: str) -> Material:
         found = data.load(settings.dataset, data_dir=settings.data_dir)
         test = found.subset(None, settings.test_examples).test
     except DataError as error:
-        raise UsageError(f"--dataset: {error}") from error
+        raise UsageError(f"--dataset: {str(error).removesuffix(DOWNLOAD)}") from error
     train, held = _parted(found.train, settings)
     made = backbone.for_images(checkpoint, found, found.num_classes, **settings.module_options)
     images = jnp.asarray(test.images)
@@ -72,7 +73,7 @@ def _texts(settings: Any, checkpoint: str) -> Material:
     try:
         task = text.load(settings.dataset, data_dir=settings.data_dir)
     except DataError as error:
-        raise UsageError(f"--dataset: {error}") from error
+        raise UsageError(f"--dataset: {str(error).removesuffix(DOWNLOAD)}") from error
     made = backbone.for_text(checkpoint, settings.length, task.num_classes, **settings.module_options)
     words = tokenizer.load(checkpoint)
     splits = {

@@ -30,6 +30,8 @@ class Counts:
     """Of those, the ones equal in all models, copied bit for bit."""
     differing_integers: list[str] = dataclasses.field(default_factory=list)
     """Tensors that are not floating-point and differ: the first model's were taken."""
+    not_finite: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    """Entries of the average that are NaN or infinite, by tensor."""
 
 
 class Blender:
@@ -59,6 +61,13 @@ class Blender:
             view, offset = view[got:], offset + got
         return into
 
+    def checked(self, tensors: list[Tensor], first: int, size: int) -> tuple[np.ndarray, int, bool, int]:
+        """As `piece`, and how many entries of the average are NaN or infinite."""
+        with np.errstate(over="ignore", invalid="ignore"):  # they are counted
+            made, equal, differs = self.piece(tensors, first, size)
+        bad = size - int(np.count_nonzero(np.isfinite(made))) if tensors[0].floating else 0
+        return made, equal, differs, bad
+
     def piece(self, tensors: list[Tensor], first: int, size: int) -> tuple[np.ndarray, int, bool]:
         """Entries `first` to `first + size` of the average, how many are equal in all models, whether any integer differs.
 
@@ -82,8 +91,7 @@ class Blender:
             np.multiply(parts[i], self.weights[i], out=into, dtype=wide, casting="unsafe")
             if turn:
                 np.add(total, term, out=total)
-        with np.errstate(over="ignore"):  # an extrapolation may leave the range
-            made = total.astype(parts[0].dtype, copy=False)
+        made = total.astype(parts[0].dtype, copy=False)
         if count:
             np.copyto(made, parts[0], where=equal)
         return made, count, False
@@ -142,9 +150,10 @@ def write(
 
             def finish() -> None:
                 name, future = waiting.popleft()
-                made, equal, differs = future.result()
+                made, equal, differs, bad = future.result()
                 file.write(memoryview(made.view(np.uint8)))
                 advance(made.nbytes)
+                counts.not_finite.update({name: bad} if bad else {})
                 if columns[name][0].floating:
                     counts.entries += made.size
                     counts.equal += equal
@@ -153,7 +162,7 @@ def write(
 
             for name, first, size in pieces(columns):
                 waiting.append(
-                    (name, pool.submit(lambda *piece: own.blender.piece(*piece), columns[name], first, size))
+                    (name, pool.submit(lambda *piece: own.blender.checked(*piece), columns[name], first, size))
                 )
                 if len(waiting) > AHEAD * threads:
                     finish()

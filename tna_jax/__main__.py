@@ -54,7 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
         hint = f" did you mean {near[0]!r}?" if near else ""
         print(f"tna: no program {name!r}:{hint} known: {', '.join(PROGRAMS)}", file=sys.stderr)
         return 2
-    return importlib.import_module(PROGRAMS[name][0]).main(arguments[1:])
+    try:
+        return importlib.import_module(PROGRAMS[name][0]).main(arguments[1:])
+    except KeyboardInterrupt:  # before the program itself took over: nothing was begun
+        print(f"tna {name}: stopped at once", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -266,7 +266,7 @@ def _check_ratio(ratio: float | jax.Array, concrete: bool = False) -> None:
 
 def percent(ratio: float) -> str:
     """What to add to an error about a ratio that was meant as a percentage: `; did you mean 0.4?` for 40, else nothing."""
-    return f"; did you mean {ratio / 100:g}?" if 1 < ratio <= 100 else ""
+    return f"; did you mean {ratio / 100:g}?" if 2 <= ratio <= 100 else ""
 
 
 def _require_bool(mask: Mask) -> None:

@@ -82,13 +82,16 @@ def selector(where: PathFilter | None, paths: list[KeyPath]) -> Callable[[KeyPat
     """The filter `where` as a predicate of key paths; `None` selects every leaf.
 
     Raises:
-      ValueError: `where` selects none of `paths`, which is nearly always a misspelt pattern.
+      ValueError: `where` selects none of `paths`, which is nearly always a misspelt pattern, or is no regular expression.
     """
     if where is None:
         return lambda path: True
     import re
 
-    chosen = (lambda text: re.search(where, text) is not None) if isinstance(where, str) else where
+    try:
+        chosen = (lambda text, p=re.compile(where): p.search(text) is not None) if isinstance(where, str) else where
+    except re.error as error:
+        raise ValueError(f"where={where!r} is no regular expression: {error}") from error
     if paths and not any(chosen(name(path)) for path in paths):
         raise ValueError(f"where={where!r} selects no leaf; the paths are: {', '.join(map(name, paths))}")
     return lambda path: bool(chosen(name(path)))

@@ -151,6 +151,10 @@ def for_text(folder: str, length: int, num_classes: int, **options: Any) -> Back
 
 def _load(folder: str, kinds: tuple[str, ...], num_classes: int, options: dict[str, Any]) -> huggingface.Loaded:
     found = read_json(Path(folder) / hf_config.CONFIG) if (Path(folder) / hf_config.CONFIG).is_file() else {}
+    if found and "model_type" not in found:
+        inner = Path(folder) / "model"
+        instead = f"; its model is {inner}" if (inner / hf_config.CONFIG).is_file() else ""
+        raise UsageError(f"--checkpoint {folder} is no model folder (its config.json names no model_type){instead}")
     if found and found.get("model_type") not in kinds:
         raise UsageError(
             f"--checkpoint {folder} holds a {found.get('model_type')}, expected {' or '.join(kinds)} for this data"

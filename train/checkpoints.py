@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import contextlib
+import shlex
+import shutil
 import time
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,20 @@ from train.errors import UsageError
 from train.restore import STATE, listed, stragglers_hushed
 
 MANIFEST = "manifest"
+INDEX = "manifest.ocdbt"
+"""The file of a saved state without which none of its arrays can be read."""
+WILDCARDS = "[]*?"
+"""orbax looks for the parts of a save with a pattern that holds the folder's path: these would not stand for themselves."""
+
+
+def require_plain(folder: Path, option: str = "") -> None:
+    """Raises UsageError for a folder in whose path orbax would save what cannot be read back; `option` says who named it."""
+    found = [character for character in WILDCARDS if character in str(folder.resolve())]
+    if found:
+        raise UsageError(
+            f"{option}{folder.resolve()}: checkpoints cannot be kept in a folder whose path holds {' or '.join(found)} (orbax "
+            "takes it for a pattern); name another one, or rename the folder"
+        )
 
 
 class Checkpoints:
@@ -30,6 +46,7 @@ class Checkpoints:
         """Opens `folder` for saving every `minutes`, also every `epochs` if given, of which the last `kept` stay."""
         options = ocp.CheckpointManagerOptions(max_to_keep=kept, create=True, cleanup_tmp_directories=True)
         self.folder = folder.absolute()
+        require_plain(self.folder)
         with _as_usage_error(self.folder, "open"):
             self.manager = ocp.CheckpointManager(self.folder, options=options)
         self.every, self.epochs = minutes * 60, epochs
@@ -116,6 +133,9 @@ class Checkpoints:
         if not self.manager.save(step, args=ocp.args.Composite(**arguments)):
             raise RuntimeError(f"orbax did not take step {step}; it holds {sorted(listed(self.folder))}")
         self.manager.wait_until_finished()
+        if jax.process_index() == 0 and not (self.folder / str(step) / STATE / INDEX).is_file():
+            shutil.rmtree(self.folder / str(step), ignore_errors=True)
+            raise RuntimeError(f"orbax wrote no {INDEX} for step {step}, without which it cannot be read")
 
 
 @contextlib.contextmanager
@@ -129,7 +149,7 @@ def _as_usage_error(folder: Path, doing: str):
         steps = listed(folder)
         left = f"checkpoint {steps[0]} is intact" if steps else "no checkpoint was saved before"
         raise UsageError(
-            f"cannot {doing} {folder}: {_reason(error)}; {left}; mend that, then: tna resume {folder.parent}"
+            f"cannot {doing} {folder}: {_reason(error)}; {left}; mend that, then: tna resume {shlex.quote(str(folder.parent))}"
         ) from error
 
 

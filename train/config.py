@@ -44,6 +44,10 @@ class DataOptions:
             raise UsageError(f"--dataset: {error}") from error
 
 
+TEXT = ("bert", "roberta")
+"""Networks whose names begin so read text: image programs do not offer them."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
     """Which network?"""
@@ -70,14 +74,20 @@ class ModelOptions:
     def build_model(self, num_classes: int, precision: str = "float32") -> nn.Module:
         """The Linen module; raises UsageError for an unknown name, or options that it does not have."""
         if self.model not in models.MODELS:
-            raise unknown("--model", self.model, models.MODELS)
-        if self.model.startswith(("bert", "roberta")):
+            raise unknown("--model", self.model, [name for name in models.MODELS if not name.startswith(TEXT)])
+        if self.model.startswith(TEXT):
             raise UsageError(f"--model {self.model} reads text, and this program trains on images")
         names = [field.name for field in dataclasses.fields(ModelOptions) if field.name != "model"]
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         small = [name for name in given if isinstance(given[name], int) and given[name] < 1]
         if small:
             raise UsageError(f"{' and '.join(f'--{name}' for name in small)} must be at least 1")
+        has = [name for name in names if name in models.MODELS[self.model].options]
+        odd = [f"--{name}" for name in given if name not in has]
+        if odd:
+            raise UsageError(
+                f"--model {self.model} has no {' or '.join(odd)}; its options: {', '.join(f'--{name}' for name in has)}"
+            )
         dtype = jnp.bfloat16 if precision == "bf16" else None
         try:
             return models.create(self.model, num_classes=num_classes, dtype=dtype, **given)
@@ -123,6 +133,14 @@ class AnchorOptions:
         ranges.require(self, {"soft": SHARE, "anchor_scale": NOT_NEGATIVE, "trainable_scale": NOT_NEGATIVE})
         if self.soft is not None and self.trainable_scale != 1:
             raise UsageError("--trainable-scale and --soft do not go together: under soft anchors all weights train")
+
+    def idle(self) -> str:
+        """The options that do nothing at mask ratio 0, in a sentence; empty where none is given."""
+        given = [f for f in dataclasses.fields(AnchorOptions) if getattr(self, f.name) != f.default]
+        if not given:
+            return ""
+        names = ", ".join(f"--{field.name.replace('_', '-')}" for field in given)
+        return f"{names} {'do' if len(given) > 1 else 'does'} nothing at mask ratio 0: there are no anchors"
 
     def draw(self, key: jax.Array, params: masks.Params, ratio: float) -> masks.Mask:
         """A mask of the parameters; raises ValueError where the filter selects nothing."""
@@ -183,8 +201,8 @@ class TrainingOptions:
 
     def check(self) -> None:
         """Raises UsageError for options that no data set could make right."""
-        late = self.warmup_epochs > self.epochs
-        words = f"--warmup-epochs {self.warmup_epochs} is more than --epochs {self.epochs}"
+        late = self.epochs >= 1 and self.warmup_epochs > self.epochs
+        words = f"--warmup-epochs {self.warmup_epochs:g} is more than --epochs {self.epochs}"
         ranges.require(self, TRAINING_RANGES, [words] if late else [])
         placements = ("auto", "map", "vmap", "loop")
         augmentations = get_args(augment.Kind)

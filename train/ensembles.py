@@ -137,7 +137,7 @@ def train(
                 if stopping and step < steps:
                     saved.wait()
                     console.print(f"stopped after epoch {epoch + 1} of {settings.epochs}; saved in {folder.folder}")
-                    console.print(f"to go on: tna resume {folder.folder}")
+                    console.print(f"to go on: tna resume {folder.word}")
                     stop.asked = True
                     stop.check()
 
@@ -164,8 +164,8 @@ def one_of(trainer: Trainer, start: Start) -> ensemble.Members:
     return ensemble.Members(params, mask, opt_state, start.order[0], hyper, start.state)
 
 
-def finished(folder: Run, init) -> tuple[Params, State, list[dict[str, Any]]]:
-    """The trained models of a run: parameters and state (M, ...) on the host, and what plan.json says of each.
+def finished(folder: Run, init) -> tuple[Params, State, list[dict[str, Any]], int]:
+    """The trained models of a run: parameters and state (M, ...) on the host, what plan.json says of each, the checkpoint read.
 
     Args:
       folder: a run of a program that uses `train`.
@@ -183,7 +183,7 @@ def finished(folder: Run, init) -> tuple[Params, State, list[dict[str, Any]]]:
     step, found, _ = newest(folder.checkpoints, {"params": empty(params), "state": empty(state)})
     if not step:
         raise UsageError(f"{folder.folder} holds no checkpoint: its training has not saved one yet")
-    return found["params"], found["state"], described
+    return found["params"], found["state"], described, step
 
 
 def _part(tree, part: slice):

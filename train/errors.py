@@ -1,7 +1,8 @@
 """Errors that are the user's to mend: shown as one line, exit code 2, no traceback."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class UsageError(ValueError):
@@ -11,8 +12,36 @@ class UsageError(ValueError):
 def unknown(what: str, value: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is none of `known`, with the nearest right ones."""
     known = list(known)
-    near = difflib.get_close_matches(value, known, n=2, cutoff=0.6) or difflib.get_close_matches(
-        value, known, n=1, cutoff=0.4
-    )
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    near = _near(value, known)
+    hint = f"did you mean {near}? " if near else ""
     return UsageError(f"unknown {what} {value!r}: {hint}known: {', '.join(known)}")
+
+
+def known(what: str, values: Iterable[str], names: Iterable[str]) -> None:
+    """Raises UsageError for all of `values` that are none of `names`, with the nearest right ones of each."""
+    names = list(names)
+    wrong = [value for value in dict.fromkeys(values) if value not in names]
+    if len(wrong) == 1:
+        raise unknown(what, wrong[0], names)
+    if wrong:
+        told = [f"{value!r}{f' (did you mean {near}?)' if (near := _near(value, names)) else ''}" for value in wrong]
+        raise UsageError(f"unknown {what} {', '.join(told)}; known: {', '.join(names)}")
+
+
+def _near(value: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(value, names, n=2, cutoff=0.6) or difflib.get_close_matches(
+        value, names, n=1, cutoff=0.4
+    )
+    return " or ".join(map(repr, near))
+
+
+def together(*checks: Callable[[], Any]) -> None:
+    """Makes all checks and raises one UsageError that says what every one of them found."""
+    wrong = []
+    for check in checks:
+        try:
+            check()
+        except UsageError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise UsageError("; ".join(dict.fromkeys(wrong)))

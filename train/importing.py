@@ -10,7 +10,7 @@ import tyro
 from train import manifest, options, tensors
 from train.checkpoints import Checkpoints
 from train.config import DataOptions, ModelOptions
-from train.errors import UsageError
+from train.errors import UsageError, together
 from train.export import ABOUT
 from train.launch import launch
 from train.results import provenance
@@ -43,15 +43,21 @@ def run(settings: ImportOptions) -> Run:
     """Makes the run folder; everything that can be refused is refused before."""
     if not settings.files:
         raise UsageError("name one or more files of tna export")
-    read = [(file, *described(file)) for file in settings.files]
+    twice = [file for file in dict.fromkeys(settings.files) if settings.files.count(file) > 1]
+    if twice:
+        raise UsageError(f"named more than once: {', '.join(twice)}; each would count as a model of its own")
+    read: list[tuple[str, dict[str, np.ndarray], dict[str, Any]]] = []
+    together(*(lambda file=file: read.append((file, *described(file))) for file in settings.files))
     first, first_arrays, about = read[0]
+    wrong = []
     for file, arrays, other in read[1:]:
         problems = manifest.misfits(_forms(arrays), _forms(first_arrays))
         known = [field.name for field in dataclasses.fields(_Network) if field.name in about["config"]]
         differing = [name for name in known if other["config"].get(name) != about["config"][name]]
         problems = problems or ", ".join(f"{name} is {other['config'].get(name)}" for name in differing)
-        if problems:
-            raise UsageError(f"{file} is of another network than {first}; {problems}")
+        wrong += [f"{file} is of another network than {first}; {problems}"] if problems else []
+    if wrong:
+        raise UsageError("; ".join(wrong))
     stacked = {name: np.stack([arrays[name] for _, arrays, _ in read]) for name in first_arrays}
     models = [other["model"] for *_, other in read]
     with Run.create(settings.out, "import", (), settings.overwrite, False) as folder:
@@ -61,9 +67,7 @@ def run(settings: ImportOptions) -> Run:
             saved.save(1, stacked)
         folder.write(CONFIG, {"format": manifest.FORMAT, "program": "import", **about["config"]})
     many = len(models) > 1
-    print(
-        f"wrote {folder.folder}: {len(models)} model{'s' if many else ''}" + many * f"; next: tna fuse {folder.folder}"
-    )
+    print(f"wrote {folder.folder}: {len(models)} model{'s' if many else ''}" + many * f"; next: tna fuse {folder.word}")
     return folder
 
 
@@ -75,8 +79,9 @@ def described(file: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     arrays, metadata = tensors.read(file)
     if ABOUT not in metadata:
+        made = ": a merge of models that are not all exports of one network and data" if "tna_merge" in metadata else ""
         raise UsageError(
-            f"{file} is no file of tna export; train.tensors.load reads any safetensors file into a pytree"
+            f"{file} is no file of tna export{made}; train.tensors.load reads any safetensors file into a pytree"
         )
     try:
         about = json.loads(metadata[ABOUT])

@@ -16,6 +16,12 @@ FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
 """What the system says of a disk that is full, or a folder that must not be written."""
 
 
+def of_file(error: OSError) -> str:
+    """What the system says of a file, in a line."""
+    file = error.filename2 or error.filename or "a file"
+    return f"{'cannot write ' if error.errno in FULL_OR_CLOSED else ''}{file}: {error.strerror}"
+
+
 def launch(name: str, cls: type[Options], run: Callable[[Options], Any], arguments: list[str], description: str) -> int:
     """Runs the program `tna NAME`; returns its exit code: 0, 2 for a wrong option or input, 130 if interrupted.
 
@@ -33,9 +39,9 @@ def launch(name: str, cls: type[Options], run: Callable[[Options], Any], argumen
     except UsageError as error:
         return hosts.complain(f"tna {name}: {error}")
     except OSError as error:
-        if error.errno not in FULL_OR_CLOSED:
+        if error.errno not in FULL_OR_CLOSED and error.filename is None:
             raise
-        return hosts.complain(f"tna {name}: cannot write {error.filename or 'a file'}: {error.strerror}")
+        return hosts.complain(f"tna {name}: {of_file(error)}")
     except Interrupted:
         return 130
     except Exception as error:

@@ -12,7 +12,7 @@ from tna_jax.placement import Placement
 from train import hosts, options
 from train.config import AnchorOptions, DataOptions, ModelOptions, RunOptions, TrainingOptions
 from train.data import Dataset
-from train.errors import UsageError
+from train.errors import UsageError, together
 from train.hosts import HostOptions
 from train.manifest import FORMAT
 from train.results import plain, provenance
@@ -25,10 +25,16 @@ class Settings(RunOptions, HostOptions, TrainingOptions, AnchorOptions, ModelOpt
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
-        TrainingOptions.check(self)
-        HostOptions.check(self)
-        self.check_anchors()
-        self.check_run()
+        together(
+            lambda: TrainingOptions.check(self),
+            lambda: HostOptions.check(self),
+            self.check_anchors,
+            self.check_run,
+            self.check_resume,
+        )
+
+    def check_resume(self) -> None:
+        """Raises UsageError for a run that cannot be gone on with."""
         if self.resume and (self.overwrite or self.out is None):
             raise UsageError("--resume needs the --out of the run to go on with, and no --overwrite")
 

@@ -1,20 +1,46 @@
 """Progress on the screen, and a way to stop between two epochs without losing anything."""
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-console = Console(stderr=True)
+AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False}
+"""What users name (paths, tensors, options) may hold `[x]` and `:x:`, which rich would take for its own."""
+console = Console(stderr=True, **AS_IT_IS)
 
 
 def wide_console() -> Console:
-    """For tables on stdout: as wide as a table needs where no terminal says how wide it is."""
-    return Console(width=max(Console().width, 136) if not Console().is_terminal else None)
+    """For tables on stdout: as wide as a table needs where neither a terminal nor COLUMNS says how wide it is."""
+    given = Console()
+    width = None if given.is_terminal or os.environ.get("COLUMNS", "").isdecimal() else max(given.width, 136)
+    return Console(width=width, **AS_IT_IS)
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 pair`, `2 pairs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def size(bytes: float) -> str:
+    """A number of bytes in the unit that suits it: `84 bytes`, `1.5 MB`."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if bytes >= scale:
+            return f"{bytes / scale:.3g} {unit}"
+    return f"{bytes:.0f} bytes"
 
 
 class Interrupted(Exception):
@@ -52,16 +78,34 @@ def stoppable(after: str = "epoch") -> Iterator[Stop]:
             signal.signal(number, old)
 
 
+WORDS = 106
+"""Columns that the words beside a bar of training take."""
+
+
+def room_for_bar(words: int = WORDS) -> list[ProgressColumn]:
+    """The bar itself, as wide as it may be beside `words` columns; none where it would cut numbers off."""
+    free = min(console.width - words, 30)
+    return [BarColumn(bar_width=free)] if free >= 5 else []
+
+
+def _columns() -> list[ProgressColumn]:
+    """Of the bar of a training. On a narrow screen the count of epochs and the time left stay, the bar goes first."""
+    numbers = "{task.fields[unit]}  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}"
+    left: list[ProgressColumn] = [TextColumn("left"), TimeRemainingColumn()]
+    if console.width < WORDS:
+        return [TextColumn("{task.fields[members]}"), MofNCompleteColumn(), TextColumn(numbers), *left]
+    return [
+        TextColumn("training {task.fields[members]}"), *room_for_bar(), MofNCompleteColumn(),
+        TextColumn(numbers + "  {task.fields[speed]} examples/s"), TimeElapsedColumn(), *left,
+    ]  # fmt: skip
+
+
 class TrainingBar:
     """A bar over epochs: loss, accuracy, examples per second, time left."""
 
     def __init__(self, members: int, examples: int, epochs: int, done: int = 0, waves: int = 1):
         self.examples = examples
-        self.bar = Progress(
-            TextColumn("training {task.fields[members]}"), BarColumn(bar_width=30), MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}  {task.fields[speed]} examples/s"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
-        )  # fmt: skip
+        self.bar = Progress(*_columns(), console=console)
         unit = "epochs" if waves == 1 else f"epochs of {waves} waves"
         empty: dict[str, Any] = {"loss": "-", "accuracy": "-", "speed": "-", "unit": unit}
         words = f"{members} model{'s' * (members > 1)}"

@@ -93,6 +93,8 @@ def read_json(path: Path) -> Any:
     """The contents of a JSON file; raises UsageError where it cannot be read."""
     try:
         return json.loads(path.read_bytes())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"cannot read {path}: it is no JSON file") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     except RecursionError as error:
@@ -108,15 +110,26 @@ def write_whole(path: Path, data: bytes, mode: int = READABLE) -> None:
 @contextlib.contextmanager
 def whole(path: Path, mode: int = READABLE) -> Iterator[Path]:
     """A temporary file beside `path` to write to, which takes its place when the block ends without an error."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=UNFINISHED)
+    except OSError as error:
+        raise _of(path, error) from None
     try:
         yield Path(name)
         with open(name, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(name, mode)
-        os.replace(name, path)
+        try:
+            os.replace(name, path)
+        except OSError as error:
+            raise _of(path, error) from None
     except BaseException:
         os.unlink(name)
         raise
     finally:
         os.close(handle)
+
+
+def _of(path: Path, error: OSError) -> OSError:
+    """The same error, of the file that was to be written instead of the temporary one."""
+    return OSError(error.errno, error.strerror, str(path))

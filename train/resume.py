@@ -3,6 +3,7 @@
 from tna_jax.__main__ import main as tna
 from train import hosts, options
 from train.errors import UsageError, unknown
+from train.launch import of_file
 from train.prepare import OF_ONE_START, PASSING
 from train.run import CONFIG, Run
 
@@ -26,6 +27,8 @@ def main(arguments: list[str]) -> int:
         words = command(arguments[0], arguments[1:])
     except UsageError as error:
         return hosts.complain(f"tna resume: {error}")
+    except OSError as error:
+        return hosts.complain(f"tna resume: {of_file(error)}")
     return tna(words)
 
 
@@ -44,6 +47,10 @@ def command(name: str, more: list[str]) -> list[str]:
     program, before = config.get("program"), config.get("started_with", {})
     if not isinstance(program, str):
         raise UsageError(f"{folder.folder / CONFIG} does not name the program: use its own --resume")
+    if program == "import":
+        raise UsageError(
+            f"{folder.folder} holds imported models, which do not train: tna fuse {folder.word} averages them"
+        )
     if program not in PROGRAMS:
         raise unknown(f"program in {folder.folder / CONFIG}", program, PROGRAMS)
     known = set(PASSING) - set(OF_ONE_START)

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import json
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from train import hosts, live
+from train.checkpoints import require_plain
 from train.errors import UsageError
 from train.lock import LOCK, Lock
 from train.manifest import FORMAT, check_format
@@ -47,7 +49,8 @@ class Run:
           resume: keep what is there.
 
         Raises:
-          UsageError: the folder exists and neither option is given, is no run folder, is in use, or cannot be written.
+          UsageError: the folder exists and neither option is given, is no run folder, is in use, cannot be written, or has a
+            path in which checkpoints cannot be kept.
         """
         made, problem = cls(Path()), ""
         try:
@@ -62,6 +65,7 @@ class Run:
     @classmethod
     def _make(cls, out: str | None, name: str, results: tuple[str, ...], overwrite: bool, resume: bool) -> "Run":
         folder = Path(out) if out else _unused(name)
+        require_plain(folder, "--out ")
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"--out {folder} is a file; name a folder")
         if resume and not folder.exists():
@@ -94,12 +98,29 @@ class Run:
             raise UsageError(f"{name} is not a run folder (it has no {CONFIG})")
         return cls(Path(name))
 
+    def writable(self) -> "Run":
+        """This run, if results can be written into its folder; raises UsageError before they are computed if they cannot."""
+        try:
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {self.folder}, where the results go: {error.strerror or error}; copy the run to a folder that "
+                "can be written"
+            ) from error
+        return self
+
     def _clear(self, results: tuple[str, ...]) -> None:
         for name in (CONFIG, PROVENANCE, METRICS, PLAN, *results):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
         for name in (DAMAGED, *live.FOLDERS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    @property
+    def word(self) -> str:
+        """The folder as a word of a command line, quoted where a shell asks for it."""
+        return shlex.quote(str(self.folder))
 
     @property
     def checkpoints(self) -> Path:
@@ -118,9 +139,10 @@ class Run:
         try:
             yield
         except OSError as error:
+            again = f"tna resume {self.word}" if self.lock is not None else "the same command again"
             raise UsageError(
                 f"cannot write {self.folder / name}: {error.strerror or error}; what was saved before is intact; mend "
-                f"that, then: tna resume {self.folder}"
+                f"that, then: {again}"
             ) from error
 
     def has(self, name: str) -> bool:

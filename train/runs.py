@@ -13,7 +13,7 @@ from train.errors import UsageError
 from train.launch import launch
 from train.lock import held
 from train.options import ABOUT
-from train.progress import wide_console
+from train.progress import plural, wide_console
 from train.restore import listed
 from train.run import CONFIG, PLAN, Run
 
@@ -44,19 +44,25 @@ def run(settings: RunsOptions) -> list[dict[str, Any]]:
     if not found:
         raise UsageError(f"there is no run in {top} (no folder with a {CONFIG})")
     rows = [describe(folder) for folder in sorted(found)]
-    differing = _differing([row["config"] for row in rows])
-    table = Table(title=f"{len(rows)} runs in {top}", title_justify="left")
+    table = Table(title=f"{plural(len(rows), 'run')} in {top}", title_justify="left")
     for column in ("run", "program", "state", "differs in", "result"):
         table.add_column(column, overflow="fold")
-    for row in rows:
-        options = ", ".join(f"{name}={row['config'].get(name)}" for name in differing if name in row["config"])
+    for row, options in zip(rows, differences(rows), strict=True):
         table.add_row(str(row["folder"].relative_to(top)), row["program"], row["state"], options, row["result"])
     wide_console().print(table)
     return rows
 
 
+def differences(rows: list[dict[str, Any]]) -> list[str]:
+    """The options of each run in which the runs of its program differ, as far as it has them."""
+    programs = {row["program"] for row in rows}
+    names = {program: _differing([row["config"] for row in rows if row["program"] == program]) for program in programs}
+    told = [{name: row["config"].get(name) for name in names[row["program"]]} for row in rows]
+    return [", ".join(f"{name}={value}" for name, value in one.items() if value is not None) for one in told]
+
+
 def _differing(configs: list[dict[str, Any]]) -> list[str]:
-    """The options that not all runs which have any have alike."""
+    """The options that not all runs of a program which have any have alike."""
     known = [config for config in configs if config]
     names = dict.fromkeys(name for config in known for name in config)
     return [name for name in names if any(config.get(name) != known[0].get(name) for config in known)]
@@ -92,7 +98,9 @@ def progress(run: Run, config: dict[str, Any]) -> str:
     models, wave = run.plan()
     if federated:
         done = (listed(run.checkpoints) or [0])[0]
-        return f"round {done} of {epochs * len(models)} in {len(models)} runs" if done else "nothing saved yet"
+        return (
+            f"round {done} of {epochs * len(models)} in {plural(len(models), 'run')}" if done else "nothing saved yet"
+        )
     waves = -(-len(models) // wave)
     steps = listed(run.checkpoints)
     if not steps:
@@ -120,7 +128,11 @@ def headline(result: dict[str, Any]) -> str:
             return "accuracy " + ", ".join(f"{np.mean(found):.4f} {kind}" for kind, found in scores.items())
         if "models" in result and "at_once" not in result:
             values = [model["test_accuracy"] for model in result["models"] if model["test_accuracy"] is not None]
-            return f"test accuracy {np.mean(values):.4f} of {len(values)} models" if values else "all models diverged"
+            return (
+                f"test accuracy {np.mean(values):.4f} of {plural(len(values), 'model')}"
+                if values
+                else "all models diverged"
+            )
         return f"{len(result['models'])} imported"
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from tna_jax import connectivity
 from train import ensembles, hosts, ranges
-from train.errors import unknown
+from train.errors import known, together
 from train.launch import launch
 from train.models import Member, build
 from train.prepare import Settings, lasting, prepare, record
-from train.progress import console, wide_console
+from train.progress import console, plural, wide_console
 from train.ranges import COUNT, NOT_NEGATIVE, SHARE
 from train.results import plain
 from train.run import PROVENANCE, Run
@@ -37,10 +37,11 @@ class TrainOptions(Settings):
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
-        super().check()
-        ranges.require(self, {"members": COUNT, "ratio": SHARE, "seed": NOT_NEGATIVE})
-        if self.init not in INITS:
-            raise unknown("--init", self.init, INITS)
+        together(
+            super().check,
+            lambda: ranges.require(self, {"members": COUNT, "ratio": SHARE, "seed": NOT_NEGATIVE}),
+            lambda: known("--init", [self.init], INITS),
+        )
 
     def plan(self) -> list[Member]:
         """The networks: each has its own data order and, if they differ, its own initial value."""
@@ -62,7 +63,11 @@ def run(settings: TrainOptions) -> dict[str, Any]:
     name = f"train-{settings.model}-{settings.dataset.replace(':', '-')}"
     with Run.create(settings.out, name, (RESULT,), settings.overwrite, settings.resume) as folder:
         record(folder, "train", settings, [settings.seed])
-        console.print(f"{data.describe()}; {settings.describe()}; {len(members)} models, mask ratio {settings.ratio:g}")
+        console.print(
+            f"{data.describe()}; {settings.describe()}; {plural(len(members), 'model')}, mask ratio {settings.ratio:g}"
+        )
+        if not settings.ratio and settings.idle():
+            console.print(f"warning: {settings.idle()}", highlight=False)
         described = [member._asdict() for member in members]
         start = build(members, init, settings)
         trained = ensembles.train(trainer, start, data, settings, folder, described, settings.resume)
@@ -94,14 +99,14 @@ def run(settings: TrainOptions) -> dict[str, Any]:
         folder.views.log({"step": settings.epochs * trained.facts["waves"], **tested})
         if hosts.leads():
             _table(plain(result))
-            print(f"wrote {folder.folder / RESULT}; next: tna barrier {folder.folder}")
+            print(f"wrote {folder.folder / RESULT}; next: tna barrier {folder.word}")
         return plain(result)
 
 
 def _table(result: dict[str, Any]) -> None:
     config = result["config"]
     lines = Table(
-        title=f"{config['dataset']}, {result['network']}, {config['epochs']} epochs, mask ratio {config['ratio']:g}",
+        title=f"{config['dataset']}, {result['network']}, {plural(config['epochs'], 'epoch')}, mask ratio {config['ratio']:g}",
         title_justify="left",
     )
     columns = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")

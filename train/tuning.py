@@ -10,7 +10,7 @@ from tna_jax.ensemble import Trainer
 from tna_jax.placement import Placement
 from train import ranges
 from train.config import RunOptions
-from train.errors import UsageError, unknown
+from train.errors import UsageError, together, unknown
 from train.hosts import HostOptions
 from train.ranges import BOUND, COUNT, NOT_NEGATIVE, SHARE
 
@@ -45,8 +45,10 @@ class TuningOptions(RunOptions, HostOptions):
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
-        super().check()
-        self.check_run()
+        together(super().check, self.check_run, self.check_tuning)
+
+    def check_tuning(self) -> None:
+        """Raises UsageError for the options of this class."""
         if self.resume and (self.overwrite or self.out is None):
             raise UsageError("--resume needs the --out of the run to go on with, and no --overwrite")
         uneven = self.accumulate >= 1 and self.batch_size % self.accumulate

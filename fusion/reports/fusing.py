@@ -4,6 +4,7 @@ from typing import Any
 
 from fusion.reports.blocks import Figure, Number, Part, Table, mean_std, number, spread, text
 from fusion.reports.charts import dots, matrix
+from train.progress import plural
 
 
 def fuse(result: dict[str, Any], split: str) -> Part:
@@ -40,7 +41,12 @@ def fuse(result: dict[str, Any], split: str) -> Part:
         for row in rows
     ]
     numbers.append(
-        Number("accuracy barrier, models to fuse", spread(list(barriers.values())), f"{len(barriers)} pairs", True)
+        Number(
+            "accuracy barrier, models to fuse",
+            spread(list(barriers.values())),
+            plural(len(barriers), "pair"),
+            True,
+        )
     )
     held = result["held_out"]
     seen = "not seen in training" if held["unseen_in_training"] else "seen in training"

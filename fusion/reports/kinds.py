@@ -9,15 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fusion import lmc_report
+from fusion import lmc_report, reached
 from fusion.reports import fusing, lmc, other, pairs, planes, rounds, training, tuning
 from fusion.reports.blocks import Part
 from tna_jax.__main__ import PROGRAMS
 from train import runs
 from train.errors import UsageError
 from train.manifest import check_format
+from train.restore import listed
 from train.results import read_json
-from train.run import CONFIG, METRICS, PLAN, PROVENANCE, Run
+from train.run import CHECKPOINTS, CONFIG, METRICS, PLAN, PROVENANCE, Run
 
 KINDS: dict[str, Callable[[dict[str, Any], str], Part]] = {
     "lmc": lmc.part,
@@ -67,7 +68,8 @@ def read(name: str, split: str) -> Story:
         raise UsageError(
             f"{path} {what}: it has neither results of tna (lmc.json, train.json, ...) nor a {METRICS} with a line"
         )
-    parts = [_part(file, value, split) for file, value in found.items()]
+    newest = max(listed(path / CHECKPOINTS), default=0)
+    parts = [_part(file, value, split, newest) for file, value in found.items()]
     if logged and all(isinstance(line.get("round"), int) for line in logged):
         parts += [] if found else [rounds.part({"rounds": logged}, split)]
     elif any(name in line for line in logged for name in training.MEASURES):
@@ -114,7 +116,7 @@ def _order(path: Path) -> tuple[int, str]:
     return (list(KINDS).index(found) if found else len(KINDS), path.name)
 
 
-def _part(path: Path, value: dict[str, Any], split: str) -> Part:
+def _part(path: Path, value: dict[str, Any], split: str, newest: int = 0) -> Part:
     rows = value.get("rounds")
     told = (
         isinstance(rows, list)
@@ -124,6 +126,7 @@ def _part(path: Path, value: dict[str, Any], split: str) -> Part:
     make = KINDS.get(kind(path), rounds.part if told else other.part)
     try:
         part = make(value, split)
-        return dataclasses.replace(part, notes=[*part.notes, *map(str, value.get("warnings", []))])
+        old = [sentence] if (sentence := reached.stale(value, newest)) else []
+        return dataclasses.replace(part, notes=[*part.notes, *map(str, value.get("warnings", [])), *old])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UsageError(f"{path} is not as this version writes it ({type(error).__name__}: {error})") from error

@@ -7,6 +7,7 @@ import numpy as np
 from fusion.lmc_report import NAMES, TITLES, finite, present, select
 from fusion.reports.blocks import Figure, Number, Overlay, Part, Table, mean_std, number, spread
 from fusion.reports.charts import Curve, curves
+from train.progress import plural
 
 RATIO = "mask ratio (share of anchored weights)"
 ALPHA = "α, from one model (0) to the other (1)"
@@ -40,7 +41,7 @@ def part(result: dict[str, Any], split: str) -> Part:
     lead = (
         f"Pairs of networks that saw the data in different orders, and the straight line between their weights. The barrier "
         f"is how far the {split} accuracy (loss) on the line falls below (rises above) the line between the two ends. "
-        f"Means ± standard deviation over {result['config']['seeds']} pairs."
+        f"Means ± standard deviation over {plural(result['config']['seeds'], 'pair')}."
     )
     return Part("Linear mode connectivity", lead, numbers, [table, *blocks], overlays, notes)
 

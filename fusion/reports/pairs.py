@@ -8,6 +8,7 @@ from fusion.rebasin_report import kinds
 from fusion.reports.blocks import Figure, Number, Overlay, Part, Table, mean_std, number, spread
 from fusion.reports.charts import Curve, curves, matrix
 from fusion.reports.lmc import ALPHA
+from train.progress import plural
 
 MANY = 40
 """Paths above this number are drawn as their mean and spread alone."""
@@ -21,7 +22,9 @@ def barrier(result: dict[str, Any], split: str) -> Part:
     columns = {"accuracy barrier": "accuracy_barrier_linear", "loss barrier": "loss_barrier_linear",
                "relative barrier": "accuracy_barrier_relative", "accuracy barrier at the midpoint": "accuracy_barrier_midpoint"}  # fmt: skip
     found = {name: [number(row[column]) for row in rows] for name, column in columns.items()}
-    numbers = [Number(name, spread(found[name]), f"{len(rows)} pairs") for name in ("accuracy barrier", "loss barrier")]
+    numbers = [
+        Number(name, spread(found[name]), plural(len(rows), "pair")) for name in ("accuracy barrier", "loss barrier")
+    ]
     blocks: list[Table | Figure] = []
     overlays = []
     for measure in ("accuracy", "loss"):
@@ -57,7 +60,12 @@ def rebasin(result: dict[str, Any], split: str) -> Part:
     barriers = {kind: [number(row["accuracy_barrier"]) for row in rows] for kind, rows in by_kind.items()}
     best = min(barriers, key=lambda kind: mean_std(barriers[kind])[0])
     numbers = [
-        Number(f"accuracy barrier, {kind}", spread(values), f"{len(values)} pairs", kind not in ("unmatched", best))
+        Number(
+            f"accuracy barrier, {kind}",
+            spread(values),
+            plural(len(values), "pair"),
+            kind not in ("unmatched", best),
+        )
         for kind, values in barriers.items()
     ]
     figures = [_paths(result["alphas"], by_kind, measure, split, "kinds of matching")[0] for measure in ("accuracy", "loss")]  # fmt: skip

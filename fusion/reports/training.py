@@ -6,6 +6,7 @@ from typing import Any
 
 from fusion.reports.blocks import Figure, Number, Overlay, Part, Table, number, spread, text
 from fusion.reports.charts import Curve, curves
+from train.progress import plural
 
 MEASURES = ("accuracy", "loss")
 ABOUT = ("step", "epoch", "wave", "diverged", "images_per_second")
@@ -57,7 +58,7 @@ def part(logged: list[dict[str, Any]], minor: bool = False) -> Part:
         overlays.append(Overlay(title, unit, measure.replace("_", " "), found[0].x, found[0].y))
     last = logged[-1]
     numbers = [
-        Number(f"training {name}, last epoch", text(number(last.get(name))), f"after {last[at] + 1} {at}s", minor)
+        Number(f"training {name}, last epoch", text(number(last.get(name))), f"after {plural(last[at] + 1, at)}", minor)
         for name in MEASURES
         if name in last
     ]
@@ -76,7 +77,7 @@ def models(result: dict[str, Any], split: str) -> Part:
         Number(
             f"{split} {measure} of a model",
             spread(means[columns.index(f"{split}_{measure}")]),
-            f"{len(rows) - 1} models",
+            plural(len(rows) - 1, "model"),
             measure == "loss",
         )
         for measure in MEASURES
@@ -87,4 +88,4 @@ def models(result: dict[str, Any], split: str) -> Part:
         if model["diverged_in_epoch"] is not None
     ]
     table = Table("every model", ["model", *(name.replace("_", " ") for name in columns)], rows)
-    return Part("Models", f"{len(rows) - 1} models with shared anchors.", numbers, [table], [], notes)
+    return Part("Models", f"{plural(len(rows) - 1, 'model')} with shared anchors.", numbers, [table], [], notes)

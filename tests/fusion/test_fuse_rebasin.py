@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -42,6 +43,12 @@ def fused(run):
         assert main(["fuse", str(run), "--alphas", "3", *words]) == 0
         found[name] = read(run / "fuse.json")
     return found
+
+
+@pytest.fixture
+def twin(run, tmp_path):
+    """A copy of the run, as a run of its own."""
+    return str(shutil.copytree(run, tmp_path / "twin"))
 
 
 def read(file: Path):
@@ -99,15 +106,15 @@ def test_matching_and_repair_help_where_models_are_not_aligned(fused):
             assert tables[name]["uniform soup"] > tables["plain"]["uniform soup"] + 0.1
 
 
-def test_runs_are_one_population(run):
-    both, one = open_runs((str(run), str(run)), None), open_runs((str(run),), None)
+def test_runs_are_one_population(run, twin):
+    both, one = open_runs((str(run), twin), None), open_runs((str(run),), None)
     assert [model["number"] for model in both.models] == [0, 1, 2] * 2
     for whole, part in zip(jax.tree.leaves(both.params), jax.tree.leaves(one.params), strict=True):
         assert np.array_equal(whole[3:], part) and np.array_equal(whole[:3], part)
 
 
-def test_chosen_models_are_those_models(run):
-    all_of_them, two = open_runs((str(run), str(run)), None), open_runs((str(run), str(run)), None, (5, 1))
+def test_chosen_models_are_those_models(run, twin):
+    all_of_them, two = open_runs((str(run), twin), None), open_runs((str(run), twin), None, (5, 1))
     assert [model["number"] for model in two.models] == [2, 1]
     for whole, part in zip(jax.tree.leaves(all_of_them.params), jax.tree.leaves(two.params), strict=True):
         assert np.array_equal(whole[np.array([5, 1])], part)
@@ -119,9 +126,9 @@ def test_models_that_diverged_are_left_out_by_name(run, capsys, monkeypatch):
     whole = module.finished
 
     def broken(folder, init):
-        params, state, models = whole(folder, init)
-        jax.tree.leaves(params)[0][1] = np.nan
-        return params, state, models
+        found = whole(folder, init)
+        jax.tree.leaves(found[0])[0][1] = np.nan
+        return found
 
     monkeypatch.setattr(module, "finished", broken)
     found = open_runs((str(run),), None)
@@ -176,6 +183,8 @@ def test_an_average_of_one_model_is_that_model_also_repaired(run):
         ("fuse RUN --alphas 4", "odd number"),
         ("fuse RUN --models 0 3 -1", "--models: no model -1, 3: the numbers go from 0 to 2"),
         ("fuse RUN --models 1 1", "--models: 1 named twice"),
+        ("fuse RUN gone away", "gone is not a run folder (it has no config.json); away is not"),
+        ("fuse RUN RUN", "named more than once: RUN; its models would count twice"),
         ("fuse RUN --models 1", "fusing needs two"),
         ("rebasin RUN --methods weights", "did you mean 'weight'"),
         ("rebasin RUN --restarts 0", "--restarts must be at least 1"),
@@ -186,7 +195,7 @@ def test_an_average_of_one_model_is_that_model_also_repaired(run):
 def test_bad_options_are_answered_in_one_line(run, capsys, words, expected):
     assert main(words.replace("RUN", str(run)).split()) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert expected in message and "Traceback" not in message
+    assert expected.replace("RUN", str(run)) in message and "Traceback" not in message
 
 
 def test_runs_of_other_networks_are_refused(run, capsys, tmp_path):
@@ -196,3 +205,6 @@ def test_runs_of_other_networks_are_refused(run, capsys, tmp_path):
     (other / "config.json").write_text(json.dumps({**config, "width": 17, "train_examples": 300}))
     assert main(["fuse", str(run), str(other)]) == 2
     assert "train_examples 300 instead of 400, width 17 instead of 16" in capsys.readouterr().err.replace("\n", " ")
+    (other / "config.json").write_text(json.dumps({**config, "width": None, "depth": 3}))
+    assert main(["fuse", str(run), str(other)]) == 2
+    assert "depth 3 instead of 2, width 128 instead of 16" in capsys.readouterr().err.replace("\n", " ")

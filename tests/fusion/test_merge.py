@@ -140,7 +140,8 @@ def test_every_difference_is_named_and_nothing_is_written(tmp_path, files, capsy
         "none": np.zeros((0, 3), np.float16),
     }
     save_file(odd, tmp_path / "odd.safetensors")
-    message = fails(capsys, *files, str(tmp_path / "odd.safetensors"), "-o", "new/out.safetensors")
+    assert main(["merge", *files, str(tmp_path / "odd.safetensors"), "-o", "new/out.safetensors"]) == 2
+    message = capsys.readouterr().err
     for part in (
         "differ in 4 places",
         "more is not in",
@@ -190,6 +191,11 @@ def test_damaged_files_are_refused(tmp_path, files, capsys):
         ("A B -o out --accumulate float23", "did you mean 'float32'"),
         ("A B -o out --ties kep --evaluate true", "did you mean 'keep'"),
         ("A B -o out --weights 1 1 --evaluate true", "exclude each other"),
+        ("A B -o out --ties drop", "--ties drop is for greedy soups: it needs --evaluate COMMAND"),
+        (
+            "A B -o pytorch_model.bin",
+            "only safetensors are written; name a file that ends in .safetensors, or a folder",
+        ),
         ("A B gone -o out", "there is no file or folder gone"),
         ("A . -o out", "has neither model.safetensors.index.json nor model.safetensors"),
         ("A B -o out --evaluate false", "--evaluate false"),
@@ -283,3 +289,133 @@ def test_memory_does_not_grow_with_the_files(tmp_path):
     assert sum(buffer.nbytes for buffer in blender.buffers.values()) <= 4 * 64 * 4
     blender.close()
     assert merge.WIDE["float32"] == np.float32
+
+
+def test_no_input_is_written_over_whatever_its_name(tmp_path, files, capsys):
+    (tmp_path / "d").mkdir()
+    for i, name in enumerate("ab"):
+        save_file(tensors(i), tmp_path / "d" / f"{name}.safetensors")
+    for i, name in enumerate("AB"):
+        (tmp_path / "e" / name).mkdir(parents=True)
+        save_file(tensors(i), tmp_path / "e" / name / tensor_files.SINGLE)
+        (tmp_path / "e" / name / "config.json").write_text(f'{{"of": "{name}"}}')
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "d" / "b.safetensors")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for words, named in (
+        (("d/a.safetensors", "d/b.safetensors", "-o", "d"), "d/a.safetensors"),
+        (("e/A", "e/B", "-o", "e/A/model.safetensors"), "e/A/model.safetensors"),
+        (("e/A", "e/B/model.safetensors", "-o", "e/B"), "e/B/model.safetensors"),
+        (("d/a.safetensors", "d/b.safetensors", "-o", "link.safetensors"), "link.safetensors"),
+    ):
+        message = fails(capsys, *words, "--overwrite")
+        assert named in message and ("write over" in message or "one of the models" in message), words
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_model_that_is_named_twice_is_refused(tmp_path, files, capsys):
+    (tmp_path / "a").mkdir()
+    save_file(tensors(0), tmp_path / "a" / tensor_files.SINGLE)
+    os.link(files[0], tmp_path / "link.safetensors")
+    assert f"named more than once: {files[0]};" in fails(capsys, files[0], files[1], files[0], "-o", "out.safetensors")
+    for other in ("./0.safetensors", "link.safetensors"):
+        assert f"named more than once: {Path(other)} is {files[0]}" in fails(
+            capsys, files[0], other, "-o", "o.safetensors"
+        )
+    assert "a/model.safetensors is a" in fails(capsys, "a", "a/model.safetensors", "-o", "out.safetensors")
+
+
+def test_every_file_that_cannot_be_merged_is_named(tmp_path, files, capsys):
+    (tmp_path / "cut.safetensors").write_bytes(Path(files[0]).read_bytes()[:-1])
+    save_file({}, tmp_path / "empty.safetensors")
+    message = fails(capsys, files[0], "cut.safetensors", "gone", "empty.safetensors", "-o", "out.safetensors")
+    for part in ("cut.safetensors is no sound", "no file or folder gone", "empty.safetensors holds no tensors"):
+        assert part in message
+
+
+def test_of_many_differences_the_first_are_named_after_what_the_models_are(tmp_path, capsys):
+    for name in ("vit", "bert"):
+        (tmp_path / name).mkdir()
+        held = {f"{name}.{i:02}": np.zeros(1, np.float32) for i in range(20)}
+        save_file(held, tmp_path / name / tensor_files.SINGLE)
+        (tmp_path / name / "config.json").write_text(json.dumps({"model_type": name}))
+    assert main(["merge", "vit", "bert", "-o", "out"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[0] == "tna merge: vit is a vit, bert is a bert: these are other networks; they differ in 40 places:"
+    assert len(lines) == 12 and lines[1] == "  bert.00 is not in vit" and lines[-1] == "  ... and 30 more"
+
+
+def test_entries_that_are_not_finite_are_told_with_whose_they_are(tmp_path, files, capsys):
+    bad = tensors(1)
+    bad["head"][-3:] = [np.nan, np.inf, -np.inf]
+    save_file(bad, tmp_path / "bad.safetensors")
+    assert main(["merge", files[0], "bad.safetensors", "-o", "out.safetensors"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "NaN or infinite entries in the average: head (3); of the models: 3 in bad.safetensors." in told
+    assert "head (3)" in json.loads(Path("out.merge.json").read_text())["warnings"][0]
+    assert (
+        main(["merge", files[0], files[2], "bad.safetensors", "-o", "two.safetensors", "--weights", "1", "1", "0"]) == 0
+    )
+    assert "infinite" not in capsys.readouterr().err
+    large = {"w": np.full(3, 3e38, np.float32)}
+    for i in range(2):
+        save_file(large | {"v": np.full(1, i, np.float32)}, tmp_path / f"large{i}.safetensors")
+    save_file({"w": np.full(3, -3e38, np.float32), "v": np.zeros(1, np.float32)}, tmp_path / "minus.safetensors")
+    assert (
+        main(["merge", "large0.safetensors", "minus.safetensors", "-o", "o.safetensors", "--weights", "3", "-1"]) == 0
+    )
+    assert "w (3); of the models: none, the average left the range" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_merge_says_that_it_is_one(capsys):
+    draws = np.random.default_rng(0)
+    start = {"dense": {"kernel": draws.normal(size=(20, 4)).astype(np.float32)}}
+    mask = masks.bernoulli(models.stream(3, models.MASK), start, 0.4)
+    free = jax.tree.map(lambda leaf, m: np.where(m, leaf + np.float32(1), leaf), start, mask)
+    config = {"model": "mlp", "dataset": "digits", "epochs": 3, "seed": 3, "ratio": 0.4}
+
+    def write(file, values, seed=3, order=0, **other):
+        recipe = {"kind": "bernoulli", "ratio": 0.4, "seed": seed, "where": None}
+        told = {"seed": seed, "ratio": 0.4, "method": "tna", "start": 0, "order": order}
+        about = {"format": 1, "config": config | other, "model": told, "mask": recipe, "checkpoint": 3}
+        held = {f"params/dense/{leaf}": value for leaf, value in values["dense"].items()}
+        save_file(held, file, {"tna_jax": json.dumps(about), "format": "pt", "title": str(order)})
+
+    def merged(*names):
+        assert main(["merge", *names, "-o", "out.safetensors", "--overwrite"]) == 0
+        metadata = tensor_files.read_header(Path("out.safetensors"))[1]
+        assert metadata["format"] == "pt" and "title" not in metadata
+        assert json.loads(metadata["tna_merge"])["models"] == list(names)
+        return json.loads(metadata["tna_jax"]) if "tna_jax" in metadata else None
+
+    write("a", start)
+    write("b", free, order=1, epochs=4)
+    write("c", start, seed=4, order=2)
+    write("d", start, order=3, dataset="mnist")
+    about = merged("a", "b")  # the anchors are the same in both: the merge has them
+    assert about["mask"] == {"kind": "bernoulli", "ratio": 0.4, "seed": 3, "where": None}
+    assert about["model"] == {
+        "merged": ["a", "b"], "weights": [0.5, 0.5], "seed": 3, "ratio": 0.4, "method": "tna", "start": 0,
+    }  # fmt: skip
+    assert about["config"] == {"model": "mlp", "dataset": "digits", "seed": 3, "ratio": 0.4}
+    about = merged("a", "c")  # other anchors: no recipe, no seed
+    assert about["mask"] is None and about["model"] == {"merged": ["a", "c"], "weights": [0.5, 0.5]}
+    assert about["config"] == {"model": "mlp", "dataset": "digits", "epochs": 3}
+    assert merged("a", "d") is None  # of other data: nothing that `tna import` could read
+    capsys.readouterr()
+    assert main(["import", "out.safetensors"]) == 2
+    assert "a merge of models that are not all exports of one network and data" in capsys.readouterr().err
+
+
+def test_a_merged_folder_has_a_record_of_its_own(tmp_path):
+    for i, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        save_file(tensors(i), tmp_path / name / tensor_files.SINGLE)
+        for file in ("config.json", "README.md"):
+            (tmp_path / name / file).write_text("{}")
+        (tmp_path / name / "pretraining.json").write_text(json.dumps({"in_words": f"seed {i}", "seed": i}))
+    assert main(["merge", "a", "b", "-o", "ab", "--weights", "3", "1"]) == 0
+    assert sorted(os.listdir("ab")) == ["config.json", "merge.json", "model.safetensors", "pretraining.json"]
+    record = json.loads(Path("ab/pretraining.json").read_text())
+    assert record["in_words"] == "a merge of a, b" and "seed" not in record
+    assert [one["pretraining"]["seed"] for one in record["merged"]] == [0, 1]
+    assert [one["weight"] for one in record["merged"]] == [0.75, 0.25]

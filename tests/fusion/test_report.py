@@ -324,7 +324,7 @@ def test_a_run_that_is_still_going_on_shows_how_far_it_is(trained):
     (run / "metrics.jsonl").write_text(first + '\n{"step": 1, "lo')
     page = report(run)
     assert "interrupted" in page.all("span", class_="state")[0][2]
-    assert "after 1 epochs" in page.source and page.faults() == []
+    assert "after 1 epoch" in page.source and page.faults() == []
 
 
 def test_the_same_runs_give_the_same_bytes(trained):

@@ -1,17 +1,30 @@
 """`tna train`, `tna barrier`, `tna devices` as a user runs them; waves; networks with BatchNorm."""
 
 import contextlib
+import errno
+import importlib
+import io
 import json
 import os
+import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import rich.console
+import rich.table
 
+import train.run
+from fusion import barrier, barrier_report, cold_tasks, reached
+from fusion.reports import kinds
 from fusion.walk import groups
 from tests.fusion.stops import After
 from tna_jax.__main__ import main
-from train import data, ensembles
+from train import data, ensembles, progress, restore, runs
+from train.errors import UsageError
+from train.run import Run
 
 SMALL = ["--width", "16", "--depth", "2", "--epochs", "3", "--members", "9"]
 
@@ -141,6 +154,7 @@ def test_a_network_with_batch_norm_goes_the_whole_way(tmp_path):
         ("barrier", "RUN Run folder of tna train (or tna lmc). (required)"),
         ("barrier gone", "gone is not a run folder"),
         ("barrier RUN --pairs 0-9 1-1 a", "--pairs 0-9 1-1 a: write I-J with two different numbers from 0 to 8"),
+        ("barrier RUN --pairs 0-1 0-1 2-3 1-0", "--pairs: the same pair more than once: 0-1 = 0-1 = 1-0"),
         ("barrier RUN --alphas 4", "odd number"),
         ("barrier RUN --placement vmpa", "did you mean 'vmap'"),
     ],
@@ -163,3 +177,124 @@ def test_pairs_are_grouped_so_that_their_models_fit():
     assert [group.tolist() for group in groups(pairs, 3)] == [[[0, 1], [0, 2], [1, 2]], [[3, 4], [0, 4]]]
     assert [len(group) for group in groups(pairs, 2)] == [1, 1, 1, 1, 1]
     assert len(groups(pairs, 5)) == 1
+
+
+def copied(run: Path, to: Path, **config) -> Path:
+    """A run as it was before it came to its end, if more epochs are asked for; no results."""
+    shutil.copytree(run, to, ignore=shutil.ignore_patterns("barrier.*", "train.json"))
+    found = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps({**found, **config}))
+    return to
+
+
+def test_an_interrupted_run_says_so_in_results_and_reports(ensemble, tmp_path, capsys, monkeypatch):
+    run = copied(ensemble, tmp_path / "a b", epochs=7)
+    drawn = []
+    monkeypatch.setattr(barrier_report, "figure", lambda result, file: drawn.append(reached.title(result)))
+    step = restore.listed(run / "checkpoints")[0]
+    assert main(["barrier", str(run), "--alphas", "3", "--pairs", "0-1"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        f"is not finished: these are its models at checkpoint {step} of 7 epochs; to go on: tna resume '{run}'" in told
+    )
+    assert "1 pair" in told and "1 pairs" not in told
+    assert drawn[0].endswith(f"NOT FINISHED: checkpoint {step} of 7")
+    result = json.loads((run / "barrier.json").read_text())
+    assert result["checkpoints"] == [{"run": str(run), "step": step, "last": 7}]
+    assert "is not finished" in result["warnings"][0]
+    assert not any("Older" in note for part in kinds.read(str(run), "test").parts for note in part.notes)
+    (run / "checkpoints" / "7").mkdir()
+    notes = [note for part in kinds.read(str(run), "test").parts for note in part.notes]
+    assert f"Older than the run: made of checkpoint {step}, the newest is 7. Run the program again." in notes
+    finished = json.loads((ensemble / "barrier.json").read_text())
+    assert not any("not finished" in warning for warning in finished["warnings"])
+    assert "FINISHED" not in reached.title(finished)
+
+
+def test_a_run_that_cannot_be_written_is_refused_before_anything_is_computed(ensemble, capsys, monkeypatch):
+    def full(**options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(train.run.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(barrier, "load", None)
+    for program in ("barrier", "fuse", "landscape", "rebasin"):
+        message = fails(capsys, program, str(ensemble))
+        assert "where the results go: Read-only file system; copy the run" in message and "resume" not in message
+
+
+def test_missing_data_does_not_advise_an_option_that_there_is_not(ensemble, tmp_path, capsys, monkeypatch):
+    run = copied(ensemble, tmp_path / "run", dataset="mnist")
+    monkeypatch.setenv("TNA_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(cold_tasks.tokenizer, "load", lambda folder: None)
+    for program in ("barrier", "fuse"):
+        message = fails(capsys, program, str(run))
+        assert "mnist was not found" in message and "--download" not in message
+    assert "or pass --download" in fails(capsys, "train", "--dataset", "mnist")
+    with pytest.raises(UsageError, match="sst2 was not found.*cr was not found") as error:
+        cold_tasks.load(("sst2", "cr"), (), SimpleNamespace(checkpoint="", data_dir=None))
+    assert "--download" not in str(error.value)
+
+
+def test_hints_are_words_of_a_shell(tmp_path):
+    assert Run(Path("k/a b")).word == "'k/a b'" and Run(Path("k/ab")).word == "k/ab"
+
+
+def test_imported_models_do_not_go_on(ensemble, tmp_path, capsys):
+    run = copied(ensemble, tmp_path / "run", program="import")
+    assert "holds imported models, which do not train: tna fuse" in fails(capsys, "resume", str(run))
+
+
+@pytest.mark.parametrize("words", [["report", "RUN", "-o", "F.html"], ["report", "RUN", "-o", "/proc/a.html"], ["barrier", "N"],
+                                   ["resume", "N"], ["report", "N"], ["merge", "N", "b", "-o", "x"], ["export", "RUN", "-o", "N"]])  # fmt: skip
+def test_what_the_system_says_of_a_file_is_one_line(ensemble, tmp_path, capsys, words):
+    (tmp_path / "F.html").mkdir()
+    given = {"RUN": str(ensemble), "N": "n" * 300}
+    message = fails(capsys, *(given.get(word, word) for word in words))
+    assert "Traceback" not in message and message.startswith(f"tna {words[0]}: ")
+
+
+def test_what_users_name_is_no_markup(capsys):
+    progress.console.print("a [/b] [x] [bold]c :smile:", soft_wrap=True)
+    assert capsys.readouterr().err == "a [/b] [x] [bold]c :smile:\n"
+    table = rich.table.Table(title="[/b] [x]")
+    table.add_column("[y]")
+    table.add_row("[bold] [/c]")
+    progress.wide_console().print(table)
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("[/b] [x]", "[y]", "[bold] [/c]"))
+
+
+def test_tables_are_as_wide_as_asked_for(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert progress.wide_console().width >= 136
+    monkeypatch.setenv("COLUMNS", "77")
+    assert progress.wide_console().width == 77
+
+
+@pytest.mark.parametrize("width", [80, 104, 120, 160])
+def test_a_narrow_screen_cuts_no_number_off(width, monkeypatch):
+    screen = rich.console.Console(file=io.StringIO(), width=width, force_terminal=True)
+    monkeypatch.setattr(progress, "console", screen)
+    with progress.TrainingBar(16, 60_000, 600, 599) as bar:
+        bar.epoch(0.1234, 0.9876, 16)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.file.getvalue())
+    last = shown.strip().splitlines()[-1]
+    assert "600/600" in last and "accuracy 0.9876" in last and "left 0:00:00" in last and "…" not in last
+
+
+def test_ctrl_c_while_a_program_is_imported_is_one_line(monkeypatch, capsys):
+    def stop(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", stop)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == "tna train: stopped at once\n"
+
+
+def test_runs_are_compared_within_a_program_and_unset_options_left_out(tmp_path):
+    for name, values in {"a": {"program": "train", "width": 3, "depth": None}, "b": {"program": "train", "width": 4, "depth": 2},
+                         "c": {"program": "cold", "tasks": ["cr"]}}.items():  # fmt: skip
+        (tmp_path / "all" / name).mkdir(parents=True)
+        (tmp_path / "all" / name / "config.json").write_text(json.dumps(values))
+    rows = [runs.describe(tmp_path / "all" / name) for name in "abc"]
+    assert runs.differences(rows) == ["width=3", "width=4, depth=2", ""]

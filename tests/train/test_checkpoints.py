@@ -1,18 +1,21 @@
 """Checkpoints: what was saved comes back bit for bit; damage is found, named and passed over; failures say what is left."""
 
 import random
+import re
 import shutil
 import time
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from train import manifest, restore
 from train.checkpoints import Checkpoints
 from train.errors import UsageError
 from train.manifest import Damaged
+from train.run import Run
 
 
 def tree(seed: int) -> dict:
@@ -167,3 +170,33 @@ def test_intervals_do_not_depend_on_the_systems_clock(saved, monkeypatch):
         assert checkpoints.due(3)
         time.sleep(0.15)
         assert checkpoints.due(1)
+
+
+@pytest.mark.parametrize("name", ["lr[0.1]", "a]", "what?", "*"])
+def test_a_path_that_orbax_takes_for_a_pattern_is_refused_before_training(tmp_path, name):
+    with pytest.raises(UsageError, match=r"name another one, or rename the folder"):
+        Checkpoints(tmp_path / name / "run" / "checkpoints", minutes=0)
+    for out in (name, f"{name}/run"):
+        with pytest.raises(UsageError, match=rf"^--out {re.escape(str(tmp_path / out))}: .* path holds"):
+            Run.create(out, "train", (), overwrite=False, resume=False)
+        assert not Path(out).exists()
+
+
+def test_a_relative_folder_is_refused_for_where_it_is(tmp_path, monkeypatch):
+    (tmp_path / "old [1]").mkdir()
+    monkeypatch.chdir(tmp_path / "old [1]")
+    with pytest.raises(UsageError, match=r"old \[1\]/run: .* path holds \[ or \]"):
+        Run.create("run", "train", (), overwrite=False, resume=False)
+
+
+def test_a_save_without_what_makes_it_readable_is_not_reported_as_saved(saved, monkeypatch):
+    done = ocp.CheckpointManager.wait_until_finished
+
+    def lossy(manager):
+        done(manager)
+        (saved / "4" / "state" / "manifest.ocdbt").unlink(missing_ok=True)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "wait_until_finished", lossy)
+    with pytest.raises(UsageError, match=r"wrote no manifest\.ocdbt for step 4.*checkpoint 3 is intact"):
+        saving(saved, 4)
+    assert restore.listed(saved)[0] == 3

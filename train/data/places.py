@@ -41,6 +41,10 @@ def homes(root: Path, names: Sequence[str]) -> list[Path]:
     return [home for home in [*own, *(root / name for name in names)] if home.is_dir()]
 
 
+DOWNLOAD = ", or pass --download"
+"""Advice for programs that have the option, at the end of what `missing` says."""
+
+
 def missing(name: str, looked: Iterable[Place], holds: str, notes: Sequence[str] = ()) -> DataError:
     """The error for a data set found nowhere; `notes` say what was found and could not be used."""
     where = ", ".join(
@@ -49,7 +53,7 @@ def missing(name: str, looked: Iterable[Place], holds: str, notes: Sequence[str]
     found = f"{name} cannot be used: {'; '.join(notes)}" if notes else f"{name} was not found"
     instead = sorted({hint for place in looked if (hint := _instead(place.root, name, holds))})
     found += f" ({'; '.join(instead)})" if instead else ""
-    advice = f"set TNA_DATA_DIR or --data-dir to a folder that holds {holds}, or pass --download"
+    advice = f"set TNA_DATA_DIR or --data-dir to a folder that holds {holds}{DOWNLOAD}"
     return DataError(f"{found}; looked in {where}; {advice}")
 
 
