@@ -291,6 +291,8 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "federated_half_0.5": ("federated.json", compositions(0.5, participation=0.5)),
     "federated_cnn_0.1": ("federated.json", compositions(0.1, "cifar10_cnn")),
     "federated_cnn_0.5": ("federated.json", compositions(0.5, "cifar10_cnn")),
+    "federated_cnn_half_0.1": ("federated.json", compositions(0.1, "cifar10_cnn", 0.5)),
+    "federated_cnn_half_0.5": ("federated.json", compositions(0.5, "cifar10_cnn", 0.5)),
     "federated_ratios": ("federated.json", federated_ratios),
     "federated_faults": (
         "federated.json",
