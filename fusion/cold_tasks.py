@@ -4,7 +4,6 @@ Contributors train at once as one ensemble, so their classifiers have as many ou
 task lacks are shut: their kernel is 0, their bias -1e9, and both are anchored, so that their probability is exactly 0.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from train import tokenizer
 from train.data import text, tokens
 from train.data.places import DOWNLOAD
 from train.data.source import SUBSET_SEED, DataError, permutation
-from train.errors import UsageError, together
+from train.errors import UsageError
 
 SHUT = -1e9
 """Bias of a class that a task does not have."""
@@ -43,15 +42,16 @@ class Task(NamedTuple):
 def load(names: Sequence[str], seen: Sequence[str], settings: Any) -> list[Task]:
     """The tasks, encoded with the checkpoint's tokenizer; raises UsageError for what is not there."""
     words = tokenizer.load(settings.checkpoint)
-    made, found = [], {}
-
-    def read(name: str) -> None:
+    made, found, wrong = [], {}, {}
+    for name in names:
         try:
             found[name] = text.load(name, data_dir=settings.data_dir)
         except DataError as error:
-            raise UsageError(f"--tasks, --unseen: {str(error).removesuffix(DOWNLOAD)}") from error
-
-    together(*(functools.partial(read, name) for name in names))
+            wrong[name] = str(error).removesuffix(DOWNLOAD)
+    if wrong:
+        first, *others = wrong
+        more = f"; nor could these be read: {', '.join(others)}" if others else ""
+        raise UsageError(f"--tasks, --unseen: {wrong[first]}{more}")
     for name, task in found.items():
         rows = permutation(len(task.test.labels), SUBSET_SEED)[: settings.test_examples]
         train, test = (

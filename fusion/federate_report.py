@@ -7,7 +7,7 @@ import numpy as np
 from rich.table import Table
 
 from tna_jax.federated import ALGORITHMS, SERVERS
-from train.progress import wide_console
+from train.progress import plural, wide_console
 
 SCHEDULES = {
     "none": ("no anchors", "-"),
@@ -142,10 +142,12 @@ def figure(result: dict[str, Any], file: Path) -> None:
     axes[0].axvspan(rounds[-last] - 0.5, rounds[-1] + 0.5, color="black", alpha=0.05, linewidth=0)
     axes[0].set(xlabel="round", ylabel="test accuracy of the server's model")
     axes[1].set(xlabel="round", ylabel="test loss (nats)")
-    axes[0].legend(
-        fontsize=8, frameon=False, loc="lower right", title=f"mean of the last {last} rounds (shaded)", title_fontsize=8
-    )
+    grid.legend(
+        *axes[0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=4,
+        title=f"accuracy, mean of the last {plural(last, 'round')} (shaded)", title_fontsize=8,
+    )  # fmt: skip
     for axis in axes:
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25, linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     grid.suptitle(f"{config['dataset']}, {result['network']}, {headline(config)}", fontsize=11)

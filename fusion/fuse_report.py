@@ -1,4 +1,4 @@
-"""What `tna fuse` shows: a table of fusions, bars of their accuracy, and the matrix of barriers between all pairs."""
+"""What `tna fuse` shows: a table of fusions, dots for their accuracy, and the matrix of barriers between all pairs."""
 
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def table(result: dict[str, Any]) -> None:
 
 
 def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
-    """Draws the accuracy of every fusion, the members as dots, beside the matrix of barriers."""
+    """Draws the accuracy of every fusion as a dot, that of the members as rings, beside the matrix of barriers."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -63,24 +63,8 @@ def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
 
     rows = [row for row in result["rows"] if row["split"] == split]
     grid, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    names = [row["fusion"] for row in rows]
-    heights = [number(row["accuracy"]) for row in rows]
-    left.bar(names, heights, color=["#8a8f98", "#8a8f98", "#1b6ca8", "#1b6ca8", "#c98a1b"], width=0.65)
-    (mean,) = [row for row in rows if row["fusion"] == "mean of members"]
-    at = names.index("mean of members")
-    dots = [number(value) for value in mean["member_accuracy"]]
-    left.plot(np.linspace(at - 0.25, at + 0.25, len(dots)), dots, "o", color="black", markersize=2.5, alpha=0.6)
-    plain = {"boxstyle": "square,pad=0.1", "color": "white", "alpha": 0.75}
-    for i, height in enumerate(heights):
-        if np.isfinite(height):
-            left.annotate(
-                f"{height:.4f}", (i, height), (0, 3), textcoords="offset points", ha="center", fontsize=8, bbox=plain
-            )
-    finite = [value for value in (*heights, *dots) if np.isfinite(value)] or [0.0, 1.0]
-    margin = 0.15 * max(max(finite) - min(finite), 0.02)
-    left.set_ylim(max(0, min(finite) - margin), min(1 + margin / 3, max(finite) + margin))
-    left.set(ylabel=f"{split} accuracy")
-    left.tick_params(axis="x", labelrotation=20, labelsize=8)
+    _dots(left, rows)
+    left.set(xlabel=f"{split} accuracy (rings: the models)")
     left.set_title(f"{len(result['models'])} models", loc="left", fontsize=10)
     left.spines[["top", "right"]].set_visible(False)
     matrix(
@@ -93,3 +77,21 @@ def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
     grid.suptitle(reached.title(result), fontsize=11)
     grid.savefig(file, dpi=130)
     plt.close(grid)
+
+
+COLOURS = ("#8a8f98", "#8a8f98", "#1b6ca8", "#1b6ca8", "#c98a1b")
+
+
+def _dots(axis: Any, rows: list[dict[str, Any]]) -> None:
+    """A line for each fusion with its accuracy in words, a dot at it; every member is a ring on the line of their mean."""
+    values = [number(row["accuracy"]) for row in rows]
+    for i, (row, value, colour) in enumerate(zip(rows, values, COLOURS, strict=True)):
+        members = [number(member) for member in row.get("member_accuracy", ())]
+        axis.plot(members, [i] * len(members), "o", color="black", markerfacecolor="none", markersize=6, alpha=0.7)
+        axis.plot([value], [i], "D" if members else "o", color=colour, markersize=5 if members else 8, zorder=5)
+    axis.set_yticks(
+        range(len(rows)), [f"{row['fusion']}  {value:.4f}" for row, value in zip(rows, values, strict=True)], fontsize=8
+    )
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.margins(x=0.08)
+    axis.grid(axis="both", alpha=0.25, linewidth=0.6)

@@ -142,7 +142,12 @@ def _against_ratio(axis, result, split: str, init: str, method: str) -> None:
     axis.errorbar(
         ratios, *middle, color=colour, marker="s", markersize=4, capsize=2, linestyle="--", label=f"{name}, midpoint"
     )
-    axis.fill_between(ratios, middle[0], ends[0], color=colour, alpha=0.12, linewidth=0, label=f"{name}, barrier")
+    below = middle[0] < ends[0]  # elsewhere the midpoint is as good as the ends, and there is no barrier to shade
+    if below.any():
+        axis.fill_between(
+            ratios, middle[0], ends[0], where=below, interpolate=True, color=colour, alpha=0.12, linewidth=0,
+            label=f"{name}, barrier",
+        )  # fmt: skip
 
 
 def _along_path(axis, result, split: str, init: str, method: str) -> None:

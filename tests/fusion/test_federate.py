@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from fusion import federate, federate_run
+from fusion import federate, federate_report, federate_run
 from fusion.federate_options import FederateOptions
 from fusion.federate_run import group_size
 from tna_jax.__main__ import main
@@ -192,3 +192,22 @@ def test_clients_that_do_not_fit_at_once_take_turns():
     tight = dataclasses.replace(settings, memory_limit=0.001)
     with pytest.raises(UsageError, match="one model on each device needs"):
         group_size(federate.prepare(tight), tight)
+
+
+def test_the_figure_of_few_rounds_has_whole_rounds_and_covers_no_point(tmp_path, monkeypatch):
+    from matplotlib import pyplot as plt
+
+    made = []
+    monkeypatch.setattr(plt, "close", made.append)
+    runs = [
+        {"seed": 0, "anchors": kind, "accuracy": [0.2, 0.1], "loss": [2.0, 1.0], "score": 0.15, "score_std": 0.05}
+        for kind in ("none", "pfn")
+    ]
+    config = {"dataset": "digits", "rounds": 2, "ratio": 0.4, "algorithm": "fedavg", "clients": 4, "partition": "iid"}
+    monkeypatch.setattr(federate_report, "headline", lambda config: "fedavg")
+    federate_report.figure({"runs": runs, "config": config, "network": "mlp"}, tmp_path / "f.png")
+    (drawn,) = made
+    for axis in drawn.axes:
+        assert axis.get_legend() is None
+        assert all(tick == int(tick) for tick in axis.get_xticks())
+    assert len(drawn.legends) == 1

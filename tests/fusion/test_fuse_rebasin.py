@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusion import fusions
+from fusion import fuse_report, fusions
 from fusion.opened import held_out, open_runs, splits
 from tna_jax import connectivity, uniform_soup
 from tna_jax.__main__ import main
@@ -208,3 +208,17 @@ def test_runs_of_other_networks_are_refused(run, capsys, tmp_path):
     (other / "config.json").write_text(json.dumps({**config, "width": None, "depth": 3}))
     assert main(["fuse", str(run), str(other)]) == 2
     assert "depth 3 instead of 2, width 128 instead of 16" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_figure_shows_every_member_and_hides_none(run, fused, tmp_path, monkeypatch):
+    from matplotlib import pyplot as plt
+
+    made = []
+    monkeypatch.setattr(plt, "close", made.append)
+    fuse_report.figure(fused["plain"], tmp_path / "f.png")
+    axis = made[0].axes[0]
+    assert not axis.patches  # no bars: their length would say something only from 0 on
+    (rings,) = [line for line in axis.lines if len(line.get_xdata()) == 3]
+    (row,) = [r for r in fused["plain"]["rows"] if r["fusion"] == "mean of members" and r["split"] == "test"]
+    assert list(rings.get_xdata()) == list(row["member_accuracy"]) and not axis.texts
+    assert [tick.get_text() for tick in axis.get_yticklabels()][1] == f"mean of members  {row['accuracy']:.4f}"

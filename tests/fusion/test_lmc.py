@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion import lmc_plan
+from fusion import lmc_plan, lmc_report
 from tna_jax.__main__ import main
 from train import ensembles
 
@@ -265,3 +265,23 @@ def test_the_plan_trains_every_distinct_model_once():
         assert (first.start, first.order, second.order) == (0, 0, 1)
         assert second.start == (cell.init == "different")
         assert {first.method, second.method} == {cell.method if cell.ratio else "tna"}
+
+
+def test_only_a_midpoint_below_the_ends_is_shaded_as_a_barrier():
+    from matplotlib import pyplot as plt
+
+    def shaded(middle):
+        rows = [
+            {"init": "same", "method": "tna", "ratio": ratio, "split": "test", "accuracy_ends": 0.5,
+             "accuracy_midpoint": at, "accuracy_barrier": 0.0, "accuracy_path": [0.5, at, 0.5], "loss_path": []}
+            for ratio, at in zip((0.0, 0.4), middle, strict=True)
+        ]  # fmt: skip
+        _, axis = plt.subplots()
+        lmc_report._against_ratio(axis, {"rows": rows}, "test", "same", "tna")
+        shades = [shade for shade in axis.collections if shade.get_label() == "TNA, barrier"]
+        below = [path.vertices[:, 1].max() for shade in shades for path in shade.get_paths()]
+        plt.close()
+        return below
+
+    assert shaded((0.6, 0.7)) == []
+    assert max(shaded((0.3, 0.7))) <= 0.5  # nothing above the ends
