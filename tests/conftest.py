@@ -7,6 +7,7 @@ import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["MPLBACKEND"] = "Agg"
+os.environ.pop("COLUMNS", None)  # tables as wide as a pipe takes them, whatever the terminal
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tna-test-cache-")  # compiled programs of this test process
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
