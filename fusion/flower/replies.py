@@ -12,7 +12,7 @@ from fusion.flower.exchange import Answer
 from fusion.flower.shown import shown
 from fusion.flower.task import Task
 from tna_jax import federated
-from tna_jax.federated import Federation, Reply, Sent, local, packing
+from tna_jax.federated import Federation, Reply, Sent, packing
 from tna_jax.federated.schedules import first_phase, live_in_round
 from tna_jax.masks import Params
 from tna_jax.metrics import Metrics
@@ -20,18 +20,7 @@ from tna_jax.metrics import Metrics
 
 def form(task: Task, server: federated.Server, sent: Sent) -> Reply:
     """The shapes of a reply to `sent`."""
-    federation = task.federation
-    own = federated.init_own(federation, server)
-
-    def one(sent, own):
-        running = local.start(federation, sent, own)
-        counts = jnp.zeros(federation.num_classes, jnp.float32)
-        step = jnp.int32(1)
-        planned = local.Plan(jnp.zeros((federation.epochs, 1), jnp.int32), step, step, step, counts)
-        examples = local.Examples(jnp.zeros(1, jnp.int32), jnp.int32(1))
-        return local.finish(federation, sent, own, planned, examples, running)[0]
-
-    return jax.eval_shape(one, sent, own)
+    return federated.expected(task.federation, sent, federated.init_own(task.federation, server))
 
 
 def wrong_numbers(metrics: Mapping[str, Any], client: int, number: int, examples: int | None = None) -> list[str]:
