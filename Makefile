@@ -55,7 +55,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
 
 parity: $(VENV)/.installed-parity
-	$(BIN)/python -m pytest tests/train/test_hf_parity.py
+	$(BIN)/python -m pytest tests/tna_jax/hf/test_parity.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }

@@ -12,8 +12,7 @@ import numpy as np
 import optax
 
 from benchmarks.timing import paired, ratio, report
-from tna_jax import anchored, masks, models, tna_mask
-from train import hosts
+from tna_jax import anchored, backend, masks, models, tna_mask
 
 
 def step_of(tx, model, images, labels):
@@ -90,5 +89,5 @@ def mask_of(parameters: int) -> dict:
 
 
 if __name__ == "__main__":
-    hosts.configure(cpu_devices=1)
+    backend.configure(cpu_devices=1)
     report("anchored_step", {**training_step(), "mask": [mask_of(n) for n in (1_000_000, 10_000_000, 100_000_000)]})

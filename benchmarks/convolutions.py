@@ -15,9 +15,8 @@ import torch
 
 from benchmarks.timing import paired, ratio, report
 from benchmarks.torch_networks import NETWORKS
-from tna_jax import ensemble, masks, models, network
-from train import hosts
-from train.devices import product_rate
+from tna_jax import backend, ensemble, masks, models, networks
+from tna_jax.programs.devices.run import product_rate
 
 MODELS = 8
 CASES = {"cnn": (64, 6), "resnet20": (64, 2)}
@@ -31,7 +30,7 @@ def case(name: str, batch: int, steps: int) -> dict:
     images = np.random.default_rng(0).integers(0, 256, (batch * steps, 32, 32, 3), dtype=np.uint8)
     labels = np.random.default_rng(1).integers(0, 10, batch * steps).astype(np.int32)
     module = models.create(name, num_classes=10)
-    net, init = network.linen(module, (32, 32, 3), lambda x: x.astype(jnp.float32) / np.float32(255))
+    net, init = networks.linen(module, (32, 32, 3), lambda x: x.astype(jnp.float32) / np.float32(255))
     keys = jax.random.split(jax.random.key(0), MODELS)
     params = jax.tree.map(lambda *leaves: np.stack(leaves), *[jax.jit(init)(key)[0] for key in keys])
     one = jax.tree.map(lambda leaf: leaf[0], params)
@@ -88,7 +87,7 @@ def case(name: str, batch: int, steps: int) -> dict:
 
 
 if __name__ == "__main__":
-    hosts.configure(members=MODELS)
+    backend.configure(members=MODELS)
     found = {name: case(name, *settings) for name, settings in CASES.items()}
     for name, result in found.items():
         print(name, {key: value for key, value in result.items() if key != "seconds"})

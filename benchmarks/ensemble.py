@@ -15,8 +15,7 @@ import optax
 import torch
 
 from benchmarks.timing import paired, ratio, report
-from tna_jax import ensemble, masks, models
-from train import hosts
+from tna_jax import backend, ensemble, masks, models
 
 MODELS = 8
 CASES = {"digits_b32": (64, 4, 128, 32, 45), "mnist_b32": (784, 2, 512, 32, 100), "mnist_b128": (784, 2, 512, 128, 25)}
@@ -89,7 +88,7 @@ def case(inputs: int, depth: int, width: int, batch: int, steps: int) -> dict:
 
 
 if __name__ == "__main__":
-    hosts.configure(members=MODELS)
+    backend.configure(members=MODELS)
     found = {name: case(*settings) for name, settings in CASES.items()}
     for name, result in found.items():
         print(name, {key: round(value, 3) for key, value in result.items() if key != "seconds"})

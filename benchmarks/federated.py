@@ -17,11 +17,10 @@ import torch
 
 from benchmarks.timing import paired, ratio, report
 from benchmarks.torch_networks import NETWORKS
-from tna_jax import models, network
+from tna_jax import backend, memory, models, networks
 from tna_jax.federated import Federation, Schedule, init_server
 from tna_jax.federated.partition import padded
 from tna_jax.federated.simulation import init_owns, resolve, simulate_round
-from train import hosts, memory
 
 BATCH, SHARE = 64, 0.4
 
@@ -106,7 +105,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    hosts.configure(members=options.clients)
+    backend.configure(members=options.clients)
     rng = np.random.default_rng(0)
     sizes = rng.integers(BATCH, 3 * BATCH + 1, options.clients)
     images = rng.integers(0, 256, (sizes.sum(), 32, 32, 3), dtype=np.uint8)
@@ -115,7 +114,7 @@ def main() -> None:
     alternatives, used = {}, {}
     for conv in ("native", "slices") if jax.default_backend() == "cpu" else ("native",):
         module = models.create("cnn", num_classes=10, conv=conv)
-        net, init = network.linen(module, (32, 32, 3), lambda x: x.astype(jnp.float32) / np.float32(255))
+        net, init = networks.linen(module, (32, 32, 3), lambda x: x.astype(jnp.float32) / np.float32(255))
         alternatives[conv], used[conv] = ours(net, init, images, labels, parts, "auto")
     layout = faster(images, labels, parts)
     alternatives["torch"] = torch_loop(images, labels, parts, LAYOUTS[layout])

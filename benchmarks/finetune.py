@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import paired, ratio, report
-from tna_jax import ensemble, masks, models, recipes
+from tna_jax import backend, ensemble, finetuning, masks, memory, models
 from tna_jax.ensemble import Trainer
-from train import hosts, memory
 
 MODELS, BATCH, STEPS = 4, 32, 4
 CASES = {"vit 96x4, patch 8": {"width": 96, "depth": 4, "heads": 3, "patch": 8},
@@ -34,8 +33,8 @@ def prepared(fields: dict[str, Any]) -> tuple[Trainer, Any, tuple[jax.Array, jax
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, 256, (BATCH * STEPS, 32, 32, 3), np.uint8))
     labels = jnp.asarray(rng.integers(0, 10, BATCH * STEPS).astype(np.int32))
-    trainer = Trainer(network, recipes.adamw(100, 10), BATCH, prepare=recipes.augmented, loss=recipes.smoothed)
-    plan = recipes.grid((1e-3, 5e-4), (0.0, 0.1), count=MODELS)
+    trainer = Trainer(network, finetuning.adamw(100, 10), BATCH, prepare=finetuning.augmented, loss=finetuning.smoothed)
+    plan = finetuning.grid((1e-3, 5e-4), (0.0, 0.1), count=MODELS)
 
     def members(numbers: range):
         params = module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
@@ -43,7 +42,7 @@ def prepared(fields: dict[str, Any]) -> tuple[Trainer, Any, tuple[jax.Array, jax
         stack = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf] * len(numbers)), tree)  # noqa: E731
         orders = jax.random.split(jax.random.key(2), MODELS)[jnp.asarray(numbers)]
         return ensemble.init_ensemble(
-            trainer, stack(params), orders, stack(mask), recipes.stack([plan[i] for i in numbers])
+            trainer, stack(params), orders, stack(mask), finetuning.stack([plan[i] for i in numbers])
         )
 
     return trainer, members, (images, labels)
@@ -73,7 +72,7 @@ def measured(fields: dict[str, Any]) -> dict[str, Any]:
 
 def memory_of(fields: dict[str, Any]) -> dict[str, Any]:
     """As `measured`, in this process, which must have done nothing before."""
-    hosts.configure(members=MODELS)
+    backend.configure(members=MODELS)
     trainer, members, data = prepared(fields)
     made = members(range(MODELS))
     planned = memory.planned(trainer, made, *data)
@@ -87,7 +86,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--memory"]:
         print(json.dumps(memory_of(json.loads(sys.argv[2]))))
         return
-    hosts.configure(members=MODELS)
+    backend.configure(members=MODELS)
     found = {}
     for name, fields in CASES.items():
         used = measured(fields)

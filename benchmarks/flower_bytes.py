@@ -23,9 +23,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.relay import Relay
 from benchmarks.timing import report
-from fusion.flower.local import Federation, free_port
-from fusion.flower.relay import Relay
+from examples.flower.local import Federation, free_port
 from tna_jax.federated import packing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,7 +98,7 @@ def measure(folder: Path, anchors: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    from fusion.flower.settings import build
+    from tna_jax.programs.federate.flower_settings import build
 
     alone = os.environ.get(INSIDE) == "1"
     found = {}

@@ -1,6 +1,6 @@
 """Weight matching as Git Re-Basin publishes it (Ainsworth et al. 2023, arXiv 2209.04836, algorithm 1), written plainly.
 
-The reference of `tna_jax.matching`: a table of axes written by hand, every group solved in every pass, until no pass gains.
+The reference of `tna_jax.matching.weights`: a table of axes written by hand, every group solved in every pass, until no pass gains.
 """
 
 from types import ModuleType

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from benchmarks.timing import report
-from train import hosts
+from tna_jax import backend
 
 IMPORTS = {"tna_jax": "import tna_jax", "stack": "import jax, flax, optax"}
 
@@ -21,7 +21,7 @@ def processor_seconds(code: str) -> float:
 
 
 if __name__ == "__main__":
-    hosts.configure()
+    backend.configure()
     rounds = [{name: processor_seconds(code) for name, code in IMPORTS.items()} for _ in range(16)][1:]
     extra = statistics.median(times["tna_jax"] - times["stack"] for times in rounds)
     report("imports", {"extra_milliseconds": extra * 1e3, "seconds": rounds})

@@ -11,22 +11,21 @@ import numpy as np
 
 from benchmarks import git_rebasin
 from benchmarks.timing import paired, ratio, report
-from tna_jax import models, network, paths
-from tna_jax.matching import weight_matching
-from tna_jax.permutations import apply_permutation, permutation_spec, random_permutation
-from train import hosts
+from tna_jax import backend, models, networks, trees
+from tna_jax.matching.permutations import apply_permutation, permutation_spec, random_permutation
+from tna_jax.matching.weights import weight_matching
 
 DEPTH, WIDTH = 3, 512
 
 
 def case(second) -> dict:
     """Both on one pair of networks: seconds, objectives, linear assignments."""
-    net, init = network.linen(models.create("mlp", num_classes=10, depth=DEPTH, width=WIDTH), (28, 28, 1))
+    net, init = networks.linen(models.create("mlp", num_classes=10, depth=DEPTH, width=WIDTH), (28, 28, 1))
     a = jax.device_get(init(jax.random.key(0))[0])
     spec = permutation_spec(net, a, jax.ShapeDtypeStruct((4, 28, 28, 1), jnp.float32))
     b = second(spec, a, init)
     table = git_rebasin.mlp(DEPTH)
-    flat = [{paths.name(path): jnp.asarray(leaf) for path, leaf in paths.named_leaves(tree)} for tree in (a, b)]
+    flat = [{trees.name(path): jnp.asarray(leaf) for path, leaf in trees.named_leaves(tree)} for tree in (a, b)]
     host = [{path: np.asarray(leaf) for path, leaf in tree.items()} for tree in flat]
     found, keys = {}, {"ours": 0, "published": 0, "published_numpy": 0}
 
@@ -67,7 +66,7 @@ def noisy(spec, a, init):
 
 
 if __name__ == "__main__":
-    hosts.configure(members=1)
+    backend.configure(members=1)
     cases = {made.__name__: case(made) for made in (untrained, noisy)}
     report(
         "matching",

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.timing import paired, ratio, report
-from train import tensor_files
-from train.tensor_files import open_checkpoint
+from tna_jax.io import tensor_headers
+from tna_jax.io.tensor_headers import open_checkpoint
 
 MODELS = 3
 LAYERS, SIDE = 15, 4096  # 15 matrices of 4096 x 4096 float32: 1.007 GB
@@ -29,10 +29,10 @@ ANCHORED = 0.4
 def write(file: Path, seed: int) -> None:
     """A checkpoint of random numbers; the same entries of all are equal."""
     shape = (SIDE, SIDE)
-    tensors = {f"layer{i}.weight": tensor_files.Tensor(file, "F32", shape, 0) for i in range(LAYERS)}
+    tensors = {f"layer{i}.weight": tensor_headers.Tensor(file, "F32", shape, 0) for i in range(LAYERS)}
     own, shared = np.random.default_rng(seed), np.random.default_rng(99)
     with open(file, "wb") as opened:
-        opened.write(tensor_files.header(tensors, {"format": "pt"}))
+        opened.write(tensor_headers.header(tensors, {"format": "pt"}))
         for _ in range(LAYERS):
             values = own.standard_normal(shape, np.float32)
             anchored = shared.random(shape, np.float32) < ANCHORED

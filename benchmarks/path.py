@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import paired, ratio, report
-from tna_jax import connectivity, line, models
+from tna_jax import backend, connectivity, line, models
 from tna_jax.metrics import classification
-from train import hosts
 
 CASES = {"digits": (64, 4, 128, 1797), "mnist": (784, 2, 512, 10_000)}
 """Inputs, hidden layers, width, examples."""
@@ -51,7 +50,7 @@ def case(inputs: int, depth: int, width: int, examples: int, batch: int = 128) -
 
 
 if __name__ == "__main__":
-    hosts.configure(members=21)
+    backend.configure(members=21)
     found = {name: case(*settings) for name, settings in CASES.items()}
     print({name: round(result["times_loop"], 2) for name, result in found.items()})
     report("path", {"points": 21, "loop_batch": 128, "cases": found})

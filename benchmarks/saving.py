@@ -18,10 +18,10 @@ import numpy as np
 import optax
 
 from benchmarks.timing import report
-from tna_jax import ensemble, masks, models
-from train import ensembles, hosts
-from train.checkpoints import Checkpoints
-from train.config import RunOptions
+from tna_jax import backend, ensemble, masks, models
+from tna_jax.programs.cli.options import RunOptions
+from tna_jax.programs.runs.checkpoints import Checkpoints
+from tna_jax.programs.training import ensembles
 
 MODELS, WIDTH, EXAMPLES, BATCH, ROUNDS = 8, 3520, 64, 32, 5
 
@@ -79,7 +79,7 @@ def measure(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    hosts.configure(members=MODELS)
+    backend.configure(members=MODELS)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder) / "checkpoints")
     median = {name: statistics.median(values[1:]) for name, values in found["seconds"].items()}

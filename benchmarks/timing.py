@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from train.results import provenance, write_json
+from tna_jax.io.json_files import write_json
+from tna_jax.io.provenance import provenance
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

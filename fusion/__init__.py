@@ -1,1 +1,1 @@
-"""The programs that connect, fuse and federate trained models."""
+"""Experiments that connect, fuse and federate networks. Not installed: `python -m fusion` in a checkout lists and runs them."""

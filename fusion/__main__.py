@@ -1,8 +1,11 @@
-"""The `tna` command, from a checkout."""
+"""`python -m fusion NAME ...`: the experiments that connect, fuse and federate; see `train.experiments`."""
 
 import sys
 
-from tna_jax.__main__ import main
+from train import experiments
+
+NAMES = ("landscape", "rivals", "multi_fusion", "federated", "soup", "cold")
+GROUPS = {"all": ("landscape", "rivals"), "everything": NAMES}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(experiments.main("fusion", NAMES, GROUPS))

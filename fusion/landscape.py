@@ -1,184 +1,81 @@
-"""`tna landscape RUN`: loss and accuracy on the plane through three models of a run, as contours."""
+"""Figure 4's landscapes (arXiv 2402.01342): loss on the plane through three networks, without anchors and with.
 
-import dataclasses
-from typing import Annotated, Any, cast, get_args
+Shows: three networks trained apart lie in one valley when they share anchors, and behind a ridge when they do not.
+Hardware: two CPU cores, about 3 minutes.
+Command: `python -m fusion landscape`
+Expected: from different initialisations the plane without anchors has three separate minima, with heavy anchors (the recipe of
+  `train.anchors`) one. One draw of three networks: a picture, not a statistic (those are in figure2 and anchors).
+Data: Fashion-MNIST MLP 4x128, 10,000 examples, 8 epochs; the loss is that of the first 2,000 test images.
+"""
 
-import jax
-import jax.numpy as jnp
+from pathlib import Path
+from typing import Any
+
 import numpy as np
-import tyro
 from rich.table import Table
 
-from fusion import company, landscape_report, reached
-from fusion.barrier import description
-from tna_jax import connectivity
-from tna_jax.placement import Placement
-from train import hosts
-from train.config import AnchorOptions
-from train.ensembles import finished
-from train.errors import UsageError, unknown
-from train.hosts import HostOptions
-from train.launch import launch
-from train.models import Member, build
-from train.prepare import load, shaping
-from train.progress import console, wide_console
-from train.results import plain, provenance
-from train.run import CONFIG, Run
+from tna_jax.programs.cli.progress import wide_console
+from tna_jax.programs.landscape.report import contours, steps
+from tna_jax.programs.landscape.run import LandscapeOptions, survey
+from tna_jax.programs.runs.folder import Run
+from train.cells import populated
+from train.plots import page
 
-ORIGIN = "origin"
-RESULTS = ("landscape.json", "landscape.png")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LandscapeOptions(HostOptions):
-    """Options of `tna landscape`."""
-
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder of tna train (or tna lmc)."""
-    models: tuple[str, ...] = ("0", "1", "2")
-    """Three models, by their numbers in plan.json, or two and the word origin: the initial values of the first."""
-    points: int = 25
-    """Points of the grid along each axis."""
-    margin: float = 0.25
-    """How far the (square) grid reaches beyond the three models, as a share of their larger extent."""
-    test_examples: int = 2000
-    """Test examples to evaluate on, the first ones."""
-    calibration_examples: int = 2000
-    """Training examples on which BatchNorm's statistics are estimated again at each point."""
-    placement: str = "auto"
-    """How the points share a device: auto, map, vmap or loop."""
-    data_dir: str | None = None
-    """Folder that holds the data sets, if not where $TNA_DATA_DIR says."""
-
-    def check(self) -> None:
-        """Raises UsageError for whatever can be refused before any work."""
-        super().check()
-        if self.placement not in get_args(Placement):
-            raise unknown("--placement", self.placement, get_args(Placement))
-        if len(self.models) != 3 or len(set(self.models)) != 3 or ORIGIN in self.models[:2]:
-            raise UsageError("--models must be three different numbers, or two numbers and then the word origin")
-        for name, least in (("points", 3), ("test_examples", 1), ("calibration_examples", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
-        if not 0 <= self.margin < 10:
-            raise UsageError(f"--margin must lie in [0, 10), got {self.margin}")
+RECIPE: dict[str, Any] = {"anchor_scale": 1.5, "trainable_scale": 0.1, "where": "kernel", "warmup_epochs": 2.0}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "same_none": ("same initialisation, no anchors", {"init": "same", "ratio": 0.0}),
+    "same_tna": ("same initialisation, mask ratio 0.4", {"init": "same", "ratio": 0.4}),
+    "different_none": ("different initialisation, no anchors", {"init": "different", "ratio": 0.0}),
+    "different_tna": ("different, ratio 0.4, the recipe", {"init": "different", "ratio": 0.4, **RECIPE}),
+}
+SHARED: dict[str, Any] = {"dataset": "fashion_mnist", "train_examples": 10_000, "epochs": 8, "batch_size": 64, "members": 3,
+                          "learning_rate": 0.05}  # fmt: skip
+FULL: dict[str, Any] = {"train_examples": None, "epochs": 30, "schedule": "cosine"}
 
 
-def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
-    return launch("landscape", LandscapeOptions, run, arguments, __doc__)
+def run(full: bool = False) -> dict[str, Any]:
+    """The planes; a finished training is not done again."""
+    made = {}
+    for name, (title, options) in CASES.items():
+        folder = populated(
+            "landscape" + ("_full" if full else ""), name, {**SHARED, **options, **(FULL if full else {})}
+        )
+        plane = survey(Run.open(str(folder)), LandscapeOptions(run=str(folder), points=31))
+        kept = {key: plane[key] for key in ("run", "network", "models", "lengths", "x", "y", "loss", "examples")}
+        made[name] = {"title": title, **kept, "loss": np.round(plane["loss"], 5)}
+    return {"planes": made}
 
 
-def run(settings: LandscapeOptions) -> dict[str, Any]:
-    """Evaluates the grid and writes landscape.json and landscape.png into the run folder; returns what the JSON holds."""
-    settings.check()
-    folder = Run.open(settings.run).writable()
-    settings.start(1_000_000)
-    result = survey(folder, settings)
-    folder.write("landscape.json", result)
-    if hosts.leads():
-        landscape_report.figure(plain(result), folder.folder / "landscape.png")
-        _table(plain(result))
-        print(f"wrote {folder.folder / 'landscape.json'} and {folder.folder / 'landscape.png'}")
-    return plain(result)
+def figure(result: dict[str, Any], file: Path) -> None:
+    """The four planes with the same levels."""
+    planes = list(result["planes"].values())
+    everything = np.concatenate([np.ravel([v for row in plane["loss"] for v in row]) for plane in planes]).astype(float)
+    levels = steps(everything, "loss", 10)
+    with page(file, 2, 2, width=3.8, height=3.6) as axes:
+        for axis, plane in zip(axes.ravel(), planes, strict=True):
+            filled = contours(axis, plane, "loss", levels, numbers=False)
+            axis.grid(visible=False)
+            axis.set_title(plane["title"], loc="left", fontsize=8)
+            axis.set_xlabel("distance of weights (each plane its own scale)", fontsize=8)
+        bar = axes[0, 0].figure.colorbar(filled, ax=axes, shrink=0.6, format="%.2f")
+        bar.set_label("test loss; markers: the three networks", fontsize=8)
+        bar.ax.tick_params(labelsize=8)
 
 
-def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
-    """What `landscape.json` holds: the plane's coordinates of the three models, and loss and accuracy on the grid."""
-    config = folder.read(CONFIG)
-    described = description(config, settings)
-    data, network, init = load(described)
-    params, state, models, step = finished(folder, init)
-    checkpoints = [reached.reached(folder, config, step)]
-    three, labels = _three(settings, config, params, init, models)
-    where, axes = coordinates(three)
-    middle, extent = (where.min(0) + where.max(0)) / 2, np.ptp(where, axis=0).max()
-    reach = (0.5 + settings.margin) * extent
-    x, y = (np.linspace(middle[i] - reach, middle[i] + reach, settings.points) for i in (0, 1))
-    weights = barycentric(where, np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
-    console.print(f"{data.describe()}; {described.describe()}; {len(weights)} points")
-    own = [int(name) if name != ORIGIN else int(settings.models[0]) for name in settings.models]
-    warnings = reached.warn(checkpoints) + company.warn([models[i] for i in own], [config] * len(own))
-    count = settings.test_examples
-    test = {"test": (jnp.asarray(data.test.images[:count]), jnp.asarray(data.test.labels[:count]))}
-    with console.status(f"evaluating {len(weights)} points of the plane"):
-        found = connectivity.evaluate_mixtures(
-            network, three, np.concatenate([np.eye(3), weights]), test,
-            state=jax.tree.map(lambda leaf: leaf[np.array(own)], state),
-            calibration=jnp.asarray(data.train.images[: settings.calibration_examples]),
-            how=cast(Placement, settings.placement),
-        )["test"]  # fmt: skip
-    shape = (settings.points, settings.points)
-    return {
-        "provenance": provenance([]),
-        "run": shaping(config),
-        "network": described.describe(),
-        "models": [
-            {"name": name, "x": where[i, 0], "y": where[i, 1], "loss": found.loss[i], "accuracy": found.accuracy[i]}
-            for i, name in enumerate(labels)
-        ],
-        "checkpoints": checkpoints,
-        "warnings": warnings,
-        "lengths": axes,
-        "x": x,
-        "y": y,
-        "loss": found.loss[3:].reshape(shape),
-        "accuracy": found.accuracy[3:].reshape(shape),
-        "examples": int(found.count[0]),
-    }
-
-
-def _three(settings: LandscapeOptions, config: dict[str, Any], params, init, models: list[dict[str, Any]]):
-    """The three models, stacked, and their names."""
-    numbers = [int(name) if name.isdigit() else -1 for name in settings.models if name != ORIGIN]
-    if min(numbers) < 0 or max(numbers) >= len(models):
-        raise UsageError(f"--models {' '.join(settings.models)}: write numbers from 0 to {len(models) - 1}")
-    chosen = [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in numbers]
-    names = [f"model {i}" for i in numbers]
-    if ORIGIN in settings.models:
-        one = models[numbers[0]]
-        if not all(key in one for key in Member._fields):
-            raise UsageError(
-                f"--models: {ORIGIN} of {numbers[0]} is not known: plan.json does not say how that model started"
-            )
-        known = {key: one[key] for key in Member._fields}
-        fields = {field.name for field in dataclasses.fields(AnchorOptions)}
-        anchors = AnchorOptions(**{key: value for key, value in config.items() if key in fields})
-        start = build([Member(**known)], init, anchors).params
-        chosen.append(jax.tree.map(lambda leaf: leaf[0], start))
-        names.append(f"origin of {numbers[0]}")
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *chosen), names
-
-
-def coordinates(three) -> tuple[np.ndarray, list[float]]:
-    """(3, 2) coordinates in the plane through three stacked models, in the units of the parameters, and its sides' lengths.
-
-    The first model stands at (0, 0), the second at (d, 0), the third above; distances in the plane are those of the weights.
-
-    Raises:
-      UsageError: the three lie on one line.
-    """
-    leaves = [np.asarray(leaf, np.float64).reshape(3, -1) for leaf in jax.tree.leaves(three)]
-    edges = [[sum(float((leaf[i] - leaf[0]) @ (leaf[j] - leaf[0])) for leaf in leaves) for j in (1, 2)] for i in (1, 2)]
-    (bb, bc), (_, cc) = edges
-    height = cc - bc**2 / bb if bb > 0 else 0.0
-    if height <= 1e-9 * max(bb, cc):
-        raise UsageError("the three models lie on one line: there is no plane through them")
-    where = np.array([[0, 0], [np.sqrt(bb), 0], [bc / np.sqrt(bb), np.sqrt(height)]])
-    return where, [float(np.sqrt(value)) for value in (bb, cc, bb + cc - 2 * bc)]
-
-
-def barycentric(corners: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(T, 3) weights with sum 1 that make each of (T, 2) points out of (3, 2) corners."""
-    system = np.concatenate([corners.T, np.ones((1, 3))])
-    return np.linalg.solve(system, np.concatenate([points.T, np.ones((1, len(points)))])).T
-
-
-def _table(result: dict[str, Any]) -> None:
-    lines = Table(title=f"test set, {result['network']}: the three models", title_justify="left")
-    for head in ("model", "x", "y", "loss", "accuracy"):
-        lines.add_column(head, justify="right")
-    for model in result["models"]:
-        numbers = (model[key] if model[key] is not None else np.nan for key in ("x", "y", "loss", "accuracy"))
-        lines.add_row(model["name"], *(f"{number:.4f}" for number in numbers))
+def table(result: dict[str, Any]) -> None:
+    """The three networks of each plane, and the loss at their centroid."""
+    lines = Table(title="test loss on the planes", title_justify="left")
+    for head in ("networks", "losses", "distances", "highest loss inside the triangle of the three"):
+        lines.add_column(head)
+    for plane in result["planes"].values():
+        losses = ", ".join(f"{model['loss']:.3f}" for model in plane["models"])
+        lines.add_row(plane["title"], losses, ", ".join(f"{d:.1f}" for d in plane["lengths"]), f"{_highest(plane):.3f}")
     wide_console().print(lines)
+
+
+def _highest(plane: dict[str, Any]) -> float:
+    corners = np.array([[model["x"], model["y"]] for model in plane["models"]])
+    points = np.stack(np.meshgrid(plane["x"], plane["y"]), -1).reshape(-1, 2)
+    system = np.concatenate([corners.T, np.ones((1, 3))])
+    weights = np.linalg.solve(system, np.concatenate([points.T, np.ones((1, len(points)))]))
+    return float(np.array(plane["loss"], float).ravel()[(weights >= 0).all(0)].max())

@@ -25,7 +25,7 @@ from sklearn.datasets import load_digits
 from tna_jax import barrier, evaluate_path, masks, models
 from tna_jax.connectivity import grid
 from tna_jax.ensemble import Trainer, init_ensemble, train_ensemble
-from tna_jax.network import linen
+from tna_jax.networks import linen
 
 # %%
 # Your data: inputs (N, ...) float32, labels (N,) int32 in [0, classes).

@@ -25,7 +25,7 @@ from sklearn.datasets import load_digits
 from tna_jax import greedy_soup, masks, models
 from tna_jax.connectivity import evaluate, evaluate_mixtures
 from tna_jax.ensemble import Trainer, init_ensemble, train_ensemble
-from tna_jax.network import linen
+from tna_jax.networks import linen
 
 images, digits = load_digits(return_X_y=True)
 order = np.random.default_rng(0).permutation(len(images))

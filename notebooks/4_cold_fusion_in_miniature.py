@@ -23,8 +23,8 @@ import numpy as np
 import optax
 from sklearn.datasets import load_digits
 
-from tna_jax import anchored, cold, models
-from tna_jax.network import linen
+from tna_jax import anchored, cold_fusion, models
+from tna_jax.networks import linen
 
 images, digits = load_digits(return_X_y=True)
 order = np.random.default_rng(0).permutation(len(images))
@@ -96,9 +96,9 @@ def accuracy(params):
 ITERATIONS = 12
 curves = {}
 for ratio in (0.0, 0.4):
-    params, scores = cold.contribute(start, heads, is_head), []
+    params, scores = cold_fusion.contribute(start, heads, is_head), []
     for number in range(ITERATIONS):
-        params, mask = cold.iteration(
+        params, mask = cold_fusion.iteration(
             jax.random.key(5), number, params, ratio, lambda p, m, n=number: fine_tune(p, m, jax.random.key(n)), is_head
         )
         scores.append(accuracy(params))

@@ -25,7 +25,7 @@ from tna_jax import federated, models
 from tna_jax.federated.evaluation import TestSet, evaluate
 from tna_jax.federated.partition import padded, partition
 from tna_jax.federated.simulation import init_owns, simulate_round
-from tna_jax.network import linen
+from tna_jax.networks import linen
 
 images, digits = load_digits(return_X_y=True)
 order = np.random.default_rng(0).permutation(len(images))

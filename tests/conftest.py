@@ -14,13 +14,13 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 import jax
 import pytest
 
-from train import hosts
+from tna_jax import backend
 
 FASTER_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false"
 """Jaxlib 0.10's other way to make code: a third less time to compile, slower to run. `make test-slow` does without it."""
 if "XLA_FLAGS" not in os.environ and jax.__version_info__ < (0, 11):
     os.environ["XLA_FLAGS"] = FASTER_TO_COMPILE
-hosts.configure(cpu_devices=8)
+backend.configure(cpu_devices=8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.devices()  # brings the backend up, so that no program under test changes the number of devices

@@ -10,8 +10,8 @@ from tna_jax.averaging import greedy_soup, stack, uniform_soup, weighted_average
 from tna_jax.connectivity import barrier, evaluate_path, pairs
 from tna_jax.interpolation import line
 from tna_jax.transform import anchored, apply_updates, tna_mask
+from tna_jax.version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "anchored", "apply_updates", "barrier", "checks", "evaluate_path", "greedy_soup", "line", "masks", "pairs", "stack", "tna_mask",
     "uniform_soup", "weighted_average",

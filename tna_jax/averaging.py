@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import interpolation, paths
+from tna_jax import interpolation, trees
 from tna_jax.masks import Params
 
 Ties = Literal["keep", "drop"]
@@ -63,10 +63,10 @@ def stack(models: Sequence[Params]) -> Params:
     if not models:
         raise ValueError("there are no models to stack")
     others = [
-        paths.align(model, models[0], what="first model", subject=f"model {i}") for i, model in enumerate(models[1:], 1)
+        trees.align(model, models[0], what="first model", subject=f"model {i}") for i, model in enumerate(models[1:], 1)
     ]
     columns = zip(jax.tree.leaves(models[0]), *others, strict=True)
-    return paths.like(models[0], [jnp.stack([jnp.asarray(leaf) for leaf in column]) for column in columns])
+    return trees.like(models[0], [jnp.stack([jnp.asarray(leaf) for leaf in column]) for column in columns])
 
 
 def count_of(members: Params) -> int:
@@ -75,7 +75,7 @@ def count_of(members: Params) -> int:
     Raises:
       ValueError: no leaves, or leaves whose leading axes differ.
     """
-    shapes = {paths.name(path): jnp.shape(leaf) for path, leaf in paths.named_leaves(members)}
+    shapes = {trees.name(path): jnp.shape(leaf) for path, leaf in trees.named_leaves(members)}
     sizes = {shape[0] for shape in shapes.values() if shape}
     if len(sizes) != 1 or () in shapes.values():
         listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())

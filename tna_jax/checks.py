@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tna_jax import masks, paths
+from tna_jax import masks, trees
 from tna_jax.masks import Mask, Params
 
 
@@ -90,13 +90,13 @@ def anchors_shared(models: Sequence[Params], mask: Mask) -> None:
 
 def _differing(a: Params, b: Params, mask: Mask) -> list[str]:
     """The tensors in which fixed entries differ, with their number."""
-    named = paths.parameters(a)
+    named = trees.parameters(a)
     found = []
-    for m, other, (path, own) in zip(paths.align(mask, a), paths.align(b, a, subject="model"), named, strict=True):
+    for m, other, (path, own) in zip(trees.align(mask, a), trees.align(b, a, subject="model"), named, strict=True):
         fixed = np.broadcast_to(~np.asarray(m) if np.asarray(m).dtype == bool else np.asarray(m) == 0, own.shape)
         count = int((_bits(own) != _bits(other)).any(-1)[fixed].sum())
         if count:
-            found.append(f"{paths.name(path)} ({count} of {int(fixed.sum())})")
+            found.append(f"{trees.name(path)} ({count} of {int(fixed.sum())})")
     return found
 
 

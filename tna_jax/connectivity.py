@@ -13,12 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import interpolation, metrics, placement, repair
-from tna_jax import network as networks
+from tna_jax import interpolation, metrics, networks, placement, repair
 from tna_jax.ensemble import member
 from tna_jax.masks import Params
 from tna_jax.metrics import Metrics
-from tna_jax.network import Network, State, Stateful
+from tna_jax.networks import Network, State, Stateful
 from tna_jax.placement import Placement
 
 Kind = Literal["linear", "relative", "midpoint", "ends", "worst"]

@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tna_jax import metrics, placement, transform
-from tna_jax import network as networks
+from tna_jax import metrics, networks, placement, transform
 from tna_jax.masks import Mask, Params
 from tna_jax.metrics import Metrics
-from tna_jax.network import Network, State
+from tna_jax.networks import Network, State
 from tna_jax.placement import Placement
 
 Hyper = dict[str, jax.Array]
@@ -43,7 +42,7 @@ class Trainer:
       augment: (key, inputs (B, ...)) -> inputs of the same shape, run on each batch before the network (see
         `tna_jax.augment`); a member's keys follow from its data order.
       prepare: (key, hyper, batch) -> batch, run after `augment`: for what depends on a member's hyper-parameters, or makes
-        labels of its own (see `tna_jax.recipes`, `tna_jax.masked_lm`). Inputs may become any pytree that the network takes,
+        labels of its own (see `tna_jax.finetuning`, `tna_jax.masked_lm`). Inputs may become any pytree that the network takes,
         labels and weight (B, ...) of one shape.
       loss: (logits (..., C), labels (...), hyper) -> losses (...), what is minimised; default: cross-entropy. Metrics stay
         cross-entropy and accuracy.

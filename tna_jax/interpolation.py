@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import paths
+from tna_jax import trees
 from tna_jax.masks import Params
 
 Scalar = float | jax.Array
@@ -126,9 +126,9 @@ def _wide(leaf: jax.Array):
 
 
 def _combine(mix, first: Params, *rest: Params) -> Params:
-    others = [paths.align(tree, first, what="first model", subject="other model") for tree in rest]
+    others = [trees.align(tree, first, what="first model", subject="other model") for tree in rest]
     leaves = [
         mix(*map(jnp.asarray, column)) if jnp.issubdtype(jnp.result_type(column[0]), jnp.inexact) else column[0]
         for column in zip(jax.tree.leaves(first), *others, strict=True)
     ]
-    return paths.like(first, leaves)
+    return trees.like(first, leaves)

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import paths
-from tna_jax.paths import KeyPath, PathFilter, Tree
+from tna_jax import trees
+from tna_jax.trees import KeyPath, PathFilter, Tree
 
 Mask = Tree
 """A pytree like the parameters with bool leaves (`True` = trainable) or float leaves in [0, 1] (soft anchors)."""
@@ -71,7 +71,7 @@ def neurons(key: jax.Array, params: Params, ratio: float, where: PathFilter | No
     Drawing units exactly, and over all layers, is a choice of this project. Arguments, result and errors as in `exact`.
     """
     _check_ratio(ratio, concrete=True)
-    biases = {path[:-1]: leaf.shape for path, leaf in paths.parameters(params) if path[-1] == "bias"}
+    biases = {path[:-1]: leaf.shape for path, leaf in trees.parameters(params) if path[-1] == "bias"}
 
     def leaf_mask(path: KeyPath, leaf: jax.Array) -> jax.Array:
         if leaf.ndim == 0:
@@ -125,9 +125,9 @@ def prune(params: Params, mask: Mask) -> Params:
     """
     leaves = [
         jnp.where(m, p, jnp.zeros_like(p)) if jnp.asarray(m).dtype == bool else p * jnp.asarray(m, p.dtype)
-        for m, p in zip(paths.align(mask, params), jax.tree.leaves(params), strict=True)
+        for m, p in zip(trees.align(mask, params), jax.tree.leaves(params), strict=True)
     ]
-    return paths.like(params, leaves)
+    return trees.like(params, leaves)
 
 
 def scale_anchors(params: Params, mask: Mask, scale: float) -> Params:
@@ -154,9 +154,9 @@ def draw_anchors(key: jax.Array, params: Params, mask: Mask, scale: float) -> Pa
     _check_scale(scale)
     drawn = [
         (jax.scipy.special.ndtri(_inside(_uniform(key, path, leaf.shape))) * np.float32(scale)).astype(leaf.dtype)
-        for path, leaf in paths.parameters(params)
+        for path, leaf in trees.parameters(params)
     ]
-    return share_anchors(params, paths.like(params, drawn), mask)
+    return share_anchors(params, trees.like(params, drawn), mask)
 
 
 def _inside(uniform: jax.Array) -> jax.Array:
@@ -187,19 +187,19 @@ def share_anchors(params: Params, source: Params, mask: Mask) -> Params:
       ValueError: paths, shapes or dtypes differ; all differing paths are listed.
     """
     keep, other, own = (
-        paths.align(mask, params),
-        paths.align(source, params, subject="source"),
-        paths.parameters(params),
+        trees.align(mask, params),
+        trees.align(source, params, subject="source"),
+        trees.parameters(params),
     )
     dtypes = [
-        f"{paths.name(path)} ({p.dtype}, source {q.dtype})"
+        f"{trees.name(path)} ({p.dtype}, source {q.dtype})"
         for (path, p), q in zip(own, other, strict=True)
         if p.dtype != q.dtype
     ]
     if dtypes:
         raise ValueError(f"anchors can only be shared between equal dtypes; these differ: {', '.join(dtypes)}")
     leaves = [select(_anchored(m), q, p) for m, q, (_, p) in zip(keep, other, own, strict=True)]
-    return paths.like(params, leaves)
+    return trees.like(params, leaves)
 
 
 def select(chosen: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -226,10 +226,10 @@ def _anchored(mask_leaf: jax.Array) -> jax.Array:
 
 
 def _draw(params: Params, where: PathFilter | None, leaf_mask) -> Mask:
-    named = paths.parameters(params)
-    chosen = paths.selector(where, [path for path, _ in named])
+    named = trees.parameters(params)
+    chosen = trees.selector(where, [path for path, _ in named])
     leaves = [leaf_mask(path, leaf) if chosen(path) else jnp.ones(leaf.shape, bool) for path, leaf in named]
-    return paths.like(params, leaves)
+    return trees.like(params, leaves)
 
 
 def _uniform(key: jax.Array, path: KeyPath, shape: tuple[int, ...]) -> jax.Array:
@@ -270,6 +270,6 @@ def percent(ratio: float) -> str:
 
 
 def _require_bool(mask: Mask) -> None:
-    bad = [paths.name(path) for path, m in paths.named_leaves(mask) if jnp.asarray(m).dtype != bool]
+    bad = [trees.name(path) for path, m in trees.named_leaves(mask) if jnp.asarray(m).dtype != bool]
     if bad:
         raise TypeError(f"expected a bool mask, but these leaves are not bool: {', '.join(bad)}")

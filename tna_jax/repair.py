@@ -15,7 +15,7 @@ import numpy as np
 
 from tna_jax import interpolation
 from tna_jax.masks import Params
-from tna_jax.network import State, Stateful
+from tna_jax.networks import State, Stateful
 
 Scalar = float | jax.Array
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tna_jax import paths
+from tna_jax import trees
 from tna_jax.masks import Mask, select
 
 
@@ -128,7 +128,7 @@ def apply_updates(params, updates, mask: Mask):
         select(m if m.dtype == bool else m > 0, new, old)
         for m, new, old in zip(_current((), mask, params), moved, jax.tree.leaves(params), strict=True)
     ]
-    return paths.like(params, leaves)
+    return trees.like(params, leaves)
 
 
 def _zero_anchored(m: jax.Array, u: jax.Array) -> jax.Array:
@@ -145,7 +145,7 @@ def _scale_update(m: jax.Array, u: jax.Array) -> jax.Array:
 
 
 def _map(function, leaves: list[jax.Array], updates):
-    return paths.like(updates, [function(m, u) for m, u in zip(leaves, jax.tree.leaves(updates), strict=True)])
+    return trees.like(updates, [function(m, u) for m, u in zip(leaves, jax.tree.leaves(updates), strict=True)])
 
 
 def _stored(mask: Mask | None, params) -> tuple[jax.Array, ...]:
@@ -154,13 +154,13 @@ def _stored(mask: Mask | None, params) -> tuple[jax.Array, ...]:
     if not jax.tree.leaves(params):  # optax.tree_map_params asks for the state of a tree without leaves
         return tuple(jnp.asarray(m) for m in jax.tree.leaves(mask))
     # A copy, once: the state may be donated, and the caller's mask must outlive that.
-    return tuple(jnp.array(m, copy=True) for m in paths.align(mask, params))
+    return tuple(jnp.array(m, copy=True) for m in trees.align(mask, params))
 
 
 def _current(stored: tuple[jax.Array, ...], mask: Mask | None, updates) -> list[jax.Array]:
     if mask is not None:
         _check_values(mask)
-        return [jnp.asarray(m) for m in paths.align(mask, updates, what="updates")]
+        return [jnp.asarray(m) for m in trees.align(mask, updates, what="updates")]
     if not stored and jax.tree.leaves(updates):
         raise ValueError("no mask: give one to tna_mask(mask) / anchored(optimizer, mask), or update(..., mask=mask)")
     return list(stored)
@@ -168,14 +168,14 @@ def _current(stored: tuple[jax.Array, ...], mask: Mask | None, updates) -> list[
 
 def _check_values(mask: Mask | None) -> None:
     bad = []
-    for path, m in paths.named_leaves(mask):
+    for path, m in trees.named_leaves(mask):
         dtype = jnp.result_type(m)
         if dtype == bool:
             continue
         if not jnp.issubdtype(dtype, jnp.floating):
-            bad.append(f"{paths.name(path)} ({dtype})")
+            bad.append(f"{trees.name(path)} ({dtype})")
         elif not isinstance(m, jax.core.Tracer) and not bool(np.all((np.asarray(m) >= 0) & (np.asarray(m) <= 1))):
-            bad.append(f"{paths.name(path)} (values outside [0, 1])")
+            bad.append(f"{trees.name(path)} (values outside [0, 1])")
     if bad:
         raise TypeError(
             f"mask leaves must be bool (True = trainable) or float in [0, 1]; these are not: {', '.join(bad)}"

@@ -1,1 +1,1 @@
-"""The programs that train many models at once: data, configuration, run folders, progress."""
+"""Experiments that train networks, and launch recipes. Not installed: `python -m train` in a checkout lists and runs them."""

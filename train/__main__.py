@@ -1,8 +1,11 @@
-"""The `tna` command, from a checkout."""
+"""`python -m train NAME ...`: the experiments that train; see `train.experiments`."""
 
 import sys
 
-from tna_jax.__main__ import main
+from train import experiments
+
+NAMES = ("figure2", "figure3", "figure4", "figure5", "theorem", "anchors", "depth", "pretraining")
+GROUPS = {"all": ("figure2", "figure3", "figure4", "theorem"), "everything": NAMES}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(experiments.main("train", NAMES, GROUPS))

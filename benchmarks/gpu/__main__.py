@@ -10,7 +10,7 @@ import benchmarks.gpu
 from benchmarks.gpu import sections as run
 from benchmarks.gpu.bench import PRECISIONS, SMOKE, Bench, Sizes
 from benchmarks.timing import RESULTS
-from train import hosts
+from tna_jax import backend
 
 SECTIONS = {
     "mlp": run.mlp,
@@ -48,12 +48,12 @@ def main() -> int:
         chosen = {int(number) for number in options.models.split(",")}
         kept = {part: tuple(m for m in getattr(sizes, part) if m in chosen) for part in ("mlp", "convolutions")}
         sizes = dataclasses.replace(sizes, **kept)
-    hosts.configure(cpu_devices=1)
+    backend.configure(cpu_devices=1)
     usual = Path(tempfile.gettempdir()) / "gpu_smoke.json" if options.smoke else RESULTS / "gpu.json"
     output = options.output or usual
     output.parent.mkdir(parents=True, exist_ok=True)
     bench = Bench(sizes, precisions, options.budget_seconds, output, options.hlo)
-    bench.console.print(f"{hosts.describe()}; PyTorch: {bench.head['torch']}", markup=False)
+    bench.console.print(f"{backend.describe()}; PyTorch: {bench.head['torch']}", markup=False)
     for name in (name for name in SECTIONS if name in sections):
         cases = bench.found[name] = {}
         bench.attempt(cases, name, lambda name=name, cases=cases: SECTIONS[name](bench, cases))

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from rich.table import Table
 
 from benchmarks.timing import paired, ratio
-from train import memory
-from train.devices import product_rate
-from train.progress import wide_console
-from train.results import provenance, write_json
+from tna_jax.io.json_files import write_json
+from tna_jax.io.provenance import provenance
+from tna_jax.programs.cli.progress import wide_console
+from tna_jax.programs.devices.run import product_rate
+from tna_jax.programs.system import memory
 
 PRECISIONS = {"tf32": "tensorfloat32", "bf16": "default", "float32": "highest"}
 """Of JAX's matrix products; in the bf16 case the networks compute in bfloat16."""

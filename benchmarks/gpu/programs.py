@@ -16,8 +16,8 @@ import numpy as np
 import optax
 
 from benchmarks.gpu.bench import PRECISIONS, Bench, Program
-from tna_jax import connectivity, ensemble, models, network, placement
-from train import memory
+from tna_jax import connectivity, ensemble, models, networks, placement
+from tna_jax.programs.system import memory
 
 TORCH_PRECISIONS = {"tf32": "high", "bf16": "medium", "float32": "highest"}
 SHAPES = {"mlp": (784,), "cnn": (32, 32, 3), "resnet20": (32, 32, 3)}
@@ -38,7 +38,7 @@ def network_of(name: str, precision: str, conv: str = "native"):
     """The network, and one model's parameters: random numbers of the usual sizes, made without compiling anything."""
     options = {"depth": len(MLP) - 2, "width": MLP[1]} if name == "mlp" else {"conv": conv}
     module = models.create(name, num_classes=10, dtype=jnp.bfloat16 if precision == "bf16" else None, **options)
-    net, init = network.linen(module, SHAPES[name], lambda x: x.astype(jnp.float32) / np.float32(255))
+    net, init = networks.linen(module, SHAPES[name], lambda x: x.astype(jnp.float32) / np.float32(255))
     rng = np.random.default_rng(0)
 
     def draw(leaf):
@@ -102,7 +102,7 @@ def ours(
 
 
 def memory_of(compiled, trainer, current, data, how: str) -> dict[str, int]:
-    """Bytes: what `train.memory` predicts, and what XLA has planned."""
+    """Bytes: what `tna_jax.programs.system.memory` predicts, and what XLA has planned."""
     members = current.order.shape[0]
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), current)
     need = memory.need(trainer, one, *data)

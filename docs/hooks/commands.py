@@ -8,7 +8,7 @@ import re
 
 from mkdocs.structure.files import File
 
-from tna_jax.__main__ import PROGRAMS, usage
+from tna_jax.programs.cli.main import PROGRAMS, usage
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 

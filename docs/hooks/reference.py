@@ -14,15 +14,21 @@ import tna_jax
 
 GROUPS = {
     "Anchors": ("masks", "transform"),
-    "Ensembles": ("ensemble", "network", "placement", "metrics", "augment"),
+    "Ensembles": ("ensemble", "networks", "placement", "metrics", "augment"),
     "Paths and barriers": ("interpolation", "connectivity", "averaging"),
-    "Matching and repair": ("permutations", "matching", "merge_many", "repair"),
-    "Theory": ("theory", "symmetries"),
+    "Matching and repair": ("matching", "repair"),
+    "Theory": ("theory",),
     "Networks": ("models",),
-    "Federated learning": ("federated", "cold"),
+    "Federated learning": ("federated", "cold_fusion"),
+    "Files": ("io", "hf", "flower"),
 }
 """Where a module, or a package with all its modules, is listed; what is named nowhere comes last."""
 REST = "Under the bonnet"
+INSIDE = (
+    "tna_jax.programs", "tna_jax.__main__",
+    "tna_jax.flower.apps", "tna_jax.flower.messages", "tna_jax.flower.nodes", "tna_jax.flower.strategy",
+)  # fmt: skip
+"""Not in the reference: the command line, and what needs Flower installed (docs/flower.md explains it)."""
 CODE = re.compile(
     r"(<pre.*?</pre>|<a\b.*?</a>|<h\d.*?</h\d>|<autoref.*?</autoref>)|<code>([\w.]+)(\([^<]*\))?</code>", re.DOTALL
 )
@@ -31,7 +37,7 @@ CODE = re.compile(
 def modules() -> list[str]:
     """All modules of `tna_jax` by name, packages before what they hold."""
     found = [info.name for info in pkgutil.walk_packages(tna_jax.__path__, "tna_jax.")]
-    return [name for name in found if "._" not in name]
+    return [name for name in found if "._" not in name and not name.startswith(INSIDE)]
 
 
 def public(module: str) -> list[str]:

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 """Pages outside docs/, and their names in the site."""
 FOLDERS = {
-    "experiments/results": ("results", (".png", ".json")),
+    "train/results": ("results/train", (".png", ".json")),
+    "fusion/results": ("results/fusion", (".png", ".json")),
     "benchmarks/results": ("results/benchmarks", (".json",)),
     "notebooks": ("notebooks", (".ipynb",)),
 }

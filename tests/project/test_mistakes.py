@@ -14,13 +14,12 @@ import optax
 import pytest
 from safetensors.numpy import save_file
 
-from fusion import company
-from fusion.opened import open_runs
-from tna_jax import anchored, checks, connectivity, masks, tna_mask
-from tna_jax.__main__ import main
-from tna_jax.network import Stateful
-from train import hosts
-from train.launch import launch
+from tna_jax import anchored, backend, checks, connectivity, masks, tna_mask
+from tna_jax.networks import Stateful
+from tna_jax.programs.cli.launch import launch
+from tna_jax.programs.cli.main import main
+from tna_jax.programs.population import compatibility
+from tna_jax.programs.population.load import open_runs
 
 PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 QUOTED = [" ".join(block.split()) for block in re.findall(r"```text\n(.*?)```", PAGE.read_text(), re.S)]
@@ -118,13 +117,13 @@ def model(**more) -> dict:
 
 
 def test_models_with_other_anchors_are_told(mask, capsys):
-    company.warn([model(), model(seed=1)], [{}, {}])
+    compatibility.warn([model(), model(seed=1)], [{}, {}])
     assert quoted(capsys.readouterr().err)
     others = ((model(ratio=0.2), {}), (model(method="prune"), {}), (model(), {"where": "kernel"}), (model(ratio=0), {}))
     for other, config in others:
-        assert "do not share their anchors" in company.warnings([model(), other], [{}, config])[0]
-    assert company.warnings([model(order=i) for i in range(4)], [{}] * 4) == []
-    assert company.warnings([{"name": "imported"}, model()], [{}, {}]) == []
+        assert "do not share their anchors" in compatibility.warnings([model(), other], [{}, config])[0]
+    assert compatibility.warnings([model(order=i) for i in range(4)], [{}] * 4) == []
+    assert compatibility.warnings([{"name": "imported"}, model()], [{}, {}]) == []
     a, b = PARAMS, jax.tree.map(lambda x: x + 1, PARAMS)
     kernels = [{"dense": {**one["dense"], "bias": PARAMS["dense"]["bias"]}} for one in (a, b)]
     with pytest.raises(ValueError, match="do not share their anchors") as error:
@@ -135,9 +134,9 @@ def test_models_with_other_anchors_are_told(mask, capsys):
 
 def test_different_initial_values_are_told(capsys):
     for ratio in (0.4, 0):
-        company.warn([model(ratio=ratio), model(ratio=ratio, start=1)], [{}, {}])
+        compatibility.warn([model(ratio=ratio), model(ratio=ratio, start=1)], [{}, {}])
         assert quoted(capsys.readouterr().err)
-    assert company.warnings([model(ratio=0), model(ratio=0, order=1)], [{}, {}]) == []
+    assert compatibility.warnings([model(ratio=0), model(ratio=0, order=1)], [{}, {}]) == []
 
 
 def test_programs_say_it_and_results_keep_it(capsys):
@@ -193,18 +192,18 @@ def test_a_wrong_data_folder_is_told_from_a_missing_one(capsys, monkeypatch, tmp
 def test_a_gpu_that_is_not_used_is_told(plugin, gpu, monkeypatch, tmp_path):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     (tmp_path / "nvidia0").touch()
-    monkeypatch.setattr(hosts, "NVIDIA", tmp_path / ("nvidia0" if gpu else "none"))
-    monkeypatch.setattr(hosts.importlib.util, "find_spec", lambda name: plugin or None)
-    assert quoted("warning: " + hosts.idle_gpu())
+    monkeypatch.setattr(backend, "NVIDIA", tmp_path / ("nvidia0" if gpu else "none"))
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: plugin or None)
+    assert quoted("warning: " + backend.idle_gpu())
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert hosts.idle_gpu() == ""
+    assert backend.idle_gpu() == ""
 
 
 def test_a_machine_without_a_gpu_is_told_nothing(monkeypatch, tmp_path):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    monkeypatch.setattr(hosts, "NVIDIA", tmp_path / "none")
-    monkeypatch.setattr(hosts.importlib.util, "find_spec", lambda name: None)
-    assert hosts.idle_gpu() == ""
+    monkeypatch.setattr(backend, "NVIDIA", tmp_path / "none")
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    assert backend.idle_gpu() == ""
 
 
 class Options:
@@ -215,7 +214,7 @@ class Options:
     "error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), MemoryError()]
 )
 def test_out_of_memory_says_what_to_do(error, capsys, monkeypatch):
-    monkeypatch.setattr("train.options.parse", lambda *_: None)
+    monkeypatch.setattr("tna_jax.programs.cli.parsing.parse", lambda *_: None)
 
     def run(_):
         raise error
@@ -225,7 +224,7 @@ def test_out_of_memory_says_what_to_do(error, capsys, monkeypatch):
 
 
 def test_another_error_is_not_taken_for_it(monkeypatch):
-    monkeypatch.setattr("train.options.parse", lambda *_: None)
+    monkeypatch.setattr("tna_jax.programs.cli.parsing.parse", lambda *_: None)
 
     def run(_):
         raise RuntimeError("INTERNAL: something else")

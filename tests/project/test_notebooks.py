@@ -11,7 +11,7 @@ import pytest
 
 from notebooks.__main__ import SOURCES, notebook
 
-NEEDS = {"4_cold_fusion_in_miniature": "tna_jax.cold", "5_a_federation_of_20_clients": "tna_jax.federated"}
+NEEDS = {"4_cold_fusion_in_miniature": "tna_jax.cold_fusion", "5_a_federation_of_20_clients": "tna_jax.federated"}
 """Modules that came after the notebooks."""
 FIGURES = {"1": 1, "2": 1, "3": 1, "4": 1, "5": 2, "6": 0}
 """How many pictures each shows."""

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tna_jax import models
-from train import hf_names, huggingface
+from tna_jax.hf import loading
+from tna_jax.hf import names as hf_names
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "pretrained.md"
 
@@ -20,7 +21,7 @@ def test_the_example_runs_and_its_folder_is_what_it_says():
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as a user has it
         exec(compile(code, str(PAGE), "exec"), values)
     assert values["logits"].shape == (4, 2)
-    tuned, found = huggingface.load("tuned"), values["found"]
+    tuned, found = loading.load("tuned"), values["found"]
     assert tuned.new == () and tuned.module.num_classes == 2
     np.testing.assert_array_equal(tuned.params["head"]["kernel"], found.params["head"]["kernel"])
     start, body = values["params"]["body"], found.params["body"]

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.readme_tables import PAGES, rendered
+from fusion.readme_tables import PAGES, rendered
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

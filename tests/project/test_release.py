@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import tna_jax
-from fusion.completion import Words, options_of, script
 from tests.project.first_run import first_run
-from tna_jax.__main__ import PROGRAMS, main
+from tna_jax.programs.cli.main import PROGRAMS, main
+from tna_jax.programs.completion.run import Words, options_of, script
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -7,17 +7,17 @@ from pathlib import Path
 import jax
 import pytest
 
-from fusion.completion import Words, options_of
 from tests.project.snippets import PAGES, ROOT, blocks, calls
-from tna_jax.__main__ import PROGRAMS
-from train import options
-from train.errors import UsageError
+from tna_jax.io.errors import UsageError
+from tna_jax.programs.cli import parsing
+from tna_jax.programs.cli.main import PROGRAMS
+from tna_jax.programs.completion.run import Words, options_of
 
 BEFORE = {
     "docs/fusing.md": """
 import jax, jax.numpy as jnp
 from tna_jax import models
-from tna_jax.network import linen
+from tna_jax.networks import linen
 network, init = linen(models.create("mlp", num_classes=3, depth=1, width=6), (5,))
 members = jax.vmap(lambda key: init(key)[0])(jax.random.split(jax.random.key(0), 3))
 a, b = (jax.tree.map(lambda leaf: leaf[i], members) for i in (0, 1))
@@ -27,7 +27,7 @@ held_out_accuracy = lambda params: float(network(params, inputs).argmax(-1).mean
     "docs/federated.md": """
 import jax, jax.numpy as jnp
 from tna_jax import models
-from tna_jax.network import linen
+from tna_jax.networks import linen
 network, init = linen(models.create("mlp", num_classes=10, depth=1, width=6), (5,))
 root = jax.random.key(0)
 params, _ = init(root)
@@ -111,14 +111,14 @@ def test_the_options_of_every_command_are_understood(page, words):
     words = [
         part for word in words for part in (["a.safetensors", "b.safetensors"] if word == "*.safetensors" else [word])
     ]
-    parsed = options.parse(cls, words[1:], words[0], "")
+    parsed = parsing.parse(cls, words[1:], words[0], "")
     if check := getattr(parsed, "check", None):
         check()
 
 
 def test_a_wrong_option_would_be_seen():
     with pytest.raises(UsageError):
-        options.parse(options_of("fusion.lmc"), ["--ratio", "0.4"], "lmc", "")
+        parsing.parse(options_of("tna_jax.programs.lmc.run"), ["--ratio", "0.4"], "lmc", "")
 
 
 TARGETS = sorted({words[0] for page in PAGES for words in calls(page, "make")})
@@ -132,7 +132,7 @@ def test_every_make_target_exists(target):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_commands_of_start_here_run_and_leave_what_they_say(capsys):
-    from tna_jax.__main__ import main
+    from tna_jax.programs.cli.main import main
 
     for words in calls("docs/start.md", "tna"):
         assert main(words) == 0, f"tna {' '.join(words)}\n{capsys.readouterr().err}"

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from tna_jax import connectivity, ensemble, metrics, models, network, placement
+from tna_jax import connectivity, ensemble, metrics, models, networks, placement
 from tna_jax.ensemble import Trainer
 
 MODULE = models.create("mlp", num_classes=3, depth=1, width=4)
@@ -19,7 +19,7 @@ COLLECTIVE = re.compile(
 
 def compiled_epoch(how: str, members: int = 8) -> str:
     """The text of the compiled epoch (of the compiled step, for `loop`) over all eight devices."""
-    net, init = network.linen(MODULE, (5,))
+    net, init = networks.linen(MODULE, (5,))
     trainer = Trainer(net, optax.sgd(0.1, momentum=0.9), 4, how)
     keys = jax.random.split(jax.random.key(0), members)
     over = placement.mesh()
@@ -55,7 +55,7 @@ def test_the_search_finds_a_collective_where_there_is_one():
 def test_a_sweep_traces_each_program_once(how):
     """Other initial values, masks, epochs and learning rates are arrays: nothing is traced again."""
     traces = {"train": 0, "evaluate": 0}
-    inner, init = network.linen(MODULE, (5,))
+    inner, init = networks.linen(MODULE, (5,))
 
     def apply(params, inputs):
         traces["now"] += 1
@@ -83,7 +83,7 @@ def test_a_sweep_traces_each_program_once(how):
 
 def test_uneven_numbers_of_models_are_padded_and_cut(monkeypatch):
     """Eleven models on eight devices equal eleven on one."""
-    net, init = network.linen(MODULE, (5,))
+    net, init = networks.linen(MODULE, (5,))
     keys = jax.random.split(jax.random.key(0), 11)
     data = (jax.random.normal(jax.random.key(1), (10, 5)), jnp.arange(10) % 3)
     trainer = Trainer(net, optax.sgd(0.1), 4, "map")

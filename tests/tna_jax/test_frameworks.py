@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from tna_jax import anchored, masks, paths, tna_mask
+from tna_jax import anchored, masks, tna_mask, trees
 
 KEY = jax.random.key(5)
 DRAWS = (masks.bernoulli, masks.exact, masks.neurons)
@@ -114,7 +114,7 @@ def test_the_whole_equinox_model_is_refused():
 def moved(before, after, mask) -> tuple[bool, bool]:
     """Whether any anchor changed its bits; whether every leaf with trainable entries moved."""
     anchors, trainable = [], []
-    for p, q, m in zip(jax.tree.leaves(before), jax.tree.leaves(after), paths.align(mask, before), strict=True):
+    for p, q, m in zip(jax.tree.leaves(before), jax.tree.leaves(after), trees.align(mask, before), strict=True):
         changed, m = np.asarray(p).view(np.uint32) != np.asarray(q).view(np.uint32), np.asarray(m)
         anchors.append(changed[~m].any())
         trainable.append(changed[m].any() or not m.any())

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tna_jax import interpolation, models, network, repair
+from tna_jax import interpolation, models, networks, repair
 from tna_jax.models.layers import Conv
 
 KEY = jax.random.key(0)
@@ -51,7 +51,7 @@ class Normed(nn.Module):
 
 
 def normed(momentum=0.9, layers=1):
-    net, init = network.linen(Normed(momentum, layers), (4,))
+    net, init = networks.linen(Normed(momentum, layers), (4,))
     params, state = init(KEY)
     return net, perturbed(params, 1), state
 
@@ -126,7 +126,7 @@ def counting(momentum=0.75):
         "table": np.int32([[1, 2]]),
         "seen": np.bool_(False),
     }
-    return network.Stateful(train, lambda p, s, x: x - s["mean"]), np.float32(2), state
+    return networks.Stateful(train, lambda p, s, x: x - s["mean"]), np.float32(2), state
 
 
 def test_leaves_that_are_not_floating_point_are_kept():
@@ -147,7 +147,7 @@ def test_half_precision_statistics(dtype):
     def train(params, state, inputs, weight):
         return inputs, jax.tree.map(lambda s: (s * 0.75 + inputs.mean(0) * 0.25).astype(dtype), state)
 
-    net, state = network.Stateful(train, lambda p, s, x: x), [jnp.zeros(2, dtype)]
+    net, state = networks.Stateful(train, lambda p, s, x: x), [jnp.zeros(2, dtype)]
     found = repair.reset_batch_stats(net, (), state, jnp.asarray([[1, 2], [3, 6]], dtype))
     assert found[0].dtype == dtype
     close(found[0].astype(jnp.float32), np.float32([2, 4]), rtol=0.02)
@@ -202,7 +202,7 @@ def test_a_fused_network_is_normalised_only_after_reset():
     module = Normed(layers=2)
     net, params, state = normed(layers=2)
     inputs = jnp.asarray(some_inputs(64))
-    a, b = perturbed(params, 1), perturbed(network.linen(module, (4,))[1](jax.random.key(9))[0], 2)
+    a, b = perturbed(params, 1), perturbed(networks.linen(module, (4,))[1](jax.random.key(9))[0], 2)
     stale = [repair.reset_batch_stats(net, end, state, inputs) for end in (a, b)]
     fused = interpolation.line(a, b, 0.5)
 

@@ -6,7 +6,9 @@ reply, own = train_client(federation, sent, own, inputs, labels, stream(root, OR
 server = close(federation, server, sent, gather(federation, sent, stack([reply, ...]), taken), stream(root, DISTIL, number))
 """
 
+from tna_jax.federated.aggregation import close, gather, problems, stack
 from tna_jax.federated.algorithm import Algorithm, Own, Reply, Sent
+from tna_jax.federated.client import expected, train_client
 from tna_jax.federated.fedavg import FedAvg
 from tna_jax.federated.feddyn import FedDyn
 from tna_jax.federated.federation import Federation, Server, init_own, init_server, send
@@ -14,13 +16,11 @@ from tna_jax.federated.fedlc import FedLC
 from tna_jax.federated.fednova import FedNova
 from tna_jax.federated.fedprox import FedProx
 from tna_jax.federated.fedsam import FedSam
-from tna_jax.federated.gathering import close, gather, problems, stack
-from tna_jax.federated.local import expected, train_client
 from tna_jax.federated.moon import Moon
+from tna_jax.federated.prng import DISTIL, FAULTS, INIT, MASK, ORDER, PARTITION, PROXY, SAMPLE, stream
 from tna_jax.federated.scaffold import Scaffold
 from tna_jax.federated.schedules import Schedule, of_round
 from tna_jax.federated.servers import SERVERS, ServerRule
-from tna_jax.federated.streams import DISTIL, FAULTS, INIT, MASK, ORDER, PARTITION, PROXY, SAMPLE, stream
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "fedavg": FedAvg, "fedprox": FedProx, "feddyn": FedDyn, "scaffold": Scaffold, "fednova": FedNova, "moon": Moon,

@@ -25,7 +25,7 @@ from tna_jax import metrics
 from tna_jax.federated.schedules import by_phase
 from tna_jax.masks import Mask, Params
 from tna_jax.metrics import Metrics
-from tna_jax.network import State
+from tna_jax.networks import State
 
 Tree = Any
 """A pytree of arrays, `()` for nothing."""

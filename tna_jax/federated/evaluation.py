@@ -6,8 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tna_jax import metrics, placement
-from tna_jax import network as networks
+from tna_jax import metrics, networks, placement
 from tna_jax.federated.algorithm import Own
 from tna_jax.federated.federation import Federation, Server
 from tna_jax.metrics import Metrics

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from tna_jax.federated.algorithm import Reply
-from tna_jax.federated.streams import FAULTS, SAMPLE, stream
+from tna_jax.federated.prng import FAULTS, SAMPLE, stream
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from tna_jax.masks import Params
-from tna_jax.network import State
+from tna_jax.networks import State
 
 
 def penultimate(
@@ -16,7 +16,7 @@ def penultimate(
     """(params, state, inputs (B, ...)) -> (B, F), the inputs of the dense layer that a Linen module runs last.
 
     Args:
-      module: as for `tna_jax.network.linen`; run in evaluation mode.
+      module: as for `tna_jax.networks.linen`; run in evaluation mode.
       preprocess: stored inputs to what the module takes.
 
     Raises:

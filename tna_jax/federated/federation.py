@@ -13,7 +13,7 @@ from tna_jax.federated.algorithm import Algorithm, Own, Sent, Tree
 from tna_jax.federated.schedules import Schedule, of_round
 from tna_jax.federated.servers import MEAN, ServerRule
 from tna_jax.masks import Params
-from tna_jax.network import Network, State, Stateful
+from tna_jax.networks import Network, State, Stateful
 from tna_jax.placement import Placement
 
 NormPolicy = Literal["none", "shared", "local"]

@@ -14,9 +14,9 @@ bit, NaN payloads, negative zeros and subnormals too. Works on the host, in NumP
 import jax
 import numpy as np
 
-from tna_jax import paths
+from tna_jax import trees
 from tna_jax.masks import Mask
-from tna_jax.paths import KeyPath, Tree
+from tna_jax.trees import KeyPath, Tree
 
 Packed = dict[str, np.ndarray]
 """Vectors (n,) by the name of their dtype (`"float32"`, `"bfloat16"`), names in alphabetical order; none without entries."""
@@ -69,7 +69,7 @@ def unpack(packed: Packed, receiver: Tree, mask: Mask | None = None) -> Tree:
             new[np.broadcast_to(live, leaf.shape)] = values
             taken[dtype] += count
         filled[path] = new
-    return paths.like(receiver, [filled[path] for path, _ in paths.named_leaves(receiver)])
+    return trees.like(receiver, [filled[path] for path, _ in trees.named_leaves(receiver)])
 
 
 def lengths(tree: Tree, mask: Mask | None = None) -> dict[str, int]:
@@ -105,18 +105,18 @@ def misfits(packed: Packed, receiver: Tree, mask: Mask | None = None) -> list[st
 
 def _order(tree: Tree) -> list[KeyPath]:
     """The paths as they are packed: sorted, so that the frameworks' own leaf orders do not matter."""
-    return sorted(path for path, _ in paths.named_leaves(tree))
+    return sorted(path for path, _ in trees.named_leaves(tree))
 
 
 def _entries(tree: Tree, mask: Mask | None, shapes: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
     """Each leaf and which of its entries are live (bool, its shape or `()`), in the order of the paths."""
-    named = paths.named_leaves(tree)
+    named = trees.named_leaves(tree)
     strange = [
-        f"{paths.name(path)} ({getattr(leaf, 'dtype', type(leaf).__name__)})" for path, leaf in named if _odd(leaf)
+        f"{trees.name(path)} ({getattr(leaf, 'dtype', type(leaf).__name__)})" for path, leaf in named if _odd(leaf)
     ]
     if strange:
         raise TypeError(f"only plain arrays can be packed, these are not: {', '.join(strange)}")
-    aligned = [np.True_] * len(named) if mask is None else paths.align(mask, tree, what="tree")
+    aligned = [np.True_] * len(named) if mask is None else trees.align(mask, tree, what="tree")
     live = [np.asarray(m) if np.asarray(m).dtype == bool else np.asarray(m) > 0 for m in aligned]
     found = {
         path: (leaf if shapes else np.asarray(leaf), chosen) for (path, leaf), chosen in zip(named, live, strict=True)

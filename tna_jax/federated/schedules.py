@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import masks
-from tna_jax.federated.streams import MASK, stream
+from tna_jax.federated.prng import MASK, stream
 from tna_jax.masks import Mask, Params
 
 Kind = Literal["none", "pfn", "pnu", "pnu-rounds"]

@@ -13,17 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import network as networks
-from tna_jax import placement
-from tna_jax.federated import gathering, local
+from tna_jax import networks, placement
+from tna_jax.federated import aggregation
+from tna_jax.federated import client as local_training
+from tna_jax.federated.aggregation import Gathered
 from tna_jax.federated.algorithm import Own, Reply, Sent
+from tna_jax.federated.client import Examples
 from tna_jax.federated.faults import NO_FAULTS, Faults, Turnout, corrupted, turnout
 from tna_jax.federated.federation import Federation, Server, init_own, send
-from tna_jax.federated.gathering import Gathered
-from tna_jax.federated.local import Examples
 from tna_jax.federated.partition import Clients
+from tna_jax.federated.prng import DISTIL, ORDER, stream
 from tna_jax.federated.schedules import Schedule, live_share
-from tna_jax.federated.streams import DISTIL, ORDER, stream
 from tna_jax.metrics import Metrics
 from tna_jax.placement import Placement
 
@@ -90,7 +90,7 @@ def simulate_round(
     Raises:
       ValueError: a server that distils, without proxy data; a participation out of range.
     """
-    gathering.check_proxy(federation, proxy)
+    aggregation.check_proxy(federation, proxy)
     who = turnout(root, number, federation.clients, participation, faults)
     sent = send(federation, server, schedule, root, number, learning_rate)
     here = np.array([client for client in who.sampled if client not in who.dropped], np.int32)
@@ -117,8 +117,8 @@ def simulate_round(
         zero = Metrics(*(np.zeros((), np.float32) for _ in Metrics._fields))
         return server, Round(who, refused, 0, zero, 0.0, False)
     live = live_share(server.params, sent.mask, found.steps)
-    moved = gathering.close(federation, server, sent, found, stream(root, DISTIL, number), proxy)
-    stepped = gathering.sound(moved)
+    moved = aggregation.close(federation, server, sent, found, stream(root, DISTIL, number), proxy)
+    stepped = aggregation.sound(moved)
     for new, rows, good in keep if stepped else ():
         _keep(owns, new, rows, good)
     return moved if stepped else server, Round(who, refused, int(found.taken), found.metrics, live, stepped)
@@ -185,7 +185,7 @@ def _keys(root: jax.Array, number: jax.Array, rows: jax.Array) -> jax.Array:
 def _program(federation: Federation, how: Placement, over):
     def one(client, sent, inputs, labels):
         own, examples, key, share = client
-        return local.whole(federation, sent, own, examples, key, share, inputs, labels)
+        return local_training.whole(federation, sent, own, examples, key, share, inputs, labels)
 
     def of_share(stacked, sent, inputs, labels):
         if how == "vmap":
@@ -201,12 +201,12 @@ def _step_programs(federation: Federation, over):
 
     def begin(client, sent, labels):
         own, examples, key, share = client
-        planned = local.plan(federation, sent, labels, examples, key, share)
-        return planned, local.start(federation, sent, own)
+        planned = local_training.plan(federation, sent, labels, examples, key, share)
+        return planned, local_training.start(federation, sent, own)
 
     def end(both, sent):
         (own, examples, _, _), planned, running = both
-        return local.finish(federation, sent, own, planned, examples, running)
+        return local_training.finish(federation, sent, own, planned, examples, running)
 
     def cut(share, number):
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number, 1), share)
@@ -225,7 +225,7 @@ def _step_program(federation: Federation, over, rows: int):
 
     def step(both, sent, inputs, labels, number):
         (own, examples, _, _), planned, running = both
-        made = local.step(federation, sent, own, planned, examples, inputs, labels, number, running, rows)
+        made = local_training.step(federation, sent, own, planned, examples, inputs, labels, number, running, rows)
         # chosen afterwards, not by `cond`: XLA's CPU backend computes a convolution inside control flow many times slower
         return jax.tree.map(lambda new, same: jnp.where(number < planned.steps, new, same), made, running)
 
@@ -246,7 +246,7 @@ def _loop(federation: Federation, over, sent: Sent, stacked, data, counts: np.nd
         planned, running = begin(client, sent, data[1])
         steps = placement.fetch(planned.steps).reshape(-1)
         for number in range(int(steps.max())):
-            rows = local.rows_of(federation, counts[number < steps, i], number)
+            rows = local_training.rows_of(federation, counts[number < steps, i], number)
             step = _step_program(federation, over, rows)
             running = step((client, planned, running), sent, *data, np.int32(number))
         done.append(end((client, planned, running), sent))
@@ -264,7 +264,7 @@ def _judge(federation, sent, replies, rows, real, faults, refused) -> np.ndarray
     for i in looked:
         client = int(rows[i])
         one = jax.tree.map(lambda x, i=i: x[i], arrived)
-        wrong = gathering.problems(like, corrupted(faults, client, one))
+        wrong = aggregation.problems(like, corrupted(faults, client, one))
         if wrong:
             taken[i] = False
             refused[client] = wrong
@@ -273,7 +273,9 @@ def _judge(federation, sent, replies, rows, real, faults, refused) -> np.ndarray
 
 @jax.jit
 def _good(replies: Reply) -> jax.Array:
-    return jax.vmap(lambda reply: local.finite((reply.delta, reply.extra, reply.state, reply.metrics)))(replies)
+    return jax.vmap(lambda reply: local_training.finite((reply.delta, reply.extra, reply.state, reply.metrics)))(
+        replies
+    )
 
 
 @functools.lru_cache(maxsize=32)
@@ -281,7 +283,7 @@ def _sums(federation: Federation, how: Placement, over):
     """Each device sums over its share of a group: leaves (devices, ...)."""
 
     def sums(both, sent, proxy):
-        return jax.tree.map(lambda x: x[None], gathering.sums(federation, how, sent, both[0], both[1], proxy))
+        return jax.tree.map(lambda x: x[None], aggregation.sums(federation, how, sent, both[0], both[1], proxy))
 
     return jax.jit(placement.sharded(sums, over, 2))
 

@@ -27,7 +27,7 @@ from tna_jax.federated import (
 )
 from tna_jax.federated.algorithm import gradient_weight
 from tna_jax.federated.servers import keep_anchored
-from train.config import OPTIMIZERS
+from tna_jax.programs.cli.options import OPTIMIZERS
 
 SCHEDULES = {"pfn": 1.0, "pnu-rounds": 1.0, "pnu": 0.01}
 """The share of its steps that every client makes: one step under pnu, which then has no second phase, so that the complement of

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tna_jax import masks, paths
+from tna_jax import masks, trees
 from tna_jax.federated import packing
 
 
@@ -20,7 +20,7 @@ def bits(array) -> np.ndarray:
 
 
 def assert_same_bits(a, b):
-    for (path, x), (_, y) in zip(paths.named_leaves(a), paths.named_leaves(b), strict=True):
+    for (path, x), (_, y) in zip(trees.named_leaves(a), trees.named_leaves(b), strict=True):
         assert np.asarray(x).dtype == np.asarray(y).dtype, path
         np.testing.assert_array_equal(bits(x), bits(y), err_msg=str(path))
 

@@ -21,13 +21,13 @@ from tna_jax.federated import (
     gather,
     init_own,
     init_server,
-    local,
     send,
     servers,
     stack,
     stream,
     train_client,
 )
+from tna_jax.federated import client as local_training
 
 RATE = 0.1
 
@@ -49,7 +49,7 @@ def batches(small, federation, client, number):
     """The batches that a client sees in a round, in order."""
     rows, key = small.rows[client], stream(small.root, ORDER, number, client)
     for epoch in range(federation.epochs):
-        order = np.asarray(local.order(jax.random.fold_in(key, epoch), len(rows), len(rows)))
+        order = np.asarray(local_training.order(jax.random.fold_in(key, epoch), len(rows), len(rows)))
         for first in range(0, len(rows), federation.batch_size):
             own = rows[order[first : first + federation.batch_size]]
             yield small.x[own].astype(np.float64), small.y[own]

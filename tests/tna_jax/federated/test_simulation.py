@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tna_jax import network, placement
+from tna_jax import networks, placement
 from tna_jax.federated import (
     DISTIL,
     ORDER,
@@ -16,18 +16,18 @@ from tna_jax.federated import (
     FedDyn,
     Scaffold,
     Schedule,
+    aggregation,
     close,
     gather,
-    gathering,
     init_own,
     init_server,
-    local,
     send,
     simulation,
     stack,
     stream,
     train_client,
 )
+from tna_jax.federated import client as local_training
 from tna_jax.federated.evaluation import TestSet, evaluate
 from tna_jax.federated.faults import Faults, turnout
 from tna_jax.federated.federation import Federation
@@ -99,7 +99,7 @@ def test_every_example_counts_once_in_a_pass(small):
 
 def test_the_order_of_a_client_does_not_depend_on_padding():
     key = jax.random.key(3)
-    orders = [np.asarray(local.order(key, size, jnp.int32(11))) for size in (11, 16, 64)]
+    orders = [np.asarray(local_training.order(key, size, jnp.int32(11))) for size in (11, 16, 64)]
     for order in orders:
         assert order[:11].tolist() == orders[0].tolist()
         assert sorted(order.tolist()) == list(range(len(order)))
@@ -137,7 +137,7 @@ def test_what_cannot_distil_is_refused(small):
     data = (init_owns(federation, server), padded(small.rows), small.x, small.y)
     with pytest.raises(ValueError, match="FedDF distils on unlabelled inputs: give them as proxy="):
         simulate_round(federation, SCHEDULE, small.root, 0, server, *data, 0.1)
-    net, _ = network.linen(Normed(), (4,))
+    net, _ = networks.linen(Normed(), (4,))
     with pytest.raises(ValueError, match="use norm 'shared'"):
         Federation(net, 2, 3, norm="local", server=SERVERS["feddf"]())
 
@@ -165,8 +165,8 @@ def test_a_round_whose_sum_overflows_leaves_server_and_clients_as_they_were(smal
     assert_close((after, owns), (server, before), atol=0)
     after, found = simulate_round(*one, 0.1)  # the control
     assert found.stepped and any(np.any(leaf) for leaf in jax.tree.leaves(owns))
-    assert gathering.sound(after) and not gathering.sound(after._replace(extra={"h": jnp.array([0, jnp.inf])}))
-    assert gathering.sound(after._replace(extra=(jnp.arange(3), jax.random.key(0))))
+    assert aggregation.sound(after) and not aggregation.sound(after._replace(extra={"h": jnp.array([0, jnp.inf])}))
+    assert aggregation.sound(after._replace(extra=(jnp.arange(3), jax.random.key(0))))
 
 
 def test_stragglers_make_a_share_of_their_steps_and_dropped_clients_none(small):
@@ -217,7 +217,7 @@ class Normed(nn.Module):
 
 @pytest.mark.parametrize("policy", ["shared", "local"])
 def test_running_statistics_follow_their_policy(policy):
-    net, init = network.linen(Normed(), (4,))
+    net, init = networks.linen(Normed(), (4,))
     rng = np.random.default_rng(1)
     x = rng.normal(size=(24, 4)).astype(np.float32) + np.repeat([0, 3], 12)[:, None].astype(np.float32)
     y = rng.integers(0, 3, 24).astype(np.int32)

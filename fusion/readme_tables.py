@@ -1,0 +1,331 @@
+"""Writes the tables of README.md and of the pages in docs/ from the committed results: `python -m fusion.readme_tables`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fusion import federated, summary
+from fusion.summary import markdown
+from tna_jax.programs.cold.report import cell
+from tna_jax.programs.cold.report import find as find_cold
+from tna_jax.programs.lmc.report import NAMES, present, select, spread
+from tna_jax.programs.soup.report import FUSIONS, difference, words
+from tna_jax.programs.soup.report import spread as seeds_spread
+from train import figure5
+from train.cells import find
+from train.cells import words as cells_words
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = (ROOT / "train" / "results", ROOT / "fusion" / "results")
+MARK = "<!-- table:"
+PAGES = (
+    "README.md",
+    *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md")) if MARK in file.read_text()),
+)
+
+
+def committed(name: str) -> Path:
+    """The results file of that name, whichever room holds it."""
+    return next(folder / name for folder in RESULTS if (folder / name).is_file())
+
+
+COLUMNS = {"accuracy_ends": "accuracy, ends", "accuracy_midpoint": "midpoint", "accuracy_barrier": "accuracy barrier",
+           "loss_barrier": "loss barrier"}  # fmt: skip
+
+
+def sweep(result: dict[str, Any]) -> str:
+    """The test set of an `lmc.json`: mean ± sample standard deviation over pairs."""
+    rows = []
+    for init in present(result, "init"):
+        for method in present(result, "method"):
+            for ratio in present(result, "ratio"):
+                if ratio == 0 and method != present(result, "method")[0]:
+                    continue
+                chosen = select(result, init=init, method=method, ratio=ratio, split="test")
+                cells = ["{:.3f} ± {:.3f}".format(*spread(chosen, column)) for column in COLUMNS]
+                rows.append([init, NAMES[method] if ratio else "no anchors", f"{ratio:g}", *cells])
+    return markdown(["initialisation", "method", "ratio", *COLUMNS.values()], rows)
+
+
+def cells_of(line: dict[str, Any] | None) -> list[str]:
+    """Number of pairs, and the measures of a line of a cell's summary."""
+    if line is None:
+        return ["0", *["diverged"] * len(COLUMNS)]
+    measures = (line[column] for column in COLUMNS)
+    return [str(line["n"]), *(f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}") for mean, std in measures)]
+
+
+def by_case(result: dict[str, Any], ratios: tuple[float, ...] = (), methods: tuple[str, ...] = ()) -> str:
+    """Figures 2 and 5: every cell's summary, or what it says of these ratios and methods."""
+    rows = []
+    for case in result["cells"].values():
+        for line in case["summary"]:
+            wanted = (not ratios or line["ratio"] in ratios) and (not methods or line["method"] in methods)
+            if wanted and (line["ratio"] or line["method"] == "tna"):
+                name = NAMES[line["method"]] if line["ratio"] else "no anchors"
+                found = line if line["n"] else None
+                rows.append([case["title"], line["init"], name, f"{line['ratio']:g}", *cells_of(found)])
+    return markdown(["data, network", "initialisation", "method", "ratio", "n", *COLUMNS.values()], rows)
+
+
+def sizes(result: dict[str, Any]) -> str:
+    """Figure 4: barriers and end accuracies by size."""
+    rows = []
+    for case in result["cells"].values():
+        size = f"{case['config']['depth']}x{case['config']['width']}"
+        for init in ("same", "different"):
+            lines = [find(case, init=init, ratio=ratio, method="tna") for ratio in (0.0, 0.4, 0.8)]
+            cells = [cells_words(line, column) for column in ("accuracy_barrier", "accuracy_ends") for line in lines]
+            rows.append([size, init, *cells])
+    heads = [f"{what}, {ratio:g}" for what in ("barrier", "ends") for ratio in (0, 0.4, 0.8)]
+    return markdown(["MLP", "initialisation", *heads], rows)
+
+
+def earlier(*results: dict[str, Any]) -> str:
+    """First runs, test set: barriers and end accuracies."""
+    rows = []
+    for result in results:
+        config = result["config"]
+        name = f"{config['dataset']}, {config['model']}, {config['train_examples']:,} images, {config['epochs']} epochs"
+        for init in present(result, "init"):
+            cells, n = [], 0
+            for column in ("accuracy_barrier", "accuracy_ends"):
+                for ratio in (0.0, 0.4, 0.8):
+                    chosen = select(result, init=init, method="tna", ratio=ratio, split="test")
+                    cells.append("{:.3f} ± {:.3f}".format(*spread(chosen, column)) if chosen else "–")
+                    n = max(n, len(chosen))
+            rows.append([name, init, str(n), *cells])
+    heads = [f"{what}, {ratio:g}" for what in ("barrier", "ends") for ratio in (0, 0.4, 0.8)]
+    return markdown(["data, network", "initialisation", "n", *heads], rows)
+
+
+def recipes(case: str) -> Callable[[dict[str, Any]], str]:
+    """The anchors of a case, the best midpoint first."""
+
+    def table(result: dict[str, Any]) -> str:
+        found = result["cases"][case]["rows"]
+        lines = {name: find(row) for name, row in found.items()}
+        order = sorted(lines, key=lambda name: -(lines[name] or {"accuracy_midpoint": [0]})["accuracy_midpoint"][0])
+        rows = [[found[name]["label"], *cells_of(lines[name])] for name in order]
+        return markdown(["anchors", "n", *COLUMNS.values()], rows)
+
+    return table
+
+
+def depths(result: dict[str, Any]) -> str:
+    """Midpoints by depth beside the numbers of others."""
+    theirs = result["matched_after_training"]
+    rows = []
+    for case in result["cells"].values():
+        for line in case["summary"] if case["recipe"] else ():
+            matched = theirs["matched + REPAIR"][theirs["layers"].index(case["layers"])]
+            found = [f"{line[column][0]:.4f} ± {line[column][1]:.4f}" for column in list(COLUMNS)[:3]]
+            rows.append([str(case["layers"]), f"{line['ratio']:g}", str(line["n"]), *found, f"{matched:.4f}"])
+    heads = ["layers", "ratio", "n", *list(COLUMNS.values())[:3], "matched + REPAIR (theirs, midpoint)"]
+    return markdown(heads, rows)
+
+
+def moves(line: dict[str, Any]) -> list[str]:
+    """What matching did."""
+    if "sweeps" not in line:
+        return ["-", "-"]
+    return [
+        " ± ".join(f"{value:{form}}" for value in line[name]) for name, form in (("sweeps", ".1f"), ("moved", ".0f"))
+    ]
+
+
+def rivals(result: dict[str, Any]) -> str:
+    """A row for each method."""
+    rows = [[line["population"], line["kind"], *cells_of(line)[:4], *moves(line)] for line in result["lines"]]
+    heads = ["networks", "after training", "n", *list(COLUMNS.values())[:3], "sweeps", "units moved"]
+    return markdown(heads, rows)
+
+
+def populations(result: dict[str, Any]) -> str:
+    """Averages of N networks."""
+    rows = []
+    for line in result["lines"]:
+        values = [
+            f"{mean:.4f}" + ("" if std is None else f" ± {std:.4f}") for mean, std in (line["fused"], line["members"])
+        ]
+        rows.append([line["case"], line["method"], str(line["models"]), str(line["n"]), *values])
+    return markdown(["data, network", "networks", "N", "groups", "accuracy of their average", "members"], rows)
+
+
+def soups(result: dict[str, Any]) -> str:
+    """Accuracy of every fusion on the test set, the held-out shifts and their mean, by mask ratio."""
+    splits = ["test", "shifted", *result["shifted"]]
+    rows = []
+    for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
+        for fusion in FUSIONS:
+            found = {
+                line["split"]: line for line in result["summary"] if (line["ratio"], line["fusion"]) == (ratio, fusion)
+            }
+            rows.append([f"{ratio:g}", fusion, *(words(found[split]["accuracy"]) for split in splits)])
+    return markdown(["ratio", "model", "test", "shifted, mean", *result["shifted"]], rows)
+
+
+def soup_gains(result: dict[str, Any]) -> str:
+    """Soups less the best single model and less the soup without anchors, seed by seed."""
+    rows = []
+    for fusion in FUSIONS[2:4]:
+        for split in ("test", "shifted"):
+            for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
+                single = difference(result["rows"], split, (ratio, fusion), (ratio, "best single"))
+                plain = difference(result["rows"], split, (ratio, fusion), (0.0, fusion))
+                own = words(seeds_spread(plain)) if ratio else "-"
+                rows.append([fusion, split, f"{ratio:g}", words(seeds_spread(single)), own])
+    return markdown(["soup", "set", "ratio", "less the best single model", "less the soup without anchors"], rows)
+
+
+def cold(result: dict[str, Any]) -> str:
+    """Means over tasks by mask ratio and iteration."""
+    groups = [(kind, seen) for kind in ("fine-tuning", "probe") for seen in (True, False)]
+    rows = []
+    for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
+        for number in range(result["config"]["iterations"] + 1):
+            found = [find_cold(result, ratio=ratio, iteration=number, kind=kind, seen=seen) for kind, seen in groups]
+            rows.append([f"{ratio:g}", str(number), *(cell(line) for line in found)])
+    heads = [f"{kind}, {'seen' if seen else 'unseen'}" for kind, seen in groups]
+    return markdown(["ratio", "iteration", *heads], rows)
+
+
+def cold_gains(result: dict[str, Any]) -> str:
+    """The last iteration less the start, and less that without anchors: mean over tasks, then over seeds, paired."""
+    last, rows = result["config"]["iterations"], []
+    seeds = sorted({row["seed"] for row in result["rows"]})
+    for kind in ("fine-tuning", "probe"):
+        for seen in (True, False):
+            found: dict[tuple[float, int], list[float]] = {}
+            for row in result["rows"]:
+                if (row["iteration"], row["kind"], row["seen"]) == (last, kind, seen):
+                    found.setdefault((row["ratio"], row["seed"]), []).append(row["accuracy"])
+            means = {key: sum(values) / len(values) for key, values in found.items()}
+            for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
+                line = find_cold(result, ratio=ratio, iteration=last, kind=kind, seen=seen)
+                over = [means[ratio, seed] - means[0.0, seed] for seed in seeds]
+                own = words(seeds_spread(over)) if ratio else "-"
+                rows.append([kind, "seen" if seen else "unseen", f"{ratio:g}", cell(line, "gain"), own])
+    return markdown(["score", "tasks", "ratio", f"iteration {last} less the start", "less that without anchors"], rows)
+
+
+def cold_tasks(result: dict[str, Any]) -> str:
+    """Each task, fine-tuned from the checkpoint, and what the last iteration is ahead of that: mean over seeds, paired."""
+    last, ratios = result["config"]["iterations"], list(dict.fromkeys(line["ratio"] for line in result["summary"]))
+    found = {
+        (row["seed"], row["ratio"], row["iteration"], row["task"]): row["accuracy"]
+        for row in result["rows"]
+        if row["kind"] == "fine-tuning"
+    }
+    seeds, rows = sorted({key[0] for key in found}), []
+    for task in result["tasks"]:
+        start = [found[seed, ratios[0], 0, task["name"]] for seed in seeds]
+        cells = [words(seeds_spread(start), 3)]
+        for ratio in ratios:
+            gains = [found[seed, ratio, last, task["name"]] - found[seed, ratio, 0, task["name"]] for seed in seeds]
+            mean, std = seeds_spread(gains)
+            cells.append(f"{mean:+.3f}" + ("" if std is None else f" ± {std:.3f}"))
+        rows.append([task["title"], "seen" if task["seen"] else "unseen", *cells])
+    return markdown(["task", "", "start", *(f"ratio {ratio:g}" for ratio in ratios)], rows)
+
+
+def pretrained(result: dict[str, Any]) -> str:
+    """Both pretrained models."""
+    rows = []
+    for kind, found in result["models"].items():
+        last = found["epochs"][-1]
+        values = [f"{found['parameters']:,}", str(found["config"]["epochs"]), f"{last['loss']:.3f}",
+                  f"{found['test']['loss']:.3f}", f"{found['test']['accuracy']:.3f}"]  # fmt: skip
+        rows.append([kind, found["what"], *values])
+    return markdown(["model", "on", "parameters", "epochs", "training loss", "test loss", "test accuracy"], rows)
+
+
+def compositions(alpha: float, case: str = "", participation: float = 1.0) -> Callable[[dict[str, Any]], str]:
+    """Algorithms and servers with and without anchors at one heterogeneity."""
+    return lambda result: markdown(
+        federated.HEADS, federated.composition(federated.part(result, case, participation), alpha)
+    )
+
+
+def federated_ratios(result: dict[str, Any]) -> str:
+    """FedAvg by mask ratio."""
+    return markdown(["ratio", "FedPFN", "FedPNU"], federated.ablation(federated.part(result)))
+
+
+def federated_readings(result: dict[str, Any]) -> str:
+    """The two readings of FedPNU."""
+    return markdown(federated.READING_HEADS, federated.readings(federated.part(result)))
+
+
+TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
+    "programs": ((), summary.programs),
+    "brief": (("digits_lmc.json", "figure2.json", "figure5.json", "anchors.json"), summary.brief),
+    "many": (("multi_fusion.json", "federated.json"), summary.many),
+    "claims": (
+        (
+            "figure2.json",
+            "figure4.json",
+            "figure5.json",
+            "anchors.json",
+            "multi_fusion.json",
+            "rivals.json",
+            "theorem.json",
+            "federated.json",
+            "soup.json",
+            "cold.json",
+        ),
+        summary.claims,
+    ),
+    "digits": ("digits_lmc.json", sweep),
+    "figure2": ("figure2.json", by_case),
+    "figure4": ("figure4.json", sizes),
+    "earlier": (("fashion_mnist_lmc.json", "cifar10_cnn_lmc.json", "cifar10_resnet20_lmc.json"), earlier),
+    "figure5": ("figure5.json", lambda result: by_case(result, figure5.RATIOS, ("tna",))),
+    "anchors_mlp": ("anchors.json", recipes("mlp")),
+    "anchors_cnn": ("anchors.json", recipes("cnn")),
+    "depth": ("depth.json", depths),
+    "rivals": ("rivals.json", rivals),
+    "multi_fusion": ("multi_fusion.json", populations),
+    "soups": ("soup.json", soups),
+    "soup_gains": ("soup.json", soup_gains),
+    "cold": ("cold.json", cold),
+    "cold_gains": ("cold.json", cold_gains),
+    "cold_tasks": ("cold.json", cold_tasks),
+    "pretraining": ("pretraining.json", pretrained),
+    "federated_0.1": ("federated.json", compositions(0.1)),
+    "federated_0.5": ("federated.json", compositions(0.5)),
+    "federated_half_0.1": ("federated.json", compositions(0.1, participation=0.5)),
+    "federated_half_0.5": ("federated.json", compositions(0.5, participation=0.5)),
+    "federated_cnn_0.1": ("federated.json", compositions(0.1, "cifar10_cnn")),
+    "federated_cnn_0.5": ("federated.json", compositions(0.5, "cifar10_cnn")),
+    "federated_cnn_half_0.1": ("federated.json", compositions(0.1, "cifar10_cnn", 0.5)),
+    "federated_cnn_half_0.5": ("federated.json", compositions(0.5, "cifar10_cnn", 0.5)),
+    "federated_ratios": ("federated.json", federated_ratios),
+    "federated_faults": (
+        "federated.json",
+        lambda result: markdown(federated.FAULT_HEADS, federated.faults(federated.part(result))),
+    ),
+    "federated_readings": ("federated.json", federated_readings),
+}
+"""By the name in the page: the result or results, and what makes the table of them."""
+
+
+def rendered(text: str) -> str:
+    """A page with every table made anew."""
+    for name, (files, make) in TABLES.items():
+        mark = f"{MARK}{name} -->"
+        if mark in text:
+            start = text.index(mark)
+            end = text.index("<!-- end -->", start)
+            results = [
+                json.loads(committed(file).read_text()) for file in ((files,) if isinstance(files, str) else files)
+            ]
+            table = make(*results)
+            text = f"{text[:start]}{mark}\n\n{table}\n\n{text[end:]}"
+    return text
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        (ROOT / page).write_text(rendered((ROOT / page).read_text()))

@@ -1,0 +1,80 @@
+"""The page on Flower tells the truth: its task trains, the settings it names exist."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from examples.flower import certificates
+from tna_jax.flower import client as flower_client
+from tna_jax.flower.results import OWN
+from tna_jax.flower.server import Coordinator
+from tna_jax.flower.store import Store
+from tna_jax.programs.federate.flower_settings import build
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "flower.md").read_text()
+
+
+def test_the_task_of_ones_own_trains(tmp_path):
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "def build" in block)
+    values: dict = {}
+    exec(compile(code, "flower.md", "exec"), values)
+    job = values["build"]({})
+    coordinator = Coordinator(job)
+    for client in range(2):
+        assert coordinator.admit(flower_client.introduce(job, client)) == (client, [])
+    before = jax.tree.map(np.asarray, coordinator.server.params)
+    for _ in range(2):
+        answers = {k: flower_client.train(job, k, Store(tmp_path, k), coordinator.request(k)) for k in range(2)}
+        assert coordinator.close(answers).taken == [0, 1]
+    assert not np.array_equal(jax.tree.leaves(before)[0], jax.tree.leaves(coordinator.server.params)[0])
+
+
+def test_the_examples_settings_build_its_task_and_the_page_names_settings_that_exist():
+    config = tomllib.loads((ROOT / "examples" / "flower" / "pyproject.toml").read_text())["tool"]["flwr"]["app"][
+        "config"
+    ]
+    assert set(OWN) <= set(config)
+    job = build(config)
+    assert job.federation.clients == 2 and job.schedule.ratio == 0.4
+    for name in ("min-replies", "min-nodes", "round-timeout", "evaluate-every", "out", "resume", "clients", "rounds"):
+        assert name in PAGE and name in config
+
+
+def test_the_page_says_who_can_run_code_and_shows_no_port_that_is_open_to_all():
+    hosts, prose = re.findall(r"--host (\S+)", PAGE), " ".join(PAGE.split())
+    assert hosts and "0.0.0.0" not in hosts
+    for words in (
+        "Whoever reaches the SuperLink's port is an operator", "We have not tried such a proxy", "under `/v1/fleet/` only",
+        "Run `flwr` on the server only", "`--database`", "--trusted-entities", "resume=true", f"last {certificates.DAYS} days",
+    ):  # fmt: skip
+        assert words in prose, words
+
+
+def rows(result: dict) -> str:
+    """The page's table of bytes."""
+    found, lines = result["median_after_the_first_round"], []
+    words = {
+        "payload_up": "payload up",
+        "payload_down": "payload down",
+        "up": "up",
+        "down": "down",
+        "loopback": "loopback",
+    }
+    for name, title in words.items():
+        none, pfn = found["none"][name], found["pfn"][name]
+        lines.append(f"| {title} | {none:,.0f} | {pfn:,.0f} | {100 * result['pfn_over_none'][name]:.2f} % |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_pages_bytes_are_those_of_the_committed_result():
+    result = json.loads((ROOT / "benchmarks" / "results" / "flower_bytes.json").read_text())
+    assert rows(result) in PAGE
+    assert f"{result['parameters']:,} parameters, {result['model_bytes']:,} bytes" in PAGE
+    assert 0.59 < result["pfn_over_none"]["up"] < 0.61  # the goal: 60 % plus under 1 %
+    added = [(m["up"] - m["payload_up"]) / result["clients"] for m in result["median_after_the_first_round"].values()]
+    assert all(18_000 < n < 19_000 for n in added) and "18 to 19 kB" in " ".join(PAGE.split())

@@ -1,0 +1,246 @@
+"""Against the transformers library's PyTorch models, on checkpoints of random configurations made here: equal logits."""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+torch = pytest.importorskip("torch", reason="needs the extra parity: torch and transformers")
+transformers = pytest.importorskip("transformers", reason="needs the extra parity: torch and transformers")
+
+from tests.tna_jax.hf import older_folders  # noqa: E402
+from tna_jax import trees  # noqa: E402
+from tna_jax.hf import loading, tokenizer  # noqa: E402
+from tna_jax.hf import names as hf_names  # noqa: E402
+from tna_jax.io import safetensors  # noqa: E402
+from tna_jax.io.errors import UsageError  # noqa: E402
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+VIT = SMALL | {"image_size": 16, "patch_size": 4, "num_labels": 5}
+TEXT = SMALL | {"vocab_size": 60, "max_position_embeddings": 24, "num_labels": 3}
+CASES = {
+    "vit": ("ViTForImageClassification", VIT),
+    "vit, other sizes": ("ViTForImageClassification", VIT | {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 3,
+                         "image_size": [8, 12], "num_channels": 1, "qkv_bias": False, "layer_norm_eps": 1e-6}),
+    "vit, relu": ("ViTForImageClassification", VIT | {"hidden_act": "relu", "patch_size": 8, "num_labels": 2}),
+    "vit, bare": ("ViTModel", VIT),
+    "bert": ("BertForSequenceClassification", TEXT),
+    "bert, other sizes": ("BertForSequenceClassification", TEXT | {"hidden_size": 24, "num_attention_heads": 2,
+                          "num_hidden_layers": 1, "type_vocab_size": 3, "num_labels": 1, "pad_token_id": 7}),
+    "bert, tanh gelu": ("BertForSequenceClassification", TEXT | {"hidden_act": "gelu_new", "layer_norm_eps": 1e-5}),
+    "bert, masked": ("BertForMaskedLM", TEXT),
+    "bert, masked, relu": ("BertForMaskedLM", TEXT | {"hidden_act": "relu"}),
+    "bert, bare": ("BertModel", TEXT),
+    "roberta": ("RobertaForSequenceClassification", TEXT | {"pad_token_id": 1, "type_vocab_size": 1}),
+    "roberta, other sizes": ("RobertaForSequenceClassification", TEXT | {"hidden_size": 24, "num_attention_heads": 6,
+                             "num_hidden_layers": 3, "pad_token_id": 4, "num_labels": 7}),
+    "roberta, masked": ("RobertaForMaskedLM", TEXT | {"pad_token_id": 1}),
+    "roberta, masked, relu": ("RobertaForMaskedLM", TEXT | {"hidden_act": "relu"}),
+    "roberta, bare": ("RobertaModel", TEXT),
+}  # fmt: skip
+
+
+def torch_model(name, config):
+    """With values for every parameter; none is 0 or 1 throughout, where a wrong place would not show."""
+    cls = getattr(transformers, name)
+    torch.manual_seed(0)
+    model = cls(cls.config_class(**config)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.15 * torch.randn(parameter.shape))
+    return model
+
+
+def batch(config):
+    """Inputs for both: images, or ids with padding on the right, on the left and in the middle, and token types."""
+    draws = np.random.default_rng(1)
+    if "image_size" in config:
+        size = config["image_size"]
+        shape = (3, *(size if isinstance(size, list) else (size, size)), config.get("num_channels", 3))
+        images = draws.normal(size=shape).astype(np.float32)
+        return {"x": images}, {"pixel_values": torch.from_numpy(images).permute(0, 3, 1, 2)}
+    pad = config.get("pad_token_id", 0)
+    ids = draws.integers(8, config["vocab_size"], (4, 9)).astype(np.int32)
+    ids[1, 5:] = ids[2, :3] = ids[3, 4:6] = pad
+    mask = ids != pad
+    types = draws.integers(0, config.get("type_vocab_size", 2), ids.shape).astype(np.int32)
+    theirs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    return {"x": ids, "types": types}, {name: torch.from_numpy(a.astype(np.int64)) for name, a in theirs.items()}
+
+
+def outputs(model, inputs):
+    with torch.no_grad():
+        found = model(**inputs)
+    return (found.logits if "logits" in found else found.pooler_output).numpy()
+
+
+def ours(found, inputs):
+    return np.asarray(jax.jit(found.module.apply)({"params": found.params}, **inputs))
+
+
+def close(found, expected, kept=slice(None)):
+    assert np.abs(expected).max() > 0.1 and expected.std() > 0.01
+    np.testing.assert_allclose(found[kept], expected[kept], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_are_those_of_transformers_and_a_saved_folder_gives_them_back(case, tmp_path):
+    name, config = CASES[case]
+    if name.startswith("Roberta") and "pad_token_id" not in config:
+        config = config | {"pad_token_id": 1}
+    model = torch_model(name, config)
+    model.save_pretrained("theirs")
+    inputs, theirs = batch(config)
+    expected = outputs(model, theirs)
+    found = loading.load("theirs")
+    kept = inputs["x"] != config.get("pad_token_id", 0) if "masked" in case else slice(None)
+    close(ours(found, inputs), expected, kept)
+    assert found.new == found.dropped == ()
+
+    loading.save("ours", found.module, found.params, found.config)
+    one, two = safetensors.read("theirs/model.safetensors"), safetensors.read("ours/model.safetensors")
+    assert one[1] == two[1] and {n: (a.dtype, a.shape, a.tobytes()) for n, a in one[0].items()} == {
+        n: (a.dtype, a.shape, a.tobytes()) for n, a in two[0].items()
+    }
+    again, about = getattr(transformers, name).from_pretrained("ours", output_loading_info=True)
+    assert not any(about.values())
+    np.testing.assert_array_equal(outputs(again.eval(), theirs), expected)
+
+
+@pytest.mark.parametrize("case", ["vit", "bert", "roberta"])
+def test_gradients_are_those_of_transformers(case):
+    """Of the mean cross-entropy, by every parameter."""
+    name, config = CASES[case]
+    model = torch_model(name, config | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    model.save_pretrained("theirs")
+    inputs, theirs = batch(config)
+    labels = np.arange(len(inputs["x"])) % config["num_labels"]
+    model(**theirs, labels=torch.from_numpy(labels)).loss.backward()
+    found = loading.load("theirs")
+
+    def loss(params):
+        logits = found.module.apply({"params": params}, **inputs)
+        return (jax.nn.logsumexp(logits, -1) - logits[jnp.arange(len(labels)), labels]).mean()
+
+    leaves = trees.named_leaves(jax.jit(jax.grad(loss))(found.params))
+    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert len(leaves) == len(expected) > 20
+    for path, leaf in leaves:
+        place = hf_names.place(case, "classes", trees.name(path), leaf.ndim)
+        # inside transformers 5 a ViT's modules have other names than in its files
+        inner = {"attention.attention.query": "attention.q_proj", "attention.attention.key": "attention.k_proj",
+                 "attention.attention.value": "attention.v_proj", "attention.output.dense": "attention.o_proj",
+                 "intermediate.dense": "mlp.fc1", "output.dense": "mlp.fc2", "encoder.layer": "layers"}  # fmt: skip
+        there = place.name
+        for old, new in inner.items() if case == "vit" else ():
+            there = there.replace(old, new)
+        gradient, mine = expected[there].numpy(), place.outward(np.asarray(leaf))
+        if there.endswith(("word_embeddings.weight", "position_embeddings.weight")) and case != "vit":
+            # torch gives the row of padding no gradient by decree, also where the classified token is padding, as in row 2
+            row = config.get("pad_token_id", 0)
+            gradient, mine = np.delete(gradient, row, 0), np.delete(mine, row, 0)
+        scale = max(1e-3, np.abs(gradient).max())
+        np.testing.assert_allclose(mine, gradient, atol=1e-4 * scale + 1e-6, err_msg=there)
+
+
+def test_images_of_another_size_have_transformers_interpolated_positions():
+    model = torch_model(*CASES["vit"])
+    model.save_pretrained("theirs")
+    for size in ((24, 24), (8, 20)):
+        images = np.random.default_rng(2).normal(size=(2, *size, 3)).astype(np.float32)
+        with torch.no_grad():
+            pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+            expected = model(pixels, interpolate_pos_encoding=True).logits.numpy()
+        for options in ({"interpolate": True}, {"image_size": size}):
+            close(ours(loading.load("theirs", **options), {"x": images}), expected)
+
+
+def test_a_folder_that_transformers_cut_into_shards():
+    name, config = CASES["bert"]
+    model = torch_model(name, config)
+    model.save_pretrained("whole")
+    model.save_pretrained("shards", max_shard_size="20KB")
+    assert not os.path.exists("shards/model.safetensors")
+    one, two = loading.load("whole"), loading.load("shards")
+    assert all(map(np.array_equal, jax.tree.leaves(one.params), jax.tree.leaves(two.params)))
+    loading.save("ours", two.module, two.params, two.config, shard_bytes=20_000)
+    again = transformers.BertForSequenceClassification.from_pretrained("ours").eval()
+    _, theirs = batch(config)
+    np.testing.assert_array_equal(outputs(again, theirs), outputs(model, theirs))
+
+
+@pytest.mark.parametrize("case", ["vit", "bert, masked", "roberta"])
+def test_a_model_that_began_here_is_read_there(case):
+    """Without any config.json of transformers to start from."""
+    name, config = CASES[case]
+    torch_model(name, config).save_pretrained("theirs")
+    like = loading.load("theirs")
+    fresh = like.module.init(jax.random.key(0), loading.example(like.module))["params"]
+    loading.save("ours", like.module, fresh)
+    model, about = getattr(transformers, name).from_pretrained("ours", output_loading_info=True)
+    assert not any(about.values())
+    inputs, theirs = batch(config)
+    found = ours(loading.load("ours"), inputs)
+    kept = inputs["x"] != 0 if "masked" in case else slice(None)
+    np.testing.assert_allclose(found[kept], outputs(model.eval(), theirs)[kept], atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_of_transformers_is_read_exactly(dtype):
+    model = torch_model(*CASES["roberta"]).to(getattr(torch, dtype))
+    model.save_pretrained("theirs")
+    found = loading.load("theirs")
+    loading.save("ours", found.module, found.params, found.config, dtype=dtype)
+    again = transformers.RobertaForSequenceClassification.from_pretrained("ours", dtype="auto")
+    for (name, one), other in zip(model.named_parameters(), again.parameters(), strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other), name
+
+
+def test_a_checkpoint_with_more_heads_is_read_as_a_masked_language_model():
+    model = torch_model("BertForPreTraining", {k: v for k, v in TEXT.items() if k != "num_labels"})
+    model.save_pretrained("theirs")
+    with pytest.raises(UsageError, match="BertForPreTraining, whose head is not known here"):
+        loading.load("theirs")
+    found = loading.load("theirs", head="masked_lm")
+    assert {name.split(".")[1] for name in found.dropped} == {"pooler", "seq_relationship"}
+    inputs, theirs = batch(TEXT)
+    with torch.no_grad():
+        expected = model(**theirs).prediction_logits.numpy()
+    close(ours(found, inputs), expected, inputs["x"] != 0)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_transformers_reads_our_tokenizers(kind):
+    texts = ["the cat sat on the mat", "a dog and another dog"]
+    tokenizer.train(texts, 300, kind).save("words")
+    theirs = transformers.AutoTokenizer.from_pretrained("words")
+    found = tokenizer.load("words").encode(texts, 40, ["yes", "no cat"])
+    expected = theirs(texts, ["yes", "no cat"], padding="max_length", max_length=40)
+    np.testing.assert_array_equal(found.ids, expected["input_ids"])
+    np.testing.assert_array_equal(found.mask, expected["attention_mask"])
+    assert theirs.pad_token_id == tokenizer.load("words").pad
+
+
+@pytest.mark.parametrize(("kind", "model_type"), [("wordpiece", "bert"), ("bpe", "roberta")])
+def test_folders_without_tokenizer_json_give_the_ids_of_transformers(kind, model_type):
+    """vocab.txt, or vocab.json and merges.txt, with what tokenizer_config.json says."""
+    texts = ["the cat sat on the mat", "A dog, and ANOTHER Ünusual dog! 猫", "  two  spaces"]
+    made = tokenizer.train(texts, 300, kind)
+    about = {"tokenizer_class": "BertTokenizer" if kind == "wordpiece" else "RobertaTokenizer"}
+    for number, options in enumerate(
+        [{"do_lower_case": False}, {}] if kind == "wordpiece" else [{"add_prefix_space": True}, {}]
+    ):
+        folder = Path(f"old{number}")
+        older_folders.write(made, kind, folder, **about, **options)
+        (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+        for pairs in (None, texts[::-1]):
+            found = tokenizer.load(folder).encode(texts, 60, pairs)
+            expected = theirs(texts, pairs, padding="max_length", max_length=60)
+            np.testing.assert_array_equal(found.ids, expected["input_ids"])
+            np.testing.assert_array_equal(found.mask, expected["attention_mask"])

@@ -1,0 +1,67 @@
+"""The models of a run before training: shared anchors whatever their values, soft anchors, small starts."""
+
+import jax
+import numpy as np
+import pytest
+
+from tna_jax import models, networks
+from tna_jax.io.errors import UsageError
+from tna_jax.programs.cli.options import AnchorOptions
+from tna_jax.programs.training.initial_models import Member, build
+
+INIT = networks.linen(models.create("mlp", num_classes=3, depth=1, width=20), (30,))[1]
+PAIR = [Member(0, 0.5, "tna", 0, 0), Member(0, 0.5, "tna", 1, 1)]
+PLAIN = [Member(0, 0.0, "tna", 0, 0), Member(0, 0.0, "tna", 1, 1)]
+
+
+def kernels(start):
+    return start.params["Dense_0"]["kernel"], start.mask["Dense_0"]["kernel"]
+
+
+@pytest.mark.parametrize(("options", "anchors", "trainable"), [
+    ({}, 1.0, 1.0),
+    ({"anchor_scale": 2.0}, 2.0, 1.0),
+    ({"anchor_scale": 1.5, "trainable_scale": 0.25}, 1.5, 0.25),
+    ({"anchors": "exact", "where": "kernel", "trainable_scale": 0.0}, 1.0, 0.0),
+])  # fmt: skip
+def test_anchors_are_shared_and_both_kinds_of_weights_have_the_scale_asked_for(options, anchors, trainable):
+    values, mask = kernels(build(PAIR, INIT, AnchorOptions(**options)))
+    plain, _ = kernels(build(PLAIN, INIT, AnchorOptions(**options)))
+    assert (plain[0] != plain[1]).all()
+    fixed = ~mask[0]
+    np.testing.assert_array_equal(values[0][fixed], values[1][fixed])
+    np.testing.assert_allclose(values[0][fixed], anchors * plain[0][fixed], rtol=1e-6)
+    for i in (0, 1):
+        np.testing.assert_allclose(values[i][~fixed], trainable * plain[i][~fixed], rtol=1e-6)
+    assert (plain[1][fixed] != plain[0][fixed]).all()  # the control: without sharing they would differ
+
+
+def test_normal_anchors_have_their_own_values_and_are_shared():
+    values, mask = kernels(build(PAIR, INIT, AnchorOptions(anchor_values="normal", anchor_scale=3.0)))
+    fixed = ~mask[0]
+    np.testing.assert_array_equal(values[0][fixed], values[1][fixed])
+    assert values[0][fixed].std() == pytest.approx(3, rel=0.2)
+
+
+def test_soft_anchors_start_alike_and_have_the_multiplier():
+    values, mask = kernels(build(PAIR, INIT, AnchorOptions(soft=0.2)))
+    assert set(np.unique(mask)) == {np.float32(0.2), np.float32(1)}
+    np.testing.assert_array_equal(values[0][mask[0] < 1], values[1][mask[0] < 1])
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"soft": 1.0}, "--soft"),
+    ({"anchor_scale": -1.0}, "--anchor-scale"),
+    ({"trainable_scale": float("nan")}, "--trainable-scale"),
+    ({"anchor_values": "norml"}, "did you mean 'normal'"),
+    ({"soft": 0.2, "trainable_scale": 0.5}, "do not go together"),
+])  # fmt: skip
+def test_wrong_options_are_refused(options, words):
+    with pytest.raises(UsageError, match=words):
+        AnchorOptions(**options).check_anchors()
+
+
+def test_a_start_is_the_same_in_every_call():
+    options = AnchorOptions(anchor_values="normal")
+    first, second = (build(PAIR, INIT, options).params for _ in range(2))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), first, second))

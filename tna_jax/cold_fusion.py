@@ -1,0 +1,113 @@
+"""ColD Fusion (Don-Yehiya et al., arXiv 2212.01378): many fine-tune the shared body on tasks of their own, bodies are averaged.
+
+    params = contribute(body_of_all, heads)          # K contributors: one body, own heads
+    mask = draw_mask(key, number, params, ratio, is_head)
+    params = fuse(train(params, mask), is_head)      # bodies averaged, heads as they are
+
+With anchors [ours, see arXiv 2402.01342 for the anchors]: each iteration draws a fresh mask over the body, the same for all its
+contributors; heads are never anchored. Anchored entries of the body are equal in all contributors, so the average copies them, bit
+for bit. K is the number of contributors, the leading axis of every leaf.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tna_jax import masks, trees
+from tna_jax.averaging import uniform_soup, weighted_average
+from tna_jax.masks import Mask, Params
+
+IsHead = Callable[[str], bool]
+"""Of a parameter's path (`classifier/kernel`), whether it belongs to a head and stays with its contributor."""
+
+
+def contribute(start: Params, heads: Params, is_head: IsHead) -> Params:
+    """K contributors with one body: the leaves of `start` (...), but for heads, which are those of `heads` (K, ...).
+
+    Args:
+      start: one model, whose heads are not used.
+      heads: a tree of the same paths with leaves (K, ...), of which only heads are used.
+
+    Returns:
+      Leaves (K, ...).
+
+    Raises:
+      ValueError: paths differ (all are listed), or no leaf is a head.
+    """
+    own = trees.align(jax.tree.map(lambda x: x[0], heads), start, subject="heads")
+    del own  # only that they fit
+    flags = _flags(start, is_head)
+    count = jax.tree.leaves(heads)[0].shape[0]
+    shared = [jnp.broadcast_to(jnp.asarray(leaf)[None], (count, *leaf.shape)) for leaf in jax.tree.leaves(start)]
+    leaves = [head if flag else body for flag, head, body in zip(flags, jax.tree.leaves(heads), shared, strict=True)]
+    return trees.like(start, leaves)
+
+
+def draw_mask(
+    key: jax.Array, number: int | jax.Array, params: Params, ratio: float | jax.Array, is_head: IsHead
+) -> Mask:
+    """The mask of iteration `number` for one contributor's parameters: fresh in each iteration, heads all trainable.
+
+    Args:
+      key: of the whole fusion; the iteration is folded in.
+      number: of the iteration, from 0; may be traced.
+      params: one model, arrays or shapes.
+      ratio: share of ANCHORED entries of the body, in [0, 1]; may be traced.
+    """
+    return masks.bernoulli(jax.random.fold_in(key, number), params, ratio, lambda path: not is_head(path))
+
+
+def fuse(params: Params, is_head: IsHead, weights: jax.Array | None = None) -> Params:
+    """Replaces every contributor's body by the average of all bodies; heads stay, bit for bit.
+
+    Laws: an entry that is equal in all contributors, an anchor above all, is copied; contributors with equal bodies change
+    nothing; the order of contributors matters up to rounding only. Works under `jit` and `vmap`.
+
+    Args:
+      params: leaves (K, ...).
+      weights: (K,) shares of the contributors (their numbers of examples, say); default: equal shares.
+
+    Raises:
+      ValueError: no leaf is a head, another number of weights than contributors, or weights that sum to 0.
+    """
+    flags = _flags(params, is_head)
+    leaves = jax.tree.leaves(params)
+    bodies = [leaf for flag, leaf in zip(flags, leaves, strict=True) if not flag]
+    fused = iter(uniform_soup(bodies) if weights is None else weighted_average(bodies, weights))
+    made: list[Any] = [
+        leaf if flag else jnp.broadcast_to(next(fused)[None], leaf.shape)
+        for flag, leaf in zip(flags, leaves, strict=True)
+    ]
+    return trees.like(params, made)
+
+
+def iteration(
+    key: jax.Array,
+    number: int,
+    params: Params,
+    ratio: float,
+    train: Callable[[Params, Mask], Params],
+    is_head: IsHead,
+    weights: jax.Array | None = None,
+) -> tuple[Params, Mask]:
+    """One iteration: draws the mask, lets the contributors train, averages their bodies.
+
+    Args:
+      params: leaves (K, ...), the bodies equal.
+      train: (params (K, ...), mask of one contributor (...)) -> params (K, ...) after training.
+
+    Returns:
+      The contributors with the fused body, and the mask that was used.
+    """
+    mask = draw_mask(key, number, jax.tree.map(lambda x: x[0], params), ratio, is_head)
+    return fuse(train(params, mask), is_head, weights), mask
+
+
+def _flags(params: Params, is_head: IsHead) -> list[bool]:
+    names = [trees.name(path) for path, _ in trees.named_leaves(params)]
+    flags = [bool(is_head(name)) for name in names]
+    if not any(flags) or all(flags):
+        raise ValueError(f"{'all' if any(flags) else 'none'} of the parameters are heads: {', '.join(names)}")
+    return flags

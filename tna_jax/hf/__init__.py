@@ -1,0 +1,1 @@
+"""Hugging Face model folders: load, save, configurations, tensor names, tokenizers."""

@@ -1,0 +1,104 @@
+"""What a Hugging Face folder holds against what a module needs: every difference is found before a tensor is read."""
+
+from typing import Any
+
+import numpy as np
+
+from tna_jax.hf.config import ARCHITECTURES
+from tna_jax.hf.names import HEADS, TIED, Place
+from tna_jax.io.errors import UsageError, unknown
+from tna_jax.io.tensor_headers import Tensor
+
+OTHER = ("vit.embeddings.mask_token", "cls.seq_relationship.")
+"""Tensors of heads that we do not have; like those of heads that were not asked for, they are dropped."""
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+"""Constants that old files hold."""
+CHOICES = ("classes", "masked_lm", "pooled", "none", "new")
+
+
+def head_of(kind: str, config: dict[str, Any], names: set[str], asked: str | None, where: str) -> str:
+    """The kind of head a module gets: the one asked for, or that of the folder.
+
+    Raises:
+      UsageError: an unknown head, or an architecture whose head we do not have (and none was asked for).
+    """
+    known = [head for head in CHOICES if head == "new" or (kind, head) in ARCHITECTURES]
+    if asked is not None and asked not in known:
+        raise unknown("head", asked, known)
+    if asked is not None:
+        return "classes" if asked == "new" else asked
+    bare = "pooled" if f"{kind}.pooler.dense.weight" in names else "none"
+    architecture = next(iter(config.get("architectures") or [None]))
+    if architecture is None:
+        return next((head for (of, head), table in HEADS.items() if of == kind and _holds(table, names)), bare)
+    found = [head for (of, head), name in ARCHITECTURES.items() if of == kind and name == architecture]
+    if not found:
+        heads = ", ".join(known)
+        raise UsageError(f"{where} is a {architecture}, whose head is not known here: choose a head, one of {heads}")
+    return bare if "none" in found else found[0]
+
+
+def _holds(table: dict[str, str], names: set[str]) -> bool:
+    return all(any(name.startswith(f"{theirs}.") for name in names) for theirs in table.values())
+
+
+def classes(kind: str, tensors: dict[str, Tensor]) -> int:
+    """Number of classes of the folder's classifier; 2, with which it is then missed, if it has none."""
+    last = {"roberta": "classifier.out_proj.weight"}.get(kind, "classifier.weight")
+    return tensors[last].shape[0] if last in tensors and tensors[last].shape else 2
+
+
+def compare(
+    kind: str,
+    tensors: dict[str, Tensor],
+    shapes: dict[str, tuple[int, ...]],
+    places: dict[str, Place],
+    fresh: bool,
+    where: str,
+) -> tuple[list[str], list[str]]:
+    """Our leaves that the folder lacks and that may be new, and its tensors that are dropped.
+
+    Args:
+      tensors: of the folder, by `hf_names.canonical` name.
+      shapes, places: of our leaves, by path.
+      fresh: whether the head is to be new: then its leaves are, and those of a pooler that is not there.
+
+    Raises:
+      UsageError: tensors are missing, too many, of another shape or no floats; all are listed.
+    """
+    new = [path for path, place in places.items() if fresh and (path.startswith("head") or place.name not in tensors)
+           and path.startswith(("head", "body/pooler/"))]  # fmt: skip
+    wanted = {places[path].name: places[path].shape(shape) for path, shape in shapes.items() if path not in new}
+    theirs = [f"{name}." for (of, _), table in HEADS.items() if of == kind for name in table.values()]
+    droppable = (*theirs, *OTHER, f"{kind}.pooler.", *(f"{name}." for name in TIED.values()))
+    extra = [name for name in tensors if name not in wanted and not name.endswith(BUFFERS)]
+    dropped = [name for name in extra if name.startswith(droppable)]
+    lists = {
+        "missing": [name for name in wanted if name not in tensors],
+        "too many": [name for name in extra if name not in dropped],
+        "of another shape": [
+            f"{name} ({list(tensors[name].shape)} instead of {list(shape)})"
+            for name, shape in wanted.items()
+            if name in tensors and tensors[name].shape != shape
+        ],
+        "no floats": [f"{n} ({tensors[n].kind})" for n in wanted if n in tensors and not tensors[n].floating],
+    }
+    problems = "; ".join(f"{title}: {', '.join(names)}" for title, names in lists.items() if names)
+    if problems:
+        raise UsageError(f"{where} does not hold what its config.json says; {problems}")
+    return new, dropped
+
+
+def check_tied(kind: str, tensors: dict[str, Tensor], config: dict[str, Any], where: str) -> None:
+    """Raises UsageError unless the last kernel of a masked-language-model head is the words' table."""
+    pairs = [(f"{TIED[kind]}.weight", f"{kind}.embeddings.word_embeddings.weight"),
+             (f"{TIED[kind]}.bias", f"{HEADS[kind, 'masked_lm']['head']}.bias")]  # fmt: skip
+    held = [(copy, of) for copy, of in pairs if copy in tensors and of in tensors]
+    differing = [copy for copy, of in held if not _equal(tensors[copy], tensors[of])]
+    if config.get("tie_word_embeddings", True) is False or differing:
+        what = ", ".join(differing) or "tie_word_embeddings is false"
+        raise UsageError(f"{where}: its last kernel is not the table of words, which our masked_lm head takes: {what}")
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(np.array_equal(one.read(), other.read()))

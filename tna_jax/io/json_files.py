@@ -1,0 +1,88 @@
+"""JSON that any reader can parse, and files that are written whole or not at all."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from tna_jax.io.errors import UsageError
+
+UNFINISHED = ".unfinished"
+READABLE, PRIVATE = 0o644, 0o600
+"""Who may read a file: everyone on the machine, or its owner alone."""
+
+
+def to_json(value: Any) -> Any:
+    """`value` in JSON's own types: arrays as lists, dataclasses as objects, non-finite numbers as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_json(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(v) for v in value]
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return to_json(np.asarray(value).tolist())
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_json(path: Path, value: Any, indent: int | None = 1, mode: int = READABLE) -> None:
+    """Writes `plain(value)` whole or not at all (see `write_whole`)."""
+    write_atomic(path, (json.dumps(to_json(value), indent=indent, allow_nan=False) + "\n").encode(), mode)
+
+
+def read_json(path: Path) -> Any:
+    """The contents of a JSON file; raises UsageError where it cannot be read."""
+    try:
+        return json.loads(path.read_bytes())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"cannot read {path}: it is no JSON file") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except RecursionError as error:
+        raise UsageError(f"cannot read {path}: it is nested too deeply") from error
+
+
+def write_atomic(path: Path, data: bytes, mode: int = READABLE) -> None:
+    """Writes a file whole or not at all: into a temporary file beside `path`, renamed at the end."""
+    with atomic_file(path, mode) as unfinished:
+        unfinished.write_bytes(data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, mode: int = READABLE) -> Iterator[Path]:
+    """A temporary file beside `path` to write to, which takes its place when the block ends without an error."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=UNFINISHED)
+    except OSError as error:
+        raise _of(path, error) from None
+    try:
+        yield Path(name)
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, mode)
+        try:
+            os.replace(name, path)
+        except OSError as error:
+            raise _of(path, error) from None
+    except BaseException:
+        os.unlink(name)
+        raise
+    finally:
+        os.close(handle)
+
+
+def _of(path: Path, error: OSError) -> OSError:
+    """The same error, of the file that was to be written instead of the temporary one."""
+    return OSError(error.errno, error.strerror, str(path))

@@ -1,0 +1,99 @@
+"""The one file that touches orbax: arrays by key into numbered steps of a folder, and back. No pickle.
+
+It uses the API of orbax-checkpoint before 1.0 (`orbax.checkpoint.CheckpointManager`), which is why the dependency is capped there.
+"""
+
+import contextlib
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from tna_jax.io.errors import UsageError
+from tna_jax.io.manifest import Damaged
+
+STATE, MANIFEST = "state", "manifest"
+"""Names of the two parts of a step: the arrays, and the JSON that describes them."""
+INDEX = "manifest.ocdbt"
+"""The file of a saved state without which none of its arrays can be read."""
+WILDCARDS = "[]*?"
+"""orbax looks for the parts of a save with a pattern that holds the folder's path: these would not stand for themselves."""
+
+
+def require_plain(folder: Path, option: str = "") -> None:
+    """Raises UsageError for a folder in whose path orbax would save what cannot be read back; `option` says who named it."""
+    found = [character for character in WILDCARDS if character in str(folder.resolve())]
+    if found:
+        raise UsageError(
+            f"{option}{folder.resolve()}: checkpoints cannot be kept in a folder whose path holds {' or '.join(found)} (orbax "
+            "takes it for a pattern); name another one, or rename the folder"
+        )
+
+
+class Store:
+    """Numbered steps in a folder, of which the newest stay. Of several processes all must make the same calls."""
+
+    def __init__(self, folder: Path, kept: int):
+        """Opens `folder`, made if it is missing; the last `kept` steps stay."""
+        options = ocp.CheckpointManagerOptions(max_to_keep=kept, create=True, cleanup_tmp_directories=True)
+        self.manager = ocp.CheckpointManager(folder, options=options)
+
+    def save(self, step: int, arrays: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> bool:
+        """Writes a step and waits until it is written; returns whether orbax took it."""
+        arguments = {STATE: ocp.args.StandardSave(dict(arrays)), MANIFEST: ocp.args.JsonSave(dict(description))}
+        taken = self.manager.save(step, args=ocp.args.Composite(**arguments))
+        self.wait()
+        return bool(taken)
+
+    def wait(self) -> None:
+        """Waits until everything is written."""
+        self.manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Closes the folder."""
+        self.manager.close()
+
+
+def read(folder: Path, keys: set[str]) -> dict[str, np.ndarray]:
+    """The arrays of a saved state with these keys.
+
+    Raises:
+      Damaged: they cannot be read.
+    """
+    as_numpy = {key: ocp.RestoreArgs(restore_type=np.ndarray) for key in keys}
+    arguments: Any = ocp.args.PyTreeRestore(dict.fromkeys(keys, 0), restore_args=as_numpy, partial_restore=True)
+    try:
+        with (
+            warnings.catch_warnings(),
+            stragglers_hushed(),
+            ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader,
+        ):
+            warnings.simplefilter("ignore")  # of sharding, which NumPy arrays have none
+            return reader.restore(folder, args=arguments)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise Damaged(f"it cannot be read ({type(error).__name__}: {first[:160]})") from error
+
+
+@contextlib.contextmanager
+def stragglers_hushed() -> Iterator[None]:
+    """Keeps tracebacks of reads and writes that outlive a failed one beside them off the screen: that one is reported."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    except Exception:
+        time.sleep(0.3)  # for the stragglers
+        raise
+    finally:
+        sys.unraisablehook = before

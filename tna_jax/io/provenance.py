@@ -1,0 +1,52 @@
+"""Where numbers come from: the commit, versions, device and seeds that a result file carries."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tna_jax import backend
+from tna_jax.io.manifest import FORMAT
+from tna_jax.version import __version__
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+NO_CODE = (":!train/results", ":!fusion/results", ":!benchmarks/results")
+"""What git leaves out when it says whether the code was edited."""
+
+
+def provenance(seeds: list[int]) -> dict[str, Any]:
+    """Where numbers come from: commit, versions, device, seeds, flags and start time (UTC)."""
+    return {
+        "format": FORMAT,
+        "tna_jax": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": backend.describe(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "seeds": seeds,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def commit() -> str:
+    """The commit of the checkout this code runs from, with `+changes` if it was edited; `unknown` outside one.
+
+    Committed results are no code: one that was just written does not count as a change.
+    """
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        root = Path(git("rev-parse", "--show-toplevel"))
+        if root != here.parents[1]:
+            return "unknown"
+        changes = git("-C", str(root), "status", "--porcelain", "--untracked-files=no", "--", ".", *NO_CODE)
+        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

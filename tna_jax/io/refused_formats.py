@@ -1,0 +1,38 @@
+"""Says of a file that is no safetensors file what it is instead: a pickle can run any code when it is opened, so none is read."""
+
+from pathlib import Path
+
+CONVERT = (
+    "it holds pickled weights, which could run any code when opened and are not read here; convert it where you trust it: "
+    'safetensors.torch.save_file(torch.load(file, weights_only=True), "model.safetensors")'
+)
+STARTS = {
+    b"PK\x03\x04": CONVERT,
+    b"\x80\x02": CONVERT,
+    b"\x80\x03": CONVERT,
+    b"\x80\x04": CONVERT,
+    b"\x80\x05": CONVERT,
+    b"\x93NUMPY": "it is a NumPy array; tna_jax.io.safetensors.save(file, tree) writes a tree of arrays as safetensors",
+    b"\x89HDF\r\n": "it is an HDF5 file; read it with its own library and write it with safetensors.numpy.save_file",
+}
+"""How files start that are given for safetensors files, and what to say of them. `torch.save` writes zip files."""
+NAMES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "flax_model.msgpack")
+"""Files of a folder that hold weights in a form that is not read."""
+
+
+def hint(file: str | Path) -> str:
+    """What a file is, after a colon or a semicolon; empty if it is not known."""
+    try:
+        with open(file, "rb") as opened:
+            start = opened.read(8)
+    except OSError:
+        return ""
+    if start.startswith(b"PK\x03\x04") and str(file).endswith((".npz", ".zip")):
+        return "it is a zip file; safetensors.numpy.save_file writes arrays as safetensors"
+    return next((told for magic, told in STARTS.items() if start.startswith(magic)), "")
+
+
+def in_folder(folder: str | Path) -> str:
+    """The same of a folder without safetensors files."""
+    found = [name for name in NAMES if (Path(folder) / name).is_file()]
+    return f" but {', '.join(found)}: {CONVERT}" if found else ""

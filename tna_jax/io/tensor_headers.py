@@ -1,0 +1,234 @@
+"""The headers of safetensors files and of sharded Hugging Face folders: what they hold and where, so that it can be read.
+
+A safetensors file is 8 bytes, the length of a JSON header; the header, which gives each tensor's dtype, shape and place; the
+tensors' bytes. A header is checked here, entry by entry, before anything is read: names once each, known types, offsets that
+tile the file exactly. Format: https://github.com/huggingface/safetensors#format
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+from tna_jax.io import refused_formats
+from tna_jax.io.errors import UsageError
+
+DTYPES = {
+    "BOOL": np.dtype(np.bool_), "U8": np.dtype(np.uint8), "I8": np.dtype(np.int8), "U16": np.dtype(np.uint16),
+    "I16": np.dtype(np.int16), "U32": np.dtype(np.uint32), "I32": np.dtype(np.int32), "U64": np.dtype(np.uint64),
+    "I64": np.dtype(np.int64), "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn), "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64), "C64": np.dtype(np.complex64),
+}  # fmt: skip
+"""What a file may hold, as NumPy has it (little-endian)."""
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+HEADER_LIMIT = 16 * 2**20
+"""Bytes; about 200,000 arrays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One tensor of a file: its bytes are `start` to `start + bytes` of the file."""
+
+    file: Path
+    kind: str
+    """The format's name of its dtype."""
+    shape: tuple[int, ...]
+    start: int
+    """Its first byte in the file."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """As NumPy has it (little-endian)."""
+        return DTYPES[self.kind]
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
+
+    @property
+    def floating(self) -> bool:
+        """Whether it can be averaged."""
+        return self.kind.startswith(("F", "BF"))
+
+    def read(self) -> np.ndarray:
+        """The whole of it; raises UsageError where the file has changed."""
+        try:
+            return np.fromfile(self.file, self.dtype, self.size, offset=self.start).reshape(self.shape)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot read {self.file}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A safetensors file, or a folder of them.
+
+    Attributes:
+      path: the file or folder.
+      tensors: by name, in the order of the files.
+      files: names of the tensors in each file, by the file's name.
+      metadata: text by text, of each file.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    files: dict[str, list[str]]
+    metadata: dict[str, dict[str, str]]
+
+    @property
+    def bytes(self) -> int:
+        """Of all tensors."""
+        return sum(tensor.size * tensor.dtype.itemsize for tensor in self.tensors.values())
+
+
+def open_checkpoint(name: str) -> Checkpoint:
+    """The headers of a safetensors file, or of a folder with `model.safetensors.index.json` or one `model.safetensors`.
+
+    Raises:
+      UsageError: nothing there, no such file, or one that is damaged.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if (path / INDEX).is_file():
+            return _sharded(path)
+        if not (path / SINGLE).is_file():
+            raise UsageError(f"{path} has neither {INDEX} nor {SINGLE}{refused_formats.in_folder(path)}")
+        files = [path / SINGLE]
+    elif path.is_file():
+        files = [path]
+    else:
+        raise UsageError(f"there is no file or folder {path}")
+    tensors, metadata = read_header(files[0])
+    return Checkpoint(path, tensors, {files[0].name: list(tensors)}, {files[0].name: metadata})
+
+
+def _sharded(folder: Path) -> Checkpoint:
+    try:
+        where = json.loads((folder / INDEX).read_text())["weight_map"]
+        shards = sorted(set(where.values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{folder / INDEX} is not an index with a weight_map: {error}") from error
+    strange = [str(shard) for shard in shards if not isinstance(shard, str) or Path(shard).name != shard]
+    if strange:
+        raise UsageError(f"{folder / INDEX} names files outside its folder: {', '.join(strange)}")
+    found = {shard: read_header(folder / shard) for shard in shards}
+    wrong = sorted(name for name, shard in where.items() if name not in found[shard][0])
+    wrong += sorted(name for shard, (held, _) in found.items() for name in held if where.get(name) != shard)
+    if wrong:
+        raise UsageError(f"{folder / INDEX} and its files do not agree on these tensors: {', '.join(wrong)}")
+    return Checkpoint(
+        folder,
+        {name: tensor for held, _ in found.values() for name, tensor in held.items()},
+        {shard: list(held) for shard, (held, _) in found.items()},
+        {shard: metadata for shard, (_, metadata) in found.items()},
+    )
+
+
+def read_header(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of one file in the order of their bytes, and its metadata.
+
+    Raises:
+      UsageError: it cannot be read or is no sound safetensors file; the message says what is wrong.
+    """
+    try:
+        with open(file, "rb") as opened:
+            tensors, metadata = _header(file, opened, file.stat().st_size)
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{file} is no sound safetensors file: {refused_formats.hint(file) or error}") from error
+    return dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].size))), metadata
+
+
+def _header(file: Path, opened: BinaryIO, size: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata; raises ValueError for whatever is not as the format says."""
+    length = int.from_bytes(opened.read(8), "little")
+    if size < 10 or length > size - 8:
+        raise ValueError(f"its header should take {length} bytes, the file has {size}")
+    if length > HEADER_LIMIT:
+        raise ValueError(f"its header takes {length} bytes, more than {HEADER_LIMIT}")
+    try:
+        header = json.loads(opened.read(length).decode(), object_pairs_hook=_once, parse_constant=_refused)
+    except RecursionError as error:
+        raise ValueError("its header is nested too deeply") from error
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata must be text by name")
+    tensors, spans = {}, []
+    for name, entry in header.items():
+        kind, shape, begin, end = _entry(name, entry)
+        tensors[name] = Tensor(file, kind, shape, 8 + length + begin)
+        spans.append((begin, end, name))
+    place = 0
+    for begin, end, name in sorted(spans):
+        if begin != place:
+            raise ValueError(f"{name!r} begins at byte {begin} of the data, where {place} was expected")
+        place = end
+    if place != size - 8 - length:
+        raise ValueError(f"its arrays take {place} bytes, the file holds {size - 8 - length}")
+    return tensors, metadata
+
+
+def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
+    match entry:
+        case {"dtype": str(kind), "shape": [*shape], "data_offsets": [int(begin), int(end)], **rest} if not rest:
+            pass
+        case _:
+            raise ValueError(f"{name!r} must have dtype, shape, data_offsets and nothing else")
+    if kind not in DTYPES:
+        raise ValueError(f"{name!r} has the type {kind[:20]!r}; known: {', '.join(DTYPES)}")
+    if len(shape) > 32 or not all(type(n) is int and 0 <= n < 2**48 for n in shape):
+        raise ValueError(f"{name!r} has an impossible shape")
+    takes = math.prod(shape) * DTYPES[kind].itemsize
+    if not 0 <= begin <= end or end - begin != takes:
+        raise ValueError(f"{name!r} has {end - begin} bytes of data, {kind} {shape} takes {takes}")
+    return kind, tuple(shape), begin, end
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = sorted({name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1})[:5]
+        raise ValueError(f"named more than once: {', '.join(map(repr, twice))}")
+    return found
+
+
+def _refused(text: str) -> Any:
+    raise ValueError(f"{text} is no number of the format")
+
+
+def differences(checkpoints: list[Checkpoint]) -> list[str]:
+    """What keeps checkpoints from being averaged: names, shapes and dtypes that differ from the first's, all of them."""
+    first, *others = checkpoints
+    found = []
+    for other in others:
+        for name in sorted({*first.tensors, *other.tensors}):
+            one, two = first.tensors.get(name), other.tensors.get(name)
+            if one is None or two is None:
+                found.append(f"{name} is not in {first.path if one is None else other.path}")
+            elif one.shape != two.shape:
+                found.append(f"{name} is {list(one.shape)} in {first.path} but {list(two.shape)} in {other.path}")
+            elif one.kind != two.kind:
+                found.append(f"{name} is {one.kind} in {first.path} but {two.kind} in {other.path}")
+    return found
+
+
+def header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """The first bytes of a file that holds `tensors` in this order; a multiple of 8 long, as the format asks for."""
+    entries: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    start = 0
+    for name, tensor in tensors.items():
+        stop = start + tensor.size * tensor.dtype.itemsize
+        entries[name] = {"dtype": tensor.kind, "shape": list(tensor.shape), "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

@@ -1,0 +1,78 @@
+"""What all kinds of matching share: the linear assignment, and a network whose units were renamed by it."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from tna_jax import trees
+from tna_jax.masks import Params
+from tna_jax.matching import permutations
+from tna_jax.matching.permutations import PermutationSpec
+from tna_jax.networks import State
+from tna_jax.trees import KeyPath
+
+
+class Matching(NamedTuple):
+    """A network whose units were renamed to match another one."""
+
+    params: Params
+    """Like the matched network's."""
+    state: State
+    """Its state, permuted as well."""
+    permutation: dict[str, np.ndarray]
+    objective: float
+    """Inner product with the other network: of the weights, or of the activations' sums."""
+    sweeps: int
+    """Passes over the groups that were not known to be at their best, of all starts together; 1 for activation matching."""
+    assignments: int
+    """Linear assignments that were solved."""
+    moving: int
+    """Those of them that changed a permutation."""
+
+    @property
+    def moved(self) -> int:
+        """Units that were given another place; 0 if matching found nothing to do."""
+        return sum(int((order != np.arange(len(order))).sum()) for order in self.permutation.values())
+
+
+def assign(gain: np.ndarray) -> np.ndarray:
+    """(n,) ints: the assignment of columns to rows with the largest sum of gains; `gain` (n, n) finite floats.
+
+    Where each row's best column is another one, that is the answer; else SciPy's algorithm runs on the gains less those of
+    the best column and row, which has the same answer and a shorter way to it.
+    """
+    best = gain.argmax(axis=1)
+    if len(np.unique(best)) == len(best):
+        return best
+    cost = gain.max(axis=1, keepdims=True) - gain
+    cost -= cost.min(axis=0, keepdims=True)
+    return linear_sum_assignment(cost)[1]
+
+
+def require_finite(leaves: dict[KeyPath, np.ndarray]) -> None:
+    """Raises ValueError for values that are not finite, with the path of each."""
+    wrong = [trees.name(path) for path, leaf in leaves.items() if not np.isfinite(leaf).all()]
+    if wrong:
+        raise ValueError(f"networks with values that are not finite cannot be matched: {', '.join(wrong)}")
+
+
+def finish(
+    spec: PermutationSpec, permutation, b: Params, state: State, objective: float, counts, check: bool
+) -> Matching:
+    """The `Matching` that permutes `b` and its state.
+
+    Args:
+      spec: of the network.
+      permutation: the units of each group in their new order.
+      b: the parameters to permute.
+      state: theirs.
+      objective: what the permutation reached.
+      counts: the remaining fields of a `Matching`.
+      check: raise where the permuted network does not compute what it computed.
+    """
+    params = permutations.apply_permutation(spec, permutation, b)
+    moved_state = permutations.permute_state(spec, permutation, state)
+    if check:
+        permutations.check_function(spec, b, params, (state, moved_state))
+    return Matching(params, moved_state, permutation, objective, *counts)

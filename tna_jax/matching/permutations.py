@@ -1,0 +1,227 @@
+"""The permutations of hidden units that leave a network's function as it is, found by tracing the network.
+
+spec = permutation_spec(apply, params, x)                    # no table written by hand
+spec.groups                                                  # {"Dense_0": 512, "Dense_1": 512}
+permuted = apply_permutation(spec, random_permutation(spec, key), params)
+check_function(spec, params, permuted)                       # the same function, or a ValueError
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from tna_jax import networks, trees
+from tna_jax.masks import Params
+from tna_jax.matching import axes, jaxprs, tracing, unification
+from tna_jax.matching.axes import Axis, Group
+from tna_jax.matching.tracing import Site
+from tna_jax.networks import Network, State
+from tna_jax.trees import KeyPath
+
+Permutation = Mapping[str, np.ndarray]
+"""By group, (units,) ints: unit i of the permuted network is unit `permutation[group][i]` of the old one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PermutationSpec:
+    """The hidden units of a network that may be renamed, and where they stand in its parameters.
+
+    Attributes:
+      groups: number of units by the name of the group, which is that of the first layer that has the units as its outputs.
+      params: by path of the leaf, what each of its axes holds (`tna_jax.matching.axes`).
+      state: the same for the network's state (BatchNorm's statistics).
+      sites: where activations meet weights.
+      network: the network that was traced.
+      inputs: its example inputs, (B, ...).
+    """
+
+    groups: dict[str, int]
+    params: dict[KeyPath, tuple[Axis, ...]]
+    state: dict[KeyPath, tuple[Axis, ...]]
+    sites: tuple[Site, ...]
+    network: Network
+    inputs: Any
+
+    def where(self, group: str) -> list[tuple[KeyPath, int]]:
+        """The leaves of the parameters, and their axes, that hold the units of a group."""
+        return [
+            (path, i) for path, leaf in self.params.items() for i, axis in enumerate(leaf) if group in axes.names(axis)
+        ]
+
+
+def permutation_spec(network: Network, params: Params, x: Any, state: State = ()) -> PermutationSpec:
+    """Finds the groups of hidden units that can be permuted without changing what the network computes.
+
+    The network's jaxpr is walked once on shapes; nothing is run. Axes of the inputs and outputs stay as they are; every axis
+    of a parameter is a group until an operation ties it to another one (a residual sum), cuts it (the channels that a
+    zero-padded shortcut adds), takes it apart (attention heads, groups of a group norm) or fixes it. What is found is a
+    subgroup of all symmetries: units inside attention heads, or inside groups of a group norm, get one common permutation
+    for all heads, or groups. Any framework's function will do that is made of the operations named in the error.
+
+    Args:
+      network: (params, x) -> outputs (B, ...), or a `Stateful` network, of which evaluation mode is traced.
+      params: pytree of arrays or shapes, of one model.
+      x: example inputs (B, ...), B >= 2, or their shape; `check_function` compares outputs on them.
+      state: of a `Stateful` network.
+
+    Raises:
+      ValueError: an operation on hidden units that is not known here; it is named.
+    """
+
+    def run(params, state, x):
+        return networks.evaluate(network, params, state, x)
+
+    closed = jax.make_jaxpr(run)(params, state, x)
+    unifier = unification.Unifier()
+    tracer = tracing.Tracer(unifier)
+    named = [[(path, leaf) for path, leaf in trees.named_leaves(tree)] for tree in (params, state)]
+    own = [[tuple(unifier.new(size) for size in np.shape(leaf)) for _, leaf in leaves] for leaves in named]
+    given = [tracing.Value(leaf, False) for tree in own for leaf in tree]
+    given += [tracing.Value(tuple(map(axes.Fixed, leaf.shape)), True) for leaf in jax.tree.leaves(x)]
+    known = [tracing.constant(value) for value in closed.consts]
+    outputs = jaxprs.walk(closed.jaxpr, known, given, tracer.rule, tracing.constant)
+    used = {atom for equation in closed.jaxpr.eqns for atom in equation.invars if not hasattr(atom, "val")}
+    unused = [value.axes for value, variable in zip(given, closed.jaxpr.invars, strict=True) if variable not in used]
+    for axis in [axis for value in outputs for axis in value.axes] + [axis for found in unused for axis in found]:
+        unifier.fix(axis)
+    tables = [
+        {path: tuple(map(unifier.resolve, leaf)) for (path, _), leaf in zip(leaves, tree, strict=True)}
+        for leaves, tree in zip(named, own, strict=True)
+    ]
+    names = _names(tables)
+    sizes = {
+        names[group.name]: group.size
+        for table in tables
+        for leaf in table.values()
+        for axis in leaf
+        for group in axes.groups(axis)
+    }
+    tables = [{path: tuple(_named(axis, names) for axis in leaf) for path, leaf in table.items()} for table in tables]
+    sites = [site._replace(axis=_named(unifier.resolve(site.axis), names)) for site in tracer.sites]
+    places = tuple(site for site in sites if axes.groups(site.axis))
+    return PermutationSpec(sizes, tables[0], tables[1], places, network, x)
+
+
+def _names(tables: list[dict[KeyPath, tuple[Axis, ...]]]) -> dict[int | str, str]:
+    """A name for every group: that of the first layer whose last axis holds it, numbered where several share it."""
+    last = [(path, leaf[-1:]) for table in tables for path, leaf in table.items()]
+    every = last + [(path, leaf[:-1]) for table in tables for path, leaf in table.items()]
+    names: dict[int | str, str] = {}
+    taken: Counter[str] = Counter()
+    for path, leaf in every:
+        for group in (group for axis in leaf for group in axes.groups(axis)):
+            if group.name not in names:
+                layer = trees.name(path[:-1]) or trees.name(path)
+                taken[layer] += 1
+                names[group.name] = layer if taken[layer] == 1 else f"{layer}#{taken[layer]}"
+    return names
+
+
+def _named(axis: Axis, names: Mapping[int | str, str]) -> Axis:
+    if isinstance(axis, Group):
+        return Group(axis.size, names[axis.name]) if axis.name in names else axes.Fixed(axis.size)
+    if isinstance(axis, axes.Concat | axes.Product):
+        return type(axis)(tuple(_named(part, names) for part in axis.parts))
+    return axis
+
+
+def identity(spec: PermutationSpec) -> dict[str, np.ndarray]:
+    """The permutation that moves nothing."""
+    return {name: np.arange(size) for name, size in spec.groups.items()}
+
+
+def random_permutation(spec: PermutationSpec, key: jax.Array) -> dict[str, np.ndarray]:
+    """A uniformly random permutation of every group; a group's draw depends on the key and its place among the groups."""
+    draws = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+    return {name: draws.permutation(size) for name, size in spec.groups.items()}
+
+
+def inverse(permutation: Permutation) -> dict[str, np.ndarray]:
+    """The permutation that undoes `permutation`."""
+    return {name: np.argsort(order) for name, order in permutation.items()}
+
+
+def apply_permutation(spec: PermutationSpec, permutation: Permutation, params: Params) -> Params:
+    """The parameters with their hidden units renamed: entries are moved, none is computed.
+
+    Laws: the identity changes nothing; `inverse(permutation)` undoes it, bit for bit; the network computes the same function
+    up to the order of its sums (`check_function`; with running statistics, `permute_state` belongs to it).
+
+    Args:
+      spec: of this network.
+      permutation: by group; groups that are left out stay.
+      params: pytree like the parameters that were traced.
+
+    Raises:
+      ValueError: unknown groups, or what is no permutation of a group's units; all are listed. Parameters of other shapes.
+    """
+    return _apply(spec, spec.params, permutation, params)
+
+
+def permute_state(spec: PermutationSpec, permutation: Permutation, state: State) -> State:
+    """As `apply_permutation`, of the network's state."""
+    return _apply(spec, spec.state, permutation, state)
+
+
+def _apply(spec: PermutationSpec, table, permutation: Permutation, tree):
+    wrong = [
+        f"{name} ({np.shape(order)} for {spec.groups.get(name, 'no such')} units)"
+        for name, order in permutation.items()
+        if not np.array_equal(np.sort(order), np.arange(spec.groups.get(name, -1)))
+    ]
+    if wrong:
+        raise ValueError(f"these are no permutations of this network's groups: {', '.join(wrong)}")
+    shapes = {path: tuple(axis.size for axis in leaf) for path, leaf in table.items()}
+    found = {path: np.shape(leaf) for path, leaf in trees.named_leaves(tree)}
+    if found != shapes:
+        odd = sorted(trees.name(path) for path in {*found, *shapes} if found.get(path) != shapes.get(path))
+        raise ValueError(f"these leaves are not those of the network that was traced: {', '.join(odd)}")
+    return trees.like(tree, [permuted(leaf, table[path], permutation) for path, leaf in trees.named_leaves(tree)])
+
+
+def permuted(leaf, leaf_axes: tuple[Axis, ...], permutation: Permutation):
+    """One leaf, NumPy or JAX, with the units of the groups in `permutation` moved."""
+    for i, axis in enumerate(leaf_axes):
+        if axes.names(axis) & permutation.keys():
+            leaf = leaf.take(axes.indices(axis, dict(permutation)), axis=i)
+    return leaf
+
+
+def function_gap(
+    spec: PermutationSpec, before: Params, after: Params, states: tuple[State, State] = ((), ()), inputs: Any = None
+) -> float:
+    """How far two networks' outputs are apart: the largest difference over the largest output, on the traced inputs.
+
+    Args:
+      before, after: parameters; states: their states.
+      inputs: (B, ...); default: those the network was traced with (normally distributed ones, where only shapes were given).
+    """
+    x = spec.inputs if inputs is None else inputs
+    if isinstance(x, jax.ShapeDtypeStruct):
+        x = jax.random.normal(jax.random.key(0), x.shape).astype(x.dtype)
+    with jax.default_matmul_precision("float32"):  # not what an accelerator takes for fast
+        old, new = (
+            np.asarray(networks.evaluate(spec.network, p, s, x), np.float64)
+            for p, s in zip((before, after), states, strict=True)
+        )
+    return float(np.abs(new - old).max() / max(np.abs(old).max(), np.finfo(np.float32).tiny))
+
+
+def check_function(
+    spec: PermutationSpec,
+    before: Params,
+    after: Params,
+    states: tuple[State, State] = ((), ()),
+    inputs: Any = None,
+    tolerance: float = 1e-4,
+) -> None:
+    """Raises ValueError unless both networks compute the same, as `function_gap` measures it; networks that give NaN fail."""
+    gap = function_gap(spec, before, after, states, inputs)
+    if not gap <= tolerance:
+        raise ValueError(
+            f"the permuted network is another function: its outputs differ by {gap:.2g} of the largest one"
+        )

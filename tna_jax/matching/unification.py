@@ -1,0 +1,154 @@
+"""Unifies axes: makes two of them the same expression.
+
+A group may become another one, be cut into parts, or be fixed. Fixing is always right; it only gives up symmetries.
+"""
+
+from tna_jax.matching.axes import Axis, Concat, Fixed, Group, Product, Wild, concat, groups, product
+
+
+class Unifier:
+    """What was found out so far about the groups of one network."""
+
+    def __init__(self) -> None:
+        self.bound: dict[int | str, Axis] = {}
+        self.made = 0
+
+    def new(self, size: int) -> Axis:
+        """A fresh group; an axis of size 1 is fixed."""
+        self.made += 1
+        return Group(size, self.made) if size > 1 else Fixed(size)
+
+    def resolve(self, axis: Axis) -> Axis:
+        """The axis as it is known now, in normal form."""
+        if isinstance(axis, Group):
+            if axis.name in self.bound:
+                self.bound[axis.name] = self.resolve(self.bound[axis.name])
+                return self.bound[axis.name]
+        elif isinstance(axis, Concat):
+            return concat([self.resolve(part) for part in axis.parts])
+        elif isinstance(axis, Product):
+            return product([self.resolve(part) for part in axis.parts])
+        return axis
+
+    def fix(self, axis: Axis) -> Axis:
+        """No unit of this axis may move from now on."""
+        axis = self.resolve(axis)
+        for group in groups(axis):
+            self.bound[group.name] = Fixed(group.size)
+        return axis if isinstance(axis, Wild) else Fixed(axis.size)
+
+    def unify(self, a: Axis, b: Axis) -> Axis:
+        """Makes two axes of one size the same; equal entries (`Wild`) ask for nothing."""
+        a, b = self.resolve(a), self.resolve(b)
+        assert a.size == b.size, (a, b)
+        if a == b or isinstance(b, Wild):
+            return a
+        if isinstance(a, Wild):
+            return b
+        if isinstance(a, Fixed) or isinstance(b, Fixed):
+            self.fix(a)
+            self.fix(b)
+            return Fixed(a.size)
+        if isinstance(a, Group) or isinstance(b, Group):
+            group, other = (a, b) if isinstance(a, Group) else (b, a)
+            self.bound[group.name] = self._ordered(other)  # type: ignore[union-attr]
+            return self.resolve(group)
+        if isinstance(a, Product) and isinstance(b, Product):
+            return self._unify_products(a, b)
+        return self._unify_end_to_end(a, b)
+
+    def _ordered(self, axis: Axis) -> Axis:
+        """The axis with a fresh group for every stretch of equal entries: another array has different ones there."""
+        if isinstance(axis, Wild):
+            return self.new(axis.size)
+        if isinstance(axis, Concat | Product):
+            return type(axis)(tuple(self._ordered(part) for part in axis.parts))
+        return axis
+
+    def _unify_products(self, a: Product, b: Product) -> Axis:
+        left, right, done = list(a.parts), list(b.parts), []
+        while left and right:
+            p, q = self.resolve(left.pop()), self.resolve(right.pop())
+            if isinstance(p, Product) or isinstance(q, Product):
+                left += p.parts if isinstance(p, Product) else (p,)
+                right += q.parts if isinstance(q, Product) else (q,)
+                continue
+            small = min(p.size, q.size)
+            if max(p.size, q.size) % small:
+                self.fix(a)
+                self.fix(b)
+                return Fixed(a.size)
+            if p.size > small:
+                major, p = self.factor(p, small)
+                left.append(major)
+            if q.size > small:
+                major, q = self.factor(q, small)
+                right.append(major)
+            done.append(self.unify(p, q))
+        return self.resolve(product(done[::-1]))
+
+    def _unify_end_to_end(self, a: Axis, b: Axis) -> Axis:
+        left, right = (list[Axis](x.parts[::-1] if isinstance(x, Concat) else [x]) for x in (a, b))
+        done = []
+        while left and right:
+            p, q = self.resolve(left.pop()), self.resolve(right.pop())
+            small = min(p.size, q.size)
+            if p.size > small:
+                p, rest = self.cut(p, small)
+                left.append(rest)
+            if q.size > small:
+                q, rest = self.cut(q, small)
+                right.append(rest)
+            done.append(self.unify(p, q))
+        return self.resolve(concat(done))
+
+    def factor(self, axis: Axis, minor: int) -> tuple[Axis, Axis]:
+        """The axis as a product of two, the second of size `minor`, which divides the axis."""
+        axis = self.resolve(axis)
+        parts: tuple[Axis, Axis]
+        if isinstance(axis, Group):
+            parts = self.new(axis.size // minor), self.new(minor)
+            self.bound[axis.name] = product(list(parts))
+            return parts
+        if isinstance(axis, Product):
+            last, rest = axis.parts[-1], product(list(axis.parts[:-1]))
+            if last.size == minor:
+                return rest, last
+            if last.size > minor and last.size % minor == 0:
+                major, small = self.factor(last, minor)
+                return product([rest, major]), small
+            if last.size < minor and minor % last.size == 0 and rest.size % (minor // last.size) == 0:
+                major, small = self.factor(rest, minor // last.size)
+                return major, product([small, last])
+        kind = Wild if isinstance(axis, Wild) else Fixed
+        self.fix(axis)
+        return kind(axis.size // minor), kind(minor)
+
+    def cut(self, axis: Axis, first: int) -> tuple[Axis, Axis]:
+        """The axis as two end to end, the first of size `first`, 0 < `first` < size."""
+        axis = self.resolve(axis)
+        parts: tuple[Axis, Axis]
+        if isinstance(axis, Fixed | Wild):
+            return type(axis)(first), type(axis)(axis.size - first)
+        if isinstance(axis, Group):
+            parts = self.new(first), self.new(axis.size - first)
+            self.bound[axis.name] = concat(list(parts))
+            return parts
+        if isinstance(axis, Concat):
+            head, rest = axis.parts[0], concat(list(axis.parts[1:]))
+            if first == head.size:
+                return head, rest
+            if first < head.size:
+                head, more = self.cut(head, first)
+                return head, concat([more, rest])
+            more, rest = self.cut(rest, first - head.size)
+            return concat([head, more]), rest
+        if not isinstance(axis.parts[0], Wild):
+            self.fix(axis.parts[0])  # copies end to end are in their order
+        copies, one = axis.parts[0].size, self.resolve(product(list(axis.parts[1:])))
+        whole, part = divmod(first, one.size)
+        if not part:
+            return product([Fixed(whole), one]), product([Fixed(copies - whole), one])
+        head, rest = self.cut(one, part)
+        one = self.resolve(one)
+        return concat([*[one] * whole, head]), concat([rest, *[one] * (copies - whole - 1)])

@@ -1,0 +1,1 @@
+"""The `tna` command: one folder for each program, and the rooms that they share."""

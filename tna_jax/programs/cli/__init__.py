@@ -1,0 +1,1 @@
+"""The command line: programs by name, options, parsing, errors, progress."""

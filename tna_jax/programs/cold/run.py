@@ -1,0 +1,368 @@
+"""`tna cold`: ColD Fusion: text tasks fine-tune one encoder each for itself, their bodies are averaged, again and again."""
+
+import dataclasses
+import functools
+import json
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tna_jax import cold_fusion, ensemble, finetuning, placement
+from tna_jax.ensemble import Trainer
+from tna_jax.io.errors import UsageError, known, together
+from tna_jax.io.json_files import to_json
+from tna_jax.masks import Mask, Params
+from tna_jax.programs.cli import ranges
+from tna_jax.programs.cli.finetuning_options import TuningOptions
+from tna_jax.programs.cli.launch import launch
+from tna_jax.programs.cli.progress import Interrupted, PhaseBar, console, stoppable
+from tna_jax.programs.cli.ranges import COUNT
+from tna_jax.programs.cold import report as cold_report
+from tna_jax.programs.cold import scores as cold_scores
+from tna_jax.programs.cold import tasks as cold_tasks
+from tna_jax.programs.cold.scores import Body, Watch
+from tna_jax.programs.cold.tasks import Task, drawn, shut, shut_mask
+from tna_jax.programs.data import text
+from tna_jax.programs.runs.checkpoints import Checkpoints
+from tna_jax.programs.runs.folder import METRICS, PROVENANCE, Run
+from tna_jax.programs.runs.restore import restore
+from tna_jax.programs.system import memory
+from tna_jax.programs.training import backbone
+from tna_jax.programs.training.backbone import Backbone, is_head
+from tna_jax.programs.training.initial_models import INIT, MASK, ORDER, stream
+from tna_jax.programs.training.setup import lasting, record
+
+RESULTS = ("cold.json", "cold.png")
+SEEN = ("sst2", "mr", "subj", "trec", "cr", "mpqa", "cola")
+UNSEEN = ("ag_news", "rte")
+DATA = 7
+"""Stream of a seed: which examples a contributor trains on in an iteration."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ColdOptions(TuningOptions):
+    """Options of `tna cold`."""
+
+    checkpoint: str | None = None
+    """Hugging Face folder of the encoder, with its tokenizer: of tna pretrain --model bert, or a downloaded BERT or RoBERTa."""
+    tasks: tuple[str, ...] = SEEN
+    """Contributors: each of these tasks fine-tunes the body in every iteration."""
+    unseen: tuple[str, ...] = UNSEEN
+    """Tasks that do not contribute and are only scored."""
+    ratios: tuple[float, ...] = (0.0, 0.4)
+    """Mask ratios of the body: share of ANCHORED weights, drawn anew in each iteration, in [0, 1); 0 is plain ColD Fusion."""
+    seeds: int = 1
+    """Repetitions, each with its own heads, anchors, examples and data orders."""
+    iterations: int = 3
+    """How often bodies are sent out and averaged."""
+    epochs: int = 1
+    """Passes of a contributor over its examples in an iteration."""
+    examples: int = 1000
+    """Training examples of a contributor in an iteration, drawn anew each time; smaller tasks repeat theirs."""
+    learning_rate: float = 5e-4
+    """Of AdamW, at its peak; a contributor's optimizer starts afresh in each iteration."""
+    weight_decay: float = 0.01
+    """Decoupled, of matrices."""
+    length: int = 32
+    """Tokens of a text or pair; longer ones are cut."""
+    score_examples: int = 500
+    """Training examples by which a body is fine-tuned for its score."""
+    score_epochs: int = 3
+    """Passes over them."""
+    tune_every: int = 1
+    """Score by fine-tuning after every so many iterations, and before the first and after the last; the probe scores all."""
+    probe_examples: int = 1000
+    """Training examples of the linear probe."""
+    test_examples: int | None = 1000
+    """Test examples of each task; all where there are fewer."""
+
+    def check(self) -> None:
+        """Raises UsageError for whatever can be refused before any work."""
+        counts = ("seeds", "iterations", "examples", "score_examples", "score_epochs", "probe_examples", "test_examples", "length",
+                  "tune_every")  # fmt: skip
+        together(
+            super().check,
+            self.check_source,
+            lambda: ranges.require(self, dict.fromkeys(counts, COUNT)),
+            self.check_tasks,
+            lambda: ranges.require_ratios(self.ratios),
+            self.check_recipe,
+        )
+
+    def check_source(self) -> None:
+        """Raises UsageError without a checkpoint, or for several processes."""
+        if self.checkpoint is None:
+            raise UsageError(
+                "give --checkpoint FOLDER, a BERT or RoBERTa with its tokenizer: tna pretrain --model bert makes one"
+            )
+        if self.distributed or self.coordinator is not None:
+            raise UsageError(
+                "tna cold runs in one process, on all its devices: leave out --distributed and --coordinator"
+            )
+
+    def check_tasks(self) -> None:
+        """Raises UsageError for tasks that are not known, or named twice, or too few."""
+        named = (*self.tasks, *self.unseen)
+        known("text task", named, text.names())
+        twice = sorted({name for name in named if named.count(name) > 1})
+        if twice or len(self.tasks) < 2:
+            raise UsageError(
+                f"--tasks and --unseen: named twice: {', '.join(twice)}" if twice else "--tasks: name two or more"
+            )
+
+    def check_recipe(self) -> None:
+        """Raises UsageError for a recipe that cannot be."""
+        try:
+            finetuning.Recipe(self.learning_rate, self.weight_decay).check()
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+
+class Variant(NamedTuple):
+    """One repetition of the whole fusion at one mask ratio."""
+
+    seed: int
+    ratio: float
+
+
+class Fusion(NamedTuple):
+    """What the iterations need."""
+
+    backbone: Backbone
+    tasks: list[Task]
+    """All, contributors first."""
+    variants: list[Variant]
+    trainer: Trainer
+    scorer: Trainer
+    settings: Any
+    """The options, with `at_once`: how many models train at the same time."""
+
+    @property
+    def contributors(self) -> list[Task]:
+        """The tasks that train."""
+        return [task for task in self.tasks if task.seen]
+
+
+class AtOnce:
+    """Options and how many models fit the memory at once."""
+
+    def __init__(self, settings: ColdOptions, at_once: int):
+        self.settings, self.at_once = settings, at_once
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.settings, name)
+
+
+def main(arguments: list[str]) -> int:
+    """The program; returns its exit code."""
+    return launch("cold", ColdOptions, run, arguments, __doc__)
+
+
+def run(settings: ColdOptions) -> dict[str, Any]:
+    """Runs all iterations and scores, or goes on with them; writes `cold.json` and `cold.png`, returns what the JSON holds."""
+    settings.check()
+    variants = [Variant(settings.seed + seed, ratio) for seed in range(settings.seeds) for ratio in settings.ratios]
+    settings.start(len(variants) * len(settings.tasks))
+    fusion, facts = prepare(settings, variants)
+    standing = backbone.standing(settings.checkpoint or "")
+    with Run.create(settings.out, "cold", RESULTS, settings.overwrite, settings.resume) as folder:
+        record(folder, "cold", settings, sorted({variant.seed for variant in variants}))
+        folder.write_plan([variant._asdict() for variant in variants], fusion.settings.at_once)
+        console.print(f"on {standing['in_words']}")
+        console.print(f"{len(variants)} fusions (seeds x ratios) of {len(fusion.contributors)} contributors: "
+                      f"{', '.join(task.title for task in fusion.contributors)}; unseen: "
+                      f"{', '.join(task.title for task in fusion.tasks if not task.seen) or 'none'}")  # fmt: skip
+        params = iterate(fusion, folder, settings)
+        logged = [json.loads(line) for line in (folder.folder / METRICS).read_text().splitlines()]
+        rows = [row for line in logged for row in line["rows"]]
+        result = to_json({
+            "provenance": {**folder.read(PROVENANCE), **facts, "peak_bytes": memory.peak()},
+            "config": lasting(settings),
+            "stands_on": standing,
+            "parameters": backbone.count(fusion.backbone.params),
+            "tasks": [{"name": task.name, "title": task.title, "seen": task.seen, "classes": task.num_classes,
+                       "train": len(task.train[1]), "test": len(task.test[1]), "split": task.how_split}
+                      for task in fusion.tasks],
+            "rows": rows,
+            "anchors_moved": sum(line["anchors_moved"] for line in logged),
+            "summary": cold_report.summary(rows),
+        })  # fmt: skip
+        result["headline"] = cold_report.headline(result)
+        for i, variant in enumerate(variants):
+            if variant.seed == settings.seed:
+                _save(
+                    fusion,
+                    jax.tree.map(lambda leaf, i=i: leaf[i, 0], params),
+                    folder.folder / f"body-ratio-{variant.ratio:g}",
+                )
+        folder.write(RESULTS[0], result)
+        cold_report.figure(result, folder.folder / RESULTS[1])
+        cold_report.table(result)
+        print(f"wrote {folder.folder / RESULTS[0]}, {RESULTS[1]} and the fused bodies as Hugging Face folders")
+        return result
+
+
+def prepare(settings: ColdOptions, variants: list[Variant]) -> tuple[Fusion, dict[str, Any]]:
+    """Data, network and trainers; all that can be refused is refused here. Also what is predicted of the memory."""
+    assert settings.checkpoint is not None
+    tasks = cold_tasks.load((*settings.tasks, *settings.unseen), settings.tasks, settings)
+    classes = max(task.num_classes for task in tasks)
+    made = backbone.for_text(settings.checkpoint, settings.length, classes, **settings.module_options)
+    trainer = settings.trainer(made.network, settings.examples)
+    scorer = settings.trainer(made.network, settings.score_examples, settings.score_epochs)
+    count = len(variants) * len(tasks)  # that many train for the scores; in an iteration the contributors do
+    one = _shapes(made, trainer, tasks[0], settings.examples)
+    tokens, labels = one.own
+    how = placement.resolve(trainer.placement, made.network, one.params, tokens)
+    found = memory.need(trainer, one, tokens, labels)
+    found = found._replace(kept=found.kept + found.common, common=0)  # each has its own data
+    room, before = memory.available(settings.memory_limit), memory.resident()
+    resolved = dataclasses.replace(trainer, placement=how)
+    at_once, predicted = memory.fit(resolved, one, count, found, None, None, room)
+    facts = {"placement": how, "models_at_once": at_once, "predicted_bytes": predicted, "resident_bytes_before": before,
+             "predicted_bytes_per_model": {"kept": found.kept, "working": found.working}}  # fmt: skip
+    memory.tell(
+        predicted, 0, before
+    )  # bodies and their copies between iterations take what an ensemble's checkpoint does
+    if at_once < count:
+        console.print(f"{count} models do not fit into {room / memory.GB:.3g} GB at once: waves of up to {at_once}")
+    return Fusion(made, tasks, variants, trainer, scorer, AtOnce(settings, at_once)), facts
+
+
+def _shapes(made: Backbone, trainer: Trainer, task: Task, examples: int) -> ensemble.Members:
+    hyper: Any = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in finetuning.STACKED}
+    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), made.params)
+    mask = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, bool), params)
+    state = jax.eval_shape(lambda p, h: trainer.anchored_optimizer(h).init(p), params, hyper)
+    own = (
+        jax.ShapeDtypeStruct((examples, *task.train[0].shape[1:]), jnp.int32),
+        jax.ShapeDtypeStruct((examples,), jnp.int32),
+    )
+    return ensemble.Members(params, mask, state, jax.random.key(0), hyper, (), own)
+
+
+def begin(fusion: Fusion) -> Params:
+    """(V, K, ...) the contributors before the first iteration: the checkpoint's body, a fresh head for each task."""
+    made = []
+    for variant in fusion.variants:
+        first = fusion.backbone.fresh(stream(variant.seed, INIT))
+        heads = [fusion.backbone.fresh(stream(variant.seed, INIT, 1 + k)) for k in range(len(fusion.contributors))]
+        own = cold_fusion.contribute(first, jax.tree.map(lambda *leaves: jnp.stack(leaves), *heads), is_head)
+        closed = [shut(ensemble.member(own, k), task.num_classes) for k, task in enumerate(fusion.contributors)]
+        made.append(jax.tree.map(lambda *leaves: np.stack(leaves), *closed))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *made)
+
+
+def iterate(fusion: Fusion, folder: Run, settings: ColdOptions) -> Params:
+    """All iterations that are left, each followed by its scores and a checkpoint; returns the contributors (V, K, ...)."""
+    tree = {"params": begin(fusion)}
+    done, tree = restore(folder.checkpoints, tree) if settings.resume else (0, tree)
+    folder.keep_logged(done)
+    often = (settings.checkpoint_minutes, settings.checkpoint_every, settings.checkpoints_kept)
+    with Checkpoints(folder.checkpoints, *often) as saved, stoppable() as stop, PhaseBar() as bar:
+
+        def on_step(units: int) -> None:
+            bar.advance(units)
+            if stop.asked:
+                console.print(f"stopped; saved up to iteration {done - 1}; to go on: tna resume {folder.word}"
+                              if done else f"stopped before anything was saved; to start: tna resume {folder.word}")  # fmt: skip
+                raise Interrupted
+
+        while done <= settings.iterations:
+            moved, watch = 0, Watch(f"iteration {done} of {settings.iterations}", bar.phase, on_step)
+            if done:
+                params, moved = train_and_fuse(fusion, tree["params"], done - 1, watch)
+                tree = {"params": params}
+            rows = score(fusion, tree["params"], done, watch)
+            folder.log(step=done, rows=rows, anchors_moved=moved)
+            done += 1
+            saved.save(done, tree)
+            saved.wait()
+            console.print(cold_report.line(rows, done - 1))
+    return tree["params"]
+
+
+def train_and_fuse(fusion: Fusion, params: Params, number: int, watch: Watch) -> tuple[Params, int]:
+    """One iteration of every variant: mask, training of all contributors, fusion. Also how many anchored entries moved: 0."""
+    jobs = [
+        (v, variant, k, task) for v, variant in enumerate(fusion.variants) for k, task in enumerate(fusion.contributors)
+    ]
+    masks = [_mask(fusion, params, v, variant, number) for v, variant in enumerate(fusion.variants)]
+    trained = jax.tree.map(np.array, params)
+    watch.begin("training", len(jobs) * fusion.settings.epochs, "contributors x epochs")
+    for first in range(0, len(jobs), fusion.settings.at_once):
+        part = jobs[first : first + fusion.settings.at_once]
+        members = _members(fusion, params, masks, part, number)
+        done = functools.partial(watch.epoch, len(part))
+        members, _ = ensemble.train_ensemble(fusion.trainer, members, None, None, fusion.settings.epochs, on_epoch=done)
+        for new, old in zip(jax.tree.leaves(placement.fetch(members.params)), jax.tree.leaves(trained), strict=True):
+            for i, (v, _, k, _) in enumerate(part):
+                old[v, k] = new[i]
+    fused = [
+        jax.tree.map(np.asarray, cold_fusion.fuse(jax.tree.map(lambda leaf, v=v: leaf[v], trained), is_head))
+        for v in range(len(fusion.variants))
+    ]
+    made = jax.tree.map(lambda *leaves: np.stack(leaves), *fused)
+    moved = sum(_moved(mask, params, made, v) for v, mask in enumerate(masks))
+    return made, moved
+
+
+def _mask(fusion: Fusion, params: Params, v: int, variant: Variant, number: int) -> Mask:
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), params)
+    return cold_fusion.draw_mask(stream(variant.seed, MASK), number, one, variant.ratio, is_head)
+
+
+def _moved(mask: Mask, before: Params, after: Params, v: int) -> int:
+    """Anchored entries of the variant's contributors whose bits have changed."""
+    leaves = zip(*map(jax.tree.leaves, (mask, before, after)), strict=True)
+    return sum(
+        int((old[v].view(np.uint32) != new[v].view(np.uint32))[:, ~np.asarray(kept)].sum()) for kept, old, new in leaves
+    )
+
+
+def _members(fusion: Fusion, params: Params, masks: list[Mask], jobs: Any, number: int) -> ensemble.Members:
+    settings = fusion.settings
+    own, orders, drawn_masks = [], [], []
+    for v, variant, k, task in jobs:
+        key = stream(variant.seed, DATA, number * len(fusion.tasks) + k)
+        own.append(drawn(key, task, settings.examples))
+        orders.append(stream(variant.seed, ORDER, number * len(fusion.tasks) + k))
+        drawn_masks.append(shut_mask(masks[v], task.num_classes))
+    at = np.array([v for v, *_ in jobs]), np.array([k for _, _, k, _ in jobs])
+    chosen = jax.tree.map(lambda leaf: leaf[at], params)
+    recipe = finetuning.Recipe(settings.learning_rate, settings.weight_decay)
+    stacked, held = (jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
+                     for trees in (drawn_masks, own))  # fmt: skip
+    hyper = finetuning.stack([recipe] * len(jobs))
+    return ensemble.init_ensemble(fusion.trainer, chosen, jnp.stack(orders), stacked, hyper, own=held)
+
+
+def score(fusion: Fusion, params: Params, number: int, watch: Watch) -> list[dict[str, Any]]:
+    """Accuracy of every variant's body on every task, by fine-tuning and by a linear probe.
+
+    Before the first iteration all ratios of a seed have one body, which is scored once.
+    """
+    scored = fusion.variants if number else list({variant.seed: variant for variant in fusion.variants}.values())
+    at = {variant: i for i, variant in enumerate(fusion.variants)}
+    bodies = [Body(variant.seed, jax.tree.map(lambda leaf, v=at[variant]: leaf[v, 0], params)) for variant in scored]
+    tables = {"probe": cold_scores.probed(fusion.backbone, bodies, fusion.tasks, fusion.settings, watch)}
+    if number % fusion.settings.tune_every == 0 or number == fusion.settings.iterations:
+        tables["fine-tuning"] = cold_scores.tuned(
+            fusion.backbone, bodies, fusion.tasks, fusion.scorer, fusion.settings, watch
+        )
+    which = {variant.seed: i for i, variant in enumerate(scored)} if not number else {}
+    return [
+        {"seed": variant.seed, "ratio": variant.ratio, "iteration": number, "task": task.name, "seen": task.seen,
+         "kind": kind, "accuracy": float(table[which.get(variant.seed, at[variant]) if not number else at[variant], t])}
+        for variant in fusion.variants
+        for kind, table in tables.items()
+        for t, task in enumerate(fusion.tasks)
+    ]  # fmt: skip
+
+
+def _save(fusion: Fusion, params: Params, folder: Any) -> None:
+    """Writes a body without a head, and what belongs beside it."""
+    module = fusion.backbone.module.clone(head="pooled" if "pooler" in params["body"] else "none")
+    dataclasses.replace(fusion.backbone, module=module).save(folder, {"body": params["body"]}, overwrite=True)

@@ -1,0 +1,1 @@
+"""`tna devices`."""

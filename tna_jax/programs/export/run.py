@@ -1,0 +1,100 @@
+"""`tna export RUN`: one model of a run as a safetensors file, with what made it and the recipe of its anchors inside."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from tna_jax.io import safetensors
+from tna_jax.io.errors import UsageError
+from tna_jax.io.manifest import FORMAT, Damaged
+from tna_jax.io.restore import arrays, contents, listed
+from tna_jax.programs.cli import parsing
+from tna_jax.programs.cli.launch import launch
+from tna_jax.programs.cli.progress import console
+from tna_jax.programs.runs.folder import CONFIG, Run
+from tna_jax.programs.system import distributed
+
+ABOUT = "tna_jax"
+"""Name of the metadata that describes a model, a JSON object: format, config, model, mask, checkpoint."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Options of `tna export`."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder of tna train (or tna lmc)."""
+    model: int | None = None
+    """Number of the model, from 0 as in plan.json; may be left out where the run has one."""
+    out: Annotated[str | None, tyro.conf.arg(aliases=["-o"])] = None
+    """File to write; default: RUN/model-I.safetensors."""
+    overwrite: bool = False
+    """Replace the file."""
+
+
+def main(arguments: list[str]) -> int:
+    """The program; returns its exit code."""
+    return launch("export", ExportOptions, run, arguments, __doc__)
+
+
+def run(settings: ExportOptions) -> Path:
+    """Writes the file and returns its path."""
+    folder = Run.open(settings.run)
+    config = {name: value for name, value in folder.read(CONFIG).items() if name not in parsing.ABOUT}
+    models, _ = folder.plan()
+    if settings.model is None and len(models) > 1:
+        raise UsageError(f"{folder.folder} has {len(models)} models: choose one with --model, 0 to {len(models) - 1}")
+    index = settings.model or 0
+    if not 0 <= index < len(models):
+        raise UsageError(f"--model must lie in 0 to {len(models) - 1}, got {index}")
+    file = Path(settings.out or folder.folder / f"model-{index}.safetensors")
+    if file.exists() and not settings.overwrite:
+        raise UsageError(f"{file} exists; name another file with -o, or add --overwrite")
+    if not file.parent.is_dir():
+        raise UsageError(f"-o {file}: there is no folder {file.parent}")
+    step, found = stacked(folder)
+    wrong = [f"{name} {list(array.shape)}" for name, array in found.items() if array.shape[:1] != (len(models),)]
+    if wrong:
+        raise UsageError(
+            f"{folder.folder}: plan.json names {len(models)} models, but these arrays differ: {', '.join(wrong)}"
+        )
+    about = describe(config, models[index], step)
+    safetensors.write(file, {name: array[index] for name, array in found.items()}, {ABOUT: json.dumps(about)})
+    if distributed.is_main_process():
+        print(f"wrote {file}: model {index} of {folder.folder}, {len(found)} arrays, checkpoint {step}")
+    return file
+
+
+def describe(config: dict[str, Any], model: dict[str, Any], step: int) -> dict[str, Any]:
+    """What the metadata says of a model: its anchors are drawn again from `mask` alone (see `tna_jax.programs.training.initial_models.build`)."""
+    mask = {
+        "kind": config.get("anchors"),
+        "ratio": model.get("ratio"),
+        "seed": model.get("seed"),
+        "where": config.get("where"),
+        "soft": config.get("soft"),
+    }
+    return {"format": FORMAT, "config": config, "model": model, "mask": mask, "checkpoint": step}
+
+
+def stacked(folder: Run) -> tuple[int, dict[str, Any]]:
+    """The newest undamaged checkpoint's step, and its parameters and norm state by name, (M, ...).
+
+    Raises:
+      UsageError: there is none.
+    """
+    reasons = []
+    for step in listed(folder.checkpoints):
+        try:
+            names = {leaf.name for leaf in contents(folder.checkpoints, step)}
+            found = arrays(folder.checkpoints, step, {n for n in names if n.startswith(("params/", "state/"))})
+        except Damaged as error:
+            reasons.append(f"checkpoint {step} is damaged: {error}")
+            continue
+        for reason in reasons:
+            console.print(f"warning: {reason}; using checkpoint {step}")
+        return step, found
+    raise UsageError(f"{folder.folder} has no checkpoint that can be read{': ' if reasons else ''}{'; '.join(reasons)}")

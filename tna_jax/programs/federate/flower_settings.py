@@ -1,0 +1,69 @@
+"""The options of `tna federate` as the run configuration of a Flower app: the same names and defaults, the same federation.
+
+`flwr run APP --run-config 'algorithm="scaffold" anchors="pfn" ratio=0.4'` deploys what `tna federate --algorithm scaffold --anchors
+pfn --ratio 0.4` simulates. `anchors` is one schedule here, `seed` stands for `first-seed`, an empty text for an option's default.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from tna_jax.flower.results import OWN
+from tna_jax.flower.task import Data, Task
+from tna_jax.io.errors import UsageError, unknown
+from tna_jax.programs.cli.parsing import from_values
+from tna_jax.programs.federate.options import FederateOptions
+from tna_jax.programs.federate.run import prepare
+
+SIMULATED = ("drop", "stragglers", "nan_clients", "wrong_shape_clients")
+"""Options that make faults, which a deployment has of its own."""
+
+
+def options(config: dict[str, Any]) -> FederateOptions:
+    """The options in a run configuration.
+
+    Raises:
+      UsageError: unknown names, wrong types or values, and what only a simulation has.
+    """
+    known = {field.name for field in dataclasses.fields(FederateOptions)}
+    values: dict[str, Any] = {}
+    for name, value in config.items():
+        option = "first_seed" if name == "seed" else name.replace("-", "_")
+        if name in OWN or value == "":
+            continue
+        if option not in known:
+            raise unknown("setting", name, sorted(other.replace("_", "-") for other in known))
+        values[option] = [value] if option == "anchors" else value
+    values.setdefault("anchors", ["pfn"])
+    found = from_values(FederateOptions, values, "run configuration")
+    found.check()
+    if bad := [name for name in SIMULATED if getattr(found, name)]:
+        raise UsageError(f"only a simulation has {', '.join(bad)}")
+    if found.dataset == "auto":
+        raise UsageError("dataset: name one, so that all machines use the same")
+    return found.resolved()
+
+
+def build(config: dict[str, Any]) -> Task:
+    """The task of a run configuration. Each client takes its own part of a data set that all have: a trial, no real federation."""
+    settings = options(config)
+    made = _prepared(settings)
+    root = jax.random.key(settings.first_seed)
+
+    def examples(client: int) -> Data:
+        clients = settings.parts(root, made.train.labels)
+        rows = clients.indices[client][: clients.count[client]]
+        return made.train.images[rows], made.train.labels[rows]
+
+    return Task(
+        made.federation, settings.schedule(settings.anchors[0]), settings.first_seed, settings.rounds, made.init,
+        learning_rate=lambda number: settings.learning_rate * settings.learning_rate_decay**number,
+        examples=examples, held_out=lambda: (made.data.test.images, made.data.test.labels),
+        proxy=lambda: np.asarray(made.proxy), participation=settings.participation,
+    )  # fmt: skip
+
+
+_prepared = functools.lru_cache(maxsize=4)(prepare)

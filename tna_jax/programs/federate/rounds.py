@@ -1,0 +1,228 @@
+"""Runs federations in a run folder, one after the other: a line for each round, checkpoints, safe stops."""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tna_jax import placement
+from tna_jax.federated import INIT, simulation, stream
+from tna_jax.federated.algorithm import Own
+from tna_jax.federated.evaluation import TestSet, evaluate
+from tna_jax.federated.faults import asked
+from tna_jax.federated.federation import Federation, Server, init_server
+from tna_jax.federated.partition import Clients
+from tna_jax.federated.simulation import Round
+from tna_jax.programs.cli.progress import console, stoppable
+from tna_jax.programs.data import Dataset, Split
+from tna_jax.programs.federate.options import FederateOptions
+from tna_jax.programs.federate.progress_bar import Bar
+from tna_jax.programs.runs.checkpoints import Checkpoints
+from tna_jax.programs.runs.folder import PLAN, Run
+from tna_jax.programs.runs.restore import restore
+from tna_jax.programs.system import memory
+
+
+class Prepared(NamedTuple):
+    """What the options stand for."""
+
+    data: Dataset
+    train: Split
+    """What the clients share: the training split, without proxy data."""
+    proxy: Any
+    """(P, ...) the server's, `()` for none."""
+    federation: Federation
+    init: Any
+    """A key to (params, state)."""
+
+
+Line = dict[str, Any]
+"""One run of the plan: its `seed` and its mask schedule `anchors`."""
+HISTORY = ("accuracy", "loss", "train_loss", "live", "taken")
+"""By round: the server's model on the test set; mean training loss over the clients' steps; share of entries that were live in the
+round; number of replies taken."""
+ASKED, DROPPED, LATE, REFUSED = 1, 2, 4, 8
+"""Bits of what befell a client in a round."""
+
+
+class Progress(NamedTuple):
+    """The state of all runs, as a checkpoint holds it: NumPy, but for the server. `finals` are written to in place."""
+
+    server: Server
+    """Of the run that is going on."""
+    own: Own
+    finals: dict[str, Any]
+    """`params` and `state` of every run's server (R, ...), as `tna export` reads them."""
+    history: dict[str, np.ndarray]
+    """(R, rounds) each, and `clients` (R, rounds, N)."""
+
+    def tree(self) -> dict[str, Any]:
+        """A copy on the host."""
+        parts = {"server": placement.fetch(self.server), "own": self.own, "history": self.history, **self.finals}
+        return jax.tree.map(np.array, parts)
+
+
+def empty(federation: Federation, init: Any, runs: int, rounds: int) -> Progress:
+    """Before the first round."""
+    params, state = (
+        jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), part) for part in jax.eval_shape(init, jax.random.key(0))
+    )
+    server = init_server(federation, params, state)
+    finals = jax.tree.map(lambda x: np.zeros((runs, *x.shape), x.dtype), {"params": params, "state": state})
+    history = {name: np.full((runs, rounds), np.nan, np.float32) for name in HISTORY}
+    history["clients"] = np.zeros((runs, rounds, federation.clients), np.uint8)
+    return Progress(server, simulation.init_owns(federation, server), finals, history)
+
+
+def federate(
+    prepared: Prepared, settings: FederateOptions, plan: list[Line], folder: Run
+) -> tuple[Progress, dict[str, Any]]:
+    """Every run of `plan`, or goes on with what the folder holds.
+
+    Returns:
+      The state after the last round, and facts for the provenance.
+
+    Raises:
+      UsageError: too little memory or too few examples, or a checkpoint that does not fit.
+      Interrupted: a stop was asked for; everything is saved.
+    """
+    rounds, steps = settings.rounds, len(plan) * settings.rounds
+    resumed = settings.resume and folder.has(PLAN)
+    group = folder.plan()[1] if resumed else group_size(prepared, settings)
+    if not resumed:
+        folder.write_plan(plan, group)
+    if group < asked(settings.clients, settings.participation):
+        console.print(f"not all clients of a round fit into the memory at once: groups of {group}")
+    now = empty(prepared.federation, prepared.init, len(plan), rounds)
+    begin, tree = restore(folder.checkpoints, now.tree()) if resumed else (0, now.tree())
+    server = Server(*jax.tree.map(jnp.asarray, tuple(tree["server"])))
+    now = Progress(server, tree["own"], {"params": tree["params"], "state": tree["state"]}, tree["history"])
+    folder.keep_logged(begin)
+    machine = _Machine(prepared, settings, folder, group)
+    often = (settings.checkpoint_minutes, settings.checkpoint_every, settings.checkpoints_kept)
+    with Checkpoints(folder.checkpoints, *often) as saved, stoppable("round") as stop, Bar(steps, begin) as bar:
+        for step in range(begin, steps):
+            run, number = divmod(step, rounds)
+            now = machine.round(now, run, plan[run], number)
+            bar.round(plan[run], number, rounds, now.history["accuracy"][run])
+            done = step + 1
+            if done == steps or stop.asked or saved.due(done):
+                saved.wait()
+                saved.save(done, now.tree())
+            if stop.asked and done < steps:
+                saved.wait()
+                console.print(f"stopped after round {number + 1} of {rounds} of {plan[run]}; saved in {folder.folder}")
+                console.print(f"to go on: tna resume {folder.word}")
+                stop.check()
+    return now, {"placement": machine.how, "group": group, "peak_bytes": memory.peak()}
+
+
+class _Machine:
+    """What a round needs that is no state: data on the devices, the partition of the run that is going on."""
+
+    def __init__(self, prepared: Prepared, settings: FederateOptions, folder: Run, group: int):
+        self.prepared, self.settings, self.folder, self.group = prepared, settings, folder, group
+        data = (jnp.asarray(prepared.train.images), jnp.asarray(prepared.train.labels))
+        self.data = placement.replicate(data, placement.mesh())
+        self.test = TestSet(prepared.data.test.images, prepared.data.test.labels)
+        shapes = jax.eval_shape(prepared.init, jax.random.key(0))
+        self.how = simulation.resolve(prepared.federation, shapes[0], shapes[1], self.data[0])
+        self.seed: int | None = None
+        self.clients: Clients | None = None
+        self.named: set[tuple[int, str]] = set()
+
+    def round(self, now: Progress, run: int, line: Line, number: int) -> Progress:
+        """The state after round `number` of run `run`; its first round begins from scratch."""
+        federation, settings, began = self.prepared.federation, self.settings, time.perf_counter()
+        root = jax.random.key(line["seed"])
+        if self.seed != line["seed"]:
+            self.seed, self.clients = line["seed"], settings.parts(root, self.prepared.train.labels)
+        assert self.clients is not None
+        server, own = now.server, now.own
+        if number == 0:
+            server = init_server(federation, *jax.jit(self.prepared.init)(stream(root, INIT)))
+            own = simulation.init_owns(federation, server)
+        rate = settings.learning_rate * settings.learning_rate_decay**number
+        schedule = settings.schedule(line["anchors"])
+        server, found = simulation.simulate_round(
+            federation, schedule, root, number, server, own, self.clients, self.data[0], self.data[1], rate,
+            participation=settings.participation, faults=settings.faults(), group=self.group, proxy=self.prepared.proxy,
+        )  # fmt: skip
+        scored = evaluate(federation, server, own, self.test)
+        values = {
+            "accuracy": float(scored.accuracy),
+            "loss": float(scored.loss),
+            "train_loss": float(found.metrics.loss_sum / found.metrics.count) if found.taken else float("nan"),
+            "live": found.live,
+            "taken": found.taken,
+        }
+        for name, value in values.items():
+            now.history[name][run, number] = value
+        now.history["clients"][run, number] = marks(found, settings.clients)
+        # under `local` one state for all: the mean of the clients' own
+        state = (
+            jax.tree.map(lambda x: x.mean(0, dtype=x.dtype), own.state) if federation.norm == "local" else server.state
+        )
+        jax.tree.map(lambda all_, one: all_.__setitem__(run, one), now.finals,
+                     placement.fetch({"params": server.params, "state": state}))  # fmt: skip
+        self.folder.log(step=run * settings.rounds + number, **line, round=number, learning_rate=rate, **values,
+                        sampled=len(found.turnout.sampled), dropped=found.turnout.dropped,
+                        stragglers=found.turnout.stragglers, refused=found.refused,
+                        seconds=time.perf_counter() - began)  # fmt: skip
+        self._name(line, number, found)
+        return now._replace(server=server, own=own)
+
+    def _name(self, line: Line, number: int, found: Round) -> None:
+        """Says once on the screen what is wrong with a client's replies; every round's are in metrics.jsonl."""
+        for client, wrong in found.refused.items():
+            if (client, wrong[0]) not in self.named:
+                self.named.add((client, wrong[0]))
+                where = f"{line['anchors']}, seed {line['seed']}, round {number + 1}"
+                console.print(
+                    f"{where}: the reply of client {client} is refused: {'; '.join(wrong)}; the round goes on"
+                )
+        if not found.taken:
+            console.print(f"round {number + 1}: no reply could be taken; the server's model stays as it is")
+        elif not found.stepped:
+            console.print(
+                f"round {number + 1}: the average of the replies is not finite; the server's model stays as it is"
+            )
+
+
+def marks(found: Round, clients: int) -> np.ndarray:
+    """(N,) uint8, what befell each client."""
+    made = np.zeros(clients, np.uint8)
+    made[found.turnout.sampled] |= ASKED
+    made[found.turnout.dropped] |= DROPPED
+    made[found.turnout.stragglers] |= LATE
+    made[list(found.refused)] |= REFUSED
+    return made
+
+
+def group_size(prepared: Prepared, settings: FederateOptions) -> int:
+    """How many clients at once, over all devices, fit the memory; predicted from shapes, see `tna_jax.programs.system.memory`.
+
+    Between rounds the CPU's memory holds what every client keeps for itself and a few copies of the server's model.
+    """
+    federation = prepared.federation
+    params, state = jax.eval_shape(prepared.init, jax.random.key(0))
+    data = (prepared.train.images, prepared.train.labels)
+    how = simulation.resolve(federation, params, state, data[0])
+    own = jax.eval_shape(
+        lambda: federation.algorithm.init_client(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), params))
+    )
+    found = memory.working(federation.network, params, state, federation.batch_size, data[0])
+    copies = 3 + (federation.momentum > 0)  # parameters, gradient's move, reply, momentum
+    largest = len(data[1]) if settings.partition == "dirichlet" else -(-len(data[1]) // settings.clients)
+    kept = (
+        copies * memory.size(params)
+        + 3 * memory.size(own)
+        + 2 * memory.size(state)
+        + 4 * largest * (federation.epochs + 1)
+    )
+    need = memory.Need(kept, found, memory.size(data))
+    sampled = max(1, int(settings.participation * settings.clients + 0.5))
+    host = settings.clients * (memory.size(own) + memory.size(state)) + 4 * memory.size(params)
+    return memory.at_once(sampled, need, how, memory.available(settings.memory_limit), host)

@@ -1,0 +1,102 @@
+"""`tna federate`: federated learning with and without anchors, simulated: accuracy of the server's model after each round."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tna_jax.federated import PROXY, stream
+from tna_jax.io.errors import UsageError
+from tna_jax.io.json_files import to_json
+from tna_jax.programs.cli.launch import launch
+from tna_jax.programs.cli.progress import console
+from tna_jax.programs.federate import report as federate_report
+from tna_jax.programs.federate import rounds as federate_run
+from tna_jax.programs.federate.options import FederateOptions
+from tna_jax.programs.runs.folder import PROVENANCE, Run
+from tna_jax.programs.system import distributed
+from tna_jax.programs.training.setup import lasting, load, record
+
+RESULTS = ("federate.json", "federate.png")
+
+
+def main(arguments: list[str]) -> int:
+    """The program; returns its exit code."""
+    return launch("federate", FederateOptions, run, arguments, __doc__)
+
+
+def run(settings: FederateOptions) -> dict[str, Any]:
+    """Runs all schedules and seeds of `settings` in its run folder and returns what `federate.json` holds."""
+    if settings.list:
+        federate_report.listing()
+        return {}
+    settings.check()
+    settings = settings.resolved()
+    settings.start(settings.clients)
+    prepared = prepare(settings)
+    seeds = list(range(settings.first_seed, settings.first_seed + settings.seeds))
+    name = f"federate-{settings.algorithm}-{settings.dataset.replace(':', '-')}"
+    with Run.create(settings.out, name, RESULTS, settings.overwrite, settings.resume) as folder:
+        record(folder, "federate", settings, seeds)
+        console.print(
+            f"{prepared.data.describe()}; {settings.describe()}; {federate_report.headline(lasting(settings))}"
+        )
+        plan = [{"seed": seed, "anchors": kind} for seed in seeds for kind in settings.anchors]
+        reached, facts = federate_run.federate(prepared, settings, plan, folder)
+        result = {
+            "provenance": {**folder.read(PROVENANCE), **facts},
+            "config": lasting(settings),
+            "network": settings.describe(),
+            "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(reached.finals["params"])),
+            "test_examples": len(prepared.data.test.labels),
+            "runs": [summary(line, reached.history, i) for i, line in enumerate(plan)],
+        }
+        folder.write(RESULTS[0], result)
+        if distributed.is_main_process():
+            federate_report.figure(to_json(result), folder.folder / RESULTS[1])
+            federate_report.table(to_json(result))
+            print(f"wrote {folder.folder / RESULTS[0]} and {folder.folder / RESULTS[1]}")
+        return to_json(result)
+
+
+def prepare(settings: FederateOptions) -> federate_run.Prepared:
+    """What the options stand for; raises UsageError where they do not go together."""
+    data, network, init = load(settings)
+    module = settings.build_model(data.num_classes, settings.precision)
+    federation = settings.build_federation(network, module, data.preprocess, data.num_classes)
+    train: Any = data.train
+    proxy: Any = ()
+    if federation.server.distillation is not None:
+        kept = settings.proxy_examples
+        if kept >= len(train.labels):
+            raise UsageError(f"--proxy-examples {kept}: there are {len(train.labels)} training examples in all")
+        order = np.asarray(
+            jax.random.permutation(stream(jax.random.key(settings.first_seed), PROXY), len(train.labels))
+        )
+        proxy, rest = jnp.asarray(train.images[order[:kept]]), np.sort(order[kept:])
+        train = type(train)(train.images[rest], train.labels[rest])
+    try:
+        jax.eval_shape(lambda key: settings.schedule("pfn").draw(key, init(key)[0], 0.0), jax.random.key(0))
+    except ValueError as error:
+        raise UsageError(f"--where: {error}") from error
+    return federate_run.Prepared(data, train, proxy, federation, init)
+
+
+def summary(line: federate_run.Line, history: dict[str, np.ndarray], run: int) -> dict[str, Any]:
+    """What `federate.json` holds of one run; `turnout` counts rounds by client, of those to which anything happened."""
+    values: dict[str, Any] = {name: history[name][run] for name in federate_run.HISTORY}
+    last = values["accuracy"][-federate_report.LAST :].astype(np.float64)
+    befell = history["clients"][run]  # (rounds, N)
+    bits = {"dropped": federate_run.DROPPED, "late": federate_run.LATE, "refused": federate_run.REFUSED}
+    counts = {name: np.count_nonzero(befell & bit, axis=0) for name, bit in bits.items()}
+    turnout = {name: {str(k): int(n) for k, n in enumerate(found) if n} for name, found in counts.items()}
+    lost = np.flatnonzero(~np.isfinite(values["loss"]))
+    return {
+        **line,
+        "diverged_in_round": int(lost[0]) + 1 if len(lost) else None,
+        "score": last.mean(),
+        "score_std": last.std(ddof=1) if len(last) > 1 else None,
+        "turnout": turnout,
+        **values,
+    }

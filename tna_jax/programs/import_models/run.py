@@ -1,0 +1,105 @@
+"""`tna import FILE ...`: exported models as a run folder, for `tna barrier` and whatever else reads one."""
+
+import dataclasses
+import json
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from tna_jax.io import manifest, safetensors
+from tna_jax.io.errors import UsageError, together
+from tna_jax.io.provenance import provenance
+from tna_jax.programs.cli import parsing
+from tna_jax.programs.cli.launch import launch
+from tna_jax.programs.cli.options import DataOptions, ModelOptions
+from tna_jax.programs.export.run import ABOUT
+from tna_jax.programs.runs.checkpoints import Checkpoints
+from tna_jax.programs.runs.folder import CONFIG, PROVENANCE, Run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """Options of `tna import`."""
+
+    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """Files of tna export, of one network: each becomes a model of the run, numbered in this order."""
+    out: Annotated[str | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Run folder to make; default: runs/import-TIME."""
+    overwrite: bool = False
+    """Replace the run in --out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Network(ModelOptions, DataOptions):
+    """What of a configuration makes the network and its data."""
+
+
+def main(arguments: list[str]) -> int:
+    """The program; returns its exit code."""
+    return launch("import", ImportOptions, run, arguments, __doc__)
+
+
+def run(settings: ImportOptions) -> Run:
+    """Makes the run folder; everything that can be refused is refused before."""
+    if not settings.files:
+        raise UsageError("name one or more files of tna export")
+    twice = [file for file in dict.fromkeys(settings.files) if settings.files.count(file) > 1]
+    if twice:
+        raise UsageError(f"named more than once: {', '.join(twice)}; each would count as a model of its own")
+    read: list[tuple[str, dict[str, np.ndarray], dict[str, Any]]] = []
+    together(*(lambda file=file: read.append((file, *described(file))) for file in settings.files))
+    first, first_arrays, about = read[0]
+    wrong = []
+    for file, arrays, other in read[1:]:
+        problems = manifest.misfits(_forms(arrays), _forms(first_arrays))
+        known = [field.name for field in dataclasses.fields(_Network) if field.name in about["config"]]
+        differing = [name for name in known if other["config"].get(name) != about["config"][name]]
+        problems = problems or ", ".join(f"{name} is {other['config'].get(name)}" for name in differing)
+        wrong += [f"{file} is of another network than {first}; {problems}"] if problems else []
+    if wrong:
+        raise UsageError("; ".join(wrong))
+    stacked = {name: np.stack([arrays[name] for _, arrays, _ in read]) for name in first_arrays}
+    models = [other["model"] for *_, other in read]
+    with Run.create(settings.out, "import", (), settings.overwrite, False) as folder:
+        folder.write(PROVENANCE, {**provenance([]), "imported": [str(file) for file in settings.files]})
+        folder.write_plan(models, len(models))
+        with Checkpoints(folder.checkpoints, minutes=0) as saved:
+            saved.save(1, stacked)
+        folder.write(CONFIG, {"format": manifest.FORMAT, "program": "import", **about["config"]})
+    many = len(models) > 1
+    print(f"wrote {folder.folder}: {len(models)} model{'s' if many else ''}" + many * f"; next: tna fuse {folder.word}")
+    return folder
+
+
+def described(file: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of an exported file and what its metadata says of them.
+
+    Raises:
+      UsageError: it is no sound file of `tna export`, or of a later version.
+    """
+    arrays, metadata = safetensors.read(file)
+    if ABOUT not in metadata:
+        made = ": a merge of models that are not all exports of one network and data" if "tna_merge" in metadata else ""
+        raise UsageError(
+            f"{file} is no file of tna export{made}; tna_jax.io.safetensors.load reads any safetensors file into a pytree"
+        )
+    try:
+        about = json.loads(metadata[ABOUT])
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{file}: its description cannot be read: {error}") from error
+    if not isinstance(about, dict) or not all(isinstance(about.get(name), dict) for name in ("config", "model")):
+        raise UsageError(f"{file}: its description must hold config and model, an object each")
+    manifest.check_format(about, file)
+    known = {field.name for field in dataclasses.fields(_Network)}
+    parsing.from_values(_Network, {k: v for k, v in about["config"].items() if k in known}, f"{file}, config")
+    strange = [name for name in arrays if not name.startswith(("params/", "state/"))]
+    if strange or not arrays:
+        raise UsageError(
+            f"{file}: arrays must be under params/ or state/; these are not: {', '.join(strange) or 'none'}"
+        )
+    return arrays, about
+
+
+def _forms(arrays: dict[str, np.ndarray]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}

@@ -1,0 +1,1 @@
+"""`tna landscape`."""

@@ -1,0 +1,160 @@
+"""`tna lmc`: train pairs of networks with and without anchors, walk the line between them, report the barriers.
+
+digits -> one ensemble of every distinct model -> pairs x alphas in one pass -> table, lmc.json, lmc.png
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from tna_jax import connectivity
+from tna_jax.connectivity import Path
+from tna_jax.io.errors import UsageError, known, together
+from tna_jax.io.json_files import to_json
+from tna_jax.programs.cli import parsing, ranges
+from tna_jax.programs.cli.launch import launch
+from tna_jax.programs.cli.progress import console, plural
+from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE
+from tna_jax.programs.data import Dataset
+from tna_jax.programs.lmc import plan as lmc_plan
+from tna_jax.programs.lmc import report as lmc_report
+from tna_jax.programs.lmc.plan import Cell
+from tna_jax.programs.population.paths import walk
+from tna_jax.programs.runs.folder import PROVENANCE, Run
+from tna_jax.programs.system import distributed
+from tna_jax.programs.training import ensembles
+from tna_jax.programs.training.initial_models import Member, build
+from tna_jax.programs.training.setup import Settings, lasting, prepare, record
+
+RESULTS = ("lmc.json", "lmc.png")
+INITS = {"same": ["same"], "different": ["different"], "both": ["same", "different"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class LmcOptions(Settings):
+    """Options of `tna lmc`."""
+
+    ratios: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
+    """Mask ratios: shares of ANCHORED (fixed) weights, in [0, 1); 0 is plain training."""
+    seeds: int = 5
+    """Number of pairs per setting."""
+    first_seed: int = 0
+    """Seed of the first pair; the others follow."""
+    init: str = "both"
+    """Initial values of a pair: same, different (with shared anchors), or both."""
+    methods: tuple[str, ...] = ("tna", "prune")
+    """tna (anchored weights keep their initial value), prune (they are zero: random pruning at initialisation)."""
+    alphas: tuple[float, ...] = (11.0,)
+    """Points of the path: their number (odd), or the list of points, which must hold 0, 0.5 and 1."""
+
+    def check(self) -> None:
+        """Raises UsageError for whatever can be refused before any work."""
+        together(
+            super().check,
+            lambda: ranges.require_ratios(self.ratios),
+            lambda: ranges.require(self, {"seeds": COUNT, "first_seed": NOT_NEGATIVE}),
+            lambda: known("--init", [self.init], INITS),
+            lambda: known("--methods", self.methods, ("tna", "prune")),
+            self.grid,
+        )
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise UsageError("--methods must be one or both of tna, prune")
+
+    def grid(self) -> np.ndarray:
+        """(A,) the alphas; raises UsageError for a grid without 0, 1/2 and 1."""
+        return parsing.grid(self.alphas)
+
+    def plan(self) -> tuple[list[Member], list[Cell]]:
+        """The models and pairs of the sweep."""
+        seeds = list(range(self.first_seed, self.first_seed + self.seeds))
+        return lmc_plan.plan(sorted(self.ratios), seeds, INITS[self.init], list(self.methods))
+
+
+def main(arguments: list[str]) -> int:
+    """The program; returns its exit code."""
+    return launch("lmc", LmcOptions, run, arguments, __doc__)
+
+
+def run(settings: LmcOptions) -> dict[str, Any]:
+    """Runs the sweep of `settings` in its run folder and returns what `lmc.json` holds."""
+    settings.check()
+    members, cells = settings.plan()
+    settings.start(len(members))
+    data, network, init, trainer = prepare(settings)
+    name = f"lmc-{settings.dataset.replace(':', '-')}"
+    with Run.create(settings.out, name, RESULTS, settings.overwrite, settings.resume) as folder:
+        record(folder, "lmc", settings, list(range(settings.first_seed, settings.first_seed + settings.seeds)))
+        console.print(
+            f"{data.describe()}; {settings.describe()}; {len(members)} models in {plural(len(cells), 'pair')}"
+        )
+
+        start = build(members, init, settings)
+        described = [member._asdict() for member in members]
+        trained = ensembles.train(trainer, start, data, settings, folder, described, settings.resume)
+        with console.status(f"evaluating {len(cells)} paths"):
+            paths = _paths(network, trained, cells, settings, data)
+        found = rows(cells, paths)
+        result = {
+            "provenance": {**folder.read(PROVENANCE), **trained.facts},
+            "config": lasting(settings),
+            "network": settings.describe(),
+            "alphas": settings.grid(),
+            "rows": found,
+            "diverged": [{**described[index], "epoch": epoch} for index, epoch in trained.diverged.items()],
+        }
+        folder.write("lmc.json", result)
+        folder.views.log({"step": settings.epochs * trained.facts["waves"], **barriers(found)})
+        if distributed.is_main_process():
+            lmc_report.figure(to_json(result), folder.folder / "lmc.png")
+            lmc_report.table(to_json(result))
+            print(f"wrote {folder.folder / 'lmc.json'} and {folder.folder / 'lmc.png'}; next: tna report {folder.word}")
+        return to_json(result)
+
+
+def barriers(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The mean accuracy barrier on the test set by method, initialisation and ratio, for a live view."""
+    found: dict[str, list[float]] = {}
+    for row in (row for row in rows if row["split"] == "test" and lmc_report.finite(row)):
+        name = f"accuracy_barrier/{row['method']}/{row['init']}/{row['ratio']:g}"
+        found.setdefault(name, []).append(row["accuracy_barrier"])
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def _paths(network, trained: ensembles.Trained, cells: list[Cell], settings: LmcOptions, data: Dataset):
+    """The path of every cell by split; cells with the same two models are walked once."""
+    distinct = sorted({cell.members for cell in cells})
+    found = walk(
+        network, trained.params, trained.state, np.array(distinct), settings.grid(), data,
+        how=trained.facts["placement"], calibration_examples=settings.calibration_examples,
+        memory_limit=settings.memory_limit,
+    )  # fmt: skip
+    index = np.array([distinct.index(cell.members) for cell in cells])
+    return {name: Path(path.alphas, jax.tree.map(lambda x: x[index], path.metrics)) for name, path in found.items()}
+
+
+def rows(cells: list[Cell], paths: dict[str, Path]) -> list[dict[str, Any]]:
+    """One row per pair and split, as `lmc.json` holds it; accuracies are shares, losses nats, barriers by their kind."""
+    middle = int(np.argmax(next(iter(paths.values())).alphas == 0.5))
+    result = []
+    for name, path in paths.items():
+        barriers = {
+            "accuracy_barrier": connectivity.barrier(path, "linear", "accuracy"),
+            "accuracy_barrier_relative": connectivity.barrier(path, "relative", "accuracy"),
+            "loss_barrier": connectivity.barrier(path, "linear", "loss"),
+        }
+        kinds: tuple[Literal["midpoint", "ends", "worst"], ...] = ("midpoint", "ends", "worst")
+        for kind in kinds:
+            barriers[f"accuracy_barrier_{kind}"] = connectivity.barrier(path, kind, "accuracy")
+            barriers[f"loss_barrier_{kind}"] = connectivity.barrier(path, kind, "loss")
+        for i, cell in enumerate(cells):
+            result.append({
+                "method": cell.method, "init": cell.init, "ratio": cell.ratio, "seed": cell.seed, "split": name,
+                "examples": int(path.metrics.count[i, 0]),
+                "accuracy_ends": [path.accuracy[i, 0], path.accuracy[i, -1]],
+                "accuracy_path": path.accuracy[i], "loss_path": path.loss[i],
+                "accuracy_midpoint": path.accuracy[i, middle],
+                **{key: values[i] for key, values in barriers.items()},
+            })  # fmt: skip
+    return to_json(result)

@@ -1,0 +1,141 @@
+"""What `tna merge` says of a merge: metadata that describe it, not its first model; and which files it may write."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tna_jax.io.errors import UsageError
+from tna_jax.io.json_files import read_json
+from tna_jax.io.manifest import FORMAT
+from tna_jax.io.tensor_headers import Checkpoint
+from tna_jax.programs.cli.options import AnchorOptions, DataOptions, ModelOptions
+from tna_jax.programs.merge.verify_anchors import ABOUT
+from tna_jax.programs.training.backbone import ABOUT as PRETRAINING
+from tna_jax.programs.training.initial_models import Member
+
+NOTE = "tna_merge"
+"""Name of the metadata that says of what a file was merged: a JSON object of models and weights."""
+OF_ONE_MODEL = (PRETRAINING, "README.md", "trainer_state.json", "training_args.json")
+"""Files of a folder that tell how one model came about: a merge is not that model, and gets no copy."""
+OF_FORMAT = ("format",)
+"""Metadata that say how a file is to be read."""
+FACTS = ("seed", "seeds", "ratio", "ratios", *(field.name for field in dataclasses.fields(AnchorOptions)))
+"""Options that say which anchors a model has: of a merge they hold only where that was verified."""
+
+
+def metadata(checkpoints: list[Checkpoint], file: str, weights: np.ndarray, verified: bool) -> dict[str, str]:
+    """The metadata of a merge: what all inputs say alike, how its file is to be read, and of what it was made.
+
+    Args:
+      checkpoints: the inputs, `file` is one of the first's.
+      weights: (M,)
+      verified: whether all inputs have the anchors that their common recipe names, so that the merge has them too.
+    """
+    held = [text for checkpoint in checkpoints for text in checkpoint.metadata.values()]
+    first = checkpoints[0].metadata[file]
+    kept = {key: text for key, text in first.items() if all(other.get(key) == text for other in held)}
+    kept |= {key: first[key] for key in OF_FORMAT if key in first}
+    names = [checkpoint.path.name for checkpoint in checkpoints]
+    note = {"models": names, "weights": (weights / weights.sum()).tolist()}
+    about = _about([text.get(ABOUT) for text in held], note, verified)
+    kept = {key: text for key, text in kept.items() if key not in (ABOUT, NOTE)}
+    return kept | ({ABOUT: json.dumps(about)} if about else {}) | {NOTE: json.dumps(note)}
+
+
+def _about(texts: list[str | None], note: dict[str, Any], verified: bool) -> dict[str, Any] | None:
+    """What `tna export` says of one model, of a merge of such models; None unless all are of one network and data."""
+    try:
+        told = [json.loads(text or "") for text in texts]
+        configs, models = [one["config"] for one in told], [one["model"] for one in told]
+        same = _alike(configs)
+        made_of = [field.name for kind in (ModelOptions, DataOptions) for field in dataclasses.fields(kind)]
+        if any(name not in same and name in config for name in made_of for config in configs):
+            return None
+        facts = {key: value for key, value in _alike(models).items() if key in Member._fields} if verified else {}
+        same = {key: value for key, value in same.items() if verified or key not in FACTS}
+        mask = told[0]["mask"] if verified else None
+        made = {"merged": note["models"], "weights": note["weights"]}
+        return {"format": FORMAT, "config": same, "model": {**made, **facts}, "mask": mask}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _alike(values: list[dict[str, Any]]) -> dict[str, Any]:
+    missing = object()
+    return {key: value for key, value in values[0].items() if all(one.get(key, missing) == value for one in values)}
+
+
+def pretraining(checkpoints: list[Checkpoint], weights: np.ndarray) -> dict[str, Any] | None:
+    """What a merge of folders stands on: the records of its models, if any has one."""
+    files = [checkpoint.path / PRETRAINING for checkpoint in checkpoints]
+    records = [read_json(file) if file.is_file() else None for file in files]
+    if not any(records):
+        return None
+    names = [checkpoint.path.resolve().name for checkpoint in checkpoints]
+    models = [
+        {"name": name, "weight": float(weight), "pretraining": record}
+        for name, weight, record in zip(names, weights / weights.sum(), records, strict=True)
+    ]
+    return {"in_words": f"a merge of {', '.join(names)}", "merged": models}
+
+
+def others(checkpoint: Checkpoint, weight_files: tuple[str, ...], report: str) -> list[Path]:
+    """The files of a folder beside its weights of which a merge gets a copy: configuration, tokenizer, index of the shards."""
+    if not checkpoint.path.is_dir():
+        return []
+    return [
+        file
+        for file in sorted(checkpoint.path.iterdir())
+        if file.is_file() and not file.name.endswith(weight_files) and file.name not in (report, *OF_ONE_MODEL)
+    ]
+
+
+def require_apart(written: Iterable[Path], checkpoints: list[Checkpoint]) -> None:
+    """Raises UsageError that names every file which would be written over an input."""
+    inputs = [file for checkpoint in checkpoints for file in _files(checkpoint)]
+    held = {_identity(file): file for file in inputs}
+    over = [str(file) for file in written if file.exists() and _identity(file) in held]
+    if over:
+        raise UsageError(f"this would write over what is to be merged: {', '.join(over)}; name another --out")
+
+
+def require_different(checkpoints: list[Checkpoint]) -> None:
+    """Raises UsageError that names models which are given twice: they would count as two."""
+    seen: dict[frozenset, Path] = {}
+    twice = []
+    for checkpoint in checkpoints:
+        key = frozenset(_identity(tensor.file) for tensor in checkpoint.tensors.values())
+        if key in seen:
+            twice.append(f"{checkpoint.path} is {seen[key]}" if checkpoint.path != seen[key] else str(seen[key]))
+        seen.setdefault(key, checkpoint.path)
+    if twice:
+        raise UsageError(f"named more than once: {', '.join(twice)}; name each model once (--weights weights them)")
+
+
+def _files(checkpoint: Checkpoint) -> list[Path]:
+    if not checkpoint.path.is_dir():
+        return [checkpoint.path]
+    return [file for file in checkpoint.path.iterdir() if file.is_file()]
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    """Equal for all names of one file, links too."""
+    found = file.stat()
+    return found.st_dev, found.st_ino
+
+
+def kinds(checkpoints: list[Checkpoint]) -> str:
+    """The kinds of model that folders say they hold, where they differ: `a is a vit, b is a bert`; else nothing."""
+    told = {}
+    for checkpoint in checkpoints:
+        try:
+            told[checkpoint.path] = json.loads((checkpoint.path / "config.json").read_bytes())["model_type"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue
+    if len({str(kind) for kind in told.values()}) < 2:
+        return ""
+    return ", ".join(f"{path} is a {kind}" for path, kind in told.items())

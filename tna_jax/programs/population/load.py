@@ -1,0 +1,183 @@
+"""Opens finished runs for the programs that fuse: data, network, and all models of one or more runs as one population."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tna_jax.io.errors import UsageError, together
+from tna_jax.masks import Params
+from tna_jax.networks import Network, State, linen
+from tna_jax.programs.barrier.run import BarrierOptions, Described, description
+from tna_jax.programs.cli.options import ModelOptions
+from tna_jax.programs.cli.progress import console
+from tna_jax.programs.data import Dataset
+from tna_jax.programs.population import checkpoint_status, compatibility
+from tna_jax.programs.runs.folder import CONFIG, Run
+from tna_jax.programs.training.ensembles import finished
+from tna_jax.programs.training.setup import load
+
+
+class Opened(NamedTuple):
+    """M trained models of the same network on the same data."""
+
+    folder: Run
+    """The first run."""
+    config: dict[str, Any]
+    """Its options."""
+    what: str
+    """The network in a few words."""
+    data: Dataset
+    network: Network
+    exact: Network
+    """The same in float32, for matching: in bfloat16 a permuted network is the same function only roughly."""
+    module: nn.Module
+    params: Params
+    """(M, ...) on the host."""
+    state: State
+    """(M, ...) on the host."""
+    models: list[dict[str, Any]]
+    """What plan.json says of each, its run, and its number there."""
+    warnings: list[str]
+    """What speaks against averaging them."""
+    checkpoints: list[dict[str, Any]]
+    """Of each run, see `tna_jax.programs.population.checkpoint_status`."""
+
+
+def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, ...] = ()) -> Opened:
+    """All models of the runs, or the chosen ones, but those that diverged, which are named on the screen.
+
+    Args:
+      names: folders.
+      data_dir: where the data sets are, if not where $TNA_DATA_DIR says.
+      chosen: numbers of models, counted from 0 through all runs in order; none: all.
+
+    Raises:
+      UsageError: a run that cannot be read; runs of other networks or data than the first's; numbers that no model has or
+        that are there twice; fewer than two models left.
+    """
+    folders = _opened(names)
+    configs = [folder.read(CONFIG) for folder in folders]
+    told = [
+        description(config, BarrierOptions(run=name, data_dir=data_dir))
+        for name, config in zip(names, configs, strict=True)
+    ]
+    _require_alike(names, told)
+    data, network, init = load(told[0])
+    module = told[0].build_model(data.num_classes, told[0].precision)
+    exact = linen(told[0].build_model(data.num_classes), data.image_shape, data.preprocess)[0]
+    parts = [finished(folder, init) for folder in folders]
+    found = zip(folders, configs, parts, strict=True)
+    checkpoints = [checkpoint_status.reached(folder, config, part[3]) for folder, config, part in found]
+    params, state = (
+        jax.tree.map(lambda *x: np.concatenate(x), *trees) for trees in zip(*(part[:2] for part in parts), strict=True)
+    )
+    models = [
+        {**model, "run": Path(name).name, "number": i}
+        for name, part in zip(names, parts, strict=True)
+        for i, model in enumerate(part[2])
+    ]
+    owners = [config for config, part in zip(configs, parts, strict=True) for _ in part[2]]
+    if chosen:
+        _require_numbers(chosen, len(models))
+        params, state = jax.tree.map(lambda leaf: leaf[np.array(chosen)], (params, state))
+        models, owners = ([all_of[i] for i in chosen] for all_of in (models, owners))
+    finite = np.array([
+        all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves((params, state))) for i in range(len(models))
+    ])  # fmt: skip
+    for i in np.flatnonzero(~finite):
+        console.print(f"left out: model {models[i]['number']} of {models[i]['run']}, which diverged")
+    if finite.sum() < 2:
+        raise UsageError(f"{' '.join(names)}: {finite.sum()} models that did not diverge; fusing needs two")
+    params, state = jax.tree.map(lambda leaf: leaf[finite], (params, state))
+    models, owners = ([one for one, kept in zip(all_of, finite, strict=True) if kept] for all_of in (models, owners))
+    return Opened(
+        folders[0],
+        configs[0],
+        ModelOptions.describe(told[0]),
+        data,
+        network,
+        exact,
+        module,
+        params,
+        state,
+        models,
+        checkpoint_status.warn(checkpoints) + compatibility.warn(models, owners),
+        checkpoints,
+    )
+
+
+def _opened(names: tuple[str, ...]) -> list[Run]:
+    """The runs; the first, which gets the results, can be written. Raises UsageError that names all that cannot be opened."""
+    folders: list[Run] = []
+    together(*(lambda name=name: folders.append(Run.open(name)) for name in dict.fromkeys(names)))
+    seen: dict[Path, str] = {}
+    twice = []
+    for name in names:
+        if (place := Path(name).resolve()) in seen:
+            twice.append(name if name == seen[place] else f"{name} is {seen[place]}")
+        seen.setdefault(place, name)
+    if twice:
+        raise UsageError(f"named more than once: {', '.join(dict.fromkeys(twice))}; its models would count twice")
+    folders[0].writable()
+    return folders
+
+
+def _require_alike(names: tuple[str, ...], told: list[Described]) -> None:
+    """Raises UsageError that names every run of another network or other data than the first's."""
+    wrong = []
+    for name, other in zip(names[1:], told[1:], strict=True):
+        ours, theirs = effective(told[0]), effective(other)
+        odd = [f"{key} {theirs[key]} instead of {ours[key]}" for key in ours if theirs[key] != ours[key]]
+        wrong += [f"{name} does not go with {names[0]}: {', '.join(odd)}"] if odd else []
+    if wrong:
+        raise UsageError("; ".join(wrong))
+
+
+def effective(told: Described) -> dict[str, Any]:
+    """The options of a run's network and data; of those that were not given, what the network has by default."""
+    module = told.build_model(2)
+    found = dataclasses.asdict(told)
+    for field in dataclasses.fields(ModelOptions):
+        if found[field.name] is None:
+            found[field.name] = getattr(module, field.name, None)
+    return {key: "the default" if value is None else value for key, value in found.items()}
+
+
+def _require_numbers(chosen: tuple[int, ...], count: int) -> None:
+    """Raises UsageError that names every number of `chosen` which is no model's, or is there twice."""
+    wrong = sorted({i for i in chosen if not 0 <= i < count})
+    twice = sorted({i for i in chosen if chosen.count(i) > 1})
+    told = [f"no model {', '.join(map(str, wrong))}: the numbers go from 0 to {count - 1}"] if wrong else []
+    told += [f"{', '.join(map(str, twice))} named twice"] if twice else []
+    if told:
+        raise UsageError(f"--models: {'; '.join(told)}")
+
+
+def held_out(opened: Opened, data_dir: str | None, examples: int) -> tuple[jax.Array, jax.Array, bool]:
+    """Training examples to choose models by: (inputs, labels, whether the models were trained without them).
+
+    Runs on a part of the training set (`--train-examples`) are scored on the rest of it. If there is none, on training
+    examples that the models have seen, which favours models that have learnt them by heart.
+    """
+    used = opened.config.get("train_examples")
+    split, unseen = opened.data.train, False
+    if used is not None:
+        described = description({**opened.config, "train_examples": None}, BarrierOptions(run="", data_dir=data_dir))
+        whole = described.load_data()
+        if used < len(whole.train.labels):
+            ordered = whole.subset(len(whole.train.labels)).train
+            split, unseen = type(ordered)(ordered.images[used:], ordered.labels[used:]), True
+    return jnp.asarray(split.images[:examples]), jnp.asarray(split.labels[:examples]), unseen
+
+
+def splits(data: Dataset) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """The train and the test split, as the library's evaluation takes them."""
+    return {
+        name: (jnp.asarray(split.images), jnp.asarray(split.labels))
+        for name, split in (("train", data.train), ("test", data.test))
+    }

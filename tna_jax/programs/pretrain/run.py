@@ -1,0 +1,273 @@
+"""`tna pretrain`: a ViT by classification or a BERT encoder by masked-language modelling, written as a Hugging Face folder."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tna_jax import connectivity, finetuning, masked_lm, metrics, models
+from tna_jax.ensemble import Trainer
+from tna_jax.hf import loading, tokenizer
+from tna_jax.io.errors import UsageError, unknown
+from tna_jax.io.json_files import to_json
+from tna_jax.masks import Params
+from tna_jax.programs import data
+from tna_jax.programs.cli import ranges
+from tna_jax.programs.cli.finetuning_options import TuningOptions
+from tna_jax.programs.cli.launch import launch
+from tna_jax.programs.cli.progress import console, plural
+from tna_jax.programs.cli.ranges import COUNT
+from tna_jax.programs.data import text, tokens
+from tna_jax.programs.data.source import Split
+from tna_jax.programs.pretrain import report as pretrain_report
+from tna_jax.programs.runs.folder import METRICS, PROVENANCE, Run
+from tna_jax.programs.system import distributed
+from tna_jax.programs.training import backbone, ensembles
+from tna_jax.programs.training.initial_models import INIT, ORDER, Start, stream
+from tna_jax.programs.training.setup import lasting, record
+
+RESULTS = ("pretrain.json", "pretrain.png")
+MODEL = "model"
+"""Folder of the Hugging Face model in the run folder."""
+KINDS = ("vit", "bert")
+TEST = 4
+"""Stream of the seed: what is hidden in test texts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainOptions(TuningOptions):
+    """Options of `tna pretrain`."""
+
+    model: str = "vit"
+    """vit: classify the images of --dataset. bert: predict hidden tokens of the training texts of --tasks."""
+    dataset: str = "cifar10"
+    """Images to classify (vit): as in tna train; also some classes (cifar10:0-4) and several sets (cifar10:0-4+cifar100_test)."""
+    tasks: tuple[str, ...] = text.names()
+    """Text tasks whose training texts are read (bert); their labels are not used."""
+    width: int = 128
+    """Entries of a token."""
+    depth: int = 4
+    """Number of blocks."""
+    heads: int | None = None
+    """Attention heads; default: one for each 64 of the width."""
+    patch: int = 4
+    """Side of a patch in pixels (vit)."""
+    vocab: int = 4096
+    """Entries of the tokenizer, which is trained on the same texts (bert)."""
+    length: int = 32
+    """Tokens of a text; longer ones are cut (bert)."""
+    learning_rate: float = 1e-3
+    """Of AdamW, at its peak."""
+    weight_decay: float = 0.05
+    """Of matrices; decoupled."""
+    label_smoothing: float = 0.0
+    """Share of a label's weight spread over all classes (vit)."""
+    augmentation: float = 0.5
+    """Strength of augmentation in [0, 1]: moves, mirrors, brightness, contrast (vit)."""
+    train_examples: int | None = None
+    """Use this many training examples; default: all."""
+    test_examples: int | None = None
+    """Use this many test examples; default: all."""
+
+    def check(self) -> None:
+        """Raises UsageError for whatever can be refused before any work."""
+        super().check()
+        if self.model not in KINDS:
+            raise unknown("--model", self.model, KINDS)
+        names = ("width", "depth", "heads", "patch", "length", "train_examples", "test_examples")
+        ranges.require(self, dict.fromkeys(names, COUNT))
+        if self.length < 4:
+            raise UsageError(f"--length must be at least 4, got {self.length}")
+        try:
+            self.recipe.check()
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    @property
+    def recipe(self) -> finetuning.Recipe:
+        """Its hyper-parameters."""
+        smoothing, strength = (self.label_smoothing, self.augmentation) if self.model == "vit" else (0.0, 0.0)
+        return finetuning.Recipe(self.learning_rate, self.weight_decay, smoothing, strength, self.seed)
+
+
+class Texts(NamedTuple):
+    """Encoded texts, as the training of an ensemble takes data."""
+
+    train: Split
+    test: Split
+
+
+class Plan(NamedTuple):
+    """What is to be trained, and what becomes of it."""
+
+    what: str
+    """In words."""
+    data: Any
+    """With `train`, the examples."""
+    module: Any
+    trainer: Trainer
+    example: jax.Array
+    """An input of the module."""
+    evaluate: Callable[[Params], metrics.Metrics]
+    """On the test examples."""
+    beside: Callable[[Path], None]
+    """Writes what belongs beside the model."""
+    about: dict[str, Any]
+    """Of the data, for whoever uses the model."""
+
+
+def main(arguments: list[str]) -> int:
+    """The program; returns its exit code."""
+    return launch("pretrain", PretrainOptions, run, arguments, __doc__)
+
+
+def run(settings: PretrainOptions) -> dict[str, Any]:
+    """Trains the model in its run folder, writes it, `pretrain.json` and `pretrain.png`; returns what the JSON holds."""
+    settings.check()
+    settings.start(1)
+    plan = (images if settings.model == "vit" else texts)(settings)
+    start = _start(plan, settings)
+    size = backbone.count(start.params)
+    name = f"pretrain-{settings.model}"
+    with Run.create(settings.out, name, RESULTS, settings.overwrite, settings.resume) as folder:
+        record(folder, "pretrain", settings, [settings.seed])
+        console.print(f"{plan.what}; {settings.model} {settings.width}x{settings.depth}, {size:,} parameters")
+        described = [{"model": settings.model, "seed": settings.seed}]
+        trained = ensembles.train(plan.trainer, start, plan.data, settings, folder, described, settings.resume)
+        params = jax.tree.map(lambda leaf: leaf[0], trained.params)
+        if trained.diverged:
+            raise UsageError(f"the training diverged in epoch {trained.diverged[0]}: a lower --learning-rate")
+        found = plan.evaluate(params)
+        history = [json.loads(line) for line in (folder.folder / METRICS).read_text().splitlines()]
+        result: dict[str, Any] = {
+            "provenance": {**folder.read(PROVENANCE), **trained.facts},
+            "config": lasting(settings),
+            "what": plan.what,
+            "parameters": size,
+            "epochs": [{key: line[key] for key in ("epoch", "loss", "accuracy")} for line in history],
+            "test": {"loss": found.loss, "accuracy": found.accuracy, "predictions": found.count},
+            "about": plan.about,
+            "headline": f"test loss {float(found.loss):.3f}, accuracy {float(found.accuracy):.3f}",
+        }
+        if distributed.is_main_process():
+            model = folder.folder / MODEL
+            loading.save(model, plan.module, params, overwrite=True)
+            plan.beside(model)
+            words = f"{plan.what}; {size:,} parameters, {plural(settings.epochs, 'epoch')}, tna pretrain"
+            about = {"in_words": words, "parameters": size, "epochs": settings.epochs, "seed": settings.seed,
+                     "commit": result["provenance"]["commit"], **plan.about, "test": result["test"]}  # fmt: skip
+            backbone.write_about(model, about, plan.data if settings.model == "vit" else None)
+            pretrain_report.figure(to_json(result), folder.folder / RESULTS[1])
+            folder.write(RESULTS[0], result)
+            pretrain_report.table(to_json(result))
+            print(f"wrote {folder.folder / RESULTS[0]}, {RESULTS[1]} and {model}; next: tna "
+                  f"{'soup' if settings.model == 'vit' else 'cold'} --checkpoint {model}")  # fmt: skip
+        return to_json(result)
+
+
+def _start(plan: Plan, settings: PretrainOptions) -> Start:
+    params = jax.jit(plan.module.init)(stream(settings.seed, INIT), plan.example)["params"]
+    one = jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
+    hyper = finetuning.stack([settings.recipe])
+    mask = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), one)
+    return Start(one, (), mask, jnp.stack([stream(settings.seed, ORDER)]), hyper)
+
+
+def images(settings: PretrainOptions) -> Plan:
+    """A ViT that classifies images."""
+    try:
+        found = data.load(settings.dataset, data_dir=settings.data_dir)
+        found = found.subset(settings.train_examples, settings.test_examples)
+        module = models.create(
+            "vit", num_classes=found.num_classes, width=settings.width, depth=settings.depth, heads=settings.heads,
+            patch=settings.patch, image_size=found.image_shape[:2], **settings.module_options,
+        )  # fmt: skip
+    except data.DataError as error:
+        raise UsageError(f"--dataset: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"--model vit: {error}") from error
+    if found.image_shape[0] != found.image_shape[1]:
+        raise UsageError(f"--dataset {settings.dataset}: a ViT takes square images, these are {found.image_shape}")
+
+    def network(params: Params, x: jax.Array) -> jax.Array:
+        logits: Any = module.apply({"params": params}, found.preprocess(x))
+        return logits
+
+    trainer = settings.trainer(
+        network, len(found.train.labels), prepare=finetuning.augmented, loss=finetuning.smoothed
+    )  # fmt: skip
+
+    def evaluate(params: Params) -> metrics.Metrics:
+        stacked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], params)
+        test = (jnp.asarray(found.test.images), jnp.asarray(found.test.labels))
+        (made,) = connectivity.evaluate(network, stacked, {"test": test}, batch_size=250).values()
+        return metrics.Metrics(*(leaf[0] for leaf in made))
+
+    what = f"classification of {found.describe()}"
+    about = {"data": settings.dataset, "train_examples": len(found.train.labels), "classes": found.num_classes}
+    return Plan(what, found, module, trainer, jnp.zeros((1, *found.image_shape)), evaluate, lambda folder: None, about)
+
+
+def texts(settings: PretrainOptions) -> Plan:
+    """A BERT that predicts hidden tokens."""
+    try:
+        loaded = [text.load(name, data_dir=settings.data_dir) for name in settings.tasks]
+    except text.DataError as error:
+        raise UsageError(f"--tasks: {error}") from error
+    known = _different(task.train for task in loaded)[: settings.train_examples]
+    unseen = _different(task.validation for task in loaded)[: settings.test_examples]
+    made = tokenizer.train(known, settings.vocab)
+    train, test = (tokens.encode(made, [(line,) for line in lines], settings.length) for lines in (known, unseen))
+    try:
+        module = models.create(
+            "bert", width=settings.width, depth=settings.depth, heads=settings.heads, vocab=made.vocab,
+            pad_id=made.pad,
+            positions=settings.length, head="masked_lm", **settings.module_options,
+        )  # fmt: skip
+    except ValueError as error:
+        raise UsageError(f"--model bert: {error}") from error
+
+    def network(params: Params, x: Any) -> jax.Array:
+        ids, at = x
+        logits: Any = module.apply({"params": params}, ids, at=at)
+        return logits
+
+    hidden = functools.partial(masked_lm.draw, special=jnp.asarray(tokens.special(made)), mask_id=made.mask)
+
+    def prepare(key: jax.Array, hyper: Any, batch: Any) -> Any:
+        encoded, _, weight = batch
+        drawn = hidden(key, encoded[:, text.IDS])
+        return (drawn.ids, drawn.positions), drawn.targets, drawn.weight * weight[:, None]
+
+    trainer = settings.trainer(network, len(train), prepare=prepare)
+    step = jax.jit(
+        lambda params, inputs, targets, weight: metrics.classification(network(params, inputs), targets, weight)
+    )
+
+    def evaluate(params: Params) -> metrics.Metrics:
+        total = jax.tree.map(np.asarray, metrics.zero())
+        key = stream(settings.seed, TEST)
+        for number, first in enumerate(range(0, len(test), 256)):
+            rows = np.minimum(np.arange(first, first + 256), len(test) - 1)
+            real = jnp.asarray(np.arange(first, first + 256) < len(test), jnp.float32)
+            batch = prepare(jax.random.fold_in(key, number), {}, (jnp.asarray(test[rows]), None, real))
+            total = metrics.merge(total, jax.tree.map(np.asarray, step(params, *batch)))
+        return total
+
+    what = (f"masked-language modelling of {len(train):,} training texts of {', '.join(task.title for task in loaded)}, "
+            f"{made.vocab} tokens trained on them, {settings.length} tokens a text")  # fmt: skip
+    about = {"tasks": settings.tasks, "train_examples": len(train), "vocabulary": made.vocab, "length": settings.length}
+    splits = Texts(*(Split(encoded, np.zeros(len(encoded), np.int32)) for encoded in (train, test)))
+    return Plan(what, splits, module, trainer, jnp.zeros((1, 4), jnp.int32), evaluate,
+                lambda folder: made.save(folder), about)  # fmt: skip
+
+
+def _different(splits: Any) -> list[str]:
+    """Every text of the splits once, in order."""
+    return list(dict.fromkeys(line for split in splits for texts in split.texts for line in texts if line.strip()))

@@ -1,0 +1,179 @@
+"""`tna rebasin RUN`: permutes hidden units so that models match, and compares the barriers before, after, and with REPAIR."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any, cast
+
+import jax
+import numpy as np
+import tyro
+from rich.progress import track
+
+from tna_jax import connectivity
+from tna_jax.connectivity import Path
+from tna_jax.ensemble import member
+from tna_jax.io.errors import UsageError, unknown
+from tna_jax.io.json_files import to_json
+from tna_jax.io.provenance import provenance
+from tna_jax.matching import permutations
+from tna_jax.matching.permutations import PermutationSpec
+from tna_jax.matching.weights import Matching, activation_matching, weight_matching
+from tna_jax.networks import Stateful
+from tna_jax.placement import Placement
+from tna_jax.programs.barrier.run import BarrierOptions
+from tna_jax.programs.cli import parsing, ranges
+from tna_jax.programs.cli.launch import launch
+from tna_jax.programs.cli.progress import console, plural
+from tna_jax.programs.cli.ranges import COUNT
+from tna_jax.programs.fuse.run import MatchingOptions
+from tna_jax.programs.population import fusion_methods
+from tna_jax.programs.population.load import Opened, open_runs, splits
+from tna_jax.programs.population.paths import walk
+from tna_jax.programs.rebasin import report as rebasin_report
+from tna_jax.programs.system import distributed
+from tna_jax.programs.system.distributed import HostOptions
+from tna_jax.programs.training.setup import shaping
+
+RESULTS = ("rebasin.json", "rebasin.png")
+METHODS = ("weight", "activation")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RebasinOptions(MatchingOptions, HostOptions):
+    """Options of `tna rebasin`."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder of tna train (or tna lmc)."""
+    pairs: tuple[str, ...] = ()
+    """Pairs of models, I-J with numbers from 0: J is matched to I. Default: every model to the first."""
+    methods: tuple[str, ...] = METHODS
+    """weight (inner products of the weights), activation (of what hidden units compute), or both."""
+    restarts: int = 1
+    """Starts of weight matching; the best is kept."""
+    repair: bool = True
+    """Also with REPAIR on top (networks without BatchNorm, whose statistics are estimated again in any case)."""
+
+    def check(self) -> None:
+        """Raises UsageError for whatever can be refused before any work."""
+        super().check()
+        self.check_matching()
+        ranges.require(self, {"restarts": COUNT})
+        for method in self.methods:
+            if method not in METHODS:
+                raise unknown("--methods", method, METHODS)
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise UsageError(f"--methods must be one or both of {', '.join(METHODS)}")
+
+
+def main(arguments: list[str]) -> int:
+    """The program; returns its exit code."""
+    return launch("rebasin", RebasinOptions, run, arguments, __doc__)
+
+
+def run(settings: RebasinOptions) -> dict[str, Any]:
+    """Matches the pairs and writes rebasin.json and rebasin.png into the run's folder; returns what the JSON holds."""
+    settings.check()
+    settings.start(16)
+    opened = open_runs((settings.run,), settings.data_dir)
+    count = len(opened.models)
+    pairs = BarrierOptions(run=settings.run, pairs=settings.pairs).chosen(count)
+    if not settings.pairs:
+        pairs = np.array([[0, j] for j in range(1, count)], np.int32)
+    console.print(f"{opened.data.describe()}; {opened.what}; {count} models, {plural(len(pairs), 'pair')}")
+    rows = list(compare(opened, pairs, settings))
+    result = {
+        "provenance": provenance([settings.seed]),
+        "run": shaping(opened.config),
+        "network": opened.what,
+        "models": opened.models,
+        "checkpoints": opened.checkpoints,
+        "warnings": opened.warnings,
+        "options": {key: getattr(settings, key) for key in ("seed", "restarts", "calibration_examples")},
+        "alphas": parsing.grid(settings.alphas),
+        "rows": rows,
+    }
+    opened.folder.write(RESULTS[0], result)
+    if distributed.is_main_process():
+        folder = opened.folder.folder
+        rebasin_report.figure(to_json(result), folder / RESULTS[1])
+        rebasin_report.table(to_json(result))
+        print(f"wrote {folder / RESULTS[0]} and {folder / RESULTS[1]}")
+    return to_json(result)
+
+
+def compare(opened: Opened, pairs: np.ndarray, settings: RebasinOptions) -> Iterator[dict[str, Any]]:
+    """The path of every pair before matching, after each method, and with REPAIR: one row for each of these and split.
+
+    Args:
+      opened: the models.
+      pairs: (P, 2) their numbers; the second of a pair is matched to the first.
+
+    Raises:
+      UsageError: the groups of the network cannot be found.
+    """
+    data, how = splits(opened.data), cast(Placement, settings.placement)
+    alphas = parsing.grid(settings.alphas)
+    calibration = data["train"][0][: settings.calibration_examples]
+    first, own = member(opened.params, 0), member(opened.state, 0)
+    try:
+        spec = permutations.permutation_spec(opened.exact, first, calibration[:16], own)
+    except ValueError as error:
+        raise UsageError(f"{settings.run}: {error}") from error
+    with console.status(f"evaluating {plural(len(pairs), 'path')} of {len(alphas)} points"):
+        before = walk(
+            opened.network, opened.params, opened.state, pairs, alphas, opened.data, how=how,
+            calibration_examples=settings.calibration_examples, memory_limit=settings.memory_limit,
+        )  # fmt: skip
+    for split, path in before.items():
+        for i, pair in enumerate(pairs):
+            yield row(pair, "unmatched", split, Path(alphas, jax.tree.map(lambda x, i=i: x[i], path.metrics)))
+    repairs = settings.repair and not isinstance(opened.network, Stateful)
+    for pair in track(pairs, "matching pairs", console=console, transient=True):
+        for method in settings.methods:
+            start = time.perf_counter()
+            found = matched(spec, opened, pair, method, calibration, settings)
+            facts = {key: getattr(found, key) for key in ("objective", "sweeps", "assignments", "moving", "moved")}
+            facts["seconds"] = time.perf_counter() - start
+            both, states = (
+                jax.tree.map(lambda x, y, i=pair[0]: np.stack([x[i], np.asarray(y)]), *trees)
+                for trees in ((opened.params, found.params), (opened.state, found.state))
+            )
+            after = connectivity.evaluate_path(
+                opened.network, both, np.array([[0, 1]]), alphas, data, state=states, calibration=calibration, how=how
+            )
+            for split, path in after.items():
+                alone = Path(alphas, jax.tree.map(lambda x: x[0], path.metrics))
+                yield row(pair, f"{method} matching", split, alone) | facts
+            if repairs:
+                mix = fusion_methods.repaired(opened.module, opened.data.preprocess, both, calibration, how)
+                for split, metrics in mix(np.stack([1 - alphas, alphas], axis=1), data).items():
+                    yield row(pair, f"{method} matching + REPAIR", split, Path(alphas, metrics)) | facts
+
+
+def matched(
+    spec: PermutationSpec,
+    opened: Opened,
+    pair: np.ndarray,
+    method: str,
+    calibration: jax.Array,
+    settings: RebasinOptions,
+) -> Matching:
+    """The second model of a pair, matched to the first."""
+    (a, b), (a_state, b_state) = ([member(tree, int(i)) for i in pair] for tree in (opened.params, opened.state))
+    if method == "weight":
+        key = jax.random.key(settings.seed)
+        return weight_matching(spec, a, b, state=b_state, key=key, restarts=settings.restarts)
+    return activation_matching(spec, a, b, calibration, states=(a_state, b_state))
+
+
+def row(pair: np.ndarray, kind: str, split: str, path: Path) -> dict[str, Any]:
+    """One path; accuracies are shares, losses nats."""
+    middle = int(np.argmax(path.alphas == 0.5))
+    return {
+        "pair": pair, "kind": kind, "split": split, "examples": int(path.metrics.count[0]),
+        "accuracy_path": path.accuracy, "loss_path": path.loss,
+        "accuracy_ends": [path.accuracy[0], path.accuracy[-1]], "accuracy_midpoint": path.accuracy[middle],
+        "accuracy_barrier": connectivity.barrier(path, "linear", "accuracy"),
+        "loss_barrier": connectivity.barrier(path, "linear", "loss"),
+    }  # fmt: skip

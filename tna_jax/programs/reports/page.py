@@ -1,0 +1,169 @@
+"""The page: stories of runs set into one HTML file that carries its style, its data and the plotting library.
+
+The library is Plotly.js (MIT), out of the PyPI package `plotly`, which holds it for pages without a network. It draws SVG, sharp in
+print and on a phone, with contours, tooltips and traces that can be hidden. Bokeh is a quarter of its size but draws on a canvas
+and needs pandas; Vega has no contours of a grid; ECharts is in no well-kept Python package. Its 4.8 MB are packed with gzip, which
+every browser since 2023 undoes itself, so that a report takes 2 MB. A Content-Security-Policy in the page forbids any request.
+"""
+
+import base64
+import functools
+import gzip
+import itertools
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tna_jax
+from tna_jax.io.errors import UsageError
+from tna_jax.io.json_files import to_json
+from tna_jax.programs.cli.parsing import ABOUT
+from tna_jax.programs.reports.blocks import Figure, Number, Table
+from tna_jax.programs.reports.charts import Curve, curves
+from tna_jax.programs.reports.kinds import Story
+
+HERE = Path(__file__).parent
+INSTALL = "pip install 'tna-jax[report]'"
+
+
+def require() -> None:
+    """Raises UsageError, which names the command, if what draws the page is not installed."""
+    try:
+        import jinja2  # noqa: F401
+        import plotly  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"a report needs {error.name}: {INSTALL}") from error
+
+
+def render(stories: list[Story]) -> str:
+    """The HTML of a report on one or more runs; the same runs give the same text."""
+    import jinja2
+    from markupsafe import Markup
+
+    labels = unique([story.name for story in stories])
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters["grouped"] = grouped
+    environment.filters["finite"] = to_json  # JSON has no NaN
+    ids = itertools.count(1)
+    title = labels[0] if len(stories) == 1 else f"{len(stories)} runs: {', '.join(labels)}"
+    return environment.get_template("page.html").render(
+        title=title,
+        version=tna_jax.__version__,
+        style=Markup((HERE / "page.css").read_text()),
+        program=Markup((HERE / "page.js").read_text()),
+        library=library(),
+        figure_id=lambda found: f"figure-{next(ids)}",
+        stories=[told(story, label, i) for i, (story, label) in enumerate(zip(stories, labels, strict=True), 1)],
+        compared=compared(stories, labels) if len(stories) > 1 else None,
+    )
+
+
+@functools.cache
+def library() -> str:
+    """Plotly.js, gzip, base64."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
+
+
+def unique(names: list[str]) -> list[str]:
+    """The names, those that occur more than once numbered."""
+    return [f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)]
+
+
+def told(story: Story, label: str, index: int) -> dict[str, Any]:
+    """What the page says of one run, in the template's words."""
+    config = story.config
+    length = next((f"{config[unit]} {unit}" for unit in ("rounds", "iterations", "epochs") if unit in config), "")
+    what = [str(config.get("dataset", "")), story.network, length]
+    return {
+        "label": label,
+        "slug": f"run-{index}",
+        "state": story.state,
+        "what": ", ".join(word for word in what if word),
+        "command": command(config),
+        "notes": [note for part in story.parts for note in part.notes],
+        "numbers": [number for part in story.parts for number in part.numbers if not number.minor],
+        "parts": story.parts,
+        "provenance": list(flat(story.provenance)),
+        "options": [(name, said(value)) for name, value in config.items() if name not in ABOUT],
+    }
+
+
+def command(config: dict[str, Any]) -> str:
+    """The command of a run: its program with the options that are not the program's own, as far as they are known."""
+    import importlib
+
+    from tna_jax.programs.cli.main import PROGRAMS
+    from tna_jax.programs.cli.parsing import defaults, words
+
+    name = config.get("program")
+    if name not in PROGRAMS:
+        return ""
+    usual = defaults(importlib.import_module(PROGRAMS[name][0]), name)
+    given = {key: value for key, value in config.items() if key not in ABOUT and value != usual.get(key)}
+    return shlex.join(["tna", name, *words(given)])
+
+
+def flat(value: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """A nested object as names and texts."""
+    for name, inner in value.items():
+        if name == "format" or inner in ("", None, []):
+            continue
+        title = f"{before} {name}".strip().replace("_", " ")
+        if isinstance(inner, dict):
+            yield from flat(inner, "" if name == "versions" else title)
+        else:
+            yield title, said(inner)
+
+
+def said(value: Any) -> str:
+    """A value of a configuration in words."""
+    if isinstance(value, list) and all(isinstance(one, int | float | str) for one in value):
+        return " ".join(map(str, value))
+    return "–" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def grouped(blocks: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Figures that follow each other, which stand side by side, and tables."""
+    for figures, group in itertools.groupby(blocks, lambda block: isinstance(block, Figure)):
+        yield "figures" if figures else "tables", list(group)
+
+
+def compared(stories: list[Story], labels: list[str]) -> dict[str, Any]:
+    """The numbers and the options of several runs side by side, and the curves that more than one of them has on one chart."""
+    found = [{n.label: n for part in story.parts for n in part.numbers} for story in stories]
+    names = {
+        n: None for numbers in found for n, one in numbers.items() if not one.minor or sum(n in f for f in found) > 1
+    }
+    rows = [[name, *(_shown(numbers.get(name)) for numbers in found)] for name in names]
+    options = dict.fromkeys(name for story in stories for name in story.config if name not in ABOUT)
+    differing = [
+        [name, *(said(story.config.get(name)) for story in stories)]
+        for name in options
+        if any(story.config.get(name) != stories[0].config.get(name) for story in stories)
+    ]
+    charts: dict[str, list[tuple[str, Any]]] = {}
+    for story, label in zip(stories, labels, strict=True):
+        for overlay in (overlay for part in story.parts for overlay in part.overlays):
+            charts.setdefault(overlay.chart, []).append((label, overlay))
+    figures = [
+        curves(chart[:1].upper() + chart[1:], f"Line chart of {chart}, a line for each run: {', '.join(label for label, _ in lines)}.",
+               [Curve(label, o.x, o.y, o.spread) for label, o in lines], lines[0][1].xaxis, lines[0][1].yaxis)
+        for chart, lines in charts.items()
+        if len(lines) > 1
+    ]  # fmt: skip
+    return {
+        "numbers": Table("headline numbers", ["", *labels], rows),
+        "options": Table("options in which the runs differ", ["", *labels], differing),
+        "figures": figures,
+    }
+
+
+def _shown(number: Number | None) -> str:
+    return "–" if number is None else f"{number.value} ({number.note})" if number.note else number.value

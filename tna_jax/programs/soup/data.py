@@ -1,0 +1,115 @@
+"""What `tna soup` trains, chooses and reports on: images or a text task, held-out examples, shifted test sets."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tna_jax import corruptions
+from tna_jax.hf import tokenizer
+from tna_jax.io.errors import UsageError
+from tna_jax.programs import data
+from tna_jax.programs.data import text, tokens
+from tna_jax.programs.data.search_path import DOWNLOAD
+from tna_jax.programs.data.source import SUBSET_SEED, DataError, Split, permutation
+from tna_jax.programs.training import backbone
+from tna_jax.programs.training.backbone import Backbone
+
+SHIFT = 5
+"""Stream of the seed: corruptions."""
+
+
+class Material(NamedTuple):
+    """Examples and the network for them."""
+
+    what: str
+    """The data in words."""
+    backbone: Backbone
+    train: Split
+    held_out: Split
+    """Never trained on: the best model and the greedy soup are chosen by them."""
+    tests: dict[str, tuple[jax.Array, jax.Array]]
+    """Inputs and labels by split: `test`, then the shifted ones."""
+    shifted: tuple[str, ...]
+    """Names of those."""
+
+
+def load(settings: Any, checkpoint: str) -> Material:
+    """The data of the options, for the network of `checkpoint`; raises UsageError where they do not go together."""
+    return (_texts if settings.dataset in text.names() else _images)(settings, checkpoint)
+
+
+def _images(settings: Any, checkpoint: str) -> Material:
+    try:
+        found = data.load(settings.dataset, data_dir=settings.data_dir)
+        test = found.subset(None, settings.test_examples).test
+    except DataError as error:
+        raise UsageError(f"--dataset: {str(error).removesuffix(DOWNLOAD)}") from error
+    train, held = _parted(found.train, settings)
+    made = backbone.for_images(checkpoint, found, found.num_classes, **settings.module_options)
+    images = jnp.asarray(test.images)
+    tests = {"test": images}
+    key = jax.random.fold_in(jax.random.key(settings.seed), SHIFT)
+    for i, kind in enumerate(settings.corruptions):
+        for severity in settings.severities:
+            name = f"{kind} {severity}"
+            tests[name] = shifted(jax.random.fold_in(key, i), images, kind, severity, found.max_value)
+    labels = jnp.asarray(test.labels)
+    return Material(
+        f"{found.name}: {_counts(train, held, test)}, {found.num_classes} classes", made, train, held,
+        {name: (inputs, labels) for name, inputs in tests.items()}, tuple(tests)[1:],
+    )  # fmt: skip
+
+
+def shifted(key: jax.Array, images: jax.Array, kind: str, severity: int, max_value: int) -> jax.Array:
+    """Corrupted images, 1,000 at a time, which bounds the memory; each part has a key of its own."""
+    parts = [images[first : first + 1000] for first in range(0, len(images), 1000)]
+    made = [
+        corruptions.corrupt(jax.random.fold_in(key, i), part, kind, severity, max_value) for i, part in enumerate(parts)
+    ]
+    return jnp.concatenate(made)
+
+
+def _texts(settings: Any, checkpoint: str) -> Material:
+    try:
+        task = text.load(settings.dataset, data_dir=settings.data_dir)
+    except DataError as error:
+        raise UsageError(f"--dataset: {str(error).removesuffix(DOWNLOAD)}") from error
+    made = backbone.for_text(checkpoint, settings.length, task.num_classes, **settings.module_options)
+    words = tokenizer.load(checkpoint)
+    splits = {
+        "train": (task.train, settings.train_examples),
+        "held out": (task.validation, settings.held_out_examples),
+        "test": (task.test, settings.test_examples),
+    }
+    found = {name: Split(*_encoded(words, split, count, settings.length)) for name, (split, count) in splits.items()}
+    test = found["test"]
+    return Material(
+        f"{task.title}: {_counts(*found.values())}, {task.num_classes} classes", made, found["train"], found["held out"],
+        {"test": (jnp.asarray(test.images), jnp.asarray(test.labels))}, (),
+    )  # fmt: skip
+
+
+def _encoded(
+    words: tokenizer.Tokenizer, split: text.TextSplit, count: int | None, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    rows = permutation(len(split.labels), SUBSET_SEED)[:count]
+    return tokens.encode_split(words, split.take(rows), length)
+
+
+def _parted(split: Split, settings: Any) -> tuple[Split, Split]:
+    """The training examples, and the held-out ones from the end of the same fixed order."""
+    held = settings.held_out_examples
+    used = len(split.labels) - held if settings.train_examples is None else settings.train_examples
+    if used < 1 or used + held > len(split.labels):
+        raise UsageError(
+            f"--train-examples {used} and --held-out-examples {held} are more than the {len(split.labels)} there are"
+        )
+    rows = permutation(len(split.labels), SUBSET_SEED)
+    first, last = rows[:used], rows[len(rows) - held :]
+    return Split(split.images[first], split.labels[first]), Split(split.images[last], split.labels[last])
+
+
+def _counts(train: Split, held: Split, test: Split) -> str:
+    return f"{len(train.labels)} train + {len(held.labels)} held-out + {len(test.labels)} test examples"

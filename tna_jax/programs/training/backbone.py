@@ -1,0 +1,200 @@
+"""A pretrained transformer of a Hugging Face folder as what an ensemble fine-tunes: network, features, fresh heads.
+
+Any folder that `tna_jax.hf.loading` reads will do: one of `tna pretrain`, or a downloaded ViT, BERT or RoBERTa.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tna_jax import trees
+from tna_jax.hf import config as hf_config
+from tna_jax.hf import loading
+from tna_jax.io.errors import UsageError
+from tna_jax.io.json_files import read_json, write_json
+from tna_jax.masks import Params
+from tna_jax.programs.data import Dataset
+from tna_jax.programs.data.text import IDS, TYPES
+
+ABOUT, IMAGES = "pretraining.json", "preprocessor_config.json"
+"""Files beside a model: what it was pretrained on (ours), and how images are to be scaled (Hugging Face's)."""
+HEAD = "head/"
+
+
+def is_head(path: str) -> bool:
+    """Whether a parameter is one of the classifier, which is new in every fine-tuning and never anchored."""
+    return path.startswith(HEAD)
+
+
+def is_body(path: str) -> bool:
+    """Whether a parameter is one of the pretrained body."""
+    return not is_head(path)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Backbone:
+    """A body with a new classifier on it."""
+
+    folder: str
+    kind: str
+    """vit, bert or roberta."""
+    module: Any
+    params: Params
+    """The body as it was loaded, with one fresh head."""
+    config: dict[str, Any]
+    new: tuple[str, ...]
+    """Leaves that the folder does not hold: the head, and the pooler of a BERT that never had one."""
+    network: Callable[[Params, jax.Array], jax.Array]
+    """Parameters and stored inputs (images (B, H, W, C), or tokens (B, 2, L)) to logits (B, C)."""
+    features: Callable[[Params, jax.Array], jax.Array]
+    """Parameters and stored inputs to what a linear probe is given, (B, D): the class token of a ViT, the mean of all tokens
+    that are no padding of a text encoder."""
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.module.num_classes
+
+    def fresh(self, key: jax.Array) -> Params:
+        """The body with new leaves drawn from `key`; the body's own leaves are the loaded ones, bit for bit."""
+        channels = self.params["body"]["patches"]["kernel"].shape[2] if self.kind == "vit" else 3
+        example = hf_config.example(self.module, channels)
+        made = jax.jit(self.module.init)(key, example)["params"]
+        new = set(self.new)
+        leaves = [
+            drawn if trees.name(path) in new else own
+            for (path, own), drawn in zip(
+                trees.named_leaves(self.params), trees.align(made, self.params, subject="new model"), strict=True
+            )
+        ]
+        return trees.like(self.params, leaves)
+
+    def save(self, folder: str | Path, params: Params, overwrite: bool = False) -> None:
+        """Writes one model, head included, with the files beside the checkpoint that say how inputs are to be made."""
+        loading.save(folder, self.module, params, self.config, overwrite=overwrite)
+        for file in Path(self.folder).iterdir():
+            if file.suffix in (".json", ".txt") and file.name not in (hf_config.CONFIG, "model.safetensors.index.json"):
+                (Path(folder) / file.name).write_bytes(file.read_bytes())
+
+
+def for_images(folder: str, data: Dataset, num_classes: int, **options: Any) -> Backbone:
+    """The ViT of a folder for a set of images, which are resized (bilinear) to the size that it was made for.
+
+    Args:
+      options: `dtype` and `remat` of the module.
+
+    Raises:
+      UsageError: as `huggingface.load`; no ViT, or images of other channels.
+    """
+    loaded = _load(folder, ("vit",), num_classes, options)
+    module, shape = loaded.module, data.image_shape
+    channels = loaded.params["body"]["patches"]["kernel"].shape[2]
+    if channels != shape[2]:
+        raise UsageError(f"{folder} takes images of {channels} channels, {data.name} has {shape[2]}")
+    size = module.image_size if isinstance(module.image_size, tuple) else (module.image_size, module.image_size)
+    scale = scaling(Path(folder)) or (data.mean, data.std)
+    if {len(one) for one in scale} != {channels}:
+        raise UsageError(f"{folder} scales {len(scale[0])} channels ({IMAGES}), {data.name} has {channels}")
+    scaled = dataclasses.replace(data, mean=tuple(scale[0]), std=tuple(scale[1])).preprocess
+
+    def images(x: jax.Array) -> jax.Array:
+        made = scaled(x)
+        return made if size == shape[:2] else jax.image.resize(made, (made.shape[0], *size, channels), "bilinear")
+
+    body = module.clone(head="none")
+
+    def network(params: Params, x: jax.Array) -> jax.Array:
+        logits: Any = module.apply({"params": params}, images(x))
+        return logits
+
+    def features(params: Params, x: jax.Array) -> jax.Array:
+        tokens: Any = body.apply({"params": {"body": params["body"]}}, images(x))
+        return tokens[:, 0]
+
+    return Backbone(folder, "vit", module, loaded.params, loaded.config, loaded.new, network, features)
+
+
+def for_text(folder: str, length: int, num_classes: int, **options: Any) -> Backbone:
+    """The BERT or RoBERTa of a folder for encoded texts (B, 2, `length`).
+
+    Raises:
+      UsageError: as `huggingface.load`; no such encoder, or one for fewer tokens than `length`.
+    """
+    loaded = _load(folder, ("bert", "roberta"), num_classes, options)
+    module, body = loaded.module, loaded.module.clone(head="none")
+    most = module.positions if module.kind == "bert" else module.positions - module.pad_id - 1
+    if length > most:
+        raise UsageError(f"--length {length}: {folder} takes at most {most} tokens")
+    one_type = module.types < 2
+
+    def inputs(x: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+        ids, types = x[:, IDS], x[:, TYPES]
+        return ids, {"mask": ids != module.pad_id, "types": jnp.zeros_like(types) if one_type else types}
+
+    def network(params: Params, x: jax.Array) -> jax.Array:
+        ids, rest = inputs(x)
+        logits: Any = module.apply({"params": params}, ids, **rest)
+        return logits
+
+    def features(params: Params, x: jax.Array) -> jax.Array:
+        ids, rest = inputs(x)
+        tokens: Any = body.apply({"params": {"body": params["body"]}}, ids, **rest)
+        counted = rest["mask"][:, :, None].astype(tokens.dtype)
+        return jnp.sum(tokens * counted, axis=1) / jnp.sum(counted, axis=1)
+
+    return Backbone(folder, module.kind, module, loaded.params, loaded.config, loaded.new, network, features)
+
+
+def _load(folder: str, kinds: tuple[str, ...], num_classes: int, options: dict[str, Any]) -> loading.Loaded:
+    found = read_json(Path(folder) / hf_config.CONFIG) if (Path(folder) / hf_config.CONFIG).is_file() else {}
+    if found and "model_type" not in found:
+        inner = Path(folder) / "model"
+        instead = f"; its model is {inner}" if (inner / hf_config.CONFIG).is_file() else ""
+        raise UsageError(f"--checkpoint {folder} is no model folder (its config.json names no model_type){instead}")
+    if found and found.get("model_type") not in kinds:
+        raise UsageError(
+            f"--checkpoint {folder} holds a {found.get('model_type')}, expected {' or '.join(kinds)} for this data"
+        )
+    return loading.load(folder, head="new", num_classes=num_classes, key=jax.random.key(0), **options)
+
+
+def scaling(folder: Path) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation of images in units of the largest pixel value, as the folder says; None if it does not."""
+    if not (folder / IMAGES).is_file():
+        return None
+    values = read_json(folder / IMAGES)
+    found = values.get("image_mean"), values.get("image_std")
+    if not all(isinstance(one, list) and len(one) in (1, 3) for one in found):
+        raise UsageError(f"{folder / IMAGES}: image_mean and image_std must be lists of one number for each channel")
+    return cast(Any, found)
+
+
+def write_about(folder: Path, about: dict[str, Any], data: Dataset | None = None) -> None:
+    """Writes what a model was pretrained on, and for a ViT how images are scaled (as those of `data`), beside it."""
+    write_json(folder / ABOUT, about)
+    if data is not None:
+        height, width, _ = data.image_shape
+        made = {
+            "image_processor_type": "ViTImageProcessor", "do_normalize": True, "do_rescale": True, "do_resize": True,
+            "image_mean": data.mean, "image_std": data.std, "rescale_factor": 1 / data.max_value, "resample": 2,
+            "size": {"height": height, "width": width},
+        }  # fmt: skip
+        write_json(folder / IMAGES, made)
+
+
+def standing(folder: str) -> dict[str, Any]:
+    """What a checkpoint's body stands on: what `tna pretrain` wrote beside it, or that there is no record."""
+    file = Path(folder) / ABOUT
+    if file.is_file():
+        return {"checkpoint": Path(folder).name, **read_json(file)}
+    return {"checkpoint": Path(folder).name, "in_words": "a checkpoint without a record of its pretraining"}
+
+
+def count(params: Params) -> int:
+    """Number of parameters."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

@@ -1,0 +1,123 @@
+"""From the options to what an ensemble needs: data, network, trainer; all that can be refused is refused here."""
+
+import dataclasses
+from typing import Any, NamedTuple, cast
+
+import jax
+
+from tna_jax import augment, networks
+from tna_jax.ensemble import Trainer
+from tna_jax.io.errors import UsageError, together
+from tna_jax.io.json_files import to_json
+from tna_jax.io.manifest import FORMAT
+from tna_jax.io.provenance import provenance
+from tna_jax.networks import Network
+from tna_jax.placement import Placement
+from tna_jax.programs.cli import parsing
+from tna_jax.programs.cli.options import AnchorOptions, DataOptions, ModelOptions, RunOptions, TrainingOptions
+from tna_jax.programs.data import Dataset
+from tna_jax.programs.runs.folder import CONFIG, PROVENANCE, Run
+from tna_jax.programs.system import distributed
+from tna_jax.programs.system.distributed import HostOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(RunOptions, HostOptions, TrainingOptions, AnchorOptions, ModelOptions, DataOptions):
+    """The options of every program that trains."""
+
+    def check(self) -> None:
+        """Raises UsageError for whatever can be refused before any work."""
+        together(
+            lambda: TrainingOptions.check(self),
+            lambda: HostOptions.check(self),
+            self.check_anchors,
+            self.check_run,
+            self.check_resume,
+        )
+
+    def check_resume(self) -> None:
+        """Raises UsageError for a run that cannot be gone on with."""
+        if self.resume and (self.overwrite or self.out is None):
+            raise UsageError("--resume needs the --out of the run to go on with, and no --overwrite")
+
+
+class Prepared(NamedTuple):
+    """What the options stand for."""
+
+    data: Dataset
+    network: Network
+    init: Any
+    """A key to (params, state)."""
+    trainer: Trainer
+
+
+def prepare(settings: Settings) -> Prepared:
+    """The data, the network and the trainer of `settings`; raises UsageError where they do not go together."""
+    data, net, init = load(settings)
+    examples = len(data.train.labels)
+    if settings.batch_size > examples:
+        raise UsageError(f"--batch-size {settings.batch_size} is larger than the {examples} training examples")
+    try:
+        jax.eval_shape(lambda key: settings.draw(key, init(key)[0], 0.0), jax.random.key(0))
+    except ValueError as error:
+        raise UsageError(f"--where: {error}") from error
+    optimizer = settings.build_optimizer(-(-examples // settings.batch_size))
+    change = augment.create(cast(augment.Kind, settings.augment))
+    trainer = Trainer(net, optimizer, settings.batch_size, cast(Placement, settings.placement), change)
+    return Prepared(data, net, init, trainer)
+
+
+def load(settings: Any) -> tuple[Dataset, Network, Any]:
+    """The data, the network and its initialisation, for any options that have those of data, model and hosts."""
+    data = settings.load_data()
+    module = settings.build_model(data.num_classes, settings.precision)
+    try:
+        net, init = networks.linen(module, data.image_shape, data.preprocess)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"--model {settings.model} on images of {data.image_shape}: {error}") from error
+    return data, net, init
+
+
+def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
+    """Writes the run's configuration and provenance, or compares the configuration of the run to go on with; opens its views.
+
+    Of the options that do not shape the result, config.json keeps those that `tna resume` needs, under `started_with`. It is
+    written last: a folder without it holds nothing worth keeping.
+    """
+    started = distributed.broadcast_text(str(settings.resume and folder.has(CONFIG))) == "True"
+    if not started:
+        folder.write(PROVENANCE, provenance(seeds))
+        kept = [key for key in PASSING if key not in OF_ONE_START and hasattr(settings, key)]
+        with_options = {key: getattr(settings, key) for key in kept}
+        about = {"format": FORMAT, "program": program, "started_with": with_options}
+        folder.write(CONFIG, {**about, **lasting(settings)})
+        folder.watch(getattr(settings, "log", None), to_json(lasting(settings)))
+        return
+    config, now = folder.read(CONFIG), to_json(lasting(settings))
+    if config.get("program", program) != program:
+        raise UsageError(f"--resume: {folder.folder} is a run of tna {config['program']}, not of tna {program}")
+    before = {key: value for key, value in config.items() if key not in parsing.ABOUT}
+    changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    if changed:
+        found = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
+        raise UsageError(f"--resume: the options are not those of {folder.folder}: {found}")
+    folder.watch(getattr(settings, "log", None), now)
+
+
+PASSING = (
+    "out", "overwrite", "resume", "checkpoint_minutes", "checkpoint_every", "checkpoints_kept", "cpu_devices", "data_dir",
+    "download", "memory_limit", "log", "distributed", "coordinator", "num_processes", "process_id",
+)  # fmt: skip
+"""Options that do not shape the result."""
+OF_ONE_START = ("out", "overwrite", "resume", "distributed", "coordinator", "num_processes", "process_id")
+"""Of these, what is said anew at every start."""
+
+
+def lasting(settings: Any) -> dict[str, Any]:
+    """The options that shape the result, as config.json keeps them."""
+    return {key: value for key, value in dataclasses.asdict(settings).items() if key not in PASSING}
+
+
+def shaping(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a config.json shapes the result, as results repeat it."""
+    return {key: value for key, value in config.items() if key != "started_with"}

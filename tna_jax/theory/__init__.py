@@ -1,0 +1,1 @@
+"""Numbers of the theory: two-layer networks, permutation symmetries under anchors."""

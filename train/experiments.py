@@ -1,0 +1,79 @@
+"""Runs experiments by name and writes their results, a JSON and a PNG each, into the `results` folder of their room.
+
+`python -m train` and `python -m fusion` list them. `all` stands for those that fit about an hour of two cores, `everything` for
+every one of the room. `--full` takes the sizes meant for a GPU. What is finished is not computed again; `--draw` draws figures
+and tables of the committed results and computes nothing.
+"""
+
+import argparse
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from tna_jax import backend
+from tna_jax.io.errors import UsageError, unknown
+from tna_jax.io.json_files import to_json, write_json
+from tna_jax.io.provenance import provenance
+from tna_jax.programs.cli.progress import Interrupted
+from tna_jax.programs.system import distributed
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(
+    room: str, names: Sequence[str], groups: Mapping[str, Sequence[str]], arguments: Sequence[str] | None = None
+) -> int:
+    """Runs the experiments that the command line names; returns the exit code.
+
+    Args:
+      room: `train` or `fusion`: the package that holds the experiments, and the folder of their results.
+      names: the experiments of the room.
+      groups: names that stand for several of them.
+      arguments: the words after `python -m ROOM`; default: those of this process.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {room}", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*names, *groups))}")
+    parser.add_argument("--full", action="store_true", help="the size for a GPU")
+    parser.add_argument("--draw", action="store_true", help="figures and tables of the committed results")
+    options = parser.parse_args(arguments)
+    if not options.names:
+        for name in names:
+            print(f"{name:12} {(_module(room, name).__doc__ or '').splitlines()[0]}")
+        for name, members in groups.items():
+            print(f"{name:12} {', '.join(members)}")
+        return 0
+    try:
+        for name in options.names:
+            if name not in (*names, *groups):
+                raise unknown("experiment", name, [*names, *groups])
+        chosen = dict.fromkeys(member for name in options.names for member in groups.get(name, (name,)))
+        backend.configure(members=1_000_000)
+        for name in chosen:
+            _run(room, name, options.full, options.draw)
+    except UsageError as error:
+        return distributed.print_user_error(f"python -m {room}: {error}")
+    except Interrupted:
+        return 130
+    return 0
+
+
+def _module(room: str, name: str) -> ModuleType:
+    return importlib.import_module(f"{room}.{name}")
+
+
+def _run(room: str, name: str, full: bool, draw: bool) -> None:
+    module = _module(room, name)
+    file = ROOT / room / "results" / f"{name}{'_full' if full else ''}.json"
+    if draw:
+        if not file.exists():
+            raise UsageError(f"--draw: there is no {file.relative_to(ROOT)}")
+        result = json.loads(file.read_text())
+    else:
+        result = to_json({"provenance": provenance([]), "full": full, **module.run(full)})
+        write_json(file, result)
+    module.figure(result, file.with_suffix(".png"))
+    module.table(result)
+    written = [file.with_suffix(".png")] if draw else [file, file.with_suffix(".png")]
+    print("wrote " + " and ".join(str(path.relative_to(ROOT)) for path in written))
