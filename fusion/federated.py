@@ -137,7 +137,7 @@ def scores(result: dict[str, Any], kind: str, **wanted: Any) -> np.ndarray:
     return np.array([np.nan])
 
 
-def words(values: np.ndarray, sign: bool = False) -> str:
+def format_mean_std(values: np.ndarray, sign: bool = False) -> str:
     """Mean ± sample standard deviation."""
     mean, std = values.mean(), values.std(ddof=1) if len(values) > 1 else np.nan
     return f"{mean:{'+' if sign else ''}.3f} ± {std:.3f}"
@@ -150,8 +150,8 @@ def composition(result: dict[str, Any], alpha: float) -> list[list[str]]:
         found = {kind: scores(result, kind, row=row, alpha=alpha, ratio=0.4)[: SHARED["seeds"]] for kind in COLUMNS}
         if row == FAULTY or np.isnan(found["none"]).all():
             continue
-        gains = [words(_gain(result, kind, row, alpha), sign=True) for kind in COLUMNS[1:]]
-        rows.append([row, *(words(found[kind]) for kind in COLUMNS), *gains])
+        gains = [format_mean_std(_gain(result, kind, row, alpha), sign=True) for kind in COLUMNS[1:]]
+        rows.append([row, *(format_mean_std(found[kind]) for kind in COLUMNS), *gains])
     return rows
 
 
@@ -160,10 +160,10 @@ HEADS = ["algorithm", "no anchors", "FedPFN", "FedPNU", "FedPFN - none", "FedPNU
 
 def ablation(result: dict[str, Any]) -> list[list[str]]:
     """FedAvg at Dirichlet 0.1 by mask ratio."""
-    rows = [["0", *[words(scores(result, "none", row="FedAvg", alpha=ALPHAS[0], ratio=0.4))] * 2]]
+    rows = [["0", *[format_mean_std(scores(result, "none", row="FedAvg", alpha=ALPHAS[0], ratio=0.4))] * 2]]
     for ratio in RATIOS:
         found = [scores(result, kind, row="FedAvg", alpha=ALPHAS[0], ratio=ratio) for kind in ("pfn", "pnu")]
-        rows.append([f"{ratio:g}", *map(words, found)])
+        rows.append([f"{ratio:g}", *map(format_mean_std, found)])
     return rows
 
 
@@ -174,7 +174,7 @@ def readings(result: dict[str, Any]) -> list[list[str]]:
         cells = []
         for alpha in ALPHAS:
             base, found = (scores(result, k, row="FedAvg", alpha=alpha, ratio=0.4) for k in ("none", kind))
-            cells += [words(found), "-" if kind == "none" else words(found - base, sign=True)]
+            cells += [format_mean_std(found), "-" if kind == "none" else format_mean_std(found - base, sign=True)]
         rows.append([name, *cells])
     return rows
 
@@ -188,7 +188,9 @@ def faults(result: dict[str, Any]) -> list[list[str]]:
     for kind, name in (("none", "no anchors"), ("pfn", "FedPFN")):
         clean, faulty = (scores(result, kind, row=row, alpha=ALPHAS[1], ratio=0.4) for row in ("FedAvg", FAULTY))
         if not np.isnan(faulty).all():
-            rows.append([name, words(clean), words(faulty), words(faulty - clean, sign=True)])
+            rows.append(
+                [name, format_mean_std(clean), format_mean_std(faulty), format_mean_std(faulty - clean, sign=True)]
+            )
     return rows
 
 

@@ -10,11 +10,11 @@ from fusion.summary import markdown
 from tna_jax.programs.cold.report import cell
 from tna_jax.programs.cold.report import find as find_cold
 from tna_jax.programs.lmc.report import NAMES, present, select, spread
-from tna_jax.programs.soup.report import FUSIONS, difference, words
+from tna_jax.programs.soup.report import FUSIONS, difference, format_mean_std
 from tna_jax.programs.soup.report import spread as seeds_spread
 from train import figure5
 from train.cells import find
-from train.cells import words as cells_words
+from train.cells import format_mean_std as cells_words
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = (ROOT / "train" / "results", ROOT / "fusion" / "results")
@@ -162,7 +162,7 @@ def soups(result: dict[str, Any]) -> str:
             found = {
                 line["split"]: line for line in result["summary"] if (line["ratio"], line["fusion"]) == (ratio, fusion)
             }
-            rows.append([f"{ratio:g}", fusion, *(words(found[split]["accuracy"]) for split in splits)])
+            rows.append([f"{ratio:g}", fusion, *(format_mean_std(found[split]["accuracy"]) for split in splits)])
     return markdown(["ratio", "model", "test", "shifted, mean", *result["shifted"]], rows)
 
 
@@ -174,8 +174,8 @@ def soup_gains(result: dict[str, Any]) -> str:
             for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
                 single = difference(result["rows"], split, (ratio, fusion), (ratio, "best single"))
                 plain = difference(result["rows"], split, (ratio, fusion), (0.0, fusion))
-                own = words(seeds_spread(plain)) if ratio else "-"
-                rows.append([fusion, split, f"{ratio:g}", words(seeds_spread(single)), own])
+                own = format_mean_std(seeds_spread(plain)) if ratio else "-"
+                rows.append([fusion, split, f"{ratio:g}", format_mean_std(seeds_spread(single)), own])
     return markdown(["soup", "set", "ratio", "less the best single model", "less the soup without anchors"], rows)
 
 
@@ -205,7 +205,7 @@ def cold_gains(result: dict[str, Any]) -> str:
             for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
                 line = find_cold(result, ratio=ratio, iteration=last, kind=kind, seen=seen)
                 over = [means[ratio, seed] - means[0.0, seed] for seed in seeds]
-                own = words(seeds_spread(over)) if ratio else "-"
+                own = format_mean_std(seeds_spread(over)) if ratio else "-"
                 rows.append([kind, "seen" if seen else "unseen", f"{ratio:g}", cell(line, "gain"), own])
     return markdown(["score", "tasks", "ratio", f"iteration {last} less the start", "less that without anchors"], rows)
 
@@ -221,7 +221,7 @@ def cold_tasks(result: dict[str, Any]) -> str:
     seeds, rows = sorted({key[0] for key in found}), []
     for task in result["tasks"]:
         start = [found[seed, ratios[0], 0, task["name"]] for seed in seeds]
-        cells = [words(seeds_spread(start), 3)]
+        cells = [format_mean_std(seeds_spread(start), 3)]
         for ratio in ratios:
             gains = [found[seed, ratio, last, task["name"]] - found[seed, ratio, 0, task["name"]] for seed in seeds]
             mean, std = seeds_spread(gains)

@@ -20,7 +20,7 @@ from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.population.load import open_runs
 from tna_jax.programs.rebasin.run import RebasinOptions, compare
-from train.cells import MEASURES, populated, words
+from train.cells import MEASURES, format_mean_std, populated
 from train.plots import page
 
 POPULATIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -89,6 +89,6 @@ def table(result: dict[str, Any]) -> None:
         table.add_column(head)
     for line in result["lines"]:
         took = [f"{line[key][0]:.3g}" if key in line else "-" for key in ("sweeps", "moved", "seconds")]
-        cells = [words(line, measure) for measure in MEASURES]
+        cells = [format_mean_std(line, measure) for measure in MEASURES]
         table.add_row(line["population"], line["kind"], str(line["n"]), *cells, *took)
     wide_console().print(table)

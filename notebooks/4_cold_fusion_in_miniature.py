@@ -96,9 +96,9 @@ def accuracy(params):
 ITERATIONS = 12
 curves = {}
 for ratio in (0.0, 0.4):
-    params, scores = cold_fusion.contribute(start, heads, is_head), []
+    params, scores = cold_fusion.broadcast_body(start, heads, is_head), []
     for number in range(ITERATIONS):
-        params, mask = cold_fusion.iteration(
+        params, mask = cold_fusion.cold_fusion_round(
             jax.random.key(5), number, params, ratio, lambda p, m, n=number: fine_tune(p, m, jax.random.key(n)), is_head
         )
         scores.append(accuracy(params))

@@ -11,7 +11,7 @@ import numpy as np
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, images (B, H, W, C)) -> images of the same shape and dtype."""
 
-Kind = Literal["none", "crop", "flip", "crop-flip"]
+Augmentation = Literal["none", "crop", "flip", "crop-flip"]
 CROP = 0
 """Stream of a batch's key for cropping."""
 FLIP = 1
@@ -47,21 +47,21 @@ def crop_flip(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Array:
     return flip(jax.random.fold_in(key, FLIP), images)
 
 
-def create(kind: Kind, padding: int = 4) -> Augment | None:
+def create(kind: Augmentation, padding: int = 4) -> Augment | None:
     """The augmentation called `kind`, `None` for `none`.
 
     Raises:
       ValueError: an unknown name, or a padding below 1.
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"unknown augmentation {kind!r}: known are {', '.join(get_args(Kind))}")
+    if kind not in get_args(Augmentation):
+        raise ValueError(f"unknown augmentation {kind!r}: known are {', '.join(get_args(Augmentation))}")
     if padding < 1:
         raise ValueError(f"the padding of crops must be at least 1 pixel, got {padding}")
     return _create(kind, padding)
 
 
 @functools.lru_cache
-def _create(kind: Kind, padding: int) -> Augment | None:
+def _create(kind: Augmentation, padding: int) -> Augment | None:
     made: dict[str, Augment | None] = {
         "none": None,
         "flip": flip,

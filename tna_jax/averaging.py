@@ -98,7 +98,7 @@ class Ingredient(NamedTuple):
     kept: bool
 
 
-class Recipe(NamedTuple):
+class GreedySoup(NamedTuple):
     """What a greedy soup is made of."""
 
     weights: np.ndarray
@@ -109,7 +109,7 @@ class Recipe(NamedTuple):
     """All models in the order in which they were tried; the first is the best single model."""
 
 
-def greedy_recipe(scores: Sequence[float], score: Callable[[np.ndarray], float], ties: Ties = "keep") -> Recipe:
+def greedy_recipe(scores: Sequence[float], score: Callable[[np.ndarray], float], ties: Ties = "keep") -> GreedySoup:
     """Which of M models to average: tried from the best to the worst, each kept if the soup's score does not fall with it.
 
     arXiv 2203.05482, recipe 1. Law: the score is at least the best single model's. Equal models are tried in their order.
@@ -143,12 +143,12 @@ def greedy_recipe(scores: Sequence[float], score: Callable[[np.ndarray], float],
         if kept:
             weights, best = candidate, reached
         trail.append(Ingredient(i, own[i], reached, kept))
-    return Recipe(weights, best, trail)
+    return GreedySoup(weights, best, trail)
 
 
 def greedy_soup(
     members: Params, score: Callable[[Params], Any], ties: Ties = "keep", scores: Sequence[float] | None = None
-) -> tuple[Params, Recipe]:
+) -> tuple[Params, GreedySoup]:
     """The greedy soup of M models, and its recipe; see `greedy_recipe`.
 
     Args:

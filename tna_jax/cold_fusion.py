@@ -23,7 +23,7 @@ IsHead = Callable[[str], bool]
 """Of a parameter's path (`classifier/kernel`), whether it belongs to a head and stays with its contributor."""
 
 
-def contribute(start: Params, heads: Params, is_head: IsHead) -> Params:
+def broadcast_body(start: Params, heads: Params, is_head: IsHead) -> Params:
     """K contributors with one body: the leaves of `start` (...), but for heads, which are those of `heads` (K, ...).
 
     Args:
@@ -83,7 +83,7 @@ def fuse(params: Params, is_head: IsHead, weights: jax.Array | None = None) -> P
     return trees.like(params, made)
 
 
-def iteration(
+def cold_fusion_round(
     key: jax.Array,
     number: int,
     params: Params,

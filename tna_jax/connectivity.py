@@ -13,14 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import interpolation, metrics, networks, placement, repair
+from tna_jax import interpolation, metrics, networks, repair
+from tna_jax import placement as placement_lib
 from tna_jax.ensemble import member
 from tna_jax.masks import Params
 from tna_jax.metrics import Metrics
 from tna_jax.networks import Network, State, Stateful
 from tna_jax.placement import Placement
 
-Kind = Literal["linear", "relative", "midpoint", "ends", "worst"]
+BarrierKind = Literal["linear", "relative", "midpoint", "ends", "worst"]
 
 
 class _Line(NamedTuple):
@@ -116,7 +117,7 @@ def evaluate_path(
     state: State = (),
     calibration: jax.Array | None = None,
     batch_size: int = 1000,
-    how: Placement = "auto",
+    placement: Placement = "auto",
 ) -> dict[str, Path]:
     """Loss and accuracy of `line(members[i], members[j], alpha)` for P pairs x A alphas x every split, in one compiled call.
 
@@ -135,7 +136,7 @@ def evaluate_path(
       state: (M, ...) state of the members, for a `Stateful` network.
       calibration: (N, ...) training inputs, for a `Stateful` network; 2,000 are usually enough.
       batch_size: examples per forward pass; a smaller N is one batch. Also of the calibration.
-      how: `map`, `vmap` (all models of a device at once), `loop` (one dispatch per model and batch) or `auto`.
+      placement: `map`, `vmap` (all models of a device at once), `loop` (one dispatch per model and batch) or `auto`.
 
     Returns:
       A `Path` for each split, metrics (P, A) float32, NumPy.
@@ -151,7 +152,7 @@ def evaluate_path(
         raise ValueError(f"pairs must be (P, 2) indices of {count} members, got {pairs.tolist()}")
     calibration = _checked(calibration, network)
     tasks = _Line(np.repeat(pairs, len(alphas), axis=0), np.tile(alphas, len(pairs)))  # (P*A, 2), (P*A,)
-    found = _evaluate(network, members, state, calibration, tasks, data, batch_size, how)
+    found = _evaluate(network, members, state, calibration, tasks, data, batch_size, placement)
     shape = (len(pairs), len(alphas))
     return {split: Path(alphas, jax.tree.map(lambda x: x.reshape(shape), m)) for split, m in found.items()}
 
@@ -163,12 +164,12 @@ def evaluate(
     *,
     state: State = (),
     batch_size: int = 1000,
-    how: Placement = "auto",
+    placement: Placement = "auto",
 ) -> dict[str, Metrics]:
     """Loss and accuracy of M stand-alone models for every split: `Metrics` with leaves (M,). As `evaluate_path`."""
     own = np.arange(jax.tree.leaves(members)[0].shape[0], dtype=np.int32)
     tasks = _Line(np.stack([own, own], axis=1), np.zeros(len(own), np.float32))
-    return _evaluate(network, members, state, None, tasks, data, batch_size, how)
+    return _evaluate(network, members, state, None, tasks, data, batch_size, placement)
 
 
 def evaluate_mixtures(
@@ -180,7 +181,7 @@ def evaluate_mixtures(
     state: State = (),
     calibration: jax.Array | None = None,
     batch_size: int = 1000,
-    how: Placement = "auto",
+    placement: Placement = "auto",
 ) -> dict[str, Metrics]:
     """Loss and accuracy of T weighted sums of M models for every split, in one compiled call: soups, planes, simplices.
 
@@ -201,7 +202,7 @@ def evaluate_mixtures(
     if weights.ndim != 2 or weights.shape[1] != count or not np.isfinite(weights).all():
         raise ValueError(f"weights must be finite and (T, {count}), a column for each member; got {weights.shape}")
     calibration = _checked(calibration, network)
-    return _evaluate(network, members, state, calibration, _Mixture(weights), data, batch_size, how)
+    return _evaluate(network, members, state, calibration, _Mixture(weights), data, batch_size, placement)
 
 
 def _checked(calibration: jax.Array | None, network: Network) -> jax.Array | None:
@@ -215,22 +216,22 @@ def _checked(calibration: jax.Array | None, network: Network) -> jax.Array | Non
     return calibration
 
 
-def _evaluate(network, members, state, calibration, tasks, data, batch_size, how) -> dict[str, Metrics]:
+def _evaluate(network, members, state, calibration, tasks, data, batch_size, placement) -> dict[str, Metrics]:
     for split, (inputs, labels) in data.items():
         if labels.shape != inputs.shape[:1] or not len(labels):
             raise ValueError(f"split {split!r} has {inputs.shape[0]} inputs but labels of shape {labels.shape}")
     one = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), (members, state))
     first = next(iter(data.values()))[0]
     example = jax.ShapeDtypeStruct((1, *first.shape[1:]), first.dtype)
-    how = placement.resolve(how, functools.partial(networks.evaluate, network), *one, example)
-    over, count = placement.mesh(), len(jax.tree.leaves(tasks)[0])
+    placement = placement_lib.resolve(placement, functools.partial(networks.evaluate, network), *one, example)
+    mesh, count = placement_lib.mesh(), len(jax.tree.leaves(tasks)[0])
     everything = ((members, state), calibration, dict(data))
-    tasks = placement.split(placement.pad(jax.tree.map(np.asarray, tasks), over.size), over)
-    everything = placement.replicate(everything, over)
-    if how == "loop":
-        found = _loop_points(network, tasks, everything, batch_size, over)
+    tasks = placement_lib.shard(placement_lib.pad(jax.tree.map(np.asarray, tasks), mesh.size), mesh)
+    everything = placement_lib.replicate(everything, mesh)
+    if placement == "loop":
+        found = _loop_points(network, tasks, everything, batch_size, mesh)
     else:
-        found = placement.fetch(_path_program(network, how, over, batch_size)(tasks, *everything))
+        found = placement_lib.to_host(_path_program(network, placement, mesh, batch_size)(tasks, *everything))
     return jax.tree.map(lambda x: x[:count], found)
 
 
@@ -253,7 +254,7 @@ def _batch_metrics(network: Network, params: Params, state: State, inputs, label
 
 
 @functools.lru_cache(maxsize=32)
-def _path_program(network: Network, how: Placement, over, batch_size: int):
+def _path_program(network: Network, placement: Placement, mesh, batch_size: int):
     def split_metrics(params, state, inputs, labels):
         size = min(batch_size, inputs.shape[0])
         whole = inputs.shape[0] // size * size
@@ -275,13 +276,13 @@ def _path_program(network: Network, how: Placement, over, batch_size: int):
             state = _statistics(network, params, states, calibration, point, batch_size)
             return {split: split_metrics(params, state, *arrays) for split, arrays in data.items()}
 
-        return jax.vmap(evaluated)(tasks) if how == "vmap" else jax.lax.map(evaluated, tasks)
+        return jax.vmap(evaluated)(tasks) if placement == "vmap" else jax.lax.map(evaluated, tasks)
 
-    return jax.jit(placement.sharded(share, over, replicated=3))
+    return jax.jit(placement_lib.shard_map_stacked(share, mesh, replicated=3))
 
 
 @functools.lru_cache(maxsize=32)
-def _point_programs(network: Network, over):
+def _point_programs(network: Network, mesh):
     """The pieces of one point on each device: one program each for all devices, compiled once (and once for a rest)."""
 
     def mixed(point, models):
@@ -304,17 +305,18 @@ def _point_programs(network: Network, over):
         return metrics.merge(total, _batch_metrics(network, params, state, inputs, labels))
 
     pieces = ((mixed, 1), (statistics, 2), (chosen, 1), (own, 1), (batch, 2))
-    return [jax.jit(placement.on_each(piece, over, whole)) for piece, whole in pieces]
+    return [jax.jit(placement_lib.shard_map_single(piece, mesh, whole)) for piece, whole in pieces]
 
 
-def _loop_points(network, tasks, everything, batch_size: int, over) -> dict[str, Metrics]:
+def _loop_points(network, tasks, everything, batch_size: int, mesh) -> dict[str, Metrics]:
     """The points as a plain Python loop over models and batches, all devices side by side: the reference of the one-pass
     program, and the fastest for convolutions on CPUs."""
-    mixed, statistics, chosen, own, batch = _point_programs(network, over)
+    mixed, statistics, chosen, own, batch = _point_programs(network, mesh)
     models, calibration, data = everything
-    shares = jax.tree.leaves(tasks)[0].shape[0] // over.size
+    shares = jax.tree.leaves(tasks)[0].shape[0] // mesh.size
     turns = [
-        placement.split(jax.tree.map(lambda x, i=i: x[i::shares], placement.fetch(tasks)), over) for i in range(shares)
+        placement_lib.shard(jax.tree.map(lambda x, i=i: x[i::shares], placement_lib.to_host(tasks)), mesh)
+        for i in range(shares)
     ]
     found = []
     for task in turns:  # task t of each device's share
@@ -328,19 +330,19 @@ def _loop_points(network, tasks, everything, batch_size: int, over) -> dict[str,
             state = own(task, models)
         totals = {}
         for split, (inputs, labels) in data.items():
-            zero = jax.tree.map(lambda x: np.zeros(over.size, x.dtype), metrics.zero())
-            totals[split] = placement.split(zero, over)
+            zero = jax.tree.map(lambda x: np.zeros(mesh.size, x.dtype), metrics.zero())
+            totals[split] = placement_lib.shard(zero, mesh)
             for part in _parts(inputs.shape[0], batch_size):
                 totals[split] = batch((totals[split], params, state), inputs[part], labels[part])
         found.append(totals)
-    return jax.tree.map(lambda *x: np.stack(x, axis=1).reshape(-1), *placement.fetch(found))
+    return jax.tree.map(lambda *x: np.stack(x, axis=1).reshape(-1), *placement_lib.to_host(found))
 
 
 def _parts(examples: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, examples)) for start in range(0, examples, size)]
 
 
-def barrier(path: Path, kind: Kind = "linear", metric: Literal["accuracy", "loss"] = "accuracy"):
+def barrier(path: Path, kind: BarrierKind = "linear", metric: Literal["accuracy", "loss"] = "accuracy"):
     """How much worse the models between two ends are than the ends: 0 for a flat path, larger is worse.
 
     With L(a) the loss at alpha a, or the error (1 - accuracy), and `lin(a) = (1 - a) L(0) + a L(1)`:
@@ -367,8 +369,8 @@ def barrier(path: Path, kind: Kind = "linear", metric: Literal["accuracy", "loss
     Raises:
       ValueError: an unknown kind or metric, or a grid without 0, 1/2 and 1.
     """
-    if kind not in get_args(Kind) or metric not in ("accuracy", "loss"):
-        raise ValueError(f"unknown barrier {kind!r} of {metric!r}: kinds are {', '.join(get_args(Kind))}")
+    if kind not in get_args(BarrierKind) or metric not in ("accuracy", "loss"):
+        raise ValueError(f"unknown barrier {kind!r} of {metric!r}: kinds are {', '.join(get_args(BarrierKind))}")
     alphas = check_alphas(path.alphas)
     accuracy = metric == "accuracy"
     values = path.accuracy if accuracy else path.loss

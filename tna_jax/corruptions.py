@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Kind = Literal["noise", "blur", "contrast"]
-KINDS: tuple[str, ...] = get_args(Kind)
+Corruption = Literal["noise", "blur", "contrast"]
+KINDS: tuple[str, ...] = get_args(Corruption)
 SEVERITIES = 5
 NOISE = (0.0, 0.04, 0.06, 0.08, 0.09, 0.10)
 """Standard deviation, in units of the largest pixel value, by severity."""

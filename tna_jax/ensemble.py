@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tna_jax import metrics, networks, placement, transform
+from tna_jax import metrics, networks, transform
+from tna_jax import placement as placement_lib
 from tna_jax.masks import Mask, Params
 from tna_jax.metrics import Metrics
 from tna_jax.networks import Network, State
@@ -82,35 +83,35 @@ class Members(NamedTuple):
     """(M, ...) bool or float masks, `True` = trainable."""
     opt_state: Any
     """(M, ...) optimizer state."""
-    order: jax.Array
+    data_keys: jax.Array
     """(M,) typed keys; a member's data order in epoch e is a permutation drawn with `fold_in(order, e)`."""
     hyper: Hyper
     """(M,) arrays by name."""
     state: State = ()
     """(M, ...) state of the networks (BatchNorm's running statistics), `()` if they have none."""
-    own: Any = ()
+    member_data: Any = ()
     """Inputs (M, N, ...) and labels (M, N) where each member has its own data, `()` where all have the same."""
 
 
 def init_ensemble(
     trainer: Trainer,
     params: Params,
-    order: jax.Array,
+    data_keys: jax.Array,
     mask: Mask | None = None,
     hyper: Hyper | None = None,
     state: State = (),
-    own: Any = (),
+    member_data: Any = (),
 ) -> Members:
     """M members with fresh optimizer states.
 
     Args:
       trainer: the common part.
       params: (M, ...) initial parameters, e.g. `jax.vmap(init)(keys)`.
-      order: (M,) typed PRNG keys of the data order; members with equal keys see the data in the same order.
+      data_keys: (M,) typed PRNG keys of the data order; members with equal keys see the data in the same order.
       mask: (M, ...) masks, `None` for all trainable.
       hyper: (M,) arrays by name, handed to `trainer.optimizer` if that is a function.
       state: (M, ...) initial state, for a `Stateful` network.
-      own: inputs (M, N, ...) and labels (M, N), if each member is to train on its own data; what trains them is then given
+      member_data: inputs (M, N, ...) and labels (M, N), if each member is to train on its own data; what trains them is then given
         `None` for inputs and labels.
 
     Raises:
@@ -118,10 +119,16 @@ def init_ensemble(
     """
     mask = jax.tree.map(lambda p: jnp.ones(p.shape, bool), params) if mask is None else mask
     hyper = {} if hyper is None else {k: jnp.asarray(v) for k, v in hyper.items()}
-    members = order.shape[0]
+    members = data_keys.shape[0]
     wrong = [
         f"{part}{jax.tree_util.keystr(path)} {np.shape(leaf)}"
-        for part, tree in (("params", params), ("mask", mask), ("hyper", hyper), ("state", state), ("own", own))
+        for part, tree in (
+            ("params", params),
+            ("mask", mask),
+            ("hyper", hyper),
+            ("state", state),
+            ("member_data", member_data),
+        )
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
         if np.shape(leaf)[:1] != (members,)
     ]
@@ -132,15 +139,15 @@ def init_ensemble(
     def init(p, h):
         return trainer.anchored_optimizer(h).init(p)
 
-    params, mask, state, own = jax.tree.map(jnp.asarray, (params, mask, state, own))
-    return Members(params, mask, jax.jit(jax.vmap(init))(params, hyper), order, hyper, state, own)
+    params, mask, state, member_data = jax.tree.map(jnp.asarray, (params, mask, state, member_data))
+    return Members(params, mask, jax.jit(jax.vmap(init))(params, hyper), data_keys, hyper, state, member_data)
 
 
-def batch_indices(order: jax.Array, epoch: jax.Array, examples: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
+def batch_indices(data_key: jax.Array, epoch: jax.Array, examples: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
     """The examples of each step of an epoch, in a member's own order.
 
     Args:
-      order: one typed key.
+      data_key: one typed key.
       epoch: int scalar, may be traced.
       examples: N, the number of examples.
 
@@ -148,7 +155,7 @@ def batch_indices(order: jax.Array, epoch: jax.Array, examples: int, batch_size:
       Indices (S, B) int32 in [0, N) and weights (S, B) float32, 0 for the padding of the last batch; S = ceil(N / B).
     """
     steps = -(-examples // batch_size)
-    permuted = jax.random.permutation(jax.random.fold_in(order, epoch), examples).astype(jnp.int32)
+    permuted = jax.random.permutation(jax.random.fold_in(data_key, epoch), examples).astype(jnp.int32)
     padding = steps * batch_size - examples
     indices = jnp.concatenate([permuted, jnp.zeros(padding, jnp.int32)])
     weights = jnp.concatenate([jnp.ones(examples, jnp.float32), jnp.zeros(padding, jnp.float32)])
@@ -212,9 +219,9 @@ PREPARE = 2
 
 def _batch_step(trainer: Trainer, member: Members, data, epoch, number, index, weight):
     """Step `number` of an epoch: gathers the batch, augments and prepares it, trains on it."""
-    inputs, labels = member.own or data
+    inputs, labels = member.member_data or data
     batch, chosen = inputs[index], labels[index]
-    key = jax.random.fold_in(member.order, epoch)
+    key = jax.random.fold_in(member.data_keys, epoch)
     if trainer.augment is not None:
         batch = trainer.augment(jax.random.fold_in(jax.random.fold_in(key, AUGMENT), number), batch)
     if trainer.prepare is not None:
@@ -226,7 +233,7 @@ def _batch_step(trainer: Trainer, member: Members, data, epoch, number, index, w
 
 def examples_of(member: Members, inputs: Any) -> int:
     """N, the examples that one member (no leading axis) trains on in an epoch."""
-    return (member.own[0] if member.own else inputs).shape[0]
+    return (member.member_data[0] if member.member_data else inputs).shape[0]
 
 
 def train_epoch(
@@ -255,38 +262,38 @@ def train_epoch(
       ValueError: a batch larger than the data, or numbers of inputs and labels that differ.
     """
     _check(trainer, members, inputs, labels)
-    how = resolve(trainer, members, inputs)
-    sharding = members.order.sharding
-    over = getattr(sharding, "mesh", None) or placement.mesh([next(iter(members.order.devices()))])
-    if how == "loop":
-        return _loop_epoch(trainer, members, inputs, labels, epoch, over)
-    program = epoch_program(trainer, how, over, donate)
+    placement = resolve(trainer, members, inputs)
+    sharding = members.data_keys.sharding
+    mesh = getattr(sharding, "mesh", None) or placement_lib.mesh([next(iter(members.data_keys.devices()))])
+    if placement == "loop":
+        return _loop_epoch(trainer, members, inputs, labels, epoch, mesh)
+    program = epoch_program(trainer, placement, mesh, donate)
     return program(members, inputs, labels, jnp.int32(epoch))
 
 
 def _check(trainer: Trainer, members: Members, inputs, labels) -> None:
-    if not members.own:
+    if not members.member_data:
         return check_data(inputs, labels, trainer.batch_size)
     if inputs is not None or labels is not None:
         raise ValueError("these members have their own data: give None for inputs and labels")
-    own_inputs, own_labels = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), members.own)
+    own_inputs, own_labels = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), members.member_data)
     check_data(own_inputs, own_labels, trainer.batch_size)
 
 
 def resolve(trainer: Trainer, members: Members, inputs) -> Placement:
     """The placement that the trainer's stands for with these members and inputs (arrays or shapes)."""
     if trainer.placement != "auto":
-        return placement.resolve(trainer.placement, None)
+        return placement_lib.resolve(trainer.placement, None)
     one = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), members)
-    return placement.resolve("auto", functools.partial(network_inputs, trainer), one, inputs)
+    return placement_lib.resolve("auto", functools.partial(network_inputs, trainer), one, inputs)
 
 
 def network_inputs(trainer: Trainer, member: Members, inputs) -> jax.Array:
     """The network's output on one prepared batch: what is traced to see what a step is made of."""
-    inputs, labels = member.own or (inputs, jnp.zeros(inputs.shape[:1], jnp.int32))
+    inputs, labels = member.member_data or (inputs, jnp.zeros(inputs.shape[:1], jnp.int32))
     batch = inputs[: trainer.batch_size], labels[: trainer.batch_size], jnp.ones(trainer.batch_size, jnp.float32)
     if trainer.prepare is not None:
-        batch = trainer.prepare(member.order, member.hyper, batch)
+        batch = trainer.prepare(member.data_keys, member.hyper, batch)
     return networks.evaluate(trainer.network, member.params, member.state, batch[0])
 
 
@@ -299,11 +306,13 @@ def check_data(inputs, labels, batch_size: int) -> None:
 
 
 @functools.lru_cache(maxsize=32)
-def epoch_program(trainer: Trainer, how: Placement, over, donate: bool):
-    """The compiled epoch of `map` and `vmap`: (members, inputs, labels, epoch) -> (members, metrics), over the mesh `over`."""
+def epoch_program(trainer: Trainer, placement: Placement, mesh, donate: bool):
+    """The compiled epoch of `map` and `vmap`: (members, inputs, labels, epoch) -> (members, metrics), over the mesh `mesh`."""
 
     def member_epoch(member: Members, inputs, labels, epoch):
-        indices, weights = batch_indices(member.order, epoch, examples_of(member, inputs), trainer.batch_size)  # (S, B)
+        indices, weights = batch_indices(
+            member.data_keys, epoch, examples_of(member, inputs), trainer.batch_size
+        )  # (S, B)
 
         def step(carry, batch):
             *trained, total = carry
@@ -316,11 +325,13 @@ def epoch_program(trainer: Trainer, how: Placement, over, donate: bool):
         return _with_trained(member, trained), total
 
     def epoch_of_share(members: Members, inputs, labels, epoch):
-        if how == "vmap":
+        if placement == "vmap":
             return jax.vmap(member_epoch, in_axes=(0, None, None, None))(members, inputs, labels, epoch)
         return jax.lax.map(lambda member: member_epoch(member, inputs, labels, epoch), members)
 
-    return jax.jit(placement.sharded(epoch_of_share, over, replicated=3), donate_argnums=(0,) if donate else ())
+    return jax.jit(
+        placement_lib.shard_map_stacked(epoch_of_share, mesh, replicated=3), donate_argnums=(0,) if donate else ()
+    )
 
 
 def _trained(members: Members) -> tuple[Any, Any, Any]:
@@ -334,7 +345,7 @@ def _with_trained(members: Members, trained) -> Members:
 
 
 @functools.lru_cache(maxsize=32)
-def _step_programs(trainer: Trainer, over):
+def _step_programs(trainer: Trainer, mesh):
     """A step of one member on each device, and what cuts members out of their devices' shares and puts them back.
 
     One program for all devices, compiled once; they run side by side.
@@ -347,8 +358,8 @@ def _step_programs(trainer: Trainer, over):
         member, found = _batch_step(trainer, _with_trained(fixed, trained), (inputs, labels), *batch)
         return _trained(member), metrics.merge(total, found)
 
-    def order(member, epoch, inputs):
-        return batch_indices(member.order, epoch, examples_of(member, inputs), trainer.batch_size)
+    def epoch_batches(member, epoch, inputs):
+        return batch_indices(member.data_keys, epoch, examples_of(member, inputs), trainer.batch_size)
 
     def cut(share, number):
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number, 1), share)
@@ -357,30 +368,30 @@ def _step_programs(trainer: Trainer, over):
         return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
     def stepped(state, rest, *whole):
-        return placement.on_each(lambda both, *whole: step(*both, *whole), over, 4)((state, rest), *whole)
+        return placement_lib.shard_map_single(lambda both, *whole: step(*both, *whole), mesh, 4)((state, rest), *whole)
 
     return (
         jax.jit(stepped, donate_argnums=0),
-        jax.jit(placement.on_each(order, over, 2)),
-        jax.jit(placement.sharded(cut, over, 1)),
-        jax.jit(placement.sharded(join, over, 0)),
+        jax.jit(placement_lib.shard_map_single(epoch_batches, mesh, 2)),
+        jax.jit(placement_lib.shard_map_stacked(cut, mesh, 1)),
+        jax.jit(placement_lib.shard_map_stacked(join, mesh, 0)),
     )
 
 
-def _loop_epoch(trainer: Trainer, members: Members, inputs, labels, epoch: int, over):
+def _loop_epoch(trainer: Trainer, members: Members, inputs, labels, epoch: int, mesh):
     """The same epoch as a plain Python loop: the reference of the other placements, and the fastest for convolutions on CPUs.
 
     Each member stays on its device; all devices take a step of one of theirs, then of the next.
     """
-    step, order, cut, join = _step_programs(trainer, over)
-    numbers = range(members.order.shape[0] // over.size)
-    own = [cut(members, jnp.int32(i)) for i in numbers]
-    zero = jax.tree.map(lambda x: np.zeros(over.size, x.dtype), metrics.zero())
-    states = [(_trained(member), placement.split(zero, over)) for member in own]
-    orders = [order(member, jnp.int32(epoch), inputs) for member in own]
+    step, epoch_batches, cut, join = _step_programs(trainer, mesh)
+    numbers = range(members.data_keys.shape[0] // mesh.size)
+    members_in_turn = [cut(members, jnp.int32(i)) for i in numbers]
+    zero = jax.tree.map(lambda x: np.zeros(mesh.size, x.dtype), metrics.zero())
+    states = [(_trained(member), placement_lib.shard(zero, mesh)) for member in members_in_turn]
+    orders = [epoch_batches(member, jnp.int32(epoch), inputs) for member in members_in_turn]
     rests = [
         (member._replace(params=None, opt_state=None, state=None), drawn)
-        for member, drawn in zip(own, orders, strict=True)
+        for member, drawn in zip(members_in_turn, orders, strict=True)
     ]
     for s in range(orders[0][0].shape[1]):
         for i in numbers:
@@ -413,27 +424,27 @@ def train_ensemble(
       multiple of the devices. Raises as `train_epoch`.
     """
     _check(trainer, members, inputs, labels)
-    count = members.order.shape[0]
-    over = placement.mesh_for(count)
-    padded = placement.pad(members, over.size)
-    current = placement.split(jax.tree.map(lambda x: x.copy(), padded), over)
-    inputs, labels = placement.replicate((inputs, labels), over)
+    count = members.data_keys.shape[0]
+    mesh = placement_lib.mesh_for(count)
+    padded = placement_lib.pad(members, mesh.size)
+    current = placement_lib.shard(jax.tree.map(lambda x: x.copy(), padded), mesh)
+    inputs, labels = placement_lib.replicate((inputs, labels), mesh)
 
     def on_host(into: tuple[Any, Any, Any] | None = None) -> Members:
         if into is not None:
-            placement.fetch_into(_trained(current), into)
+            placement_lib.fetch_into(_trained(current), into)
             return _with_trained(members, into)
         # Not by slicing on the devices: that needs communication, which CPU devices that share a core may never finish.
-        trained = placement.fetch(_trained(current))
+        trained = placement_lib.to_host(_trained(current))
         return _with_trained(members, jax.tree.map(lambda x: x[:count], trained))
 
     history = []
     for epoch in range(start, epochs):
         current, found = train_epoch(trainer, current, inputs, labels, epoch, donate=True)
-        history.append(jax.tree.map(lambda x: x[:count], placement.fetch(found)))
+        history.append(jax.tree.map(lambda x: x[:count], placement_lib.to_host(found)))
         if on_epoch is not None:
             on_epoch(epoch, on_host, history[-1])
-    return (on_host() if count % over.size else current), history
+    return (on_host() if count % mesh.size else current), history
 
 
 def member(members: Params, index: int | jax.Array) -> Params:

@@ -31,7 +31,7 @@ FLIP, MOVE, BRIGHTNESS, CONTRAST = 0, 1, 2, 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class FinetuneConfig:
     """How one model is fine-tuned."""
 
     learning_rate: float
@@ -62,7 +62,7 @@ class Recipe:
 STACKED = ("learning_rate", "weight_decay", "label_smoothing", "augmentation")
 
 
-def stack(recipes: Sequence[Recipe]) -> Hyper:
+def stack(recipes: Sequence[FinetuneConfig]) -> Hyper:
     """(M,) float32 arrays by name; raises ValueError for what no recipe can be."""
     for recipe in recipes:
         recipe.check()
@@ -174,7 +174,7 @@ def grid(
     augmentations: Sequence[float] = (0.0,),
     count: int | None = None,
     seed: int = 0,
-) -> list[Recipe]:
+) -> list[FinetuneConfig]:
     """`count` recipes whose values are taken in turn from each list, the last list the slowest; default: every combination.
 
     Recipe i has seed `seed + i`, so that recipes of equal values differ in their data order.
@@ -192,5 +192,5 @@ def grid(
         for values in lists:
             picked.append(values[rest % len(values)])
             rest //= len(values)
-        made.append(Recipe(**dict(zip(STACKED, picked, strict=True)), seed=seed + i))
+        made.append(FinetuneConfig(**dict(zip(STACKED, picked, strict=True)), seed=seed + i))
     return made

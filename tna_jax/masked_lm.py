@@ -34,12 +34,12 @@ class MaskedBatch(NamedTuple):
     """(B, K) float32: 1, or 0 for slots that are not used."""
 
 
-def slots(length: int, rate: float = RATE) -> int:
+def max_predictions(length: int, rate: float = RATE) -> int:
     """K, the slots for sequences of up to `length` tokens: enough for every draw."""
     return max(int(np.ceil(rate * length)), 1)
 
 
-def draw(
+def mask_tokens(
     key: jax.Array,
     ids: jax.Array,
     *,
@@ -57,7 +57,7 @@ def draw(
       rate: share of tokens to predict.
     """
     shape = (count, length) = ids.shape
-    wanted = slots(length, rate)
+    wanted = max_predictions(length, rate)
     streams = [jax.random.fold_in(key, stream) for stream in (CHOICE, COUNT, FATE, TOKEN)]
     free = ~special[ids]
     number = jnp.sum(free, axis=1).astype(jnp.float32) * np.float32(rate)

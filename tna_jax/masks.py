@@ -198,11 +198,11 @@ def share_anchors(params: Params, source: Params, mask: Mask) -> Params:
     ]
     if dtypes:
         raise ValueError(f"anchors can only be shared between equal dtypes; these differ: {', '.join(dtypes)}")
-    leaves = [select(_anchored(m), q, p) for m, q, (_, p) in zip(keep, other, own, strict=True)]
+    leaves = [bitwise_where(_anchored(m), q, p) for m, q, (_, p) in zip(keep, other, own, strict=True)]
     return trees.like(params, leaves)
 
 
-def select(chosen: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+def bitwise_where(chosen: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """`jnp.where` that keeps every bit: the CPU selects 16-bit floats as float32, which loses the payload of a NaN."""
     a, b = jnp.asarray(a), jnp.asarray(b)
     return jnp.where(chosen, a, b) if a.dtype.itemsize > 2 else _select_bits(chosen, a, b)

@@ -68,14 +68,14 @@ def pad(tree, multiple: int):
     return jax.tree.map(extend, tree)
 
 
-def split(tree, over: Mesh):
+def shard(tree, mesh: Mesh):
     """Places stacked arrays with their leading axis split over the mesh; it must be divisible (see `pad`)."""
-    return _place(tree, NamedSharding(over, PartitionSpec(AXIS)))
+    return _place(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
-def replicate(tree, over: Mesh):
+def replicate(tree, mesh: Mesh):
     """Places a copy of every array on each device of the mesh."""
-    return _place(tree, NamedSharding(over, PartitionSpec()))
+    return _place(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def _place(tree, sharding: NamedSharding):
@@ -94,7 +94,7 @@ def _place(tree, sharding: NamedSharding):
     return jax.tree.map(one, tree)
 
 
-def fetch(tree):
+def to_host(tree):
     """The arrays as NumPy, whole on every process (all processes must call it); no typed keys."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
@@ -111,7 +111,7 @@ def fetch_into(tree, arrays) -> None:
       tree: stacked arrays, split over devices along their leading axis; of several processes all must call it.
       arrays: a tree of the same structure with NumPy arrays; their leading axis may be shorter (without padding).
     """
-    whole = tree if jax.process_count() == 1 else fetch(tree)
+    whole = tree if jax.process_count() == 1 else to_host(tree)
 
     def put(x, out):
         for shard in getattr(x, "addressable_shards", ()):
@@ -123,7 +123,7 @@ def fetch_into(tree, arrays) -> None:
     jax.tree.map(put, whole, arrays)
 
 
-def sharded(function, over: Mesh, replicated: int):
+def shard_map_stacked(function, mesh: Mesh, replicated: int):
     """`function(stacked, *replicated)` on every device's share of the stacked tree, without communication.
 
     Args:
@@ -131,14 +131,14 @@ def sharded(function, over: Mesh, replicated: int):
     """
     stacked, whole = PartitionSpec(AXIS), PartitionSpec()
     return jax.shard_map(
-        function, mesh=over, in_specs=(stacked, *(whole,) * replicated), out_specs=stacked, check_vma=False
+        function, mesh=mesh, in_specs=(stacked, *(whole,) * replicated), out_specs=stacked, check_vma=False
     )
 
 
-def on_each(function, over: Mesh, replicated: int):
+def shard_map_single(function, mesh: Mesh, replicated: int):
     """As `sharded`, for a share of one model on each device, which `function` takes and returns without the leading axis."""
 
     def share(stacked, *whole):
         return jax.tree.map(lambda x: x[None], function(jax.tree.map(lambda x: x[0], stacked), *whole))
 
-    return sharded(share, over, replicated)
+    return shard_map_stacked(share, mesh, replicated)

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from tna_jax import trees
-from tna_jax.masks import Mask, select
+from tna_jax.masks import Mask, bitwise_where
 
 
 class MaskState(NamedTuple):
@@ -125,7 +125,7 @@ def apply_updates(params, updates, mask: Mask):
     """
     moved = jax.tree.leaves(optax.apply_updates(params, updates))
     leaves = [
-        select(m if m.dtype == bool else m > 0, new, old)
+        bitwise_where(m if m.dtype == bool else m > 0, new, old)
         for m, new, old in zip(_current((), mask, params), moved, jax.tree.leaves(params), strict=True)
     ]
     return trees.like(params, leaves)

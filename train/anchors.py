@@ -26,7 +26,7 @@ from tna_jax import trees
 from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.lmc.run import LmcOptions
 from tna_jax.programs.training.setup import load
-from train.cells import MEASURES, cell, find, words
+from train.cells import MEASURES, cell, find, format_mean_std
 from train.plots import GREYS, MARKS, labels_beside, page
 
 SHARE = 0.4
@@ -47,7 +47,7 @@ LAYERS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class AnchorVariant:
     """A row: how anchors are drawn and valued."""
 
     group: str
@@ -55,27 +55,29 @@ class Recipe:
     options: dict[str, Any]
 
 
-def recipes(case: str) -> dict[str, Recipe]:
+def recipes(case: str) -> dict[str, AnchorVariant]:
     """The rows of a case by name."""
     found = {
-        "bernoulli": Recipe("mask", "each weight", {}),
-        "exact": Recipe("mask", "exact count", {"anchors": "exact"}),
-        "neurons": Recipe("mask", "whole units", {"anchors": "neurons"}),
-        **{part: Recipe("mask", f"{part} layers", {"where": where}) for part, where in LAYERS[case].items()},
-        "kernels": Recipe("mask", "no biases", {"where": "kernel"}),
-        "soft": Recipe("soft", "soft 0.2", {"soft": 0.2}),
+        "bernoulli": AnchorVariant("mask", "each weight", {}),
+        "exact": AnchorVariant("mask", "exact count", {"anchors": "exact"}),
+        "neurons": AnchorVariant("mask", "whole units", {"anchors": "neurons"}),
+        **{part: AnchorVariant("mask", f"{part} layers", {"where": where}) for part, where in LAYERS[case].items()},
+        "kernels": AnchorVariant("mask", "no biases", {"where": "kernel"}),
+        "soft": AnchorVariant("soft", "soft 0.2", {"soft": 0.2}),
     }
     for scale in (0.25, 0.5, 2.0, 3.0):
-        found[f"scale{scale:g}"] = Recipe("scale", f"scale {scale:g}", {"anchor_scale": scale})
+        found[f"scale{scale:g}"] = AnchorVariant("scale", f"scale {scale:g}", {"anchor_scale": scale})
     for scale in (0.25, 0.5, 1.0, 2.0, 3.0):
         options = {"anchor_values": "normal", "anchor_scale": scale}
-        found[f"normal{scale:g}"] = Recipe("N(0, scale²)", f"N(0, {scale:g}²)", options)
+        found[f"normal{scale:g}"] = AnchorVariant("N(0, scale²)", f"N(0, {scale:g}²)", options)
     for anchor, trainable in ((1.0, 0.25), (1.5, 0.5), (1.5, 0.25)):
         options = {"anchor_scale": anchor, "trainable_scale": trainable}
-        found[f"small{anchor:g}_{trainable:g}"] = Recipe("small start", f"{anchor:g}, trainable {trainable:g}", options)
-    found["warmup"] = Recipe("warm-up", "warm-up", {"warmup_epochs": 2.0})
+        found[f"small{anchor:g}_{trainable:g}"] = AnchorVariant(
+            "small start", f"{anchor:g}, trainable {trainable:g}", options
+        )
+    found["warmup"] = AnchorVariant("warm-up", "warm-up", {"warmup_epochs": 2.0})
     options = {"where": "kernel", "anchor_scale": 1.5, "trainable_scale": 0.1, "warmup_epochs": 2.0}
-    found["recipe"] = Recipe("warm-up", "1.5, trainable 0.1, warm-up", options)
+    found["recipe"] = AnchorVariant("warm-up", "1.5, trainable 0.1, warm-up", options)
     if case == "cnn":  # the rows that differ on the MLP, within the minutes
         kept = ("bernoulli", "neurons", "kernels", "soft", "scale2", "normal0.25", "small1.5_0.25", "warmup", "recipe")
         found = {name: found[name] for name in kept}
@@ -156,5 +158,5 @@ def table(result: dict[str, Any]) -> None:
         ):
             line = found[name]
             count = str(line["n"] if line else 0)
-            lines.add_row(case["rows"][name]["label"], count, *(words(line, measure) for measure in MEASURES))
+            lines.add_row(case["rows"][name]["label"], count, *(format_mean_std(line, measure) for measure in MEASURES))
         wide_console().print(lines)

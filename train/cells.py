@@ -21,7 +21,7 @@ from tna_jax.programs.lmc.report import finite
 from tna_jax.programs.lmc.run import LmcOptions
 from tna_jax.programs.runs.folder import CONFIG
 from tna_jax.programs.train import run as train
-from tna_jax.programs.training.setup import lasting
+from tna_jax.programs.training.setup import result_options
 
 RUNS = Path("runs") / "experiments"
 COLUMNS = ("method", "init", "ratio", "seed", "accuracy_ends", "accuracy_midpoint", "accuracy_barrier", "loss_barrier")
@@ -41,7 +41,7 @@ def cell(experiment: str, name: str, settings: LmcOptions) -> dict[str, Any]:
       `config`, `network`, `provenance`, `diverged` as in `lmc.json`; `rows` of the test set with `COLUMNS`; `summary`, see `summary`.
     """
     folder = RUNS / experiment / name
-    wanted = to_json(lasting(settings))
+    wanted = to_json(result_options(settings))
     console.print(f"[bold]{experiment}: {name}[/bold]")
     result = _read(folder / "lmc.json")
     if result is None or not _same(result["config"], wanted, LmcOptions()):
@@ -61,7 +61,7 @@ def populated(experiment: str, name: str, options: dict[str, Any]) -> Path:
     """
     folder = RUNS / experiment / name
     settings = train.TrainOptions(**options)
-    wanted, defaults = to_json(lasting(settings)), train.TrainOptions()
+    wanted, defaults = to_json(result_options(settings)), train.TrainOptions()
     console.print(f"[bold]{experiment}: {name}[/bold]")
     if not _same(_read(folder / train.RESULT, "config"), wanted, defaults):
         begun = _same(_read(folder / CONFIG), wanted, defaults)
@@ -77,7 +77,7 @@ def finished(experiment: str, name: str, program: Any, settings: Any) -> dict[st
       settings: its options; their `out`, `overwrite` and `resume` are set here.
     """
     folder = RUNS / experiment / name
-    wanted, defaults = to_json(lasting(settings)), type(settings)()
+    wanted, defaults = to_json(result_options(settings)), type(settings)()
     console.print(f"[bold]{experiment}: {name}[/bold]")
     result = _read(folder / program.RESULTS[0])
     if result is None or not _same(result["config"], wanted, defaults):
@@ -98,7 +98,7 @@ def federated(experiment: str, name: str, options: dict[str, Any]) -> dict[str, 
     """
     folder = RUNS / experiment / name
     settings = FederateOptions(**options).resolved()
-    wanted, defaults = to_json(lasting(settings)), FederateOptions()
+    wanted, defaults = to_json(result_options(settings)), FederateOptions()
     console.print(f"[bold]{experiment}: {name}[/bold]")
     result = _read(folder / federate.RESULTS[0])
     if result is None or not _same(result["config"], wanted, defaults):
@@ -137,7 +137,7 @@ def find(result: dict[str, Any], **wanted: Any) -> dict[str, Any] | None:
     return lines[0] if lines and lines[0]["n"] else None
 
 
-def words(line: dict[str, Any] | None, measure: str) -> str:
+def format_mean_std(line: dict[str, Any] | None, measure: str) -> str:
     """A mean and its spread for a table: `0.950 ± 0.002`."""
     if line is None:
         return "diverged"
@@ -149,7 +149,7 @@ def _same(config: dict[str, Any] | None, wanted: dict[str, Any], defaults: Any) 
     """Whether a run was made with these options; options that came later had their default."""
     if config is None:
         return False
-    return all(config.get(key, default) == wanted[key] for key, default in to_json(lasting(defaults)).items())
+    return all(config.get(key, default) == wanted[key] for key, default in to_json(result_options(defaults)).items())
 
 
 def _read(file: Path, part: str | None = None) -> Any:

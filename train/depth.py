@@ -21,7 +21,7 @@ from rich.table import Table
 
 from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.lmc.run import LmcOptions
-from train.cells import MEASURES, cell, find, words
+from train.cells import MEASURES, cell, find, format_mean_std
 from train.plots import GREYS, page
 
 LAYERS = (1, 2, 3, 5, 10)
@@ -94,7 +94,7 @@ def table(result: dict[str, Any]) -> None:
     for case in result["cells"].values():
         theirs = MATCHED["matched + REPAIR"][LAYERS.index(case["layers"])]
         for line in case["summary"]:
-            cells = [words(line if line["n"] else None, measure) for measure in MEASURES]
+            cells = [format_mean_std(line if line["n"] else None, measure) for measure in MEASURES]
             name = "recipe" if case["recipe"] else "default"
             lines.add_row(str(case["layers"]), name, f"{line['ratio']:g}", str(line["n"]), *cells, f"{theirs:.4f}")
     wide_console().print(lines)

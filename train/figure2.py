@@ -17,7 +17,7 @@ from rich.table import Table
 from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.lmc.report import NAMES, TITLES
 from tna_jax.programs.lmc.run import LmcOptions
-from train.cells import MEASURES, cell, find, words
+from train.cells import MEASURES, cell, find, format_mean_std
 from train.plots import ends_and_midpoint, page
 
 RATIOS, FEW = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), (0.0, 0.4, 0.8)
@@ -82,6 +82,6 @@ def table(result: dict[str, Any]) -> None:
                 found = find(case, **{key: line[key] for key in ("init", "method", "ratio")})
                 name = NAMES[line["method"]] if line["ratio"] else "no anchors"
                 lines.add_row(case["title"], line["init"], name, f"{line['ratio']:g}", str(line["n"]),
-                              *(words(found, measure) for measure in MEASURES))  # fmt: skip
+                              *(format_mean_std(found, measure) for measure in MEASURES))  # fmt: skip
         lines.add_section()
     wide_console().print(lines)

@@ -74,7 +74,7 @@ def cell(kind: str, h: int, ratio: float, seed: int, masks: int) -> dict[str, An
     for _ in range(masks):
         mask = generator.random((h, ENTRIES)) >= ratio
         anchors = np.concatenate([generator.normal(size=(h, different)), np.zeros((h, equal))], axis=1)
-        counts.append(len(symmetries.permutations(mask, anchors)))
+        counts.append(len(symmetries.enumerate_symmetries(mask, anchors)))
     formula = symmetries.expected_count(h, ratio, different, equal)
     return {"kind": kind, "h": h, "ratio": ratio, "seed": seed, "masks": masks, "mean": np.mean(counts),
             "std": np.std(counts),            "formula": formula}  # fmt: skip

@@ -17,7 +17,7 @@ from rich.table import Table
 from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.lmc.report import TITLES
 from tna_jax.programs.lmc.run import LmcOptions
-from train.cells import MEASURES, cell, find, words
+from train.cells import MEASURES, cell, find, format_mean_std
 from train.plots import GREYS, MARKS, page
 
 DEPTHS = (1, 2, 3, 4, 5, 6, 8)
@@ -71,7 +71,7 @@ def table(result: dict[str, Any]) -> None:
         lines.add_column(head)
     for case in result["cells"].values():
         for line in case["summary"]:
-            cells = [words(line if line["n"] else None, measure) for measure in MEASURES]
+            cells = [format_mean_std(line if line["n"] else None, measure) for measure in MEASURES]
             size = f"{case['config']['depth']}x{case['config']['width']}"
             lines.add_row(size, line["init"], f"{line['ratio']:g}", str(line["n"]), *cells)
     wide_console().print(lines)

@@ -21,7 +21,7 @@ from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.lmc.report import TITLES
 from tna_jax.programs.lmc.run import LmcOptions
 from train import figure2
-from train.cells import MEASURES, cell, find, words
+from train.cells import MEASURES, cell, find, format_mean_std
 from train.plots import page
 
 RATIOS = (0.0, 0.4)
@@ -104,7 +104,7 @@ def table(result: dict[str, Any]) -> None:
         config = case["config"]
         chosen = [line for line in case["summary"] if line["ratio"] in RATIOS and line["method"] == "tna"]
         for line in chosen:
-            cells = [words(line if line["n"] else None, measure) for measure in MEASURES]
+            cells = [format_mean_std(line if line["n"] else None, measure) for measure in MEASURES]
             lines.add_row(case["title"], str(config["train_examples"] or 50_000), str(config["epochs"]), line["init"],
                           f"{line['ratio']:g}", str(line["n"]), *cells)  # fmt: skip
         lines.add_section()

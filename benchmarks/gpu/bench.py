@@ -44,8 +44,8 @@ class Sizes:
     """Steps of all models together, where they take turns (and with convolutions)."""
     product: int | None = None
 
-    def steps(self, name: str, members: int, how: str) -> int:
-        if name == "mlp" and how == "vmap":
+    def steps(self, name: str, members: int, placement: str) -> int:
+        if name == "mlp" and placement == "vmap":
             return self.epoch
         least, most = (15, self.epoch) if name == "mlp" else (10, 100)
         return min(self.epoch, max(least, min(most, dict(self.model_steps)[name] // members)))

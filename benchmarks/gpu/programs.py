@@ -16,7 +16,8 @@ import numpy as np
 import optax
 
 from benchmarks.gpu.bench import PRECISIONS, Bench, Program
-from tna_jax import connectivity, ensemble, models, networks, placement
+from tna_jax import connectivity, ensemble, models, networks
+from tna_jax import placement as placement_lib
 from tna_jax.programs.system import memory
 
 TORCH_PRECISIONS = {"tf32": "high", "bf16": "medium", "float32": "highest"}
@@ -54,39 +55,45 @@ def stacked(one, members: int):
 
 
 def ours(
-    bench: Bench, name: str, precision: str, members: int, how: placement.Placement, facts: dict, conv: str = "native"
+    bench: Bench,
+    name: str,
+    precision: str,
+    members: int,
+    placement: placement_lib.Placement,
+    facts: dict,
+    conv: str = "native",
 ) -> Program:
     """Epochs of our own training; memory, compile time and instructions go into `facts` (not of `loop`: many programs)."""
     net, one = network_of(name, precision, conv)
-    trainer = ensemble.Trainer(net, optax.sgd(0.01, momentum=0.9), bench.sizes.batch, how)
+    trainer = ensemble.Trainer(net, optax.sgd(0.01, momentum=0.9), bench.sizes.batch, placement)
     rng = np.random.default_rng(1)
     mask = jax.tree.map(lambda leaf: rng.random(leaf.shape) >= 0.4, one)
     keys = jax.random.split(jax.random.key(0), members)
     made = ensemble.init_ensemble(trainer, stacked(one, members), keys, stacked(mask, members))
-    over = placement.mesh(jax.devices()[:1])
-    examples = bench.sizes.steps(name, members, how) * bench.sizes.batch
-    data = placement.replicate(tuple(jnp.asarray(part) for part in images_of(name, examples)), over)
-    current, epochs = placement.split(made, over), itertools.count()
+    mesh = placement_lib.mesh(jax.devices()[:1])
+    examples = bench.sizes.steps(name, members, placement) * bench.sizes.batch
+    data = placement_lib.replicate(tuple(jnp.asarray(part) for part in images_of(name, examples)), mesh)
+    current, epochs = placement_lib.shard(made, mesh), itertools.count()
 
     def in_precision():
         return jax.default_matmul_precision(PRECISIONS[precision])
 
-    if how == "loop":
+    if placement == "loop":
 
         def epoch(current, number):
             return ensemble.train_epoch(trainer, current, *data, number)
     else:
         start = time.perf_counter()
         with in_precision():
-            program = ensemble.epoch_program(trainer, how, over, True)  # what `train_epoch` runs, to see inside
+            program = ensemble.epoch_program(trainer, placement, mesh, True)  # what `train_epoch` runs, to see inside
             compiled = program.lower(current, *data, jnp.int32(0)).compile()
         facts["compile_seconds"] = time.perf_counter() - start
-        facts["memory"] = memory_of(compiled, trainer, current, data, how)
+        facts["memory"] = memory_of(compiled, trainer, current, data, placement)
         text = compiled.as_text() or ""
         facts["instructions"] = instructions(text)
         if bench.hlo and members > 1 and name != "mlp":
             bench.hlo.mkdir(parents=True, exist_ok=True)
-            file = bench.hlo / f"{name}-{precision}-{members}-{how}-{conv}.txt.gz"
+            file = bench.hlo / f"{name}-{precision}-{members}-{placement}-{conv}.txt.gz"
             file.write_bytes(gzip.compress(text.encode()))
 
         def epoch(current, number):
@@ -101,12 +108,12 @@ def ours(
     return Program(run, members * examples)
 
 
-def memory_of(compiled, trainer, current, data, how: str) -> dict[str, int]:
+def memory_of(compiled, trainer, current, data, placement: str) -> dict[str, int]:
     """Bytes: what `tna_jax.programs.system.memory` predicts, and what XLA has planned."""
-    members = current.order.shape[0]
+    members = current.data_keys.shape[0]
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), current)
-    need = memory.need(trainer, one, *data)
-    predicted = members * need.kept + (members if how == "vmap" else 1) * need.working + need.common
+    need = memory.estimate(trainer, one, *data)
+    predicted = members * need.kept + (members if placement == "vmap" else 1) * need.working + need.common
     result = {**need._asdict(), "predicted": predicted}
     planned = compiled.memory_analysis()
     if planned is not None:
@@ -194,8 +201,8 @@ def torch_alone(bench: Bench, name: str, precision: str) -> Program:
 def training_makers(bench: Bench, name: str, precision: str, members: int) -> dict[str, Callable[[dict], Program]]:
     """The alternatives of a training case by name."""
 
-    def make(how, members=members, conv="native"):
-        return lambda facts: ours(bench, name, precision, members, how, facts, conv)
+    def make(placement, members=members, conv="native"):
+        return lambda facts: ours(bench, name, precision, members, placement, facts, conv)
 
     if name == "mlp":
         placed = {"vmap": make("vmap"), "map": make("map")}

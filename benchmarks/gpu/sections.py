@@ -30,13 +30,13 @@ def mlp(bench: Bench, cases: dict[str, Any]) -> None:
         if members == max(bench.sizes.mlp) and precision in bench.rates:
             images = members * MNIST * EPOCHS
             limit = images * FLOPS["mlp"] / bench.rates[precision]
-            for how in ("vmap", "map"):
-                if "model_images_per_second" in results.get(how, {}):
-                    took = images / results[how]["model_images_per_second"]
+            for placement in ("vmap", "map"):
+                if "model_images_per_second" in results.get(placement, {}):
+                    took = images / results[placement]["model_images_per_second"]
                     found = {"seconds": took, "limit_seconds": limit, "times_limit": took / limit}
-                    results[how]["ten_epochs_of_mnist"] = found
+                    results[placement]["ten_epochs_of_mnist"] = found
                     bench.console.print(
-                        f"{EPOCHS} MNIST epochs of {members} models, {precision}, {how}: {took:.1f} s projected, "
+                        f"{EPOCHS} MNIST epochs of {members} models, {precision}, {placement}: {took:.1f} s projected, "
                         f"{took / limit:.2f} times the limit of {limit:.1f} s (goal: {GOALS['ten_epochs_times_limit']})"
                     )
         bench.write()
@@ -57,7 +57,7 @@ def path(bench: Bench, cases: dict[str, Any]) -> None:
     pairs, alphas = connectivity.pairs(ends)[: sizes.pairs], connectivity.grid(sizes.points)
     for precision in bench.precisions:
 
-        def make(how, batch, precision=precision):
+        def make(placement, batch, precision=precision):
             def made(facts):
                 net, one = network_of("mlp", precision)
                 members = stacked(one, ends)
@@ -65,7 +65,9 @@ def path(bench: Bench, cases: dict[str, Any]) -> None:
 
                 def run():  # its result is NumPy: it is done
                     with jax.default_matmul_precision(PRECISIONS[precision]):
-                        connectivity.evaluate_path(net, members, pairs, alphas, data, batch_size=batch, how=how)
+                        connectivity.evaluate_path(
+                            net, members, pairs, alphas, data, batch_size=batch, placement=placement
+                        )
 
                 return Program(run, len(pairs) * len(alphas) * sizes.test)
 
@@ -87,19 +89,21 @@ def instruction_counts(bench: Bench, cases: dict[str, Any]) -> None:
         known = bench.found.get("convolutions", {}).get(key)
         if known is None:
             makers = training_makers(bench, name, precision, members)
-            wanted = {how: makers[how] for how in ("vmap_native", "vmap_slices")}
+            wanted = {placement: makers[placement] for placement in ("vmap_native", "vmap_slices")}
             known = bench.compare(key, wanted, FLOPS[name], precision)
             bench.show(f"{key}, vmap", known)
             forget()
-        both = {how: known.get(how, {}) for how in ("vmap_native", "vmap_slices")}
-        order = sorted(both, key=lambda how: -both[how].get("model_images_per_second", 0))  # one that failed has lost
+        both = {placement: known.get(placement, {}) for placement in ("vmap_native", "vmap_slices")}
+        order = sorted(
+            both, key=lambda placement: -both[placement].get("model_images_per_second", 0)
+        )  # one that failed has lost
         ranked = dict(zip(("winner", "loser"), order, strict=True))
-        cases[key] = {role: {"alternative": how, **both[how]} for role, how in ranked.items()}
+        cases[key] = {role: {"alternative": placement, **both[placement]} for role, placement in ranked.items()}
         table = Table(title=f"{members} {name} by vmap, {precision}: instructions", title_justify="left")
         table.add_column("instruction")
-        for role, how in ranked.items():
-            table.add_column(f"{role}: {how}", justify="right")
-        counts = [both[how].get("instructions", {}) for how in order]
+        for role, placement in ranked.items():
+            table.add_column(f"{role}: {placement}", justify="right")
+        counts = [both[placement].get("instructions", {}) for placement in order]
         for kind in sorted(set().union(*counts)):
             table.add_row(kind, *(str(count.get(kind, 0)) for count in counts))
         bench.console.print(table)

@@ -26,7 +26,7 @@ def contributors():
         }
 
     heads = jax.vmap(one)(jax.random.split(jax.random.key(1), K))
-    return one(jax.random.key(0)), heads, cold_fusion.contribute(one(jax.random.key(0)), heads, is_head)
+    return one(jax.random.key(0)), heads, cold_fusion.broadcast_body(one(jax.random.key(0)), heads, is_head)
 
 
 def train(params, mask):
@@ -50,7 +50,7 @@ def test_contributors_have_the_body_and_their_own_heads(contributors):
 
 def test_an_iteration_averages_live_entries_and_copies_anchors_bit_for_bit(contributors):
     _, _, params = contributors
-    made, mask = cold_fusion.iteration(jax.random.key(2), 0, params, 0.4, train, is_head)
+    made, mask = cold_fusion.cold_fusion_round(jax.random.key(2), 0, params, 0.4, train, is_head)
     trained = train(params, mask)
     for name in ("kernel", "bias"):
         free, before, after = (np.asarray(tree["body"][name]) for tree in (mask, params, made))

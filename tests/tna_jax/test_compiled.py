@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from tna_jax import connectivity, ensemble, metrics, models, networks, placement
+from tna_jax import connectivity, ensemble, metrics, models, networks
+from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Trainer
 
 MODULE = models.create("mlp", num_classes=3, depth=1, width=4)
@@ -17,42 +18,42 @@ COLLECTIVE = re.compile(
 )
 
 
-def compiled_epoch(how: str, members: int = 8) -> str:
+def compiled_epoch(placement: str, members: int = 8) -> str:
     """The text of the compiled epoch (of the compiled step, for `loop`) over all eight devices."""
     net, init = networks.linen(MODULE, (5,))
-    trainer = Trainer(net, optax.sgd(0.1, momentum=0.9), 4, how)
+    trainer = Trainer(net, optax.sgd(0.1, momentum=0.9), 4, placement)
     keys = jax.random.split(jax.random.key(0), members)
-    over = placement.mesh()
-    assert over.size == 8
-    state = placement.split(ensemble.init_ensemble(trainer, jax.vmap(init)(keys)[0], keys), over)
-    data = placement.replicate((jnp.ones((10, 5)), jnp.zeros(10, jnp.int32)), over)
-    if how == "loop":
-        step, order, cut, _ = ensemble._step_programs(trainer, over)
+    mesh = placement_lib.mesh()
+    assert mesh.size == 8
+    state = placement_lib.shard(ensemble.init_ensemble(trainer, jax.vmap(init)(keys)[0], keys), mesh)
+    data = placement_lib.replicate((jnp.ones((10, 5)), jnp.zeros(10, jnp.int32)), mesh)
+    if placement == "loop":
+        step, order, cut, _ = ensemble._step_programs(trainer, mesh)
         member = cut(state, jnp.int32(0))
-        total = placement.split(jax.tree.map(lambda x: np.zeros(8, x.dtype), metrics.zero()), over)
+        total = placement_lib.shard(jax.tree.map(lambda x: np.zeros(8, x.dtype), metrics.zero()), mesh)
         rest = (member._replace(params=None, opt_state=None, state=None), order(member, jnp.int32(0), data[0]))
         arguments = ((ensemble._trained(member), total), rest, *data, np.int32(0), np.int32(0))
         return step.lower(*arguments).compile().as_text()
-    program = ensemble.epoch_program(trainer, how, over, False)
+    program = ensemble.epoch_program(trainer, placement, mesh, False)
     return program.lower(state, *data, jnp.int32(0)).compile().as_text()
 
 
-@pytest.mark.parametrize("how", ["map", "vmap", "loop"])
-def test_a_training_epoch_on_eight_devices_has_no_collective(how):
-    text = compiled_epoch(how)
+@pytest.mark.parametrize("placement", ["map", "vmap", "loop"])
+def test_a_training_epoch_on_eight_devices_has_no_collective(placement):
+    text = compiled_epoch(placement)
     assert "num_partitions=8" in text
     assert not COLLECTIVE.findall(text)
 
 
 def test_the_search_finds_a_collective_where_there_is_one():
-    over = placement.mesh()
-    total = jax.jit(jax.shard_map(lambda x: jax.lax.psum(x, "member"), mesh=over,
+    mesh = placement_lib.mesh()
+    total = jax.jit(jax.shard_map(lambda x: jax.lax.psum(x, "member"), mesh=mesh,
                                   in_specs=jax.P("member"), out_specs=jax.P()))  # fmt: skip
     assert COLLECTIVE.findall(total.lower(jnp.ones(8)).compile().as_text())
 
 
-@pytest.mark.parametrize("how", ["map", "vmap", "loop"])
-def test_a_sweep_traces_each_program_once(how):
+@pytest.mark.parametrize("placement", ["map", "vmap", "loop"])
+def test_a_sweep_traces_each_program_once(placement):
     """Other initial values, masks, epochs and learning rates are arrays: nothing is traced again."""
     traces = {"train": 0, "evaluate": 0}
     inner, init = networks.linen(MODULE, (5,))
@@ -61,7 +62,7 @@ def test_a_sweep_traces_each_program_once(how):
         traces["now"] += 1
         return inner(params, inputs)
 
-    trainer = Trainer(apply, lambda hyper: optax.sgd(hyper["rate"]), 4, how)
+    trainer = Trainer(apply, lambda hyper: optax.sgd(hyper["rate"]), 4, placement)
     data = (jnp.ones((10, 5)), jnp.zeros(10, jnp.int32))
 
     def sweep(seed: int, rate: float) -> int:
@@ -72,7 +73,7 @@ def test_a_sweep_traces_each_program_once(how):
         members, _ = ensemble.train_ensemble(trainer, members, *data, 3)
         pairs = connectivity.pairs(8)[seed : seed + 6]
         connectivity.evaluate_path(
-            apply, jax.device_get(members.params), pairs, connectivity.grid(3), {"a": data}, how=how
+            apply, jax.device_get(members.params), pairs, connectivity.grid(3), {"a": data}, placement=placement
         )
         return traces["now"]
 
@@ -89,8 +90,8 @@ def test_uneven_numbers_of_models_are_padded_and_cut(monkeypatch):
     trainer = Trainer(net, optax.sgd(0.1), 4, "map")
     members = ensemble.init_ensemble(trainer, jax.vmap(init)(keys)[0], keys)
     many, _ = ensemble.train_ensemble(trainer, members, *data, 2)
-    one_device = placement.mesh(jax.devices()[:1])
-    monkeypatch.setattr(placement, "mesh", lambda devices=None: one_device)
+    one_device = placement_lib.mesh(jax.devices()[:1])
+    monkeypatch.setattr(placement_lib, "mesh", lambda devices=None: one_device)
     one, _ = ensemble.train_ensemble(trainer, members, *data, 2)
     for a, b in zip(jax.tree.leaves(many.params), jax.tree.leaves(one.params), strict=True):
         assert a.shape[0] == 11

@@ -54,11 +54,11 @@ def plain_loop(members, chosen, alphas, inputs, labels):
     return loss, correct
 
 
-@pytest.mark.parametrize("how", ["map", "vmap", "loop"])
+@pytest.mark.parametrize("placement", ["map", "vmap", "loop"])
 @pytest.mark.parametrize("batch_size", [1000, 10])
-def test_the_pass_equals_a_plain_loop(members, data, how, batch_size):
+def test_the_pass_equals_a_plain_loop(members, data, placement, batch_size):
     alphas, chosen = connectivity.grid(5), pairs(3)
-    found = evaluate_path(apply, members, chosen, alphas, data, batch_size=batch_size, how=how)
+    found = evaluate_path(apply, members, chosen, alphas, data, batch_size=batch_size, placement=placement)
     for split, (inputs, labels) in data.items():
         loss, correct = plain_loop(members, chosen, alphas, inputs, labels)
         np.testing.assert_allclose(found[split].metrics.loss_sum, loss, rtol=2e-6)
@@ -66,16 +66,18 @@ def test_the_pass_equals_a_plain_loop(members, data, how, batch_size):
         np.testing.assert_array_equal(found[split].metrics.count, np.full((3, 5), len(labels)))
 
 
-@pytest.mark.parametrize("how", ["map", "vmap", "loop"])
-def test_the_ends_equal_the_stand_alone_evaluation(members, data, how):
+@pytest.mark.parametrize("placement", ["map", "vmap", "loop"])
+def test_the_ends_equal_the_stand_alone_evaluation(members, data, placement):
     """Bit for bit where models are evaluated one after the other; `vmap` of 12 points and of 6 models are two programs, and
     some CPUs round their batched softmax differently."""
     loss_equal = (
-        functools.partial(np.testing.assert_allclose, rtol=1e-6) if how == "vmap" else np.testing.assert_array_equal
+        functools.partial(np.testing.assert_allclose, rtol=1e-6)
+        if placement == "vmap"
+        else np.testing.assert_array_equal
     )
     chosen = pairs(4)
-    path = evaluate_path(apply, members, chosen, connectivity.grid(3), data, batch_size=10, how=how)
-    alone = connectivity.evaluate(apply, members, data, batch_size=10, how=how)
+    path = evaluate_path(apply, members, chosen, connectivity.grid(3), data, batch_size=10, placement=placement)
+    alone = connectivity.evaluate(apply, members, data, batch_size=10, placement=placement)
     for split in data:
         for end, column in ((0, 0), (-1, 1)):
             on_path, on_its_own = path[split].metrics, alone[split]
@@ -115,9 +117,9 @@ def test_the_second_call_compiles_nothing(members, data):
         traces.append(1)
         return apply(params, x)
 
-    evaluate_path(counted, members, pairs(3), connectivity.grid(5), data, how="map")
+    evaluate_path(counted, members, pairs(3), connectivity.grid(5), data, placement="map")
     first = len(traces)
-    evaluate_path(counted, members, pairs(3), np.array([0, 0.2, 0.5, 0.9, 1]), data, how="map")
+    evaluate_path(counted, members, pairs(3), np.array([0, 0.2, 0.5, 0.9, 1]), data, placement="map")
     assert len(traces) == first
 
 

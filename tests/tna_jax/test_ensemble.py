@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from tna_jax import ensemble, masks, metrics, models, placement, transform
+from tna_jax import ensemble, masks, metrics, models, transform
+from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Trainer
 
 MODEL = models.create("mlp", num_classes=3, depth=2, width=8)
@@ -43,8 +44,8 @@ def same_bits(a, b) -> bool:
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
 
 
-def trained(how: str, data, epochs: int = 3, batch_size: int = 16):
-    trainer = Trainer(apply, sgd, batch_size, how)
+def trained(placement: str, data, epochs: int = 3, batch_size: int = 16):
+    trainer = Trainer(apply, sgd, batch_size, placement)
     return ensemble.train_ensemble(trainer, start(trainer), *data, epochs)
 
 
@@ -68,7 +69,7 @@ def python_reference(data, epochs: int, batch_size: int):
         member = ensemble.member(everyone, i)
         params, state = member.params, member.opt_state
         for epoch in range(epochs):
-            order = np.asarray(jax.random.permutation(jax.random.fold_in(member.order, epoch), N))
+            order = np.asarray(jax.random.permutation(jax.random.fold_in(member.data_keys, epoch), N))
             for first in range(0, N, batch_size):
                 chosen = order[first : first + batch_size]
                 filler = batch_size - len(chosen)
@@ -81,13 +82,13 @@ def python_reference(data, epochs: int, batch_size: int):
 
 
 def test_map_loop_and_a_plain_python_loop_give_the_same_bits_and_vmap_the_same_numbers(data):
-    results = {how: trained(how, data) for how in ("map", "vmap", "loop")}
+    results = {placement: trained(placement, data) for placement in ("map", "vmap", "loop")}
     reference = python_reference(data, epochs=3, batch_size=16)
-    for how in ("map", "loop"):
-        members, history = results[how]
-        assert same_bits(members.params, reference), how
-        assert same_bits(results["map"][1], history), how
-    for a, b in zip(*(jax.tree.leaves(results[how][0].params) for how in ("map", "vmap")), strict=True):
+    for placement in ("map", "loop"):
+        members, history = results[placement]
+        assert same_bits(members.params, reference), placement
+        assert same_bits(results["map"][1], history), placement
+    for a, b in zip(*(jax.tree.leaves(results[placement][0].params) for placement in ("map", "vmap")), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)  # XLA compiles the batched arithmetic in another order
     started = start(Trainer(apply, sgd, 16)).params
     assert not same_bits(started, reference)  # the control: something was trained
@@ -105,18 +106,18 @@ def test_anchors_never_move_and_the_rest_does(data):
 @pytest.mark.parametrize("devices", [1, 2, 3])
 def test_any_number_of_devices_gives_the_same_bits(data, devices, monkeypatch):
     expected, history = trained("map", data)
-    over = placement.mesh(jax.devices()[:devices])
-    monkeypatch.setattr(placement, "mesh", lambda chosen=None: over)
+    mesh = placement_lib.mesh(jax.devices()[:devices])
+    monkeypatch.setattr(placement_lib, "mesh", lambda chosen=None: mesh)
     members, again = trained("map", data)
     assert same_bits(members.params, expected.params)
     assert same_bits(again, history)
 
 
 def test_the_compiled_epoch_has_no_collective(data):
-    trainer, over = Trainer(apply, sgd, 16, "map"), placement.mesh()
-    members = placement.split(placement.pad(start(trainer), over.size), over)
-    program = ensemble.epoch_program(trainer, "map", over, False)
-    text = program.lower(members, *placement.replicate(data, over), jnp.int32(0)).compile().as_text()
+    trainer, mesh = Trainer(apply, sgd, 16, "map"), placement_lib.mesh()
+    members = placement_lib.shard(placement_lib.pad(start(trainer), mesh.size), mesh)
+    program = ensemble.epoch_program(trainer, "map", mesh, False)
+    text = program.lower(members, *placement_lib.replicate(data, mesh), jnp.int32(0)).compile().as_text()
     assert "while" in text
     for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
         assert word not in text
@@ -201,17 +202,17 @@ def test_the_callers_members_survive_training(data):
     assert same_bits(members.params, copy)
 
 
-@pytest.mark.parametrize("how", ["auto", "map"])
-def test_auto_takes_map_for_an_mlp_on_the_cpu(how):
+@pytest.mark.parametrize("placement", ["auto", "map"])
+def test_auto_takes_map_for_an_mlp_on_the_cpu(placement):
     one = jax.eval_shape(lambda: MODEL.init(jax.random.key(0), jnp.zeros((1, 6)))["params"])
-    assert placement.resolve(how, apply, one, jnp.zeros((1, 6))) == "map"
+    assert placement_lib.resolve(placement, apply, one, jnp.zeros((1, 6))) == "map"
 
 
 def test_auto_takes_the_loop_for_convolutions_on_the_cpu():
     def convolve(w, x):
         return jax.lax.conv(x, w, (1, 1), "SAME")
 
-    assert placement.resolve("auto", convolve, jnp.zeros((2, 1, 3, 3)), jnp.zeros((1, 1, 8, 8))) == "loop"
+    assert placement_lib.resolve("auto", convolve, jnp.zeros((2, 1, 3, 3)), jnp.zeros((1, 1, 8, 8))) == "loop"
 
 
 def test_bad_input_is_refused_before_training(data):
@@ -222,6 +223,6 @@ def test_bad_input_is_refused_before_training(data):
         ensemble.train_ensemble(trainer, start(trainer), data[0], data[1][:40], 1)
     members = start(trainer)
     with pytest.raises(ValueError, match=r"5 data orders.*params\['Dense_0'\]\['bias'\] \(4, 8\)"):
-        ensemble.init_ensemble(trainer, jax.tree.map(lambda x: x[:4], members.params), members.order)
+        ensemble.init_ensemble(trainer, jax.tree.map(lambda x: x[:4], members.params), members.data_keys)
     with pytest.raises(ValueError, match="unknown placement 'warp'"):
         ensemble.train_ensemble(Trainer(apply, sgd, 16, "warp"), members, *data, 1)

@@ -8,16 +8,16 @@ import pytest
 
 from tna_jax import ensemble, finetuning, masks, metrics, models
 from tna_jax.ensemble import Trainer
-from tna_jax.finetuning import Recipe
+from tna_jax.finetuning import FinetuneConfig
 
 MODEL = models.create("mlp", num_classes=4, depth=2, width=24)
 N = 40
 BODY = "Dense_[01]"
 """The layers that are anchored: all but the last."""
 PLAN = [
-    Recipe(3e-3, 0.0, 0.0, 0.0, seed=0),
-    Recipe(1e-3, 0.5, 0.2, 0.5, seed=1),
-    Recipe(5e-3, 0.1, 0.0, 1.0, seed=2),
+    FinetuneConfig(3e-3, 0.0, 0.0, 0.0, seed=0),
+    FinetuneConfig(1e-3, 0.5, 0.2, 0.5, seed=1),
+    FinetuneConfig(5e-3, 0.1, 0.0, 1.0, seed=2),
 ]
 
 
@@ -49,12 +49,14 @@ def start(trainer: Trainer, plan, ratio: float = 0.4, own=()):
     mask = masks.bernoulli(jax.random.key(1), params, ratio, BODY)
     orders = jnp.stack([jax.random.key(100 + recipe.seed) for recipe in plan])
     hyper = finetuning.stack(plan)
-    return ensemble.init_ensemble(trainer, stacked(params, len(plan)), orders, stacked(mask, len(plan)), hyper, own=own)
+    return ensemble.init_ensemble(
+        trainer, stacked(params, len(plan)), orders, stacked(mask, len(plan)), hyper, member_data=own
+    )
 
 
-def made(how: str = "map", **fields) -> Trainer:
+def made(placement: str = "map", **fields) -> Trainer:
     prepare = {"prepare": finetuning.augmented, "loss": finetuning.smoothed}
-    return Trainer(network, finetuning.adamw(10, 2), 8, how, **{**prepare, **fields})
+    return Trainer(network, finetuning.adamw(10, 2), 8, placement, **{**prepare, **fields})
 
 
 def same_bits(a, b) -> bool:
@@ -82,7 +84,7 @@ def test_each_value_of_a_recipe_has_an_effect(data, at_once):
     changes = [
         {"learning_rate": 2e-3}, {"weight_decay": 0.0}, {"label_smoothing": 0.0}, {"augmentation": 0.0}, {"seed": 9},
     ]  # fmt: skip
-    plan = [Recipe(**{**base.__dict__, **change}) for change in changes]
+    plan = [FinetuneConfig(**{**base.__dict__, **change}) for change in changes]
     found = ensemble.train_ensemble(trainer, start(trainer, plan), *data, 1)[0]
     (same,) = (ensemble.train_ensemble(trainer, start(trainer, [base]), *data, 1)[0],)
     for i in range(len(plan)):
@@ -107,7 +109,7 @@ def test_anchors_keep_their_bits_and_the_rest_moves(at_once):
 
 def test_an_optimizer_step_is_that_of_optax(data):
     """One step of a recipe against optax.adamw with the same numbers, decay on matrices only, no clipping."""
-    recipe = Recipe(1e-3, 30.0)
+    recipe = FinetuneConfig(1e-3, 30.0)
     trainer = Trainer(network, finetuning.adamw(10, 0, None), N, "map", loss=finetuning.smoothed)
     begun = start(trainer, [recipe], ratio=0.0)
     begun = begun._replace(
@@ -146,11 +148,11 @@ def test_what_cannot_be_accumulated_is_refused():
         made(accumulate=3)
 
 
-@pytest.mark.parametrize("how", ["loop", pytest.param("vmap", marks=pytest.mark.slow)])
-def test_members_with_data_of_their_own_train_as_alone(data, how):
+@pytest.mark.parametrize("placement", ["loop", pytest.param("vmap", marks=pytest.mark.slow)])
+def test_members_with_data_of_their_own_train_as_alone(data, placement):
     images, labels = data
     rows = np.stack([np.arange(20), np.arange(20, 40), np.arange(10, 30)])
-    trainer = made(how)
+    trainer = made(placement)
     own = (images[rows], labels[rows])
     together = ensemble.train_ensemble(trainer, start(trainer, PLAN, own=own), None, None, 1)[0]
     for i, recipe in enumerate(PLAN):
@@ -160,7 +162,7 @@ def test_members_with_data_of_their_own_train_as_alone(data, how):
             *(jax.tree.leaves(p) for p in (ensemble.member(together.params, i), ensemble.member(one.params, 0))),
             strict=True,
         ):
-            assert np.allclose(a, b, atol=1e-5 if how == "loop" else 2e-4)
+            assert np.allclose(a, b, atol=1e-5 if placement == "loop" else 2e-4)
     with pytest.raises(ValueError, match="own data"):
         ensemble.train_ensemble(trainer, start(trainer, PLAN, own=own), images, labels, 1)
 
@@ -200,4 +202,4 @@ def test_a_grid_takes_values_in_turn_and_bad_values_are_named():
     ]  # fmt: skip
     assert len(finetuning.grid([1, 2, 3], [0.0], [0.0, 0.1])) == 6
     with pytest.raises(ValueError, match="learning_rate -1, label_smoothing 1.5"):
-        finetuning.stack([Recipe(-1, label_smoothing=1.5)])
+        finetuning.stack([FinetuneConfig(-1, label_smoothing=1.5)])

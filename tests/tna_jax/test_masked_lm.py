@@ -21,14 +21,14 @@ def drawn():
     ids[np.arange(L)[None] >= used[:, None]] = PAD
     ids[:, 0] = 2
     ids[np.arange(B), used - 1] = 3
-    made = masked_lm.draw(jax.random.key(0), jnp.asarray(ids), special=jnp.asarray(SPECIAL), mask_id=MASK)
+    made = masked_lm.mask_tokens(jax.random.key(0), jnp.asarray(ids), special=jnp.asarray(SPECIAL), mask_id=MASK)
     return ids, jax.tree.map(np.asarray, made)
 
 
 def test_the_shares_are_those_of_bert(drawn):
     ids, made = drawn
     chosen = made.weight > 0
-    assert made.positions.shape == (B, masked_lm.slots(L)) == (B, 3)
+    assert made.positions.shape == (B, masked_lm.max_predictions(L)) == (B, 3)
     ordinary = ~SPECIAL[ids]
     at_least_one = np.maximum(0.15 * ordinary.sum(1), 1)  # short texts predict one token
     assert chosen.sum() == pytest.approx(at_least_one.sum(), rel=0.03)
@@ -59,7 +59,7 @@ def test_special_tokens_are_never_chosen_and_never_put_in_and_nothing_else_chang
 
 def test_a_key_gives_one_draw_and_another_key_another():
     ids = jnp.asarray(np.random.default_rng(1).integers(5, V, (50, L)).astype(np.int32))
-    draw = jax.jit(lambda key: masked_lm.draw(key, ids, special=jnp.asarray(SPECIAL), mask_id=MASK))
+    draw = jax.jit(lambda key: masked_lm.mask_tokens(key, ids, special=jnp.asarray(SPECIAL), mask_id=MASK))
     one, same, other = draw(jax.random.key(3)), draw(jax.random.key(3)), draw(jax.random.key(4))
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
     assert not np.array_equal(one.positions, other.positions)
@@ -67,7 +67,7 @@ def test_a_key_gives_one_draw_and_another_key_another():
 
 def test_a_text_without_ordinary_tokens_predicts_nothing():
     ids = jnp.asarray([[2, 3, 0, 0], [2, 9, 3, 0]], jnp.int32)
-    made = masked_lm.draw(jax.random.key(0), ids, special=jnp.asarray(SPECIAL), mask_id=MASK)
+    made = masked_lm.mask_tokens(jax.random.key(0), ids, special=jnp.asarray(SPECIAL), mask_id=MASK)
     assert np.array_equal(made.weight.sum(1), [0, 1])
     assert np.array_equal(made.ids[0], ids[0])
     assert int(made.positions[1, 0]) == 1 and int(made.targets[1, 0]) == 9

@@ -361,6 +361,6 @@ def test_anchors_are_not_cast():
 def test_what_is_selected_has_a_derivative(dtype):
     chosen = jnp.array([True, False, True])
     a, b = (jnp.arange(3, dtype=dtype) + n for n in (1, 5))
-    found = jax.grad(lambda a, b: jnp.sum(masks.select(chosen, a, b) ** 2).astype(jnp.float32), (0, 1))(a, b)
+    found = jax.grad(lambda a, b: jnp.sum(masks.bitwise_where(chosen, a, b) ** 2).astype(jnp.float32), (0, 1))(a, b)
     np.testing.assert_array_equal(found[0].astype(np.float32), [2, 0, 6])
     np.testing.assert_array_equal(found[1].astype(np.float32), [0, 12, 0])

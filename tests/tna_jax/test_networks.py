@@ -55,8 +55,8 @@ def start(trainer: Trainer) -> ensemble.Members:
     return ensemble.init_ensemble(trainer, params, keys, mask, state=state)
 
 
-def trained(how: str, data, batch_size: int = 16, epochs: int = 2):
-    trainer = Trainer(NET, optax.sgd(0.1, momentum=0.9), batch_size, how)
+def trained(placement: str, data, batch_size: int = 16, epochs: int = 2):
+    trainer = Trainer(NET, optax.sgd(0.1, momentum=0.9), batch_size, placement)
     return ensemble.train_ensemble(trainer, start(trainer), *data, epochs)
 
 
@@ -74,10 +74,10 @@ def test_linen_tells_networks_with_state_from_those_without():
         networks.linen(Odd(), (SIZE,))
 
 
-@pytest.mark.parametrize("how", ["loop", "vmap"])
-def test_placements_agree_on_parameters_and_statistics(data, how):
+@pytest.mark.parametrize("placement", ["loop", "vmap"])
+def test_placements_agree_on_parameters_and_statistics(data, placement):
     """To rounding: sums over a batch are ordered differently in different programs."""
-    one, other = (trained(which, data, epochs=1)[0] for which in ("map", how))
+    one, other = (trained(which, data, epochs=1)[0] for which in ("map", placement))
     fresh = start(Trainer(NET, optax.sgd(0.1, momentum=0.9), 16))
     for a, b in zip(*(jax.tree.leaves((x.params, x.state)) for x in (one, other)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
@@ -88,9 +88,9 @@ def test_placements_agree_on_parameters_and_statistics(data, how):
     assert sum(moved) > 5
 
 
-@pytest.mark.parametrize("how", ["map", "loop", "vmap"])
-def test_anchors_do_not_move_a_bit(data, how):
-    trainer = Trainer(NET, optax.adamw(0.1, weight_decay=0.1), 16, how)
+@pytest.mark.parametrize("placement", ["map", "loop", "vmap"])
+def test_anchors_do_not_move_a_bit(data, placement):
+    trainer = Trainer(NET, optax.adamw(0.1, weight_decay=0.1), 16, placement)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax's own arithmetic
         before = start(trainer)
         after, _ = ensemble.train_ensemble(trainer, before, *data, 1)
@@ -109,7 +109,7 @@ def test_padding_of_the_last_batch_does_not_enter_the_statistics(data):
     begin = start(trainer)
     found, _ = ensemble.train_ensemble(trainer, begin, *data, 1)
     own, step = ensemble.member(begin, 0), jax.jit(functools.partial(ensemble.train_step, trainer, padded=False))
-    order = np.asarray(jax.random.permutation(jax.random.fold_in(own.order, 0), N))
+    order = np.asarray(jax.random.permutation(jax.random.fold_in(own.data_keys, 0), N))
     for first in range(0, N, 16):
         part = order[first : first + 16]
         own, _ = step(own, inputs[part], labels[part], jnp.ones(len(part)))
@@ -121,15 +121,29 @@ def test_padding_of_the_last_batch_does_not_enter_the_statistics(data):
     assert not np.allclose(jax.tree.leaves(ignoring)[0], jax.tree.leaves(masked)[0])  # the control: weights do matter
 
 
-@pytest.mark.parametrize("how", ["map", "loop", "vmap"])
-def test_ends_keep_their_own_statistics_and_points_between_get_new_ones(data, members, how):
-    close = np.testing.assert_array_equal if how != "vmap" else lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5)
+@pytest.mark.parametrize("placement", ["map", "loop", "vmap"])
+def test_ends_keep_their_own_statistics_and_points_between_get_new_ones(data, members, placement):
+    close = (
+        np.testing.assert_array_equal
+        if placement != "vmap"
+        else lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5)
+    )
     splits, alphas = {"train": data}, connectivity.grid(5)
     chosen = np.array([[0, 1], [2, 3], [1, 1]])
     path = connectivity.evaluate_path(
-        NET, members.params, chosen, alphas, splits, state=members.state, calibration=data[0], batch_size=20, how=how
+        NET,
+        members.params,
+        chosen,
+        alphas,
+        splits,
+        state=members.state,
+        calibration=data[0],
+        batch_size=20,
+        placement=placement,
     )["train"].metrics.loss_sum
-    alone = connectivity.evaluate(NET, members.params, splits, state=members.state, batch_size=20, how=how)["train"]
+    alone = connectivity.evaluate(NET, members.params, splits, state=members.state, batch_size=20, placement=placement)[
+        "train"
+    ]
     close(path[:, 0], np.asarray(alone.loss_sum)[chosen[:, 0]])
     close(path[:, -1], np.asarray(alone.loss_sum)[chosen[:, 1]])
     close(path[2], np.full(5, path[2, 0]))  # from a model to itself: flat
@@ -141,15 +155,15 @@ def test_ends_keep_their_own_statistics_and_points_between_get_new_ones(data, me
     assert abs(float(stale) / float(expected) - 1) > 1e-3  # the control: old statistics give other numbers
 
 
-@pytest.mark.parametrize("how", ["map", "vmap", "loop"])
-def test_mixtures_are_lines_where_two_weights_are_set_and_keep_a_single_members_statistics(data, members, how):
+@pytest.mark.parametrize("placement", ["map", "vmap", "loop"])
+def test_mixtures_are_lines_where_two_weights_are_set_and_keep_a_single_members_statistics(data, members, placement):
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
-    options = {"state": members.state, "calibration": data[0], "batch_size": 20, "how": how}
+    options = {"state": members.state, "calibration": data[0], "batch_size": 20, "placement": placement}
     weights = np.array([[0.75, 0.25, 0, 0], [0, 0, 1, 0], [0.25] * 4], np.float32)
     found = connectivity.evaluate_mixtures(NET, members.params, weights, {"train": data}, **options)["train"].loss_sum
-    alone = connectivity.evaluate(NET, members.params, {"train": data}, state=members.state, batch_size=20, how=how)[
-        "train"
-    ].loss_sum
+    alone = connectivity.evaluate(
+        NET, members.params, {"train": data}, state=members.state, batch_size=20, placement=placement
+    )["train"].loss_sum
     alphas = np.array([0, 0.25, 0.5, 1], np.float32)
     line = connectivity.evaluate_path(NET, members.params, [[0, 1]], alphas, {"train": data}, **options)["train"]
     close(found[0], line.metrics.loss_sum[0, 1])
@@ -172,16 +186,16 @@ def test_a_state_of_the_wrong_length_is_named(data):
         ensemble.init_ensemble(trainer, params, keys, state=jax.tree.map(lambda x: x[:2], state))
 
 
-@pytest.mark.parametrize("how", ["map", "loop", pytest.param("vmap", marks=pytest.mark.slow)])
-def test_augmentation_is_drawn_anew_each_step_and_alike_in_every_placement(data, how):
+@pytest.mark.parametrize("placement", ["map", "loop", pytest.param("vmap", marks=pytest.mark.slow)])
+def test_augmentation_is_drawn_anew_each_step_and_alike_in_every_placement(data, placement):
     def noise(key, inputs):
         return inputs + jax.random.randint(key, inputs.shape, 0, 3).astype(inputs.dtype)
 
-    def run(how, augment):
-        trainer = Trainer(NET, optax.sgd(0.1), 25, how, augment)
+    def run(placement, augment):
+        trainer = Trainer(NET, optax.sgd(0.1), 25, placement, augment)
         return ensemble.train_ensemble(trainer, start(trainer), *data, 2)[0].params
 
-    reference, found, without = run("map", noise), run(how, noise), run(how, None)
+    reference, found, without = run("map", noise), run(placement, noise), run(placement, None)
     for a, b, c in zip(*map(jax.tree.leaves, (reference, found, without)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
         assert not np.allclose(b, c, rtol=1e-4)

@@ -6,12 +6,12 @@ reply, own = train_client(federation, sent, own, inputs, labels, stream(root, OR
 server = close(federation, server, sent, gather(federation, sent, stack([reply, ...]), taken), stream(root, DISTIL, number))
 """
 
-from tna_jax.federated.aggregation import close, gather, problems, stack
-from tna_jax.federated.algorithm import Algorithm, Own, Reply, Sent
-from tna_jax.federated.client import expected, train_client
+from tna_jax.federated.aggregation import aggregate, server_update, stack, validate_update
+from tna_jax.federated.algorithm import Algorithm, Broadcast, ClientState, ClientUpdate
+from tna_jax.federated.client import train_client, update_shapes
 from tna_jax.federated.fedavg import FedAvg
 from tna_jax.federated.feddyn import FedDyn
-from tna_jax.federated.federation import Federation, Server, init_own, init_server, send
+from tna_jax.federated.federation import Federation, Server, broadcast, init_client_state, init_server
 from tna_jax.federated.fedlc import FedLC
 from tna_jax.federated.fednova import FedNova
 from tna_jax.federated.fedprox import FedProx
@@ -29,8 +29,41 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
 """By name; the fields of each are its options."""
 
 __all__ = [
-    "ALGORITHMS", "DISTIL", "FAULTS", "INIT", "MASK", "ORDER", "PARTITION", "PROXY", "SAMPLE", "SERVERS", "Algorithm",
-    "FedAvg", "FedDyn", "FedLC", "FedNova", "FedProx", "FedSam", "Federation", "Moon", "Own", "Reply", "Scaffold", "Schedule",
-    "Sent", "Server", "ServerRule", "close", "expected", "gather", "init_own", "init_server", "of_round", "problems", "send", "stack",
-    "stream", "train_client",
+    "ALGORITHMS",
+    "DISTIL",
+    "FAULTS",
+    "INIT",
+    "MASK",
+    "ORDER",
+    "PARTITION",
+    "PROXY",
+    "SAMPLE",
+    "SERVERS",
+    "Algorithm",
+    "Broadcast",
+    "ClientState",
+    "ClientUpdate",
+    "FedAvg",
+    "FedDyn",
+    "FedLC",
+    "FedNova",
+    "FedProx",
+    "FedSam",
+    "Federation",
+    "Moon",
+    "Scaffold",
+    "Schedule",
+    "Server",
+    "ServerRule",
+    "aggregate",
+    "broadcast",
+    "init_client_state",
+    "init_server",
+    "of_round",
+    "server_update",
+    "stack",
+    "stream",
+    "train_client",
+    "update_shapes",
+    "validate_update",
 ]  # fmt: skip

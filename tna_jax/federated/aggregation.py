@@ -13,14 +13,14 @@ import numpy as np
 
 from tna_jax import metrics, networks, trees
 from tna_jax.federated import servers
-from tna_jax.federated.algorithm import Reply, Sent, Tree, gradient_weight
+from tna_jax.federated.algorithm import Broadcast, ClientUpdate, Tree, gradient_weight
 from tna_jax.federated.federation import Federation, Server
 from tna_jax.federated.schedules import live_in_round
 from tna_jax.metrics import Metrics
 from tna_jax.placement import Placement
 
 
-class Gathered(NamedTuple):
+class Aggregate(NamedTuple):
     """Sums over the replies that were taken; `merge` adds two of them."""
 
     total: dict[str, Tree]
@@ -36,12 +36,14 @@ class Gathered(NamedTuple):
     metrics: Metrics
 
 
-def merge(a: Gathered, b: Gathered) -> Gathered:
+def merge(a: Aggregate, b: Aggregate) -> Aggregate:
     """The sums over both sets of replies."""
     return jax.tree.map(jnp.add, a, b)
 
 
-def gather(federation: Federation, sent: Sent, replies: Reply, taken: jax.Array, proxy: Any = ()) -> Gathered:
+def aggregate(
+    federation: Federation, sent: Broadcast, replies: ClientUpdate, taken: jax.Array, proxy: Any = ()
+) -> Aggregate:
     """Sums over G replies.
 
     Args:
@@ -62,8 +64,10 @@ def check_proxy(federation: Federation, proxy: Any) -> None:
         raise ValueError(f"{federation.server.title} distils on unlabelled inputs: give them as proxy=")
 
 
-def sums(federation: Federation, how: Placement, sent: Sent, replies: Reply, taken: jax.Array, proxy: Any) -> Gathered:
-    """As `gather`, traced. `how`: under `map` the clients' logits are computed one client after the other, else in lockstep."""
+def sums(
+    federation: Federation, placement: Placement, sent: Broadcast, replies: ClientUpdate, taken: jax.Array, proxy: Any
+) -> Aggregate:
+    """As `gather`, traced. `placement`: under `map` the clients' logits are computed one client after the other, else in lockstep."""
     counted = replies.examples if federation.algorithm.weighting == "examples" else jnp.ones_like(replies.examples)
     weight = jnp.where(taken, counted, jnp.float32(0))
     summands = jax.vmap(lambda reply: summand(federation, sent, reply))(replies)
@@ -73,24 +77,24 @@ def sums(federation: Federation, how: Placement, sent: Sent, replies: Reply, tak
     if federation.server.distillation is not None:
         each = functools.partial(_logits, federation, sent, proxy)
         both = (replies.delta, replies.state)
-        teacher = _weighted(jax.lax.map(each, both) if how == "map" else jax.vmap(each)(both), one)
+        teacher = _weighted(jax.lax.map(each, both) if placement == "map" else jax.vmap(each)(both), one)
     steps = jnp.sum(jnp.where(taken[:, None], replies.steps, 0), axis=0, dtype=jnp.int32)
     found = metrics.Metrics(*(_weighted(x, one) for x in replies.metrics))
-    return Gathered(total, teacher, jnp.sum(weight), jnp.sum(one), steps, found)
+    return Aggregate(total, teacher, jnp.sum(weight), jnp.sum(one), steps, found)
 
 
 _sums = jax.jit(sums, static_argnums=(0, 1))
 
 
-def summand(federation: Federation, sent: Sent, reply: Reply) -> dict[str, Tree]:
+def summand(federation: Federation, sent: Broadcast, reply: ClientUpdate) -> dict[str, Tree]:
     """What of one reply is averaged."""
     weight = gradient_weight(reply.steps, federation.momentum)
     found = federation.algorithm.summand(reply, sent.mask, weight)
     return {**found, "state": reply.state} if federation.norm == "shared" else found
 
 
-def close(
-    federation: Federation, server: Server, sent: Sent, found: Gathered, key: jax.Array, proxy: Any = ()
+def server_update(
+    federation: Federation, server: Server, sent: Broadcast, found: Aggregate, key: jax.Array, proxy: Any = ()
 ) -> Server:
     """The server after the round.
 
@@ -115,7 +119,7 @@ def close(
     return server._replace(params=params)
 
 
-def sound(server: Server) -> bool:
+def is_finite(server: Server) -> bool:
     """Whether every number of the server's state is finite. The sum of finite replies may not be: it can overflow."""
     return bool(_finite(server))
 
@@ -127,7 +131,7 @@ def _finite(server: Server) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _stepped(federation: Federation, server: Server, sent: Sent, found: Gathered):
+def _stepped(federation: Federation, server: Server, sent: Broadcast, found: Aggregate):
     """The server after its step, what was live, and the mean of the clients' logits."""
     live = live_in_round(sent.mask, found.steps)
     average = jax.tree.map(lambda x: x / jnp.maximum(found.weight, jnp.float32(1e-30)), found.total)
@@ -160,7 +164,7 @@ def _distil(federation: Federation, params, opt_state, state, live, proxy, teach
     return servers.distil(rule, evaluate, params, opt_state, live, proxy, teacher, own)
 
 
-def problems(like: Reply, reply: Reply, examples: float | None = None) -> list[str]:
+def validate_update(like: ClientUpdate, reply: ClientUpdate, examples: float | None = None) -> list[str]:
     """What is wrong with a reply, in words, each with the path of its array; empty if it can be taken.
 
     Args:
@@ -193,12 +197,12 @@ def problems(like: Reply, reply: Reply, examples: float | None = None) -> list[s
     return wrong
 
 
-def stack(replies: Sequence[Reply]) -> Reply:
+def stack(replies: Sequence[ClientUpdate]) -> ClientUpdate:
     """Replies one by one as leaves (G, ...)."""
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *replies)
 
 
-def _logits(federation: Federation, sent: Sent, proxy: jax.Array, client) -> jax.Array:
+def _logits(federation: Federation, sent: Broadcast, proxy: jax.Array, client) -> jax.Array:
     """(P, C) logits of one client's model."""
     delta, state = client
     params = jax.tree.map(jnp.add, sent.params, delta)

@@ -31,7 +31,7 @@ Tree = Any
 """A pytree of arrays, `()` for nothing."""
 
 
-class Sent(NamedTuple):
+class Broadcast(NamedTuple):
     """What a client works with in a round. The mask is rebuilt from its seed, it need not travel."""
 
     params: Params
@@ -47,7 +47,7 @@ class Sent(NamedTuple):
     """float32 scalar, of this round."""
 
 
-class Own(NamedTuple):
+class ClientState(NamedTuple):
     """What a client keeps from one of its rounds to the next."""
 
     memory: Tree
@@ -56,7 +56,7 @@ class Own(NamedTuple):
     """Its running statistics, if they stay with the client (policy `local`); else `()`."""
 
 
-class Reply(NamedTuple):
+class ClientUpdate(NamedTuple):
     """What a client returns."""
 
     delta: Params
@@ -76,7 +76,7 @@ class Reply(NamedTuple):
 class Context(NamedTuple):
     """What the functions of an algorithm may look at during a client's round."""
 
-    sent: Sent
+    sent: Broadcast
     memory: Tree
     live: Mask
     """The mask of this step."""
@@ -150,7 +150,7 @@ class Algorithm:
         """
         return context.memory, ()
 
-    def summand(self, reply: Reply, mask: Mask, weight: jax.Array) -> dict[str, Tree]:
+    def summand(self, reply: ClientUpdate, mask: Mask, weight: jax.Array) -> dict[str, Tree]:
         """What is averaged over clients; at least `delta`. `weight` as in `after`."""
         return {"delta": reply.delta}
 

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import metrics, networks, placement, transform
-from tna_jax.federated.algorithm import Context, Own, Reply, Sent, gradient_weight, mean_loss
+from tna_jax import metrics, networks, transform
+from tna_jax import placement as placement_lib
+from tna_jax.federated.algorithm import Broadcast, ClientState, ClientUpdate, Context, gradient_weight, mean_loss
 from tna_jax.federated.federation import Federation
 from tna_jax.federated.schedules import first_phase, live_in_step
 from tna_jax.masks import Params
@@ -64,7 +65,7 @@ def order(key: jax.Array, size: int, count: jax.Array) -> jax.Array:
 
 
 def plan(
-    federation: Federation, sent: Sent, labels: jax.Array, own: Examples, key: jax.Array, share: jax.Array
+    federation: Federation, sent: Broadcast, labels: jax.Array, own: Examples, key: jax.Array, share: jax.Array
 ) -> Plan:
     """What a client does.
 
@@ -84,7 +85,7 @@ def plan(
     return Plan(jnp.stack(orders), made, jnp.maximum(per_epoch, 1), first_phase(sent.split, made), counts)
 
 
-def start(federation: Federation, sent: Sent, own: Own) -> Running:
+def start(federation: Federation, sent: Broadcast, own: ClientState) -> Running:
     """A client before its first step."""
     state = own.state if federation.norm == "local" else sent.state
     optimizer = federation.client_optimizer(sent.learning_rate)
@@ -93,8 +94,8 @@ def start(federation: Federation, sent: Sent, own: Own) -> Running:
 
 def step(
     federation: Federation,
-    sent: Sent,
-    own: Own,
+    sent: Broadcast,
+    own: ClientState,
     planned: Plan,
     examples: Examples,
     inputs: jax.Array,
@@ -139,20 +140,22 @@ def rows_of(federation: Federation, counts: np.ndarray, number: int) -> int:
     return min(-(-most // quarter) * quarter, batch)
 
 
-def finish(federation: Federation, sent: Sent, own: Own, planned: Plan, examples: Examples, running: Running):
+def finish(
+    federation: Federation, sent: Broadcast, own: ClientState, planned: Plan, examples: Examples, running: Running
+):
     """A client's reply, and what it keeps: where either is not finite, it keeps what it had. Arguments as in `step`."""
     steps = jnp.stack([planned.first, planned.steps - planned.first])
     delta = jax.tree.map(jnp.subtract, running.params, sent.params)
     context = Context(sent, own.memory, sent.mask, planned.class_counts, federation.features, running.state)
     memory, extra = federation.algorithm.after(delta, context, gradient_weight(steps, federation.momentum))
     shared = running.state if federation.norm == "shared" else ()
-    reply = Reply(delta, extra, shared, steps, examples.count.astype(jnp.float32), running.metrics)
-    kept = Own(memory, running.state if federation.norm == "local" else ())
+    reply = ClientUpdate(delta, extra, shared, steps, examples.count.astype(jnp.float32), running.metrics)
+    kept = ClientState(memory, running.state if federation.norm == "local" else ())
     good = finite((delta, extra, kept))
     return reply, jax.tree.map(lambda new, old: jnp.where(good, new, old), kept, own)
 
 
-def expected(federation: Federation, sent: Sent, own: Own) -> Reply:
+def update_shapes(federation: Federation, sent: Broadcast, own: ClientState) -> ClientUpdate:
     """The shapes of a reply to `sent`, for `problems`; `own` is what any client keeps, see `init_own`."""
 
     def reply(sent, own):
@@ -169,7 +172,7 @@ def finite(tree) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
-def whole(federation: Federation, sent: Sent, own: Own, examples: Examples, key, share, inputs, labels):
+def whole(federation: Federation, sent: Broadcast, own: ClientState, examples: Examples, key, share, inputs, labels):
     """A client's round as one traced function: (reply, what it keeps); arguments as in `train_client`."""
     planned = plan(federation, sent, labels, examples, key, share)
 
@@ -182,13 +185,13 @@ def whole(federation: Federation, sent: Sent, own: Own, examples: Examples, key,
 
 def train_client(
     federation: Federation,
-    sent: Sent,
-    own: Own,
+    sent: Broadcast,
+    own: ClientState,
     inputs: jax.Array,
     labels: jax.Array,
     key: jax.Array,
     share: float = 1.0,
-) -> tuple[Reply, Own]:
+) -> tuple[ClientUpdate, ClientState]:
     """A round of one client by itself.
 
     Args:
@@ -211,11 +214,11 @@ def train_client(
     examples = Examples(jnp.arange(len(labels), dtype=jnp.int32), jnp.int32(len(labels)))
     run = functools.partial(networks.evaluate, federation.network)
     state = own.state if federation.norm == "local" else sent.state
-    how = placement.resolve(federation.placement, run, sent.params, state, inputs[:1])
+    placement = placement_lib.resolve(federation.placement, run, sent.params, state, inputs[:1])
     federation = federation.of_clients()
     first = (federation, sent, own)
     data, share = (jnp.asarray(inputs), jnp.asarray(labels)), jnp.float32(share)
-    if how != "loop":
+    if placement != "loop":
         return _whole(*first, examples, key, share, *data)
     planned = _plan(federation, sent, data[1], examples, key, share)
     running = start(*first)

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from tna_jax import metrics, networks, placement
-from tna_jax.federated.algorithm import Own
+from tna_jax import metrics, networks
+from tna_jax import placement as placement_lib
+from tna_jax.federated.algorithm import ClientState
 from tna_jax.federated.federation import Federation, Server
 from tna_jax.metrics import Metrics
 
@@ -19,20 +20,20 @@ class TestSet:
 
     def __init__(self, inputs: np.ndarray, labels: np.ndarray, batch_size: int = 500):
         """Places (N, ...) inputs and (N,) labels."""
-        self.over = placement.mesh()
-        share = -(-len(labels) // self.over.size)
+        self.mesh = placement_lib.mesh()
+        share = -(-len(labels) // self.mesh.size)
         batch = min(batch_size, share)
-        total = -(-share // batch) * batch * self.over.size
+        total = -(-share // batch) * batch * self.mesh.size
         rows = np.minimum(np.arange(total), len(labels) - 1)
         weight = (np.arange(total) < len(labels)).astype(np.float32)
 
         def cut(array):
-            return array.reshape(self.over.size, -1, batch, *array.shape[1:])
+            return array.reshape(self.mesh.size, -1, batch, *array.shape[1:])
 
-        self.batches = placement.split((cut(inputs[rows]), cut(labels[rows]), cut(weight)), self.over)
+        self.batches = placement_lib.shard((cut(inputs[rows]), cut(labels[rows]), cut(weight)), self.mesh)
 
 
-def evaluate(federation: Federation, server: Server, owns: Own, test: TestSet) -> Metrics:
+def evaluate(federation: Federation, server: Server, owns: ClientState, test: TestSet) -> Metrics:
     """Loss and accuracy of the server's model on the test set; sums, NumPy scalars.
 
     Under the policy `local` the running statistics are each client's own in turn, and the sums are over all of them.
@@ -47,18 +48,18 @@ def evaluate(federation: Federation, server: Server, owns: Own, test: TestSet) -
 
 
 def _one(federation: Federation, params, state, test: TestSet) -> Metrics:
-    params, state = placement.replicate((params, state), test.over)
+    params, state = placement_lib.replicate((params, state), test.mesh)
     batches = test.batches[0].shape[1]
-    step = _step(federation.network, test.over)
+    step = _step(federation.network, test.mesh)
     parts = [step(test.batches, params, state, np.int32(i)) for i in range(batches)]
-    found = [Metrics(*(np.sum(x) for x in placement.fetch(part))) for part in parts]
+    found = [Metrics(*(np.sum(x) for x in placement_lib.to_host(part))) for part in parts]
     return functools.reduce(metrics.merge, found)
 
 
 @functools.lru_cache(maxsize=32)
-def _step(network: Any, over):
+def _step(network: Any, mesh):
     def one(share, params, state, number):
         inputs, labels, weight = (jax.lax.dynamic_index_in_dim(x, number, keepdims=False) for x in share)
         return metrics.classification(networks.evaluate(network, params, state, inputs), labels, weight)
 
-    return jax.jit(placement.on_each(one, over, 3))
+    return jax.jit(placement_lib.shard_map_single(one, mesh, 3))

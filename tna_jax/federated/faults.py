@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from tna_jax.federated.algorithm import Reply
+from tna_jax.federated.algorithm import ClientUpdate
 from tna_jax.federated.prng import FAULTS, SAMPLE, stream
 
 
@@ -60,7 +60,7 @@ def asked(clients: int, participation: float) -> int:
     return max(1, int(participation * clients + 0.5))
 
 
-def turnout(root: jax.Array, number: int, clients: int, participation: float, faults: Faults) -> Turnout:
+def sample_clients(root: jax.Array, number: int, clients: int, participation: float, faults: Faults) -> Turnout:
     """Who takes part in round `number`: a function of the root key and the number alone.
 
     Args:
@@ -86,7 +86,7 @@ def turnout(root: jax.Array, number: int, clients: int, participation: float, fa
     return Turnout(sampled, dropped, late, share)
 
 
-def corrupted(faults: Faults, client: int, reply: Reply) -> Reply:
+def corrupted(faults: Faults, client: int, reply: ClientUpdate) -> ClientUpdate:
     """The reply as it arrives: spoilt, if the client is one of those that `faults` names. NumPy arrays in and out."""
     leaves, structure = jax.tree.flatten(reply.delta)
     if client in faults.nan:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from tna_jax import transform
-from tna_jax.federated.algorithm import Algorithm, Own, Sent, Tree
+from tna_jax.federated.algorithm import Algorithm, Broadcast, ClientState, Tree
 from tna_jax.federated.schedules import Schedule, of_round
 from tna_jax.federated.servers import MEAN, ServerRule
 from tna_jax.masks import Params
@@ -110,23 +110,23 @@ def init_server(federation: Federation, params: Params, state: State = ()) -> Se
     return Server(params, state, optimizer.init(params), federation.algorithm.init_server(params))
 
 
-def init_own(federation: Federation, server: Server) -> Own:
+def init_client_state(federation: Federation, server: Server) -> ClientState:
     """A client before its first round, from the server's initial state."""
     state = server.state if federation.norm == "local" else ()
-    return Own(federation.algorithm.init_client(server.params), state)
+    return ClientState(federation.algorithm.init_client(server.params), state)
 
 
-def send(
+def broadcast(
     federation: Federation,
     server: Server,
     schedule: Schedule,
     root: jax.Array,
     number: int,
     learning_rate: float | jax.Array,
-) -> Sent:
+) -> Broadcast:
     """What clients work with in round `number` (from 0). On a client's own machine: `server` is what it received, with the
     algorithm's message in the place of `extra`; see `Algorithm.message`."""
     mask, split = of_round(schedule, root, server.params, number)
     message = federation.algorithm.message(server.extra)
     state = server.state if federation.norm == "shared" else ()
-    return Sent(server.params, state, message, mask, split, jnp.float32(learning_rate))
+    return Broadcast(server.params, state, message, mask, split, jnp.float32(learning_rate))

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from tna_jax.federated.algorithm import Algorithm, Reply, Tree, per_step
+from tna_jax.federated.algorithm import Algorithm, ClientUpdate, Tree, per_step
 from tna_jax.federated.schedules import by_phase
 from tna_jax.masks import Mask, Params
 
@@ -22,7 +22,7 @@ class FedNova(Algorithm):
     title: ClassVar[str] = "FedNova"
     paper: ClassVar[str] = "2007.07481"
 
-    def summand(self, reply: Reply, mask: Mask, weight: jax.Array) -> dict[str, Tree]:
+    def summand(self, reply: ClientUpdate, mask: Mask, weight: jax.Array) -> dict[str, Tree]:
         steps = jax.tree.map(lambda d, k: jnp.broadcast_to(k, d.shape), reply.delta, by_phase(mask, weight))
         made = jax.tree.map(lambda k: (k > 0).astype(jnp.float32), steps)
         return {"delta": per_step(reply.delta, mask, weight), "steps": steps, "made": made}

@@ -6,11 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Kind = Literal["dirichlet", "shard", "iid"]
+PartitionKind = Literal["dirichlet", "shard", "iid"]
 
 
 def partition(
-    kind: Kind, key: jax.Array, labels: np.ndarray, clients: int, *, alpha: float = 0.5, shards: int = 2, least: int = 1
+    kind: PartitionKind,
+    key: jax.Array,
+    labels: np.ndarray,
+    clients: int,
+    *,
+    alpha: float = 0.5,
+    shards: int = 2,
+    least: int = 1,
 ) -> list[np.ndarray]:
     """The examples of each client.
 
@@ -30,8 +37,8 @@ def partition(
       ValueError: an unknown kind, numbers out of range, fewer than `least * clients` examples.
     """
     labels = np.asarray(labels)
-    if kind not in get_args(Kind):
-        raise ValueError(f"unknown partition {kind!r}: known are {', '.join(get_args(Kind))}")
+    if kind not in get_args(PartitionKind):
+        raise ValueError(f"unknown partition {kind!r}: known are {', '.join(get_args(PartitionKind))}")
     if clients < 1 or least < 1:
         raise ValueError(f"clients and their least number of examples must be at least 1, got {clients} and {least}")
     if len(labels) < clients * least:

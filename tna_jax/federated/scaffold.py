@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from tna_jax.federated.algorithm import Algorithm, Context, Reply, Tree, per_step, where_live, zeros_like
+from tna_jax.federated.algorithm import Algorithm, ClientUpdate, Context, Tree, per_step, where_live, zeros_like
 from tna_jax.federated.schedules import live_in_round
 from tna_jax.masks import Mask, Params
 
@@ -45,7 +45,7 @@ class Scaffold(Algorithm):
         new = where_live(live_in_round(sent.mask, weight), moved, own)
         return new, jax.tree.map(jnp.subtract, new, own)
 
-    def summand(self, reply: Reply, mask: Mask, weight: jax.Array) -> dict[str, Tree]:
+    def summand(self, reply: ClientUpdate, mask: Mask, weight: jax.Array) -> dict[str, Tree]:
         return {"delta": reply.delta, "variate": reply.extra}
 
     def direction(self, average: dict[str, Tree], extra: Tree, live: Mask, share: jax.Array) -> tuple[Params, Tree]:

@@ -25,7 +25,7 @@ from tna_jax import masks
 from tna_jax.federated.prng import MASK, stream
 from tna_jax.masks import Mask, Params
 
-Kind = Literal["none", "pfn", "pnu", "pnu-rounds"]
+ScheduleKind = Literal["none", "pfn", "pnu", "pnu-rounds"]
 Draw = Callable[[jax.Array, Params, float], Mask]
 """(key, params, ratio) -> bool mask, e.g. `tna_jax.masks.bernoulli`."""
 
@@ -55,14 +55,14 @@ class Schedule:
       ValueError: an unknown kind, a share outside [0, 1].
     """
 
-    kind: Kind = "none"
+    kind: ScheduleKind = "none"
     ratio: float = 0.4
     split: float = 0.5
     draw: Draw = masks.bernoulli
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"unknown mask schedule {self.kind!r}: known are {', '.join(get_args(Kind))}")
+        if self.kind not in get_args(ScheduleKind):
+            raise ValueError(f"unknown mask schedule {self.kind!r}: known are {', '.join(get_args(ScheduleKind))}")
         for name in ("ratio", "split"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"the {name} of a mask schedule must lie in [0, 1], got {getattr(self, name)}")

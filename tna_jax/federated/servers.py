@@ -157,7 +157,7 @@ def keep_anchored(params: Params, live: Mask, new: Any, old: Any) -> Any:
             return after
 
         def one(m: jax.Array, param: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-            return masks.select(m, new, old) if jnp.shape(new) == jnp.shape(param) else new
+            return masks.bitwise_where(m, new, old) if jnp.shape(new) == jnp.shape(param) else new
 
         return jax.tree.map(one, live, params, after, before)
 

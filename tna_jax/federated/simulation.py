@@ -13,14 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import networks, placement
+from tna_jax import networks
+from tna_jax import placement as placement_lib
 from tna_jax.federated import aggregation
 from tna_jax.federated import client as local_training
-from tna_jax.federated.aggregation import Gathered
-from tna_jax.federated.algorithm import Own, Reply, Sent
+from tna_jax.federated.aggregation import Aggregate
+from tna_jax.federated.algorithm import Broadcast, ClientState, ClientUpdate
 from tna_jax.federated.client import Examples
-from tna_jax.federated.faults import NO_FAULTS, Faults, Turnout, corrupted, turnout
-from tna_jax.federated.federation import Federation, Server, init_own, send
+from tna_jax.federated.faults import NO_FAULTS, Faults, Turnout, corrupted, sample_clients
+from tna_jax.federated.federation import Federation, Server, broadcast, init_client_state
 from tna_jax.federated.partition import Clients
 from tna_jax.federated.prng import DISTIL, ORDER, stream
 from tna_jax.federated.schedules import Schedule, live_share
@@ -44,9 +45,9 @@ class Round(NamedTuple):
     """Whether the server moved: not without replies, nor if its numbers would not have been finite."""
 
 
-def init_owns(federation: Federation, server: Server) -> Own:
+def init_owns(federation: Federation, server: Server) -> ClientState:
     """What all N clients keep, (N, ...) NumPy."""
-    one = init_own(federation, server)
+    one = init_client_state(federation, server)
     return jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], federation.clients, axis=0), one)
 
 
@@ -56,7 +57,7 @@ def simulate_round(
     root: jax.Array,
     number: int,
     server: Server,
-    owns: Own,
+    owns: ClientState,
     clients: Clients,
     inputs: jax.Array,
     labels: jax.Array,
@@ -91,34 +92,34 @@ def simulate_round(
       ValueError: a server that distils, without proxy data; a participation out of range.
     """
     aggregation.check_proxy(federation, proxy)
-    who = turnout(root, number, federation.clients, participation, faults)
-    sent = send(federation, server, schedule, root, number, learning_rate)
+    who = sample_clients(root, number, federation.clients, participation, faults)
+    sent = broadcast(federation, server, schedule, root, number, learning_rate)
     here = np.array([client for client in who.sampled if client not in who.dropped], np.int32)
-    over = placement.mesh()
+    mesh = placement_lib.mesh()
     state = jax.tree.map(lambda x: x[0], owns.state) if federation.norm == "local" else sent.state
-    how = resolve(federation, sent.params, state, inputs)
-    data = placement.replicate((inputs, labels), over)
-    shared, extra = placement.replicate(sent, over), placement.replicate(proxy, over)
+    placement = resolve(federation, sent.params, state, inputs)
+    data = placement_lib.replicate((inputs, labels), mesh)
+    shared, extra = placement_lib.replicate(sent, mesh), placement_lib.replicate(proxy, mesh)
     refused: dict[int, list[str]] = {}
-    found: Gathered | None = None
-    keep: list[tuple[Own, np.ndarray, np.ndarray]] = []
+    found: Aggregate | None = None
+    keep: list[tuple[ClientState, np.ndarray, np.ndarray]] = []
     size = min(group or federation.clients, len(who.sampled))  # whoever drops out: one compiled program for all rounds
-    for rows, real in _groups(here, _steps(federation, clients, who), size, over.size):
-        replies, kept = _run(federation, how, over, shared, owns, clients, root, number, who, rows, real, data)
+    for rows, real in _groups(here, _steps(federation, clients, who), size, mesh.size):
+        replies, kept = _run(federation, placement, mesh, shared, owns, clients, root, number, who, rows, real, data)
         good = _judge(federation, sent, replies, rows, real, faults, refused)
-        part = _sums(federation, how, over)((replies, placement.split(good, over)), shared, extra)
+        part = _sums(federation, placement, mesh)((replies, placement_lib.shard(good, mesh)), shared, extra)
         with np.errstate(over="ignore", invalid="ignore"):  # sums that overflow are found at the end
-            part = jax.tree.map(lambda x: np.sum(x, axis=0, dtype=x.dtype), placement.fetch(part))
+            part = jax.tree.map(lambda x: np.sum(x, axis=0, dtype=x.dtype), placement_lib.to_host(part))
             found = part if found is None else jax.tree.map(np.add, found, part)
         keep.append(
-            (placement.fetch(kept), rows, good)
+            (placement_lib.to_host(kept), rows, good)
         )  # a reply that was refused did not happen for its client either
     if found is None or not found.taken:
         zero = Metrics(*(np.zeros((), np.float32) for _ in Metrics._fields))
         return server, Round(who, refused, 0, zero, 0.0, False)
     live = live_share(server.params, sent.mask, found.steps)
-    moved = aggregation.close(federation, server, sent, found, stream(root, DISTIL, number), proxy)
-    stepped = aggregation.sound(moved)
+    moved = aggregation.server_update(federation, server, sent, found, stream(root, DISTIL, number), proxy)
+    stepped = aggregation.is_finite(moved)
     for new, rows, good in keep if stepped else ():
         _keep(owns, new, rows, good)
     return moved if stepped else server, Round(who, refused, int(found.taken), found.metrics, live, stepped)
@@ -134,7 +135,9 @@ def resolve(federation: Federation, params, state, inputs) -> Placement:
 def _resolved(federation: Federation, structure: Any, forms: tuple[tuple[Any, str], ...]) -> Placement:
     """`placement.resolve` traces the network: once for each."""
     shapes = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, np.dtype(dtype)) for shape, dtype in forms])
-    return placement.resolve(federation.placement, functools.partial(networks.evaluate, federation.network), *shapes)
+    return placement_lib.resolve(
+        federation.placement, functools.partial(networks.evaluate, federation.network), *shapes
+    )
 
 
 def _steps(federation: Federation, clients: Clients, who: Turnout) -> np.ndarray:
@@ -163,17 +166,17 @@ def _groups(here: np.ndarray, steps: np.ndarray, group: int, devices: int):
         yield filled[dealt], real[dealt]
 
 
-def _run(federation, how, over, sent, owns, clients, root, number, who, rows, real, data):
+def _run(federation, placement, mesh, sent, owns, clients, root, number, who, rows, real, data):
     """The replies and what is kept, (G, ...), of one group; padding makes no step."""
     own = jax.tree.map(lambda x: x[rows], owns)
     share = np.where(real, who.share[rows], np.float32(0)).astype(np.float32)
     federation = federation.of_clients()
     examples = Examples(clients.indices[rows], clients.count[rows])
     keys = _keys(root, np.int32(number), rows)
-    stacked = placement.split((own, examples, keys, share), over)
-    if how == "loop":
-        return _loop(federation, over, sent, stacked, data, clients.count[rows])
-    return _program(federation, how, over)(stacked, sent, *data)
+    stacked = placement_lib.shard((own, examples, keys, share), mesh)
+    if placement == "loop":
+        return _loop(federation, mesh, sent, stacked, data, clients.count[rows])
+    return _program(federation, placement, mesh)(stacked, sent, *data)
 
 
 @jax.jit
@@ -182,21 +185,21 @@ def _keys(root: jax.Array, number: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=32)
-def _program(federation: Federation, how: Placement, over):
+def _program(federation: Federation, placement: Placement, mesh):
     def one(client, sent, inputs, labels):
         own, examples, key, share = client
         return local_training.whole(federation, sent, own, examples, key, share, inputs, labels)
 
     def of_share(stacked, sent, inputs, labels):
-        if how == "vmap":
+        if placement == "vmap":
             return jax.vmap(one, in_axes=(0, None, None, None))(stacked, sent, inputs, labels)
         return jax.lax.map(lambda client: one(client, sent, inputs, labels), stacked)
 
-    return jax.jit(placement.sharded(of_share, over, replicated=3))
+    return jax.jit(placement_lib.shard_map_stacked(of_share, mesh, replicated=3))
 
 
 @functools.lru_cache(maxsize=32)
-def _step_programs(federation: Federation, over):
+def _step_programs(federation: Federation, mesh):
     """What begins and ends one client's round on each device, cuts clients out of the devices' shares and puts them back."""
 
     def begin(client, sent, labels):
@@ -214,13 +217,13 @@ def _step_programs(federation: Federation, over):
     def join(parts):
         return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
-    programs = (placement.on_each(begin, over, 2), placement.on_each(end, over, 1),
-                placement.sharded(cut, over, 1), placement.sharded(join, over, 0))  # fmt: skip
+    programs = (placement_lib.shard_map_single(begin, mesh, 2), placement_lib.shard_map_single(end, mesh, 1),
+                placement_lib.shard_map_stacked(cut, mesh, 1), placement_lib.shard_map_stacked(join, mesh, 0))  # fmt: skip
     return tuple(jax.jit(program) for program in programs)
 
 
 @functools.lru_cache(maxsize=128)
-def _step_program(federation: Federation, over, rows: int):
+def _step_program(federation: Federation, mesh, rows: int):
     """A step of one client on each device that has steps left, on `rows` rows."""
 
     def step(both, sent, inputs, labels, number):
@@ -229,25 +232,25 @@ def _step_program(federation: Federation, over, rows: int):
         # chosen afterwards, not by `cond`: XLA's CPU backend computes a convolution inside control flow many times slower
         return jax.tree.map(lambda new, same: jnp.where(number < planned.steps, new, same), made, running)
 
-    return jax.jit(placement.on_each(step, over, 4))
+    return jax.jit(placement_lib.shard_map_single(step, mesh, 4))
 
 
-def _loop(federation: Federation, over, sent: Sent, stacked, data, counts: np.ndarray):
+def _loop(federation: Federation, mesh, sent: Broadcast, stacked, data, counts: np.ndarray):
     """A Python loop over clients and steps: the fastest for convolutions on CPUs. Each device has a client of its own.
 
     Args:
       counts: (G,) examples of the clients.
     """
-    begin, end, cut, join = _step_programs(federation, over)
+    begin, end, cut, join = _step_programs(federation, mesh)
     done = []
-    counts = counts.reshape(over.size, -1)
+    counts = counts.reshape(mesh.size, -1)
     for i in range(counts.shape[1]):
         client = cut(stacked, np.int32(i))
         planned, running = begin(client, sent, data[1])
-        steps = placement.fetch(planned.steps).reshape(-1)
+        steps = placement_lib.to_host(planned.steps).reshape(-1)
         for number in range(int(steps.max())):
             rows = local_training.rows_of(federation, counts[number < steps, i], number)
-            step = _step_program(federation, over, rows)
+            step = _step_program(federation, mesh, rows)
             running = step((client, planned, running), sent, *data, np.int32(number))
         done.append(end((client, planned, running), sent))
     return join(done)
@@ -255,16 +258,18 @@ def _loop(federation: Federation, over, sent: Sent, stacked, data, counts: np.nd
 
 def _judge(federation, sent, replies, rows, real, faults, refused) -> np.ndarray:
     """(G,) bool, which replies are taken; the others are named in `refused`."""
-    good = placement.fetch(_good(replies))
+    good = placement_lib.to_host(_good(replies))
     taken = real & good
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), replies)
     spoilt = np.isin(rows, [*faults.nan, *faults.wrong_shape])
     looked = np.flatnonzero(real & (spoilt | ~good))
-    arrived = placement.fetch(replies) if len(looked) else replies  # whole: cutting a row out would take all devices
+    arrived = (
+        placement_lib.to_host(replies) if len(looked) else replies
+    )  # whole: cutting a row out would take all devices
     for i in looked:
         client = int(rows[i])
         one = jax.tree.map(lambda x, i=i: x[i], arrived)
-        wrong = aggregation.problems(like, corrupted(faults, client, one))
+        wrong = aggregation.validate_update(like, corrupted(faults, client, one))
         if wrong:
             taken[i] = False
             refused[client] = wrong
@@ -272,22 +277,22 @@ def _judge(federation, sent, replies, rows, real, faults, refused) -> np.ndarray
 
 
 @jax.jit
-def _good(replies: Reply) -> jax.Array:
+def _good(replies: ClientUpdate) -> jax.Array:
     return jax.vmap(lambda reply: local_training.finite((reply.delta, reply.extra, reply.state, reply.metrics)))(
         replies
     )
 
 
 @functools.lru_cache(maxsize=32)
-def _sums(federation: Federation, how: Placement, over):
+def _sums(federation: Federation, placement: Placement, mesh):
     """Each device sums over its share of a group: leaves (devices, ...)."""
 
     def sums(both, sent, proxy):
-        return jax.tree.map(lambda x: x[None], aggregation.sums(federation, how, sent, both[0], both[1], proxy))
+        return jax.tree.map(lambda x: x[None], aggregation.sums(federation, placement, sent, both[0], both[1], proxy))
 
-    return jax.jit(placement.sharded(sums, over, 2))
+    return jax.jit(placement_lib.shard_map_stacked(sums, mesh, 2))
 
 
-def _keep(owns: Own, kept: Own, rows: np.ndarray, taken: np.ndarray) -> None:
+def _keep(owns: ClientState, kept: ClientState, rows: np.ndarray, taken: np.ndarray) -> None:
     """Writes what clients keep, whose replies were taken, into the rows of all."""
     jax.tree.map(lambda all_, new: all_.__setitem__(rows[taken], np.asarray(new)[taken]), owns, kept)

@@ -9,7 +9,7 @@ import numpy as np
 
 import tna_jax
 from tna_jax import federated, metrics
-from tna_jax.federated import ORDER, Own, Server, evaluation, packing, stream
+from tna_jax.federated import ORDER, ClientState, Server, evaluation, packing, stream
 from tna_jax.federated.schedules import live_in_round
 from tna_jax.flower import protocol, wire
 from tna_jax.flower.protocol import LIVE, NEVER, PROTOCOL, SAME, WHOLE, Answer, Request
@@ -41,7 +41,7 @@ def train(task: Task, client: int, store: Store, request: Request) -> Answer:
     """
     number, config = int(request.config["round"]), request.config
     start = task.start()
-    fresh = federated.init_own(task.federation, start)
+    fresh = federated.init_client_state(task.federation, start)
     held = store.read(task, config["federation"], fresh)
     try:
         model = receive(task, held, request)
@@ -101,7 +101,7 @@ def receive(task: Task, held: Held | None, request: Request) -> Any:
 def evaluate(task: Task, client: int, store: Store, request: Request) -> Answer:
     """The sums of loss and correct answers of the server's model on this client's own training examples."""
     number, config = int(request.config["round"]), request.config
-    fresh = federated.init_own(task.federation, task.start())
+    fresh = federated.init_client_state(task.federation, task.start())
     held = store.read(task, config["federation"], fresh)
     try:
         model = receive(task, held, request)
@@ -127,7 +127,7 @@ def _changed(task: Task, request: Request) -> Any:
     return protocol.model_mask(task, form, live)
 
 
-def _sent(task: Task, model: Any, request: Request) -> federated.Sent:
+def _sent(task: Task, model: Any, request: Request) -> federated.Broadcast:
     """What `train_client` takes, as the server has it."""
     number = int(request.config["round"])
     form = protocol.message_form(task, model["params"])
@@ -139,10 +139,10 @@ def _sent(task: Task, model: Any, request: Request) -> federated.Sent:
     packed, _ = wire.from_wire(request.arrays, PARTS)
     message = packing.unpack(packed["message"], protocol.zeros(form), protocol.mask_for(form, model["params"], live))
     server = Server(model["params"], model["state"], (), message)
-    return federated.send(task.federation, server, task.schedule, task.root, number, task.learning_rate(number))
+    return federated.broadcast(task.federation, server, task.schedule, task.root, number, task.learning_rate(number))
 
 
-def _memory(held: Held | None, taken: int, fresh: Own) -> tuple[Own, bool]:
+def _memory(held: Held | None, taken: int, fresh: ClientState) -> tuple[ClientState, bool]:
     """The memory from after the last round whose reply was taken, and whether it is lost, so that it starts anew."""
     if held is not None and taken in held.owns:
         return held.owns[taken], False
@@ -159,4 +159,6 @@ PARTS = ("model", "message")
 
 def score(task: Task, params: Any, state: Any, data: Data) -> metrics.Metrics:
     """The model's metrics on all examples of `data`, sums."""
-    return evaluation.evaluate(task.federation, Server(params, state, (), ()), Own((), ()), evaluation.TestSet(*data))
+    return evaluation.evaluate(
+        task.federation, Server(params, state, (), ()), ClientState((), ()), evaluation.TestSet(*data)
+    )

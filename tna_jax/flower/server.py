@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import federated
-from tna_jax.federated import DISTIL, Reply, Server, aggregation, packing, stream
-from tna_jax.federated.aggregation import Gathered
-from tna_jax.federated.faults import NO_FAULTS, turnout
+from tna_jax.federated import DISTIL, ClientUpdate, Server, aggregation, packing, stream
+from tna_jax.federated.aggregation import Aggregate
+from tna_jax.federated.faults import NO_FAULTS, sample_clients
 from tna_jax.flower import protocol, validate, wire
 from tna_jax.flower.ledger import Ledger
 from tna_jax.flower.protocol import PROTOCOL, SAME, WHOLE, Answer, Request
@@ -69,7 +69,7 @@ class Coordinator:
     def sampled(self) -> list[int]:
         """The clients that are to take part in the present round: those that a simulation draws."""
         task = self.task
-        return turnout(task.root, self.number, task.federation.clients, task.participation, NO_FAULTS).sampled
+        return sample_clients(task.root, self.number, task.federation.clients, task.participation, NO_FAULTS).sampled
 
     def admit(self, answer: Answer | str) -> tuple[int | None, list[str]]:
         """As `identify`; the client's number of examples counts from now on."""
@@ -116,7 +116,7 @@ class Coordinator:
         """Prepares the present round: what all of its clients are sent, and what their replies look like."""
         task, params = self.task, self.server.params
         rate = task.learning_rate(self.number)
-        self.sent = federated.send(task.federation, self.server, task.schedule, task.root, self.number, rate)
+        self.sent = federated.broadcast(task.federation, self.server, task.schedule, task.root, self.number, rate)
         self.live = protocol.may_move(task, params, self.number)
         self.common = {
             "protocol": PROTOCOL, "federation": self.name, "round": self.number, "digest": wire.digest(self.model),
@@ -161,7 +161,7 @@ class Coordinator:
         refused: dict[int, list[str]] = {}
         remarks: dict[int, list[str]] = {}
         taken: list[int] = []
-        found: Gathered | None = None
+        found: Aggregate | None = None
         for client in sorted(answers):
             answer = answers[client]
             reply, problems = self._judge(client, answer)
@@ -191,23 +191,23 @@ class Coordinator:
     def _enough(self, taken: list[int]) -> bool:
         return len(taken) >= max(1, self.min_replies)
 
-    def _added(self, found: Gathered | None, reply: Reply) -> Gathered:
+    def _added(self, found: Aggregate | None, reply: ClientUpdate) -> Aggregate:
         """The sums with one reply more."""
         one, federation = aggregation.stack([reply]), self.task.federation
-        part = aggregation.gather(federation, self.sent, one, jnp.ones(1, bool), self._proxy)
+        part = aggregation.aggregate(federation, self.sent, one, jnp.ones(1, bool), self._proxy)
         return part if found is None else aggregation.merge(found, part)
 
-    def _moved(self, found: Gathered | None, taken: list[int]) -> Server | None:
+    def _moved(self, found: Aggregate | None, taken: list[int]) -> Server | None:
         """The server after its step; `None` if there are too few replies, or its numbers would not be finite."""
         if found is None or not self._enough(taken):
             return None
         key = stream(self.task.root, DISTIL, self.number)
-        server = aggregation.close(self.task.federation, self.server, self.sent, found, key, self._proxy)
-        return server if aggregation.sound(server) else None
+        server = aggregation.server_update(self.task.federation, self.server, self.sent, found, key, self._proxy)
+        return server if aggregation.is_finite(server) else None
 
     def _without_largest(
         self, answers: Mapping[int, Answer | str], taken: list[int], refused: dict[int, list[str]]
-    ) -> Gathered | None:
+    ) -> Aggregate | None:
         """Refuses the one of the replies in `taken` with the largest norm; the sums over the others.
 
         Replies are unpacked again: they are not kept for what hardly ever happens.
@@ -219,7 +219,7 @@ class Coordinator:
         largest = max(taken, key=lambda client: norms[client])
         taken.remove(largest)
         refused[largest] = [f"with it the model's numbers overflow: its norm, {norms[largest]:.3g}, is the largest"]
-        found: Gathered | None = None
+        found: Aggregate | None = None
         for client in taken:
             reply, _ = self._unpacked(answers[client])
             found = found if reply is None else self._added(found, reply)
@@ -270,19 +270,19 @@ class Coordinator:
             return [f"it has lost its model ({why}); the next one is sent whole"]
         return validate.wrong_numbers(answer.metrics, client, self.number, self.examples.get(client))
 
-    def _judge(self, client: int, answer: Answer | str) -> tuple[Reply | None, list[str]]:
+    def _judge(self, client: int, answer: Answer | str) -> tuple[ClientUpdate | None, list[str]]:
         """The reply, or what is wrong with it."""
         problems = self._heard(client, answer)
         return (None, problems) if problems else self._unpacked(answer)
 
-    def _unpacked(self, answer: Answer | str) -> tuple[Reply | None, list[str]]:
+    def _unpacked(self, answer: Answer | str) -> tuple[ClientUpdate | None, list[str]]:
         """The reply in an answer whose numbers are sound. Whatever else it holds, it is refused and nobody else is."""
         if isinstance(answer, str):
             return None, [answer]
         try:
             reply, problems = validate.unpacked(self.task, self.like, self.server.params, self.sent, answer)
             if reply is not None:
-                problems = aggregation.problems(self.like, reply)
+                problems = aggregation.validate_update(self.like, reply)
         except Exception as error:
             return None, [unreadable(error)]
         return (None, problems) if problems else (reply, [])

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tna_jax.federated import Own
+from tna_jax.federated import ClientState
 from tna_jax.flower import wire
 from tna_jax.flower.task import Task
 from tna_jax.io import manifest, safetensors
@@ -28,7 +28,7 @@ class Held(NamedTuple):
     """Of the model."""
     model: Any
     """`{"params", "state"}`."""
-    owns: dict[int, Own]
+    owns: dict[int, ClientState]
     """Memory by the round that it is from; `exchange.NEVER` before the first."""
 
 
@@ -38,7 +38,7 @@ class Store:
     def __init__(self, folder: Path, client: int):
         self.file = folder / f"client{client}.safetensors"
 
-    def read(self, task: Task, federation: str, own: Own) -> Held | None:
+    def read(self, task: Task, federation: str, own: ClientState) -> Held | None:
         """What was kept for this federation, `None` if nothing sound is there. `own`: the memory's form."""
         try:
             arrays, metadata = safetensors.read(self.file)
@@ -66,7 +66,7 @@ class Store:
         safetensors.write(self.file, manifest.named(trees), about, PRIVATE)
 
 
-def _digest(number: int, own: Own) -> str:
+def _digest(number: int, own: ClientState) -> str:
     return wire.digest({str(number): own})
 
 

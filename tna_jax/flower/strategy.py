@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from flwr.supercore import log
 
 from tna_jax.federated import packing
-from tna_jax.federated.faults import NO_FAULTS, turnout
+from tna_jax.federated.faults import NO_FAULTS, sample_clients
 from tna_jax.flower import wire
 from tna_jax.flower.client import score
 from tna_jax.flower.messages import answer_from, record, request_message
@@ -53,7 +53,7 @@ class Patience:
     def check(self, task: Task) -> None:
         """Raises UsageError, which lists all that cannot be, before anybody waits for it."""
         clients = task.federation.clients
-        asked = len(turnout(task.root, 0, clients, task.participation, NO_FAULTS).sampled)
+        asked = len(sample_clients(task.root, 0, clients, task.participation, NO_FAULTS).sampled)
         wrong = []
         if self.min_nodes is not None and not 1 <= self.min_nodes <= clients:
             wrong.append(f"min-nodes is {self.min_nodes}, expected 1 to {clients}, the number of clients, or 0 for all")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import federated
-from tna_jax.federated import Federation, Reply, Sent, packing
+from tna_jax.federated import Broadcast, ClientUpdate, Federation, packing
 from tna_jax.federated.schedules import first_phase, live_in_round
 from tna_jax.flower import protocol, wire
 from tna_jax.flower.protocol import Answer
@@ -18,9 +18,9 @@ from tna_jax.masks import Params
 from tna_jax.metrics import Metrics
 
 
-def form(task: Task, server: federated.Server, sent: Sent) -> Reply:
+def form(task: Task, server: federated.Server, sent: Broadcast) -> ClientUpdate:
     """The shapes of a reply to `sent`."""
-    return federated.expected(task.federation, sent, federated.init_own(task.federation, server))
+    return federated.update_shapes(task.federation, sent, federated.init_client_state(task.federation, server))
 
 
 def wrong_numbers(metrics: Mapping[str, Any], client: int, number: int, examples: int | None = None) -> list[str]:
@@ -77,7 +77,9 @@ def steps_of(federation: Federation, split: jax.Array, examples: int) -> list[in
     return [first, made - first]
 
 
-def unpacked(task: Task, like: Reply, params: Params, sent: Sent, answer: Answer) -> tuple[Reply | None, list[str]]:
+def unpacked(
+    task: Task, like: ClientUpdate, params: Params, sent: Broadcast, answer: Answer
+) -> tuple[ClientUpdate | None, list[str]]:
     """The reply in an answer whose numbers are sound, or what is wrong with its steps, sums and arrays, each by name.
 
     Args:
@@ -104,19 +106,19 @@ def unpacked(task: Task, like: Reply, params: Params, sent: Sent, answer: Answer
     if problems:
         return None, problems
     trees |= {"steps": np.array(steps, np.int32), "examples": np.float32(examples)}
-    return Reply(**trees, metrics=sums(answer.metrics)), []
+    return ClientUpdate(**trees, metrics=sums(answer.metrics)), []
 
 
 PARTS = ("delta", "extra", "state")
 """Of a reply."""
 
 
-def names(like: Reply) -> set[str]:
+def names(like: ClientUpdate) -> set[str]:
     """What the arrays of a reply of this form may be called."""
     return wire.names({part: getattr(like, part) for part in PARTS})
 
 
-def norm(reply: Reply) -> float:
+def norm(reply: ClientUpdate) -> float:
     """The Euclidean norm of all that a reply moves."""
     leaves = jax.tree.leaves([getattr(reply, part) for part in PARTS])
     return float(np.sqrt(sum(np.sum(np.square(np.asarray(leaf, np.float64))) for leaf in leaves)))

@@ -88,7 +88,7 @@ def load(
     chosen = validation.head_of(kind, config, set(tensors), head, str(folder))
     if kind != "vit" and chosen == "masked_lm":
         validation.check_tied(kind, tensors, config, str(folder))
-    count = validation.classes(kind, tensors) if num_classes is None else num_classes
+    count = validation.num_classes(kind, tensors) if num_classes is None else num_classes
     module = hf_config.build(kind, config, chosen, count, options, str(folder / hf_config.CONFIG))
     channels = config.get("num_channels", 3)
     resized = _resized(module, image_size)

@@ -42,7 +42,7 @@ def _holds(table: dict[str, str], names: set[str]) -> bool:
     return all(any(name.startswith(f"{theirs}.") for name in names) for theirs in table.values())
 
 
-def classes(kind: str, tensors: dict[str, Tensor]) -> int:
+def num_classes(kind: str, tensors: dict[str, Tensor]) -> int:
     """Number of classes of the folder's classifier; 2, with which it is then missed, if it has none."""
     last = {"roberta": "classifier.out_proj.weight"}.get(kind, "classifier.weight")
     return tensors[last].shape[0] if last in tensors and tensors[last].shape else 2

@@ -17,7 +17,7 @@ def unknown(what: str, value: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {what} {value!r}: {hint}known: {', '.join(known)}")
 
 
-def known(what: str, values: Iterable[str], names: Iterable[str]) -> None:
+def require_known(what: str, values: Iterable[str], names: Iterable[str]) -> None:
     """Raises UsageError for all of `values` that are none of `names`, with the nearest right ones of each."""
     names = list(names)
     wrong = [value for value in dict.fromkeys(values) if value not in names]
@@ -35,7 +35,7 @@ def _near(value: str, names: list[str]) -> str:
     return " or ".join(map(repr, near))
 
 
-def together(*checks: Callable[[], Any]) -> None:
+def collect_errors(*checks: Callable[[], Any]) -> None:
     """Makes all checks and raises one UsageError that says what every one of them found."""
     wrong = []
     for check in checks:

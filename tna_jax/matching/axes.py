@@ -19,7 +19,7 @@ class Fixed:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wild:
+class Constant:
     """Equal entries."""
 
     size: int
@@ -57,7 +57,7 @@ class Product:
         return math.prod(part.size for part in self.parts)
 
 
-Axis = Fixed | Wild | Group | Concat | Product
+Axis = Fixed | Constant | Group | Concat | Product
 
 
 def concat(parts: list[Axis]) -> Axis:
@@ -80,7 +80,7 @@ def product(parts: list[Axis]) -> Axis:
     for part in (inner for outer in parts for inner in (outer.parts if isinstance(outer, Product) else (outer,))):
         if part.size == 1:
             continue
-        if flat and isinstance(part, Fixed | Wild) and type(flat[-1]) is type(part):
+        if flat and isinstance(part, Fixed | Constant) and type(flat[-1]) is type(part):
             part = type(part)(flat.pop().size * part.size)
         flat.append(part)
     if not flat:

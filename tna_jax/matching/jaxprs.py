@@ -12,7 +12,9 @@ CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoi
          "custom_vjp_call_jaxpr", "custom_lin"}  # fmt: skip
 
 
-def walk(jaxpr: Any, consts: list, arguments: list, rule: Callable[[Any, list], list], constant: Callable) -> list:
+def eval_jaxpr_with(
+    jaxpr: Any, consts: list, arguments: list, rule: Callable[[Any, list], list], constant: Callable
+) -> list:
     """Runs `rule(equation, inputs) -> outputs` over a jaxpr and those it calls, in order; returns the outputs' values.
 
     Args:
@@ -30,7 +32,7 @@ def walk(jaxpr: Any, consts: list, arguments: list, rule: Callable[[Any, list], 
         if equation.primitive.name in CALLS and inner is not None:
             closed = hasattr(inner, "consts")
             known = [constant(value) for value in inner.consts] if closed else []
-            outputs = walk(inner.jaxpr if closed else inner, known, inputs, rule, constant)
+            outputs = eval_jaxpr_with(inner.jaxpr if closed else inner, known, inputs, rule, constant)
         else:
             outputs = rule(equation, inputs)
         values.update(zip(equation.outvars, outputs, strict=True))
@@ -50,5 +52,5 @@ def contractions(closed: Any, arguments: list) -> Iterator[tuple[jax.Array, ...]
         outputs = equation.primitive.bind(*inputs, **equation.params)
         return outputs if equation.primitive.multiple_results else [outputs]
 
-    walk(closed.jaxpr, closed.consts, arguments, rule, lambda value: value)
+    eval_jaxpr_with(closed.jaxpr, closed.consts, arguments, rule, lambda value: value)
     return iter(found)

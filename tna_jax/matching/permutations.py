@@ -18,7 +18,7 @@ from tna_jax import networks, trees
 from tna_jax.masks import Params
 from tna_jax.matching import axes, jaxprs, tracing, unification
 from tna_jax.matching.axes import Axis, Group
-from tna_jax.matching.tracing import Site
+from tna_jax.matching.tracing import MatmulSite
 from tna_jax.networks import Network, State
 from tna_jax.trees import KeyPath
 
@@ -42,7 +42,7 @@ class PermutationSpec:
     groups: dict[str, int]
     params: dict[KeyPath, tuple[Axis, ...]]
     state: dict[KeyPath, tuple[Axis, ...]]
-    sites: tuple[Site, ...]
+    sites: tuple[MatmulSite, ...]
     network: Network
     inputs: Any
 
@@ -77,13 +77,13 @@ def permutation_spec(network: Network, params: Params, x: Any, state: State = ()
 
     closed = jax.make_jaxpr(run)(params, state, x)
     unifier = unification.Unifier()
-    tracer = tracing.Tracer(unifier)
+    tracer = tracing.AxisPropagation(unifier)
     named = [[(path, leaf) for path, leaf in trees.named_leaves(tree)] for tree in (params, state)]
     own = [[tuple(unifier.new(size) for size in np.shape(leaf)) for _, leaf in leaves] for leaves in named]
-    given = [tracing.Value(leaf, False) for tree in own for leaf in tree]
-    given += [tracing.Value(tuple(map(axes.Fixed, leaf.shape)), True) for leaf in jax.tree.leaves(x)]
+    given = [tracing.AxisInfo(leaf, False) for tree in own for leaf in tree]
+    given += [tracing.AxisInfo(tuple(map(axes.Fixed, leaf.shape)), True) for leaf in jax.tree.leaves(x)]
     known = [tracing.constant(value) for value in closed.consts]
-    outputs = jaxprs.walk(closed.jaxpr, known, given, tracer.rule, tracing.constant)
+    outputs = jaxprs.eval_jaxpr_with(closed.jaxpr, known, given, tracer.rule, tracing.constant)
     used = {atom for equation in closed.jaxpr.eqns for atom in equation.invars if not hasattr(atom, "val")}
     unused = [value.axes for value, variable in zip(given, closed.jaxpr.invars, strict=True) if variable not in used]
     for axis in [axis for value in outputs for axis in value.axes] + [axis for found in unused for axis in found]:

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from tna_jax.matching import axes
-from tna_jax.matching.axes import Axis, Fixed, Wild
+from tna_jax.matching.axes import Axis, Constant, Fixed
 from tna_jax.matching.unification import Unifier
 
 
-class Value(NamedTuple):
+class AxisInfo(NamedTuple):
     """What is known of an array."""
 
     axes: tuple[Axis, ...]
@@ -23,7 +23,7 @@ class Value(NamedTuple):
     """Whether it depends on the network's inputs."""
 
 
-class Site(NamedTuple):
+class MatmulSite(NamedTuple):
     """A place where activations meet weights: an axis over which a matrix product or convolution sums."""
 
     contraction: int
@@ -44,27 +44,27 @@ ELEMENTWISE = {
 REDUCTIONS = {f"reduce_{name}" for name in ("sum", "max", "min", "prod", "and", "or", "xor")}
 
 
-def constant(array: Any) -> Value:
+def constant(array: Any) -> AxisInfo:
     """The value of an array that stands in the program: an axis along which all entries are equal is wild."""
     if not hasattr(array, "shape") or array.ndim == 0 or jax.dtypes.issubdtype(array.dtype, jax.dtypes.extended):
-        return Value(tuple(Fixed(size) for size in np.shape(array)), False)
+        return AxisInfo(tuple(Fixed(size) for size in np.shape(array)), False)
     array = np.asarray(array)
 
     def uniform(axis: int) -> bool:
         return bool((array == array.take([0], axis)).all()) if array.size else False
 
-    return Value(tuple(Wild(n) if uniform(i) else Fixed(n) for i, n in enumerate(array.shape)), False)
+    return AxisInfo(tuple(Constant(n) if uniform(i) else Fixed(n) for i, n in enumerate(array.shape)), False)
 
 
-class Tracer:
+class AxisPropagation:
     """The rules, over one `Unifier`; `sites` gathers where activations meet weights."""
 
     def __init__(self, unifier: Unifier) -> None:
         self.unifier = unifier
-        self.sites: list[Site] = []
+        self.sites: list[MatmulSite] = []
         self.contractions = 0
 
-    def rule(self, equation: Any, inputs: list[Value]) -> list[Value]:
+    def rule(self, equation: Any, inputs: list[AxisInfo]) -> list[AxisInfo]:
         """The outputs' axes.
 
         Raises:
@@ -87,9 +87,9 @@ class Tracer:
         else:
             self._refuse(equation, inputs)
             found = [tuple(map(Fixed, variable.aval.shape)) for variable in equation.outvars]
-        return [Value(tuple(map(self.unifier.resolve, axes)), data) for axes in found]
+        return [AxisInfo(tuple(map(self.unifier.resolve, axes)), data) for axes in found]
 
-    def _refuse(self, equation: Any, inputs: list[Value]) -> None:
+    def _refuse(self, equation: Any, inputs: list[AxisInfo]) -> None:
         """Raises ValueError, unless no hidden unit reaches the operation: then its outputs stay as they are."""
         if any(axes.groups(self.unifier.resolve(axis)) for value in inputs for axis in value.axes):
             shapes = ", ".join(str(variable.aval.str_short()) for variable in equation.invars)
@@ -99,11 +99,11 @@ class Tracer:
                 "elementwise functions and changes of shape."
             )
 
-    def _fixed(self, value: Value, dimensions) -> None:
+    def _fixed(self, value: AxisInfo, dimensions) -> None:
         for i in dimensions:
             self.unifier.fix(value.axes[i])
 
-    def _elementwise(self, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _elementwise(self, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         rank = max(len(value.axes) for value in inputs)
         full = [value.axes for value in inputs if len(value.axes) == rank]
         found = full[0]
@@ -114,7 +114,7 @@ class Tracer:
             )
         return found
 
-    def _windows(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _windows(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         """Pooling and cumulative sums: their axes are fixed, the others pass."""
         parameters, shape = equation.params, equation.outvars[0].aval.shape
         if "axis" in parameters:
@@ -128,35 +128,35 @@ class Tracer:
         self._fixed(inputs[0], moved)
         return tuple(Fixed(shape[i]) if i in moved else axis for i, axis in enumerate(inputs[0].axes))
 
-    def _argmax(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _argmax(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         self._fixed(inputs[0], equation.params["axes"])
         return tuple(axis for i, axis in enumerate(inputs[0].axes) if i not in equation.params["axes"])
 
     _argmin = _argmax
 
-    def _iota(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _iota(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         shape, counted = equation.params["shape"], equation.params["dimension"]
-        return tuple(Fixed(size) if i == counted else Wild(size) for i, size in enumerate(shape))
+        return tuple(Fixed(size) if i == counted else Constant(size) for i, size in enumerate(shape))
 
-    def _broadcast_in_dim(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _broadcast_in_dim(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         shape, at = equation.params["shape"], equation.params["broadcast_dimensions"]
-        found: list[Axis] = [Wild(size) if size > 1 else Fixed(1) for size in shape]
+        found: list[Axis] = [Constant(size) if size > 1 else Fixed(1) for size in shape]
         for axis, i in zip(inputs[0].axes, at, strict=True):
             if axis.size == shape[i]:
                 found[i] = axis
         return tuple(found)
 
-    def _transpose(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _transpose(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         return tuple(inputs[0].axes[i] for i in equation.params["permutation"])
 
-    def _squeeze(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _squeeze(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         return tuple(a for i, a in enumerate(inputs[0].axes) if i not in equation.params["dimensions"])
 
-    def _rev(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _rev(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         self._fixed(inputs[0], equation.params["dimensions"])
         return inputs[0].axes
 
-    def _reshape(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _reshape(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         """The axes as one product, cut again from the end; what does not come apart is fixed."""
         left: Axis = axes.product(list(inputs[0].axes))
         found: list[Axis] = []
@@ -171,7 +171,7 @@ class Tracer:
                 found.append(last)
         return tuple(found[::-1])
 
-    def _slice(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _slice(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         parameters = equation.params
         strides = parameters["strides"] or (1,) * len(inputs[0].axes)
         cuts = zip(inputs[0].axes, parameters["start_indices"], parameters["limit_indices"], strides, strict=True)
@@ -182,14 +182,14 @@ class Tracer:
             return axis
         if stride != 1 or start == stop:
             size = max(0, math.ceil((stop - start) / stride))
-            return Wild(size) if isinstance(self.unifier.fix(axis), Wild) else Fixed(size)
+            return Constant(size) if isinstance(self.unifier.fix(axis), Constant) else Fixed(size)
         if stop < axis.size:
             axis, _ = self.unifier.cut(axis, stop)
         if start:
             _, axis = self.unifier.cut(axis, start)
         return axis
 
-    def _split(self, equation: Any, inputs: list[Value]) -> list[tuple[Axis, ...]]:
+    def _split(self, equation: Any, inputs: list[AxisInfo]) -> list[tuple[Axis, ...]]:
         at, start, found = equation.params["axis"], 0, []
         for size in equation.params["sizes"]:
             part = self._part(self.unifier.resolve(inputs[0].axes[at]), start, start + size, 1)
@@ -197,7 +197,7 @@ class Tracer:
             start += size
         return found
 
-    def _concatenate(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _concatenate(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         at = equation.params["dimension"]
         found = list(inputs[0].axes)
         for value in inputs[1:]:
@@ -208,17 +208,17 @@ class Tracer:
         found[at] = axes.concat([self.unifier.resolve(value.axes[at]) for value in inputs])
         return tuple(found)
 
-    def _pad(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _pad(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         found: list[Axis] = []
         for i, (low, high, interior) in enumerate(equation.params["padding_config"]):
             axis = self.unifier.resolve(inputs[0].axes[i])
             if interior or min(low, high) < 0:
                 self.unifier.fix(axis)
                 axis, low, high = Fixed(equation.outvars[0].aval.shape[i]), 0, 0
-            found.append(axes.concat([Wild(int(low)), axis, Wild(int(high))]))
+            found.append(axes.concat([Constant(int(low)), axis, Constant(int(high))]))
         return tuple(found)
 
-    def _gather(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _gather(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         """A look-up: axes that are taken whole pass, those that are searched are fixed."""
         operand, indices = inputs
         numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
@@ -233,13 +233,13 @@ class Tracer:
         shape = equation.outvars[0].aval.shape
         return tuple(next(kept) if i in numbers.offset_dims else Fixed(shape[i]) for i in range(len(shape)))
 
-    def _dynamic_slice(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _dynamic_slice(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         sizes = equation.params["slice_sizes"]
         moved = [i for i, (axis, size) in enumerate(zip(inputs[0].axes, sizes, strict=True)) if axis.size != size]
         self._fixed(inputs[0], moved)
         return tuple(Fixed(sizes[i]) if i in moved else axis for i, axis in enumerate(inputs[0].axes))
 
-    def _dot_general(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _dot_general(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         (summed, batch) = equation.params["dimension_numbers"]
         left, right = inputs
         for i, j in (*zip(*summed, strict=True), *zip(*batch, strict=True)):
@@ -252,7 +252,7 @@ class Tracer:
         ]
         return (*both, *rest[0], *rest[1])
 
-    def _conv_general_dilated(self, equation: Any, inputs: list[Value]) -> tuple[Axis, ...]:
+    def _conv_general_dilated(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         parameters, (images, kernel) = equation.params, inputs
         lhs, rhs, out = parameters["dimension_numbers"]
         self._fixed(images, lhs[2:])
@@ -274,10 +274,10 @@ class Tracer:
         found[out[0]], found[out[1]] = images.axes[lhs[0]], features
         return tuple(found)
 
-    def _contraction(self, inputs: list[Value], summed) -> None:
+    def _contraction(self, inputs: list[AxisInfo], summed) -> None:
         """Counts the operation, and notes the sums of data over weights."""
         data = [value.data for value in inputs]
         if data.count(True) == 1:
             operand = data.index(True)
-            self.sites += [Site(self.contractions, operand, i, inputs[operand].axes[i]) for i in summed[operand]]
+            self.sites += [MatmulSite(self.contractions, operand, i, inputs[operand].axes[i]) for i in summed[operand]]
         self.contractions += 1

@@ -3,7 +3,7 @@
 A group may become another one, be cut into parts, or be fixed. Fixing is always right; it only gives up symmetries.
 """
 
-from tna_jax.matching.axes import Axis, Concat, Fixed, Group, Product, Wild, concat, groups, product
+from tna_jax.matching.axes import Axis, Concat, Constant, Fixed, Group, Product, concat, groups, product
 
 
 class Unifier:
@@ -35,15 +35,15 @@ class Unifier:
         axis = self.resolve(axis)
         for group in groups(axis):
             self.bound[group.name] = Fixed(group.size)
-        return axis if isinstance(axis, Wild) else Fixed(axis.size)
+        return axis if isinstance(axis, Constant) else Fixed(axis.size)
 
     def unify(self, a: Axis, b: Axis) -> Axis:
         """Makes two axes of one size the same; equal entries (`Wild`) ask for nothing."""
         a, b = self.resolve(a), self.resolve(b)
         assert a.size == b.size, (a, b)
-        if a == b or isinstance(b, Wild):
+        if a == b or isinstance(b, Constant):
             return a
-        if isinstance(a, Wild):
+        if isinstance(a, Constant):
             return b
         if isinstance(a, Fixed) or isinstance(b, Fixed):
             self.fix(a)
@@ -59,7 +59,7 @@ class Unifier:
 
     def _ordered(self, axis: Axis) -> Axis:
         """The axis with a fresh group for every stretch of equal entries: another array has different ones there."""
-        if isinstance(axis, Wild):
+        if isinstance(axis, Constant):
             return self.new(axis.size)
         if isinstance(axis, Concat | Product):
             return type(axis)(tuple(self._ordered(part) for part in axis.parts))
@@ -120,7 +120,7 @@ class Unifier:
             if last.size < minor and minor % last.size == 0 and rest.size % (minor // last.size) == 0:
                 major, small = self.factor(rest, minor // last.size)
                 return major, product([small, last])
-        kind = Wild if isinstance(axis, Wild) else Fixed
+        kind = Constant if isinstance(axis, Constant) else Fixed
         self.fix(axis)
         return kind(axis.size // minor), kind(minor)
 
@@ -128,7 +128,7 @@ class Unifier:
         """The axis as two end to end, the first of size `first`, 0 < `first` < size."""
         axis = self.resolve(axis)
         parts: tuple[Axis, Axis]
-        if isinstance(axis, Fixed | Wild):
+        if isinstance(axis, Fixed | Constant):
             return type(axis)(first), type(axis)(axis.size - first)
         if isinstance(axis, Group):
             parts = self.new(first), self.new(axis.size - first)
@@ -143,7 +143,7 @@ class Unifier:
                 return head, concat([more, rest])
             more, rest = self.cut(rest, first - head.size)
             return concat([head, more]), rest
-        if not isinstance(axis.parts[0], Wild):
+        if not isinstance(axis.parts[0], Constant):
             self.fix(axis.parts[0])  # copies end to end are in their order
         copies, one = axis.parts[0].size, self.resolve(product(list(axis.parts[1:])))
         whole, part = divmod(first, one.size)

@@ -26,7 +26,7 @@ class Body(transformer.Transformer):
         return ("vocab", "positions", "types")
 
     def __post_init__(self) -> None:
-        layers.known("kind", self.kind, KINDS)
+        layers.check_choice("kind", self.kind, KINDS)
         super().__post_init__()
         if self.pad_id is None and self.kind == "bert":
             return

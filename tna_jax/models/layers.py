@@ -98,8 +98,8 @@ def Conv(
     Raises:
       ValueError: unknown implementation or padding.
     """
-    known("conv", implementation, CONVS)
-    known("padding", padding, ("SAME", "VALID"))
+    check_choice("conv", implementation, CONVS)
+    check_choice("padding", padding, ("SAME", "VALID"))
     options: dict[str, Any] = {"use_bias": use_bias, "dtype": dtype, "implementation": implementation, "name": name}
     return Convolution(features, kernel_size, strides, padding, **options)
 
@@ -120,7 +120,7 @@ def norm(kind: str, groups: int, dtype: Any, train: bool, weight: jax.Array | No
     Raises:
       ValueError: unknown kind; when called: `groups` does not divide the number of channels.
     """
-    known("norm", kind, NORMS)
+    check_choice("norm", kind, NORMS)
 
     def batch(x):
         mask = None if weight is None else weight.astype(bool).reshape(-1, *(1,) * (x.ndim - 1))
@@ -138,7 +138,7 @@ def norm(kind: str, groups: int, dtype: Any, train: bool, weight: jax.Array | No
     return lambda x: layers[kind](x.astype(jnp.float32)).astype(dtype or jnp.float32)
 
 
-def one(inputs: jax.Array) -> jax.Array:
+def opaque_one(inputs: jax.Array) -> jax.Array:
     """The number 1, a scalar of the inputs' dtype, by an arithmetic that the compiler does not see through.
 
     It counts the bits of a number and finds at most 32. What is 1 for real numbers only, `exp(0 * x)` say, will not do: programs
@@ -148,7 +148,7 @@ def one(inputs: jax.Array) -> jax.Array:
     return jnp.where(jax.lax.population_count(bits) <= np.uint32(32), np.float32(1), np.float32(2)).astype(inputs.dtype)
 
 
-def computed_once(x: jax.Array, one: jax.Array) -> jax.Array:
+def no_recompute(x: jax.Array, one: jax.Array) -> jax.Array:
     """`x / 1`, which is `x` bit for bit, so that the compiler keeps `x` instead of computing it again.
 
     XLA's CPU compiler fuses cheap operations into each of their users, here into the transposition that the gradient of a
@@ -185,8 +185,8 @@ class ConvNet(nn.Module):
     conv: str = "native"
 
     def __post_init__(self) -> None:
-        known("norm", self.norm, NORMS)
-        known("conv", self.conv, CONVS)
+        check_choice("norm", self.norm, NORMS)
+        check_choice("conv", self.conv, CONVS)
         for field in ("num_classes", "groups", "widen"):
             value = getattr(self, field)
             if not isinstance(value, numbers.Integral) or value < 1:
@@ -207,7 +207,7 @@ def images(x: jax.Array, dtype: Any) -> jax.Array:
     return x.astype(dtype or jnp.float32)
 
 
-def known(what: str, value: Any, names: Any) -> None:
+def check_choice(what: str, value: Any, names: Any) -> None:
     """ValueError unless `value` is one of `names`, which it lists."""
     if value not in names:
         raise ValueError(f"unknown {what} {value!r}; known: {', '.join(map(str, names))}")

@@ -43,7 +43,7 @@ class Block(nn.Module):
         elif x.shape != y.shape:
             x = x[:, :: self.stride, :: self.stride]
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.width - x.shape[-1])))
-        return layers.computed_once(nn.relu(x + y), one)
+        return layers.no_recompute(nn.relu(x + y), one)
 
 
 class ResNet(layers.ConvNet):
@@ -75,15 +75,15 @@ class ResNet(layers.ConvNet):
     shortcut: str = "conv"
 
     def __post_init__(self) -> None:
-        layers.known("depth of a ResNet", self.depth, DEPTHS)
-        layers.known("shortcut", self.shortcut, SHORTCUTS)
+        layers.check_choice("depth of a ResNet", self.depth, DEPTHS)
+        layers.check_choice("shortcut", self.shortcut, SHORTCUTS)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, weight: jax.Array | None = None) -> jax.Array:
         conv, norm = layers.parts(self, train, weight)
         x = layers.images(x, self.dtype)
-        one = layers.one(x)
+        one = layers.opaque_one(x)
         x = conv(WIDTHS[0] * self.widen, (3, 3), use_bias=False, name="stem")(x)
         x = nn.relu(norm("stem_norm")(x))
         for stage, width in enumerate(WIDTHS, start=1):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from tna_jax.models import layers
-from tna_jax.models.layers import known
+from tna_jax.models.layers import check_choice
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(nn.gelu, approximate=False),
@@ -67,8 +67,8 @@ class Transformer(nn.Module):
     HEADS: ClassVar[tuple[str, ...]] = ("classes", "pooled", "none")
 
     def __post_init__(self) -> None:
-        known("act", self.act, ACTIVATIONS)
-        known("head", self.head, self.HEADS)
+        check_choice("act", self.act, ACTIVATIONS)
+        check_choice("head", self.head, self.HEADS)
         names = ["width", "depth", *self._counts(), *(["num_classes"] if self.head == "classes" else [])]
         names += [name for name in ("heads", "mlp") if getattr(self, name) is not None]
         wrong = [f"{name} must be an integer of at least 1, got {getattr(self, name)!r}"
@@ -141,9 +141,9 @@ class Block(nn.Module):
         second = layer_norm(self.eps, self.dtype, "norm2")
         drop = nn.Dropout(self.dropouts[0], deterministic=not self.dropouts[0])
         if self.norm_first:
-            one = layers.one(x)
-            x = layers.computed_once(x + drop(self._attend(first(x), mask)), one)
-            return layers.computed_once(x + drop(self._transform(second(x))), one)
+            one = layers.opaque_one(x)
+            x = layers.no_recompute(x + drop(self._attend(first(x), mask)), one)
+            return layers.no_recompute(x + drop(self._transform(second(x))), one)
         x = first(x + drop(self._attend(x, mask)))
         return second(x + drop(self._transform(x)))
 

@@ -39,7 +39,7 @@ class VGG(layers.ConvNet):
     depth: int = 11
 
     def __post_init__(self) -> None:
-        layers.known("depth of a VGG", self.depth, CONVOLUTIONS)
+        layers.check_choice("depth of a VGG", self.depth, CONVOLUTIONS)
         super().__post_init__()
 
     @nn.compact

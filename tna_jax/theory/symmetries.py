@@ -39,7 +39,7 @@ def unit_entries(incoming: ArrayLike, bias: ArrayLike, outgoing: ArrayLike) -> n
     return np.concatenate([incoming.reshape(-1, len(bias)).T, bias[:, None], outgoing.reshape(len(bias), -1)], axis=1)
 
 
-def classes(mask: ArrayLike, anchors: ArrayLike) -> np.ndarray:
+def equivalence_classes(mask: ArrayLike, anchors: ArrayLike) -> np.ndarray:
     """(h,) integers: units of one number can take each other's place, others cannot.
 
     Args:
@@ -61,15 +61,15 @@ def classes(mask: ArrayLike, anchors: ArrayLike) -> np.ndarray:
     return np.array([seen.setdefault(row, len(seen)) for row in rows])
 
 
-def count(mask: ArrayLike, anchors: ArrayLike) -> int:
+def num_symmetries(mask: ArrayLike, anchors: ArrayLike) -> int:
     """How many permutations of the units are symmetries, the identity included: the product of `n!` over `classes`.
 
     Arguments and errors as in `classes`. Laws: 1 if every unit has an anchor of its own value, `h!` if nothing is anchored.
     """
-    return math.prod(math.factorial(n) for n in np.bincount(classes(mask, anchors)).tolist())
+    return math.prod(math.factorial(n) for n in np.bincount(equivalence_classes(mask, anchors)).tolist())
 
 
-def permutations(mask: ArrayLike, anchors: ArrayLike) -> np.ndarray:
+def enumerate_symmetries(mask: ArrayLike, anchors: ArrayLike) -> np.ndarray:
     """All symmetries by brute force, (n, h) integers in lexical order: `table[p]` keeps every anchor at its place and value.
 
     The legible reference of `count`, for h up to about 8. Arguments and errors as in `classes`.

@@ -14,12 +14,12 @@ from tna_jax.federated import (
     FedSam,
     Scaffold,
     Schedule,
-    close,
-    gather,
-    init_own,
+    aggregate,
+    broadcast,
+    init_client_state,
     init_server,
     of_round,
-    send,
+    server_update,
     servers,
     stack,
     stream,
@@ -45,7 +45,7 @@ def noise(tree, seed=0):
 
 
 def replies_to(small, federation, server, owns, schedule, share=1.0, number=2):
-    sent = send(federation, server, schedule, small.root, number, 0.1)
+    sent = broadcast(federation, server, schedule, small.root, number, 0.1)
     replies, kept = [], []
     for k, rows in enumerate(small.rows):
         key = stream(small.root, ORDER, number, k)
@@ -85,7 +85,7 @@ def test_an_entry_anchored_for_a_round_is_as_it_was(small, algorithm):
     plain = small.federation(algorithm=made)
     begun = init_server(plain, small.params)
     begun = begun._replace(extra=noise(begun.extra))
-    owns = [noise(init_own(plain, begun), k) for k in range(4)]
+    owns = [noise(init_client_state(plain, begun), k) for k in range(4)]
     for kind, share in SCHEDULES.items():
         schedule = Schedule(kind, 0.5)
         live = of_round(schedule, small.root, small.params, 2).mask
@@ -105,8 +105,8 @@ def test_an_entry_anchored_for_a_round_is_as_it_was(small, algorithm):
             federation = small.federation(algorithm=made, server=rule)
             server = init_server(federation, small.params)._replace(extra=begun.extra)
             server = server._replace(opt_state=noise(server.opt_state))
-            found = gather(federation, sent, stack(replies), jnp.ones(4, bool), proxy)
-            after = close(federation, server, sent, found, small.root, proxy)
+            found = aggregate(federation, sent, stack(replies), jnp.ones(4, bool), proxy)
+            after = server_update(federation, server, sent, found, small.root, proxy)
             assert assert_kept(live, server.params, after.params, what) > 0.8
             for old, new in zip(*(parameter_like(s[2:], small.params) for s in (server, after)), strict=True):
                 assert assert_kept(live, old, new, what) > 0.6
@@ -143,10 +143,12 @@ def test_pnu_moves_every_entry_and_only_in_its_phase(small):
     """Four steps, the first under the mask: entries of the mask count 1 step, the others 3."""
     federation = small.federation(algorithm=Scaffold(), epochs=4, batch_size=16)
     server = init_server(federation, small.params)
-    sent = send(federation, server, Schedule("pnu", 0.5, split=0.25), small.root, 0, 0.1)
+    sent = broadcast(federation, server, Schedule("pnu", 0.5, split=0.25), small.root, 0, 0.1)
     key = stream(small.root, ORDER, 0, 1)
     rows = small.rows[1]
-    reply, own = train_client(federation, sent, init_own(federation, server), small.x[rows], small.y[rows], key)
+    reply, own = train_client(
+        federation, sent, init_client_state(federation, server), small.x[rows], small.y[rows], key
+    )
     assert reply.steps.tolist() == [1, 3]
     for m, delta, variate in zip(*map(jax.tree.leaves, (sent.mask, reply.delta, own.memory)), strict=True):
         assert (np.asarray(delta) != 0).all()
@@ -154,7 +156,7 @@ def test_pnu_moves_every_entry_and_only_in_its_phase(small):
         np.testing.assert_allclose(variate, -np.asarray(delta) / (steps * 0.1), rtol=1e-5)
     alone = small.federation(epochs=1, batch_size=16)
     first = train_client(
-        alone, sent._replace(split=jnp.float32(1)), init_own(alone, server), small.x[rows], small.y[rows], key
+        alone, sent._replace(split=jnp.float32(1)), init_client_state(alone, server), small.x[rows], small.y[rows], key
     )[0]
     for m, both, one in zip(*map(jax.tree.leaves, (sent.mask, reply.delta, first.delta)), strict=True):
         m = np.asarray(m)

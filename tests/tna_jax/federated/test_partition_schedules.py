@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tna_jax import masks, models
-from tna_jax.federated import FedLC, Moon, Schedule, features, of_round, problems
-from tna_jax.federated.algorithm import Context, Reply
+from tna_jax.federated import FedLC, Moon, Schedule, features, of_round, validate_update
+from tna_jax.federated.algorithm import ClientUpdate, Context
 from tna_jax.federated.partition import padded, partition
 from tna_jax.federated.schedules import first_phase, live_share
 from tna_jax.metrics import zero
@@ -159,17 +159,19 @@ def test_features_are_what_the_last_dense_layer_reads(name):
 
 
 def test_what_is_wrong_with_a_reply_is_said_by_path(small):
-    good = Reply(small.params, (), (), jnp.asarray([3, 0], jnp.int32), jnp.float32(5), zero())
-    assert problems(good, good, examples=5) == []
-    assert problems(good, good, examples=6) == ["it counts 5 examples, it has 6"]
-    assert problems(good, good._replace(examples=jnp.float32(0))) == ["it counts 0 examples"]
-    assert problems(good, good._replace(steps=jnp.zeros(2, jnp.int32))) == ["it made [0, 0] steps"]
+    good = ClientUpdate(small.params, (), (), jnp.asarray([3, 0], jnp.int32), jnp.float32(5), zero())
+    assert validate_update(good, good, examples=5) == []
+    assert validate_update(good, good, examples=6) == ["it counts 5 examples, it has 6"]
+    assert validate_update(good, good._replace(examples=jnp.float32(0))) == ["it counts 0 examples"]
+    assert validate_update(good, good._replace(steps=jnp.zeros(2, jnp.int32))) == ["it made [0, 0] steps"]
     w = small.params["w"]
-    missing = problems(good, good._replace(delta={"w": w, "c": w}))
+    missing = validate_update(good, good._replace(delta={"w": w, "c": w}))
     assert missing == ["delta/b is missing", "delta/c was not asked for"]
     half = good._replace(delta=jax.tree.map(lambda x: x.astype(jnp.bfloat16), small.params))
     spoilt = half._replace(delta={**half.delta, "b": half.delta["b"].at[0].set(jnp.nan)})
-    assert problems(half, half) == []
-    assert problems(half, spoilt) == ["delta/b holds 1 numbers that are not finite"]
-    both = problems(good, good._replace(delta={"w": w.astype(jnp.float16), "b": jnp.asarray([jnp.inf, 0, jnp.nan])}))
+    assert validate_update(half, half) == []
+    assert validate_update(half, spoilt) == ["delta/b holds 1 numbers that are not finite"]
+    both = validate_update(
+        good, good._replace(delta={"w": w.astype(jnp.float16), "b": jnp.asarray([jnp.inf, 0, jnp.nan])})
+    )
     assert both == ["delta/b holds 2 numbers that are not finite", "delta/w is float16 [4, 3], expected float32 [4, 3]"]

@@ -17,11 +17,11 @@ from tna_jax.federated import (
     Scaffold,
     Schedule,
     ServerRule,
-    close,
-    gather,
-    init_own,
+    aggregate,
+    broadcast,
+    init_client_state,
     init_server,
-    send,
+    server_update,
     servers,
     stack,
     stream,
@@ -70,17 +70,17 @@ def descend(small, federation, client, number, w_g, term=lambda w: 0.0):
 def ours(small, federation, rounds, kind="none", clients=range(4)):
     """The library, one client after the other; returns the servers after each round and what clients keep."""
     server = init_server(federation, small.params)
-    owns = {client: init_own(federation, server) for client in clients}
+    owns = {client: init_client_state(federation, server) for client in clients}
     for number in range(rounds):
-        sent = send(federation, server, Schedule(kind), small.root, number, RATE)
+        sent = broadcast(federation, server, Schedule(kind), small.root, number, RATE)
         replies = []
         for client in clients:
             rows = small.rows[client]
             key = stream(small.root, ORDER, number, client)
             reply, owns[client] = train_client(federation, sent, owns[client], small.x[rows], small.y[rows], key)
             replies.append(reply)
-        found = gather(federation, sent, stack(replies), jnp.ones(len(replies), bool))
-        server = close(federation, server, sent, found, stream(small.root, DISTIL, number))
+        found = aggregate(federation, sent, stack(replies), jnp.ones(len(replies), bool))
+        server = server_update(federation, server, sent, found, stream(small.root, DISTIL, number))
     return server, owns
 
 
@@ -191,15 +191,17 @@ def test_fednova_counts_for_an_entry_the_clients_in_whose_steps_it_was_live(smal
     """Client 1 makes 2 steps, one in each phase; client 2 one step, in the first: for the second phase client 1 is alone."""
     federation = small.federation(algorithm=FedNova(), epochs=1, batch_size=8)
     server = init_server(federation, small.params)
-    sent = send(federation, server, Schedule("pnu", 0.5), small.root, 0, RATE)
+    sent = broadcast(federation, server, Schedule("pnu", 0.5), small.root, 0, RATE)
     replies = []
     for k in (1, 2):
         rows, key = small.rows[k], stream(small.root, ORDER, 0, k)
         replies.append(
-            train_client(federation, sent, init_own(federation, server), small.x[rows], small.y[rows], key)[0]
+            train_client(federation, sent, init_client_state(federation, server), small.x[rows], small.y[rows], key)[0]
         )
     assert [reply.steps.tolist() for reply in replies] == [[1, 1], [1, 0]]
-    after = close(federation, server, sent, gather(federation, sent, stack(replies), jnp.ones(2, bool)), small.root)
+    after = server_update(
+        federation, server, sent, aggregate(federation, sent, stack(replies), jnp.ones(2, bool)), small.root
+    )
     for m, old, new, one, two in zip(
         *map(jax.tree.leaves, (sent.mask, server.params, after.params, replies[0].delta, replies[1].delta)), strict=True
     ):
@@ -212,9 +214,9 @@ def test_decay_reaches_live_entries_alone_and_so_does_its_momentum(small, kind):
     """Written out step by step: an entry's momentum starts when it comes to life."""
     federation = small.federation(momentum=0.9, weight_decay=0.3)
     server = init_server(federation, small.params)
-    sent = send(federation, server, Schedule(kind, 0.5), small.root, 0, RATE)
+    sent = broadcast(federation, server, Schedule(kind, 0.5), small.root, 0, RATE)
     rows, key = small.rows[1], stream(small.root, ORDER, 0, 1)
-    reply, _ = train_client(federation, sent, init_own(federation, server), small.x[rows], small.y[rows], key)
+    reply, _ = train_client(federation, sent, init_client_state(federation, server), small.x[rows], small.y[rows], key)
     w, mask = start(small), {name: np.asarray(m) for name, m in sent.mask.items()}
     velocity, (first, second) = tree(np.zeros_like, w), reply.steps.tolist()
     assert first and bool(second) == (kind == "pnu")
@@ -260,9 +262,9 @@ def test_a_server_is_optax_on_the_pseudo_gradient(small, make):
     params, state = small.params, optimizer.init(small.params)
     for number in range(3):
         federation = small.federation()
-        sent = send(federation, init_server(federation, params), Schedule(), small.root, number, RATE)
+        sent = broadcast(federation, init_server(federation, params), Schedule(), small.root, number, RATE)
         replies = [
-            train_client(federation, sent, init_own(federation, server), small.x[rows], small.y[rows],
+            train_client(federation, sent, init_client_state(federation, server), small.x[rows], small.y[rows],
                          stream(small.root, ORDER, number, k))[0]
             for k, rows in enumerate(small.rows)
         ]  # fmt: skip

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tna_jax import networks, placement
+from tna_jax import networks
+from tna_jax import placement as placement_lib
 from tna_jax.federated import (
     DISTIL,
     ORDER,
@@ -16,12 +17,12 @@ from tna_jax.federated import (
     FedDyn,
     Scaffold,
     Schedule,
+    aggregate,
     aggregation,
-    close,
-    gather,
-    init_own,
+    broadcast,
+    init_client_state,
     init_server,
-    send,
+    server_update,
     simulation,
     stack,
     stream,
@@ -29,7 +30,7 @@ from tna_jax.federated import (
 )
 from tna_jax.federated import client as local_training
 from tna_jax.federated.evaluation import TestSet, evaluate
-from tna_jax.federated.faults import Faults, turnout
+from tna_jax.federated.faults import Faults, sample_clients
 from tna_jax.federated.federation import Federation
 from tna_jax.federated.partition import padded
 from tna_jax.federated.simulation import init_owns, simulate_round
@@ -51,17 +52,17 @@ def simulated(small, federation, rounds=2, **options):
 def reference(small, federation, rounds=2):
     """Each client by itself, on its own data without padding."""
     server = init_server(federation, small.params)
-    owns = [init_own(federation, server) for _ in small.rows]
+    owns = [init_client_state(federation, server) for _ in small.rows]
     proxy = jnp.asarray(small.x[:6])
     for number in range(rounds):
-        sent = send(federation, server, SCHEDULE, small.root, number, 0.1)
+        sent = broadcast(federation, server, SCHEDULE, small.root, number, 0.1)
         replies = []
         for k, rows in enumerate(small.rows):
             key = stream(small.root, ORDER, number, k)
             reply, owns[k] = train_client(federation, sent, owns[k], small.x[rows], small.y[rows], key)
             replies.append(reply)
-        found = gather(federation, sent, stack(replies), jnp.ones(4, bool), proxy)
-        server = close(federation, server, sent, found, stream(small.root, DISTIL, number), proxy)
+        found = aggregate(federation, sent, stack(replies), jnp.ones(4, bool), proxy)
+        server = server_update(federation, server, sent, found, stream(small.root, DISTIL, number), proxy)
     return server, jax.tree.map(lambda *x: np.stack(x), *owns)
 
 
@@ -73,8 +74,8 @@ def assert_close(a, b, atol=2e-6):
 def test_map_vmap_loop_and_single_clients_agree(small):
     options = {"algorithm": Scaffold(), "momentum": 0.5}
     server, owns = reference(small, small.federation(**options))
-    for how in ("map", "vmap", "loop"):
-        found = simulated(small, small.federation(placement=how, **options))
+    for placement in ("map", "vmap", "loop"):
+        found = simulated(small, small.federation(placement=placement, **options))
         assert_close(found[0], server)
         assert_close(found[1], owns, atol=2e-5)
     assert np.abs(np.asarray(server.params["w"]) - np.asarray(small.params["w"])).max() > 0.05  # the control
@@ -85,8 +86,8 @@ def test_groups_and_devices_change_nothing(small, monkeypatch):
     federation = small.federation(server=SERVERS["feddf"](steps=3))
     expected = simulated(small, federation)
     assert_close(reference(small, federation)[0], expected[0])
-    over = placement.mesh(jax.devices()[:1])
-    monkeypatch.setattr(placement, "mesh", lambda devices=None: over)
+    mesh = placement_lib.mesh(jax.devices()[:1])
+    monkeypatch.setattr(placement_lib, "mesh", lambda devices=None: mesh)
     for group in (None, 1, 3):
         assert_close(simulated(small, federation, group=group)[0], expected[0])
 
@@ -165,8 +166,10 @@ def test_a_round_whose_sum_overflows_leaves_server_and_clients_as_they_were(smal
     assert_close((after, owns), (server, before), atol=0)
     after, found = simulate_round(*one, 0.1)  # the control
     assert found.stepped and any(np.any(leaf) for leaf in jax.tree.leaves(owns))
-    assert aggregation.sound(after) and not aggregation.sound(after._replace(extra={"h": jnp.array([0, jnp.inf])}))
-    assert aggregation.sound(after._replace(extra=(jnp.arange(3), jax.random.key(0))))
+    assert aggregation.is_finite(after) and not aggregation.is_finite(
+        after._replace(extra={"h": jnp.array([0, jnp.inf])})
+    )
+    assert aggregation.is_finite(after._replace(extra=(jnp.arange(3), jax.random.key(0))))
 
 
 def test_stragglers_make_a_share_of_their_steps_and_dropped_clients_none(small):
@@ -181,27 +184,27 @@ def test_stragglers_make_a_share_of_their_steps_and_dropped_clients_none(small):
 
 
 def test_drop_outs_compile_nothing_anew(small, monkeypatch):
-    over = placement.mesh(jax.devices()[:1])
-    monkeypatch.setattr(placement, "mesh", lambda devices=None: over)
+    mesh = placement_lib.mesh(jax.devices()[:1])
+    monkeypatch.setattr(placement_lib, "mesh", lambda devices=None: mesh)
     federation = small.federation(epochs=4)
     turnouts = set()
     for drop in (0.0, 0.3, 0.6):
         _, _, found = simulated(small, federation, rounds=3, faults=Faults(drop=drop))
         turnouts.add(len(found.turnout.dropped))
     assert len(turnouts) > 1  # the control: rounds differed in their numbers of clients
-    assert simulation._program(federation.of_clients(), "map", over)._cache_size() == 1
+    assert simulation._program(federation.of_clients(), "map", mesh)._cache_size() == 1
 
 
 def test_turnout_depends_on_the_seed_and_the_round_alone():
     root, faults = jax.random.key(5), Faults(drop=0.3, straggle=0.3)
-    first = turnout(root, 3, 50, 0.4, faults)
-    again = turnout(root, 3, 50, 0.4, faults)
+    first = sample_clients(root, 3, 50, 0.4, faults)
+    again = sample_clients(root, 3, 50, 0.4, faults)
     assert first.sampled == again.sampled and first.dropped == again.dropped
     assert (len(first.sampled), len(set(first.sampled))) == (20, 20)
     assert set(first.dropped) < set(first.sampled)
     assert not set(first.dropped) & set(first.stragglers)
-    assert turnout(root, 4, 50, 0.4, faults).sampled != first.sampled
-    dropped = sum(len(turnout(root, r, 50, 1.0, faults).dropped) for r in range(40))
+    assert sample_clients(root, 4, 50, 0.4, faults).sampled != first.sampled
+    dropped = sum(len(sample_clients(root, r, 50, 1.0, faults).dropped) for r in range(40))
     assert 0.25 < dropped / 2000 < 0.35
 
 
@@ -274,7 +277,7 @@ def test_a_round_with_convolutions_takes_as_long_as_its_clients():
     parts = np.split(np.arange(clients * size, dtype=np.int32), clients)
     server, root = init_server(federation, params), jax.random.key(1)
     owns, rows = init_owns(federation, server), padded(parts)
-    sent = send(federation, server, SCHEDULE, root, 0, 0.1)
+    sent = broadcast(federation, server, SCHEDULE, root, 0, 0.1)
 
     def together():
         done, _ = simulate_round(federation, SCHEDULE, root, 0, server, owns, rows, x, y, 0.1)
@@ -282,7 +285,7 @@ def test_a_round_with_convolutions_takes_as_long_as_its_clients():
 
     def one_by_one():
         for number, part in enumerate(parts):
-            own, key = init_own(federation, server), stream(root, ORDER, 0, number)
+            own, key = init_client_state(federation, server), stream(root, ORDER, 0, number)
             jax.block_until_ready(train_client(federation, sent, own, x[part], y[part], key))
 
     assert simulation.resolve(federation, params, (), x) == "loop"

@@ -169,6 +169,6 @@ def _name(folder, client):
 
 
 def _own(job):
-    from tna_jax.federated import init_own
+    from tna_jax.federated import init_client_state
 
-    return init_own(job.federation, job.start())
+    return init_client_state(job.federation, job.start())

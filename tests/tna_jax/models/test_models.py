@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from tna_jax import models, placement
+from tna_jax import models
+from tna_jax import placement as placement_lib
 from tna_jax.models import layers
 
 
@@ -274,18 +275,18 @@ def test_images_smaller_than_the_kernel_are_convolved_as_xla_does(sides):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_what_is_computed_once_is_the_same_bit_for_bit(dtype):
     x = jnp.asarray(random_images(1, 2, 3, 3, 4)).astype(dtype).at[0, 0, 0, 0].set(-0.0)
-    kept = jax.jit(lambda x: layers.computed_once(x, layers.one(x)))(x)
+    kept = jax.jit(lambda x: layers.no_recompute(x, layers.opaque_one(x)))(x)
     bits = np.dtype(f"u{x.dtype.itemsize}")
     np.testing.assert_array_equal(np.asarray(kept).view(bits), np.asarray(x).view(bits))
 
 
 def compiled(model, x, devices: int) -> str:
     """The program of the gradient, a model on each device."""
-    over = Mesh(jax.devices()[:devices], (placement.AXIS,))
+    mesh = Mesh(jax.devices()[:devices], (placement_lib.AXIS,))
     one = random_variables(model, x)
-    many = placement.split(jax.tree.map(lambda leaf: np.stack([leaf] * devices), one), over)
-    step = placement.on_each(jax.grad(lambda p, x: model.apply(p, x).sum()), over, 1)
-    return jax.jit(step).lower(many, placement.replicate(x, over)).compile().as_text()
+    many = placement_lib.shard(jax.tree.map(lambda leaf: np.stack([leaf] * devices), one), mesh)
+    step = placement_lib.shard_map_single(jax.grad(lambda p, x: model.apply(p, x).sum()), mesh, 1)
+    return jax.jit(step).lower(many, placement_lib.replicate(x, mesh)).compile().as_text()
 
 
 def test_a_residual_stream_is_not_summed_again_for_each_block(monkeypatch):
@@ -295,7 +296,7 @@ def test_a_residual_stream_is_not_summed_again_for_each_block(monkeypatch):
         return compiled(models.create(network, num_classes=2), random_images(1, 1, 16, 16, 1), 1).count(" maximum(")
 
     assert relus("resnet44") / relus("resnet20") < 44 / 20 * 1.3
-    monkeypatch.setattr(layers, "computed_once", lambda x, one: x)
+    monkeypatch.setattr(layers, "no_recompute", lambda x, one: x)
     assert relus("resnet44") / relus("resnet20") > 44 / 20 * 1.3  # the control
 
 

@@ -27,8 +27,8 @@ CASES = {  # mask (h, k), anchors (h, k), count by hand
 
 @pytest.mark.parametrize(("mask", "anchors", "expected"), CASES.values(), ids=CASES)
 def test_counts_by_hand(mask, anchors, expected):
-    assert symmetries.count(np.array(mask), anchors) == expected
-    assert len(symmetries.permutations(np.array(mask), anchors)) == expected
+    assert symmetries.num_symmetries(np.array(mask), anchors) == expected
+    assert len(symmetries.enumerate_symmetries(np.array(mask), anchors)) == expected
 
 
 def layer(seed: int, ratio: float, constant: bool, h: int = H):
@@ -59,21 +59,21 @@ def output(params, x: np.ndarray) -> np.ndarray:
 def test_brute_force_equals_the_product_over_classes(ratio, constant):
     for seed in range(20):
         mask, anchors, _ = layer(seed, ratio, constant)
-        assert symmetries.count(table(mask), table(anchors)) == len(
-            symmetries.permutations(table(mask), table(anchors))
+        assert symmetries.num_symmetries(table(mask), table(anchors)) == len(
+            symmetries.enumerate_symmetries(table(mask), table(anchors))
         )
 
 
 @pytest.mark.parametrize("constant", [False, True])
 def test_a_counted_permutation_keeps_anchors_and_function_and_no_other_does(constant):
     """Inside the family: permute, then put the anchors back. The function stays for counted permutations, and only for them."""
-    everything = {tuple(p) for p in symmetries.permutations(np.ones((H, K), bool), np.zeros((H, K)))}
+    everything = {tuple(p) for p in symmetries.enumerate_symmetries(np.ones((H, K), bool), np.zeros((H, K)))}
     counted, others = 0, 0
     for seed in range(8):
         mask, anchors, generator = layer(seed, 0.15, constant)
         params = {name: np.where(m, generator.normal(size=m.shape), anchors[name]) for name, m in mask.items()}
         x = generator.normal(size=(20, D))
-        found = {tuple(p) for p in symmetries.permutations(table(mask), table(anchors)).tolist()}
+        found = {tuple(p) for p in symmetries.enumerate_symmetries(table(mask), table(anchors)).tolist()}
         for p in everything:
             moved = permuted(params, list(p))
             np.testing.assert_allclose(output(moved, x), output(params, x))  # any permutation, of all weights
@@ -89,7 +89,7 @@ def test_the_formula_is_the_mean_of_brute_force_over_all_masks(different, equal)
     h, k = 3, different + equal
     anchors = np.concatenate([np.arange(h * different).reshape(h, different), np.zeros((h, equal))], axis=1)
     everything = np.array(list(itertools.product([False, True], repeat=h * k))).reshape(-1, h, k)
-    found = np.array([len(symmetries.permutations(mask, anchors)) for mask in everything])
+    found = np.array([len(symmetries.enumerate_symmetries(mask, anchors)) for mask in everything])
     trainable = everything.sum(axis=(1, 2))
     for ratio in (0.0, 0.1, 0.4, 0.8, 1.0):
         weights = (1 - ratio) ** trainable * ratio ** (h * k - trainable)
@@ -128,9 +128,9 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match=r"incoming \(2, 3\), bias \(4,\), outgoing \(4, 1\)"):
         symmetries.unit_entries(np.zeros((2, 3)), np.zeros(4), np.zeros((4, 1)))
     with pytest.raises(ValueError, match=r"bool mask \(h, k\).*float64 \(2, 2\) and \(2, 2\)"):
-        symmetries.count(np.ones((2, 2)), np.ones((2, 2)))
+        symmetries.num_symmetries(np.ones((2, 2)), np.ones((2, 2)))
     with pytest.raises(ValueError, match=r"and \(3, 2\)"):
-        symmetries.count(np.ones((2, 2), bool), np.ones((3, 2)))
+        symmetries.num_symmetries(np.ones((2, 2), bool), np.ones((3, 2)))
     for ratio, h in ((1.1, 3), (0.4, 171), (0.4, 0)):
         with pytest.raises(ValueError, match="ratio must lie in"):
             symmetries.expected_count(h, ratio, K)

@@ -22,12 +22,12 @@ from tna_jax.programs.cli.ranges import COUNT
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.data.search_path import DOWNLOAD
 from tna_jax.programs.population import checkpoint_status, compatibility
-from tna_jax.programs.population.paths import walk
+from tna_jax.programs.population.paths import evaluate_pairs
 from tna_jax.programs.runs.folder import CONFIG, Run
 from tna_jax.programs.system import distributed
 from tna_jax.programs.system.distributed import HostOptions
 from tna_jax.programs.training.ensembles import finished
-from tna_jax.programs.training.setup import load, shaping
+from tna_jax.programs.training.setup import load, result_config
 
 RESULTS = ("barrier.json", "barrier.png")
 
@@ -105,8 +105,8 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     walked = [models[i] for i in np.unique(chosen)]
     warnings = checkpoint_status.warn(checkpoints) + compatibility.warn(walked, [config] * len(walked))
     with console.status(f"evaluating {plural(len(chosen), 'path')} of {len(alphas)} points"):
-        paths = walk(
-            network, params, state, chosen, alphas, data, how=cast(Placement, settings.placement),
+        paths = evaluate_pairs(
+            network, params, state, chosen, alphas, data, placement=cast(Placement, settings.placement),
             calibration_examples=settings.calibration_examples, memory_limit=settings.memory_limit,
         )  # fmt: skip
     rows = [
@@ -121,7 +121,7 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     ]  # fmt: skip
     result = {
         "provenance": provenance([]),
-        "run": shaping(config),
+        "run": result_config(config),
         "network": described.describe(),
         "models": models,
         "checkpoints": checkpoints,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from tna_jax import finetuning
 from tna_jax.ensemble import Trainer
-from tna_jax.io.errors import UsageError, together, unknown
+from tna_jax.io.errors import UsageError, collect_errors, unknown
 from tna_jax.placement import Placement
 from tna_jax.programs.cli import ranges
 from tna_jax.programs.cli.options import RunOptions
@@ -45,7 +45,7 @@ class TuningOptions(RunOptions, HostOptions):
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
-        together(super().check, self.check_run, self.check_tuning)
+        collect_errors(super().check, self.check_run, self.check_tuning)
 
     def check_tuning(self) -> None:
         """Raises UsageError for the options of this class."""

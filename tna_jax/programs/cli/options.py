@@ -207,7 +207,7 @@ class TrainingOptions:
         words = f"--warmup-epochs {self.warmup_epochs:g} is more than --epochs {self.epochs}"
         ranges.require(self, TRAINING_RANGES, [words] if late else [])
         placements = ("auto", "map", "vmap", "loop")
-        augmentations = get_args(augment.Kind)
+        augmentations = get_args(augment.Augmentation)
         for name, known in (
             ("placement", placements),
             ("optimizer", OPTIMIZERS),

@@ -88,7 +88,7 @@ def _file_options(cls: type, name: str) -> list[str]:
     strange = sorted(set(values) - known)
     if strange:
         raise UsageError(f"--config {name}: unknown options {', '.join(strange)}; known: {', '.join(sorted(known))}")
-    return words(values)
+    return to_words(values)
 
 
 ABOUT = ("format", "program", "started_with")
@@ -98,7 +98,7 @@ ABOUT = ("format", "program", "started_with")
 def from_values(cls: type[Config], values: dict[str, Any], where: str) -> Config:
     """The options `values`, as a file holds them; raises UsageError, which names `where`, for a wrong type or name."""
     try:
-        return parse(cls, words(values), "", "")
+        return parse(cls, to_words(values), "", "")
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
 
@@ -111,7 +111,7 @@ def defaults(module: Any, program: str) -> dict[str, Any]:
     return {f.name: to_json(f.default) for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
 
 
-def words(values: dict[str, Any]) -> list[str]:
+def to_words(values: dict[str, Any]) -> list[str]:
     """Options as words of a command line."""
     return [word for key, value in values.items() for word in _words(key.replace("_", "-"), value)]
 

@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from tna_jax.programs.cli.progress import wide_console
-from tna_jax.programs.soup.report import spread, words
+from tna_jax.programs.soup.report import format_mean_std, spread
 
 KINDS = ("fine-tuning", "probe")
 COLOURS = ("#444444", "#1b6ca8", "#3c8d53", "#c7522a", "#7a5195", "#8a6d1d")
@@ -47,7 +47,7 @@ def find(result: dict[str, Any], **wanted: Any) -> dict[str, Any] | None:
 
 def cell(one: dict[str, Any] | None, key: str = "accuracy") -> str:
     """A mean and its spread, or a dash."""
-    return "-" if one is None else words(one[key])
+    return "-" if one is None else format_mean_std(one[key])
 
 
 def line(rows: list[dict[str, Any]], number: int) -> str:

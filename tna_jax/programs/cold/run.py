@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import cold_fusion, ensemble, finetuning, placement
+from tna_jax import cold_fusion, ensemble, finetuning
+from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Trainer
-from tna_jax.io.errors import UsageError, known, together
+from tna_jax.io.errors import UsageError, collect_errors, require_known
 from tna_jax.io.json_files import to_json
 from tna_jax.masks import Mask, Params
 from tna_jax.programs.cli import ranges
@@ -32,7 +33,7 @@ from tna_jax.programs.system import memory
 from tna_jax.programs.training import backbone
 from tna_jax.programs.training.backbone import Backbone, is_head
 from tna_jax.programs.training.initial_models import INIT, MASK, ORDER, stream
-from tna_jax.programs.training.setup import lasting, record
+from tna_jax.programs.training.setup import record, result_options
 
 RESULTS = ("cold.json", "cold.png")
 SEEN = ("sst2", "mr", "subj", "trec", "cr", "mpqa", "cola")
@@ -82,7 +83,7 @@ class ColdOptions(TuningOptions):
         """Raises UsageError for whatever can be refused before any work."""
         counts = ("seeds", "iterations", "examples", "score_examples", "score_epochs", "probe_examples", "test_examples", "length",
                   "tune_every")  # fmt: skip
-        together(
+        collect_errors(
             super().check,
             self.check_source,
             lambda: ranges.require(self, dict.fromkeys(counts, COUNT)),
@@ -105,7 +106,7 @@ class ColdOptions(TuningOptions):
     def check_tasks(self) -> None:
         """Raises UsageError for tasks that are not known, or named twice, or too few."""
         named = (*self.tasks, *self.unseen)
-        known("text task", named, text.names())
+        require_known("text task", named, text.names())
         twice = sorted({name for name in named if named.count(name) > 1})
         if twice or len(self.tasks) < 2:
             raise UsageError(
@@ -115,7 +116,7 @@ class ColdOptions(TuningOptions):
     def check_recipe(self) -> None:
         """Raises UsageError for a recipe that cannot be."""
         try:
-            finetuning.Recipe(self.learning_rate, self.weight_decay).check()
+            finetuning.FinetuneConfig(self.learning_rate, self.weight_decay).check()
         except ValueError as error:
             raise UsageError(str(error)) from error
 
@@ -166,7 +167,7 @@ def run(settings: ColdOptions) -> dict[str, Any]:
     variants = [Variant(settings.seed + seed, ratio) for seed in range(settings.seeds) for ratio in settings.ratios]
     settings.start(len(variants) * len(settings.tasks))
     fusion, facts = prepare(settings, variants)
-    standing = backbone.standing(settings.checkpoint or "")
+    standing = backbone.pretraining_record(settings.checkpoint or "")
     with Run.create(settings.out, "cold", RESULTS, settings.overwrite, settings.resume) as folder:
         record(folder, "cold", settings, sorted({variant.seed for variant in variants}))
         folder.write_plan([variant._asdict() for variant in variants], fusion.settings.at_once)
@@ -179,9 +180,9 @@ def run(settings: ColdOptions) -> dict[str, Any]:
         rows = [row for line in logged for row in line["rows"]]
         result = to_json({
             "provenance": {**folder.read(PROVENANCE), **facts, "peak_bytes": memory.peak()},
-            "config": lasting(settings),
+            "config": result_options(settings),
             "stands_on": standing,
-            "parameters": backbone.count(fusion.backbone.params),
+            "parameters": backbone.num_parameters(fusion.backbone.params),
             "tasks": [{"name": task.name, "title": task.title, "seen": task.seen, "classes": task.num_classes,
                        "train": len(task.train[1]), "test": len(task.test[1]), "split": task.how_split}
                       for task in fusion.tasks],
@@ -214,16 +215,16 @@ def prepare(settings: ColdOptions, variants: list[Variant]) -> tuple[Fusion, dic
     scorer = settings.trainer(made.network, settings.score_examples, settings.score_epochs)
     count = len(variants) * len(tasks)  # that many train for the scores; in an iteration the contributors do
     one = _shapes(made, trainer, tasks[0], settings.examples)
-    tokens, labels = one.own
-    how = placement.resolve(trainer.placement, made.network, one.params, tokens)
-    found = memory.need(trainer, one, tokens, labels)
+    tokens, labels = one.member_data
+    placement = placement_lib.resolve(trainer.placement, made.network, one.params, tokens)
+    found = memory.estimate(trainer, one, tokens, labels)
     found = found._replace(kept=found.kept + found.common, common=0)  # each has its own data
     room, before = memory.available(settings.memory_limit), memory.resident()
-    resolved = dataclasses.replace(trainer, placement=how)
-    at_once, predicted = memory.fit(resolved, one, count, found, None, None, room)
-    facts = {"placement": how, "models_at_once": at_once, "predicted_bytes": predicted, "resident_bytes_before": before,
+    resolved = dataclasses.replace(trainer, placement=placement)
+    at_once, predicted = memory.plan_waves(resolved, one, count, found, None, None, room)
+    facts = {"placement": placement, "models_at_once": at_once, "predicted_bytes": predicted, "resident_bytes_before": before,
              "predicted_bytes_per_model": {"kept": found.kept, "working": found.working}}  # fmt: skip
-    memory.tell(
+    memory.print_estimate(
         predicted, 0, before
     )  # bodies and their copies between iterations take what an ensemble's checkpoint does
     if at_once < count:
@@ -249,7 +250,7 @@ def begin(fusion: Fusion) -> Params:
     for variant in fusion.variants:
         first = fusion.backbone.fresh(stream(variant.seed, INIT))
         heads = [fusion.backbone.fresh(stream(variant.seed, INIT, 1 + k)) for k in range(len(fusion.contributors))]
-        own = cold_fusion.contribute(first, jax.tree.map(lambda *leaves: jnp.stack(leaves), *heads), is_head)
+        own = cold_fusion.broadcast_body(first, jax.tree.map(lambda *leaves: jnp.stack(leaves), *heads), is_head)
         closed = [shut(ensemble.member(own, k), task.num_classes) for k, task in enumerate(fusion.contributors)]
         made.append(jax.tree.map(lambda *leaves: np.stack(leaves), *closed))
     return jax.tree.map(lambda *leaves: np.stack(leaves), *made)
@@ -297,7 +298,9 @@ def train_and_fuse(fusion: Fusion, params: Params, number: int, watch: Watch) ->
         members = _members(fusion, params, masks, part, number)
         done = functools.partial(watch.epoch, len(part))
         members, _ = ensemble.train_ensemble(fusion.trainer, members, None, None, fusion.settings.epochs, on_epoch=done)
-        for new, old in zip(jax.tree.leaves(placement.fetch(members.params)), jax.tree.leaves(trained), strict=True):
+        for new, old in zip(
+            jax.tree.leaves(placement_lib.to_host(members.params)), jax.tree.leaves(trained), strict=True
+        ):
             for i, (v, _, k, _) in enumerate(part):
                 old[v, k] = new[i]
     fused = [
@@ -332,11 +335,11 @@ def _members(fusion: Fusion, params: Params, masks: list[Mask], jobs: Any, numbe
         drawn_masks.append(shut_mask(masks[v], task.num_classes))
     at = np.array([v for v, *_ in jobs]), np.array([k for _, _, k, _ in jobs])
     chosen = jax.tree.map(lambda leaf: leaf[at], params)
-    recipe = finetuning.Recipe(settings.learning_rate, settings.weight_decay)
+    recipe = finetuning.FinetuneConfig(settings.learning_rate, settings.weight_decay)
     stacked, held = (jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
                      for trees in (drawn_masks, own))  # fmt: skip
     hyper = finetuning.stack([recipe] * len(jobs))
-    return ensemble.init_ensemble(fusion.trainer, chosen, jnp.stack(orders), stacked, hyper, own=held)
+    return ensemble.init_ensemble(fusion.trainer, chosen, jnp.stack(orders), stacked, hyper, member_data=held)
 
 
 def score(fusion: Fusion, params: Params, number: int, watch: Watch) -> list[dict[str, Any]]:

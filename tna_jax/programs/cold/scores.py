@@ -84,7 +84,7 @@ def _members(backbone: Backbone, jobs: Any, trainer: Trainer, settings: Any) -> 
         masks.append(shut_mask(jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), params[-1]), task.num_classes))
         orders.append(stream(body.seed, ORDER, 1000 + number))
         own.append(drawn(stream(body.seed, SCORE, number), task, settings.score_examples))
-    recipe = finetuning.Recipe(settings.learning_rate, settings.weight_decay)
+    recipe = finetuning.FinetuneConfig(settings.learning_rate, settings.weight_decay)
     stack = functools.partial(jax.tree.map, lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]))
     return ensemble.init_ensemble(
         trainer,
@@ -92,7 +92,7 @@ def _members(backbone: Backbone, jobs: Any, trainer: Trainer, settings: Any) -> 
         jnp.stack(orders),
         stack(*masks),
         finetuning.stack([recipe] * len(jobs)),
-        own=stack(*own),
+        member_data=stack(*own),
     )
 
 

@@ -60,7 +60,7 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None, download:
         return subsets.join([load(part, data_dir=data_dir, download=download) for part in name.split(subsets.JOIN)])
     if subsets.CHOOSE in name and not name.startswith(TFDS):
         whole, _, wanted = name.partition(subsets.CHOOSE)
-        return subsets.classes(load(whole, data_dir=data_dir, download=download), wanted)
+        return subsets.select_classes(load(whole, data_dir=data_dir, download=download), wanted)
     if name == "digits":
         return digits.load()
     if name not in FILES and not name.startswith(TFDS):

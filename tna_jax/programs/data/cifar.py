@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tna_jax.programs.data import cifar_binary, cifar_zip
 from tna_jax.programs.data.class_names import CIFAR10, CIFAR100
-from tna_jax.programs.data.search_path import homes
+from tna_jax.programs.data.search_path import candidate_dirs
 from tna_jax.programs.data.source import SUBSET_SEED, Dataset, Split, Unusable, make, permutation
 
 
@@ -66,7 +66,7 @@ def read(name: str, root: Path) -> Dataset | None:
       DataError: a file is damaged; names the file and the fault.
     """
     layout = LAYOUTS[name]
-    own = homes(root, layout.folders)
+    own = candidate_dirs(root, layout.folders)
     notes = []
     for home in own:
         if note := cifar_zip.lacks(home):
@@ -102,7 +102,7 @@ def read_test(name: str, root: Path) -> Dataset | None:
     Returns and raises as `read`; only image zips are read.
     """
     layout = LAYOUTS[name.removesuffix(TEST_ONLY)]
-    for home in homes(root, layout.folders):
+    for home in candidate_dirs(root, layout.folders):
         if (home / "test.zip").is_file():
             whole = cifar_zip.read_zips([home / "test.zip"], layout.zip_labels, len(layout.class_names))
             rows = permutation(len(whole.labels), SUBSET_SEED)

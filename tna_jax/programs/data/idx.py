@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tna_jax.programs.data.search_path import homes
+from tna_jax.programs.data.search_path import candidate_dirs
 from tna_jax.programs.data.source import DataError, Dataset, Split, Unusable, checked_split, make
 
 FOLDERS = {
@@ -40,7 +40,7 @@ def read(name: str, root: Path) -> Dataset | None:
     """
     notes = []
     raws = [root] if root.name == "raw" and root.parent.name in FOLDERS[name] else []
-    for home in homes(root, FOLDERS[name]):
+    for home in candidate_dirs(root, FOLDERS[name]):
         raws += [home, home / "raw"]
     for folder in raws:
         paths = {file: path for file in FILES if (path := _existing(folder, file))}

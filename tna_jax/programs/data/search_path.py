@@ -31,7 +31,7 @@ def places(data_dir: str | os.PathLike[str] | None) -> list[Place]:
     return found
 
 
-def homes(root: Path, names: Sequence[str]) -> list[Path]:
+def candidate_dirs(root: Path, names: Sequence[str]) -> list[Path]:
     """The existing folders of `root` named for one data set; `root` itself if that is its own name.
 
     A folder is taken for a data set by its name only, never by what is in it: the files of MNIST and Fashion-MNIST

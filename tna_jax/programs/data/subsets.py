@@ -10,7 +10,7 @@ from tna_jax.programs.data.source import DataError, Dataset, Split
 JOIN, CHOOSE = "+", ":"
 
 
-def classes(found: Dataset, wanted: str) -> Dataset:
+def select_classes(found: Dataset, wanted: str) -> Dataset:
     """The examples of some classes, which are numbered anew in the order given.
 
     Args:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tna_jax.io.errors import unknown
-from tna_jax.programs.data.search_path import homes, missing, places
+from tna_jax.programs.data.search_path import candidate_dirs, missing, places
 from tna_jax.programs.data.source import DataError, permutation
 
 SPLIT_SEED = 20_240_301
@@ -111,7 +111,7 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> TextTa
     form, looked = FORMS[name], places(data_dir)
     holds = f"{FOLDERS[0]}/ with {' and '.join(f'{name}.{part}.tsv.gz' for part in form.files)}"
     for place in looked:
-        for home in homes(place.root, FOLDERS):
+        for home in candidate_dirs(place.root, FOLDERS):
             paths = {part: home / f"{name}.{part}.tsv.gz" for part in form.files}
             lacking = [path.name for path in paths.values() if not path.is_file()]
             if len(lacking) == len(paths):

@@ -85,8 +85,8 @@ class AlgorithmOptions:
         if not self.anchors or len(set(self.anchors)) < len(self.anchors):
             raise UsageError("--anchors must name one or more schedules, each once")
         for kind in self.anchors:
-            if kind not in get_args(schedules.Kind):
-                raise unknown("--anchors", kind, get_args(schedules.Kind))
+            if kind not in get_args(schedules.ScheduleKind):
+                raise unknown("--anchors", kind, get_args(schedules.ScheduleKind))
         if self.draw not in DRAWS:
             raise unknown("--draw", self.draw, DRAWS)
 
@@ -102,7 +102,7 @@ class AlgorithmOptions:
     def schedule(self, kind: str) -> Schedule:
         """The mask schedule called `kind`."""
         draw = functools.partial(DRAWS[self.draw], where=self.where)
-        return Schedule(cast(schedules.Kind, kind), self.ratio, self.split, draw)
+        return Schedule(cast(schedules.ScheduleKind, kind), self.ratio, self.split, draw)
 
 
 FIELDS = {
@@ -170,7 +170,7 @@ class ClientOptions:
 
     def check_clients(self) -> None:
         """Raises UsageError for whatever no data set could make right."""
-        for name, known in (("partition", get_args(partition.Kind)), ("placement", get_args(Placement)),
+        for name, known in (("partition", get_args(partition.PartitionKind)), ("placement", get_args(Placement)),
                             ("norm_statistics", get_args(NormPolicy))):  # fmt: skip
             if getattr(self, name) not in known:
                 raise unknown(f"--{name.replace('_', '-')}", getattr(self, name), known)
@@ -246,7 +246,7 @@ class FederateOptions(RunOptions, HostOptions, ClientOptions, AlgorithmOptions, 
         """The examples of each client; raises UsageError where there are too few."""
         try:
             made = partition.partition(
-                cast(partition.Kind, self.partition), federated.stream(root, federated.PARTITION), labels, self.clients,
+                cast(partition.PartitionKind, self.partition), federated.stream(root, federated.PARTITION), labels, self.clients,
                 alpha=self.alpha, shards=self.shards, least=self.least_examples,
             )  # fmt: skip
         except ValueError as error:

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import placement
+from tna_jax import placement as placement_lib
 from tna_jax.federated import INIT, simulation, stream
-from tna_jax.federated.algorithm import Own
+from tna_jax.federated.algorithm import ClientState
 from tna_jax.federated.evaluation import TestSet, evaluate
 from tna_jax.federated.faults import asked
 from tna_jax.federated.federation import Federation, Server, init_server
@@ -52,7 +52,7 @@ class Progress(NamedTuple):
 
     server: Server
     """Of the run that is going on."""
-    own: Own
+    own: ClientState
     finals: dict[str, Any]
     """`params` and `state` of every run's server (R, ...), as `tna export` reads them."""
     history: dict[str, np.ndarray]
@@ -60,7 +60,7 @@ class Progress(NamedTuple):
 
     def tree(self) -> dict[str, Any]:
         """A copy on the host."""
-        parts = {"server": placement.fetch(self.server), "own": self.own, "history": self.history, **self.finals}
+        parts = {"server": placement_lib.to_host(self.server), "own": self.own, "history": self.history, **self.finals}
         return jax.tree.map(np.array, parts)
 
 
@@ -116,7 +116,7 @@ def federate(
                 console.print(f"stopped after round {number + 1} of {rounds} of {plan[run]}; saved in {folder.folder}")
                 console.print(f"to go on: tna resume {folder.word}")
                 stop.check()
-    return now, {"placement": machine.how, "group": group, "peak_bytes": memory.peak()}
+    return now, {"placement": machine.placement, "group": group, "peak_bytes": memory.peak()}
 
 
 class _Machine:
@@ -125,10 +125,10 @@ class _Machine:
     def __init__(self, prepared: Prepared, settings: FederateOptions, folder: Run, group: int):
         self.prepared, self.settings, self.folder, self.group = prepared, settings, folder, group
         data = (jnp.asarray(prepared.train.images), jnp.asarray(prepared.train.labels))
-        self.data = placement.replicate(data, placement.mesh())
+        self.data = placement_lib.replicate(data, placement_lib.mesh())
         self.test = TestSet(prepared.data.test.images, prepared.data.test.labels)
         shapes = jax.eval_shape(prepared.init, jax.random.key(0))
-        self.how = simulation.resolve(prepared.federation, shapes[0], shapes[1], self.data[0])
+        self.placement = simulation.resolve(prepared.federation, shapes[0], shapes[1], self.data[0])
         self.seed: int | None = None
         self.clients: Clients | None = None
         self.named: set[tuple[int, str]] = set()
@@ -166,7 +166,7 @@ class _Machine:
             jax.tree.map(lambda x: x.mean(0, dtype=x.dtype), own.state) if federation.norm == "local" else server.state
         )
         jax.tree.map(lambda all_, one: all_.__setitem__(run, one), now.finals,
-                     placement.fetch({"params": server.params, "state": state}))  # fmt: skip
+                     placement_lib.to_host({"params": server.params, "state": state}))  # fmt: skip
         self.folder.log(step=run * settings.rounds + number, **line, round=number, learning_rate=rate, **values,
                         sampled=len(found.turnout.sampled), dropped=found.turnout.dropped,
                         stragglers=found.turnout.stragglers, refused=found.refused,
@@ -209,7 +209,7 @@ def group_size(prepared: Prepared, settings: FederateOptions) -> int:
     federation = prepared.federation
     params, state = jax.eval_shape(prepared.init, jax.random.key(0))
     data = (prepared.train.images, prepared.train.labels)
-    how = simulation.resolve(federation, params, state, data[0])
+    placement = simulation.resolve(federation, params, state, data[0])
     own = jax.eval_shape(
         lambda: federation.algorithm.init_client(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), params))
     )
@@ -222,7 +222,7 @@ def group_size(prepared: Prepared, settings: FederateOptions) -> int:
         + 2 * memory.size(state)
         + 4 * largest * (federation.epochs + 1)
     )
-    need = memory.Need(kept, found, memory.size(data))
+    need = memory.Estimate(kept, found, memory.size(data))
     sampled = max(1, int(settings.participation * settings.clients + 0.5))
     host = settings.clients * (memory.size(own) + memory.size(state)) + 4 * memory.size(params)
-    return memory.at_once(sampled, need, how, memory.available(settings.memory_limit), host)
+    return memory.at_once(sampled, need, placement, memory.available(settings.memory_limit), host)

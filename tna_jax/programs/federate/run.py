@@ -16,7 +16,7 @@ from tna_jax.programs.federate import rounds as federate_run
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.system import distributed
-from tna_jax.programs.training.setup import lasting, load, record
+from tna_jax.programs.training.setup import load, record, result_options
 
 RESULTS = ("federate.json", "federate.png")
 
@@ -40,13 +40,13 @@ def run(settings: FederateOptions) -> dict[str, Any]:
     with Run.create(settings.out, name, RESULTS, settings.overwrite, settings.resume) as folder:
         record(folder, "federate", settings, seeds)
         console.print(
-            f"{prepared.data.describe()}; {settings.describe()}; {federate_report.headline(lasting(settings))}"
+            f"{prepared.data.describe()}; {settings.describe()}; {federate_report.headline(result_options(settings))}"
         )
         plan = [{"seed": seed, "anchors": kind} for seed in seeds for kind in settings.anchors]
         reached, facts = federate_run.federate(prepared, settings, plan, folder)
         result = {
             "provenance": {**folder.read(PROVENANCE), **facts},
-            "config": lasting(settings),
+            "config": result_options(settings),
             "network": settings.describe(),
             "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(reached.finals["params"])),
             "test_examples": len(prepared.data.test.labels),

@@ -24,11 +24,11 @@ from tna_jax.programs.cli.ranges import BOUND, COUNT, NOT_NEGATIVE
 from tna_jax.programs.fuse import report as fuse_report
 from tna_jax.programs.population import fusion_methods
 from tna_jax.programs.population.fusion_methods import Fusions
-from tna_jax.programs.population.load import Opened, held_out, open_runs, splits
-from tna_jax.programs.population.paths import walk
+from tna_jax.programs.population.load import Population, held_out, open_runs, splits
+from tna_jax.programs.population.paths import evaluate_pairs
 from tna_jax.programs.system import distributed
 from tna_jax.programs.system.distributed import HostOptions
-from tna_jax.programs.training.setup import shaping
+from tna_jax.programs.training.setup import result_config
 
 RESULTS = ("fuse.json", "fuse.png")
 MATCHING = ("none", "weight", "activation")
@@ -103,7 +103,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
     if settings.repair and isinstance(opened.network, Stateful):
         raise UsageError("--repair: this network has BatchNorm; its statistics are estimated again in any case")
     console.print(f"{opened.data.describe()}; {opened.what}; {len(opened.models)} models")
-    data, how = splits(opened.data), cast(Placement, settings.placement)
+    data, placement = splits(opened.data), cast(Placement, settings.placement)
     calibration = data["train"][0][: settings.calibration_examples]
     params, state, matched = opened.params, opened.state, None
     if settings.matching != "none":
@@ -112,23 +112,30 @@ def run(settings: FuseOptions) -> dict[str, Any]:
         params, state = matched.members, matched.state
     chosen_on, labels, unseen = held_out(opened, settings.data_dir, settings.held_out_examples)
     if settings.repair:
-        mix = fusion_methods.repaired(opened.module, opened.data.preprocess, params, calibration, how)
+        mix = fusion_methods.repaired(opened.module, opened.data.preprocess, params, calibration, placement)
     else:
-        mix = fusion_methods.mixtures(opened.network, params, state, calibration, how)
+        mix = fusion_methods.mixtures(opened.network, params, state, calibration, placement)
     with console.status(f"averaging {len(opened.models)} models, scored on {len(labels)} examples"):
         found = fusion_methods.fuse(
-            opened.network, params, data, (chosen_on, labels), mix, state=state, ties=cast(Ties, settings.ties), how=how
+            opened.network,
+            params,
+            data,
+            (chosen_on, labels),
+            mix,
+            state=state,
+            ties=cast(Ties, settings.ties),
+            placement=placement,
         )
     pairs = connectivity.pairs(len(opened.models))
     with console.status(f"evaluating {plural(len(pairs), 'path')} of {len(alphas)} points"):
-        paths = walk(
-            opened.network, params, state, pairs, alphas, opened.data, how=how,
+        paths = evaluate_pairs(
+            opened.network, params, state, pairs, alphas, opened.data, placement=placement,
             calibration_examples=settings.calibration_examples, memory_limit=settings.memory_limit,
         )  # fmt: skip
     result = {
         "provenance": provenance([settings.seed]),
         "runs": settings.runs,
-        "run": shaping(opened.config),
+        "run": result_config(opened.config),
         "network": opened.what,
         "models": opened.models,
         "checkpoints": opened.checkpoints,
@@ -156,7 +163,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
     return to_json(result)
 
 
-def match(opened: Opened, calibration: jax.Array, kind: str, seed: int) -> Merged:
+def match(opened: Population, calibration: jax.Array, kind: str, seed: int) -> Merged:
     """The models, matched: `weight` with MergeMany, `activation` all to the first.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 import tyro
 
 from tna_jax.io import manifest, safetensors
-from tna_jax.io.errors import UsageError, together
+from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.io.provenance import provenance
 from tna_jax.programs.cli import parsing
 from tna_jax.programs.cli.launch import launch
@@ -48,7 +48,7 @@ def run(settings: ImportOptions) -> Run:
     if twice:
         raise UsageError(f"named more than once: {', '.join(twice)}; each would count as a model of its own")
     read: list[tuple[str, dict[str, np.ndarray], dict[str, Any]]] = []
-    together(*(lambda file=file: read.append((file, *described(file))) for file in settings.files))
+    collect_errors(*(lambda file=file: read.append((file, *described(file))) for file in settings.files))
     first, first_arrays, about = read[0]
     wrong = []
     for file, arrays, other in read[1:]:

@@ -24,8 +24,8 @@ from tna_jax.programs.runs.folder import CONFIG, Run
 from tna_jax.programs.system import distributed
 from tna_jax.programs.system.distributed import HostOptions
 from tna_jax.programs.training.ensembles import finished
-from tna_jax.programs.training.initial_models import Member, build
-from tna_jax.programs.training.setup import load, shaping
+from tna_jax.programs.training.initial_models import ModelSpec, build
+from tna_jax.programs.training.setup import load, result_config
 
 ORIGIN = "origin"
 RESULTS = ("landscape.json", "landscape.png")
@@ -108,12 +108,12 @@ def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
             network, three, np.concatenate([np.eye(3), weights]), test,
             state=jax.tree.map(lambda leaf: leaf[np.array(own)], state),
             calibration=jnp.asarray(data.train.images[: settings.calibration_examples]),
-            how=cast(Placement, settings.placement),
+            placement=cast(Placement, settings.placement),
         )["test"]  # fmt: skip
     shape = (settings.points, settings.points)
     return {
         "provenance": provenance([]),
-        "run": shaping(config),
+        "run": result_config(config),
         "network": described.describe(),
         "models": [
             {"name": name, "x": where[i, 0], "y": where[i, 1], "loss": found.loss[i], "accuracy": found.accuracy[i]}
@@ -139,14 +139,14 @@ def _three(settings: LandscapeOptions, config: dict[str, Any], params, init, mod
     names = [f"model {i}" for i in numbers]
     if ORIGIN in settings.models:
         one = models[numbers[0]]
-        if not all(key in one for key in Member._fields):
+        if not all(key in one for key in ModelSpec._fields):
             raise UsageError(
                 f"--models: {ORIGIN} of {numbers[0]} is not known: plan.json does not say how that model started"
             )
-        known = {key: one[key] for key in Member._fields}
+        known = {key: one[key] for key in ModelSpec._fields}
         fields = {field.name for field in dataclasses.fields(AnchorOptions)}
         anchors = AnchorOptions(**{key: value for key, value in config.items() if key in fields})
-        start = build([Member(**known)], init, anchors).params
+        start = build([ModelSpec(**known)], init, anchors).params
         chosen.append(jax.tree.map(lambda leaf: leaf[0], start))
         names.append(f"origin of {numbers[0]}")
     return jax.tree.map(lambda *leaves: np.stack(leaves), *chosen), names

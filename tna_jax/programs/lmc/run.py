@@ -11,7 +11,7 @@ import numpy as np
 
 from tna_jax import connectivity
 from tna_jax.connectivity import Path
-from tna_jax.io.errors import UsageError, known, together
+from tna_jax.io.errors import UsageError, collect_errors, require_known
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli import parsing, ranges
 from tna_jax.programs.cli.launch import launch
@@ -20,13 +20,13 @@ from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.lmc import plan as lmc_plan
 from tna_jax.programs.lmc import report as lmc_report
-from tna_jax.programs.lmc.plan import Cell
-from tna_jax.programs.population.paths import walk
+from tna_jax.programs.lmc.plan import PairSpec
+from tna_jax.programs.population.paths import evaluate_pairs
 from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.system import distributed
 from tna_jax.programs.training import ensembles
-from tna_jax.programs.training.initial_models import Member, build
-from tna_jax.programs.training.setup import Settings, lasting, prepare, record
+from tna_jax.programs.training.initial_models import ModelSpec, build
+from tna_jax.programs.training.setup import Settings, prepare, record, result_options
 
 RESULTS = ("lmc.json", "lmc.png")
 INITS = {"same": ["same"], "different": ["different"], "both": ["same", "different"]}
@@ -51,12 +51,12 @@ class LmcOptions(Settings):
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
-        together(
+        collect_errors(
             super().check,
             lambda: ranges.require_ratios(self.ratios),
             lambda: ranges.require(self, {"seeds": COUNT, "first_seed": NOT_NEGATIVE}),
-            lambda: known("--init", [self.init], INITS),
-            lambda: known("--methods", self.methods, ("tna", "prune")),
+            lambda: require_known("--init", [self.init], INITS),
+            lambda: require_known("--methods", self.methods, ("tna", "prune")),
             self.grid,
         )
         if not self.methods or len(set(self.methods)) < len(self.methods):
@@ -66,7 +66,7 @@ class LmcOptions(Settings):
         """(A,) the alphas; raises UsageError for a grid without 0, 1/2 and 1."""
         return parsing.grid(self.alphas)
 
-    def plan(self) -> tuple[list[Member], list[Cell]]:
+    def plan(self) -> tuple[list[ModelSpec], list[PairSpec]]:
         """The models and pairs of the sweep."""
         seeds = list(range(self.first_seed, self.first_seed + self.seeds))
         return lmc_plan.plan(sorted(self.ratios), seeds, INITS[self.init], list(self.methods))
@@ -98,7 +98,7 @@ def run(settings: LmcOptions) -> dict[str, Any]:
         found = rows(cells, paths)
         result = {
             "provenance": {**folder.read(PROVENANCE), **trained.facts},
-            "config": lasting(settings),
+            "config": result_options(settings),
             "network": settings.describe(),
             "alphas": settings.grid(),
             "rows": found,
@@ -122,19 +122,19 @@ def barriers(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def _paths(network, trained: ensembles.Trained, cells: list[Cell], settings: LmcOptions, data: Dataset):
+def _paths(network, trained: ensembles.Trained, cells: list[PairSpec], settings: LmcOptions, data: Dataset):
     """The path of every cell by split; cells with the same two models are walked once."""
     distinct = sorted({cell.members for cell in cells})
-    found = walk(
+    found = evaluate_pairs(
         network, trained.params, trained.state, np.array(distinct), settings.grid(), data,
-        how=trained.facts["placement"], calibration_examples=settings.calibration_examples,
+        placement=trained.facts["placement"], calibration_examples=settings.calibration_examples,
         memory_limit=settings.memory_limit,
     )  # fmt: skip
     index = np.array([distinct.index(cell.members) for cell in cells])
     return {name: Path(path.alphas, jax.tree.map(lambda x: x[index], path.metrics)) for name, path in found.items()}
 
 
-def rows(cells: list[Cell], paths: dict[str, Path]) -> list[dict[str, Any]]:
+def rows(cells: list[PairSpec], paths: dict[str, Path]) -> list[dict[str, Any]]:
     """One row per pair and split, as `lmc.json` holds it; accuracies are shares, losses nats, barriers by their kind."""
     middle = int(np.argmax(next(iter(paths.values())).alphas == 0.5))
     result = []

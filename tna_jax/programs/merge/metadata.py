@@ -15,7 +15,7 @@ from tna_jax.io.tensor_headers import Checkpoint
 from tna_jax.programs.cli.options import AnchorOptions, DataOptions, ModelOptions
 from tna_jax.programs.merge.verify_anchors import ABOUT
 from tna_jax.programs.training.backbone import ABOUT as PRETRAINING
-from tna_jax.programs.training.initial_models import Member
+from tna_jax.programs.training.initial_models import ModelSpec
 
 NOTE = "tna_merge"
 """Name of the metadata that says of what a file was merged: a JSON object of models and weights."""
@@ -55,7 +55,7 @@ def _about(texts: list[str | None], note: dict[str, Any], verified: bool) -> dic
         made_of = [field.name for kind in (ModelOptions, DataOptions) for field in dataclasses.fields(kind)]
         if any(name not in same and name in config for name in made_of for config in configs):
             return None
-        facts = {key: value for key, value in _alike(models).items() if key in Member._fields} if verified else {}
+        facts = {key: value for key, value in _alike(models).items() if key in ModelSpec._fields} if verified else {}
         same = {key: value for key, value in same.items() if verified or key not in FACTS}
         mask = told[0]["mask"] if verified else None
         made = {"merged": note["models"], "weights": note["weights"]}

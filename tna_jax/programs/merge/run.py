@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from tna_jax.averaging import Recipe, Ties, greedy_recipe
+from tna_jax.averaging import GreedySoup, Ties, greedy_recipe
 from tna_jax.io.errors import UsageError, unknown
 from tna_jax.io.json_files import to_json, write_json
 from tna_jax.io.provenance import provenance
@@ -220,7 +220,7 @@ def _candidate(settings: MergeOptions) -> Path:
     return out.with_name(f".{out.stem}.candidate" + (".safetensors" if settings.single else ""))
 
 
-def _greedy(settings: MergeOptions, checkpoints: list[Checkpoint]) -> Recipe:
+def _greedy(settings: MergeOptions, checkpoints: list[Checkpoint]) -> GreedySoup:
     """The greedy soup of the models; its candidates are written beside --out, one at a time."""
     assert settings.evaluate is not None
     candidate = _candidate(settings)

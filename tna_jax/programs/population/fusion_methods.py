@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import connectivity, metrics, networks, repair
-from tna_jax.averaging import Recipe, Ties, greedy_recipe, weighted_average
+from tna_jax.averaging import GreedySoup, Ties, greedy_recipe, weighted_average
 from tna_jax.ensemble import member
 from tna_jax.masks import Params
 from tna_jax.metrics import Metrics
@@ -32,7 +32,7 @@ class Fusions(NamedTuple):
     """The model with the best held-out score."""
     uniform: dict[str, Metrics]
     greedy: dict[str, Metrics]
-    recipe: Recipe
+    recipe: GreedySoup
     """Of the greedy soup."""
     ensemble: dict[str, Metrics]
     """The mean of all members' logits."""
@@ -47,7 +47,7 @@ def fuse(
     *,
     state: State = (),
     ties: Ties = "keep",
-    how: Placement = "auto",
+    placement: Placement = "auto",
     batch_size: int = 1000,
 ) -> Fusions:
     """All fusions of M models.
@@ -62,7 +62,7 @@ def fuse(
     """
     count = jax.tree.leaves(members)[0].shape[0]
     alone = connectivity.evaluate(
-        network, members, {**data, "held out": held_out}, state=state, batch_size=batch_size, how=how
+        network, members, {**data, "held out": held_out}, state=state, batch_size=batch_size, placement=placement
     )
     scores = [float(score) for score in alone["held out"].accuracy]
 
@@ -83,14 +83,21 @@ def mixtures(
     members: Params,
     state: State,
     calibration: jax.Array | None,
-    how: Placement,
+    placement: Placement,
     batch_size: int = 1000,
 ) -> Mix:
     """Averages as they are, running statistics, if there are any, estimated again on `calibration` (N, ...)."""
 
     def mix(weights, data):
         return connectivity.evaluate_mixtures(
-            network, members, weights, data, state=state, calibration=calibration, batch_size=batch_size, how=how
+            network,
+            members,
+            weights,
+            data,
+            state=state,
+            calibration=calibration,
+            batch_size=batch_size,
+            placement=placement,
         )
 
     return mix
@@ -101,7 +108,7 @@ def repaired(
     preprocess: Callable[[jax.Array], jax.Array],
     members: Params,
     calibration: jax.Array,
-    how: Placement,
+    placement: Placement,
 ) -> Mix:
     """Averages after REPAIR on `calibration` (N, ...), one model at a time; of networks without running statistics."""
     network = _shifted(module, preprocess)
@@ -116,7 +123,7 @@ def repaired(
             )
             found.append((made.params, made.shift))
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *found)
-        return connectivity.evaluate(network, stacked, data, how=how)
+        return connectivity.evaluate(network, stacked, data, placement=placement)
 
     return mix
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax.io.errors import UsageError, together
+from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.masks import Params
 from tna_jax.networks import Network, State, linen
 from tna_jax.programs.barrier.run import BarrierOptions, Described, description
@@ -22,7 +22,7 @@ from tna_jax.programs.training.ensembles import finished
 from tna_jax.programs.training.setup import load
 
 
-class Opened(NamedTuple):
+class Population(NamedTuple):
     """M trained models of the same network on the same data."""
 
     folder: Run
@@ -48,7 +48,7 @@ class Opened(NamedTuple):
     """Of each run, see `tna_jax.programs.population.checkpoint_status`."""
 
 
-def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, ...] = ()) -> Opened:
+def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, ...] = ()) -> Population:
     """All models of the runs, or the chosen ones, but those that diverged, which are named on the screen.
 
     Args:
@@ -95,7 +95,7 @@ def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, .
         raise UsageError(f"{' '.join(names)}: {finite.sum()} models that did not diverge; fusing needs two")
     params, state = jax.tree.map(lambda leaf: leaf[finite], (params, state))
     models, owners = ([one for one, kept in zip(all_of, finite, strict=True) if kept] for all_of in (models, owners))
-    return Opened(
+    return Population(
         folders[0],
         configs[0],
         ModelOptions.describe(told[0]),
@@ -114,7 +114,7 @@ def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, .
 def _opened(names: tuple[str, ...]) -> list[Run]:
     """The runs; the first, which gets the results, can be written. Raises UsageError that names all that cannot be opened."""
     folders: list[Run] = []
-    together(*(lambda name=name: folders.append(Run.open(name)) for name in dict.fromkeys(names)))
+    collect_errors(*(lambda name=name: folders.append(Run.open(name)) for name in dict.fromkeys(names)))
     seen: dict[Path, str] = {}
     twice = []
     for name in names:
@@ -158,7 +158,7 @@ def _require_numbers(chosen: tuple[int, ...], count: int) -> None:
         raise UsageError(f"--models: {'; '.join(told)}")
 
 
-def held_out(opened: Opened, data_dir: str | None, examples: int) -> tuple[jax.Array, jax.Array, bool]:
+def held_out(opened: Population, data_dir: str | None, examples: int) -> tuple[jax.Array, jax.Array, bool]:
     """Training examples to choose models by: (inputs, labels, whether the models were trained without them).
 
     Runs on a part of the training set (`--train-examples`) are scored on the rest of it. If there is none, on training

@@ -13,7 +13,7 @@ from tna_jax.programs.data import Dataset
 from tna_jax.programs.system import memory
 
 
-def walk(
+def evaluate_pairs(
     network: Network,
     params: Params,
     state: State,
@@ -21,7 +21,7 @@ def walk(
     alphas: np.ndarray,
     data: Dataset,
     *,
-    how: Placement,
+    placement: Placement,
     calibration_examples: int = 2000,
     memory_limit: float | None = None,
 ) -> dict[str, Path]:
@@ -45,7 +45,14 @@ def walk(
         used, index = np.unique(group, return_inverse=True)
         some = jax.tree.map(lambda x, used=used: x[used], (params, state))
         path = connectivity.evaluate_path(
-            network, some[0], index.reshape(-1, 2), alphas, splits, state=some[1], calibration=calibration, how=how
+            network,
+            some[0],
+            index.reshape(-1, 2),
+            alphas,
+            splits,
+            state=some[1],
+            calibration=calibration,
+            placement=placement,
         )
         found.append(path)
     return {

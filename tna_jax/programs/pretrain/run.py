@@ -29,8 +29,8 @@ from tna_jax.programs.pretrain import report as pretrain_report
 from tna_jax.programs.runs.folder import METRICS, PROVENANCE, Run
 from tna_jax.programs.system import distributed
 from tna_jax.programs.training import backbone, ensembles
-from tna_jax.programs.training.initial_models import INIT, ORDER, Start, stream
-from tna_jax.programs.training.setup import lasting, record
+from tna_jax.programs.training.initial_models import INIT, ORDER, InitialModels, stream
+from tna_jax.programs.training.setup import record, result_options
 
 RESULTS = ("pretrain.json", "pretrain.png")
 MODEL = "model"
@@ -90,10 +90,10 @@ class PretrainOptions(TuningOptions):
             raise UsageError(str(error)) from error
 
     @property
-    def recipe(self) -> finetuning.Recipe:
+    def recipe(self) -> finetuning.FinetuneConfig:
         """Its hyper-parameters."""
         smoothing, strength = (self.label_smoothing, self.augmentation) if self.model == "vit" else (0.0, 0.0)
-        return finetuning.Recipe(self.learning_rate, self.weight_decay, smoothing, strength, self.seed)
+        return finetuning.FinetuneConfig(self.learning_rate, self.weight_decay, smoothing, strength, self.seed)
 
 
 class Texts(NamedTuple):
@@ -133,7 +133,7 @@ def run(settings: PretrainOptions) -> dict[str, Any]:
     settings.start(1)
     plan = (images if settings.model == "vit" else texts)(settings)
     start = _start(plan, settings)
-    size = backbone.count(start.params)
+    size = backbone.num_parameters(start.params)
     name = f"pretrain-{settings.model}"
     with Run.create(settings.out, name, RESULTS, settings.overwrite, settings.resume) as folder:
         record(folder, "pretrain", settings, [settings.seed])
@@ -147,7 +147,7 @@ def run(settings: PretrainOptions) -> dict[str, Any]:
         history = [json.loads(line) for line in (folder.folder / METRICS).read_text().splitlines()]
         result: dict[str, Any] = {
             "provenance": {**folder.read(PROVENANCE), **trained.facts},
-            "config": lasting(settings),
+            "config": result_options(settings),
             "what": plan.what,
             "parameters": size,
             "epochs": [{key: line[key] for key in ("epoch", "loss", "accuracy")} for line in history],
@@ -171,12 +171,12 @@ def run(settings: PretrainOptions) -> dict[str, Any]:
         return to_json(result)
 
 
-def _start(plan: Plan, settings: PretrainOptions) -> Start:
+def _start(plan: Plan, settings: PretrainOptions) -> InitialModels:
     params = jax.jit(plan.module.init)(stream(settings.seed, INIT), plan.example)["params"]
     one = jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
     hyper = finetuning.stack([settings.recipe])
     mask = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), one)
-    return Start(one, (), mask, jnp.stack([stream(settings.seed, ORDER)]), hyper)
+    return InitialModels(one, (), mask, jnp.stack([stream(settings.seed, ORDER)]), hyper)
 
 
 def images(settings: PretrainOptions) -> Plan:
@@ -238,7 +238,7 @@ def texts(settings: PretrainOptions) -> Plan:
         logits: Any = module.apply({"params": params}, ids, at=at)
         return logits
 
-    hidden = functools.partial(masked_lm.draw, special=jnp.asarray(tokens.special(made)), mask_id=made.mask)
+    hidden = functools.partial(masked_lm.mask_tokens, special=jnp.asarray(tokens.special(made)), mask_id=made.mask)
 
     def prepare(key: jax.Array, hyper: Any, batch: Any) -> Any:
         encoded, _, weight = batch

@@ -28,12 +28,12 @@ from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.cli.ranges import COUNT
 from tna_jax.programs.fuse.run import MatchingOptions
 from tna_jax.programs.population import fusion_methods
-from tna_jax.programs.population.load import Opened, open_runs, splits
-from tna_jax.programs.population.paths import walk
+from tna_jax.programs.population.load import Population, open_runs, splits
+from tna_jax.programs.population.paths import evaluate_pairs
 from tna_jax.programs.rebasin import report as rebasin_report
 from tna_jax.programs.system import distributed
 from tna_jax.programs.system.distributed import HostOptions
-from tna_jax.programs.training.setup import shaping
+from tna_jax.programs.training.setup import result_config
 
 RESULTS = ("rebasin.json", "rebasin.png")
 METHODS = ("weight", "activation")
@@ -84,7 +84,7 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
     rows = list(compare(opened, pairs, settings))
     result = {
         "provenance": provenance([settings.seed]),
-        "run": shaping(opened.config),
+        "run": result_config(opened.config),
         "network": opened.what,
         "models": opened.models,
         "checkpoints": opened.checkpoints,
@@ -102,7 +102,7 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
     return to_json(result)
 
 
-def compare(opened: Opened, pairs: np.ndarray, settings: RebasinOptions) -> Iterator[dict[str, Any]]:
+def compare(opened: Population, pairs: np.ndarray, settings: RebasinOptions) -> Iterator[dict[str, Any]]:
     """The path of every pair before matching, after each method, and with REPAIR: one row for each of these and split.
 
     Args:
@@ -112,7 +112,7 @@ def compare(opened: Opened, pairs: np.ndarray, settings: RebasinOptions) -> Iter
     Raises:
       UsageError: the groups of the network cannot be found.
     """
-    data, how = splits(opened.data), cast(Placement, settings.placement)
+    data, placement = splits(opened.data), cast(Placement, settings.placement)
     alphas = parsing.grid(settings.alphas)
     calibration = data["train"][0][: settings.calibration_examples]
     first, own = member(opened.params, 0), member(opened.state, 0)
@@ -121,8 +121,8 @@ def compare(opened: Opened, pairs: np.ndarray, settings: RebasinOptions) -> Iter
     except ValueError as error:
         raise UsageError(f"{settings.run}: {error}") from error
     with console.status(f"evaluating {plural(len(pairs), 'path')} of {len(alphas)} points"):
-        before = walk(
-            opened.network, opened.params, opened.state, pairs, alphas, opened.data, how=how,
+        before = evaluate_pairs(
+            opened.network, opened.params, opened.state, pairs, alphas, opened.data, placement=placement,
             calibration_examples=settings.calibration_examples, memory_limit=settings.memory_limit,
         )  # fmt: skip
     for split, path in before.items():
@@ -140,20 +140,27 @@ def compare(opened: Opened, pairs: np.ndarray, settings: RebasinOptions) -> Iter
                 for trees in ((opened.params, found.params), (opened.state, found.state))
             )
             after = connectivity.evaluate_path(
-                opened.network, both, np.array([[0, 1]]), alphas, data, state=states, calibration=calibration, how=how
+                opened.network,
+                both,
+                np.array([[0, 1]]),
+                alphas,
+                data,
+                state=states,
+                calibration=calibration,
+                placement=placement,
             )
             for split, path in after.items():
                 alone = Path(alphas, jax.tree.map(lambda x: x[0], path.metrics))
                 yield row(pair, f"{method} matching", split, alone) | facts
             if repairs:
-                mix = fusion_methods.repaired(opened.module, opened.data.preprocess, both, calibration, how)
+                mix = fusion_methods.repaired(opened.module, opened.data.preprocess, both, calibration, placement)
                 for split, metrics in mix(np.stack([1 - alphas, alphas], axis=1), data).items():
                     yield row(pair, f"{method} matching + REPAIR", split, Path(alphas, metrics)) | facts
 
 
 def matched(
     spec: PermutationSpec,
-    opened: Opened,
+    opened: Population,
     pair: np.ndarray,
     method: str,
     calibration: jax.Array,

@@ -87,7 +87,7 @@ def number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def text(value: float | None, digits: int = 4) -> str:
+def format_text(value: float | None, digits: int = 4) -> str:
     """A number for a table: a dash where there is none, whole from a thousand on, powers of ten from ten million on."""
     if value is None or not np.isfinite(value):
         return "–"
@@ -105,4 +105,4 @@ def mean_std(values: list[float]) -> tuple[float, float | None]:
 def spread(values: list[float], digits: int = 4) -> str:
     """`mean ± standard deviation` of the finite values."""
     mean, std = mean_std(values)
-    return text(mean, digits) if std is None else f"{text(mean, digits)} ± {text(std, digits)}"
+    return format_text(mean, digits) if std is None else f"{format_text(mean, digits)} ± {format_text(std, digits)}"

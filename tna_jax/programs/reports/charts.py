@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tna_jax.programs.reports.blocks import Figure, Key, Table, text
+from tna_jax.programs.reports.blocks import Figure, Key, Table, format_text
 
 COLOURS = ("c1", "c2", "c3", "c4", "c5", "c6", "c7")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "cross")
@@ -105,7 +105,9 @@ def _numbers(title: str, found: list[Curve], xaxis: str) -> Table:
             at = curve.x.index(x) if x in curve.x else None
             value = None if at is None else curve.y[at]
             spread = None if at is None or curve.spread is None else curve.spread[at]
-            cells.append(text(value) + (f" ± {text(spread)}" if spread is not None and value is not None else ""))
+            cells.append(
+                format_text(value) + (f" ± {format_text(spread)}" if spread is not None and value is not None else "")
+            )
         rows.append([f"{round(x, 6):g}", *cells])
     return Table(title, [xaxis, *(curve.name for curve in shown)], rows)
 
@@ -125,7 +127,7 @@ def matrix(title: str, alt: str, names: list[str], values: dict[tuple[int, int],
         "hovertemplate": f"models %{{y}} and %{{x}}<br>{escaped(what)} %{{z:.4f}}<extra></extra>",
         **({"texttemplate": "%{z:.3f}", "textfont": {"size": 10}} if count <= 8 else {}),
     }  # fmt: skip
-    rows = [[names[i], *(text(v) if v is not None else "" for v in filled[i])] for i in range(count)]
+    rows = [[names[i], *(format_text(v) if v is not None else "" for v in filled[i])] for i in range(count)]
     layout = {"xaxis": dict(ends), "yaxis": {**ends, "autorange": "reversed"}}
     return Figure(title, alt, [trace], layout, [], Table(title, ["model", *names], rows), square=True)
 
@@ -170,7 +172,7 @@ def contours(
     axis = {"title": {"text": "distance in weights"}, "showgrid": False, "zeroline": False}
     layout = {"xaxis": dict(axis), "yaxis": {**axis, "scaleanchor": "x", "constrain": "domain"}}
     layout["xaxis"]["constrain"] = "domain"
-    rows = [[p["name"], text(p["x"]), text(p["y"]), text(p[measure])] for p in points]
+    rows = [[p["name"], format_text(p["x"]), format_text(p["y"]), format_text(p[measure])] for p in points]
     return Figure(title, alt, [trace, marks], layout, [], Table(title, ["model", "x", "y", measure], rows), square=True)
 
 
@@ -186,7 +188,9 @@ def dots(title: str, alt: str, rows: list[tuple[str, float, float | None]], what
         "xaxis": {"title": {"text": escaped(what)}},
         "yaxis": {"autorange": "reversed", "type": "category", "automargin": True},
     }
-    cells = [[name, text(value) + (f" ± {text(std)}" if std is not None else "")] for name, value, std in rows]
+    cells = [
+        [name, format_text(value) + (f" ± {format_text(std)}" if std is not None else "")] for name, value, std in rows
+    ]
     return Figure(title, alt, [trace], layout, [], Table(title, ["", what], cells))
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tna_jax.programs.cli.progress import plural
-from tna_jax.programs.reports.blocks import Figure, Number, Part, Table, mean_std, number, spread, text
+from tna_jax.programs.reports.blocks import Figure, Number, Part, Table, format_text, mean_std, number, spread
 from tna_jax.programs.reports.charts import dots, matrix
 
 
@@ -17,7 +17,7 @@ def fuse(result: dict[str, Any], split: str) -> Part:
 
     def cell(row: dict[str, Any], measure: str) -> str:
         value, deviation = number(row[measure]), std(row, measure)
-        return text(value) + (f" ± {text(deviation)}" if deviation is not None else "")
+        return format_text(value) + (f" ± {format_text(deviation)}" if deviation is not None else "")
 
     table = Table(f"{split} set", ["fusion", "models", "accuracy", "loss"],
                   [[row["fusion"], str(len(row.get("models", result["models"]))), cell(row, "accuracy"), cell(row, "loss")]
@@ -64,17 +64,17 @@ def merge(result: dict[str, Any], split: str) -> Part:
     trail = {step["model"]: step for step in result.get("trail", [])}
     order = list(trail) or list(range(len(result["models"])))
     rows = [
-        [str(result["models"][i]), text(result["weights"][i]),
-         *([text(trail[i]["own"]), text(trail[i]["score"]), "yes" if trail[i]["kept"] else "no"] if trail else [])]
+        [str(result["models"][i]), format_text(result["weights"][i]),
+         *([format_text(trail[i]["own"]), format_text(trail[i]["score"]), "yes" if trail[i]["kept"] else "no"] if trail else [])]
         for i in order
     ]  # fmt: skip
     heads = ["model", "weight", *(["score alone", "soup with it", "kept"] if trail else [])]
     share = result["entries_equal_in_all"] / max(result["entries"], 1)
     numbers = [Number("models", str(len(rows))), Number("entries equal in all", f"{share:.2%}", "copied bit for bit")]
     if "score" in result:
-        numbers.insert(0, Number("score of the greedy soup", text(result["score"])))
+        numbers.insert(0, Number("score of the greedy soup", format_text(result["score"])))
     mean = mean_std([step["own"] for step in trail.values()])[0] if trail else None
     lead = f"{result['tensors']} tensors, summed in {result['accumulate']}" + (
-        f"; the models alone score {text(mean)} on average." if mean is not None else "."
+        f"; the models alone score {format_text(mean)} on average." if mean is not None else "."
     )
     return Part("Merge", lead, numbers, [Table("what went into it", heads, rows)])

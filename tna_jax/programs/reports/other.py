@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tna_jax.programs.reports.blocks import Figure, Part, Table, text
+from tna_jax.programs.reports.blocks import Figure, Part, Table, format_text
 
 AROUND = ("warnings", "provenance", "config", "run", "runs", "network", "format", "options")
 """What the report shows elsewhere."""
@@ -37,7 +37,7 @@ def _short(value: Any) -> bool:
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return text(value)
+        return format_text(value)
     if isinstance(value, list):
         return ", ".join(map(_cell, value)) if len(value) <= 4 else "…"
     return "–" if value is None or isinstance(value, dict) else str(value)

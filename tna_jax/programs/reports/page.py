@@ -58,7 +58,9 @@ def render(stories: list[Story]) -> str:
         program=Markup((HERE / "page.js").read_text()),
         library=library(),
         figure_id=lambda found: f"figure-{next(ids)}",
-        stories=[told(story, label, i) for i, (story, label) in enumerate(zip(stories, labels, strict=True), 1)],
+        stories=[
+            story_fields(story, label, i) for i, (story, label) in enumerate(zip(stories, labels, strict=True), 1)
+        ],
         compared=compared(stories, labels) if len(stories) > 1 else None,
     )
 
@@ -76,7 +78,7 @@ def unique(names: list[str]) -> list[str]:
     return [f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
-def told(story: Story, label: str, index: int) -> dict[str, Any]:
+def story_fields(story: Story, label: str, index: int) -> dict[str, Any]:
     """What the page says of one run, in the template's words."""
     config = story.config
     length = next((f"{config[unit]} {unit}" for unit in ("rounds", "iterations", "epochs") if unit in config), "")
@@ -91,7 +93,7 @@ def told(story: Story, label: str, index: int) -> dict[str, Any]:
         "numbers": [number for part in story.parts for number in part.numbers if not number.minor],
         "parts": story.parts,
         "provenance": list(flat(story.provenance)),
-        "options": [(name, said(value)) for name, value in config.items() if name not in ABOUT],
+        "options": [(name, format_value(value)) for name, value in config.items() if name not in ABOUT],
     }
 
 
@@ -100,14 +102,14 @@ def command(config: dict[str, Any]) -> str:
     import importlib
 
     from tna_jax.programs.cli.main import PROGRAMS
-    from tna_jax.programs.cli.parsing import defaults, words
+    from tna_jax.programs.cli.parsing import defaults, to_words
 
     name = config.get("program")
     if name not in PROGRAMS:
         return ""
     usual = defaults(importlib.import_module(PROGRAMS[name][0]), name)
     given = {key: value for key, value in config.items() if key not in ABOUT and value != usual.get(key)}
-    return shlex.join(["tna", name, *words(given)])
+    return shlex.join(["tna", name, *to_words(given)])
 
 
 def flat(value: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
@@ -119,10 +121,10 @@ def flat(value: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(inner, dict):
             yield from flat(inner, "" if name == "versions" else title)
         else:
-            yield title, said(inner)
+            yield title, format_value(inner)
 
 
-def said(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value of a configuration in words."""
     if isinstance(value, list) and all(isinstance(one, int | float | str) for one in value):
         return " ".join(map(str, value))
@@ -144,7 +146,7 @@ def compared(stories: list[Story], labels: list[str]) -> dict[str, Any]:
     rows = [[name, *(_shown(numbers.get(name)) for numbers in found)] for name in names]
     options = dict.fromkeys(name for story in stories for name in story.config if name not in ABOUT)
     differing = [
-        [name, *(said(story.config.get(name)) for story in stories)]
+        [name, *(format_value(story.config.get(name)) for story in stories)]
         for name in options
         if any(story.config.get(name) != stories[0].config.get(name) for story in stories)
     ]

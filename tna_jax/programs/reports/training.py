@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tna_jax.programs.cli.progress import plural
-from tna_jax.programs.reports.blocks import Figure, Number, Overlay, Part, Table, number, spread, text
+from tna_jax.programs.reports.blocks import Figure, Number, Overlay, Part, Table, format_text, number, spread
 from tna_jax.programs.reports.charts import Curve, curves
 
 MEASURES = ("accuracy", "loss")
@@ -58,7 +58,12 @@ def part(logged: list[dict[str, Any]], minor: bool = False) -> Part:
         overlays.append(Overlay(title, unit, measure.replace("_", " "), found[0].x, found[0].y))
     last = logged[-1]
     numbers = [
-        Number(f"training {name}, last epoch", text(number(last.get(name))), f"after {plural(last[at] + 1, at)}", minor)
+        Number(
+            f"training {name}, last epoch",
+            format_text(number(last.get(name))),
+            f"after {plural(last[at] + 1, at)}",
+            minor,
+        )
         for name in MEASURES
         if name in last
     ]
@@ -70,7 +75,9 @@ def part(logged: list[dict[str, Any]], minor: bool = False) -> Part:
 def models(result: dict[str, Any], split: str) -> Part:
     """What `tna train` left: every model on both splits."""
     columns = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
-    rows = [[str(i), *(text(number(model[name])) for name in columns)] for i, model in enumerate(result["models"])]
+    rows = [
+        [str(i), *(format_text(number(model[name])) for name in columns)] for i, model in enumerate(result["models"])
+    ]
     means = [[number(model[name]) for model in result["models"]] for name in columns]
     rows.append(["mean ± std", *(spread(values) for values in means)])
     numbers = [

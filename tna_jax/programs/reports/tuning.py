@@ -5,7 +5,7 @@ Both hold a `summary` of lines whose `accuracy` is [mean, standard deviation ove
 
 from typing import Any
 
-from tna_jax.programs.reports.blocks import Figure, Number, Overlay, Part, Table, number, text
+from tna_jax.programs.reports.blocks import Figure, Number, Overlay, Part, Table, format_text, number
 from tna_jax.programs.reports.charts import Curve, curves
 from tna_jax.programs.reports.lmc import RATIO
 
@@ -81,8 +81,8 @@ def _curve(name: str, lines: list[Line], at: str) -> Curve:
 
 def _words(value: list[float | None], sign: str = "") -> str:
     mean, std = number(value[0]), value[1]
-    shown = f"+{text(mean)}" if sign and mean >= 0 else text(mean)
-    return shown if std is None else f"{shown} ± {text(std)}"
+    shown = f"+{format_text(mean)}" if sign and mean >= 0 else format_text(mean)
+    return shown if std is None else f"{shown} ± {format_text(std)}"
 
 
 def _ratio(ratio: float | None) -> str:

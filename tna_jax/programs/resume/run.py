@@ -6,7 +6,7 @@ from tna_jax.programs.cli.launch import of_file
 from tna_jax.programs.cli.main import main as tna
 from tna_jax.programs.runs.folder import CONFIG, Run
 from tna_jax.programs.system import distributed
-from tna_jax.programs.training.setup import OF_ONE_START, PASSING
+from tna_jax.programs.training.setup import OF_ONE_START, PASSING_OPTIONS
 
 PROGRAMS = ("lmc", "train", "pretrain", "soup", "cold", "federate")
 HELP = f"""usage: tna resume RUN [OPTIONS]
@@ -54,7 +54,16 @@ def command(name: str, more: list[str]) -> list[str]:
         )
     if program not in PROGRAMS:
         raise unknown(f"program in {folder.folder / CONFIG}", program, PROGRAMS)
-    known = set(PASSING) - set(OF_ONE_START)
+    known = set(PASSING_OPTIONS) - set(OF_ONE_START)
     if not isinstance(before, dict) or not set(before) <= known:
         raise UsageError(f"{folder.folder / CONFIG}: started_with must hold options among {', '.join(sorted(known))}")
-    return [program, "--config", str(folder.folder / CONFIG), *parsing.words(before), "--out", name, "--resume", *more]
+    return [
+        program,
+        "--config",
+        str(folder.folder / CONFIG),
+        *parsing.to_words(before),
+        "--out",
+        name,
+        "--resume",
+        *more,
+    ]

@@ -29,7 +29,7 @@ class Run:
     def __init__(self, folder: Path, lock: Lock | None = None):
         self.folder = folder
         self.lock = lock
-        self.views = trackers.Views()
+        self.views = trackers.Trackers()
 
     def __enter__(self) -> "Run":
         return self

@@ -51,7 +51,7 @@ def headline(result: dict[str, Any]) -> str:
     )
 
 
-def words(value: list[float | None], digits: int = 4) -> str:
+def format_mean_std(value: list[float | None], digits: int = 4) -> str:
     """`0.9500 ± 0.0020`."""
     mean, std = value
     rounded = round(number(mean), digits) + 0.0  # no negative zero
@@ -74,7 +74,7 @@ def table(result: dict[str, Any]) -> None:
             found = {
                 line["split"]: line for line in result["summary"] if (line["ratio"], line["fusion"]) == (ratio, fusion)
             }
-            cells = [words(found[split]["accuracy"], 3) for split in splits]
+            cells = [format_mean_std(found[split]["accuracy"], 3) for split in splits]
             lines.add_row("-" if ratio is None else f"{ratio:g}", fusion, *cells)
         lines.add_section()
     wide_console().print(lines)

@@ -13,7 +13,7 @@ from tna_jax import masks
 from tna_jax.averaging import Ties, weighted_average
 from tna_jax.corruptions import KINDS, SEVERITIES
 from tna_jax.hf import loading
-from tna_jax.io.errors import UsageError, known, together
+from tna_jax.io.errors import UsageError, collect_errors, require_known
 from tna_jax.io.json_files import to_json
 from tna_jax.io.manifest import FORMAT
 from tna_jax.masks import Mask, Params
@@ -33,8 +33,8 @@ from tna_jax.programs.soup import report as soup_report
 from tna_jax.programs.soup.data import Material
 from tna_jax.programs.system import distributed
 from tna_jax.programs.training import backbone, ensembles
-from tna_jax.programs.training.initial_models import INIT, MASK, ORDER, Start, stream
-from tna_jax.programs.training.setup import lasting, record
+from tna_jax.programs.training.initial_models import INIT, MASK, ORDER, InitialModels, stream
+from tna_jax.programs.training.setup import record, result_options
 
 RESULTS = ("soup.json", "soup.png")
 TWO = Range("be at least 2", lambda value: value >= 2)
@@ -86,14 +86,14 @@ class SoupOptions(TuningOptions):
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
         counts = ("seeds", "train_examples", "held_out_examples", "test_examples", "length")
-        together(
+        collect_errors(
             super().check,
             self.check_source,
             lambda: ranges.require(self, {**dict.fromkeys(counts, COUNT), "recipes": TWO}),
             lambda: ranges.require_ratios(self.ratios),
-            lambda: known("--corruptions", self.corruptions, KINDS),
+            lambda: require_known("--corruptions", self.corruptions, KINDS),
             self.check_severities,
-            lambda: known("--ties", [self.ties], get_args(Ties)),
+            lambda: require_known("--ties", [self.ties], get_args(Ties)),
             self.check_recipes,
         )
 
@@ -122,7 +122,7 @@ class SoupOptions(TuningOptions):
         except ValueError as error:
             raise UsageError(str(error)) from error
 
-    def plan(self) -> list[recipe_grid.Recipe]:
+    def plan(self) -> list[recipe_grid.FinetuneConfig]:
         """The recipes of a population."""
         images = self.dataset not in text.names()
         lists = (
@@ -164,7 +164,7 @@ def run(settings: SoupOptions) -> dict[str, Any]:
     material = soup_data.load(settings, settings.checkpoint or settings.models[0])
     prepared = None if settings.models else prepare(settings, material)
     given = [given_models(settings.models, material)] if settings.models else []
-    standing = backbone.standing(settings.checkpoint or settings.models[0])
+    standing = backbone.pretraining_record(settings.checkpoint or settings.models[0])
     name = f"soup-{settings.dataset.replace(':', '-')}"
     with Run.create(settings.out, name, (*RESULTS, FUSED), settings.overwrite, settings.resume) as folder:
         record(folder, "soup", settings, list(range(settings.seed, settings.seed + settings.seeds)))
@@ -172,7 +172,7 @@ def run(settings: SoupOptions) -> dict[str, Any]:
         facts: dict[str, Any] = {}
         groups = given
         if prepared is not None:
-            console.print(f"{plural(count, 'model')} of {backbone.count(material.backbone.params):,} parameters: {plural(settings.seeds, 'seed')} x "
+            console.print(f"{plural(count, 'model')} of {backbone.num_parameters(material.backbone.params):,} parameters: {plural(settings.seeds, 'seed')} x "
                           f"ratios {', '.join(f'{r:g}' for r in settings.ratios)} x {settings.recipes} recipes")  # fmt: skip
             trainer, start, described = prepared
             trained = ensembles.train(trainer, start, material, settings, folder, described, settings.resume)
@@ -182,10 +182,10 @@ def run(settings: SoupOptions) -> dict[str, Any]:
         rows = [row for one in fused for row in one["rows"]]
         result = to_json({
             "provenance": {**folder.read(PROVENANCE), **facts},
-            "config": lasting(settings),
+            "config": result_options(settings),
             "stands_on": standing,
             "what": material.what,
-            "parameters": backbone.count(material.backbone.params),
+            "parameters": backbone.num_parameters(material.backbone.params),
             "recipes": [] if settings.models else [dataclasses.asdict(recipe) for recipe in settings.plan()],
             "shifted": material.shifted,
             "rows": rows,
@@ -201,7 +201,7 @@ def run(settings: SoupOptions) -> dict[str, Any]:
         return result
 
 
-def prepare(settings: SoupOptions, material: Material) -> tuple[Any, Start, list[dict[str, Any]]]:
+def prepare(settings: SoupOptions, material: Material) -> tuple[Any, InitialModels, list[dict[str, Any]]]:
     """The trainer, the models before training and what plan.json says of them: seeds x ratios x recipes."""
     images = not isinstance(material.train.images, np.ndarray) or material.train.images.ndim == 4
     trainer = settings.trainer(
@@ -226,12 +226,12 @@ def prepare(settings: SoupOptions, material: Material) -> tuple[Any, Start, list
     cells = settings.seeds * len(settings.ratios)
     return (
         trainer,
-        Start(stack(params), (), stack(drawn), jnp.stack(orders), recipe_grid.stack(plan * cells)),
+        InitialModels(stack(params), (), stack(drawn), jnp.stack(orders), recipe_grid.stack(plan * cells)),
         described,
     )
 
 
-def grouped(settings: SoupOptions, start: Start, params: Params) -> list[Group]:
+def grouped(settings: SoupOptions, start: InitialModels, params: Params) -> list[Group]:
     """The trained models as populations of one seed and one ratio."""
     made = []
     for i in range(settings.seeds * len(settings.ratios)):
@@ -275,12 +275,14 @@ def fuse_all(groups: list[Group], material: Material, settings: SoupOptions, fol
 
 def fuse_group(group: Group, material: Material, settings: SoupOptions) -> Fusions:
     """Best single model, soups and ensemble of a population, on every test set."""
-    network, how = material.backbone.network, cast(Placement, settings.placement)
+    network, placement = material.backbone.network, cast(Placement, settings.placement)
     held = jnp.asarray(material.held_out.images), jnp.asarray(material.held_out.labels)
     size = EVALUATED * settings.batch_size
-    mix = fusion_methods.mixtures(network, group.params, (), None, how, size)
+    mix = fusion_methods.mixtures(network, group.params, (), None, placement, size)
     ties = cast(Ties, settings.ties)
-    return fusion_methods.fuse(network, group.params, material.tests, held, mix, ties=ties, how=how, batch_size=size)
+    return fusion_methods.fuse(
+        network, group.params, material.tests, held, mix, ties=ties, placement=placement, batch_size=size
+    )
 
 
 def with_shift(rows: list[dict[str, Any]], shifted: tuple[str, ...]) -> list[dict[str, Any]]:

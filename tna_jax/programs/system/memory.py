@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from tna_jax import ensemble, networks, placement
+from tna_jax import ensemble, networks
+from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Members, Trainer
 from tna_jax.io.errors import UsageError
 from tna_jax.programs.cli.progress import console
@@ -24,7 +25,7 @@ SAVING = 2
 """Copies of all models that a checkpoint holds while it is being written (orbax 0.12: measured 1.9, later saves 2.3 and more)."""
 
 
-class Need(NamedTuple):
+class Estimate(NamedTuple):
     """Bytes."""
 
     kept: int
@@ -35,7 +36,7 @@ class Need(NamedTuple):
     """Of the data on a device, whatever the number of models."""
 
 
-def need(trainer: Trainer, one: Members, inputs, labels) -> Need:
+def estimate(trainer: Trainer, one: Members, inputs, labels) -> Estimate:
     """Predicts a model's memory from shapes alone: nothing is computed or compiled.
 
     The activations are what reverse-mode differentiation of the loss keeps (its residuals), plus twice the largest of them as
@@ -50,10 +51,10 @@ def need(trainer: Trainer, one: Members, inputs, labels) -> Need:
     batch, weight = _batch(count, inputs)
     if trainer.prepare is not None:
         chosen = jax.ShapeDtypeStruct((count, *labels.shape[1:]), labels.dtype)
-        batch, _, weight = jax.eval_shape(trainer.prepare, one.order, one.hyper, (batch, chosen, weight))
+        batch, _, weight = jax.eval_shape(trainer.prepare, one.data_keys, one.hyper, (batch, chosen, weight))
     step = _working(trainer.network, one.params, one.state, batch, weight)
     step += size(one.params) if trainer.accumulate > 1 else 0
-    return Need(size([one.params, one.mask, one.opt_state, one.state]), step, size([inputs, labels]))
+    return Estimate(size([one.params, one.mask, one.opt_state, one.state]), step, size([inputs, labels]))
 
 
 def working(net: networks.Network, params, state, batch_size: int, inputs) -> int:
@@ -121,28 +122,28 @@ def _free_in_group() -> int:
     return sys.maxsize
 
 
-def taken(count: int, found: Need, how: ensemble.Placement, host: int = 0) -> int:
+def device_bytes(count: int, found: Estimate, placement: ensemble.Placement, host: int = 0) -> int:
     """Bytes on one device, or in all of a CPU, that `count` models at once take.
 
     Args:
       host: what the CPU's memory holds beside that, see `hosted`; of no account where devices have a memory of their own.
     """
     each = -(-count // jax.device_count())
-    share = each * found.kept + (each if how == "vmap" else 1) * found.working + found.common
+    share = each * found.kept + (each if placement == "vmap" else 1) * found.working + found.common
     return jax.local_device_count() * share + host if jax.default_backend() == "cpu" else share
 
 
-def hosted(models: int, found: Need) -> int:
+def host_bytes(models: int, found: Estimate) -> int:
     """Bytes of the CPU's memory that an ensemble takes beside its devices: two copies of all models, and see `saving`."""
-    return 2 * models * found.kept + saving(models, found)
+    return 2 * models * found.kept + checkpoint_bytes(models, found)
 
 
-def saving(models: int, found: Need) -> int:
+def checkpoint_bytes(models: int, found: Estimate) -> int:
     """Bytes of the CPU's memory that writing a checkpoint of all models takes; it is written while the next epochs run."""
     return SAVING * models * found.kept
 
 
-def at_once(models: int, found: Need, how: ensemble.Placement, free: int, host: int = 0) -> int:
+def at_once(models: int, found: Estimate, placement: ensemble.Placement, free: int, host: int = 0) -> int:
     """How many of `models` models fit at once, over all devices; a multiple of the devices unless all fit.
 
     Args:
@@ -156,7 +157,7 @@ def at_once(models: int, found: Need, how: ensemble.Placement, free: int, host: 
     on_cpu = jax.default_backend() == "cpu"
 
     def bytes_of(count: int) -> int:
-        return taken(count, found, how, host)
+        return device_bytes(count, found, placement, host)
 
     if bytes_of(models) <= free:
         return models
@@ -171,7 +172,7 @@ def at_once(models: int, found: Need, how: ensemble.Placement, free: int, host: 
     return fitting[-1]
 
 
-def takes(trainer: Trainer, one: Members, models: int, found: Need, inputs, labels, count: int) -> int:
+def predict(trainer: Trainer, one: Members, models: int, found: Estimate, inputs, labels, count: int) -> int:
     """Bytes that training `count` of `models` models at once takes: estimated, and where that is much, as the compiler plans it.
 
     On the CPU what writing a checkpoint of all models takes is in it.
@@ -182,32 +183,34 @@ def takes(trainer: Trainer, one: Members, models: int, found: Need, inputs, labe
       found: see `need`.
       inputs, labels: as in `planned`.
     """
-    estimate = taken(count, found, trainer.placement, hosted(models, found))
+    estimate = device_bytes(count, found, trainer.placement, host_bytes(models, found))
     if estimate < PLANNED_FROM or trainer.placement == "loop" or jax.process_count() > 1:
         return estimate
     members = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), one)
-    files = saving(models, found) if jax.default_backend() == "cpu" else 0
-    return planned(trainer, members, inputs, labels) + files
+    files = checkpoint_bytes(models, found) if jax.default_backend() == "cpu" else 0
+    return compiled_bytes(trainer, members, inputs, labels) + files
 
 
-def fit(trainer: Trainer, one: Members, models: int, found: Need, inputs, labels, room: int) -> tuple[int, int]:
+def plan_waves(
+    trainer: Trainer, one: Members, models: int, found: Estimate, inputs, labels, room: int
+) -> tuple[int, int]:
     """How many of `models` models fit into `room` bytes at once, and the bytes that they take; arguments as in `takes`.
 
     Raises:
       UsageError: not even one for each device does.
     """
-    how = trainer.placement
-    count = at_once(models, found, how, room, hosted(models, found))
-    predicted = takes(trainer, one, models, found, inputs, labels, count)
+    placement = trainer.placement
+    count = at_once(models, found, placement, room, host_bytes(models, found))
+    predicted = predict(trainer, one, models, found, inputs, labels, count)
     if predicted > room:  # the estimate is too low; what it says of the parts is right all the same
-        low = predicted / taken(count, found, how, hosted(models, found))
-        more = Need(*(math.ceil(low * part) for part in found))
-        count = at_once(models, more, how, room, hosted(models, more))
-        predicted = takes(trainer, one, models, found, inputs, labels, count)
+        low = predicted / device_bytes(count, found, placement, host_bytes(models, found))
+        more = Estimate(*(math.ceil(low * part) for part in found))
+        count = at_once(models, more, placement, room, host_bytes(models, more))
+        predicted = predict(trainer, one, models, found, inputs, labels, count)
     return count, predicted
 
 
-def tell(predicted: int, files: int, before: int) -> None:
+def print_estimate(predicted: int, files: int, before: int) -> None:
     """Says what a training will take, where that is much.
 
     Args:
@@ -223,7 +226,7 @@ def tell(predicted: int, files: int, before: int) -> None:
         )
 
 
-def planned(trainer: Trainer, members: Members, inputs, labels) -> int:
+def compiled_bytes(trainer: Trainer, members: Members, inputs, labels) -> int:
     """Bytes that an epoch of these members takes beside what there is, as the compiler plans it: exact where `need` estimates.
 
     Counted are the members and the data on their devices and what a step works with; on a CPU of all devices together, and a copy
@@ -237,19 +240,19 @@ def planned(trainer: Trainer, members: Members, inputs, labels) -> int:
     Raises:
       ValueError: the placement is `loop`, which has no program for an epoch.
     """
-    over = placement.mesh_for(members.order.shape[0])
-    how = ensemble.resolve(trainer, members, inputs)
-    if how == "loop":
+    mesh = placement_lib.mesh_for(members.data_keys.shape[0])
+    placement = ensemble.resolve(trainer, members, inputs)
+    if placement == "loop":
         raise ValueError("the placement loop dispatches step by step: there is no program to ask; see need")
-    split, whole = (NamedSharding(over, spec) for spec in (PartitionSpec(placement.AXIS), PartitionSpec()))
+    split, whole = (NamedSharding(mesh, spec) for spec in (PartitionSpec(placement_lib.AXIS), PartitionSpec()))
 
     def stacked(x):
-        return jax.ShapeDtypeStruct((x.shape[0] + -x.shape[0] % over.size, *x.shape[1:]), x.dtype, sharding=split)
+        return jax.ShapeDtypeStruct((x.shape[0] + -x.shape[0] % mesh.size, *x.shape[1:]), x.dtype, sharding=split)
 
     given = jax.tree.map(stacked, members)
     data = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), (inputs, labels))
     epoch = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
-    program = ensemble.epoch_program(trainer, how, over, True).lower(given, *data, epoch).compile()
+    program = ensemble.epoch_program(trainer, placement, mesh, True).lower(given, *data, epoch).compile()
     found = program.memory_analysis()
     each = (
         found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
@@ -257,7 +260,7 @@ def planned(trainer: Trainer, members: Members, inputs, labels) -> int:
     if jax.default_backend() != "cpu":
         return each
     kept = [members.params, members.mask, members.opt_state, members.state]
-    return over.size * each + size(kept)
+    return mesh.size * each + size(kept)
 
 
 def resident() -> int:
@@ -269,7 +272,7 @@ def resident() -> int:
         return 0
 
 
-def _words(found: Need) -> str:
+def _words(found: Estimate) -> str:
     return f"{found.kept / GB:.3g} GB kept and {found.working / GB:.3g} GB working memory a model"
 
 

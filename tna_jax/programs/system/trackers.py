@@ -111,7 +111,7 @@ def chosen(option: str | None) -> list[str]:
     return names
 
 
-class Views:
+class Trackers:
     """The open views of a run."""
 
     def __init__(self) -> None:

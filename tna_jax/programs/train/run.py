@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from tna_jax import connectivity
-from tna_jax.io.errors import known, together
+from tna_jax.io.errors import collect_errors, require_known
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli import ranges
 from tna_jax.programs.cli.launch import launch
@@ -17,8 +17,8 @@ from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, SHARE
 from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.system import distributed
 from tna_jax.programs.training import ensembles
-from tna_jax.programs.training.initial_models import Member, build
-from tna_jax.programs.training.setup import Settings, lasting, prepare, record
+from tna_jax.programs.training.initial_models import ModelSpec, build
+from tna_jax.programs.training.setup import Settings, prepare, record, result_options
 
 RESULT = "train.json"
 INITS = ("same", "different")
@@ -39,16 +39,16 @@ class TrainOptions(Settings):
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
-        together(
+        collect_errors(
             super().check,
             lambda: ranges.require(self, {"members": COUNT, "ratio": SHARE, "seed": NOT_NEGATIVE}),
-            lambda: known("--init", [self.init], INITS),
+            lambda: require_known("--init", [self.init], INITS),
         )
 
-    def plan(self) -> list[Member]:
+    def plan(self) -> list[ModelSpec]:
         """The networks: each has its own data order and, if they differ, its own initial value."""
         different = self.init == "different"
-        return [Member(self.seed, self.ratio, "tna", i if different else 0, i) for i in range(self.members)]
+        return [ModelSpec(self.seed, self.ratio, "tna", i if different else 0, i) for i in range(self.members)]
 
 
 def main(arguments: list[str]) -> int:
@@ -78,11 +78,11 @@ def run(settings: TrainOptions) -> dict[str, Any]:
             for name, split in (("train", data.train), ("test", data.test))
         }
         found = connectivity.evaluate(
-            network, trained.params, splits, state=trained.state, how=trained.facts["placement"]
+            network, trained.params, splits, state=trained.state, placement=trained.facts["placement"]
         )  # fmt: skip
         result = {
             "provenance": {**folder.read(PROVENANCE), **trained.facts},
-            "config": lasting(settings),
+            "config": result_options(settings),
             "network": settings.describe(),
             "models": [
                 {**described[i], "diverged_in_epoch": trained.diverged.get(i)}

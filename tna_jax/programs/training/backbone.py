@@ -187,7 +187,7 @@ def write_about(folder: Path, about: dict[str, Any], data: Dataset | None = None
         write_json(folder / IMAGES, made)
 
 
-def standing(folder: str) -> dict[str, Any]:
+def pretraining_record(folder: str) -> dict[str, Any]:
     """What a checkpoint's body stands on: what `tna pretrain` wrote beside it, or that there is no record."""
     file = Path(folder) / ABOUT
     if file.is_file():
@@ -195,6 +195,6 @@ def standing(folder: str) -> dict[str, Any]:
     return {"checkpoint": Path(folder).name, "in_words": "a checkpoint without a record of its pretraining"}
 
 
-def count(params: Params) -> int:
+def num_parameters(params: Params) -> int:
     """Number of parameters."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import ensemble, placement
+from tna_jax import ensemble
+from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Trainer
 from tna_jax.io.errors import UsageError
 from tna_jax.masks import Params
@@ -19,7 +20,7 @@ from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.runs.folder import PLAN, Run
 from tna_jax.programs.runs.restore import newest, restore
 from tna_jax.programs.system import distributed, memory
-from tna_jax.programs.training.initial_models import Start
+from tna_jax.programs.training.initial_models import InitialModels
 
 
 class Trained(NamedTuple):
@@ -35,7 +36,7 @@ class Trained(NamedTuple):
 
 def train(
     trainer: Trainer,
-    start: Start,
+    start: InitialModels,
     data: Any,
     settings: Any,
     folder: Run,
@@ -62,21 +63,21 @@ def train(
     models = start.order.shape[0]
     shapes = one_of(trainer, start)
     optimizer_state = shapes.opt_state
-    how = placement.resolve(
+    placement = placement_lib.resolve(
         trainer.placement, functools.partial(ensemble.network_inputs, trainer), shapes, inputs[: trainer.batch_size]
     )
-    trainer = dataclasses.replace(trainer, placement=how)
-    found = memory.need(trainer, shapes, inputs, labels)
+    trainer = dataclasses.replace(trainer, placement=placement)
+    found = memory.estimate(trainer, shapes, inputs, labels)
     given = (trainer, shapes, models, found, inputs, labels)
     if distributed.broadcast_text(str(resume and folder.has(PLAN))) == "True":
         _, wave = folder.plan()  # steps are counted in waves: a resumed run keeps them
-        predicted = memory.takes(*given, min(wave, models))
+        predicted = memory.predict(*given, min(wave, models))
     else:
-        wave, predicted = memory.fit(*given, memory.available(settings.memory_limit))
+        wave, predicted = memory.plan_waves(*given, memory.available(settings.memory_limit))
         wave = int(distributed.broadcast_text(str(wave)))
         folder.write_plan(described, wave)
     before = memory.resident()
-    memory.tell(predicted, memory.saving(models, found), before)
+    memory.print_estimate(predicted, memory.checkpoint_bytes(models, found), before)
     waves = [slice(first, min(first + wave, models)) for first in range(0, models, wave)]
     if len(waves) > 1:
         free = memory.available(settings.memory_limit) / memory.GB
@@ -143,11 +144,11 @@ def train(
 
             ensemble.train_ensemble(trainer, members, *arrays, settings.epochs, start=first, on_epoch=on_epoch)
     facts = {
-        "placement": how,
+        "placement": placement,
         "waves": len(waves),
         "predicted_bytes_per_model": {"kept": found.kept, "working": found.working},
         "predicted_bytes": predicted,
-        "predicted_bytes_saving": memory.saving(models, found),
+        "predicted_bytes_saving": memory.checkpoint_bytes(models, found),
         "resident_bytes_before": before,
         "peak_bytes": memory.peak(),
     }
@@ -155,7 +156,7 @@ def train(
     return Trained(whole["params"], whole["state"], late, facts)
 
 
-def one_of(trainer: Trainer, start: Start) -> ensemble.Members:
+def one_of(trainer: Trainer, start: InitialModels) -> ensemble.Members:
     """One of the models before training, without the leading axis; shapes, but for its data order and state."""
     params, mask, hyper = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (start.params, start.mask, start.hyper or {})

@@ -15,7 +15,7 @@ INIT, ORDER, MASK, ANCHORS = 0, 1, 2, 3
 """Streams of a pair's seed, folded into its key."""
 
 
-class Member(NamedTuple):
+class ModelSpec(NamedTuple):
     """One model of the ensemble."""
 
     seed: int
@@ -28,7 +28,7 @@ class Member(NamedTuple):
     """Which of its seed's data orders."""
 
 
-class Start(NamedTuple):
+class InitialModels(NamedTuple):
     """M models before training, on the host."""
 
     params: masks.Params
@@ -48,7 +48,7 @@ def stream(seed: int, which: int, index: int = 0) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), which), index)
 
 
-def build(members: list[Member], init, anchors: AnchorOptions) -> Start:
+def build(members: list[ModelSpec], init, anchors: AnchorOptions) -> InitialModels:
     """The models' initial parameters, masks and data-order keys.
 
     Args:
@@ -77,4 +77,4 @@ def build(members: list[Member], init, anchors: AnchorOptions) -> Start:
 
     keys = jnp.stack([stream(m.seed, ORDER, m.order) for m in members])
     state = jax.tree.map(np.asarray, jax.jit(lambda key: init(key)[1])(stream(0, INIT)))
-    return Start(stack(values), state, stack([drawn[m.seed, m.ratio] for m in members]), keys)
+    return InitialModels(stack(values), state, stack([drawn[m.seed, m.ratio] for m in members]), keys)

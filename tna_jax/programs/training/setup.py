@@ -7,7 +7,7 @@ import jax
 
 from tna_jax import augment, networks
 from tna_jax.ensemble import Trainer
-from tna_jax.io.errors import UsageError, together
+from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.io.json_files import to_json
 from tna_jax.io.manifest import FORMAT
 from tna_jax.io.provenance import provenance
@@ -27,7 +27,7 @@ class Settings(RunOptions, HostOptions, TrainingOptions, AnchorOptions, ModelOpt
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
-        together(
+        collect_errors(
             lambda: TrainingOptions.check(self),
             lambda: HostOptions.check(self),
             self.check_anchors,
@@ -62,7 +62,7 @@ def prepare(settings: Settings) -> Prepared:
     except ValueError as error:
         raise UsageError(f"--where: {error}") from error
     optimizer = settings.build_optimizer(-(-examples // settings.batch_size))
-    change = augment.create(cast(augment.Kind, settings.augment))
+    change = augment.create(cast(augment.Augmentation, settings.augment))
     trainer = Trainer(net, optimizer, settings.batch_size, cast(Placement, settings.placement), change)
     return Prepared(data, net, init, trainer)
 
@@ -87,13 +87,13 @@ def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
     started = distributed.broadcast_text(str(settings.resume and folder.has(CONFIG))) == "True"
     if not started:
         folder.write(PROVENANCE, provenance(seeds))
-        kept = [key for key in PASSING if key not in OF_ONE_START and hasattr(settings, key)]
+        kept = [key for key in PASSING_OPTIONS if key not in OF_ONE_START and hasattr(settings, key)]
         with_options = {key: getattr(settings, key) for key in kept}
         about = {"format": FORMAT, "program": program, "started_with": with_options}
-        folder.write(CONFIG, {**about, **lasting(settings)})
-        folder.watch(getattr(settings, "log", None), to_json(lasting(settings)))
+        folder.write(CONFIG, {**about, **result_options(settings)})
+        folder.watch(getattr(settings, "log", None), to_json(result_options(settings)))
         return
-    config, now = folder.read(CONFIG), to_json(lasting(settings))
+    config, now = folder.read(CONFIG), to_json(result_options(settings))
     if config.get("program", program) != program:
         raise UsageError(f"--resume: {folder.folder} is a run of tna {config['program']}, not of tna {program}")
     before = {key: value for key, value in config.items() if key not in parsing.ABOUT}
@@ -104,7 +104,7 @@ def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
     folder.watch(getattr(settings, "log", None), now)
 
 
-PASSING = (
+PASSING_OPTIONS = (
     "out", "overwrite", "resume", "checkpoint_minutes", "checkpoint_every", "checkpoints_kept", "cpu_devices", "data_dir",
     "download", "memory_limit", "log", "distributed", "coordinator", "num_processes", "process_id",
 )  # fmt: skip
@@ -113,11 +113,11 @@ OF_ONE_START = ("out", "overwrite", "resume", "distributed", "coordinator", "num
 """Of these, what is said anew at every start."""
 
 
-def lasting(settings: Any) -> dict[str, Any]:
+def result_options(settings: Any) -> dict[str, Any]:
     """The options that shape the result, as config.json keeps them."""
-    return {key: value for key, value in dataclasses.asdict(settings).items() if key not in PASSING}
+    return {key: value for key, value in dataclasses.asdict(settings).items() if key not in PASSING_OPTIONS}
 
 
-def shaping(config: dict[str, Any]) -> dict[str, Any]:
+def result_config(config: dict[str, Any]) -> dict[str, Any]:
     """What of a config.json shapes the result, as results repeat it."""
     return {key: value for key, value in config.items() if key != "started_with"}

@@ -46,7 +46,7 @@ def test_what_cannot_be_is_named(name, part):
 
 def test_sets_of_other_sizes_are_not_joined():
     digits = data.load("digits")
-    small = subsets.classes(digits, "0-1")
+    small = subsets.select_classes(digits, "0-1")
     other = data.source.make(
         "other",
         *(data.Split(s.images[:, ::2, ::2], s.labels) for s in (small.train, small.test)),

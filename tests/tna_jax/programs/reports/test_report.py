@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.tna_jax.programs.reports.pages import Page
-from tna_jax.averaging import Recipe
+from tna_jax.averaging import GreedySoup
 from tna_jax.connectivity import Path as Path_
 from tna_jax.io.json_files import write_json
 from tna_jax.metrics import Metrics
@@ -58,7 +58,7 @@ def _fused(run: Path) -> None:
         return Metrics(draw.uniform(50, 99, shape), draw.integers(50, 99, shape).astype(float), np.full(shape, 100))
 
     members, one = {split: metrics(3) for split in splits}, {split: metrics() for split in splits}
-    found = fusion_methods.Fusions(members, 1, one, one, Recipe(np.array([0, 1, 1]), 0.9, []), one)
+    found = fusion_methods.Fusions(members, 1, one, one, GreedySoup(np.array([0, 1, 1]), 0.9, []), one)
     barriers = [
         {"pair": pair, "split": split, "accuracy_barrier": draw.uniform()} for pair in pairs for split in splits
     ]

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from tna_jax import placement as placements
+from tna_jax import placement as placement_lib
 from tna_jax.io import restore
 from tna_jax.io.restore import listed
 from tna_jax.programs.cli.main import main
@@ -127,14 +127,14 @@ def test_resumed_with_any_placement_and_on_other_devices(tmp_path, monkeypatch, 
         assert_same_bytes(Path("whole"), Path("cut"))
         assert result(Path("other"))["models"] != result(Path("cut"))["models"]
         return
-    mesh, sizes = placements.mesh, []
+    mesh, sizes = placement_lib.mesh, []
 
     def two(devices=None):
         found = mesh(devices or jax.devices()[:2])
         sizes.append(found.size)
         return found
 
-    monkeypatch.setattr(placements, "mesh", two)  # the last epoch on two devices instead of eight
+    monkeypatch.setattr(placement_lib, "mesh", two)  # the last epoch on two devices instead of eight
     assert main(["resume", "cut"]) == 0
     assert 2 in sizes
     for name, array in final(Path("whole")).items():

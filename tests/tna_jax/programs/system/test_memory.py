@@ -15,7 +15,7 @@ from tna_jax import ensemble, models, networks
 from tna_jax.ensemble import Trainer
 from tna_jax.io.errors import UsageError
 from tna_jax.programs.system import memory
-from tna_jax.programs.system.memory import Need
+from tna_jax.programs.system.memory import Estimate
 
 
 def one_member(name: str, **options):
@@ -38,7 +38,7 @@ def one_member(name: str, **options):
 )
 def test_the_prediction_is_near_what_the_compiler_plans(name, options, most):
     trainer, member, data = one_member(name, **options)
-    found = memory.need(trainer, member, *data)
+    found = memory.estimate(trainer, member, *data)
     batch = [
         jax.ShapeDtypeStruct((32, *x.shape[1:]), x.dtype) for x in (*data, jax.ShapeDtypeStruct((320,), jnp.float32))
     ]
@@ -53,14 +53,14 @@ def test_the_prediction_is_near_what_the_compiler_plans(name, options, most):
 
 def test_the_working_memory_grows_with_the_batch_but_not_the_kept():
     trainer, member, data = one_member("cnn")
-    small = memory.need(trainer, member, *data)
-    larger = memory.need(Trainer(trainer.network, trainer.optimizer, 64, "map"), member, *data)
+    small = memory.estimate(trainer, member, *data)
+    larger = memory.estimate(Trainer(trainer.network, trainer.optimizer, 64, "map"), member, *data)
     assert larger.kept == small.kept
     assert 1.8 < larger.working / small.working < 2.2
 
 
 @pytest.mark.parametrize(
-    ("models", "how", "free", "expected"),
+    ("models", "placement", "free", "expected"),
     [
         (16, "map", 10**9, 16),
         # On a CPU: 8 devices x (models each x 10 kept + 100 working + 1 common) + 2 x models x 10 on the host.
@@ -70,17 +70,20 @@ def test_the_working_memory_grows_with_the_batch_but_not_the_kept():
         (16, "vmap", 8 * (2 * 110 + 1) + 319, 8),
     ],
 )
-def test_how_many_models_fit_at_once(models, how, free, expected):
+def test_how_many_models_fit_at_once(models, placement, free, expected):
     assert jax.device_count() == 8
-    assert memory.at_once(models, Need(10, 100, 1), how, free, 2 * models * 10) == expected
+    assert memory.at_once(models, Estimate(10, 100, 1), placement, free, 2 * models * 10) == expected
 
 
 def test_room_is_kept_for_a_checkpoint_that_is_written_while_models_train():
-    need = Need(10, 100, 1)
+    need = Estimate(10, 100, 1)
     devices = 8 * (2 * 10 + 101)  # all of 16 models
-    assert memory.hosted(16, need) == (2 + memory.SAVING) * 160 and memory.saving(16, need) == memory.SAVING * 160
-    assert memory.at_once(16, need, "map", devices + memory.hosted(16, need), memory.hosted(16, need)) == 16
-    assert memory.at_once(16, need, "map", devices + memory.hosted(16, need) - 1, memory.hosted(16, need)) == 8
+    assert (
+        memory.host_bytes(16, need) == (2 + memory.SAVING) * 160
+        and memory.checkpoint_bytes(16, need) == memory.SAVING * 160
+    )
+    assert memory.at_once(16, need, "map", devices + memory.host_bytes(16, need), memory.host_bytes(16, need)) == 16
+    assert memory.at_once(16, need, "map", devices + memory.host_bytes(16, need) - 1, memory.host_bytes(16, need)) == 8
     assert memory.at_once(16, need, "map", devices) == 16  # nothing beside the devices
 
 
@@ -102,9 +105,9 @@ def test_what_is_predicted_of_a_run_is_near_what_it_takes(tmp_path):
 
 def test_what_can_not_fit_at_all_is_said_before_anything_starts():
     with pytest.raises(UsageError, match=r"needs about .* GB.*--batch-size"):
-        memory.at_once(16, Need(10, 100, 1), "map", 500)
+        memory.at_once(16, Estimate(10, 100, 1), "map", 500)
     with pytest.raises(UsageError, match=r"beside 3 GB in the CPU's memory"):
-        memory.at_once(16, Need(10, 100, 1), "map", 10**9, 3 * 10**9)
+        memory.at_once(16, Estimate(10, 100, 1), "map", 10**9, 3 * 10**9)
 
 
 def test_free_memory_is_a_number_and_a_limit_is_taken_at_its_word():
@@ -117,27 +120,29 @@ def test_free_memory_is_a_number_and_a_limit_is_taken_at_its_word():
 def test_the_compiler_s_own_plan_holds_members_data_and_a_step():
     trainer, one, data = one_member("mlp", width=256)
     count = 3
-    stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), one._replace(order=()))
-    members = stacked._replace(order=jax.random.split(jax.random.key(0), count))
-    found, planned = memory.need(trainer, one, *data), memory.planned(trainer, members, *data)
+    stacked = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), one._replace(data_keys=())
+    )
+    members = stacked._replace(data_keys=jax.random.split(jax.random.key(0), count))
+    found, planned = memory.estimate(trainer, one, *data), memory.compiled_bytes(trainer, members, *data)
     least = count * (2 * found.kept + found.common)  # in place, and the copy that training begins from
     assert least < planned < least + count * (2 * found.working + found.kept)
-    more = memory.planned(Trainer(trainer.network, trainer.optimizer, 128, "map"), members, *data)
+    more = memory.compiled_bytes(Trainer(trainer.network, trainer.optimizer, 128, "map"), members, *data)
     assert more > planned  # a larger batch
     assert memory.resident() > 10**7
     with pytest.raises(ValueError, match="loop"):
-        memory.planned(Trainer(trainer.network, trainer.optimizer, 32, "loop"), members, *data)
+        memory.compiled_bytes(Trainer(trainer.network, trainer.optimizer, 32, "loop"), members, *data)
 
 
 def test_what_the_compiler_plans_corrects_an_estimate_that_is_too_low(monkeypatch):
     trainer, one, data = one_member("mlp", width=256)
     models = 2 * jax.device_count()
-    low = memory.Need(*(part // 4 for part in memory.need(trainer, one, *data)))
+    low = memory.Estimate(*(part // 4 for part in memory.estimate(trainer, one, *data)))
     monkeypatch.setattr(memory, "PLANNED_FROM", 0)
-    whole = memory.takes(trainer, one, models, low, *data, models)
-    assert memory.fit(trainer, one, models, low, *data, whole) == (models, whole)
-    fewer, bytes_of_fewer = memory.fit(trainer, one, models, low, *data, whole - 1)
+    whole = memory.predict(trainer, one, models, low, *data, models)
+    assert memory.plan_waves(trainer, one, models, low, *data, whole) == (models, whole)
+    fewer, bytes_of_fewer = memory.plan_waves(trainer, one, models, low, *data, whole - 1)
     assert fewer == jax.device_count()
     assert bytes_of_fewer < whole
     monkeypatch.setattr(memory, "PLANNED_FROM", 1e18)  # the control: the estimate alone
-    assert memory.fit(trainer, one, models, low, *data, whole - 1)[0] == models
+    assert memory.plan_waves(trainer, one, models, low, *data, whole - 1)[0] == models

@@ -155,7 +155,7 @@ def test_words_of_a_line_name_its_curves_and_what_is_no_number_is_left_out():
         def log(self, step, values):
             seen.append((step, dict(values)))
 
-    views = trackers.Views()
+    views = trackers.Trackers()
     views.open["kept"] = Kept(None, None)
     views.log({"step": 3, "anchors": "pfn", "accuracy": 0.5, "loss": None, "refused": [1], "done": True})
     views.log({"step": 4, "rows": []})

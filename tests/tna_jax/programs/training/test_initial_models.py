@@ -7,11 +7,11 @@ import pytest
 from tna_jax import models, networks
 from tna_jax.io.errors import UsageError
 from tna_jax.programs.cli.options import AnchorOptions
-from tna_jax.programs.training.initial_models import Member, build
+from tna_jax.programs.training.initial_models import ModelSpec, build
 
 INIT = networks.linen(models.create("mlp", num_classes=3, depth=1, width=20), (30,))[1]
-PAIR = [Member(0, 0.5, "tna", 0, 0), Member(0, 0.5, "tna", 1, 1)]
-PLAIN = [Member(0, 0.0, "tna", 0, 0), Member(0, 0.0, "tna", 1, 1)]
+PAIR = [ModelSpec(0, 0.5, "tna", 0, 0), ModelSpec(0, 0.5, "tna", 1, 1)]
+PLAIN = [ModelSpec(0, 0.0, "tna", 0, 0), ModelSpec(0, 0.0, "tna", 1, 1)]
 
 
 def kernels(start):
