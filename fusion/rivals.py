@@ -54,7 +54,7 @@ def _line(rows: list[dict[str, Any]]) -> dict[str, Any]:
         return [float(np.mean(values)), float(np.std(values, ddof=1))]
 
     facts = {measure: spread([np.mean(row[measure]) for row in rows]) for measure in MEASURES}
-    took = {key: spread([row[key] for row in rows]) for key in ("sweeps", "moved", "seconds") if key in rows[0]}
+    took: dict[str, Any] = {key: spread([row[key] for row in rows]) for key in ("sweeps", "moved", "seconds") if key in rows[0]}
     made: dict[str, Any] = {"n": len(rows), **facts, **took}
     return made
 

@@ -49,7 +49,8 @@ def brief(digits: Result, figure2: Result, figure5: Result, anchors: Result) -> 
     resnet = {**figure5["cells"]["resnet20"], "title": "CIFAR-10, ResNet20"}
     for case in (digits, *map(sized, (cells["fashion_mlp"], cells["cifar10_cnn"], resnet))):
         for init, name in INITS.items():
-            pairs = str(find(case, init=init, ratio=0.4, method="tna")["n"])
+            line = find(case, init=init, ratio=0.4, method="tna")
+            pairs = str(line["n"] if line else 0)
             rows.append([case["title"], name, pairs, *(measured(case, init, ratio) for ratio in RATIOS)])
     heavy = [(sized({**case["rows"]["recipe"], "title": case["title"]})["title"], *(find(case["rows"][name]) for name in ("none", "recipe")))
              for case in anchors["cases"].values()]  # fmt: skip
