@@ -3,16 +3,87 @@
 from tna_jax import tna_mask, masks
 mask = masks.bernoulli(jax.random.key(0), params, ratio=0.4)
 optimizer = optax.chain(tna_mask(mask), optax.adam(1e-3))
+
+Names and modules are loaded when they are first used (PEP 562): `import tna_jax` alone imports no JAX.
 """
 
-from tna_jax import checks, masks
-from tna_jax.averaging import greedy_soup, stack, uniform_soup, weighted_average
-from tna_jax.connectivity import barrier, evaluate_path, pairs
-from tna_jax.interpolation import line
-from tna_jax.transform import anchored, apply_updates, tna_mask
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from tna_jax.version import __version__ as __version__
+
+if TYPE_CHECKING:  # what type checkers and editors see; the same names as below
+    # isort: off
+    from tna_jax import (
+        augment as augment,
+        averaging as averaging,
+        checks as checks,
+        cold_fusion as cold_fusion,
+        connectivity as connectivity,
+        corruptions as corruptions,
+        ensemble as ensemble,
+        federated as federated,
+        finetuning as finetuning,
+        interpolation as interpolation,
+        linear_probe as linear_probe,
+        masked_lm as masked_lm,
+        masks as masks,
+        matching as matching,
+        metrics as metrics,
+        models as models,
+        networks as networks,
+        placement as placement,
+        prng as prng,
+        repair as repair,
+        theory as theory,
+        transform as transform,
+        trees as trees,
+    )
+
+    # isort: on
+    from tna_jax.averaging import greedy_soup, stack, uniform_soup, weighted_average
+    from tna_jax.connectivity import barrier, evaluate_path, pairs
+    from tna_jax.interpolation import line
+    from tna_jax.transform import anchored, apply_updates, tna_mask
 
 __all__ = [
     "anchored", "apply_updates", "barrier", "checks", "evaluate_path", "greedy_soup", "line", "masks", "pairs", "stack", "tna_mask",
     "uniform_soup", "weighted_average",
 ]  # fmt: skip
+
+_HOMES = {
+    "anchored": "transform",
+    "apply_updates": "transform",
+    "barrier": "connectivity",
+    "evaluate_path": "connectivity",
+    "greedy_soup": "averaging",
+    "line": "interpolation",
+    "pairs": "connectivity",
+    "stack": "averaging",
+    "tna_mask": "transform",
+    "uniform_soup": "averaging",
+    "weighted_average": "averaging",
+}
+"""The module of each public name that is not a module."""
+
+_MODULES = frozenset({
+    "augment", "averaging", "checks", "cold_fusion", "connectivity", "corruptions", "ensemble", "federated", "finetuning",
+    "interpolation", "linear_probe", "masked_lm", "masks", "matching", "metrics", "models", "networks", "placement", "prng", "repair",
+    "theory", "transform", "trees",
+})  # fmt: skip
+"""The modules of the core. Those that touch files (`io`, `hf`, `flower`, `programs`) are imported by name."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"tna_jax.{_HOMES[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"tna_jax.{name}")
+    else:
+        raise AttributeError(f"module 'tna_jax' has no attribute {name!r}", name=name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})
