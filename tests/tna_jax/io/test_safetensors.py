@@ -17,8 +17,8 @@ from tna_jax import masks, models
 from tna_jax import trees as tree_paths
 from tna_jax.io import restore, safetensors, tensor_headers
 from tna_jax.io.errors import UsageError
+from tna_jax.prng import Stream, stream
 from tna_jax.programs.cli.main import main
-from tna_jax.programs.training.initial_models import MASK, stream
 
 
 def raw(header: object, data: bytes = b"", length: int | None = None) -> bytes:
@@ -192,7 +192,7 @@ def test_a_model_goes_out_and_comes_back(run, tmp_path, capsys):
         about["mask"],
         safetensors.load("m1.safetensors", jax.eval_shape(lambda: trees_like(arrays)), "params"),
     )
-    mask = masks.bernoulli(stream(recipe["seed"], MASK), params, recipe["ratio"], recipe["where"])
+    mask = masks.bernoulli(stream(recipe["seed"], Stream.RUN_MASK), params, recipe["ratio"], recipe["where"])
     other = safetensors.load("m2.safetensors", params, "params")
     for m, a, b in zip(*map(jax.tree.leaves, (mask, params, other)), strict=True):
         frozen = ~np.asarray(m)

@@ -15,6 +15,7 @@ from tna_jax.ensemble import Trainer
 from tna_jax.io.errors import UsageError, collect_errors, require_known
 from tna_jax.io.json_files import to_json
 from tna_jax.masks import Mask, Params
+from tna_jax.prng import Stream, stream
 from tna_jax.programs.cli import ranges
 from tna_jax.programs.cli.finetuning_options import TuningOptions
 from tna_jax.programs.cli.launch import launch
@@ -32,14 +33,11 @@ from tna_jax.programs.runs.restore import restore
 from tna_jax.programs.system import memory
 from tna_jax.programs.training import backbone
 from tna_jax.programs.training.backbone import Backbone, is_head
-from tna_jax.programs.training.initial_models import INIT, MASK, ORDER, stream
 from tna_jax.programs.training.setup import record, result_options
 
 RESULTS = ("cold.json", "cold.png")
 SEEN = ("sst2", "mr", "subj", "trec", "cr", "mpqa", "cola")
 UNSEEN = ("ag_news", "rte")
-DATA = 7
-"""Stream of a seed: which examples a contributor trains on in an iteration."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,8 +246,10 @@ def begin(fusion: Fusion) -> Params:
     """(V, K, ...) the contributors before the first iteration: the checkpoint's body, a fresh head for each task."""
     made = []
     for variant in fusion.variants:
-        first = fusion.backbone.fresh(stream(variant.seed, INIT))
-        heads = [fusion.backbone.fresh(stream(variant.seed, INIT, 1 + k)) for k in range(len(fusion.contributors))]
+        first = fusion.backbone.fresh(stream(variant.seed, Stream.RUN_INIT))
+        heads = [
+            fusion.backbone.fresh(stream(variant.seed, Stream.RUN_INIT, 1 + k)) for k in range(len(fusion.contributors))
+        ]
         own = cold_fusion.broadcast_body(first, jax.tree.map(lambda *leaves: jnp.stack(leaves), *heads), is_head)
         closed = [shut(ensemble.member(own, k), task.num_classes) for k, task in enumerate(fusion.contributors)]
         made.append(jax.tree.map(lambda *leaves: np.stack(leaves), *closed))
@@ -314,7 +314,7 @@ def train_and_fuse(fusion: Fusion, params: Params, number: int, watch: Watch) ->
 
 def _mask(fusion: Fusion, params: Params, v: int, variant: Variant, number: int) -> Mask:
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), params)
-    return cold_fusion.draw_mask(stream(variant.seed, MASK), number, one, variant.ratio, is_head)
+    return cold_fusion.draw_mask(stream(variant.seed, Stream.RUN_MASK), number, one, variant.ratio, is_head)
 
 
 def _moved(mask: Mask, before: Params, after: Params, v: int) -> int:
@@ -329,9 +329,9 @@ def _members(fusion: Fusion, params: Params, masks: list[Mask], jobs: Any, numbe
     settings = fusion.settings
     own, orders, drawn_masks = [], [], []
     for v, variant, k, task in jobs:
-        key = stream(variant.seed, DATA, number * len(fusion.tasks) + k)
+        key = stream(variant.seed, Stream.RUN_DATA, number * len(fusion.tasks) + k)
         own.append(drawn(key, task, settings.examples))
-        orders.append(stream(variant.seed, ORDER, number * len(fusion.tasks) + k))
+        orders.append(stream(variant.seed, Stream.RUN_ORDER, number * len(fusion.tasks) + k))
         drawn_masks.append(shut_mask(masks[v], task.num_classes))
     at = np.array([v for v, *_ in jobs]), np.array([k for _, _, k, _ in jobs])
     chosen = jax.tree.map(lambda leaf: leaf[at], params)

@@ -11,13 +11,11 @@ import numpy as np
 from tna_jax import ensemble, finetuning, linear_probe, metrics
 from tna_jax.ensemble import Trainer
 from tna_jax.masks import Params
+from tna_jax.prng import Stream, stream
 from tna_jax.programs.cold.tasks import Task, drawn, shut, shut_mask
 from tna_jax.programs.data.text import buckets
 from tna_jax.programs.training.backbone import Backbone
-from tna_jax.programs.training.initial_models import INIT, ORDER, stream
 
-SCORE = 6
-"""Stream of a seed: examples for scoring."""
 BATCH = 250
 
 
@@ -79,11 +77,11 @@ def tuned(
 def _members(backbone: Backbone, jobs: Any, trainer: Trainer, settings: Any) -> ensemble.Members:
     params, masks, orders, own = [], [], [], []
     for body, task, number in jobs:
-        head = backbone.fresh(stream(body.seed, INIT, 1 + number))["head"]
+        head = backbone.fresh(stream(body.seed, Stream.RUN_INIT, 1 + number))["head"]
         params.append(shut({**body.params, "head": head}, task.num_classes))
         masks.append(shut_mask(jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), params[-1]), task.num_classes))
-        orders.append(stream(body.seed, ORDER, 1000 + number))
-        own.append(drawn(stream(body.seed, SCORE, number), task, settings.score_examples))
+        orders.append(stream(body.seed, Stream.RUN_ORDER, 1000 + number))
+        own.append(drawn(stream(body.seed, Stream.RUN_SCORE, number), task, settings.score_examples))
     recipe = finetuning.FinetuneConfig(settings.learning_rate, settings.weight_decay)
     stack = functools.partial(jax.tree.map, lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]))
     return ensemble.init_ensemble(
@@ -115,7 +113,7 @@ def probed(
     for body in bodies:
         params = {"body": body.params["body"]}
         for number, task in enumerate(tasks):
-            inputs, labels = drawn(stream(body.seed, SCORE, number), task, settings.probe_examples)
+            inputs, labels = drawn(stream(body.seed, Stream.RUN_SCORE, number), task, settings.probe_examples)
             train, test = (features(backbone, params, tokens) for tokens in (inputs, task.test[0]))
             fitted = _fit(jnp.asarray(train), jnp.asarray(labels), backbone.num_classes)
             found.append(float(linear_probe.accuracy(fitted, jnp.asarray(test), jnp.asarray(task.test[1]))))

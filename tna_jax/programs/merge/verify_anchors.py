@@ -8,8 +8,8 @@ import numpy as np
 
 from tna_jax.io.errors import UsageError
 from tna_jax.io.tensor_headers import Checkpoint, Tensor
+from tna_jax.prng import Stream, stream
 from tna_jax.programs.cli.options import DRAWS
-from tna_jax.programs.training.initial_models import MASK, stream
 
 ABOUT = "tna_jax"
 """Name of the metadata that describes an exported model: a JSON object whose `mask` holds kind, ratio, seed and where."""
@@ -47,7 +47,7 @@ def verify(checkpoints: list[Checkpoint]) -> dict[str, Any] | None:
         for level in levels:
             inner = inner.setdefault(level, {})
         inner[last] = jax.ShapeDtypeStruct(tensor.shape, np.float32)
-    mask = DRAWS[first["kind"]](stream(first["seed"], MASK), shapes, first["ratio"], first["where"])
+    mask = DRAWS[first["kind"]](stream(first["seed"], Stream.RUN_MASK), shapes, first["ratio"], first["where"])
     anchored, wrong = 0, []
     for name in tensors:
         inner = mask

@@ -17,6 +17,7 @@ from tna_jax.hf import loading, tokenizer
 from tna_jax.io.errors import UsageError, unknown
 from tna_jax.io.json_files import to_json
 from tna_jax.masks import Params
+from tna_jax.prng import Stream, stream
 from tna_jax.programs import data
 from tna_jax.programs.cli import ranges
 from tna_jax.programs.cli.finetuning_options import TuningOptions
@@ -29,15 +30,13 @@ from tna_jax.programs.pretrain import report as pretrain_report
 from tna_jax.programs.runs.folder import METRICS, PROVENANCE, Run
 from tna_jax.programs.system import distributed
 from tna_jax.programs.training import backbone, ensembles
-from tna_jax.programs.training.initial_models import INIT, ORDER, InitialModels, stream
+from tna_jax.programs.training.initial_models import InitialModels
 from tna_jax.programs.training.setup import record, result_options
 
 RESULTS = ("pretrain.json", "pretrain.png")
 MODEL = "model"
 """Folder of the Hugging Face model in the run folder."""
 KINDS = ("vit", "bert")
-TEST = 4
-"""Stream of the seed: what is hidden in test texts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,11 +171,11 @@ def run(settings: PretrainOptions) -> dict[str, Any]:
 
 
 def _start(plan: Plan, settings: PretrainOptions) -> InitialModels:
-    params = jax.jit(plan.module.init)(stream(settings.seed, INIT), plan.example)["params"]
+    params = jax.jit(plan.module.init)(stream(settings.seed, Stream.RUN_INIT), plan.example)["params"]
     one = jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
     hyper = finetuning.stack([settings.recipe])
     mask = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), one)
-    return InitialModels(one, (), mask, jnp.stack([stream(settings.seed, ORDER)]), hyper)
+    return InitialModels(one, (), mask, jnp.stack([stream(settings.seed, Stream.RUN_ORDER)]), hyper)
 
 
 def images(settings: PretrainOptions) -> Plan:
@@ -252,7 +251,7 @@ def texts(settings: PretrainOptions) -> Plan:
 
     def evaluate(params: Params) -> metrics.Metrics:
         total = jax.tree.map(np.asarray, metrics.zero())
-        key = stream(settings.seed, TEST)
+        key = stream(settings.seed, Stream.RUN_TEST)
         for number, first in enumerate(range(0, len(test), 256)):
             rows = np.minimum(np.arange(first, first + 256), len(test) - 1)
             real = jnp.asarray(np.arange(first, first + 256) < len(test), jnp.float32)

@@ -9,15 +9,13 @@ import numpy as np
 from tna_jax import corruptions
 from tna_jax.hf import tokenizer
 from tna_jax.io.errors import UsageError
+from tna_jax.prng import Stream, stream
 from tna_jax.programs import data
 from tna_jax.programs.data import text, tokens
 from tna_jax.programs.data.search_path import DOWNLOAD
 from tna_jax.programs.data.source import SUBSET_SEED, DataError, Split, permutation
 from tna_jax.programs.training import backbone
 from tna_jax.programs.training.backbone import Backbone
-
-SHIFT = 5
-"""Stream of the seed: corruptions."""
 
 
 class Material(NamedTuple):
@@ -50,11 +48,10 @@ def _images(settings: Any, checkpoint: str) -> Material:
     made = backbone.for_images(checkpoint, found, found.num_classes, **settings.module_options)
     images = jnp.asarray(test.images)
     tests = {"test": images}
-    key = jax.random.fold_in(jax.random.key(settings.seed), SHIFT)
     for i, kind in enumerate(settings.corruptions):
         for severity in settings.severities:
             name = f"{kind} {severity}"
-            tests[name] = shifted(jax.random.fold_in(key, i), images, kind, severity, found.max_value)
+            tests[name] = shifted(stream(settings.seed, Stream.RUN_SHIFT, i), images, kind, severity, found.max_value)
     labels = jnp.asarray(test.labels)
     return Material(
         f"{found.name}: {_counts(train, held, test)}, {found.num_classes} classes", made, train, held,

@@ -18,6 +18,7 @@ from tna_jax.io.json_files import to_json
 from tna_jax.io.manifest import FORMAT
 from tna_jax.masks import Mask, Params
 from tna_jax.placement import Placement
+from tna_jax.prng import Stream, stream
 from tna_jax.programs.cli import ranges
 from tna_jax.programs.cli.finetuning_options import TuningOptions
 from tna_jax.programs.cli.launch import launch
@@ -33,7 +34,7 @@ from tna_jax.programs.soup import report as soup_report
 from tna_jax.programs.soup.data import Material
 from tna_jax.programs.system import distributed
 from tna_jax.programs.training import backbone, ensembles
-from tna_jax.programs.training.initial_models import INIT, MASK, ORDER, InitialModels, stream
+from tna_jax.programs.training.initial_models import InitialModels
 from tna_jax.programs.training.setup import record, result_options
 
 RESULTS = ("soup.json", "soup.png")
@@ -214,13 +215,13 @@ def prepare(settings: SoupOptions, material: Material) -> tuple[Any, InitialMode
     params, drawn, orders, described = [], [], [], []
     draw = jax.jit(lambda key, params, ratio: masks.bernoulli(key, params, ratio, backbone.is_body))
     for seed in range(settings.seed, settings.seed + settings.seeds):
-        fresh = material.backbone.fresh(stream(seed, INIT))
+        fresh = material.backbone.fresh(stream(seed, Stream.RUN_INIT))
         for ratio in settings.ratios:
-            mask = jax.tree.map(np.asarray, draw(stream(seed, MASK), fresh, ratio))
+            mask = jax.tree.map(np.asarray, draw(stream(seed, Stream.RUN_MASK), fresh, ratio))
             for recipe in plan:
                 params.append(fresh)
                 drawn.append(mask)
-                orders.append(stream(seed, ORDER, recipe.seed))
+                orders.append(stream(seed, Stream.RUN_ORDER, recipe.seed))
                 described.append({"seed": seed, "ratio": ratio, **dataclasses.asdict(recipe), "recipe": recipe.seed})
     stack = lambda trees: jax.tree.map(lambda *leaves: np.stack(leaves), *trees)  # noqa: E731
     cells = settings.seeds * len(settings.ratios)

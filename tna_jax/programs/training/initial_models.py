@@ -9,10 +9,8 @@ import numpy as np
 from tna_jax import masks
 from tna_jax.ensemble import Hyper
 from tna_jax.networks import State
+from tna_jax.prng import Stream, stream
 from tna_jax.programs.cli.options import AnchorOptions
-
-INIT, ORDER, MASK, ANCHORS = 0, 1, 2, 3
-"""Streams of a pair's seed, folded into its key."""
 
 
 class ModelSpec(NamedTuple):
@@ -43,11 +41,6 @@ class InitialModels(NamedTuple):
     """(M,) hyper-parameters by name, for optimizers that take them."""
 
 
-def stream(seed: int, which: int, index: int = 0) -> jax.Array:
-    """A key of a pair's seed for one purpose."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), which), index)
-
-
 def build(members: list[ModelSpec], init, anchors: AnchorOptions) -> InitialModels:
     """The models' initial parameters, masks and data-order keys.
 
@@ -58,11 +51,11 @@ def build(members: list[ModelSpec], init, anchors: AnchorOptions) -> InitialMode
         anchors and trainable weights start from; anchors are shared by all models of a seed and a ratio.
     """
     started, prune, share = jax.jit(lambda key: init(key)[0]), jax.jit(masks.prune), jax.jit(masks.share_anchors)
-    starts = {(m.seed, m.start): started(stream(m.seed, INIT, m.start)) for m in members}
-    firsts = {m.seed: started(stream(m.seed, INIT, 0)) for m in members}
-    drawn = {(m.seed, m.ratio): anchors.draw(stream(m.seed, MASK), firsts[m.seed], m.ratio) for m in members}
+    starts = {(m.seed, m.start): started(stream(m.seed, Stream.RUN_INIT, m.start)) for m in members}
+    firsts = {m.seed: started(stream(m.seed, Stream.RUN_INIT, 0)) for m in members}
+    drawn = {(m.seed, m.ratio): anchors.draw(stream(m.seed, Stream.RUN_MASK), firsts[m.seed], m.ratio) for m in members}
     shared = {
-        (seed, ratio): anchors.set_anchors(stream(seed, ANCHORS), firsts[seed], mask)
+        (seed, ratio): anchors.set_anchors(stream(seed, Stream.RUN_ANCHORS), firsts[seed], mask)
         for (seed, ratio), mask in drawn.items()
     }
     values = []
@@ -75,6 +68,6 @@ def build(members: list[ModelSpec], init, anchors: AnchorOptions) -> InitialMode
     def stack(trees):
         return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)  # on the host: no program for each shape
 
-    keys = jnp.stack([stream(m.seed, ORDER, m.order) for m in members])
-    state = jax.tree.map(np.asarray, jax.jit(lambda key: init(key)[1])(stream(0, INIT)))
+    keys = jnp.stack([stream(m.seed, Stream.RUN_ORDER, m.order) for m in members])
+    state = jax.tree.map(np.asarray, jax.jit(lambda key: init(key)[1])(stream(0, Stream.RUN_INIT)))
     return InitialModels(stack(values), state, stack([drawn[m.seed, m.ratio] for m in members]), keys)

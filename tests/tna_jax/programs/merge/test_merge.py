@@ -13,10 +13,10 @@ from safetensors.numpy import load_file, save_file
 
 from tna_jax import masks, weighted_average
 from tna_jax.io import tensor_headers
+from tna_jax.prng import Stream, stream
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.merge import run as merge
 from tna_jax.programs.merge import streaming
-from tna_jax.programs.training import initial_models
 
 MODELS = 3
 
@@ -253,7 +253,7 @@ def exported(file, values, ratio=0.4, seed=3):
 def test_anchors_named_by_the_files_recipe_are_verified(capsys):
     draws = np.random.default_rng(0)
     start = {"dense": {"kernel": draws.normal(size=(20, 4)).astype(np.float32), "bias": np.zeros(4, np.float32)}}
-    mask = masks.bernoulli(initial_models.stream(3, initial_models.MASK), start, 0.4)
+    mask = masks.bernoulli(stream(3, Stream.RUN_MASK), start, 0.4)
 
     def trained(leaf, free):
         return np.where(free, leaf + draws.normal(size=leaf.shape).astype(np.float32), leaf)
@@ -371,7 +371,7 @@ def test_entries_that_are_not_finite_are_told_with_whose_they_are(tmp_path, file
 def test_a_merge_says_that_it_is_one(capsys):
     draws = np.random.default_rng(0)
     start = {"dense": {"kernel": draws.normal(size=(20, 4)).astype(np.float32)}}
-    mask = masks.bernoulli(initial_models.stream(3, initial_models.MASK), start, 0.4)
+    mask = masks.bernoulli(stream(3, Stream.RUN_MASK), start, 0.4)
     free = jax.tree.map(lambda leaf, m: np.where(m, leaf + np.float32(1), leaf), start, mask)
     config = {"model": "mlp", "dataset": "digits", "epochs": 3, "seed": 3, "ratio": 0.4}
 
