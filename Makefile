@@ -13,7 +13,8 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow"
 
 reproduce: $(VENV)/.installed
-	$(BIN)/python -m experiments all
+	$(BIN)/python -m train all
+	$(BIN)/python -m fusion all
 
 test-slow: $(VENV)/.installed-dev
 	XLA_FLAGS= $(BIN)/python -m pytest
@@ -21,7 +22,7 @@ test-slow: $(VENV)/.installed-dev
 # Flower in an environment of its own: its pins (rich<15, protobuf<7, ...) exclude those of constraints.txt.
 FLOWER := $(VENV)-flower
 test-flower: $(FLOWER)/.installed
-	$(FLOWER)/bin/python -m pytest tests/fusion/flower tests/tna_jax/federated/test_packing.py
+	$(FLOWER)/bin/python -m pytest tests/tna_jax/flower tests/tna_jax/federated/test_packing.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -62,7 +63,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(PIP) -c constraints.txt -e '.[report]'
+	$(PIP) -c constraints.txt -e '.[cli]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python

@@ -1,4 +1,4 @@
-"""What is released: one version, typed packages, a licence, distributions that check and install, and completion for the shell."""
+"""What is released: one version, one typed package, a license, distributions that check and install, and completion for the shell."""
 
 import importlib
 import importlib.metadata
@@ -6,8 +6,10 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -34,23 +36,83 @@ def test_the_version_stands_in_one_place(capsys):
     assert latest == tna_jax.__version__
 
 
-def test_licence_and_types():
+def test_license_and_types():
     assert "Apache License" in (ROOT / "LICENSE").read_text()
-    for package in PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]:
-        assert (ROOT / package / "py.typed").exists()
+    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["tna_jax"]
+    assert (ROOT / "tna_jax" / "py.typed").exists()
 
 
-def test_contributing_is_short():
-    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 60
+REQUIREMENT = re.compile(r"(?P<name>[\w-]+)(?:\[(?P<extras>[\w,-]+)\])?(?P<versions>[<>=!,\d.]*)")
+
+
+def requirements(*extras: str) -> dict[str, str]:
+    """What an installation asks for: package to its versions; extras that name extras are followed."""
+    asked = {}
+    lines = list(PROJECT["project"]["dependencies"])
+    while extras:
+        lines += [line for extra in extras for line in PROJECT["project"]["optional-dependencies"][extra]]
+        inner = [
+            match["extras"].split(",")
+            for line in lines
+            if (match := REQUIREMENT.match(line)) and match["name"] == "tna-jax"
+        ]
+        lines = [line for line in lines if not line.startswith("tna-jax")]
+        extras = tuple(name for names in inner for name in names)
+    for line in lines:
+        match = REQUIREMENT.fullmatch(line)
+        assert match, line
+        asked[match["name"]] = match["versions"]
+    return asked
 
 
 def test_constraints_are_within_what_the_package_asks_for():
     """The oldest versions tried are the ones that the package allows."""
     oldest = dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "constraints-oldest.txt").read_text(), re.MULTILINE))
-    for line in PROJECT["project"]["dependencies"]:
-        name, floor = line.split(">=")
+    for name, versions in requirements("cli").items():
+        floor = versions.split(",")[0].removeprefix(">=")
         pinned, asked = ([int(part) for part in version.split(".")] for version in (oldest[name], floor))
-        assert pinned[: len(asked)] == asked, line
+        assert pinned[: len(asked)] == asked, name
+
+
+def test_everything_installed_is_pinned():
+    """`make` takes versions from constraints.txt; what it does not name, a stranger's resolver chooses."""
+    pinned = set(re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    exact = {
+        name
+        for extra in ("dev", "parity", "bench")
+        for name, versions in requirements(extra).items()
+        if "==" in versions
+    }
+    assert set(requirements("dev", "hf", "parity", "bench")) - exact - pinned <= {"psutil"}
+
+
+def test_the_extras_hold_what_their_programs_need():
+    """The command comes with what it reads, draws and writes; what stands on the command brings it."""
+    core = {"jax", "flax", "optax", "chex", "numpy", "scipy", "jaxtyping"}
+    assert set(requirements()) <= core
+    command = set(requirements("cli"))
+    assert {
+        "tyro",
+        "rich",
+        "matplotlib",
+        "scikit-learn",
+        "safetensors",
+        "orbax-checkpoint",
+        "jinja2",
+        "plotly",
+    } <= command
+    assert requirements("cli")["orbax-checkpoint"].endswith(",<1")
+    for extra in ("federated", "bench", "docs", "notebooks", "test", "dev"):
+        assert command <= set(requirements(extra)), extra
+
+
+def test_requirements_txt_installs_the_project_itself():
+    (line,) = [text for text in (ROOT / "requirements.txt").read_text().splitlines() if not text.startswith("#")]
+    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", line)
+    assert extras
+    asked = requirements(*extras[1].split(","))
+    assert set(requirements("cli", "tfds", "test")) <= set(asked)
+    assert any(extra.startswith("cuda") for extra in extras[1].split(","))
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -114,9 +176,61 @@ def dist(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def wheel(dist) -> Path:
+    (file,) = dist.glob("*.whl")
+    return file
+
+
+STRANGER = 'raise RuntimeError("this is a file of the user, not of tna_jax")\n'
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """What a user's shell has: nothing of this process's Python."""
+    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "XLA_FLAGS")} | more
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_wheel_is_one_package_and_users_have_their_own_train_and_fusion(wheel, tmp_path):
+    """Beside packages `train` and `fusion` in site-packages, and files of these names here and on PYTHONPATH, `tna` works."""
+    names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert names == {"tna_jax", f"tna_jax-{tna_jax.__version__}.dist-info"}
+
+    venv.create(tmp_path / "environment")  # empty, but for this
+    python = tmp_path / "environment" / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python), "install", "-q"]
+    subprocess.run([*pip, "--no-deps", str(wheel)], check=True)
+    site = Path(
+        subprocess.check_output(
+            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+        ).strip()
+    )
+    (site / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")  # JAX and the rest, as installed here
+    here, on_path = tmp_path / "here", tmp_path / "on_path"
+    for name in ("train", "fusion"):
+        for folder in (here, on_path):
+            folder.mkdir(exist_ok=True)
+            (folder / f"{name}.py").write_text(STRANGER)
+        (site / name).mkdir()
+        (site / name / "__init__.py").write_text(STRANGER)
+
+    environment = clean_environment(PYTHONPATH=str(on_path))
+    where = "import tna_jax; print(tna_jax.__file__)"
+    assert subprocess.check_output([python, "-c", where], cwd=here, env=environment, text=True).startswith(str(site))
+    theirs = subprocess.run([python, "-c", "import train"], cwd=here, env=environment, capture_output=True, text=True)
+    assert "a file of the user" in theirs.stderr  # the trap is set
+    first_run(python.with_name("tna"), here, environment)
+    listed = subprocess.run(
+        [python, "-m", "tna_jax", "runs", "."], cwd=here, env=environment, capture_output=True, text=True
+    )
+    assert listed.returncode == 0, listed.stderr
+    assert "first" in listed.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_distributions_check_and_the_wheel_runs_in_an_empty_environment(dist, tmp_path):
+def test_distributions_check_and_the_wheel_runs_in_an_empty_environment(dist, wheel, tmp_path):
     files = sorted(dist.iterdir())
     assert [file.name for file in files] == [
         f"tna_jax-{tna_jax.__version__}-py3-none-any.whl",
@@ -125,11 +239,27 @@ def test_distributions_check_and_the_wheel_runs_in_an_empty_environment(dist, tm
     subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *map(str, files)], check=True)
     venv.create(tmp_path / "empty", with_pip=True)
     python = tmp_path / "empty" / "bin" / "python"
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
-    subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), str(files[0])], check=True)
-    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "XLA_FLAGS")}
+    pip = [
+        str(python),
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "-q",
+        "-c",
+        str(ROOT / "constraints.txt"),
+    ]
+    clean = clean_environment()
     tna = python.with_name("tna")
+    subprocess.run([*pip, str(wheel)], check=True)
+    library = "from tna_jax import anchored, barrier, federated, masks, matching, models"
+    subprocess.run([python, "-W", "error", "-c", library], cwd=tmp_path, env=clean, check=True)
+    bare = subprocess.run([tna, "lmc"], cwd=tmp_path, env=clean, capture_output=True, text=True)
+    assert bare.returncode == 2
+    assert "pip install 'tna-jax[cli]'" in bare.stderr
+    assert len(bare.stderr.splitlines()) == 1
+    subprocess.run([*pip, f"{wheel}[cli]"], check=True)
     first_run(tna, tmp_path, clean)
-    assert (tmp_path / "first" / "lmc.png").stat().st_size > 10_000
+    assert (tmp_path / "first" / "lmc.png").read_bytes().startswith(b"\x89PNG")
     version = subprocess.run([tna, "--version"], cwd=tmp_path, env=clean, capture_output=True, text=True).stdout
     assert version == f"tna_jax {tna_jax.__version__}\n"

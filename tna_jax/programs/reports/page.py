@@ -25,7 +25,7 @@ from tna_jax.programs.reports.charts import Curve, curves
 from tna_jax.programs.reports.kinds import Story
 
 HERE = Path(__file__).parent
-INSTALL = "pip install 'tna-jax[report]'"
+INSTALL = "pip install 'tna-jax[cli]'"
 
 
 def require() -> None:

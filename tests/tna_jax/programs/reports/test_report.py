@@ -350,7 +350,7 @@ def test_what_cannot_be_shown_is_refused_in_a_line(trained, capsys, monkeypatch)
     real = builtins.__import__
     missing = lambda name, *rest: real("no_such_package" if name == "plotly" else name, *rest)  # noqa: E731
     monkeypatch.setattr(builtins, "__import__", missing)
-    assert "pip install 'tna-jax[report]'" in refused(capsys, str(trained))
+    assert "pip install 'tna-jax[cli]'" in refused(capsys, str(trained))
 
 
 def test_the_default_place_is_the_run_folder(trained, capsys):
