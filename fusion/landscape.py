@@ -3,7 +3,7 @@
 Shows: three networks trained apart lie in one valley when they share anchors, and behind a ridge when they do not.
 Hardware: two CPU cores, about 3 minutes.
 Command: `python -m fusion landscape`
-Expected: from different initialisations the plane without anchors has three separate minima, with heavy anchors (the recipe of
+Expected: from different initializations the plane without anchors has three separate minima, with heavy anchors (the recipe of
   `train.anchors`) one. One draw of three networks: a picture, not a statistic (those are in figure2 and anchors).
 Data: Fashion-MNIST MLP 4x128, 10,000 examples, 8 epochs; the loss is that of the first 2,000 test images.
 """
@@ -23,9 +23,9 @@ from train.plots import page
 
 RECIPE: dict[str, Any] = {"anchor_scale": 1.5, "trainable_scale": 0.1, "where": "kernel", "warmup_epochs": 2.0}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "same_none": ("same initialisation, no anchors", {"init": "same", "ratio": 0.0}),
-    "same_tna": ("same initialisation, mask ratio 0.4", {"init": "same", "ratio": 0.4}),
-    "different_none": ("different initialisation, no anchors", {"init": "different", "ratio": 0.0}),
+    "same_none": ("same initialization, no anchors", {"init": "same", "ratio": 0.0}),
+    "same_tna": ("same initialization, mask ratio 0.4", {"init": "same", "ratio": 0.4}),
+    "different_none": ("different initialization, no anchors", {"init": "different", "ratio": 0.0}),
     "different_tna": ("different, ratio 0.4, the recipe", {"init": "different", "ratio": 0.4, **RECIPE}),
 }
 SHARED: dict[str, Any] = {"dataset": "fashion_mnist", "train_examples": 10_000, "epochs": 8, "batch_size": 64, "members": 3,

@@ -4,11 +4,11 @@ Shows: networks that share anchors can all be averaged into one; without anchors
   they have a barrier.
 Hardware: two CPU cores, about 25 minutes. `--full` (whole data sets, 32 networks everywhere) has not been run.
 Command: `python -m fusion multi_fusion`
-Expected: one initialisation, Fashion-MNIST: the average of 32 with anchors within a point of the mean of its members or above.
+Expected: one initialization, Fashion-MNIST: the average of 32 with anchors within a point of the mean of its members or above.
   Mean and sample standard deviation over the disjoint groups of N networks of one population and over populations, each with
   an initial value of its own: 5 populations of 32 MLPs. One of 32 CNNs and one of 8 ResNet20s: no spread at the largest N.
 Data: MNIST and Fashion-MNIST MLP 4x128, 8,000 examples, 6 epochs; CIFAR-10 CNN, 2,000 examples, and layer-norm ResNet20,
-  1,000 examples, 12 epochs; one initialisation; mask ratio 0.4 with anchors.
+  1,000 examples, 12 epochs; one initialization; mask ratio 0.4 with anchors.
 """
 
 from pathlib import Path
@@ -130,7 +130,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
 
 def table(result: dict[str, Any]) -> None:
     """Every number of networks."""
-    lines = Table(title="Averages of N networks from one initialisation, test set", title_justify="left")
+    lines = Table(title="Averages of N networks from one initialization, test set", title_justify="left")
     for head in ("data, network", "networks", "N", "groups", "average", "members"):
         lines.add_column(head)
     for line in result["lines"]:

@@ -45,7 +45,7 @@ def sweep(result: dict[str, Any]) -> str:
                 chosen = select(result, init=init, method=method, ratio=ratio, split="test")
                 cells = ["{:.3f} ± {:.3f}".format(*spread(chosen, column)) for column in COLUMNS]
                 rows.append([init, NAMES[method] if ratio else "no anchors", f"{ratio:g}", *cells])
-    return markdown(["initialisation", "method", "ratio", *COLUMNS.values()], rows)
+    return markdown(["initialization", "method", "ratio", *COLUMNS.values()], rows)
 
 
 def cells_of(line: dict[str, Any] | None) -> list[str]:
@@ -66,7 +66,7 @@ def by_case(result: dict[str, Any], ratios: tuple[float, ...] = (), methods: tup
                 name = NAMES[line["method"]] if line["ratio"] else "no anchors"
                 found = line if line["n"] else None
                 rows.append([case["title"], line["init"], name, f"{line['ratio']:g}", *cells_of(found)])
-    return markdown(["data, network", "initialisation", "method", "ratio", "n", *COLUMNS.values()], rows)
+    return markdown(["data, network", "initialization", "method", "ratio", "n", *COLUMNS.values()], rows)
 
 
 def sizes(result: dict[str, Any]) -> str:
@@ -79,7 +79,7 @@ def sizes(result: dict[str, Any]) -> str:
             cells = [cells_words(line, column) for column in ("accuracy_barrier", "accuracy_ends") for line in lines]
             rows.append([size, init, *cells])
     heads = [f"{what}, {ratio:g}" for what in ("barrier", "ends") for ratio in (0, 0.4, 0.8)]
-    return markdown(["MLP", "initialisation", *heads], rows)
+    return markdown(["MLP", "initialization", *heads], rows)
 
 
 def earlier(*results: dict[str, Any]) -> str:
@@ -97,7 +97,7 @@ def earlier(*results: dict[str, Any]) -> str:
                     n = max(n, len(chosen))
             rows.append([name, init, str(n), *cells])
     heads = [f"{what}, {ratio:g}" for what in ("barrier", "ends") for ratio in (0, 0.4, 0.8)]
-    return markdown(["data, network", "initialisation", "n", *heads], rows)
+    return markdown(["data, network", "initialization", "n", *heads], rows)
 
 
 def recipes(case: str) -> Callable[[dict[str, Any]], str]:

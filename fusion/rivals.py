@@ -60,7 +60,7 @@ def _line(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
-    """The accuracy barrier of each method, a colour for each population."""
+    """The accuracy barrier of each method, a color for each population."""
     lines = result["lines"]
     labels = [f"{line['population']}: {line['kind']}" for line in lines]
     shades = {
@@ -82,7 +82,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
 def table(result: dict[str, Any]) -> None:
     """A row for each method."""
     table = Table(
-        title="MNIST MLP 3x128, different initialisation: test set, mean ± std over pairs", title_justify="left"
+        title="MNIST MLP 3x128, different initialization: test set, mean ± std over pairs", title_justify="left"
     )
     heads = (*(measure.replace("_", " ") for measure in MEASURES), "sweeps", "units moved", "seconds")
     for head in ("networks", "after training", "n", *heads):

@@ -10,7 +10,7 @@ from train.cells import find, format_mean_std, summary
 
 Result = dict[str, Any]
 
-INITS = {"same": "one initialisation", "different": "different, anchors shared"}
+INITS = {"same": "one initialization", "different": "different, anchors shared"}
 RATIOS = (0.0, 0.4, 0.8)
 CNN = "cifar10_cnn"
 
@@ -39,7 +39,7 @@ def sized(case: Result) -> Result:
 
 
 def brief(digits: Result, figure2: Result, figure5: Result, anchors: Result) -> str:
-    """Accuracy barriers by network, initialisation and mask ratio."""
+    """Accuracy barriers by network, initialization and mask ratio."""
     rows = []
     digits = {
         "title": "digits, MLP 4x128",
@@ -59,7 +59,7 @@ def brief(digits: Result, figure2: Result, figure5: Result, anchors: Result) -> 
     for title, none, recipe in (*heavy, (sized(resnet)["title"], *deep)):
         rows.append([f"{title}, *heavy anchors*", INITS["different"], str(recipe["n"]),
                      *(format_mean_std(line, "accuracy_barrier") for line in (none, recipe)), "–"])  # fmt: skip
-    return markdown(["data, network", "initialisation", "pairs", *("no anchors", "ratio 0.4", "ratio 0.8")], rows)
+    return markdown(["data, network", "initialization", "pairs", *("no anchors", "ratio 0.4", "ratio 0.8")], rows)
 
 
 def many(multi_fusion: Result, clients: Result) -> str:
@@ -149,9 +149,9 @@ def claims(
         else max(max(row["share_above"]) for row in theorem["rows"])  # fmt: skip
     rows = [
         ["anchors lower the barrier between two networks", "[mask ratio](evidence.md#mask-ratio-figure-2)",
-         f"Fashion-MNIST MLP, one initialisation: {measured(fashion, 'same', 0)} without, {measured(fashion, 'same', 0.4)} at 0.4, "
+         f"Fashion-MNIST MLP, one initialization: {measured(fashion, 'same', 0)} without, {measured(fashion, 'same', 0.4)} at 0.4, "
          f"{measured(fashion, 'same', 0.8)} at 0.8", "as claimed"],
-        ["the same, from different initialisations (our setting; whether the paper has it we do not know)", "[mask ratio](evidence.md#mask-ratio-figure-2)",
+        ["the same, from different initializations (our setting; whether the paper has it we do not know)", "[mask ratio](evidence.md#mask-ratio-figure-2)",
          f"CIFAR-10 CNN: {measured(cnn, 'different', 0)} without, {measured(cnn, 'different', 0.4)} at 0.4, "
          f"{measured(cnn, 'different', 0.8)} at 0.8", "lower, not closed"],
         ["the same, heavier anchors (our recipe)", "[which anchors](evidence.md#which-anchors)",
@@ -166,14 +166,14 @@ def claims(
         ["random pruning falls to chance at large ratios, anchors do not", "[mask ratio](evidence.md#mask-ratio-figure-2)",
          f"midpoint under pruning at 0.9, MNIST MLP: {pruned('same', 0.9)} (same), {pruned('different', 0.9)} (different); ends at 0.9, "
          f"Fashion-MNIST MLP: {pruned('same', 0.9, fashion, 'accuracy_ends')} pruned, {measured(fashion, 'same', 0.9, 'accuracy_ends')} anchored",
-         "pruning is worse at 0.9 but does not fall to chance: pruned MLPs of this size still train; from different initialisations it is the worse one"],
+         "pruning is worse at 0.9 but does not fall to chance: pruned MLPs of this size still train; from different initializations it is the worse one"],
         ["barriers by depth and width", "[depth, width](evidence.md#depth-width-figure-4)",
-         f"MNIST MLP, one initialisation, 8 layers of 200: {measured(deep, 'same', 0)} without, {measured(deep, 'same', 0.4)} at 0.4; "
+         f"MNIST MLP, one initialization, 8 layers of 200: {measured(deep, 'same', 0)} without, {measured(deep, 'same', 0.4)} at 0.4; "
          f"different, 2 layers of 25: {measured(narrow, 'different', 0)} and {measured(narrow, 'different', 0.4)}",
-         "same trend; from one initialisation only 8 layers have a barrier to speak of, and not in all pairs; from different ones 0.4 helps "
+         "same trend; from one initialization only 8 layers have a barrier to speak of, and not in all pairs; from different ones 0.4 helps "
          "least at width 25 and at 8 layers"],
         ["deep residual networks too", "[architectures](evidence.md#architectures-figure-5)",
-         f"ResNet20, layer norm, one initialisation: {measured(resnet, 'same', 0)} without, {measured(resnet, 'same', 0.4)} at 0.4; "
+         f"ResNet20, layer norm, one initialization: {measured(resnet, 'same', 0)} without, {measured(resnet, 'same', 0.4)} at 0.4; "
          f"different: {measured(resnet, 'different', 0)} and {measured(resnet, 'different', 0.4)}",
          "not found with plain anchors at the size two cores allow (1,000 images, 12 epochs); the full size has not been run"],
         ["many networks can be averaged", "[averages](evidence.md#averages-of-2-to-32-networks)",

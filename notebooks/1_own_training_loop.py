@@ -90,10 +90,10 @@ for name, optimizer in (("plain", plain), ("anchored, ratio 0.4", aligned)):
 
 # %%
 figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
-for (name, path), colour in zip(found.items(), ("#c7522a", "#1b6ca8"), strict=True):
+for (name, path), color in zip(found.items(), ("#c7522a", "#1b6ca8"), strict=True):
     lost = float(barrier(path, metric="accuracy")[0])
     axis.plot(
-        path.alphas, path.accuracy[0], marker="o", markersize=3, color=colour, label=f"{name}: barrier {lost:.3f}"
+        path.alphas, path.accuracy[0], marker="o", markersize=3, color=color, label=f"{name}: barrier {lost:.3f}"
     )
 axis.set(xlabel="α, from one network to the other", ylabel="test accuracy")
 axis.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))

@@ -36,7 +36,7 @@ labels = jnp.asarray(digits[order], jnp.int32)
 train, test = (inputs[:1300], labels[:1300]), (inputs[1300:], labels[1300:])
 
 # %% [markdown]
-# The sweep: for each ratio and seed a pair of networks that differ in data order (one initialisation), and a pair that differs in initial values as well
+# The sweep: for each ratio and seed a pair of networks that differ in data order (one initialization), and a pair that differs in initial values as well
 # (anchors copied from the first). Everything that differs between networks is an array with a leading axis, the network.
 
 # %%
@@ -77,7 +77,7 @@ middle = np.asarray(path.accuracy)[:, 5].reshape(2, len(RATIOS), SEEDS)
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
-for axis, title, end, mid in zip(axes, ("same initialisation", "different, anchors shared"), ends, middle, strict=True):
+for axis, title, end, mid in zip(axes, ("same initialization", "different, anchors shared"), ends, middle, strict=True):
     for values, style, label in ((end, "-o", "ends"), (mid, "--s", "midpoint")):
         axis.errorbar(
             RATIOS,
@@ -98,7 +98,7 @@ axes[0].set_ylabel("test accuracy")
 axes[1].legend(frameon=False, loc="lower right")
 
 # %%
-print("ratio  same initialisation  different")
+print("ratio  same initialization  different")
 for k, ratio in enumerate(RATIOS):
     print(
         f"{ratio:5.1f}  {lost[0, k].mean():.3f} ± {lost[0, k].std(ddof=1):.3f}        {lost[1, k].mean():.3f} ± {lost[1, k].std(ddof=1):.3f}"

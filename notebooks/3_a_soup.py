@@ -34,7 +34,7 @@ labels = jnp.asarray(digits[order], jnp.int32)
 train, held_out, test = ((inputs[a:b], labels[a:b]) for a, b in ((0, 1000), (1000, 1300), (1300, 1797)))
 
 # %% [markdown]
-# Three populations of sixteen from one initialisation, trained as one program: mask ratio 0, 0.4 and 0.8. Each network sees the data in its own order.
+# Three populations of sixteen from one initialization, trained as one program: mask ratio 0, 0.4 and 0.8. Each network sees the data in its own order.
 
 # %%
 M, RATIOS, EPOCHS = 16, (0.0, 0.4, 0.8), 20
@@ -64,17 +64,17 @@ singles = [evaluate(network, population, data) for population in populations]
 
 # %%
 figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
-for ratio, average, single, colour in zip(RATIOS, averages, singles, ("#c7522a", "#1b6ca8", "#3a7d44"), strict=True):
+for ratio, average, single, color in zip(RATIOS, averages, singles, ("#c7522a", "#1b6ca8", "#3a7d44"), strict=True):
     axis.plot(
         range(1, M + 1),
         average["test"].accuracy,
         "-o",
         markersize=3,
-        color=colour,
+        color=color,
         label=f"average of N, ratio {ratio:g}",
     )
     mean, spread = single["test"].accuracy.mean(), single["test"].accuracy.std(ddof=1)
-    axis.axhspan(mean - spread, mean + spread, color=colour, alpha=0.1, label=f"members, ratio {ratio:g}")
+    axis.axhspan(mean - spread, mean + spread, color=color, alpha=0.1, label=f"members, ratio {ratio:g}")
 axis.set(xlabel="N, networks averaged", ylabel="test accuracy")
 axis.legend(frameon=False, fontsize=8)
 axis.spines[["top", "right"]].set_visible(False)

@@ -106,20 +106,20 @@ for ratio in (0.0, 0.4):
 
 # %%
 figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
-for (ratio, scores), colour in zip(curves.items(), ("#c7522a", "#1b6ca8"), strict=True):
+for (ratio, scores), color in zip(curves.items(), ("#c7522a", "#1b6ca8"), strict=True):
     axis.plot(
         range(1, ITERATIONS + 1),
         scores.mean(1),
         "-o",
         markersize=3,
-        color=colour,
+        color=color,
         label=f"ratio {ratio:g}, mean of tasks",
     )
     axis.fill_between(
         range(1, ITERATIONS + 1),
         scores.min(1),
         scores.max(1),
-        color=colour,
+        color=color,
         alpha=0.1,
         linewidth=0,
         label="worst to best task",

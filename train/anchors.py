@@ -1,4 +1,4 @@
-"""Which anchors work best? Kinds of masks and values of anchors at one anchored count, from different initialisations.
+"""Which anchors work best? Kinds of masks and values of anchors at one anchored count, from different initializations.
 
 Shows: accuracy of two networks against accuracy of their average, for anchors drawn in different ways: each weight by itself (the
   paper's), an exact count, whole units, first / middle / last layers only, no biases; soft anchors; anchors that weigh more or
@@ -112,7 +112,7 @@ def run(full: bool = False) -> dict[str, Any]:
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
-    """Accuracy of the midpoint against accuracy of the ends, a point for each recipe, the best towards the upper right."""
+    """Accuracy of the midpoint against accuracy of the ends, a point for each recipe, the best toward the upper right."""
     with page(file, 1, 2, width=5.2, height=4.2) as axes:
         for axis, case in zip(axes[0], result["cases"].values(), strict=True):
             groups = list(dict.fromkeys(row["group"] for row in case["rows"].values()))
@@ -148,7 +148,7 @@ def table(result: dict[str, Any]) -> None:
     """Every recipe, the best midpoint first."""
     for case in result["cases"].values():
         lines = Table(
-            title=f"{case['title']}, different initialisation: test set, mean ± std over pairs", title_justify="left"
+            title=f"{case['title']}, different initialization: test set, mean ± std over pairs", title_justify="left"
         )
         for head in ("anchors", "n", *(measure.replace("_", " ") for measure in MEASURES)):
             lines.add_column(head)

@@ -1,4 +1,4 @@
-"""Different initialisations, shared anchors, 1 to 10 layers: accuracy of the average of two networks, the best recipe.
+"""Different initializations, shared anchors, 1 to 10 layers: accuracy of the average of two networks, the best recipe.
 
 Shows: how far anchors alone bring the average of two MLPs of width 128 that start from different values, beside what matching
   after training reaches (Jordan et al. 2023, arXiv 2211.08403: weight matching + REPAIR). Anchors are shared here and not
@@ -58,11 +58,11 @@ def figure(result: dict[str, Any], file: Path) -> None:
         axis = axes[0, 0]
         x = np.arange(len(LAYERS))
         cases = [case for case in result["cells"].values() if case["recipe"]]
-        for ratio, colour, marks in zip(RATIOS, GREYS, ("os", "D^"), strict=False):
+        for ratio, color, marks in zip(RATIOS, GREYS, ("os", "D^"), strict=False):
             lines = [find(case, ratio=ratio) for case in cases]
             for measure, style, mark in zip(("accuracy_ends", "accuracy_midpoint"), ("-", "--"), marks, strict=True):
                 values = np.array([line[measure] if line else [np.nan, np.nan] for line in lines], float)
-                axis.errorbar(x, *values.T, linestyle=style, marker=mark, markersize=4, capsize=2, color=colour,
+                axis.errorbar(x, *values.T, linestyle=style, marker=mark, markersize=4, capsize=2, color=color,
                               label=f"anchors {ratio:g}, {measure.split('_')[1]}")  # fmt: skip
         for name, mark in (("matched", "v"), ("matched + REPAIR", "^")):
             axis.plot(
@@ -79,7 +79,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
 def table(result: dict[str, Any]) -> None:
     """Every depth beside the numbers of others."""
     lines = Table(
-        title="MNIST, MLP of width 128, different initialisation: test set, mean ± std over pairs", title_justify="left"
+        title="MNIST, MLP of width 128, different initialization: test set, mean ± std over pairs", title_justify="left"
     )
     heads = (
         "layers",

@@ -1,10 +1,10 @@
 """Figure 2 of arXiv 2402.01342: accuracy of two networks and of their average against the mask ratio, TNA beside pruning.
 
-Shows: the barrier falls as the share of anchored weights rises; random pruning at initialisation lowers it too, from different
-  initialisations far less, and costs end accuracy at high ratios.
+Shows: the barrier falls as the share of anchored weights rises; random pruning at initialization lowers it too, from different
+  initializations far less, and costs end accuracy at high ratios.
 Hardware: two CPU cores, about 35 minutes; `--full` (whole data sets, more epochs, wider grid) is meant for a GPU.
 Command: `python -m train figure2`
-Expected: Fashion-MNIST MLP 4x512, same initialisation: the barrier of ratio 0 falls at least threefold at ratio 0.4, and end
+Expected: Fashion-MNIST MLP 4x512, same initialization: the barrier of ratio 0 falls at least threefold at ratio 0.4, and end
   accuracy does not fall; at 0.9 pruning costs end accuracy where anchors do not. Mean and sample standard deviation over 5 pairs in each cell.
 Data: the first `train_examples` of a fixed random order (see each cell's `config`), the whole test sets.
 """
@@ -50,7 +50,7 @@ def run(full: bool = False) -> dict[str, Any]:
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
-    """A row for each case, a column for each kind of initialisation."""
+    """A row for each case, a column for each kind of initialization."""
     with page(file, len(result["cells"]), 2) as axes:
         for row, case in zip(axes, result["cells"].values(), strict=True):
             for axis, init in zip(row, TITLES, strict=True):
@@ -69,7 +69,7 @@ def table(result: dict[str, Any]) -> None:
     lines = Table(title="Figure 2: test set, mean ± std over pairs", title_justify="left")
     for head in (
         "case",
-        "initialisation",
+        "initialization",
         "method",
         "ratio",
         "n",

@@ -189,11 +189,11 @@ def _schematic(axis) -> None:
 def _counts(axis, result, kind: str) -> None:
     dense = np.linspace(0, 1, 101)
     for i, (h, marker) in enumerate(zip(WIDTHS, "osD^v", strict=True)):
-        colour = ("#000000", "#1b6ca8", "#c7522a", "#4a8c3f", "#7a3f99")[i]
+        color = ("#000000", "#1b6ca8", "#c7522a", "#4a8c3f", "#7a3f99")[i]
         means, stds, _ = np.array([over_seeds(result["rows"], kind=kind, h=h, ratio=r) for r in RATIOS]).T
-        axis.plot(dense, [symmetries.expected_count(h, r, *KINDS[kind]) for r in dense], color=colour, linewidth=1)
+        axis.plot(dense, [symmetries.expected_count(h, r, *KINDS[kind]) for r in dense], color=color, linewidth=1)
         points = {"marker": marker, "markersize": 4.5, "linestyle": "none", "capsize": 2, "label": f"h = {h}"}
-        axis.errorbar(RATIOS, means, stds, color=colour, **points)
+        axis.errorbar(RATIOS, means, stds, color=color, **points)
     axis.set(
         yscale="log", xlabel="ρ, share of anchored weights", ylabel="exact symmetries left (mean)", ylim=(0.8, 1500)
     )

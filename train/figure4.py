@@ -4,7 +4,7 @@ Shows: how the barrier grows with depth and falls with width, and what anchors d
 Hardware: two CPU cores, about 15 minutes; `--full` takes the whole of MNIST and 20 epochs.
 Command: `python -m train figure4`
 Expected: the barrier of ratio 0 grows with depth; anchors (0.4, 0.8) lower it at every size from different
-  initialisations; from one, MNIST has next to none below 8 layers. Mean and sample standard deviation over 5 pairs.
+  initializations; from one, MNIST has next to none below 8 layers. Mean and sample standard deviation over 5 pairs.
 Data: MNIST, 5,000 training examples in a fixed random order, 6 epochs; the whole test set.
 """
 
@@ -42,7 +42,7 @@ def run(full: bool = False) -> dict[str, Any]:
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
-    """Barriers against depth (left) and width (right), a row for each kind of initialisation."""
+    """Barriers against depth (left) and width (right), a row for each kind of initialization."""
     sweeps = (("depth", DEPTHS, [f"h{depth}_w{WIDTH}" for depth in DEPTHS], f"hidden layers (width {WIDTH})"),
               ("width", WIDTHS, [f"h{DEPTH}_w{width}" for width in WIDTHS], f"width ({DEPTH} hidden layers)"))  # fmt: skip
     with page(file, 2, 2, sharey="row") as axes:
@@ -67,7 +67,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
 def table(result: dict[str, Any]) -> None:
     """Every cell's means."""
     lines = Table(title="Figure 4: MNIST, test set, mean ± std over pairs", title_justify="left")
-    for head in ("MLP", "initialisation", "ratio", "n", *(measure.replace("_", " ") for measure in MEASURES)):
+    for head in ("MLP", "initialization", "ratio", "n", *(measure.replace("_", " ") for measure in MEASURES)):
         lines.add_column(head)
     for case in result["cells"].values():
         for line in case["summary"]:

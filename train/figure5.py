@@ -5,7 +5,7 @@ Shows: for which networks anchors lower the barrier at these sizes. On two cores
 Hardware: two CPU cores, about 50 minutes, some of it for cells that figure 2 shares. `--full` (whole data set, 30 epochs with
   augmentation, 5 pairs) needs a GPU and has not been run.
 Command: `python -m train figure5`
-Expected: from different initialisations a lower barrier at ratio 0.4 for MLP and CNN, not for ResNet20 and VGG11; with our heavy
+Expected: from different initializations a lower barrier at ratio 0.4 for MLP and CNN, not for ResNet20 and VGG11; with our heavy
   anchors ResNet20 has hardly a barrier. WRN56-2 has seen too little to say anything. Pairs: 5 for MLP, CNN and ResNet20, 2 for
   the other two, whose spread says little.
   ResNet20 and WRN56-2 have layer norm: without norm they hardly train from Flax's initial values.
@@ -61,14 +61,14 @@ def run(full: bool = False) -> dict[str, Any]:
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
-    """Bars of the accuracy barrier for each network, one panel for each kind of initialisation."""
+    """Bars of the accuracy barrier for each network, one panel for each kind of initialization."""
     cells = result["cells"]
     names = [name for name in cells if not name.endswith(HEAVY)]
     bars = (("mask ratio 0", 0.0, "", "", "#bbbbbb"), ("mask ratio 0.4", 0.4, "", "///", "#1b6ca8"),
             ("0.4, heavy anchors", 0.4, HEAVY, "...", "#e0a458"))  # fmt: skip
     with page(file, 1, 2, width=4.6, height=3.0, sharey="row") as axes:
         for axis, init in zip(axes[0], TITLES, strict=True):
-            for k, (label, ratio, ending, hatch, colour) in enumerate(bars):
+            for k, (label, ratio, ending, hatch, color) in enumerate(bars):
                 lines = [
                     find(cells[name + ending], init=init, ratio=ratio, method="tna") if name + ending in cells else None
                     for name in names
@@ -77,7 +77,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
                     continue
                 found = [line["accuracy_barrier"] if line else [np.nan, None] for line in lines]
                 values, spread = ([pair[i] if pair[i] is not None else np.nan for pair in found] for i in (0, 1))
-                axis.bar(np.arange(len(names)) + 0.28 * (k - 1), values, 0.26, yerr=spread, capsize=2, color=colour,
+                axis.bar(np.arange(len(names)) + 0.28 * (k - 1), values, 0.26, yerr=spread, capsize=2, color=color,
                          hatch=hatch, edgecolor="black", linewidth=0.6, label=label)  # fmt: skip
             axis.set_xticks(range(len(names)), [_label(cells[name], init) for name in names], fontsize=7)
             axis.set_title(TITLES[init], loc="left", fontsize=9)
@@ -97,7 +97,7 @@ def _label(case: dict[str, Any], init: str) -> str:
 def table(result: dict[str, Any]) -> None:
     """Every cell's means."""
     lines = Table(title="Figure 5: CIFAR-10, test set, mean ± std over pairs", title_justify="left")
-    heads = ("network", "examples", "epochs", "initialisation", "ratio", "n")
+    heads = ("network", "examples", "epochs", "initialization", "ratio", "n")
     for head in (*heads, *(measure.replace("_", " ") for measure in MEASURES)):
         lines.add_column(head)
     for case in result["cells"].values():

@@ -11,7 +11,7 @@ from tna_jax.programs.lmc.report import COLOURS, NAMES
 
 MARKS = "osv^DPX*"
 GREYS = ("#1b6ca8", "#c7522a", "#3c8d53", "#7a5195", "#8a6d1d", "#444444")
-"""Colours that differ in lightness too; lines also differ in marker or dash, so that they can be told apart in black and white."""
+"""Colors that differ in lightness too; lines also differ in marker or dash, so that they can be told apart in black and white."""
 
 
 @contextlib.contextmanager
@@ -39,20 +39,20 @@ def ends_and_midpoint(axis, lines: list[dict[str, Any]], x: list[float], method:
 
     Args:
       lines: of a cell's summary, one for each of `x`.
-      method: `tna` or `prune`, which gives the colour.
+      method: `tna` or `prune`, which gives the color.
       label: begins the entries of the legend; default: the method's name.
     """
     ends, middle = (
         np.array([[np.nan if v is None else v for v in line.get(name, (None, None))] for line in lines]).T
         for name in ("accuracy_ends", "accuracy_midpoint")
     )
-    colour, label = COLOURS[method], label or NAMES[method]
+    color, label = COLOURS[method], label or NAMES[method]
     marks = ("o", "s") if method == "tna" else ("^", "v")
-    axis.errorbar(x, *ends, color=colour, marker=marks[0], markersize=4, capsize=2, label=f"{label}, ends")
+    axis.errorbar(x, *ends, color=color, marker=marks[0], markersize=4, capsize=2, label=f"{label}, ends")
     axis.errorbar(
-        x, *middle, color=colour, marker=marks[1], markersize=4, capsize=2, linestyle="--", label=f"{label}, midpoint"
+        x, *middle, color=color, marker=marks[1], markersize=4, capsize=2, linestyle="--", label=f"{label}, midpoint"
     )
-    axis.fill_between(x, np.minimum(middle[0], ends[0]), ends[0], color=colour, alpha=0.12, linewidth=0)
+    axis.fill_between(x, np.minimum(middle[0], ends[0]), ends[0], color=color, alpha=0.12, linewidth=0)
 
 
 def labels_beside(axis, points: list[tuple[float, float, str]], apart: float = 0.05) -> None:

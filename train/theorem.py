@@ -188,16 +188,16 @@ def figure(result: dict[str, Any], file: Path) -> None:
 
 def _against(axis, result, x: np.ndarray, changes: list[dict[str, Any]], name: str, style: int) -> None:
     """Bound, quantile and RMS: lines for formulas, points with bars (one standard deviation) for what was drawn."""
-    colour, marker, line = (("#1b6ca8", "o", "-"), ("#c7522a", "s", "--"), ("black", "D", "-."))[style]
+    color, marker, line = (("#1b6ca8", "o", "-"), ("#c7522a", "s", "--"), ("black", "D", "-."))[style]
     values = {c: np.array([middle(result, c, **change) for change in changes]) for c in ("bound", "quantile", "rms")}
     exact = [np.mean([row["exact_rms_middle"] for row in select(result, **change)]) for change in changes]
     label = f"bound, {name}"
-    axis.plot(x, values["bound"].mean(1), color=colour, linestyle=line, linewidth=2.2, label=label)
-    axis.plot(x, exact, color=colour, linestyle=line, linewidth=1, label=f"exact RMS, {name}")
-    for column, filled, text in (("quantile", "white", f"quantile {1 - result['delta']:g}"), ("rms", colour, "RMS")):
+    axis.plot(x, values["bound"].mean(1), color=color, linestyle=line, linewidth=2.2, label=label)
+    axis.plot(x, exact, color=color, linestyle=line, linewidth=1, label=f"exact RMS, {name}")
+    for column, filled, text in (("quantile", "white", f"quantile {1 - result['delta']:g}"), ("rms", color, "RMS")):
         mean, std = values[column].mean(1), values[column].std(1, ddof=1)
         points = {"marker": marker, "markersize": 4.5, "markerfacecolor": filled, "linestyle": "none", "capsize": 2}
-        axis.errorbar(x, mean, std, color=colour, label=f"{text}, {name}", **points)
+        axis.errorbar(x, mean, std, color=color, label=f"{text}, {name}", **points)
 
 
 def _shrunk(axis, result) -> None:

@@ -42,7 +42,7 @@ def test_the_tables_are_those_of_the_committed_results(page):
 
 def test_no_number_of_readme_stands_outside_its_rendered_tables():
     prose = re.sub(r"<!-- table:.*?<!-- end -->|```.*?```|`[^`]*`|\([^)]*\)", "", README, flags=re.DOTALL)
-    known = {"2402.01342", "3.11", "3.13", "1.5", "0.1", "2.0"}  # the paper, Python, the recipe, the licence
+    known = {"2402.01342", "3.11", "3.13", "1.5", "0.1", "2.0"}  # the paper, Python, the recipe, the license
     assert set(re.findall(r"(?<![A-Za-z\d.])-?\d+(?:\.\d+)?", prose)) <= known
 
 
