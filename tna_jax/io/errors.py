@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: shown as one line, exit code 2, no traceback."""
+"""Errors that are the user's to mend: shown as one line, exit code 2, no traceback. Needs no JAX."""
 
 import difflib
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ class UsageError(ValueError):
 
 
 def unknown(what: str, value: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is none of `known`, with the nearest right ones."""
+    """Returns the error for a name that is not among `known`, with the nearest right ones."""
     known = list(known)
     near = _near(value, known)
     hint = f"did you mean {near}? " if near else ""
@@ -18,14 +18,14 @@ def unknown(what: str, value: str, known: Iterable[str]) -> UsageError:
 
 
 def require_known(what: str, values: Iterable[str], names: Iterable[str]) -> None:
-    """Raises UsageError for all of `values` that are none of `names`, with the nearest right ones of each."""
+    """Raises UsageError for all of `values` that are not among `names`, with the nearest right ones of each."""
     names = list(names)
     wrong = [value for value in dict.fromkeys(values) if value not in names]
     if len(wrong) == 1:
         raise unknown(what, wrong[0], names)
     if wrong:
-        told = [f"{value!r}{f' (did you mean {near}?)' if (near := _near(value, names)) else ''}" for value in wrong]
-        raise UsageError(f"unknown {what} {', '.join(told)}; known: {', '.join(names)}")
+        listed = [f"{value!r}{f' (did you mean {near}?)' if (near := _near(value, names)) else ''}" for value in wrong]
+        raise UsageError(f"unknown {what} {', '.join(listed)}; known: {', '.join(names)}")
 
 
 def _near(value: str, names: list[str]) -> str:
@@ -36,7 +36,7 @@ def _near(value: str, names: list[str]) -> str:
 
 
 def collect_errors(*checks: Callable[[], Any]) -> None:
-    """Makes all checks and raises one UsageError that says what every one of them found."""
+    """Runs all checks and raises one UsageError with the messages of those that failed."""
     wrong = []
     for check in checks:
         try:

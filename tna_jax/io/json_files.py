@@ -1,4 +1,4 @@
-"""JSON that any reader can parse, and files that are written whole or not at all."""
+"""JSON that any reader can parse, and files that are written whole or not at all. Needs no JAX."""
 
 import contextlib
 import dataclasses
@@ -10,9 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from tna_jax.io.errors import UsageError
 
 UNFINISHED = ".unfinished"
@@ -21,14 +18,16 @@ READABLE, PRIVATE = 0o644, 0o600
 
 
 def to_json(value: Any) -> Any:
-    """`value` in JSON's own types: arrays as lists, dataclasses as objects, non-finite numbers as null."""
+    """Converts `value` to JSON's own types: arrays to lists, dataclasses to objects, non-finite numbers to null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_json(dataclasses.asdict(value))
     if isinstance(value, dict):
         return {str(k): to_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(v) for v in value]
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
+    if hasattr(value, "__array__"):  # of NumPy or JAX, neither of which is imported for it
+        import numpy as np
+
         return to_json(np.asarray(value).tolist())
     if isinstance(value, Path):
         return str(value)
@@ -38,16 +37,20 @@ def to_json(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any, indent: int | None = 1, mode: int = READABLE) -> None:
-    """Writes `plain(value)` whole or not at all (see `write_whole`)."""
+    """Writes `to_json(value)` whole or not at all (see `write_atomic`)."""
     write_atomic(path, (json.dumps(to_json(value), indent=indent, allow_nan=False) + "\n").encode(), mode)
 
 
 def read_json(path: Path) -> Any:
-    """The contents of a JSON file; raises UsageError where it cannot be read."""
+    """Reads a JSON file.
+
+    Raises:
+      UsageError: it cannot be read, or is not JSON.
+    """
     try:
         return json.loads(path.read_bytes())
     except UnicodeDecodeError as error:
-        raise UsageError(f"cannot read {path}: it is no JSON file") from error
+        raise UsageError(f"cannot read {path}: it is not a JSON file") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     except RecursionError as error:
@@ -62,11 +65,11 @@ def write_atomic(path: Path, data: bytes, mode: int = READABLE) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path, mode: int = READABLE) -> Iterator[Path]:
-    """A temporary file beside `path` to write to, which takes its place when the block ends without an error."""
+    """Opens a temporary file beside `path` to write to, which takes its place when the block ends without an error."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=UNFINISHED)
     except OSError as error:
-        raise _of(path, error) from None
+        raise _renamed(path, error) from None
     try:
         yield Path(name)
         with open(name, "rb+") as file:
@@ -75,7 +78,7 @@ def atomic_file(path: Path, mode: int = READABLE) -> Iterator[Path]:
         try:
             os.replace(name, path)
         except OSError as error:
-            raise _of(path, error) from None
+            raise _renamed(path, error) from None
     except BaseException:
         os.unlink(name)
         raise
@@ -83,6 +86,6 @@ def atomic_file(path: Path, mode: int = READABLE) -> Iterator[Path]:
         os.close(handle)
 
 
-def _of(path: Path, error: OSError) -> OSError:
-    """The same error, of the file that was to be written instead of the temporary one."""
+def _renamed(path: Path, error: OSError) -> OSError:
+    """Returns the same error, of the file that was to be written instead of the temporary one."""
     return OSError(error.errno, error.strerror, str(path))

@@ -1,17 +1,18 @@
-"""What a checkpoint holds, leaf by leaf, with checksums: how damage is told from a checkpoint of another run."""
+"""What a checkpoint holds, leaf by leaf, with checksums: how damage is told from a checkpoint of another run.
+
+Importing it needs no JAX; `named` does.
+"""
 
 import hashlib
 import json
 from typing import Any, NamedTuple
 
 import numpy as np
-import optax
 
-from tna_jax import trees
-from tna_jax.io.errors import UsageError
+from tna_jax.io.formats import FORMAT, check_format
 
-FORMAT = 1
-"""Of checkpoints and of the JSON files of a run. A program reads its own and earlier ones, and refuses later ones."""
+Form = tuple[tuple[int, ...], str]
+"""Shape and dtype of an array."""
 
 
 class Damaged(ValueError):
@@ -29,42 +30,41 @@ class Leaf(NamedTuple):
     """Of the array's bytes in C order, hexadecimal."""
 
 
-def check_format(value: dict[str, Any], where: str) -> None:
-    """Raises UsageError if `value` says that a later version of this project wrote it."""
-    found = value.get("format", FORMAT)
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise UsageError(f"{where}: format is {found!r}, expected a number from 1 to {FORMAT}")
-    if found > FORMAT:
-        raise UsageError(f"{where} has format {found}, this version reads up to {FORMAT}: install a newer tna_jax")
-
-
 def named(tree: Any) -> dict[str, np.ndarray]:
-    """The arrays of a tree by name, in the order of `jax.tree.leaves`."""
+    """Returns the arrays of a pytree by name (`params/Dense_0/kernel`), in the order of `jax.tree.leaves`."""
+    import optax
+
+    from tna_jax import trees
+
     leaves = trees.named_leaves(tree)
     return {trees.name(path): leaf for path, leaf in leaves if not isinstance(leaf, optax.MaskedNode)}
 
 
 def digest(array: np.ndarray) -> str:
-    """SHA-256 of an array's bytes in C order, hexadecimal."""
+    """Computes the SHA-256 of an array's bytes in C order, hexadecimal."""
     return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def describe(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The manifest of named arrays, in JSON's types; it carries its own checksum."""
+    """Returns the manifest of named arrays in JSON's types; it carries its own checksum."""
     leaves = [[name, list(array.shape), str(array.dtype), digest(array)] for name, array in arrays.items()]
-    return {"format": FORMAT, "leaves": leaves, "sha256": _own(leaves)}
+    return {"format": FORMAT, "leaves": leaves, "sha256": _checksum(leaves)}
 
 
 def parse(value: Any, where: str) -> list[Leaf]:
-    """The leaves of a manifest.
+    """Reads a manifest.
+
+    Args:
+      value: what `describe` returned, after a round through JSON.
+      where: the file, for the message.
 
     Raises:
-      Damaged: it is not what `describe` made.
+      Damaged: it is not what `describe` returned.
       UsageError: a later version wrote it.
     """
     if not isinstance(value, dict) or not isinstance(value.get("leaves"), list):
         raise Damaged("its list of contents cannot be read")
-    if value.get("sha256") != _own(value["leaves"]):
+    if value.get("sha256") != _checksum(value["leaves"]):
         raise Damaged("its list of contents does not have its checksum")
     check_format(value, where)
     leaves = []
@@ -77,20 +77,25 @@ def parse(value: Any, where: str) -> list[Leaf]:
     return leaves
 
 
-def _own(leaves: Any) -> str:
+def _checksum(leaves: Any) -> str:
     return hashlib.sha256(json.dumps(leaves).encode()).hexdigest()
 
 
-def misfits(found: dict[str, tuple[tuple[int, ...], str]], wanted: dict[str, tuple[tuple[int, ...], str]]) -> str:
-    """All differences of two sets of named (shape, dtype) in words; empty where there is none."""
+def misfits(present: dict[str, Form], expected: dict[str, Form]) -> str:
+    """Describes all differences of two sets of named arrays in words: missing, too many, of another shape or dtype.
 
-    def words(name: str) -> str:
-        (shape, dtype), (other, kind) = found[name], wanted[name]
-        return f"{name} ({dtype} {list(shape)} instead of {kind} {list(other)})"
+    Returns:
+      `missing: a, b; too many: c`, empty where there is no difference.
+    """
 
+    def comparison(name: str) -> str:
+        (shape, dtype), (other_shape, other_dtype) = present[name], expected[name]
+        return f"{name} ({dtype} {list(shape)} instead of {other_dtype} {list(other_shape)})"
+
+    differing = [name for name in present if name in expected and present[name] != expected[name]]
     lists = {
-        "missing": [name for name in wanted if name not in found],
-        "too many": [name for name in found if name not in wanted],
-        "of another shape or type": [words(name) for name in found if name in wanted and found[name] != wanted[name]],
+        "missing": [name for name in expected if name not in present],
+        "too many": [name for name in present if name not in expected],
+        "of another shape or type": list(map(comparison, differing)),
     }
     return "; ".join(f"{title}: {', '.join(names)}" for title, names in lists.items() if names)

@@ -27,11 +27,11 @@ WILDCARDS = "[]*?"
 
 def require_plain(folder: Path, option: str = "") -> None:
     """Raises UsageError for a folder in whose path orbax would save what cannot be read back; `option` says who named it."""
-    found = [character for character in WILDCARDS if character in str(folder.resolve())]
-    if found:
+    wildcards = [character for character in WILDCARDS if character in str(folder.resolve())]
+    if wildcards:
         raise UsageError(
-            f"{option}{folder.resolve()}: checkpoints cannot be kept in a folder whose path holds {' or '.join(found)} (orbax "
-            "takes it for a pattern); name another one, or rename the folder"
+            f"{option}{folder.resolve()}: checkpoints cannot be kept in a folder whose path holds {' or '.join(wildcards)} (orbax "
+            "takes it for a pattern); name another folder, or rename this one"
         )
 
 
@@ -39,16 +39,16 @@ class Store:
     """Numbered steps in a folder, of which the newest stay. Of several processes all must make the same calls."""
 
     def __init__(self, folder: Path, kept: int):
-        """Opens `folder`, made if it is missing; the last `kept` steps stay."""
+        """Opens `folder`, which is created if it is missing; the last `kept` steps stay."""
         options = ocp.CheckpointManagerOptions(max_to_keep=kept, create=True, cleanup_tmp_directories=True)
         self.manager = ocp.CheckpointManager(folder, options=options)
 
     def save(self, step: int, arrays: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> bool:
-        """Writes a step and waits until it is written; returns whether orbax took it."""
+        """Writes a step and waits until it is written; returns whether orbax accepted it."""
         arguments = {STATE: ocp.args.StandardSave(dict(arrays)), MANIFEST: ocp.args.JsonSave(dict(description))}
-        taken = self.manager.save(step, args=ocp.args.Composite(**arguments))
+        accepted = self.manager.save(step, args=ocp.args.Composite(**arguments))
         self.wait()
-        return bool(taken)
+        return bool(accepted)
 
     def wait(self) -> None:
         """Waits until everything is written."""
@@ -60,7 +60,7 @@ class Store:
 
 
 def read(folder: Path, keys: set[str]) -> dict[str, np.ndarray]:
-    """The arrays of a saved state with these keys.
+    """Reads the arrays of a saved state with these keys.
 
     Raises:
       Damaged: they cannot be read.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tna_jax import backend
-from tna_jax.io.manifest import FORMAT
+from tna_jax.io.formats import FORMAT
 from tna_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -18,7 +18,7 @@ NO_CODE = (":!train/results", ":!fusion/results", ":!benchmarks/results")
 
 
 def provenance(seeds: list[int]) -> dict[str, Any]:
-    """Where numbers come from: commit, versions, device, seeds, flags and start time (UTC)."""
+    """Returns where numbers come from: commit, versions, device, seeds, flags and start time (UTC), in JSON's types."""
     return {
         "format": FORMAT,
         "tna_jax": __version__,
@@ -33,9 +33,9 @@ def provenance(seeds: list[int]) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of the checkout this code runs from, with `+changes` if it was edited; `unknown` outside one.
+    """Returns the commit of the checkout this code runs from, with `+changes` if it was edited; `unknown` outside one.
 
-    Committed results are no code: one that was just written does not count as a change.
+    Committed results are not code: one that was just written does not count as a change.
     """
     here = Path(__file__).resolve().parent
 

@@ -1,4 +1,4 @@
-"""Says of a file that is no safetensors file what it is instead: a pickle can run any code when it is opened, so none is read."""
+"""What a file is that is not a safetensors file. A pickle can run any code when it is opened, so none is read."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ STARTS = {
     b"\x93NUMPY": "it is a NumPy array; tna_jax.io.safetensors.save(file, tree) writes a tree of arrays as safetensors",
     b"\x89HDF\r\n": "it is an HDF5 file; read it with its own library and write it with safetensors.numpy.save_file",
 }
-"""How files start that are given for safetensors files, and what to say of them. `torch.save` writes zip files."""
+"""How files start that are passed for safetensors files, and what to say of them. `torch.save` writes zip files."""
 NAMES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "flax_model.msgpack")
 """Files of a folder that hold weights in a form that is not read."""
 
 
 def hint(file: str | Path) -> str:
-    """What a file is, after a colon or a semicolon; empty if it is not known."""
+    """Returns what a file is, in words, by its first bytes; empty if they are not known."""
     try:
         with open(file, "rb") as opened:
             start = opened.read(8)
@@ -29,10 +29,10 @@ def hint(file: str | Path) -> str:
         return ""
     if start.startswith(b"PK\x03\x04") and str(file).endswith((".npz", ".zip")):
         return "it is a zip file; safetensors.numpy.save_file writes arrays as safetensors"
-    return next((told for magic, told in STARTS.items() if start.startswith(magic)), "")
+    return next((words for magic, words in STARTS.items() if start.startswith(magic)), "")
 
 
 def in_folder(folder: str | Path) -> str:
-    """The same of a folder without safetensors files."""
-    found = [name for name in NAMES if (Path(folder) / name).is_file()]
-    return f" but {', '.join(found)}: {CONVERT}" if found else ""
+    """Returns which files of a folder without safetensors files hold weights, and how to convert them; empty if none does."""
+    names = [name for name in NAMES if (Path(folder) / name).is_file()]
+    return f" but {', '.join(names)}: {CONVERT}" if names else ""

@@ -1,7 +1,7 @@
 """Arrays by name in safetensors files, and pytrees of any framework from and to them. Nothing in a file is ever executed.
 
-    tensors.save("model.safetensors", {"params": params})
-    params = tensors.load("model.safetensors", like=params, part="params")   # Linen, NNX, Equinox: matched by name
+    io.save("model.safetensors", {"params": params})
+    params = io.load("model.safetensors", like=params, part="params")   # Linen, NNX, Equinox: matched by name
 
 Headers are checked before anything is read, see `tna_jax.io.tensor_headers`.
 """
@@ -23,11 +23,21 @@ from tna_jax.io.tensor_headers import DTYPES, read_header
 def write(
     file: str | Path, arrays: dict[str, Any], metadata: dict[str, str] | None = None, mode: int = READABLE
 ) -> None:
-    """Writes arrays by name, whole or not at all; dtypes as in `DTYPES`. Raises UsageError where it cannot be written."""
+    """Writes arrays by name into a safetensors file, whole or not at all.
+
+    Args:
+      file: to write; replaced if it is there.
+      arrays: by name, of any shape, of the dtypes in `tensor_headers.DTYPES`.
+      metadata: texts by name, kept in the file's header.
+      mode: who may read the file, as `os.chmod` takes it.
+
+    Raises:
+      UsageError: an array has another dtype, or the file cannot be written.
+    """
     ready = {name: np.array(array, order="C", copy=None) for name, array in arrays.items()}
-    strange = [f"{name} ({array.dtype})" for name, array in ready.items() if array.dtype not in DTYPES.values()]
-    if strange:
-        raise UsageError(f"cannot be kept in a safetensors file: {', '.join(strange)}")
+    unknown = [f"{name} ({array.dtype})" for name, array in ready.items() if array.dtype not in DTYPES.values()]
+    if unknown:
+        raise UsageError(f"cannot be kept in a safetensors file: {', '.join(unknown)}")
     try:
         with atomic_file(Path(file), mode) as unfinished:
             save_file(ready, unfinished, metadata)
@@ -36,22 +46,25 @@ def write(
 
 
 def read(file: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a file by name, and its metadata.
+    """Reads the arrays of a safetensors file by name, and its metadata.
 
     Raises:
-      UsageError: it cannot be read or is no sound safetensors file; the message says what is wrong.
+      UsageError: it cannot be read or is not a sound safetensors file; the message says what is wrong.
     """
     tensors, metadata = read_header(Path(file))
     return {name: tensor.read() for name, tensor in tensors.items()}, metadata
 
 
 def save(file: str | Path, tree: trees.Tree, metadata: dict[str, str] | None = None, mode: int = READABLE) -> None:
-    """Writes the arrays of a pytree under their paths: `params/Dense_0/kernel`. Raises as `write`."""
+    """Writes the arrays of a pytree (Linen, NNX or Equinox) under their paths: `params/Dense_0/kernel`.
+
+    Law: `load(file, like=tree)` returns the same bits. Other arguments and errors as in `write`.
+    """
     write(file, manifest.named(tree), metadata, mode)
 
 
 def load(file: str | Path, like: trees.Tree, part: str = "") -> trees.Tree:
-    """A pytree of the structure of `like` (a Linen dict, an NNX state, an Equinox module) with the arrays of a file.
+    """Reads a file into a pytree of the structure of `like` (a Linen dict, an NNX state, an Equinox module).
 
     Args:
       like: arrays or shapes; leaves are matched by path, and must have the shape and dtype of their partners.
@@ -65,11 +78,20 @@ def load(file: str | Path, like: trees.Tree, part: str = "") -> trees.Tree:
 
 
 def fill(like: trees.Tree, arrays: dict[str, np.ndarray], part: str = "", where: str = "the file") -> trees.Tree:
-    """As `load`, from arrays by name."""
+    """Returns a pytree of the structure of `like` with arrays by name, matched by path.
+
+    Args:
+      like, part: as in `load`.
+      arrays: by name, `params/Dense_0/kernel`.
+      where: what the arrays are called in the error.
+
+    Raises:
+      UsageError: the arrays do not fit; all leaves that are missing, too many or of another shape or dtype are listed.
+    """
     under = f"{part}/" if part else ""
-    found = {name.removeprefix(under): array for name, array in arrays.items() if name.startswith(under)}
-    wanted = {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in manifest.named(like).items()}
-    problems = manifest.misfits({name: (array.shape, str(array.dtype)) for name, array in found.items()}, wanted)
+    present = {name.removeprefix(under): array for name, array in arrays.items() if name.startswith(under)}
+    expected = {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in manifest.named(like).items()}
+    problems = manifest.misfits({name: (array.shape, str(array.dtype)) for name, array in present.items()}, expected)
     if problems:
         raise UsageError(f"{where} does not fit this tree; {problems}")
-    return trees.like(like, [jnp.asarray(found[name]) for name in wanted])
+    return trees.like(like, [jnp.asarray(present[name]) for name in expected])

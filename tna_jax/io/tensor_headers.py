@@ -58,7 +58,7 @@ class Tensor:
         return self.kind.startswith(("F", "BF"))
 
     def read(self) -> np.ndarray:
-        """The whole of it; raises UsageError where the file has changed."""
+        """Reads all of it; raises UsageError where the file has changed."""
         try:
             return np.fromfile(self.file, self.dtype, self.size, offset=self.start).reshape(self.shape)
         except (OSError, ValueError) as error:
@@ -83,12 +83,12 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
-        """Of all tensors."""
+        """Bytes of all tensors."""
         return sum(tensor.size * tensor.dtype.itemsize for tensor in self.tensors.values())
 
 
 def open_checkpoint(name: str) -> Checkpoint:
-    """The headers of a safetensors file, or of a folder with `model.safetensors.index.json` or one `model.safetensors`.
+    """Reads the headers of a safetensors file, or of a folder with `model.safetensors.index.json` or one `model.safetensors`.
 
     Raises:
       UsageError: nothing there, no such file, or one that is damaged.
@@ -114,27 +114,27 @@ def _sharded(folder: Path) -> Checkpoint:
         shards = sorted(set(where.values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{folder / INDEX} is not an index with a weight_map: {error}") from error
-    strange = [str(shard) for shard in shards if not isinstance(shard, str) or Path(shard).name != shard]
-    if strange:
-        raise UsageError(f"{folder / INDEX} names files outside its folder: {', '.join(strange)}")
-    found = {shard: read_header(folder / shard) for shard in shards}
-    wrong = sorted(name for name, shard in where.items() if name not in found[shard][0])
-    wrong += sorted(name for shard, (held, _) in found.items() for name in held if where.get(name) != shard)
+    outside = [str(shard) for shard in shards if not isinstance(shard, str) or Path(shard).name != shard]
+    if outside:
+        raise UsageError(f"{folder / INDEX} names files outside its folder: {', '.join(outside)}")
+    headers = {shard: read_header(folder / shard) for shard in shards}
+    wrong = sorted(name for name, shard in where.items() if name not in headers[shard][0])
+    wrong += sorted(name for shard, (held, _) in headers.items() for name in held if where.get(name) != shard)
     if wrong:
         raise UsageError(f"{folder / INDEX} and its files do not agree on these tensors: {', '.join(wrong)}")
     return Checkpoint(
         folder,
-        {name: tensor for held, _ in found.values() for name, tensor in held.items()},
-        {shard: list(held) for shard, (held, _) in found.items()},
-        {shard: metadata for shard, (_, metadata) in found.items()},
+        {name: tensor for held, _ in headers.values() for name, tensor in held.items()},
+        {shard: list(held) for shard, (held, _) in headers.items()},
+        {shard: metadata for shard, (_, metadata) in headers.items()},
     )
 
 
 def read_header(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of one file in the order of their bytes, and its metadata.
+    """Reads which tensors a file holds, in the order of their bytes, and its metadata.
 
     Raises:
-      UsageError: it cannot be read or is no sound safetensors file; the message says what is wrong.
+      UsageError: it cannot be read or is not a sound safetensors file; the message says what is wrong.
     """
     try:
         with open(file, "rb") as opened:
@@ -142,12 +142,12 @@ def read_header(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{file} is no sound safetensors file: {refused_formats.hint(file) or error}") from error
+        raise UsageError(f"{file} is not a sound safetensors file: {refused_formats.hint(file) or error}") from error
     return dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].size))), metadata
 
 
 def _header(file: Path, opened: BinaryIO, size: int) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata; raises ValueError for whatever is not as the format says."""
+    """Reads the tensors and the metadata; raises ValueError for whatever is not as the format says."""
     length = int.from_bytes(opened.read(8), "little")
     if size < 10 or length > size - 8:
         raise ValueError(f"its header should take {length} bytes, the file has {size}")
@@ -158,7 +158,7 @@ def _header(file: Path, opened: BinaryIO, size: int) -> tuple[dict[str, Tensor],
     except RecursionError as error:
         raise ValueError("its header is nested too deeply") from error
     if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")
+        raise ValueError("its header is not a JSON object")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its metadata must be text by name")
@@ -194,35 +194,35 @@ def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
         twice = sorted({name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1})[:5]
         raise ValueError(f"named more than once: {', '.join(map(repr, twice))}")
-    return found
+    return entries
 
 
 def _refused(text: str) -> Any:
-    raise ValueError(f"{text} is no number of the format")
+    raise ValueError(f"{text} is not a number of the format")
 
 
 def differences(checkpoints: list[Checkpoint]) -> list[str]:
-    """What keeps checkpoints from being averaged: names, shapes and dtypes that differ from the first's, all of them."""
+    """Describes what keeps checkpoints from being averaged: names, shapes and dtypes that differ from the first's."""
     first, *others = checkpoints
-    found = []
+    lines = []
     for other in others:
         for name in sorted({*first.tensors, *other.tensors}):
-            one, two = first.tensors.get(name), other.tensors.get(name)
-            if one is None or two is None:
-                found.append(f"{name} is not in {first.path if one is None else other.path}")
-            elif one.shape != two.shape:
-                found.append(f"{name} is {list(one.shape)} in {first.path} but {list(two.shape)} in {other.path}")
-            elif one.kind != two.kind:
-                found.append(f"{name} is {one.kind} in {first.path} but {two.kind} in {other.path}")
-    return found
+            ours, theirs = first.tensors.get(name), other.tensors.get(name)
+            if ours is None or theirs is None:
+                lines.append(f"{name} is not in {first.path if ours is None else other.path}")
+            elif ours.shape != theirs.shape:
+                lines.append(f"{name} is {list(ours.shape)} in {first.path} but {list(theirs.shape)} in {other.path}")
+            elif ours.kind != theirs.kind:
+                lines.append(f"{name} is {ours.kind} in {first.path} but {theirs.kind} in {other.path}")
+    return lines
 
 
 def header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """The first bytes of a file that holds `tensors` in this order; a multiple of 8 long, as the format asks for."""
+    """Returns the first bytes of a file that holds `tensors` in this order; a multiple of 8 long, as the format asks for."""
     entries: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     start = 0
     for name, tensor in tensors.items():

@@ -55,7 +55,7 @@ def refused(file: Path, data: bytes) -> str:
         (raw({}, length=2**63), "its header should take 9223372036854775808 bytes"),
         (raw(b"[" * 5000), "nested too deeply"),
         (raw(b"\xff{}"), "can't decode"),
-        (raw([]), "is no JSON object"),
+        (raw([]), "is not a JSON object"),
         (raw({"x": 3}), "'x' must have dtype, shape, data_offsets"),
         (raw({"x": entry(extra=1)}, bytes(8)), "nothing else"),
         (raw({"x": entry("F33")}, bytes(8)), "the type 'F33'; known"),

@@ -1,4 +1,4 @@
-"""The state of an ensemble on disk (orbax), saved in the background with checksums. No pickle. Read by `tna_jax.io.restore`."""
+"""Saves the state of an ensemble in the background (orbax), with checksums. No pickle. `tna_jax.io.restore` reads it."""
 
 import concurrent.futures
 import contextlib
@@ -22,7 +22,7 @@ class Checkpoints:
     """The checkpoints of a run that trains: the state of all models, by the number of finished steps.
 
     Masks, data orders and hyper-parameters are not saved: the run's configuration makes them again. Of several processes
-    all must make the same calls, on one shared folder. Use as a context manager: leaving it waits for the save being
+    all must make the same calls, on one shared folder. Use it as a context manager: leaving it waits for the save being
     written. Durations are measured with the monotonic clock: setting the system's clock changes nothing.
     """
 
@@ -63,7 +63,7 @@ class Checkpoints:
             self.worker.shutdown()
 
     def due(self, epoch: int) -> bool:
-        """Whether a save is due after epoch `epoch` (from 1); not while the last one is still being written.
+        """Returns whether a save is due after epoch `epoch` (from 1); not while the last one is still being written.
 
         Raises UsageError if the last one failed.
         """
@@ -112,7 +112,7 @@ class Checkpoints:
     def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         state = {f"{i:04d}": array for i, array in enumerate(arrays.values())}  # names that orbax cannot misread
         if not self.store.save(step, state, manifest.describe(arrays)):
-            raise RuntimeError(f"orbax did not take step {step}; it holds {sorted(listed(self.folder))}")
+            raise RuntimeError(f"orbax did not accept step {step}; it holds {sorted(listed(self.folder))}")
         if jax.process_index() == 0 and not (self.folder / str(step) / STATE / INDEX).is_file():
             shutil.rmtree(self.folder / str(step), ignore_errors=True)
             raise RuntimeError(f"orbax wrote no {INDEX} for step {step}, without which it cannot be read")
@@ -120,7 +120,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _as_usage_error(folder: Path, doing: str):
-    """Whatever goes wrong with a save (disk full, folder read-only) as one line that says what is left."""
+    """Raises whatever goes wrong with a save (disk full, folder read-only) as one line that says what is left."""
     try:
         yield
     except UsageError:

@@ -11,37 +11,40 @@ from pathlib import Path
 from typing import Any
 
 from tna_jax.io.errors import UsageError
-from tna_jax.io.json_files import UNFINISHED, read_json, to_json, write_atomic, write_json
-from tna_jax.io.manifest import FORMAT, check_format
+from tna_jax.io.formats import FORMAT
+from tna_jax.io.json_files import UNFINISHED, to_json, write_atomic, write_json
 from tna_jax.io.orbax_store import require_plain
+from tna_jax.io.run_folder import CHECKPOINTS as CHECKPOINTS
+from tna_jax.io.run_folder import CONFIG as CONFIG
+from tna_jax.io.run_folder import METRICS as METRICS
+from tna_jax.io.run_folder import PLAN as PLAN
+from tna_jax.io.run_folder import PROVENANCE as PROVENANCE
+from tna_jax.io.run_folder import read_object, read_plan
 from tna_jax.programs.cli.progress import console
-from tna_jax.programs.runs.lock import LOCK, Lock
+from tna_jax.programs.runs.lock import LOCK, OWNER, Lock
 from tna_jax.programs.runs.restore import DAMAGED
 from tna_jax.programs.system import distributed, trackers
 
-CONFIG, PROVENANCE, METRICS, CHECKPOINTS = "config.json", "provenance.json", "metrics.jsonl", "checkpoints"
-PLAN = "plan.json"
-
 
 class Run:
-    """An open run folder. `Run.create` makes or reopens it and locks it until the `with` block ends."""
+    """An open run folder. `Run.create` makes or reopens one and locks it until the `with` block ends."""
 
     def __init__(self, folder: Path, lock: Lock | None = None):
         self.folder = folder
         self.lock = lock
-        self.views = trackers.Trackers()
+        self.trackers = trackers.Trackers()
 
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.views.close()
+        self.trackers.close()
         if self.lock is not None:
             self.lock.release()
 
     @classmethod
     def create(cls, out: str | None, name: str, results: tuple[str, ...], overwrite: bool, resume: bool) -> "Run":
-        """Makes the folder, before anything expensive. Of several processes the first makes it, and all get its name.
+        """Makes or reopens the folder, before anything expensive. Of several processes the first does, and all get its name.
 
         Args:
           out: the folder; `None` for `runs/NAME-TIME` (UTC).
@@ -52,15 +55,15 @@ class Run:
           UsageError: the folder exists and neither option is given, is no run folder, is in use, cannot be written, or has a
             path in which checkpoints cannot be kept.
         """
-        made, problem = cls(Path()), ""
+        run, problem = cls(Path()), ""
         try:
-            made = cls._make(out, name, results, overwrite, resume) if distributed.is_main_process() else made
+            run = cls._make(out, name, results, overwrite, resume) if distributed.is_main_process() else run
         except UsageError as error:
             problem = str(error)
-        told = distributed.broadcast_text(f"!{problem}" if problem else str(made.folder))
-        if told.startswith("!"):
-            raise UsageError(told[1:])
-        return cls(Path(told), made.lock)
+        message = distributed.broadcast_text(f"!{problem}" if problem else str(run.folder))
+        if message.startswith("!"):
+            raise UsageError(message[1:])
+        return cls(Path(message), run.lock)
 
     @classmethod
     def _make(cls, out: str | None, name: str, results: tuple[str, ...], overwrite: bool, resume: bool) -> "Run":
@@ -70,7 +73,7 @@ class Run:
             raise UsageError(f"--out {folder} is a file; name a folder")
         if resume and not folder.exists():
             raise UsageError(f"--resume: {folder} is not a run folder (it has no {CONFIG})")
-        foreign = folder.exists() and not (folder / CONFIG).is_file() and not all(map(_ours, folder.iterdir()))
+        foreign = folder.exists() and not (folder / CONFIG).is_file() and not all(map(_may_be_ours, folder.iterdir()))
         if foreign:
             option = "--resume:" if resume else "--out"
             raise UsageError(f"{option} {folder} exists and is not a run folder (no {CONFIG}); name another one")
@@ -87,19 +90,19 @@ class Run:
                 raise UsageError(f"--out {folder} exists; name another one, or add --overwrite or --resume")
             cls(folder)._clear(results)
         for path in folder.iterdir():
-            if _left_over(path):
+            if _is_unfinished(path):
                 path.unlink()
         return cls(folder, lock)
 
     @classmethod
     def open(cls, name: str) -> "Run":
-        """An existing run folder; raises UsageError if it is none."""
+        """Opens an existing run folder, without locking it; raises UsageError if it is not one."""
         if not (Path(name) / CONFIG).is_file():
             raise UsageError(f"{name} is not a run folder (it has no {CONFIG})")
         return cls(Path(name))
 
     def writable(self) -> "Run":
-        """This run, if results can be written into its folder; raises UsageError before they are computed if they cannot."""
+        """Returns this run if results can be written into its folder; raises UsageError, before they are computed, if not."""
         try:
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
@@ -118,8 +121,8 @@ class Run:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     @property
-    def word(self) -> str:
-        """The folder as a word of a command line, quoted where a shell asks for it."""
+    def quoted_path(self) -> str:
+        """The folder as an argument of a command line, quoted where a shell asks for it."""
         return shlex.quote(str(self.folder))
 
     @property
@@ -128,7 +131,7 @@ class Run:
         return (self.folder / CHECKPOINTS).resolve()
 
     def write(self, name: str, value: Any) -> Path:
-        """Writes a JSON file of the run, whole or not at all; process 0 does. Raises UsageError where it cannot."""
+        """Writes a JSON file of the run on process 0, whole or not at all; raises UsageError where it cannot be written."""
         if distributed.is_main_process():
             with self._writing(name):
                 write_json(self.folder / name, value)
@@ -139,49 +142,39 @@ class Run:
         try:
             yield
         except OSError as error:
-            again = f"tna resume {self.word}" if self.lock is not None else "the same command again"
+            again = f"tna resume {self.quoted_path}" if self.lock is not None else "the same command again"
             raise UsageError(
                 f"cannot write {self.folder / name}: {error.strerror or error}; what was saved before is intact; mend "
                 f"that, then: {again}"
             ) from error
 
     def has(self, name: str) -> bool:
-        """Whether the run holds a file of that name."""
+        """Returns whether the run holds a file of that name."""
         return (self.folder / name).is_file()
 
     def read(self, name: str) -> Any:
-        """Reads a JSON object of the run; raises UsageError where it is none or of a later version."""
-        value = read_json(self.folder / name)
-        if not isinstance(value, dict):
-            raise UsageError(f"{self.folder / name}: expected a JSON object, found {type(value).__name__}")
-        check_format(value, str(self.folder / name))
-        return value
+        """Reads a JSON object of the run; raises UsageError where it is not one, or of a later version."""
+        return read_object(self.folder / name)
 
     def plan(self) -> tuple[list[dict[str, Any]], int]:
-        """The models in words and how many train at once, from plan.json; raises UsageError for anything else there."""
-        plan = self.read(PLAN)
-        models, wave = plan.get("models"), plan.get("at_once")
-        if not isinstance(models, list) or not models or not all(isinstance(model, dict) for model in models):
-            raise UsageError(f"{self.folder / PLAN}: models must be a list of one object for each model")
-        if type(wave) is not int or wave < 1:
-            raise UsageError(f"{self.folder / PLAN}: at_once must be a number above 0, found {wave!r}")
-        return models, wave
+        """Reads plan.json: what each model is, and how many train at once; raises UsageError for anything else there."""
+        return read_plan(self.folder)
 
     def write_plan(self, models: list[dict[str, Any]], wave: int) -> None:
-        """Writes plan.json."""
+        """Writes plan.json: what each model is, and how many train at once."""
         self.write(PLAN, {"format": FORMAT, "models": models, "at_once": wave})
 
     def log(self, **values: Any) -> None:
-        """Appends one line to metrics.jsonl and shows its numbers in the run's views; process 0 does."""
+        """Appends one line to metrics.jsonl and shows its numbers in the run's trackers, on process 0."""
         if not distributed.is_main_process():
             return
         line = to_json(values)
         with self._writing(METRICS), open(self.folder / METRICS, "a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
-        self.views.log(line)
+        self.trackers.log(line)
 
     def watch(self, option: str | None, config: dict[str, Any]) -> None:
-        """Opens the views that `--log` names, on process 0; all processes must call it.
+        """Opens the trackers that `--log` names, on process 0; all processes must call it.
 
         Raises:
           UsageError: one cannot be opened.
@@ -189,7 +182,7 @@ class Run:
         problem = ""
         try:
             if distributed.is_main_process():
-                self.views.start(trackers.chosen(option), self.folder, config)
+                self.trackers.start(trackers.chosen(option), self.folder, config)
         except UsageError as error:
             problem = str(error)
         if problem := distributed.broadcast_text(problem):
@@ -198,21 +191,21 @@ class Run:
     def keep_logged(self, before: int) -> None:
         """Drops the lines of metrics.jsonl from step `before` on, which a resumed run does again; process 0 does.
 
-        A line that was cut off, or is none of ours, is dropped with a warning: nothing but the log depends on it.
+        A line that was cut off or cannot be read is dropped with a warning: nothing but the log depends on it.
         """
         if before:
-            self.views.rewind(before)
+            self.trackers.rewind(before)
         file = self.folder / METRICS
         if not distributed.is_main_process() or not file.is_file():
             return
-        kept, strange = [], 0
+        kept, unreadable = [], 0
         for line in file.read_bytes().splitlines():
             step = _step(line)
-            strange += step is None
+            unreadable += step is None
             if step is not None and step < before:
                 kept.append(line)
-        if strange:
-            console.print(f"warning: {strange} lines of {file} could not be read and were dropped")
+        if unreadable:
+            console.print(f"warning: {unreadable} lines of {file} could not be read and were dropped")
         with self._writing(METRICS):
             write_atomic(file, b"".join(line + b"\n" for line in kept))
 
@@ -226,7 +219,7 @@ def _step(line: bytes) -> int | None:
 
 
 def _unused(name: str) -> Path:
-    """A folder that does not exist, named after the time (UTC): the clock may have been set back."""
+    """Returns a folder that does not exist, named after the time (UTC); the clock may have been set back."""
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     folder, count = Path("runs") / f"{name}-{stamp}", 1
     while folder.exists():
@@ -235,11 +228,11 @@ def _unused(name: str) -> Path:
     return folder
 
 
-def _ours(path: Path) -> bool:
-    """Whether a run that was killed before it wrote its configuration may have left the file."""
-    return path.name in (LOCK, PROVENANCE) or _left_over(path)
+def _may_be_ours(path: Path) -> bool:
+    """Returns whether a run that was killed before it wrote its configuration may have left the file."""
+    return path.name in (LOCK, OWNER, PROVENANCE) or _is_unfinished(path)
 
 
-def _left_over(path: Path) -> bool:
-    """Whether the file is the beginning of one that a killed program did not finish."""
+def _is_unfinished(path: Path) -> bool:
+    """Returns whether the file is the beginning of one that a killed program did not finish."""
     return path.name.startswith(".") and path.name.endswith(UNFINISHED) and path.is_file()

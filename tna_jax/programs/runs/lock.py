@@ -1,66 +1,87 @@
 """One program at a time in a run folder: a lock that the system releases when its process ends, however it ends."""
 
-import errno
-import fcntl
 import os
 import platform
-import time
+import warnings
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from tna_jax.io.errors import UsageError
 from tna_jax.programs.cli.progress import console
 
-LOCK = ".lock"
+LOCK, OWNER = ".lock", ".lock.owner"
+"""The file that is locked, and the one that names the process which holds it."""
+PATIENCE = 0.5
+"""Seconds to try for: `held` takes the lock for a moment too."""
 
 
 class Lock:
-    """Held from creation until `release`, or until the process is gone."""
+    """Holds a run folder from creation until `release`, or until the process is gone."""
 
     def __init__(self, folder: Path):
-        """Takes the lock of a run folder.
+        """Locks a run folder; warns where its file system has no locks.
 
         Raises:
-          UsageError: another process has it; it is named.
-          OSError: the folder cannot be written.
+          UsageError: another process holds it; the message names that process.
+          OSError: the folder cannot be written to.
         """
-        self.file = open(folder / LOCK, "a+")  # noqa: SIM115 (open as long as the lock is held)
+        self.owner = folder / OWNER
+        self.lock = FileLock(folder / LOCK, timeout=PATIENCE, thread_local=False)
         try:
-            _patiently(self.file)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                self.file.seek(0)
-                owner = self.file.read(200).strip() or "another process"
-                self.file.close()
-                raise UsageError(f"{folder} is in use by {owner}; wait for it, or choose another --out") from error
-            console.print(f"warning: {folder} cannot be locked ({error.strerror}): start nothing else in it")
-        self.file.truncate(0)
-        self.file.write(f"process {os.getpid()} on {platform.node()}\n")
-        self.file.flush()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the library's other kind of lock, where there is no flock
+                self.lock.acquire(poll_interval=PATIENCE / 5)
+        except Timeout as error:
+            holder = _owner(folder) or "another process"
+            raise UsageError(f"{folder} is in use by {holder}; wait for it, or choose another --out") from error
+        except PermissionError:
+            raise
+        except (OSError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or error
+            console.print(f"warning: {folder} cannot be locked ({reason}): start nothing else in it")
+        try:
+            self.owner.write_text(f"process {os.getpid()} on {platform.node()}\n")
+        except OSError:
+            self.lock.release()
+            raise
 
     def release(self) -> None:
-        """Lets others in."""
-        self.file.close()
-
-
-def _patiently(file: IO[str]) -> None:
-    """Takes the lock; tries for half a second, as `held` takes it for a moment too."""
-    for attempt in range(6):
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if attempt == 5:
-                raise
-            time.sleep(0.1)
+        """Unlocks the folder."""
+        self.owner.unlink(missing_ok=True)
+        self.lock.release()
 
 
 def held(folder: Path) -> bool:
-    """Whether a program is at work in the run folder."""
-    try:
-        with open(folder / LOCK) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
+    """Returns whether a program is at work in the run folder; writes nothing to it."""
+    if not (folder / LOCK).is_file():
         return False
-    return False
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # a folder of someone else's: what its owner says has to do
+        return _is_alive(_owner(folder))
+
+
+def _owner(folder: Path) -> str:
+    """Reads who holds the lock: `process 17 on HOST`; empty where nobody says so."""
+    try:
+        return (folder / OWNER).read_text()[:200].strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _is_alive(owner: str) -> bool:
+    """Returns whether a process of this machine is running; of those of other machines that is not known: True."""
+    match owner.split():
+        case ["process", number, "on", host] if number.isdecimal() and host == platform.node():
+            try:
+                os.kill(int(number), 0)
+            except ProcessLookupError:
+                return False
+            except OSError:
+                return True
+            return True
+    return bool(owner)

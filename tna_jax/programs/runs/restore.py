@@ -13,13 +13,13 @@ DAMAGED = "damaged"
 
 
 def newest(folder: Path, tree: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """The step and the state that `tna_jax.io.restore.newest` finds; a warning names the damaged newer ones."""
+    """Reads the newest undamaged checkpoint, see `tna_jax.io.restore.newest`; warns of damaged newer ones."""
     step, state, _ = _newest(folder, tree)
     return step, state
 
 
 def restore(folder: Path, tree: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """As `newest`, to resume from there: damaged checkpoints are moved out of the way. All processes must call it."""
+    """Reads as `newest` does, to resume from there: damaged checkpoints are moved away. All processes must call it."""
     step, state, damaged = _newest(folder, tree)
     if distributed.broadcast_text(str(step)) != str(step):
         raise UsageError(f"the processes see different checkpoints in {folder}; it must be one shared folder")

@@ -57,7 +57,7 @@ def saving(folder: Path, step: int) -> None:
 
 
 def test_a_save_the_manager_refuses_is_an_error(saved):
-    with pytest.raises(UsageError, match=r"orbax did not take step 1.*checkpoint 3 is intact"):
+    with pytest.raises(UsageError, match=r"orbax did not accept step 1.*checkpoint 3 is intact"):
         saving(saved, 1)
 
 
