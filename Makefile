@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-slow test-flower check bench parity docs notebooks release matrix reproduce clean
+.PHONY: demo test test-slow test-share test-flower check bench parity docs notebooks release matrix matrix-versions matrix-processors reproduce clean
 demo: $(VENV)/.installed
 	$(BIN)/tna lmc --out runs/demo --overwrite
 
@@ -16,8 +16,14 @@ reproduce: $(VENV)/.installed
 	$(BIN)/python -m train all
 	$(BIN)/python -m fusion all
 
+# Everything, compiled as users do.
 test-slow: $(VENV)/.installed-dev
-	XLA_FLAGS= $(BIN)/python -m pytest
+	$(BIN)/python -m pytest --optimized
+
+# One in SHARE of the slow tests, another choice for each commit.
+SHARE ?= 12
+test-share: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --optimized -m slow --slow-share=$(SHARE):$$(git rev-parse HEAD)
 
 # Flower in an environment of its own: its pins (rich<15, protobuf<7, ...) exclude those of constraints.txt.
 FLOWER := $(VENV)-flower
@@ -42,15 +48,21 @@ release: $(VENV)/.installed-dev
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
 
-# The tests of the library at both ends of what is supported: make matrix OLDEST=python3.11 NEWEST=python3.13
+# Both ends of what is supported, in versions (make matrix OLDEST=python3.11 NEWEST=python3.13) and in processors: as if it had
+# AVX2 or SSE 4.2 only (any x86 takes these flags), and with one core.
 OLDEST ?= python3.11
 NEWEST ?= python3.13
 MATRIX ?= tests/tna_jax
-matrix:
+matrix: matrix-versions matrix-processors
+matrix-versions:
 	$(MAKE) VENV=.venv-oldest PYTHON=$(OLDEST) CONSTRAINTS=constraints-oldest.txt .venv-oldest/.installed-matrix
 	.venv-oldest/bin/python -m pytest $(MATRIX) -m "not slow"
 	$(MAKE) VENV=.venv-newest PYTHON=$(NEWEST) CONSTRAINTS=constraints-newest.txt .venv-newest/.installed-matrix
 	.venv-newest/bin/python -m pytest $(MATRIX) -m "not slow"
+matrix-processors: $(VENV)/.installed-dev
+	XLA_FLAGS="$$XLA_FLAGS --xla_cpu_max_isa=AVX2" $(BIN)/python -m pytest --optimized
+	XLA_FLAGS="$$XLA_FLAGS --xla_cpu_max_isa=SSE4_2" $(BIN)/python -m pytest --optimized
+	taskset -c 0 $(BIN)/python -m pytest -n 1 --optimized $(MATRIX) -m "not slow"
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
@@ -81,7 +93,7 @@ $(VENV)/.installed-parity: $(VENV)/.installed-dev
 $(FLOWER)/.installed: pyproject.toml constraints.txt
 	test -x $(FLOWER)/bin/python || $(PYTHON) -m venv $(FLOWER)
 	grep -v '^rich==' constraints.txt > $(FLOWER)/constraints.txt
-	$(FLOWER)/bin/python -m pip --disable-pip-version-check install --quiet -c $(FLOWER)/constraints.txt -e '.[test,tfds,federated]'
+	$(FLOWER)/bin/python -m pip --disable-pip-version-check install --quiet -c $(FLOWER)/constraints.txt -e '.[tfds,test-federated]'
 	@touch $@
 
 CONSTRAINTS ?= constraints.txt

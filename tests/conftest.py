@@ -1,29 +1,103 @@
-"""Strict settings for every test: eight CPU devices, strict dtype promotion, no silent rank promotion, warnings as errors."""
+"""Strict settings for every test: eight CPU devices, strict dtype promotion, no silent rank promotion, warnings as errors.
+
+Programs are compiled quickly rather than well (`QUICK`), once for all workers and all programs that tests start: they
+share one folder of compiled programs for as long as pytest runs. `--optimized` compiles as users do. Flags in XLA_FLAGS stay:
+`XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 make test` is a run on an older processor.
+"""
 
 import atexit
+import hashlib
 import os
 import shutil
 import tempfile
+from collections import Counter
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.pop("COLUMNS", None)  # tables as wide as a pipe takes them, whatever the terminal
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tna-test-cache-")  # compiled programs of this test process
-atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tna-test-cache-")  # compiled programs
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 import jax
 import pytest
 
+from tests.xla_flags import QUICK, append_flags
 from tna_jax import backend
 
-FASTER_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false"
-"""Jaxlib 0.10's other way to make code: a third less time to compile, slower to run. `make test-slow` does without it."""
-if "XLA_FLAGS" not in os.environ and jax.__version_info__ < (0, 11):
-    os.environ["XLA_FLAGS"] = FASTER_TO_COMPILE
-backend.configure(cpu_devices=8)
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.devices()  # brings the backend up, so that no program under test changes the number of devices
+COMPILED: Counter[str] = Counter()
+EVENTS = {
+    "/jax/core/compile/backend_compile_duration": "requested",
+    "/jax/compilation_cache/cache_retrieval_time_sec": "read",
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--optimized", action="store_true", help="compile as users do: slower to start, quicker to run")
+    parser.addoption(
+        "--slow-share", metavar="N:WORD", help="of the tests marked slow, only one in N, chosen by WORD (a commit)"
+    )
+
+
+def pytest_configure(config):
+    """Brings the backend up, so that no program under test changes the number of devices."""
+    if getattr(config.option, "tx", None) and not hasattr(config, "workerinput"):
+        return  # the process that hands tests out to others computes nothing
+    if not config.getoption("--optimized"):
+        append_flags(*QUICK)
+    backend.configure(cpu_devices=8)
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    if jax.default_backend() != "cpu":
+        jax.config.update(
+            "jax_default_matmul_precision", "highest"
+        )  # not TF32: tests compare at the precision of float32
+    jax.monitoring.register_event_duration_secs_listener(count)
+
+
+def count(event: str, seconds: float, **_) -> None:
+    if name := EVENTS.get(event):
+        COMPILED[name] += 1
+        COMPILED["seconds"] += seconds
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out the slow tests that are not in the share asked for."""
+    if (share := config.getoption("--slow-share")) is None:
+        return
+    parts, word = share.split(":", 1)
+
+    def chosen(item) -> bool:
+        digest = hashlib.sha256(f"{word} {item.nodeid}".encode()).digest()
+        return item.get_closest_marker("slow") is None or int.from_bytes(digest[:8]) % int(parts) == 0
+
+    left_out = [item for item in items if not chosen(item)]
+    items[:] = [item for item in items if chosen(item)]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_runtest_setup(item):
+    mark = item.get_closest_marker("cpu_only")
+    if mark is not None and jax.default_backend() != "cpu":
+        pytest.skip(f"on CPUs only: {mark.args[0]}")
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["compiled"] = dict(COMPILED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    COMPILED.update(getattr(node, "workeroutput", {}).get("compiled", {}))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How much was compiled: what the suite's time goes into."""
+    terminalreporter.write_line(
+        f"{COMPILED['requested'] - COMPILED['read']:.0f} programs compiled, {COMPILED['read']:.0f} read back compiled, "
+        f"{COMPILED['seconds']:.0f} s in all workers together"
+    )
 
 
 @pytest.fixture(autouse=True)

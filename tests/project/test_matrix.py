@@ -3,7 +3,6 @@
 `make matrix` runs all tests of the library there; this takes the ones at the heart of it, and the main job.
 """
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.project.first_run import first_run
+from tests.xla_flags import environment_of_a_user
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDS = {"oldest": "3.11", "newest": "3.13"}
@@ -37,12 +37,12 @@ def test_the_heart_of_the_library_and_the_main_job_run(end, tmp_path):
     if python is None:
         pytest.skip(f"no Python {ENDS[end]} here")
     folder = tmp_path / "environment"
-    own = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "XLA_FLAGS", "MAKEFLAGS")}
+    environment = environment_of_a_user()
     make = ["make", "-C", str(ROOT), f"VENV={folder}", f"PYTHON={python}", f"CONSTRAINTS=constraints-{end}.txt"]
-    done = subprocess.run([*make, f"{folder}/.installed-matrix"], env=own, capture_output=True, text=True)
+    done = subprocess.run([*make, f"{folder}/.installed-matrix"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     tests = [f"tests/tna_jax/test_{name}.py" for name in HEART]
     words = [f"{folder}/bin/python", "-m", "pytest", "-n", "2", "-m", "not slow", *tests]
-    done = subprocess.run(words, cwd=ROOT, env=own, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
-    first_run(f"{folder}/bin/tna", tmp_path, own)
+    first_run(f"{folder}/bin/tna", tmp_path, environment)

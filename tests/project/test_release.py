@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.metadata
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 
 import tna_jax
 from tests.project.first_run import first_run
+from tests.xla_flags import environment_of_a_user
 from tna_jax.programs.cli.main import PROGRAMS, main
 from tna_jax.programs.completion.run import Words, options_of, script
 
@@ -185,11 +185,6 @@ def wheel(dist) -> Path:
 STRANGER = 'raise RuntimeError("this is a file of the user, not of tna_jax")\n'
 
 
-def clean_environment(**more: str) -> dict[str, str]:
-    """What a user's shell has: nothing of this process's Python."""
-    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "XLA_FLAGS")} | more
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_wheel_is_one_package_and_users_have_their_own_train_and_fusion(wheel, tmp_path):
@@ -215,7 +210,7 @@ def test_the_wheel_is_one_package_and_users_have_their_own_train_and_fusion(whee
         (site / name).mkdir()
         (site / name / "__init__.py").write_text(STRANGER)
 
-    environment = clean_environment(PYTHONPATH=str(on_path))
+    environment = environment_of_a_user(PYTHONPATH=str(on_path))
     where = "import tna_jax; print(tna_jax.__file__)"
     assert subprocess.check_output([python, "-c", where], cwd=here, env=environment, text=True).startswith(str(site))
     theirs = subprocess.run([python, "-c", "import train"], cwd=here, env=environment, capture_output=True, text=True)
@@ -249,7 +244,7 @@ def test_distributions_check_and_the_wheel_runs_in_an_empty_environment(dist, wh
         "-c",
         str(ROOT / "constraints.txt"),
     ]
-    clean = clean_environment()
+    clean = environment_of_a_user()
     tna = python.with_name("tna")
     subprocess.run([*pip, str(wheel)], check=True)
     library = "from tna_jax import anchored, barrier, federated, masks, matching, models"

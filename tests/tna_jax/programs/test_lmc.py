@@ -158,7 +158,7 @@ def test_overwriting_keeps_what_is_not_the_runs_own(tmp_path):
 
 
 def in_a_process(out: Path, *words: str, devices: int = 2) -> subprocess.Popen:
-    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tna_jax", "lmc", "--out", str(out), "--cpu-devices", str(devices), *words]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -26,7 +26,7 @@ TINY = ["--width", "8", "--depth", "1", "--members", "3", "--train-examples", "2
 
 
 def process(*words: str, devices: int = 8) -> subprocess.Popen:
-    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tna_jax", *words, "--cpu-devices", str(devices)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -51,7 +51,7 @@ def together(folder: Path, *words: str) -> list[subprocess.CompletedProcess]:
 
 
 def _environment() -> dict[str, str]:
-    return {**{k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}, "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def said(process: subprocess.CompletedProcess) -> list[str]:
