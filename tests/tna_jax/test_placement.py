@@ -1,0 +1,89 @@
+"""Where models run: the rule of `auto`, padding, placing and fetching."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tna_jax import placement
+
+
+def dense(kernel, x):
+    return jnp.dot(x, kernel)
+
+
+def convolve(kernel, x):
+    return jax.lax.conv(x, kernel, (1, 1), "VALID")
+
+
+DENSE = dense, jnp.ones((3, 2)), jnp.ones((1, 3))
+CONVOLUTION = convolve, jnp.ones((2, 1, 3, 3)), jnp.ones((1, 1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("backend", "convolutions", "expected"),
+    [
+        ("cpu", False, "map"),
+        ("cpu", True, "loop"),
+        ("gpu", False, "vmap"),
+        ("gpu", True, "map"),
+        ("cuda", True, "map"),
+        ("rocm", True, "map"),
+        ("tpu", False, "vmap"),
+        ("tpu", True, "vmap"),
+    ],
+)
+def test_the_rule_of_auto(backend, convolutions, expected, monkeypatch):
+    assert placement.automatic(backend, convolutions) == expected
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert placement.resolve("auto", *(CONVOLUTION if convolutions else DENSE)) == expected
+
+
+@pytest.mark.parametrize("chosen", ["map", "vmap", "loop"])
+def test_what_is_asked_for_is_taken_without_looking_at_the_network(chosen, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert placement.resolve(chosen, None) == chosen
+
+
+def test_an_unknown_placement_is_refused():
+    with pytest.raises(ValueError, match="unknown placement 'pmap': known are auto, map, vmap, loop"):
+        placement.resolve("pmap", *DENSE)
+
+
+@pytest.mark.parametrize(
+    ("length", "multiple", "expected"), [(3, 4, [0, 1, 2, 2]), (4, 4, [0, 1, 2, 3]), (1, 3, [0, 0, 0])]
+)
+def test_padding_repeats_the_last_entry(length, multiple, expected):
+    tree = {"a": np.arange(length), "b": jnp.stack([jnp.arange(length)] * 2, axis=1)}
+    padded = placement.pad(tree, multiple)
+    assert padded["a"].tolist() == expected
+    assert padded["b"][:, 1].tolist() == expected
+
+
+def test_what_is_placed_comes_back():
+    mesh = placement.mesh(jax.devices()[:2])
+    tree = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    split, copied = placement.shard(tree, mesh), placement.replicate(tree, mesh)
+    assert split["x"].addressable_shards[0].data.shape == (1, 3)
+    assert copied["x"].addressable_shards[0].data.shape == (2, 3)
+    for placed in (split, copied):
+        assert isinstance(placement.to_host(placed)["x"], np.ndarray)
+        np.testing.assert_array_equal(placement.to_host(placed)["x"], tree["x"])
+    shorter = {"x": np.zeros((1, 3), np.float32)}
+    placement.fetch_into(split, shorter)
+    np.testing.assert_array_equal(shorter["x"], tree["x"][:1])
+
+
+def test_a_share_of_one_model_has_no_leading_axis():
+    mesh = placement.mesh(jax.devices()[:2])
+    stacked = placement.shard(np.arange(6, dtype=np.float32).reshape(2, 3), mesh)
+    shapes = []
+
+    def scale(x, factor):
+        shapes.append(x.shape)
+        return x * factor
+
+    for wrap in (placement.shard_map_single, placement.shard_map_stacked):
+        scaled = wrap(scale, mesh, 1)(stacked, np.float32(2))
+        np.testing.assert_array_equal(scaled, 2 * np.asarray(stacked))
+    assert shapes == [(3,), (1, 3)]
