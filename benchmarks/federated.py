@@ -20,7 +20,7 @@ from benchmarks.torch_networks import NETWORKS
 from tna_jax import backend, memory, models, networks
 from tna_jax.federated import Federation, Schedule, init_server
 from tna_jax.federated.partition import padded
-from tna_jax.federated.simulation import init_owns, resolve, simulate_round
+from tna_jax.federated.simulation import init_client_states, resolve, simulate_round
 
 BATCH, SHARE = 64, 0.4
 
@@ -29,7 +29,7 @@ def ours(net, init, images, labels, parts, placement):
     """A function that runs the next round, and the placement used."""
     federation = Federation(net, len(parts), 10, epochs=1, batch_size=BATCH, momentum=0.9, placement=placement)
     server = init_server(federation, *jax.jit(init)(jax.random.key(0)))
-    owns, clients = init_owns(federation, server), padded(parts)
+    client_states, clients = init_client_states(federation, server), padded(parts)
     data = (jnp.asarray(images), jnp.asarray(labels))
     state = {"server": server, "number": 0}
 
@@ -40,7 +40,7 @@ def ours(net, init, images, labels, parts, placement):
             jax.random.key(1),
             state["number"],
             state["server"],
-            owns,
+            client_states,
             clients,
             *data,
             0.01,

@@ -110,7 +110,7 @@ def main() -> None:
         a: {name: statistics.median(r[name] for r in rounds[1:]) for name in names} for a, rounds in found.items()
     }
     ratios = {name: medians["pfn"][name] / medians["none"][name] for name in names}
-    form = build({"dataset": "digits", "model": "mlp", **SETTINGS}).form()
+    form = build({"dataset": "digits", "model": "mlp", **SETTINGS}).model_shapes()
     report(
         "flower_bytes",
         {

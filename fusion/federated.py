@@ -23,7 +23,6 @@ import numpy as np
 from rich.table import Table
 
 from tna_jax.programs.cli.progress import wide_console
-from tna_jax.programs.federate.report import COLOURS, MARKS
 from train.cells import federated
 from train.plots import page
 
@@ -41,6 +40,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "FedAdam": {"server": "fedadam"}, "FedYogi": {"server": "fedyogi"}, "FedAdagrad": {"server": "fedadagrad"},
     "FedDF": {"server": "feddf", "proxy_examples": 300},
 }  # fmt: skip
+COLORS = {"none": "#8a8f98", "pfn": "#1b6ca8", "pnu": "#c7522a", "pnu-rounds": "#3c8d53"}
+MARKS = {"none": "o", "pfn": "s", "pnu": "^", "pnu-rounds": "v"}
 FAULTY = "FedAvg, faults"
 FAULTS: dict[str, Any] = {"drop": 0.3, "nan_clients": (3,), "wrong_shape_clients": (5,)}
 """Three in ten clients drop out at random, one sends NaN and one a wrong shape in each round."""
@@ -100,9 +101,9 @@ def run(full: bool = False) -> dict[str, Any]:
     def add(case: str, row: str, options: dict[str, Any], suffix="", participation: float = 1.0, ratio: float = 0.4):
         name = "_".join(filter(None, (case, row, f"{options['alpha']:g}", suffix)))
         values = {**options, "participation": participation, "ratio": ratio}
-        found = federated("federated" + ("_full" if full else ""), name, values)
+        runs = federated("federated" + ("_full" if full else ""), name, values)
         cells.append({"row": row if suffix != "faults" else FAULTY, "alpha": options["alpha"], "case": case,
-                      "participation": participation, "ratio": ratio, **found})  # fmt: skip
+                      "participation": participation, "ratio": ratio, **runs})  # fmt: skip
 
     for case, (shared, wanted) in cases.items():
         for (share, alpha), rows in wanted.items():
@@ -131,9 +132,9 @@ def scores(result: dict[str, Any], kind: str, **wanted: Any) -> np.ndarray:
     """(seeds,) the scores of a mask schedule in the cell with the values of `wanted`; NaN if there is no such cell."""
     for cell in result["cells"]:
         if all(cell[key] == value for key, value in wanted.items()):
-            found = [run["score"] for run in cell["runs"] if run["anchors"] == kind]
-            if found:
-                return np.array([np.nan if value is None else value for value in found])
+            values = [run["score"] for run in cell["runs"] if run["anchors"] == kind]
+            if values:
+                return np.array([np.nan if value is None else value for value in values])
     return np.array([np.nan])
 
 
@@ -245,8 +246,8 @@ def _rounds(axis, result: dict[str, Any], alpha: float, title: str) -> None:
     for kind in dict.fromkeys(run["anchors"] for run in cell["runs"]):
         curves = np.array([run["accuracy"] for run in cell["runs"] if run["anchors"] == kind], float)
         x, mean, std = np.arange(1, curves.shape[1] + 1), curves.mean(0), curves.std(0, ddof=1)
-        axis.plot(x, mean, color=COLOURS[kind], marker=MARKS[kind], markersize=3, label=NAMES[kind])
-        axis.fill_between(x, mean - std, mean + std, color=COLOURS[kind], alpha=0.12, linewidth=0)
+        axis.plot(x, mean, color=COLORS[kind], marker=MARKS[kind], markersize=3, label=NAMES[kind])
+        axis.fill_between(x, mean - std, mean + std, color=COLORS[kind], alpha=0.12, linewidth=0)
     axis.set_title(f"{title}: FedAvg, Dirichlet {alpha:g}", loc="left", fontsize=9)
     axis.set_xlabel("round", fontsize=8)
     axis.set_xticks(np.unique(np.linspace(1, len(x), 5).astype(int)))
@@ -266,8 +267,8 @@ def _gains(axis, result: dict[str, Any], title: str) -> None:
     for k, (kind, alpha) in enumerate([(kind, alpha) for alpha in ALPHAS for kind in COLUMNS[1:]]):
         gains = [_gain(result, kind, row, alpha) for row in names]
         mean, std = [g.mean() for g in gains], [g.std(ddof=1) if len(g) > 1 else 0 for g in gains]
-        axis.errorbar(mean, y + 0.27 - 0.18 * k, xerr=std, fmt=MARKS[kind], color=COLOURS[kind], markersize=4, capsize=2,
-                      linewidth=1, markerfacecolor=COLOURS[kind] if alpha == ALPHAS[0] else "white",
+        axis.errorbar(mean, y + 0.27 - 0.18 * k, xerr=std, fmt=MARKS[kind], color=COLORS[kind], markersize=4, capsize=2,
+                      linewidth=1, markerfacecolor=COLORS[kind] if alpha == ALPHAS[0] else "white",
                       label=f"{NAMES[kind]}, Dirichlet {alpha:g}")  # fmt: skip
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(y, names, fontsize=7)
@@ -280,7 +281,7 @@ def _ratios(axis, result: dict[str, Any]) -> None:
     for k, kind in enumerate(COLUMNS[1:]):
         found = [base, *(scores(result, kind, row="FedAvg", alpha=ALPHAS[0], ratio=ratio) for ratio in RATIOS)]
         axis.errorbar(np.array([0, *RATIOS]) + 0.012 * k - 0.006, [f.mean() for f in found], [f.std(ddof=1) if len(f) > 1 else 0 for f in found],
-                      color=COLOURS[kind], marker=MARKS[kind], markersize=4, capsize=2, label=NAMES[kind])  # fmt: skip
+                      color=COLORS[kind], marker=MARKS[kind], markersize=4, capsize=2, label=NAMES[kind])  # fmt: skip
     axis.set_title("Fashion-MNIST MLP: FedAvg, Dirichlet 0.1, by mask ratio", loc="left", fontsize=9)
     axis.set_xlabel("mask ratio (share of anchored weights)", fontsize=8)
     axis.set_ylabel("test accuracy", fontsize=8)

@@ -1,10 +1,17 @@
 """Federated learning with anchors: algorithms, mask schedules, servers, and a round, simulated or deployed.
 
-server = init_server(federation, params)
-sent = send(federation, server, Schedule("pfn", ratio=0.4), root, number, learning_rate)     # what clients work with
-reply, own = train_client(federation, sent, own, inputs, labels, stream(root, ORDER, number, client))
-server = close(federation, server, sent, gather(federation, sent, stack([reply, ...]), taken), stream(root, DISTIL, number))
+server = fl.init_server(federation, params)
+broadcast = fl.broadcast(federation, server, fl.Schedule("pfn", ratio=0.4), root, number, learning_rate)
+update, client_state = fl.train_client(federation, broadcast, client_state, inputs, labels, client_key)
+aggregate = fl.aggregate(federation, broadcast, fl.stack([update, ...]), accepted)
+server = fl.server_update(federation, server, broadcast, aggregate, server_key)
+
+with `fl` for `tna_jax.federated`, `client_key = fl.stream(root, fl.ORDER, number, client)` and `server_key = fl.stream(root,
+fl.DISTIL, number)`.
 """
+
+import warnings
+from typing import Any
 
 from tna_jax.federated.aggregation import aggregate, server_update, stack, validate_update
 from tna_jax.federated.algorithm import Algorithm, Broadcast, ClientState, ClientUpdate
@@ -67,3 +74,17 @@ __all__ = [
     "update_shapes",
     "validate_update",
 ]  # fmt: skip
+
+RENAMED = {
+    "Own": "ClientState", "Reply": "ClientUpdate", "Sent": "Broadcast", "close": "server_update", "expected": "update_shapes",
+    "gather": "aggregate", "init_own": "init_client_state", "problems": "validate_update", "send": "broadcast",
+}  # fmt: skip
+"""Old names to those of today."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = RENAMED[name]
+    warnings.warn(f"{__name__}.{name} is called {new} now", DeprecationWarning, stacklevel=2)
+    return globals()[new]

@@ -1,6 +1,6 @@
-"""From the clients' replies to the server's next state: what is refused, what is averaged, the step.
+"""From the clients' updates to the server's next state: what is refused, what is averaged, the server's step.
 
-The same functions close a simulated round (whose replies are summed in groups, on several devices) and a deployed one.
+The same functions end a simulated round (whose updates are summed in groups, on several devices) and a deployed one.
 """
 
 import functools
@@ -21,7 +21,7 @@ from tna_jax.placement import Placement
 
 
 class Aggregate(NamedTuple):
-    """Sums over the replies that were taken; `merge` adds two of them."""
+    """Sums over the accepted updates of a round; `merge` adds two of them."""
 
     total: dict[str, Tree]
     """Weighted sums of `Algorithm.summand`, and of `state`."""
@@ -29,33 +29,34 @@ class Aggregate(NamedTuple):
     """(P, C) summed logits on the server's proxy data; `()` without distillation."""
     weight: jax.Array
     """float32, the sum of the weights."""
-    taken: jax.Array
-    """float32, how many replies."""
+    accepted: jax.Array
+    """float32, how many updates."""
     steps: jax.Array
     """(2,) int32, steps made in each phase by all of them."""
     metrics: Metrics
 
 
 def merge(a: Aggregate, b: Aggregate) -> Aggregate:
-    """The sums over both sets of replies."""
+    """Returns the sums over both sets of updates."""
     return jax.tree.map(jnp.add, a, b)
 
 
 def aggregate(
-    federation: Federation, sent: Broadcast, replies: ClientUpdate, taken: jax.Array, proxy: Any = ()
+    federation: Federation, broadcast: Broadcast, updates: ClientUpdate, accepted: jax.Array, proxy: Any = ()
 ) -> Aggregate:
-    """Sums over G replies.
+    """Computes the sums over the accepted ones of G updates.
 
     Args:
-      sent: what the clients worked with.
-      replies: leaves (G, ...).
-      taken: (G,) bool; a reply that is not taken may hold anything, also non-finite numbers.
+      federation: what all parties agree on.
+      broadcast: what the clients worked with.
+      updates: leaves (G, ...).
+      accepted: (G,) bool; an update that is not accepted may hold anything, non-finite numbers too.
       proxy: (P, ...) the server's proxy data, for distillation.
     """
     check_proxy(federation, proxy)
     if federation.server.distillation is None:
         federation = federation.of_clients()  # sums do not depend on the server: compiled once for all
-    return _sums(federation, "vmap", sent, replies, taken, proxy)
+    return _sums(federation, "vmap", broadcast, updates, accepted, proxy)
 
 
 def check_proxy(federation: Federation, proxy: Any) -> None:
@@ -65,50 +66,56 @@ def check_proxy(federation: Federation, proxy: Any) -> None:
 
 
 def sums(
-    federation: Federation, placement: Placement, sent: Broadcast, replies: ClientUpdate, taken: jax.Array, proxy: Any
+    federation: Federation,
+    placement: Placement,
+    broadcast: Broadcast,
+    updates: ClientUpdate,
+    accepted: jax.Array,
+    proxy: Any,
 ) -> Aggregate:
-    """As `gather`, traced. `placement`: under `map` the clients' logits are computed one client after the other, else in lockstep."""
-    counted = replies.examples if federation.algorithm.weighting == "examples" else jnp.ones_like(replies.examples)
-    weight = jnp.where(taken, counted, jnp.float32(0))
-    summands = jax.vmap(lambda reply: summand(federation, sent, reply))(replies)
+    """Computes what `aggregate` does, traced. `placement`: under `map` the clients' logits are computed one client after the other, else in lockstep."""
+    counted = updates.examples if federation.algorithm.weighting == "examples" else jnp.ones_like(updates.examples)
+    weight = jnp.where(accepted, counted, jnp.float32(0))
+    summands = jax.vmap(lambda update: summand(federation, broadcast, update))(updates)
     total = jax.tree.map(lambda leaf: _weighted(leaf, weight), summands)
-    one = taken.astype(jnp.float32)
+    count = accepted.astype(jnp.float32)
     teacher: Any = ()
     if federation.server.distillation is not None:
-        each = functools.partial(_logits, federation, sent, proxy)
-        both = (replies.delta, replies.state)
-        teacher = _weighted(jax.lax.map(each, both) if placement == "map" else jax.vmap(each)(both), one)
-    steps = jnp.sum(jnp.where(taken[:, None], replies.steps, 0), axis=0, dtype=jnp.int32)
-    found = metrics.Metrics(*(_weighted(x, one) for x in replies.metrics))
-    return Aggregate(total, teacher, jnp.sum(weight), jnp.sum(one), steps, found)
+        logits = functools.partial(_logits, federation, broadcast, proxy)
+        models = (updates.delta, updates.state)
+        teacher = _weighted(jax.lax.map(logits, models) if placement == "map" else jax.vmap(logits)(models), count)
+    steps = jnp.sum(jnp.where(accepted[:, None], updates.steps, 0), axis=0, dtype=jnp.int32)
+    scores = metrics.Metrics(*(_weighted(x, count) for x in updates.metrics))
+    return Aggregate(total, teacher, jnp.sum(weight), jnp.sum(count), steps, scores)
 
 
 _sums = jax.jit(sums, static_argnums=(0, 1))
 
 
-def summand(federation: Federation, sent: Broadcast, reply: ClientUpdate) -> dict[str, Tree]:
-    """What of one reply is averaged."""
-    weight = gradient_weight(reply.steps, federation.momentum)
-    found = federation.algorithm.summand(reply, sent.mask, weight)
-    return {**found, "state": reply.state} if federation.norm == "shared" else found
+def summand(federation: Federation, broadcast: Broadcast, update: ClientUpdate) -> dict[str, Tree]:
+    """Returns what of one update is averaged."""
+    weight = gradient_weight(update.steps, federation.momentum)
+    parts = federation.algorithm.summand(update, broadcast.mask, weight)
+    return {**parts, "state": update.state} if federation.norm == "shared" else parts
 
 
 def server_update(
-    federation: Federation, server: Server, sent: Broadcast, found: Aggregate, key: jax.Array, proxy: Any = ()
+    federation: Federation, server: Server, broadcast: Broadcast, aggregate: Aggregate, key: jax.Array, proxy: Any = ()
 ) -> Server:
-    """The server after the round.
+    """Returns the server after the round.
 
     Args:
+      federation: what all parties agree on.
       server: before the round.
-      sent: what the clients worked with.
-      found: sums over the replies; at least one was taken.
+      broadcast: what the clients worked with.
+      aggregate: sums over the updates; at least one was accepted.
       key: `stream(root, DISTIL, round)`.
-      proxy: as in `gather`.
+      proxy: as in `aggregate`.
 
     Returns:
       The server; whatever belongs to an entry that was live in no step of any client is copied from `server`, bit for bit.
     """
-    server, live, teacher = _stepped(federation, server, sent, found)
+    server, live, teacher = _stepped(federation, server, broadcast, aggregate)
     rule = federation.server.distillation
     if rule is None:
         return server
@@ -120,7 +127,7 @@ def server_update(
 
 
 def is_finite(server: Server) -> bool:
-    """Whether every number of the server's state is finite. The sum of finite replies may not be: it can overflow."""
+    """Returns whether every number of the server's state is finite. The sum of finite updates may not be: it can overflow."""
     return bool(_finite(server))
 
 
@@ -131,17 +138,17 @@ def _finite(server: Server) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _stepped(federation: Federation, server: Server, sent: Broadcast, found: Aggregate):
+def _stepped(federation: Federation, server: Server, broadcast: Broadcast, aggregate: Aggregate):
     """The server after its step, what was live, and the mean of the clients' logits."""
-    live = live_in_round(sent.mask, found.steps)
-    average = jax.tree.map(lambda x: x / jnp.maximum(found.weight, jnp.float32(1e-30)), found.total)
+    live = live_in_round(broadcast.mask, aggregate.steps)
+    average = jax.tree.map(lambda x: x / jnp.maximum(aggregate.weight, jnp.float32(1e-30)), aggregate.total)
     state = jax.tree.map(
-        lambda new, old: jnp.where(found.taken > 0, new, old), average.pop("state", server.state), server.state
+        lambda new, old: jnp.where(aggregate.accepted > 0, new, old), average.pop("state", server.state), server.state
     )
-    share = found.taken / np.float32(federation.clients)
+    share = aggregate.accepted / np.float32(federation.clients)
     direction, extra = federation.algorithm.direction(average, server.extra, live, share)
     params, opt_state = servers.step(federation.server.optimizer, server.params, server.opt_state, direction, live)
-    teacher = jax.tree.map(lambda x: x / jnp.maximum(found.taken, jnp.float32(1)), found.teacher)
+    teacher = jax.tree.map(lambda x: x / jnp.maximum(aggregate.accepted, jnp.float32(1)), aggregate.teacher)
     return Server(params, state, opt_state, extra), live, teacher
 
 
@@ -160,52 +167,53 @@ def _distil(federation: Federation, params, opt_state, state, live, proxy, teach
     def evaluate(params, inputs):
         return networks.evaluate(federation.network, params, state, inputs)
 
-    own = jax.random.fold_in(key, number)
-    return servers.distil(rule, evaluate, params, opt_state, live, proxy, teacher, own)
+    step_key = jax.random.fold_in(key, number)
+    return servers.distil(rule, evaluate, params, opt_state, live, proxy, teacher, step_key)
 
 
-def validate_update(like: ClientUpdate, reply: ClientUpdate, examples: float | None = None) -> list[str]:
-    """What is wrong with a reply, in words, each with the path of its array; empty if it can be taken.
+def validate_update(like: ClientUpdate, update: ClientUpdate, examples: float | None = None) -> list[str]:
+    """Returns what is wrong with an update, in words, each with the path of its array; empty if it can be accepted.
 
     Args:
-      like: a reply of the right form, arrays or shapes.
-      reply: what came, NumPy or JAX.
+      like: an update of the right form, arrays or shapes: `update_shapes`.
+      update: what came, NumPy or JAX.
       examples: the number of examples that the client is known to have, if it is.
     """
-    wanted = {trees.name(path): leaf for path, leaf in trees.named_leaves(like._asdict())}
-    got = {trees.name(path): leaf for path, leaf in trees.named_leaves(reply._asdict())}
-    wrong = [f"{name} is missing" for name in wanted if name not in got]
-    wrong += [f"{name} was not asked for" for name in got if name not in wanted]
-    for name, leaf in got.items():
-        if name not in wanted:
+    expected = {trees.name(path): leaf for path, leaf in trees.named_leaves(like._asdict())}
+    received = {trees.name(path): leaf for path, leaf in trees.named_leaves(update._asdict())}
+    wrong = [f"{name} is missing" for name in expected if name not in received]
+    wrong += [f"{name} was not asked for" for name in received if name not in expected]
+    for name, leaf in received.items():
+        if name not in expected:
             continue
-        form, expected = (np.shape(leaf), np.dtype(leaf.dtype)), (np.shape(wanted[name]), np.dtype(wanted[name].dtype))
-        if form != expected:
-            wrong.append(f"{name} is {form[1]} {list(form[0])}, expected {expected[1]} {list(expected[0])}")
-        elif jnp.issubdtype(form[1], np.inexact) and not np.isfinite(np.asarray(leaf, np.float32)).all():
+        shape, dtype = np.shape(leaf), np.dtype(leaf.dtype)
+        want_shape, want_dtype = np.shape(expected[name]), np.dtype(expected[name].dtype)
+        if (shape, dtype) != (want_shape, want_dtype):
+            wrong.append(f"{name} is {dtype} {list(shape)}, expected {want_dtype} {list(want_shape)}")
+        elif jnp.issubdtype(dtype, np.inexact) and not np.isfinite(np.asarray(leaf, np.float32)).all():
             wrong.append(
                 f"{name} holds {np.count_nonzero(~np.isfinite(np.asarray(leaf, np.float32)))} numbers that are not finite"
             )
     if wrong:
         return wrong
-    if not float(reply.examples) > 0:
-        wrong.append(f"it counts {float(reply.examples):g} examples")
-    elif examples is not None and float(reply.examples) != np.float32(examples):
-        wrong.append(f"it counts {float(reply.examples):g} examples, it has {examples:g}")
-    if int(np.asarray(reply.steps).min()) < 0 or not int(np.asarray(reply.steps).sum()):
-        wrong.append(f"it made {np.asarray(reply.steps).tolist()} steps")
+    if not float(update.examples) > 0:
+        wrong.append(f"it counts {float(update.examples):g} examples")
+    elif examples is not None and float(update.examples) != np.float32(examples):
+        wrong.append(f"it counts {float(update.examples):g} examples, it has {examples:g}")
+    if int(np.asarray(update.steps).min()) < 0 or not int(np.asarray(update.steps).sum()):
+        wrong.append(f"it made {np.asarray(update.steps).tolist()} steps")
     return wrong
 
 
-def stack(replies: Sequence[ClientUpdate]) -> ClientUpdate:
-    """Replies one by one as leaves (G, ...)."""
-    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *replies)
+def stack(updates: Sequence[ClientUpdate]) -> ClientUpdate:
+    """Stacks updates: leaves (G, ...)."""
+    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *updates)
 
 
-def _logits(federation: Federation, sent: Broadcast, proxy: jax.Array, client) -> jax.Array:
+def _logits(federation: Federation, broadcast: Broadcast, proxy: jax.Array, client) -> jax.Array:
     """(P, C) logits of one client's model."""
     delta, state = client
-    params = jax.tree.map(jnp.add, sent.params, delta)
+    params = jax.tree.map(jnp.add, broadcast.params, delta)
     return networks.evaluate(federation.network, params, state, proxy)
 
 

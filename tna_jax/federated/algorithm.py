@@ -1,7 +1,7 @@
 """What a federated algorithm is: a handful of pure functions, of which each algorithm replaces those that it changes.
 
 A round, in the words used here (w_g the server's parameters, k a client):
-1. the server sends w_g, `message` and the seed of the mask;
+1. the server broadcasts w_g, `message` and the seed of the mask;
 2. client k starts at w = w_g and makes K_k steps of SGD on `loss`, whose gradient `gradient` may change; in each step only the
    entries that are live in it move, by `tna_jax.transform.anchored`;
 3. it returns `Delta_k = w - w_g` and what `after` makes of it, and keeps its memory for its next round;
@@ -76,7 +76,7 @@ class ClientUpdate(NamedTuple):
 class Context(NamedTuple):
     """What the functions of an algorithm may look at during a client's round."""
 
-    sent: Broadcast
+    broadcast: Broadcast
     memory: Tree
     live: Mask
     """The mask of this step."""
@@ -142,7 +142,7 @@ class Algorithm:
         return gradient
 
     def after(self, delta: Params, context: Context, weight: jax.Array) -> tuple[Tree, Tree]:
-        """A client's new memory, and the `extra` of its reply.
+        """A client's new memory, and the `extra` of its update.
 
         Args:
           delta: w - w_g.
@@ -150,18 +150,18 @@ class Algorithm:
         """
         return context.memory, ()
 
-    def summand(self, reply: ClientUpdate, mask: Mask, weight: jax.Array) -> dict[str, Tree]:
+    def summand(self, update: ClientUpdate, mask: Mask, weight: jax.Array) -> dict[str, Tree]:
         """What is averaged over clients; at least `delta`. `weight` as in `after`."""
-        return {"delta": reply.delta}
+        return {"delta": update.delta}
 
     def direction(self, average: dict[str, Tree], extra: Tree, live: Mask, share: jax.Array) -> tuple[Params, Tree]:
         """The direction of the server's step, and the algorithm's new variables on the server.
 
         Args:
-          average: of `summand`, over the clients whose replies were taken.
+          average: of `summand`, over the clients whose updates were accepted.
           extra: the variables so far.
           live: entries that were live in any step of any client.
-          share: |S| / N, replies taken over all clients there are.
+          share: |S| / N, updates accepted over all clients there are.
         """
         return average["delta"], extra
 
@@ -200,5 +200,5 @@ def per_step(delta: Params, mask: Mask, weight: jax.Array) -> Params:
 
 def mean_loss(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
     """Mean cross-entropy of the real examples of a batch."""
-    found = metrics.classification(logits, labels, weight)
-    return found.loss_sum / jnp.maximum(found.count, jnp.float32(1))
+    sums = metrics.classification(logits, labels, weight)
+    return sums.loss_sum / jnp.maximum(sums.count, jnp.float32(1))

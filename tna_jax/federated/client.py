@@ -1,7 +1,7 @@
-"""One client's round: K steps of SGD from the server's parameters, under the round's mask, and its reply.
+"""One client's round: K steps of SGD from the server's parameters, under the round's mask, and the update that it returns.
 
 `train_client` runs a round of one client by itself, on its own machine. The simulation runs the same functions for many
-clients at once: with the same keys both give the same reply, however much padding the simulation adds.
+clients at once: with the same keys both give the same update, however much padding the simulation adds.
 """
 
 import functools
@@ -55,7 +55,7 @@ class Running(NamedTuple):
 
 
 def order(key: jax.Array, size: int, count: jax.Array) -> jax.Array:
-    """A permutation of the first `count` of `size` positions, followed by the others: (size,) int32.
+    """Draws a permutation of the first `count` of `size` positions, followed by the others: (size,) int32.
 
     It depends on `key` and `count` alone: padding changes nothing.
     """
@@ -65,38 +65,46 @@ def order(key: jax.Array, size: int, count: jax.Array) -> jax.Array:
 
 
 def plan(
-    federation: Federation, sent: Broadcast, labels: jax.Array, own: Examples, key: jax.Array, share: jax.Array
+    federation: Federation,
+    broadcast: Broadcast,
+    labels: jax.Array,
+    examples: Examples,
+    key: jax.Array,
+    share: jax.Array,
 ) -> Plan:
-    """What a client does.
+    """Returns what a client does in a round: the order of its examples, its steps, its class counts.
 
     Args:
+      federation: what all parties agree on.
+      broadcast: what the client works with.
       labels: (N,) of the shared arrays.
+      examples: the client's.
       key: of this client in this round.
       share: float32 in [0, 1], of its steps that it makes (a straggler makes fewer), at least one; 0: none at all.
     """
-    size = own.indices.shape[0]
-    orders = [order(jax.random.fold_in(key, epoch), size, own.count) for epoch in range(federation.epochs)]
-    per_epoch = -(-own.count // federation.batch_size)
-    whole = per_epoch * federation.epochs
-    made = jnp.ceil(share * whole.astype(jnp.float32)).astype(jnp.int32)
-    real = jnp.arange(size) < own.count
-    hot = jax.nn.one_hot(labels[own.indices], federation.num_classes, dtype=jnp.float32)
+    size = examples.indices.shape[0]
+    orders = [order(jax.random.fold_in(key, epoch), size, examples.count) for epoch in range(federation.epochs)]
+    per_epoch = -(-examples.count // federation.batch_size)
+    full = per_epoch * federation.epochs
+    steps = jnp.ceil(share * full.astype(jnp.float32)).astype(jnp.int32)
+    real = jnp.arange(size) < examples.count
+    hot = jax.nn.one_hot(labels[examples.indices], federation.num_classes, dtype=jnp.float32)
     counts = jnp.sum(hot * real[:, None].astype(jnp.float32), axis=0)
-    return Plan(jnp.stack(orders), made, jnp.maximum(per_epoch, 1), first_phase(sent.split, made), counts)
+    return Plan(jnp.stack(orders), steps, jnp.maximum(per_epoch, 1), first_phase(broadcast.split, steps), counts)
 
 
-def start(federation: Federation, sent: Broadcast, own: ClientState) -> Running:
-    """A client before its first step."""
-    state = own.state if federation.norm == "local" else sent.state
-    optimizer = federation.client_optimizer(sent.learning_rate)
-    return Running(sent.params, state, optimizer.init(sent.params), metrics.zero())
+def start(federation: Federation, broadcast: Broadcast, client_state: ClientState) -> Running:
+    """Returns a client before its first step."""
+    state = client_state.state if federation.norm == "local" else broadcast.state
+    optimizer = federation.client_optimizer(broadcast.learning_rate)
+    return Running(broadcast.params, state, optimizer.init(broadcast.params), metrics.zero())
 
 
 def step(
     federation: Federation,
-    sent: Broadcast,
-    own: ClientState,
-    planned: Plan,
+    broadcast: Broadcast,
+    client_state: ClientState,
+    local_plan: Plan,
     examples: Examples,
     inputs: jax.Array,
     labels: jax.Array,
@@ -104,33 +112,34 @@ def step(
     running: Running,
     rows: int | None = None,
 ) -> Running:
-    """Local step `number` (from 0, below `planned.steps`) on `rows` rows, see `rows_of`; other arguments as in `train_client`."""
+    """Makes local step `number` (from 0, below the plan's `steps`) on `rows` rows, see `num_rows`; other arguments as in `train_client`."""
     size, batch = examples.indices.shape[0], federation.batch_size
-    at = (number % planned.per_epoch) * batch + jnp.arange(rows or batch, dtype=jnp.int32)
+    at = (number % local_plan.per_epoch) * batch + jnp.arange(rows or batch, dtype=jnp.int32)
     weight = (at < examples.count).astype(jnp.float32)
-    chosen = examples.indices[planned.order[number // planned.per_epoch][jnp.minimum(at, size - 1)]]
+    chosen = examples.indices[local_plan.order[number // local_plan.per_epoch][jnp.minimum(at, size - 1)]]
     x, y = inputs[chosen], labels[chosen]
     algorithm = federation.algorithm
-    live = live_in_step(sent.mask, number >= planned.first)
-    context = Context(sent, own.memory, live, planned.class_counts, federation.features, running.state)
+    live = live_in_step(broadcast.mask, number >= local_plan.first)
+    context = Context(broadcast, client_state.memory, live, local_plan.class_counts, federation.features, running.state)
 
     def loss(params):
         logits, state = networks.train(federation.network, params, running.state, x, weight)
-        found = metrics.classification(logits, y, weight)
+        sums = metrics.classification(logits, y, weight)
         value = mean_loss(algorithm.logits(logits, context), y, weight)
         penalty = algorithm.penalty(params, x, weight, context)
-        return value if penalty is None else value + penalty, (found, state)
+        return value if penalty is None else value + penalty, (sums, state)
 
-    gradient, (found, state) = algorithm.descend(jax.grad(loss, has_aux=True), running.params, context)
+    gradient, (sums, state) = algorithm.descend(jax.grad(loss, has_aux=True), running.params, context)
     gradient = algorithm.gradient(gradient, running.params, context)
-    optimizer = federation.client_optimizer(sent.learning_rate)
+    optimizer = federation.client_optimizer(broadcast.learning_rate)
     updates, opt_state = optimizer.update(gradient, running.opt_state, running.params, mask=live)
     params = transform.apply_updates(running.params, updates, live)
-    return Running(params, state, opt_state, metrics.merge(running.metrics, found))
+    return Running(params, state, opt_state, metrics.merge(running.metrics, sums))
 
 
-def rows_of(federation: Federation, counts: np.ndarray, number: int) -> int:
-    """Rows that hold the examples of step `number` for clients with `counts` examples each: one to four quarters of a batch.
+def num_rows(federation: Federation, counts: np.ndarray, number: int) -> int:
+    """Returns how many rows hold the examples of step `number` for clients with `counts` examples
+    each: one to four quarters of a batch.
 
     The last batch of a pass is seldom full. A program for each size is what a loop over steps can have; a compiled loop cannot.
     """
@@ -141,70 +150,88 @@ def rows_of(federation: Federation, counts: np.ndarray, number: int) -> int:
 
 
 def finish(
-    federation: Federation, sent: Broadcast, own: ClientState, planned: Plan, examples: Examples, running: Running
+    federation: Federation,
+    broadcast: Broadcast,
+    client_state: ClientState,
+    local_plan: Plan,
+    examples: Examples,
+    running: Running,
 ):
-    """A client's reply, and what it keeps: where either is not finite, it keeps what it had. Arguments as in `step`."""
-    steps = jnp.stack([planned.first, planned.steps - planned.first])
-    delta = jax.tree.map(jnp.subtract, running.params, sent.params)
-    context = Context(sent, own.memory, sent.mask, planned.class_counts, federation.features, running.state)
+    """Returns a client's update and its new state: the one it had where either is not finite. Arguments as in `step`."""
+    steps = jnp.stack([local_plan.first, local_plan.steps - local_plan.first])
+    delta = jax.tree.map(jnp.subtract, running.params, broadcast.params)
+    context = Context(
+        broadcast, client_state.memory, broadcast.mask, local_plan.class_counts, federation.features, running.state
+    )
     memory, extra = federation.algorithm.after(delta, context, gradient_weight(steps, federation.momentum))
     shared = running.state if federation.norm == "shared" else ()
-    reply = ClientUpdate(delta, extra, shared, steps, examples.count.astype(jnp.float32), running.metrics)
-    kept = ClientState(memory, running.state if federation.norm == "local" else ())
-    good = finite((delta, extra, kept))
-    return reply, jax.tree.map(lambda new, old: jnp.where(good, new, old), kept, own)
+    update = ClientUpdate(delta, extra, shared, steps, examples.count.astype(jnp.float32), running.metrics)
+    new_state = ClientState(memory, running.state if federation.norm == "local" else ())
+    all_finite = finite((delta, extra, new_state))
+    return update, jax.tree.map(lambda new, old: jnp.where(all_finite, new, old), new_state, client_state)
 
 
-def update_shapes(federation: Federation, sent: Broadcast, own: ClientState) -> ClientUpdate:
-    """The shapes of a reply to `sent`, for `problems`; `own` is what any client keeps, see `init_own`."""
+def update_shapes(federation: Federation, broadcast: Broadcast, client_state: ClientState) -> ClientUpdate:
+    """Returns the shapes of an update under `broadcast`, for `validate_update`; `client_state`: of any client, see `init_client_state`."""
 
-    def reply(sent, own):
-        one, counts = jnp.int32(1), jnp.zeros(federation.num_classes, jnp.float32)
-        planned = Plan(jnp.zeros((federation.epochs, 1), jnp.int32), one, one, one, counts)
-        examples = Examples(jnp.zeros(1, jnp.int32), one)
-        return finish(federation, sent, own, planned, examples, start(federation, sent, own))[0]
+    def update(broadcast, client_state):
+        unit, counts = jnp.int32(1), jnp.zeros(federation.num_classes, jnp.float32)
+        local_plan = Plan(jnp.zeros((federation.epochs, 1), jnp.int32), unit, unit, unit, counts)
+        examples = Examples(jnp.zeros(1, jnp.int32), unit)
+        return finish(
+            federation, broadcast, client_state, local_plan, examples, start(federation, broadcast, client_state)
+        )[0]
 
-    return jax.eval_shape(reply, sent, own)
+    return jax.eval_shape(update, broadcast, client_state)
 
 
 def finite(tree) -> jax.Array:
-    """Whether every number of the tree is finite: a bool scalar."""
+    """Returns whether every number of the tree is finite: a bool scalar."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
-def whole(federation: Federation, sent: Broadcast, own: ClientState, examples: Examples, key, share, inputs, labels):
-    """A client's round as one traced function: (reply, what it keeps); arguments as in `train_client`."""
-    planned = plan(federation, sent, labels, examples, key, share)
+def run_round(
+    federation: Federation,
+    broadcast: Broadcast,
+    client_state: ClientState,
+    examples: Examples,
+    key,
+    share,
+    inputs,
+    labels,
+):
+    """Makes a client's round as one traced function: (its update, its new state); arguments as in `train_client`."""
+    local_plan = plan(federation, broadcast, labels, examples, key, share)
 
-    def one(number, running):
-        return step(federation, sent, own, planned, examples, inputs, labels, number, running)
+    def body(number, running):
+        return step(federation, broadcast, client_state, local_plan, examples, inputs, labels, number, running)
 
-    running = jax.lax.fori_loop(0, planned.steps, one, start(federation, sent, own))
-    return finish(federation, sent, own, planned, examples, running)
+    running = jax.lax.fori_loop(0, local_plan.steps, body, start(federation, broadcast, client_state))
+    return finish(federation, broadcast, client_state, local_plan, examples, running)
 
 
 def train_client(
     federation: Federation,
-    sent: Broadcast,
-    own: ClientState,
+    broadcast: Broadcast,
+    client_state: ClientState,
     inputs: jax.Array,
     labels: jax.Array,
     key: jax.Array,
     share: float = 1.0,
 ) -> tuple[ClientUpdate, ClientState]:
-    """A round of one client by itself.
+    """Trains one client for a round, by itself.
 
     Args:
-      federation: what all agree on.
-      sent: see `federation.send`.
-      own: what the client kept from its last round, at first `init_own`.
+      federation: what all parties agree on.
+      broadcast: what the server sent, see `federation.broadcast`.
+      client_state: from the client's last round, at first `init_client_state`.
       inputs: (n, ...) its examples, as they are stored.
       labels: (n,) integers.
       key: `stream(root, ORDER, round, client)`.
       share: of its steps that it makes, in (0, 1].
 
     Returns:
-      The reply, and what the client keeps.
+      The client's update, and its new state.
 
     Raises:
       ValueError: no examples, or another number of labels.
@@ -213,21 +240,21 @@ def train_client(
         raise ValueError(f"a client needs examples and as many labels, got {len(inputs)} and {len(labels)}")
     examples = Examples(jnp.arange(len(labels), dtype=jnp.int32), jnp.int32(len(labels)))
     run = functools.partial(networks.evaluate, federation.network)
-    state = own.state if federation.norm == "local" else sent.state
-    placement = placement_lib.resolve(federation.placement, run, sent.params, state, inputs[:1])
+    state = client_state.state if federation.norm == "local" else broadcast.state
+    placement = placement_lib.resolve(federation.placement, run, broadcast.params, state, inputs[:1])
     federation = federation.of_clients()
-    first = (federation, sent, own)
+    first = (federation, broadcast, client_state)
     data, share = (jnp.asarray(inputs), jnp.asarray(labels)), jnp.float32(share)
     if placement != "loop":
-        return _whole(*first, examples, key, share, *data)
-    planned = _plan(federation, sent, data[1], examples, key, share)
+        return _run_round(*first, examples, key, share, *data)
+    local_plan = _plan(federation, broadcast, data[1], examples, key, share)
     running = start(*first)
     counts = np.array([len(labels)])
-    for number in range(int(planned.steps)):
-        rows = rows_of(federation, counts, number)
-        running = _step(*first, planned, examples, *data, jnp.int32(number), running, rows)
-    return _finish(*first, planned, examples, running)
+    for number in range(int(local_plan.steps)):
+        rows = num_rows(federation, counts, number)
+        running = _step(*first, local_plan, examples, *data, jnp.int32(number), running, rows)
+    return _finish(*first, local_plan, examples, running)
 
 
-_whole, _plan, _finish = (jax.jit(function, static_argnums=0) for function in (whole, plan, finish))
+_run_round, _plan, _finish = (jax.jit(function, static_argnums=0) for function in (run_round, plan, finish))
 _step = jax.jit(step, static_argnums=(0, 9))

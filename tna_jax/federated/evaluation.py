@@ -10,7 +10,9 @@ from tna_jax import metrics, networks
 from tna_jax import placement as placement_lib
 from tna_jax.federated.algorithm import ClientState
 from tna_jax.federated.federation import Federation, Server
+from tna_jax.masks import Params
 from tna_jax.metrics import Metrics
+from tna_jax.networks import State
 
 
 class TestSet:
@@ -33,33 +35,39 @@ class TestSet:
         self.batches = placement_lib.shard((cut(inputs[rows]), cut(labels[rows]), cut(weight)), self.mesh)
 
 
-def evaluate(federation: Federation, server: Server, owns: ClientState, test: TestSet) -> Metrics:
-    """Loss and accuracy of the server's model on the test set; sums, NumPy scalars.
+def evaluate(federation: Federation, server: Server, client_states: ClientState, test: TestSet) -> Metrics:
+    """Computes loss and accuracy of the server's model on the test set: sums, NumPy scalars.
 
-    Under the policy `local` the running statistics are each client's own in turn, and the sums are over all of them.
+    Args:
+      federation: what all parties agree on.
+      server: its state.
+      client_states: (N, ...) what clients keep; read under the policy `local` only.
+      test: the test examples.
+
+    Under the policy `local` the running statistics are each client's in turn, and the sums are over all of them.
     """
     if federation.norm != "local":
-        return _one(federation, server.params, server.state, test)
-    each = [
-        _one(federation, server.params, jax.tree.map(lambda x, k=k: x[k], owns.state), test)
+        return _evaluate_model(federation, server.params, server.state, test)
+    by_client = [
+        _evaluate_model(federation, server.params, jax.tree.map(lambda x, k=k: x[k], client_states.state), test)
         for k in range(federation.clients)
     ]
-    return functools.reduce(metrics.merge, each)
+    return functools.reduce(metrics.merge, by_client)
 
 
-def _one(federation: Federation, params, state, test: TestSet) -> Metrics:
+def _evaluate_model(federation: Federation, params: Params, state: State, test: TestSet) -> Metrics:
     params, state = placement_lib.replicate((params, state), test.mesh)
     batches = test.batches[0].shape[1]
     step = _step(federation.network, test.mesh)
     parts = [step(test.batches, params, state, np.int32(i)) for i in range(batches)]
-    found = [Metrics(*(np.sum(x) for x in placement_lib.to_host(part))) for part in parts]
-    return functools.reduce(metrics.merge, found)
+    sums = [Metrics(*(np.sum(x) for x in placement_lib.to_host(part))) for part in parts]
+    return functools.reduce(metrics.merge, sums)
 
 
 @functools.lru_cache(maxsize=32)
 def _step(network: Any, mesh):
-    def one(share, params, state, number):
+    def batch_metrics(share, params, state, number):
         inputs, labels, weight = (jax.lax.dynamic_index_in_dim(x, number, keepdims=False) for x in share)
         return metrics.classification(networks.evaluate(network, params, state, inputs), labels, weight)
 
-    return jax.jit(placement_lib.shard_map_single(one, mesh, 3))
+    return jax.jit(placement_lib.shard_map_single(batch_metrics, mesh, 3))

@@ -1,4 +1,4 @@
-"""Who takes part in a round, and what goes wrong in it: drop-outs, stragglers, replies that cannot be used."""
+"""Who takes part in a round, and what goes wrong in it: drop-outs, stragglers, updates that cannot be used."""
 
 import dataclasses
 from typing import NamedTuple
@@ -18,8 +18,8 @@ class Faults:
       drop: probability that a sampled client takes no part in a round, in [0, 1].
       straggle: probability that a client makes only a share of its steps, in [0, 1].
       straggler_share: that share, in (0, 1].
-      nan: clients whose reply holds a number that is not finite, in every round.
-      wrong_shape: clients whose reply has an array of another shape, in every round.
+      nan: clients whose update holds a number that is not finite, in every round.
+      wrong_shape: clients whose update has an array of another shape, in every round.
 
     Raises:
       ValueError: a number out of range.
@@ -56,12 +56,12 @@ class Turnout(NamedTuple):
 
 
 def asked(clients: int, participation: float) -> int:
-    """How many of the clients the server asks in a round: the share, rounded, at least one."""
+    """Returns how many of the clients the server asks in a round: the share, rounded, at least one."""
     return max(1, int(participation * clients + 0.5))
 
 
 def sample_clients(root: jax.Array, number: int, clients: int, participation: float, faults: Faults) -> Turnout:
-    """Who takes part in round `number`: a function of the root key and the number alone.
+    """Draws who takes part in round `number`: a function of the root key and the number alone.
 
     Args:
       root: the federation's key.
@@ -86,12 +86,12 @@ def sample_clients(root: jax.Array, number: int, clients: int, participation: fl
     return Turnout(sampled, dropped, late, share)
 
 
-def corrupted(faults: Faults, client: int, reply: ClientUpdate) -> ClientUpdate:
-    """The reply as it arrives: spoilt, if the client is one of those that `faults` names. NumPy arrays in and out."""
-    leaves, structure = jax.tree.flatten(reply.delta)
+def corrupted(faults: Faults, client: int, update: ClientUpdate) -> ClientUpdate:
+    """Returns the update as it arrives: spoilt, if the client is one of those that `faults` names. NumPy arrays in and out."""
+    leaves, structure = jax.tree.flatten(update.delta)
     if client in faults.nan:
         leaves[0] = np.array(leaves[0])
         leaves[0].reshape(-1)[0] = np.nan
     if client in faults.wrong_shape:
         leaves[-1] = np.concatenate([leaves[-1].reshape(-1), np.zeros(1, leaves[-1].dtype)])
-    return reply._replace(delta=jax.tree.unflatten(structure, leaves))
+    return update._replace(delta=jax.tree.unflatten(structure, leaves))

@@ -13,7 +13,7 @@ from tna_jax.networks import State
 def penultimate(
     module: nn.Module, preprocess: Callable[[jax.Array], jax.Array] = lambda x: x
 ) -> Callable[[Params, State, jax.Array], jax.Array]:
-    """(params, state, inputs (B, ...)) -> (B, F), the inputs of the dense layer that a Linen module runs last.
+    """Returns a function (params, state, inputs (B, ...)) -> (B, F): the inputs of the dense layer that a Linen module runs last.
 
     Args:
       module: as for `tna_jax.networks.linen`; run in evaluation mode.

@@ -1,4 +1,4 @@
-"""FedDyn (Acar et al. 2021, arXiv 2111.04263): each client's loss is regularised so that the clients' optima agree."""
+"""FedDyn (Acar et al. 2021, arXiv 2111.04263): each client's loss is regularized so that the clients' optima agree."""
 
 import dataclasses
 from typing import ClassVar
@@ -40,12 +40,12 @@ class FedDyn(Algorithm):
         def pull(g, h, w, w_g):
             return g - h + self.alpha * (w - w_g)
 
-        return jax.tree.map(pull, gradient, context.memory, params, context.sent.params)
+        return jax.tree.map(pull, gradient, context.memory, params, context.broadcast.params)
 
     def after(self, delta: Params, context: Context, weight: jax.Array) -> tuple[Tree, Tree]:
-        own = context.memory
-        moved = jax.tree.map(lambda h, d: h - self.alpha * d, own, delta)
-        return where_live(live_in_round(context.sent.mask, weight), moved, own), ()
+        memory = context.memory
+        moved = jax.tree.map(lambda h, d: h - self.alpha * d, memory, delta)
+        return where_live(live_in_round(context.broadcast.mask, weight), moved, memory), ()
 
     def direction(self, average: dict[str, Tree], extra: Tree, live: Mask, share: jax.Array) -> tuple[Params, Tree]:
         delta = average["delta"]

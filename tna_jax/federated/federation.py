@@ -1,4 +1,4 @@
-"""What all parties of a federation have in common, and what is sent to a client."""
+"""What all parties of a federation have in common, the server's state, and what it broadcasts."""
 
 import dataclasses
 from collections.abc import Callable
@@ -82,11 +82,11 @@ class Federation:
             raise ValueError("; ".join(wrong))
 
     def of_clients(self) -> "Federation":
-        """The same with the plain server: clients' programs do not depend on the server, and are compiled once for all."""
+        """Returns the same with the plain server: clients' programs do not depend on the server, and are compiled once for all."""
         return dataclasses.replace(self, server=MEAN)
 
     def client_optimizer(self, learning_rate: jax.Array) -> optax.GradientTransformationExtraArgs:
-        """SGD under `anchored`, the mask passed at update. The decay stands before it, so that no anchored entry gathers it as
+        """Returns SGD under `anchored`, the mask passed at update. The decay stands before it, so that no anchored entry gathers it as
         momentum and is moved by it in a later phase."""
         sgd = transform.anchored(optax.sgd(learning_rate, momentum=self.momentum or None))
         return optax.chain(optax.add_decayed_weights(self.weight_decay), sgd) if self.weight_decay else sgd
@@ -104,14 +104,14 @@ class Server(NamedTuple):
 
 
 def init_server(federation: Federation, params: Params, state: State = ()) -> Server:
-    """The server before the first round."""
+    """Returns the server before the first round."""
     optimizer = federation.server.optimizer
     params, state = jax.tree.map(jnp.asarray, (params, state))
     return Server(params, state, optimizer.init(params), federation.algorithm.init_server(params))
 
 
 def init_client_state(federation: Federation, server: Server) -> ClientState:
-    """A client before its first round, from the server's initial state."""
+    """Returns the state of a client before its first round, from the server's initial one."""
     state = server.state if federation.norm == "local" else ()
     return ClientState(federation.algorithm.init_client(server.params), state)
 
@@ -124,7 +124,7 @@ def broadcast(
     number: int,
     learning_rate: float | jax.Array,
 ) -> Broadcast:
-    """What clients work with in round `number` (from 0). On a client's own machine: `server` is what it received, with the
+    """Returns what clients work with in round `number` (from 0). On a client's machine: `server` is what it received, with the
     algorithm's message in the place of `extra`; see `Algorithm.message`."""
     mask, split = of_round(schedule, root, server.params, number)
     message = federation.algorithm.message(server.extra)

@@ -22,13 +22,13 @@ class FedNova(Algorithm):
     title: ClassVar[str] = "FedNova"
     paper: ClassVar[str] = "2007.07481"
 
-    def summand(self, reply: ClientUpdate, mask: Mask, weight: jax.Array) -> dict[str, Tree]:
-        steps = jax.tree.map(lambda d, k: jnp.broadcast_to(k, d.shape), reply.delta, by_phase(mask, weight))
-        made = jax.tree.map(lambda k: (k > 0).astype(jnp.float32), steps)
-        return {"delta": per_step(reply.delta, mask, weight), "steps": steps, "made": made}
+    def summand(self, update: ClientUpdate, mask: Mask, weight: jax.Array) -> dict[str, Tree]:
+        steps = jax.tree.map(lambda d, k: jnp.broadcast_to(k, d.shape), update.delta, by_phase(mask, weight))
+        moved = jax.tree.map(lambda k: (k > 0).astype(jnp.float32), steps)
+        return {"delta": per_step(update.delta, mask, weight), "steps": steps, "moved": moved}
 
     def direction(self, average: dict[str, Tree], extra: Tree, live: Mask, share: jax.Array) -> tuple[Params, Tree]:
-        def one(delta: jax.Array, steps: jax.Array, made: jax.Array) -> jax.Array:
-            return delta * steps / jnp.where(made > 0, made, jnp.ones_like(made))
+        def scale(delta: jax.Array, steps: jax.Array, moved: jax.Array) -> jax.Array:
+            return delta * steps / jnp.where(moved > 0, moved, jnp.ones_like(moved))
 
-        return jax.tree.map(one, average["delta"], average["steps"], average["made"]), extra
+        return jax.tree.map(scale, average["delta"], average["steps"], average["moved"]), extra

@@ -22,4 +22,4 @@ class FedProx(Algorithm):
     mu: float = 0.01
 
     def gradient(self, gradient: Params, params: Params, context: Context) -> Params:
-        return jax.tree.map(lambda g, w, w_g: g + self.mu * (w - w_g), gradient, params, context.sent.params)
+        return jax.tree.map(lambda g, w, w_g: g + self.mu * (w - w_g), gradient, params, context.broadcast.params)

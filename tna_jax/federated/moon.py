@@ -38,15 +38,15 @@ class Moon(Algorithm):
     def penalty(self, params: Params, inputs: jax.Array, weight: jax.Array, context: Context) -> jax.Array:
         assert context.features is not None
         state = context.state
-        own, fixed, last = (
-            context.features(model, state, inputs) for model in (params, context.sent.params, context.memory)
+        client, server, last = (
+            context.features(model, state, inputs) for model in (params, context.broadcast.params, context.memory)
         )  # (B, F) each
-        positive, negative = (_cosine(own, jax.lax.stop_gradient(other)) / self.tau for other in (fixed, last))
+        positive, negative = (_cosine(client, jax.lax.stop_gradient(other)) / self.tau for other in (server, last))
         losses = jnp.logaddexp(positive, negative) - positive
         return self.mu * jnp.sum(losses * weight) / jnp.maximum(jnp.sum(weight), jnp.float32(1))
 
     def after(self, delta: Params, context: Context, weight: jax.Array) -> tuple[Tree, Tree]:
-        return jax.tree.map(jnp.add, context.sent.params, delta), ()
+        return jax.tree.map(jnp.add, context.broadcast.params, delta), ()
 
 
 def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:

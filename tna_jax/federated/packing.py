@@ -5,7 +5,7 @@ its seed. So a message needs the `1 - ratio` live entries alone: the sender pack
 it has. The form of the message (one vector for each dtype, leaves in the order of their paths) is a choice of this project.
 
     packed = pack(params, mask)                       # {"float32": (n,)}
-    params = unpack(packed, the_receivers_own, mask)  # anchored entries are the receiver's, live ones the sender's
+    params = unpack(packed, receivers_params, mask)  # anchored entries are the receiver's, live ones the sender's
 
 Laws: `unpack(pack(t, m), t, m)` is `t`; `unpack(pack(a, m), b, m)` is `a` where `m` is live and `b` elsewhere; all bit for
 bit, NaN payloads, negative zeros and subnormals too. Works on the host, in NumPy.
@@ -23,7 +23,7 @@ Packed = dict[str, np.ndarray]
 
 
 def pack(tree: Tree, mask: Mask | None = None) -> Packed:
-    """The live entries of `tree`, one vector for each dtype; anchored entries are left out.
+    """Returns the live entries of `tree`, one vector for each dtype; anchored entries are left out.
 
     Args:
       tree: arrays of any shape and dtype.
@@ -43,7 +43,7 @@ def pack(tree: Tree, mask: Mask | None = None) -> Packed:
 
 
 def unpack(packed: Packed, receiver: Tree, mask: Mask | None = None) -> Tree:
-    """The receiver's tree with its live entries replaced by the packed ones; anchored entries stay the receiver's.
+    """Returns the receiver's tree with its live entries replaced by the packed ones; anchored entries stay the receiver's.
 
     Args:
       packed: as `pack` makes it, under the same mask.
@@ -61,35 +61,35 @@ def unpack(packed: Packed, receiver: Tree, mask: Mask | None = None) -> Tree:
     if problems := misfits(packed, receiver, mask):
         raise ValueError(f"what was sent does not fit the receiver: {'; '.join(problems)}")
     filled: dict[KeyPath, np.ndarray] = {}
-    taken = dict.fromkeys(packed, 0)
+    position = dict.fromkeys(packed, 0)
     for path, (leaf, live) in zip(_order(receiver), _entries(receiver, mask), strict=True):
         new, count, dtype = leaf.copy(), _count(leaf, live), str(leaf.dtype)
         if count:
-            values = packed[dtype][taken[dtype] : taken[dtype] + count]
+            values = packed[dtype][position[dtype] : position[dtype] + count]
             new[np.broadcast_to(live, leaf.shape)] = values
-            taken[dtype] += count
+            position[dtype] += count
         filled[path] = new
     return trees.like(receiver, [filled[path] for path, _ in trees.named_leaves(receiver)])
 
 
 def lengths(tree: Tree, mask: Mask | None = None) -> dict[str, int]:
-    """How many live entries there are of each dtype: the lengths of the vectors of `pack`, nothing is copied.
+    """Counts the live entries of each dtype: the lengths of the vectors of `pack`, nothing is copied.
 
     `tree` may hold shapes (`jax.eval_shape`). Raises as `pack`.
     """
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for leaf, live in _entries(tree, mask, shapes=True):
-        found[str(leaf.dtype)] = found.get(str(leaf.dtype), 0) + _count(leaf, live)
-    return {dtype: found[dtype] for dtype in sorted(found) if found[dtype]}
+        counts[str(leaf.dtype)] = counts.get(str(leaf.dtype), 0) + _count(leaf, live)
+    return {dtype: counts[dtype] for dtype in sorted(counts) if counts[dtype]}
 
 
 def payload_bytes(tree: Tree, mask: Mask | None = None) -> int:
-    """The bytes of the vectors of `pack`."""
+    """Returns the bytes of the vectors of `pack`."""
     return sum(count * np.dtype(dtype).itemsize for dtype, count in lengths(tree, mask).items())
 
 
 def misfits(packed: Packed, receiver: Tree, mask: Mask | None = None) -> list[str]:
-    """What `unpack` would refuse, a phrase for each dtype; empty where it fits."""
+    """Returns what `unpack` would refuse, a phrase for each dtype; empty where it fits."""
     expected = lengths(receiver, mask)
     problems = []
     for dtype in sorted({*expected, *packed}):
@@ -117,11 +117,11 @@ def _entries(tree: Tree, mask: Mask | None, shapes: bool = False) -> list[tuple[
     if strange:
         raise TypeError(f"only plain arrays can be packed, these are not: {', '.join(strange)}")
     aligned = [np.True_] * len(named) if mask is None else trees.align(mask, tree, what="tree")
-    live = [np.asarray(m) if np.asarray(m).dtype == bool else np.asarray(m) > 0 for m in aligned]
-    found = {
-        path: (leaf if shapes else np.asarray(leaf), chosen) for (path, leaf), chosen in zip(named, live, strict=True)
+    masks = [np.asarray(m) if np.asarray(m).dtype == bool else np.asarray(m) > 0 for m in aligned]
+    entries = {
+        path: (leaf if shapes else np.asarray(leaf), chosen) for (path, leaf), chosen in zip(named, masks, strict=True)
     }
-    return [found[path] for path in sorted(found)]
+    return [entries[path] for path in sorted(entries)]
 
 
 def _odd(leaf) -> bool:

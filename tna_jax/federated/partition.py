@@ -19,7 +19,7 @@ def partition(
     shards: int = 2,
     least: int = 1,
 ) -> list[np.ndarray]:
-    """The examples of each client.
+    """Deals the examples out to clients.
 
     Args:
       kind: `dirichlet`, see `dirichlet`; `shard`, see `shard`; `iid`: equal parts at random.
@@ -65,10 +65,10 @@ def dirichlet(key: jax.Array, labels: np.ndarray, clients: int, alpha: float) ->
         raise ValueError(f"alpha of a Dirichlet partition must be above 0, got {alpha}")
     parts: list[list[np.ndarray]] = [[] for _ in range(clients)]
     for label in np.unique(labels):
-        own = jax.random.fold_in(key, int(label))
+        class_key = jax.random.fold_in(key, int(label))
         rows = np.flatnonzero(labels == label)
-        rows = rows[_shuffled(jax.random.fold_in(own, 0), len(rows))]
-        shares = np.asarray(_dirichlet(jax.random.fold_in(own, 1), alpha, clients), np.float64)
+        rows = rows[_shuffled(jax.random.fold_in(class_key, 0), len(rows))]
+        shares = np.asarray(_dirichlet(jax.random.fold_in(class_key, 1), alpha, clients), np.float64)
         cuts = np.round(np.cumsum(shares)[:-1] * len(rows)).astype(int)
         for client, piece in enumerate(np.split(rows, np.clip(cuts, 0, len(rows)))):
             parts[client].append(piece)
@@ -92,8 +92,8 @@ def shard(key: jax.Array, labels: np.ndarray, clients: int, shards: int) -> list
     mixed = _shuffled(jax.random.fold_in(key, 0), len(labels))
     ordered = mixed[np.argsort(labels[mixed], kind="stable")]
     pieces = np.array_split(ordered, clients * shards)
-    given = _shuffled(jax.random.fold_in(key, 1), len(pieces)).reshape(clients, shards)
-    return [np.concatenate([pieces[i] for i in own]) for own in given]
+    dealt = _shuffled(jax.random.fold_in(key, 1), len(pieces)).reshape(clients, shards)
+    return [np.concatenate([pieces[i] for i in hand]) for hand in dealt]
 
 
 def _shuffled(key: jax.Array, size: int) -> np.ndarray:
@@ -122,7 +122,11 @@ class Clients(NamedTuple):
 
 
 def padded(parts: list[np.ndarray]) -> Clients:
-    """K arrays of indices as one, n a power of two: partitions of like size share compiled programs. ValueError for an empty one."""
+    """Returns K arrays of indices as one, n a power of two, so that partitions of like size share compiled programs.
+
+    Raises:
+      ValueError: a client has no examples.
+    """
     count = np.array([len(part) for part in parts], np.int32)
     if not (count > 0).all():
         raise ValueError(f"these clients have no examples: {', '.join(map(str, np.flatnonzero(count == 0)))}")

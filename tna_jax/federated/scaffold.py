@@ -36,17 +36,17 @@ class Scaffold(Algorithm):
         return extra
 
     def gradient(self, gradient: Params, params: Params, context: Context) -> Params:
-        return jax.tree.map(lambda g, own, c: g - own + c, gradient, context.memory, context.sent.extra)
+        return jax.tree.map(lambda g, c_k, c: g - c_k + c, gradient, context.memory, context.broadcast.extra)
 
     def after(self, delta: Params, context: Context, weight: jax.Array) -> tuple[Tree, Tree]:
-        sent, own = context.sent, context.memory
-        slope = jax.tree.map(lambda d: -d / sent.learning_rate, per_step(delta, sent.mask, weight))
-        moved = jax.tree.map(lambda c_k, c, s: c_k - c + s, own, sent.extra, slope)
-        new = where_live(live_in_round(sent.mask, weight), moved, own)
-        return new, jax.tree.map(jnp.subtract, new, own)
+        broadcast, memory = context.broadcast, context.memory
+        slope = jax.tree.map(lambda d: -d / broadcast.learning_rate, per_step(delta, broadcast.mask, weight))
+        moved = jax.tree.map(lambda c_k, c, s: c_k - c + s, memory, broadcast.extra, slope)
+        new = where_live(live_in_round(broadcast.mask, weight), moved, memory)
+        return new, jax.tree.map(jnp.subtract, new, memory)
 
-    def summand(self, reply: ClientUpdate, mask: Mask, weight: jax.Array) -> dict[str, Tree]:
-        return {"delta": reply.delta, "variate": reply.extra}
+    def summand(self, update: ClientUpdate, mask: Mask, weight: jax.Array) -> dict[str, Tree]:
+        return {"delta": update.delta, "variate": update.extra}
 
     def direction(self, average: dict[str, Tree], extra: Tree, live: Mask, share: jax.Array) -> tuple[Params, Tree]:
         moved = jax.tree.map(lambda c, d: c + share * d, extra, average["variate"])

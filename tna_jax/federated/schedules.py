@@ -69,11 +69,11 @@ class Schedule:
 
 
 def of_round(schedule: Schedule, root: jax.Array, params: Params, number: int) -> RoundMask:
-    """The mask of round `number` (from 0): the same on every machine that has the root key.
+    """Returns the mask of round `number` (from 0): the same on every machine that has the root key.
 
     Args:
       schedule: the schedule.
-      root: the federation's key, see `streams`.
+      root: the federation's key, see `prng`.
       params: the parameters, or their shapes.
       number: of the round.
     """
@@ -87,22 +87,22 @@ def of_round(schedule: Schedule, root: jax.Array, params: Params, number: int) -
 
 
 def first_phase(split: jax.Array, steps: jax.Array) -> jax.Array:
-    """How many of `steps` local steps are made under the mask itself: `split * steps`, halves rounded up; int32."""
+    """Returns how many of `steps` local steps are made under the mask itself: `split * steps`, halves rounded up; int32."""
     return jnp.floor(split * steps.astype(jnp.float32) + np.float32(0.5)).astype(jnp.int32)
 
 
 def live_in_step(mask: Mask, second: jax.Array) -> Mask:
-    """The mask of one step; `second` is a bool scalar, whether the step belongs to the second phase."""
+    """Returns the mask of one step; `second` is a bool scalar, whether the step belongs to the second phase."""
     return jax.tree.map(lambda m: m ^ second, mask)
 
 
 def by_phase(mask: Mask, pair: jax.Array) -> Mask:
-    """A number of each phase (2,), spread over the entries: `pair[0]` where the mask is `True`, `pair[1]` where it is not."""
+    """Spreads a number of each phase (2,) over the entries: `pair[0]` where the mask is `True`, `pair[1]` where it is not."""
     return jax.tree.map(lambda m: jnp.where(m, pair[0], pair[1]), mask)
 
 
 def live_share(params: Params, mask: Mask, steps: jax.Array) -> float:
-    """The share of entries that were live in some step of a round (see `live_in_round`); what has to travel, in both directions."""
+    """Returns the share of entries that were live in some step of a round (see `live_in_round`); what has to travel, in both directions."""
     first, second = (float(count) > 0 for count in np.asarray(steps))
     if first == second:
         return float(first)
@@ -113,7 +113,7 @@ def live_share(params: Params, mask: Mask, steps: jax.Array) -> float:
 
 
 def live_in_round(mask: Mask, steps: jax.Array) -> Mask:
-    """The entries that were live in any step of any client, `True`; all others were anchored for the whole round.
+    """Returns the entries that were live in any step of any client, `True`; all others were anchored for the whole round.
 
     Args:
       steps: (2,) steps made in each phase by any client.

@@ -55,7 +55,7 @@ MEAN = ServerRule(optax.sgd(1.0))
 
 
 def mean() -> ServerRule:
-    """The average itself."""
+    """Returns the average itself."""
     return MEAN
 
 
@@ -77,7 +77,7 @@ def adaptive(
     """Algorithm 2 of arXiv 2003.00295: `m = b1 m + (1 - b1) g`, `v = second(v, g^2)`, a step of `learning_rate m / (sqrt(v) + tau)`.
 
     `m` starts at 0 and `v` at `tau^2`, with no correction of their bias; `tau` stands outside the root. Optax's optimizers of
-    these names differ in that, which at changes far below 1 decides how far the server goes; they are had by their own names.
+    these names differ in that, which at changes far below 1 decides how far the server goes; use them by their own names.
     """
 
     def init(params):
@@ -95,15 +95,15 @@ def adaptive(
 @functools.lru_cache(maxsize=64)  # equal rules are one rule: compiled once
 def fedadam(learning_rate: float = 0.01, b1: float = 0.9, b2: float = 0.99, tau: float = 1e-3) -> ServerRule:
     """Adam on the server, see `adaptive`: `v = b2 v + (1 - b2) g^2`."""
-    made = adaptive(lambda v, square: b2 * v + (1 - b2) * square, learning_rate, b1, tau)
-    return ServerRule(made, None, "FedAdam", "2003.00295")
+    optimizer = adaptive(lambda v, square: b2 * v + (1 - b2) * square, learning_rate, b1, tau)
+    return ServerRule(optimizer, None, "FedAdam", "2003.00295")
 
 
 @functools.lru_cache(maxsize=64)
 def fedyogi(learning_rate: float = 0.01, b1: float = 0.9, b2: float = 0.99, tau: float = 1e-3) -> ServerRule:
     """Yogi on the server, see `adaptive`: `v = v - (1 - b2) g^2 sign(v - g^2)`."""
-    made = adaptive(lambda v, square: v - (1 - b2) * square * jnp.sign(v - square), learning_rate, b1, tau)
-    return ServerRule(made, None, "FedYogi", "2003.00295")
+    optimizer = adaptive(lambda v, square: v - (1 - b2) * square * jnp.sign(v - square), learning_rate, b1, tau)
+    return ServerRule(optimizer, None, "FedYogi", "2003.00295")
 
 
 @functools.lru_cache(maxsize=64)
@@ -126,7 +126,7 @@ SERVERS: dict[str, Callable[..., ServerRule]] = {
 def step(
     optimizer: optax.GradientTransformation, params: Params, opt_state: Any, direction: Params, live: Mask
 ) -> tuple[Params, Any]:
-    """One step along `direction` in the live entries; everything of an anchored entry stays, bit for bit.
+    """Makes one step along `direction` in the live entries; everything of an anchored entry stays, bit for bit.
 
     Args:
       params, opt_state: the server's.
@@ -141,7 +141,7 @@ def step(
 
 
 def keep_anchored(params: Params, live: Mask, new: Any, old: Any) -> Any:
-    """An optimizer's state with the entries of anchored parameters as they were before; what belongs to no entry is new.
+    """Returns an optimizer's state with the entries of anchored parameters as they were before; what belongs to no entry is new.
 
     Entries are found in the parts of the state that have the parameters' structure (momentum, second moments), leaf by leaf where
     the shapes agree. Counts belong to no entry, nor do sums over entries such as the factors of Adafactor's and SM3's second
@@ -156,10 +156,10 @@ def keep_anchored(params: Params, live: Mask, new: Any, old: Any) -> Any:
         if not alike(after):
             return after
 
-        def one(m: jax.Array, param: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+        def leaf(m: jax.Array, param: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
             return masks.bitwise_where(m, new, old) if jnp.shape(new) == jnp.shape(param) else new
 
-        return jax.tree.map(one, live, params, after, before)
+        return jax.tree.map(leaf, live, params, after, before)
 
     return jax.tree.map(keep, new, old, is_leaf=alike)
 
@@ -174,7 +174,7 @@ def distil(
     teacher: jax.Array,
     key: jax.Array,
 ) -> tuple[Params, Any]:
-    """One step of FedDF's distillation; `opt_state` is that of `distiller(rule)`.
+    """Makes one step of FedDF's distillation; `opt_state` is that of `distiller(rule)`.
 
     Args:
       evaluate: parameters and inputs (B, ...) to logits (B, C).
@@ -186,16 +186,16 @@ def distil(
     """
     batch = min(rule.batch_size, proxy.shape[0])
     rows = jax.random.randint(key, (batch,), 0, proxy.shape[0])
-    wanted = jax.nn.log_softmax(teacher[rows])
+    target = jax.nn.log_softmax(teacher[rows])
 
     def loss(params):
-        own = jax.nn.log_softmax(evaluate(params, proxy[rows]))
-        return jnp.mean(jnp.sum(jnp.exp(wanted) * (wanted - own), -1))
+        student = jax.nn.log_softmax(evaluate(params, proxy[rows]))
+        return jnp.mean(jnp.sum(jnp.exp(target) * (target - student), -1))
 
     updates, opt_state = distiller(rule).update(jax.grad(loss)(params), opt_state, params, mask=live)
     return transform.apply_updates(params, updates, live), opt_state
 
 
 def distiller(rule: Distillation) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of the distillation."""
+    """Returns the optimizer of the distillation."""
     return transform.anchored(optax.adam(rule.learning_rate))

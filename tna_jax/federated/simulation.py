@@ -2,7 +2,7 @@
 
 Clients differ in their numbers of examples and steps; each makes exactly its own steps, and its examples count once in each pass,
 whatever the padding. The groups are made of clients of like size, dealt out so that every device has about as many steps.
-`map`, `vmap` and `loop` (see `tna_jax.placement`) and any number of devices give the same round up to rounding: clients' replies
+`map`, `vmap` and `loop` (see `tna_jax.placement`) and any number of devices give the same round up to rounding: clients' updates
 are those of `train_client`, only the order of sums differs.
 """
 
@@ -16,12 +16,13 @@ import numpy as np
 from tna_jax import networks
 from tna_jax import placement as placement_lib
 from tna_jax.federated import aggregation
-from tna_jax.federated import client as local_training
+from tna_jax.federated import client as client_lib
+from tna_jax.federated import federation as federation_lib
 from tna_jax.federated.aggregation import Aggregate
 from tna_jax.federated.algorithm import Broadcast, ClientState, ClientUpdate
 from tna_jax.federated.client import Examples
 from tna_jax.federated.faults import NO_FAULTS, Faults, Turnout, corrupted, sample_clients
-from tna_jax.federated.federation import Federation, Server, broadcast, init_client_state
+from tna_jax.federated.federation import Federation, Server, init_client_state
 from tna_jax.federated.partition import Clients
 from tna_jax.federated.prng import DISTIL, ORDER, stream
 from tna_jax.federated.schedules import Schedule, live_share
@@ -34,21 +35,21 @@ class Round(NamedTuple):
 
     turnout: Turnout
     refused: dict[int, list[str]]
-    """Clients whose replies were not taken, with what was wrong."""
-    taken: int
-    """How many replies were."""
+    """Clients whose updates were not accepted, with what was wrong."""
+    accepted: int
+    """How many updates were."""
     metrics: Metrics
-    """Training metrics of the taken ones, summed over their steps."""
+    """Training metrics of the accepted ones, summed over their steps."""
     live: float
-    """Share of the entries that were live in some step of some client; 0 if no reply was taken."""
+    """Share of the entries that were live in some step of some client; 0 if no update was accepted."""
     stepped: bool
-    """Whether the server moved: not without replies, nor if its numbers would not have been finite."""
+    """Whether the server moved: not without updates, nor if its numbers would not have been finite."""
 
 
-def init_owns(federation: Federation, server: Server) -> ClientState:
-    """What all N clients keep, (N, ...) NumPy."""
-    one = init_client_state(federation, server)
-    return jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], federation.clients, axis=0), one)
+def init_client_states(federation: Federation, server: Server) -> ClientState:
+    """Returns the states of all N clients before the first round, (N, ...) NumPy."""
+    initial = init_client_state(federation, server)
+    return jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], federation.clients, axis=0), initial)
 
 
 def simulate_round(
@@ -57,7 +58,7 @@ def simulate_round(
     root: jax.Array,
     number: int,
     server: Server,
-    owns: ClientState,
+    client_states: ClientState,
     clients: Clients,
     inputs: jax.Array,
     labels: jax.Array,
@@ -68,65 +69,74 @@ def simulate_round(
     group: int | None = None,
     proxy: Any = (),
 ) -> tuple[Server, Round]:
-    """Round `number` of a federation.
+    """Simulates round `number` of a federation.
 
     Args:
-      federation, schedule: what all agree on.
+      federation, schedule: what all parties agree on.
       root: the federation's key.
       number: of the round, from 0.
       server: its state before the round.
-      owns: (N, ...) NumPy, what clients keep; the rows of this round's clients are written to.
+      client_states: (N, ...) NumPy, written to in place: the rows of this round's clients.
       clients: who has which rows of the data.
       inputs, labels: (n, ...), (n,): the data of all clients; replicated over the devices they are not copied in each round.
       learning_rate: of this round.
       participation: the share of the N clients that take part in a round, at least one.
-      faults: drop-outs, stragglers, and clients whose replies are spoilt.
+      faults: drop-outs, stragglers, and clients whose updates are spoilt.
       group: how many clients at once, over all devices; `None` for all.
       proxy: (P, ...) inputs for a server that distils.
 
     Returns:
-      The server's state after the round, and what happened. If no reply could be taken the server stays as it was. So it does,
-      and the rows of `owns` with it, if its numbers would not be finite: the sum of finite replies overflows.
+      The server's state after the round, and what happened. If no update could be accepted the server stays as it was. So it does,
+      and the rows of `client_states` with it, if its numbers would not be finite: the sum of finite updates overflows.
 
     Raises:
       ValueError: a server that distils, without proxy data; a participation out of range.
     """
     aggregation.check_proxy(federation, proxy)
-    who = sample_clients(root, number, federation.clients, participation, faults)
-    sent = broadcast(federation, server, schedule, root, number, learning_rate)
-    here = np.array([client for client in who.sampled if client not in who.dropped], np.int32)
+    turnout = sample_clients(root, number, federation.clients, participation, faults)
+    broadcast = federation_lib.broadcast(federation, server, schedule, root, number, learning_rate)
+    present = np.array([client for client in turnout.sampled if client not in turnout.dropped], np.int32)
     mesh = placement_lib.mesh()
-    state = jax.tree.map(lambda x: x[0], owns.state) if federation.norm == "local" else sent.state
-    placement = resolve(federation, sent.params, state, inputs)
+    state = jax.tree.map(lambda x: x[0], client_states.state) if federation.norm == "local" else broadcast.state
+    placement = resolve(federation, broadcast.params, state, inputs)
     data = placement_lib.replicate((inputs, labels), mesh)
-    shared, extra = placement_lib.replicate(sent, mesh), placement_lib.replicate(proxy, mesh)
+    on_devices = placement_lib.replicate(broadcast, mesh), placement_lib.replicate(proxy, mesh)
     refused: dict[int, list[str]] = {}
-    found: Aggregate | None = None
-    keep: list[tuple[ClientState, np.ndarray, np.ndarray]] = []
-    size = min(group or federation.clients, len(who.sampled))  # whoever drops out: one compiled program for all rounds
-    for rows, real in _groups(here, _steps(federation, clients, who), size, mesh.size):
-        replies, kept = _run(federation, placement, mesh, shared, owns, clients, root, number, who, rows, real, data)
-        good = _judge(federation, sent, replies, rows, real, faults, refused)
-        part = _sums(federation, placement, mesh)((replies, placement_lib.shard(good, mesh)), shared, extra)
+    aggregate: Aggregate | None = None
+    new_states: list[tuple[ClientState, np.ndarray, np.ndarray]] = []
+    size = min(
+        group or federation.clients, len(turnout.sampled)
+    )  # whoever drops out: one compiled program for all rounds
+    for rows, real in _grouped(present, _num_steps(federation, clients, turnout), size, mesh.size):
+        updates, states = _train_group(
+            federation, placement, mesh, on_devices[0], client_states, clients, root, number, turnout, rows, real, data
+        )
+        accepted = _accept(federation, broadcast, updates, rows, real, faults, refused)
+        part = _aggregate_program(federation, placement, mesh)(
+            (updates, placement_lib.shard(accepted, mesh)), *on_devices
+        )
         with np.errstate(over="ignore", invalid="ignore"):  # sums that overflow are found at the end
             part = jax.tree.map(lambda x: np.sum(x, axis=0, dtype=x.dtype), placement_lib.to_host(part))
-            found = part if found is None else jax.tree.map(np.add, found, part)
-        keep.append(
-            (placement_lib.to_host(kept), rows, good)
-        )  # a reply that was refused did not happen for its client either
-    if found is None or not found.taken:
+            aggregate = part if aggregate is None else jax.tree.map(np.add, aggregate, part)
+        # an update that was refused did not happen for its client either
+        new_states.append((placement_lib.to_host(states), rows, accepted))
+    if aggregate is None or not aggregate.accepted:
         zero = Metrics(*(np.zeros((), np.float32) for _ in Metrics._fields))
-        return server, Round(who, refused, 0, zero, 0.0, False)
-    live = live_share(server.params, sent.mask, found.steps)
-    moved = aggregation.server_update(federation, server, sent, found, stream(root, DISTIL, number), proxy)
-    stepped = aggregation.is_finite(moved)
-    for new, rows, good in keep if stepped else ():
-        _keep(owns, new, rows, good)
-    return moved if stepped else server, Round(who, refused, int(found.taken), found.metrics, live, stepped)
+        return server, Round(turnout, refused, 0, zero, 0.0, False)
+    live = live_share(server.params, broadcast.mask, aggregate.steps)
+    new_server = aggregation.server_update(
+        federation, server, broadcast, aggregate, stream(root, DISTIL, number), proxy
+    )
+    stepped = aggregation.is_finite(new_server)
+    for states, rows, accepted in new_states if stepped else ():
+        _write_back(client_states, states, rows, accepted)
+    return new_server if stepped else server, Round(
+        turnout, refused, int(aggregate.accepted), aggregate.metrics, live, stepped
+    )
 
 
 def resolve(federation: Federation, params, state, inputs) -> Placement:
-    """How clients share a device, for a model (arrays or shapes) and inputs (n, ...)."""
+    """Returns how clients share a device, for a model (arrays or shapes) and inputs (n, ...)."""
     leaves, structure = jax.tree.flatten((params, state, jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)))
     return _resolved(federation.of_clients(), structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
 
@@ -140,43 +150,45 @@ def _resolved(federation: Federation, structure: Any, forms: tuple[tuple[Any, st
     )
 
 
-def _steps(federation: Federation, clients: Clients, who: Turnout) -> np.ndarray:
+def _num_steps(federation: Federation, clients: Clients, turnout: Turnout) -> np.ndarray:
     """(N,) local steps of each client in this round."""
-    whole = -(-clients.count // federation.batch_size) * federation.epochs
-    return np.ceil(who.share * whole.astype(np.float32)).astype(int)
+    full = -(-clients.count // federation.batch_size) * federation.epochs
+    return np.ceil(turnout.share * full.astype(np.float32)).astype(int)
 
 
-def _groups(here: np.ndarray, steps: np.ndarray, group: int, devices: int):
+def _grouped(present: np.ndarray, steps: np.ndarray, group: int, devices: int):
     """The clients in groups of like size: rows (G,), and which of them are real; G is a multiple of the devices.
 
     Within a group the leading axis is cut into equal shares, one for each device: clients are dealt out in turns, from the
     largest to the smallest and back, so that shares have about equal numbers of steps.
     """
-    if not len(here):
+    if not len(present):
         return
-    ranked = here[np.argsort(-steps[here], kind="stable")]
+    ranked = present[np.argsort(-steps[present], kind="stable")]
     size = -(-group // devices) * devices
     for start in range(0, len(ranked), size):
-        own = ranked[start : start + size]
-        filled = np.concatenate([own, np.full(size - len(own), own[-1], np.int32)])
-        real = np.arange(size) < len(own)
+        group_rows = ranked[start : start + size]
+        filled = np.concatenate([group_rows, np.full(size - len(group_rows), group_rows[-1], np.int32)])
+        real = np.arange(size) < len(group_rows)
         turns = np.arange(size).reshape(-1, devices)
         turns[1::2] = turns[1::2, ::-1]
         dealt = turns.T.reshape(-1)
         yield filled[dealt], real[dealt]
 
 
-def _run(federation, placement, mesh, sent, owns, clients, root, number, who, rows, real, data):
-    """The replies and what is kept, (G, ...), of one group; padding makes no step."""
-    own = jax.tree.map(lambda x: x[rows], owns)
-    share = np.where(real, who.share[rows], np.float32(0)).astype(np.float32)
+def _train_group(
+    federation, placement, mesh, broadcast, client_states, clients, root, number, turnout, rows, real, data
+):
+    """Trains one group: its updates and new states, (G, ...); padding makes no step."""
+    states = jax.tree.map(lambda x: x[rows], client_states)
+    share = np.where(real, turnout.share[rows], np.float32(0)).astype(np.float32)
     federation = federation.of_clients()
     examples = Examples(clients.indices[rows], clients.count[rows])
     keys = _keys(root, np.int32(number), rows)
-    stacked = placement_lib.shard((own, examples, keys, share), mesh)
+    stacked = placement_lib.shard((states, examples, keys, share), mesh)
     if placement == "loop":
-        return _loop(federation, mesh, sent, stacked, data, clients.count[rows])
-    return _program(federation, placement, mesh)(stacked, sent, *data)
+        return _loop(federation, mesh, broadcast, stacked, data, clients.count[rows])
+    return _group_program(federation, placement, mesh)(stacked, broadcast, *data)
 
 
 @jax.jit
@@ -185,31 +197,31 @@ def _keys(root: jax.Array, number: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=32)
-def _program(federation: Federation, placement: Placement, mesh):
-    def one(client, sent, inputs, labels):
-        own, examples, key, share = client
-        return local_training.whole(federation, sent, own, examples, key, share, inputs, labels)
+def _group_program(federation: Federation, placement: Placement, mesh):
+    def train_one(client, broadcast, inputs, labels):
+        client_state, examples, key, share = client
+        return client_lib.run_round(federation, broadcast, client_state, examples, key, share, inputs, labels)
 
-    def of_share(stacked, sent, inputs, labels):
+    def train_share(stacked, broadcast, inputs, labels):
         if placement == "vmap":
-            return jax.vmap(one, in_axes=(0, None, None, None))(stacked, sent, inputs, labels)
-        return jax.lax.map(lambda client: one(client, sent, inputs, labels), stacked)
+            return jax.vmap(train_one, in_axes=(0, None, None, None))(stacked, broadcast, inputs, labels)
+        return jax.lax.map(lambda client: train_one(client, broadcast, inputs, labels), stacked)
 
-    return jax.jit(placement_lib.shard_map_stacked(of_share, mesh, replicated=3))
+    return jax.jit(placement_lib.shard_map_stacked(train_share, mesh, replicated=3))
 
 
 @functools.lru_cache(maxsize=32)
 def _step_programs(federation: Federation, mesh):
     """What begins and ends one client's round on each device, cuts clients out of the devices' shares and puts them back."""
 
-    def begin(client, sent, labels):
-        own, examples, key, share = client
-        planned = local_training.plan(federation, sent, labels, examples, key, share)
-        return planned, local_training.start(federation, sent, own)
+    def begin(client, broadcast, labels):
+        client_state, examples, key, share = client
+        local_plan = client_lib.plan(federation, broadcast, labels, examples, key, share)
+        return local_plan, client_lib.start(federation, broadcast, client_state)
 
-    def end(both, sent):
-        (own, examples, _, _), planned, running = both
-        return local_training.finish(federation, sent, own, planned, examples, running)
+    def end(client_round, broadcast):
+        (client_state, examples, _, _), local_plan, running = client_round
+        return client_lib.finish(federation, broadcast, client_state, local_plan, examples, running)
 
     def cut(share, number):
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number, 1), share)
@@ -226,73 +238,76 @@ def _step_programs(federation: Federation, mesh):
 def _step_program(federation: Federation, mesh, rows: int):
     """A step of one client on each device that has steps left, on `rows` rows."""
 
-    def step(both, sent, inputs, labels, number):
-        (own, examples, _, _), planned, running = both
-        made = local_training.step(federation, sent, own, planned, examples, inputs, labels, number, running, rows)
+    def step(client_round, broadcast, inputs, labels, number):
+        (client_state, examples, _, _), local_plan, running = client_round
+        after = client_lib.step(
+            federation, broadcast, client_state, local_plan, examples, inputs, labels, number, running, rows
+        )
         # chosen afterwards, not by `cond`: XLA's CPU backend computes a convolution inside control flow many times slower
-        return jax.tree.map(lambda new, same: jnp.where(number < planned.steps, new, same), made, running)
+        return jax.tree.map(lambda new, same: jnp.where(number < local_plan.steps, new, same), after, running)
 
     return jax.jit(placement_lib.shard_map_single(step, mesh, 4))
 
 
-def _loop(federation: Federation, mesh, sent: Broadcast, stacked, data, counts: np.ndarray):
-    """A Python loop over clients and steps: the fastest for convolutions on CPUs. Each device has a client of its own.
+def _loop(federation: Federation, mesh, broadcast: Broadcast, stacked, data, counts: np.ndarray):
+    """A Python loop over clients and steps: the fastest for convolutions on CPUs. Each device has a client to itself.
 
     Args:
       counts: (G,) examples of the clients.
     """
     begin, end, cut, join = _step_programs(federation, mesh)
-    done = []
+    results = []
     counts = counts.reshape(mesh.size, -1)
     for i in range(counts.shape[1]):
         client = cut(stacked, np.int32(i))
-        planned, running = begin(client, sent, data[1])
-        steps = placement_lib.to_host(planned.steps).reshape(-1)
+        local_plan, running = begin(client, broadcast, data[1])
+        steps = placement_lib.to_host(local_plan.steps).reshape(-1)
         for number in range(int(steps.max())):
-            rows = local_training.rows_of(federation, counts[number < steps, i], number)
+            rows = client_lib.num_rows(federation, counts[number < steps, i], number)
             step = _step_program(federation, mesh, rows)
-            running = step((client, planned, running), sent, *data, np.int32(number))
-        done.append(end((client, planned, running), sent))
-    return join(done)
+            running = step((client, local_plan, running), broadcast, *data, np.int32(number))
+        results.append(end((client, local_plan, running), broadcast))
+    return join(results)
 
 
-def _judge(federation, sent, replies, rows, real, faults, refused) -> np.ndarray:
-    """(G,) bool, which replies are taken; the others are named in `refused`."""
-    good = placement_lib.to_host(_good(replies))
-    taken = real & good
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), replies)
+def _accept(federation, broadcast, updates, rows, real, faults, refused) -> np.ndarray:
+    """(G,) bool, which updates are accepted; the others are named in `refused`."""
+    sound = placement_lib.to_host(_all_finite(updates))
+    accepted = real & sound
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), updates)
     spoilt = np.isin(rows, [*faults.nan, *faults.wrong_shape])
-    looked = np.flatnonzero(real & (spoilt | ~good))
-    arrived = (
-        placement_lib.to_host(replies) if len(looked) else replies
-    )  # whole: cutting a row out would take all devices
-    for i in looked:
+    suspects = np.flatnonzero(real & (spoilt | ~sound))
+    # all of them: cutting a row out would take all devices
+    on_host = placement_lib.to_host(updates) if len(suspects) else updates
+    for i in suspects:
         client = int(rows[i])
-        one = jax.tree.map(lambda x, i=i: x[i], arrived)
-        wrong = aggregation.validate_update(like, corrupted(faults, client, one))
+        update = jax.tree.map(lambda x, i=i: x[i], on_host)
+        wrong = aggregation.validate_update(like, corrupted(faults, client, update))
         if wrong:
-            taken[i] = False
+            accepted[i] = False
             refused[client] = wrong
-    return taken
+    return accepted
 
 
 @jax.jit
-def _good(replies: ClientUpdate) -> jax.Array:
-    return jax.vmap(lambda reply: local_training.finite((reply.delta, reply.extra, reply.state, reply.metrics)))(
-        replies
+def _all_finite(updates: ClientUpdate) -> jax.Array:
+    return jax.vmap(lambda update: client_lib.finite((update.delta, update.extra, update.state, update.metrics)))(
+        updates
     )
 
 
 @functools.lru_cache(maxsize=32)
-def _sums(federation: Federation, placement: Placement, mesh):
+def _aggregate_program(federation: Federation, placement: Placement, mesh):
     """Each device sums over its share of a group: leaves (devices, ...)."""
 
-    def sums(both, sent, proxy):
-        return jax.tree.map(lambda x: x[None], aggregation.sums(federation, placement, sent, both[0], both[1], proxy))
+    def sums(group, broadcast, proxy):
+        updates, accepted = group
+        part = aggregation.sums(federation, placement, broadcast, updates, accepted, proxy)
+        return jax.tree.map(lambda x: x[None], part)
 
     return jax.jit(placement_lib.shard_map_stacked(sums, mesh, 2))
 
 
-def _keep(owns: ClientState, kept: ClientState, rows: np.ndarray, taken: np.ndarray) -> None:
-    """Writes what clients keep, whose replies were taken, into the rows of all."""
-    jax.tree.map(lambda all_, new: all_.__setitem__(rows[taken], np.asarray(new)[taken]), owns, kept)
+def _write_back(client_states: ClientState, new: ClientState, rows: np.ndarray, accepted: np.ndarray) -> None:
+    """Writes the new states of a group's accepted clients into the rows of all."""
+    jax.tree.map(lambda all_, x: all_.__setitem__(rows[accepted], np.asarray(x)[accepted]), client_states, new)

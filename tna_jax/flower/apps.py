@@ -1,14 +1,14 @@
 """The two halves of a Flower app, made of a function from the run's settings to a `Task`.
 
     # client_app.py                                # server_app.py
-    from tna_jax.flower.apps import client_app      from tna_jax.flower.apps import server_app
+    from tna_jax.flower import client_app           from tna_jax.flower import server_app
     from my_app.task import build                  from my_app.task import build
     app = client_app(build)                        app = server_app(build)
 
-`build` gets the run configuration (`[tool.flwr.app.config]` and `--run-config`) as a dictionary. Settings of this file's own, which
+`build` gets the run configuration (`[tool.flwr.app.config]` and `--run-config`) as a dictionary. Settings of this file, which
 an app's configuration may have: `min-nodes` (0: all), `min-replies`, `start-timeout`, `round-timeout` (seconds; see `Patience`),
-`evaluate-every`, `out` (a folder of the server for results, "": none), `resume` (go on with the federation in `out`, with other
-settings of these if need be). A SuperNode's own, in its `--node-config`: `partition-id` (which client it is), `state-dir` (where it
+`evaluate-every`, `out` (a folder of the server for results, "": none), `resume` (the federation in `out`, with other settings
+of these if need be). Those of a SuperNode, in its `--node-config`: `partition-id` (which client it is), `state-dir` (where it
 keeps its file).
 """
 
@@ -29,7 +29,7 @@ from tna_jax.flower import results
 from tna_jax.flower.messages import answer_message, request_from
 from tna_jax.flower.protocol import Answer, Request
 from tna_jax.flower.store import Store, default_folder
-from tna_jax.flower.strategy import AnchoredStrategy, Patience, said
+from tna_jax.flower.strategy import AnchoredStrategy, Patience, report_lines
 from tna_jax.flower.task import Task
 
 Build = Callable[[dict[str, Any]], Task]
@@ -37,31 +37,31 @@ Build = Callable[[dict[str, Any]], Task]
 
 
 def client_app(build: Build, mods: list[Any] | None = None) -> ClientApp:
-    """A ClientApp that trains, evaluates and says which client it is. `mods`: Flower's own wrappers.
+    """Returns a ClientApp that trains, evaluates and says which client it is. `mods`: Flower's own wrappers.
 
     Flower starts a process for each message, so compiled programs are kept on disk (`$XDG_CACHE_HOME/tna_jax`): the rounds after
     the first compile nothing.
     """
     app = ClientApp(mods=mods)
 
-    def handled(act: Callable[[Task, int, Store, Request], Answer]) -> Callable[[Message, Context], Message]:
+    def handler(act: Callable[[Task, int, Store, Request], Answer]) -> Callable[[Message, Context], Message]:
         @functools.wraps(act)
         def handle(message: Message, context: Context) -> Message:
             backend.configure()
-            client = which(context)
+            client = client_number(context)
             store = Store(Path(str(context.node_config.get("state-dir") or default_folder())), client)
             return answer_message(act(build(dict(context.run_config)), client, store, request_from(message)), message)
 
         return handle
 
-    app.train()(handled(flower_client.train))
-    app.evaluate()(handled(flower_client.evaluate))
-    app.query()(handled(lambda task, client, store, request: flower_client.introduce(task, client)))
+    app.train()(handler(flower_client.train))
+    app.evaluate()(handler(flower_client.evaluate))
+    app.query()(handler(lambda task, client, store, request: flower_client.introduce(task, client)))
     return app
 
 
-def which(context: Context) -> int:
-    """Which client this node is. Raises ValueError where its configuration does not say."""
+def client_number(context: Context) -> int:
+    """Returns which client this node is. Raises ValueError where its configuration does not say."""
     client = context.node_config.get("partition-id")
     if type(client) is not int:
         raise ValueError(f"partition-id is {client!r}: start the SuperNode with --node-config 'partition-id=0'")
@@ -69,10 +69,10 @@ def which(context: Context) -> int:
 
 
 def server_app(build: Build) -> ServerApp:
-    """A ServerApp that runs all rounds, says what it refuses, and keeps results if `out` is set.
+    """Returns a ServerApp that runs all rounds, says what it refuses, and keeps results if `out` is set.
 
     It fails where nothing was learnt: if no round changed the model, if too few clients came or none of them has been of use for a
-    while. With `out` set it can go on from there (`resume`).
+    while. With `out` set it can be resumed from there (`resume`).
     """
     app = ServerApp()
 
@@ -87,16 +87,16 @@ def server_app(build: Build) -> ServerApp:
         )  # fmt: skip
         patience.check(task)
         out = Path(str(config["out"])) if config.get("out") else None
-        kept = results.Results(out, config, task, patience.min_replies, bool(config.get("resume", False)))
+        folder = results.Results(out, config, task, patience.min_replies, bool(config.get("resume", False)))
         strategy = AnchoredStrategy(
-            task, patience, evaluate_every=int(config.get("evaluate-every", 0)), on_round=kept.add,
-            coordinator=kept.coordinator,
+            task, patience, evaluate_every=int(config.get("evaluate-every", 0)), on_round=folder.add,
+            coordinator=folder.coordinator,
         )  # fmt: skip
         strategy.run(grid)
-        for report in kept.rounds:
-            for line in said(report):
+        for report in folder.rounds:
+            for line in report_lines(report):
                 log(INFO, "%s", line)
-        rounds, stepped = strategy.coordinator.number, sum(report["stepped"] for report in kept.rounds)
+        rounds, stepped = strategy.coordinator.number, sum(report["stepped"] for report in folder.rounds)
         if not stepped:
             raise RuntimeError(f"nothing was learnt: none of {rounds} rounds changed the model, the reasons are above")
         log(INFO, "federation finished after %d rounds, %d stepped", rounds, stepped)

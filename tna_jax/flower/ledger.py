@@ -1,4 +1,4 @@
-"""What the server knows of each client: which version of the model it holds, and the last round whose reply was taken."""
+"""What the server knows of each client: which version of the model it holds, and the last round of which its update was accepted."""
 
 from tna_jax.flower.protocol import LIVE, NEVER, SAME, WHOLE
 
@@ -7,21 +7,21 @@ class Ledger:
     """Clients that are not listed hold nothing."""
 
     def __init__(self) -> None:
-        self.held: dict[int, int] = {}
-        self.taken: dict[int, int] = {}
+        self.versions: dict[int, int] = {}
+        self.accepted: dict[int, int] = {}
 
-    def how(self, client: int, version: int) -> str:
-        """How the model of this version is to be sent: whole, its live entries, or not at all."""
-        return {version: SAME, version - 1: LIVE}.get(self.held.get(client, NEVER - 1), WHOLE)
+    def delivery(self, client: int, version: int) -> str:
+        """Returns how the model of this version is to be sent: whole, its live entries, or not at all."""
+        return {version: SAME, version - 1: LIVE}.get(self.versions.get(client, NEVER - 1), WHOLE)
 
-    def last_taken(self, client: int) -> int:
-        """The number of the last round whose reply was taken, `NEVER` if there is none."""
-        return self.taken.get(client, NEVER)
+    def last_accepted(self, client: int) -> int:
+        """Returns the last round of which the client's update was accepted, `NEVER` if there is none."""
+        return self.accepted.get(client, NEVER)
 
     def holds(self, client: int, version: int) -> None:
-        """The client has answered a request that gave it this version."""
-        self.held[client] = version
+        """Notes that the client has answered a request that gave it this version."""
+        self.versions[client] = version
 
     def lost(self, client: int) -> None:
-        """It did not answer, or has said that it holds nothing: it gets the whole model."""
-        self.held.pop(client, None)
+        """Notes that it did not answer, or has said that it holds nothing: it gets the whole model."""
+        self.versions.pop(client, None)

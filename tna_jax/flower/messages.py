@@ -6,7 +6,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from tna_jax.flower.protocol import Answer, Request
-from tna_jax.flower.sanitize import shown, unreadable
+from tna_jax.flower.sanitize import describe_error, sanitize
 from tna_jax.flower.wire import Arrays
 
 ARRAYS, CONFIG, METRICS, NOTES = "arrays", "config", "metrics", "notes"
@@ -16,13 +16,13 @@ MAGIC = b"\x93NUMPY"
 
 
 def request_message(request: Request, node: int, kind: str, ttl: float | None = None) -> Message:
-    """The request to a node; `kind` is one of Flower's message types. After `ttl` seconds an answer is of no use."""
+    """Returns the request as a message to a node; `kind` is one of Flower's message types. After `ttl` seconds an answer is of no use."""
     content = RecordDict({ARRAYS: record(request.arrays), CONFIG: ConfigRecord(request.config)})
     return Message(content, node, kind, ttl=ttl, group_id=str(request.config.get("round", "")))
 
 
 def request_from(message: Message) -> Request:
-    """The request in a message. Raises ValueError where it holds none."""
+    """Returns the request in a message. Raises ValueError where it holds none."""
     config, arrays = message.content.get(CONFIG), message.content.get(ARRAYS)
     if not isinstance(config, ConfigRecord) or not isinstance(arrays, ArrayRecord):
         raise ValueError("this message is not from a tna_jax server: it lacks its config or its arrays")
@@ -30,7 +30,7 @@ def request_from(message: Message) -> Request:
 
 
 def answer_message(answer: Answer, to: Message) -> Message:
-    """The answer, as the reply to a request."""
+    """Returns the answer as the reply to a request."""
     records = {
         ARRAYS: record(answer.arrays), METRICS: MetricRecord(answer.metrics), NOTES: ConfigRecord(dict(answer.notes)),
     }  # fmt: skip
@@ -38,7 +38,7 @@ def answer_message(answer: Answer, to: Message) -> Message:
 
 
 def answer_from(message: Message, names: Collection[str] = ()) -> Answer | str:
-    """The answer in a reply, or in words why there is none: whatever came, nothing is raised.
+    """Returns the answer in a reply, or in words why there is none: whatever came, nothing is raised.
 
     Args:
       message: of another machine, which may hold anything.
@@ -47,42 +47,42 @@ def answer_from(message: Message, names: Collection[str] = ()) -> Answer | str:
     try:
         return _answer(message, names)
     except Exception as error:
-        return unreadable(error)
+        return describe_error(error)
 
 
 def _answer(message: Message, names: Collection[str]) -> Answer | str:
     if message.has_error():
-        return f"it failed ({shown(message.error.reason or f'error {message.error.code}')})"
+        return f"it failed ({sanitize(message.error.reason or f'error {message.error.code}')})"
     content = message.content
     metrics, arrays, notes = content.get(METRICS), content.get(ARRAYS), content.get(NOTES, ConfigRecord())
     if not isinstance(metrics, MetricRecord) or not isinstance(arrays, ArrayRecord):
         return "its reply lacks its metrics or its arrays"
     if strange := [name for name in arrays if name not in names]:
-        return f"an array '{shown(strange[0])}' was not asked for" + (
+        return f"an array '{sanitize(strange[0])}' was not asked for" + (
             f", nor {len(strange) - 1} others" if strange[1:] else ""
         )
     texts = dict(notes) if isinstance(notes, ConfigRecord) else {}
     try:
-        found = {name: _array(name, array) for name, array in arrays.items()}
+        vectors = {name: _array(name, array) for name, array in arrays.items()}
     except ValueError as error:
         return str(error)
-    return Answer(dict(metrics), found, {name: shown(text) for name, text in texts.items()})
+    return Answer(dict(metrics), vectors, {name: sanitize(text) for name, text in texts.items()})
 
 
 def record(arrays: Arrays) -> ArrayRecord:
-    """Arrays by name, as Flower holds them."""
+    """Returns arrays by name as Flower holds them."""
     return ArrayRecord({name: Array(vector) for name, vector in arrays.items()})
 
 
-def _array(name: str, held: Array) -> np.ndarray:
+def _array(name: str, array: Array) -> np.ndarray:
     """A plain NumPy array; raises ValueError, which names it, for bytes that are none."""
     problem = "it is no array of NumPy's"
-    if held.data.startswith(MAGIC):
+    if array.data.startswith(MAGIC):
         try:
-            found = held.numpy()
+            vector = array.numpy()
         except Exception as error:  # whatever the bytes make NumPy's reader do
             problem = type(error).__name__
         else:
-            if type(found) is np.ndarray:
-                return found
-    raise ValueError(f"its array '{shown(name)}' cannot be read ({problem})")
+            if type(vector) is np.ndarray:
+                return vector
+    raise ValueError(f"its array '{sanitize(name)}' cannot be read ({problem})")

@@ -30,11 +30,11 @@ class Nodes:
     def __init__(
         self,
         coordinator: Coordinator,
-        tell: Callable[[str], None],
+        log_line: Callable[[str], None],
         timeout: float,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.coordinator, self.tell, self.timeout, self.clock = coordinator, tell, timeout, clock
+        self.coordinator, self.log_line, self.timeout, self.clock = coordinator, log_line, timeout, clock
         self.of: dict[int, int] = {}
         """Client to node."""
         self.later: dict[int, Later] = {}
@@ -42,7 +42,7 @@ class Nodes:
         """Nodes that say they are a client that another node is: they may take its place once it is gone."""
 
     def update(self, grid: Grid) -> dict[int, int]:
-        """Asks nodes that are new who they are; returns client to node of those that are connected now."""
+        """Asks new nodes who they are; returns client to node of those that are connected now."""
         online, now = set(grid.get_node_ids()), self.clock()
         self.of = {client: node for client, node in self.of.items() if node in online}
         self.twins = {node: client for node, client in self.twins.items() if node in online and client in self.of}
@@ -58,8 +58,8 @@ class Nodes:
         return dict(self.of)
 
     def drop(self, client: int) -> None:
-        """The client's node has said that it is another client: it is asked again who it is."""
-        self.tell(f"node {self.of.pop(client)} is no longer client {client}")
+        """Forgets the client's node, which has said that it is another client: it is asked again who it is."""
+        self.log_line(f"node {self.of.pop(client)} is no longer client {client}")
 
     def _admit(self, node: int, message: Message | None, took: float) -> None:
         answer = answer_from(message) if message else f"it did not say who it is within {self.timeout:g} s"
@@ -68,21 +68,21 @@ class Nodes:
             tries = self.later[node].tries + 1 if node in self.later else 1
             pause = min(max(PAUSE, took) * 2.0 ** min(tries - 1, 20), LONGEST)
             self.later[node] = Later(tries, self.clock() + pause)
-            self.tell(f"node {node} is left out: {'; '.join(problems)}; it is asked again in {pause:.0f} s")
+            self.log_line(f"node {node} is left out: {'; '.join(problems)}; it is asked again in {pause:.0f} s")
         elif client in self.of:
             self.twins[node] = client
-            self.tell(f"node {node} is left out: client {client} is node {self.of[client]} already")
+            self.log_line(f"node {node} is left out: client {client} is node {self.of[client]} already")
         else:
             self.coordinator.admit(answer)
             self.of[client] = node
             self.later.pop(node, None)
-            self.tell(f"client {client} is node {node}, {self.coordinator.examples[client]} examples")
+            self.log_line(f"client {client} is node {node}, {self.coordinator.examples[client]} examples")
 
 
 def by_sender(
     asked: Iterable[Message], replies: Iterable[Message], clients: dict[int, int]
 ) -> Iterable[tuple[int | None, Message]]:
-    """Each reply with the client it is from, `None` if that was not asked.
+    """Yields each reply with the client it is from, `None` if that was not asked.
 
     A reply belongs to the message that it answers; Flower's own error messages have no other trace of their node.
     """

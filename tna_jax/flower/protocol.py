@@ -1,6 +1,6 @@
 """What goes from the server to a client and back, before Flower puts it into messages; and the rules both sides go by.
 
-A *version* of the model is the number of rounds closed before it: version r is what clients train from in round r. A server
+A *version* of the model is the number of rounds that ended before it: version r is what clients train from in round r. A server
 that knows that a client holds version r - 1 sends the entries that were live in round r - 1, since no other can have changed;
 to a client that holds version r it sends none; to any other the whole model. The digest of version r goes with it, so a client
 that holds something else notices.
@@ -45,34 +45,34 @@ class Answer(NamedTuple):
 
 
 def round_mask(task: Task, params: Any, number: int, phases: Any) -> Mask:
-    """The entries that are live in round `number` in the given phases (2,) bool; `params` may be shapes."""
+    """Returns the entries that are live in round `number` in the given phases (2,) bool; `params` may be shapes."""
     return by_phase(of_round(task.schedule, task.root, params, number).mask, jnp.asarray(phases, bool))
 
 
 def may_move(task: Task, params: Any, number: int) -> Mask:
-    """The entries that are live in some step of round `number`, whatever the number of steps."""
+    """Returns the entries that are live in some step of round `number`, whatever the number of steps."""
     drawn = of_round(task.schedule, task.root, params, number)
     return by_phase(drawn.mask, jnp.array([True, float(drawn.split) < 1]))
 
 
 def model_mask(task: Task, model: Any, live: Mask) -> Mask:
-    """What of `{"params", "state"}` may differ between two versions: live entries, and running statistics that are shared."""
+    """Returns what of `{"params", "state"}` may differ between two versions: live entries, and running statistics that are shared."""
     shared = np.bool_(task.federation.norm == "shared")
     return {"params": live, "state": jax.tree.map(lambda _: shared, model["state"])}
 
 
-def message_form(task: Task, params: Any) -> Any:
-    """The algorithm's message to clients (SCAFFOLD: c), as shapes."""
+def message_shapes(task: Task, params: Any) -> Any:
+    """Returns the shapes of the algorithm's message to clients (SCAFFOLD: c)."""
     algorithm = task.federation.algorithm
     return jax.eval_shape(lambda p: algorithm.message(algorithm.init_server(p)), params)
 
 
 def mask_for(tree: Any, params: Any, live: Mask) -> Mask | None:
-    """`live` for a tree like the parameters (a variate); `None`, which is everything, for any other."""
+    """Returns `live` for a tree like the parameters (a variate); `None`, which is everything, for any other."""
     same = [path for path, _ in trees.named_leaves(tree)] == [path for path, _ in trees.named_leaves(params)]
     return live if same else None
 
 
-def zeros(form: Any) -> Any:
-    """Arrays of zeros in a tree's form, to unpack into."""
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), form)
+def zeros(shapes: Any) -> Any:
+    """Returns zeros of a tree's shapes, to unpack into."""
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)

@@ -1,4 +1,4 @@
-"""What a deployed federation leaves with the server: `federation.json`, the model, and what it needs to go on after a stop."""
+"""What a deployed federation leaves with the server: `federation.json`, the model, and what it needs to resume."""
 
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from tna_jax.io.json_files import PRIVATE, read_json, to_json, write_json
 from tna_jax.io.provenance import provenance
 
 REPORT, MODEL, SERVER = "federation.json", "model.safetensors", "server.safetensors"
-OWN = ("min-nodes", "min-replies", "start-timeout", "round-timeout", "evaluate-every", "out", "resume")
-"""Settings of `tna_jax.flower.apps`, which are none of the federation: it may go on with other ones."""
+ACCEPTED = "taken"
+"""What the ledger's column is called in the server's file: its format, not to be changed."""
+SERVER_SETTINGS = ("min-nodes", "min-replies", "start-timeout", "round-timeout", "evaluate-every", "out", "resume")
+"""Settings of `tna_jax.flower.apps`, which do not belong to the federation: it may be resumed with others."""
 
 
 class Results:
@@ -26,7 +28,7 @@ class Results:
 
         Raises:
           UsageError: it exists and `resume` is not set, or the other way round; it is of another run configuration, but for the
-            settings in `OWN` and the number of rounds.
+            settings in `SERVER_SETTINGS` and the number of rounds.
         """
         self.folder = folder
         self.rounds: list[dict[str, Any]] = []
@@ -47,22 +49,32 @@ class Results:
         self.about["provenance"] = provenance([task.seed])
 
     def _read(self, folder: Path, settings: dict[str, Any]) -> None:
-        found = read_json(folder / REPORT)
-        theirs, ours = found.get("config", {}), to_json(settings)
-        differ = [name for name in sorted({*ours, *theirs} - {*OWN, "rounds"}) if ours.get(name) != theirs.get(name)]
+        report = read_json(folder / REPORT)
+        theirs, ours = report.get("config", {}), to_json(settings)
+        differ = [
+            name
+            for name in sorted({*ours, *theirs} - {*SERVER_SETTINGS, "rounds"})
+            if ours.get(name) != theirs.get(name)
+        ]
         if differ:
             raise UsageError(f"out {folder} was made with other settings: {', '.join(differ)}")
-        self.about |= {name: found[name] for name in ("federation", "provenance")}
-        own = self.coordinator
-        own.name = found["federation"]
-        if (folder / SERVER).exists() or len(found["rounds"]) > 1:  # else it was stopped while the first round was kept
+        self.about |= {name: report[name] for name in ("federation", "provenance")}
+        coordinator = self.coordinator
+        coordinator.name = report["federation"]
+        if (folder / SERVER).exists() or len(
+            report["rounds"]
+        ) > 1:  # else it was stopped while the first round was written
             arrays, about = safetensors.read(folder / SERVER)
-            own.number, own.server = int(about["number"]), safetensors.fill(own.server, arrays, "server")
-            own.ledger.taken = {int(client): number for client, number in zip(*arrays["taken"].tolist(), strict=True)}
-        if own.task.rounds < own.number:
-            raise UsageError(f"out {folder} has {own.number} rounds behind it, rounds is {own.task.rounds}")
-        self.rounds = found["rounds"][: own.number]
-        own.prepare()
+            coordinator.number = int(about["number"])
+            coordinator.server = safetensors.fill(coordinator.server, arrays, "server")
+            accepted = zip(*arrays[ACCEPTED].tolist(), strict=True)
+            coordinator.ledger.accepted = {int(client): number for client, number in accepted}
+        if coordinator.task.rounds < coordinator.number:
+            raise UsageError(
+                f"out {folder} has {coordinator.number} rounds behind it, rounds is {coordinator.task.rounds}"
+            )
+        self.rounds = report["rounds"][: coordinator.number]
+        coordinator.prepare()
 
     def add(self, report: dict[str, Any]) -> None:
         """Keeps the report of a round, and the server's state after it.
@@ -72,10 +84,12 @@ class Results:
         self.rounds.append(to_json(report))
         if self.folder is None:
             return
-        own = self.coordinator
-        taken = np.array([[*own.ledger.taken], [*own.ledger.taken.values()]], np.int64).reshape(2, -1)
-        state = manifest.named({"server": own.server})
-        arrays = {**jax.tree.map(np.asarray, state), "taken": taken}
+        coordinator = self.coordinator
+        accepted = np.array(
+            [[*coordinator.ledger.accepted], [*coordinator.ledger.accepted.values()]], np.int64
+        ).reshape(2, -1)
+        state = manifest.named({"server": coordinator.server})
+        arrays = {**jax.tree.map(np.asarray, state), ACCEPTED: accepted}
         write_json(self.folder / REPORT, {**self.about, "rounds": self.rounds}, mode=PRIVATE)
-        safetensors.save(self.folder / MODEL, own.model, mode=PRIVATE)
-        safetensors.write(self.folder / SERVER, arrays, {"number": str(own.number)}, PRIVATE)
+        safetensors.save(self.folder / MODEL, coordinator.model, mode=PRIVATE)
+        safetensors.write(self.folder / SERVER, arrays, {"number": str(coordinator.number)}, PRIVATE)

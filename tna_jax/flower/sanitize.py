@@ -6,13 +6,13 @@ MOST = 200
 """Characters."""
 
 
-def shown(value: Any, most: int = MOST) -> str:
-    """Text as it is, anything else as Python writes it; what is not printable is escaped, what is too long is cut."""
+def sanitize(value: Any, most: int = MOST) -> str:
+    """Returns text as it is, anything else as Python writes it; what is not printable is escaped, what is too long is cut."""
     text = value if isinstance(value, str) else repr(value)
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:most])
     return plain if len(text) <= most and len(plain) <= most else f"{plain[:most]}..."
 
 
-def unreadable(error: Exception) -> str:
-    """Why an answer at which reading it failed is refused."""
-    return f"its answer cannot be read ({type(error).__name__}: {shown(str(error))})"
+def describe_error(error: Exception) -> str:
+    """Says why an answer that could not be read is refused."""
+    return f"its answer cannot be read ({type(error).__name__}: {sanitize(str(error))})"

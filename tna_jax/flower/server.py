@@ -1,4 +1,4 @@
-"""The server's side of a deployed federation: what each client is sent, which answers are taken, the server's step."""
+"""The server's side of a deployed federation: what each client is sent, which answers are accepted, the server's step."""
 
 import functools
 import secrets
@@ -16,7 +16,7 @@ from tna_jax.federated.faults import NO_FAULTS, sample_clients
 from tna_jax.flower import protocol, validate, wire
 from tna_jax.flower.ledger import Ledger
 from tna_jax.flower.protocol import PROTOCOL, SAME, WHOLE, Answer, Request
-from tna_jax.flower.sanitize import shown, unreadable
+from tna_jax.flower.sanitize import describe_error, sanitize
 from tna_jax.flower.task import Task
 from tna_jax.metrics import Metrics
 
@@ -28,31 +28,32 @@ class Outcome(NamedTuple):
     """What became of a round."""
 
     number: int
-    taken: list[int]
-    """Clients whose replies were averaged."""
+    accepted: list[int]
+    """Clients whose updates were averaged."""
     refused: dict[int, list[str]]
-    """Clients whose replies were not, with what was wrong."""
+    """Clients whose updates were not, with what was wrong."""
     remarks: dict[int, list[str]]
-    """Clients with something worth knowing whose replies were taken all the same."""
+    """Clients with something worth knowing whose updates were accepted all the same."""
     stepped: bool
-    """Whether the model moved: not if fewer replies could be taken than there must be, and its numbers stay finite."""
+    """Whether the model moved: not with fewer updates than there must be, nor if its numbers would not be finite."""
     metrics: Metrics
-    """Training metrics of the taken ones, summed over their steps."""
+    """Training metrics of the accepted ones, summed over their steps."""
 
 
 class Coordinator:
-    """The server's state and its book on clients. One round after the other: `request` for each client, then `close`."""
+    """The server's state and its book on clients. One round after the other: `request` for each client, then
+    `finish_round`."""
 
     def __init__(self, task: Task, min_replies: int = 1, name: str | None = None):
         """Starts at round 0.
 
         Args:
-          min_replies: a round with fewer good replies leaves the model as it is.
+          min_replies: a round with fewer good updates leaves the model as it is.
           name: of this federation, for the clients' files; drawn if it is None.
         """
         self.task, self.min_replies = task, min_replies
         self.name = name or secrets.token_hex(8)
-        self.server = task.start()
+        self.server = task.init_server()
         self.ledger = Ledger()
         self.number = 0
         self.phases = np.zeros(2, bool)
@@ -67,89 +68,89 @@ class Coordinator:
         return jax.tree.map(np.asarray, {"params": self.server.params, "state": self.server.state})
 
     def sampled(self) -> list[int]:
-        """The clients that are to take part in the present round: those that a simulation draws."""
+        """Returns the clients that are to take part in the present round: those that a simulation draws."""
         task = self.task
         return sample_clients(task.root, self.number, task.federation.clients, task.participation, NO_FAULTS).sampled
 
     def admit(self, answer: Answer | str) -> tuple[int | None, list[str]]:
-        """As `identify`; the client's number of examples counts from now on."""
+        """Does what `identify` does; the client's number of examples counts from now on."""
         client, problems = self.identify(answer)
         if client is not None and isinstance(answer, Answer):
             self.examples[client] = answer.metrics["num-examples"]
         return client, problems
 
     def identify(self, answer: Answer | str) -> tuple[int | None, list[str]]:
-        """The client that an introduction is from, or what is wrong with it, in words. Nothing is written down."""
+        """Returns the client that an introduction is from, or what is wrong with it, in words. Nothing is written down."""
         try:
             return self._identified(answer)
         except Exception as error:  # whatever it holds, it is refused and nobody else is
-            return None, [unreadable(error)]
+            return None, [describe_error(error)]
 
     def _identified(self, answer: Answer | str) -> tuple[int | None, list[str]]:
         if isinstance(answer, str):
             return None, [answer]
         client, notes, federation = answer.metrics.get("client"), answer.notes, self.task.federation
         protocol, examples = answer.metrics.get("protocol"), answer.metrics.get("num-examples")
-        form, mask = self._expected
+        shapes, mask = self._expected
         problems = []
         if protocol != PROTOCOL:
-            problems.append(f"it speaks protocol {shown(protocol)}, this server {PROTOCOL}")
+            problems.append(f"it speaks protocol {sanitize(protocol)}, this server {PROTOCOL}")
         if type(client) is not int or not 0 <= client < federation.clients:
-            problems.append(f"its partition-id is {shown(client)}, expected 0 to {federation.clients - 1}")
+            problems.append(f"its partition-id is {sanitize(client)}, expected 0 to {federation.clients - 1}")
         if type(examples) is not int or examples < 1:
-            problems.append(f"it has {shown(examples)} examples")
+            problems.append(f"it has {sanitize(examples)} examples")
         elif examples * federation.epochs * federation.clients >= 2**31:
             problems.append(f"it has {examples} examples, more steps than int32 can count over all clients")
-        if notes.get("form") != form:
+        if notes.get("form") != shapes:
             problems.append("its network has other parameters")
         elif notes.get("mask") != mask:
-            problems.append(f"it draws other masks ({shown(notes.get('versions', 'unknown versions'))})")
+            problems.append(f"it draws other masks ({sanitize(notes.get('versions', 'unknown versions'))})")
         return (None, problems) if problems or type(client) is not int else (client, [])
 
     @functools.cached_property
     def _expected(self) -> tuple[str, str]:
         """Digests of the network's form and of the first mask."""
-        form = self.task.form()
-        return wire.form(form), wire.digest(protocol.may_move(self.task, form["params"], 0))
+        shapes = self.task.model_shapes()
+        return wire.shape_digest(shapes), wire.digest(protocol.may_move(self.task, shapes["params"], 0))
 
     def prepare(self) -> None:
-        """Prepares the present round: what all of its clients are sent, and what their replies look like."""
+        """Prepares the present round: what all of its clients are sent, and the shapes of their updates."""
         task, params = self.task, self.server.params
         rate = task.learning_rate(self.number)
-        self.sent = federated.broadcast(task.federation, self.server, task.schedule, task.root, self.number, rate)
+        self.broadcast = federated.broadcast(task.federation, self.server, task.schedule, task.root, self.number, rate)
         self.live = protocol.may_move(task, params, self.number)
         self.common = {
             "protocol": PROTOCOL, "federation": self.name, "round": self.number, "digest": wire.digest(self.model),
             "mask": wire.digest(self.live), "phases": [int(phase) for phase in self.phases],
         }  # fmt: skip
-        self.like = validate.form(task, self.server, self.sent)
-        self.names = validate.names(self.like)
+        self.update_shapes = validate.update_shapes(task, self.server, self.broadcast)
+        self.names = validate.array_names(self.update_shapes)
         self._models: dict[str, wire.Arrays] = {}
 
     def request(self, client: int, evaluating: bool = False) -> Request:
-        """What a client is sent in the present round: to train, or to evaluate the model before anyone trains from it."""
-        how = self.ledger.how(client, self.number)
-        if how not in self._models:
-            packed = packing.pack(self.model, self._mask(how)) if how != SAME else {}
-            self._models[how] = wire.to_wire({"model": packed})
-        config = {**self.common, "model": how, "taken": self.ledger.last_taken(client)}
+        """Returns what a client is sent in the present round: to train, or to evaluate the model before anyone trains from it."""
+        delivery = self.ledger.delivery(client, self.number)
+        if delivery not in self._models:
+            packed = packing.pack(self.model, self._mask(delivery)) if delivery != SAME else {}
+            self._models[delivery] = wire.to_wire({"model": packed})
+        config = {**self.common, "model": delivery, "taken": self.ledger.last_accepted(client)}
         if evaluating:
-            return Request(config, self._models[how])
-        extra = jax.tree.map(np.asarray, self.sent.extra)
+            return Request(config, self._models[delivery])
+        extra = jax.tree.map(np.asarray, self.broadcast.extra)
         message = packing.pack(extra, protocol.mask_for(extra, self.server.params, self.live))
-        return Request(config, {**self._models[how], **wire.to_wire({"message": message})})
+        return Request(config, {**self._models[delivery], **wire.to_wire({"message": message})})
 
-    def _mask(self, how: str) -> Any:
-        if how == WHOLE:
+    def _mask(self, delivery: str) -> Any:
+        if delivery == WHOLE:
             return None
         live = protocol.round_mask(self.task, self.server.params, self.number - 1, self.phases)
         return protocol.model_mask(self.task, self.model, live)
 
-    def close(self, answers: Mapping[int, Answer | str]) -> Outcome:
+    def finish_round(self, answers: Mapping[int, Answer | str]) -> Outcome:
         """Judges the answers and makes the server's step.
 
-        If the step would leave numbers that are not finite, because the sum of finite replies overflows, the reply with the largest
-        norm is refused and the step made without it; and so on, until the numbers are finite or too few replies are left.
+        If the step would leave numbers that are not finite, because the sum of finite updates overflows, the update with the
+        largest norm is refused and the step made without it; and so on, until the numbers are finite or too few updates are left.
 
         Args:
           answers: by client; a text says why there is none.
@@ -160,86 +161,88 @@ class Coordinator:
         task, number = self.task, self.number
         refused: dict[int, list[str]] = {}
         remarks: dict[int, list[str]] = {}
-        taken: list[int] = []
-        found: Aggregate | None = None
+        accepted: list[int] = []
+        aggregate: Aggregate | None = None
         for client in sorted(answers):
             answer = answers[client]
-            reply, problems = self._judge(client, answer)
-            if reply is None or isinstance(answer, str):
+            update, problems = self._judge(client, answer)
+            if update is None or isinstance(answer, str):
                 refused[client] = problems
                 continue
             if answer.metrics.get("memory-lost"):
                 remarks[client] = [f"it had lost its memory ({task.federation.algorithm.title}), which starts anew"]
-            found = self._added(found, reply)
-            taken.append(client)
-        server = self._moved(found, taken)
-        while server is None and self._enough(taken):
-            found = self._without_largest(answers, taken, refused)
-            server = self._moved(found, taken)
-        remarks = {client: words for client, words in remarks.items() if client in taken}
-        if server is not None and found is not None:
+            aggregate = self._with_update(aggregate, update)
+            accepted.append(client)
+        server = self._stepped(aggregate, accepted)
+        while server is None and self._enough(accepted):
+            aggregate = self._without_largest(answers, accepted, refused)
+            server = self._stepped(aggregate, accepted)
+        remarks = {client: words for client, words in remarks.items() if client in accepted}
+        if server is not None and aggregate is not None:
             self.server = server
-            self.phases = np.asarray(found.steps) > 0
-            self.ledger.taken.update(dict.fromkeys(taken, number))
+            self.phases = np.asarray(aggregate.steps) > 0
+            self.ledger.accepted.update(dict.fromkeys(accepted, number))
         else:
             self.phases = np.zeros(2, bool)
         self.number += 1
         self.prepare()
-        total = Metrics(*(np.float32(x) for x in found.metrics)) if found is not None else NOTHING
-        return Outcome(number, taken, refused, remarks, server is not None, total)
+        total = Metrics(*(np.float32(x) for x in aggregate.metrics)) if aggregate is not None else NOTHING
+        return Outcome(number, accepted, refused, remarks, server is not None, total)
 
-    def _enough(self, taken: list[int]) -> bool:
-        return len(taken) >= max(1, self.min_replies)
+    def _enough(self, accepted: list[int]) -> bool:
+        return len(accepted) >= max(1, self.min_replies)
 
-    def _added(self, found: Aggregate | None, reply: ClientUpdate) -> Aggregate:
-        """The sums with one reply more."""
-        one, federation = aggregation.stack([reply]), self.task.federation
-        part = aggregation.aggregate(federation, self.sent, one, jnp.ones(1, bool), self._proxy)
-        return part if found is None else aggregation.merge(found, part)
+    def _with_update(self, aggregate: Aggregate | None, update: ClientUpdate) -> Aggregate:
+        """Returns the sums with one update more."""
+        stacked, federation = aggregation.stack([update]), self.task.federation
+        part = aggregation.aggregate(federation, self.broadcast, stacked, jnp.ones(1, bool), self._proxy)
+        return part if aggregate is None else aggregation.merge(aggregate, part)
 
-    def _moved(self, found: Aggregate | None, taken: list[int]) -> Server | None:
-        """The server after its step; `None` if there are too few replies, or its numbers would not be finite."""
-        if found is None or not self._enough(taken):
+    def _stepped(self, aggregate: Aggregate | None, accepted: list[int]) -> Server | None:
+        """The server after its step; `None` if there are too few updates, or its numbers would not be finite."""
+        if aggregate is None or not self._enough(accepted):
             return None
         key = stream(self.task.root, DISTIL, self.number)
-        server = aggregation.server_update(self.task.federation, self.server, self.sent, found, key, self._proxy)
+        server = aggregation.server_update(
+            self.task.federation, self.server, self.broadcast, aggregate, key, self._proxy
+        )
         return server if aggregation.is_finite(server) else None
 
     def _without_largest(
-        self, answers: Mapping[int, Answer | str], taken: list[int], refused: dict[int, list[str]]
+        self, answers: Mapping[int, Answer | str], accepted: list[int], refused: dict[int, list[str]]
     ) -> Aggregate | None:
-        """Refuses the one of the replies in `taken` with the largest norm; the sums over the others.
+        """Refuses the update of the clients in `accepted` with the largest norm; returns the sums over the others.
 
-        Replies are unpacked again: they are not kept for what hardly ever happens.
+        Updates are unpacked again: they are not kept for what hardly ever happens.
         """
         norms: dict[int, float] = {}
-        for client in taken:
-            reply, _ = self._unpacked(answers[client])
-            norms[client] = validate.norm(reply) if reply is not None else np.inf
-        largest = max(taken, key=lambda client: norms[client])
-        taken.remove(largest)
+        for client in accepted:
+            update, _ = self._unpacked(answers[client])
+            norms[client] = validate.update_norm(update) if update is not None else np.inf
+        largest = max(accepted, key=lambda client: norms[client])
+        accepted.remove(largest)
         refused[largest] = [f"with it the model's numbers overflow: its norm, {norms[largest]:.3g}, is the largest"]
-        found: Aggregate | None = None
-        for client in taken:
-            reply, _ = self._unpacked(answers[client])
-            found = found if reply is None else self._added(found, reply)
-        return found
+        aggregate: Aggregate | None = None
+        for client in accepted:
+            update, _ = self._unpacked(answers[client])
+            aggregate = aggregate if update is None else self._with_update(aggregate, update)
+        return aggregate
 
-    def close_evaluation(self, answers: Mapping[int, Answer | str]) -> tuple[Metrics, dict[int, list[str]]]:
-        """The sums over the clients that evaluated the present model, and the clients whose answers were refused."""
+    def finish_evaluation(self, answers: Mapping[int, Answer | str]) -> tuple[Metrics, dict[int, list[str]]]:
+        """Returns the sums over the clients that evaluated the present model, and the clients whose answers were refused."""
         total, refused = NOTHING, dict[int, list[str]]()
         for client in sorted(answers):
             answer = answers[client]
-            problems = self._heard(client, answer)
+            problems = self._check_numbers(client, answer)
             if problems or isinstance(answer, str):
                 refused[client] = problems
                 continue
             examples = answer.metrics["num-examples"]
             numbers = {**answer.metrics, "count": float(examples)}
-            if problems := validate.wrong_sums(numbers, examples):
+            if problems := validate.validate_sums(numbers, examples):
                 refused[client] = problems
                 continue
-            total = Metrics(*(a + np.float64(b) for a, b in zip(total, validate.sums(numbers), strict=True)))
+            total = Metrics(*(a + np.float64(b) for a, b in zip(total, validate.metrics_of(numbers), strict=True)))
         return total, refused
 
     @functools.cached_property
@@ -250,39 +253,41 @@ class Coordinator:
             raise ValueError("FedDF distils on the server: give the task proxy data")
         return jnp.asarray(self.task.proxy()) if needed and self.task.proxy else ()
 
-    def _heard(self, client: int, answer: Answer | str) -> list[str]:
+    def _check_numbers(self, client: int, answer: Answer | str) -> list[str]:
         """What is wrong with an answer before its arrays are looked at; and the book is brought up to date."""
         try:
-            problems = self._said(client, answer)
+            problems = self._numbers_problems(client, answer)
         except Exception as error:
-            problems = [unreadable(error)]
+            problems = [describe_error(error)]
         if problems:
             self.ledger.lost(client)
         else:
             self.ledger.holds(client, self.number)
         return problems
 
-    def _said(self, client: int, answer: Answer | str) -> list[str]:
+    def _numbers_problems(self, client: int, answer: Answer | str) -> list[str]:
         if isinstance(answer, str):
             return [answer]
         if answer.metrics.get("model-lost"):
-            why = shown(answer.notes.get("why", "it does not say why"))
+            why = sanitize(answer.notes.get("why", "it does not say why"))
             return [f"it has lost its model ({why}); the next one is sent whole"]
-        return validate.wrong_numbers(answer.metrics, client, self.number, self.examples.get(client))
+        return validate.validate_numbers(answer.metrics, client, self.number, self.examples.get(client))
 
     def _judge(self, client: int, answer: Answer | str) -> tuple[ClientUpdate | None, list[str]]:
-        """The reply, or what is wrong with it."""
-        problems = self._heard(client, answer)
+        """Returns the update in an answer, or what is wrong with it."""
+        problems = self._check_numbers(client, answer)
         return (None, problems) if problems else self._unpacked(answer)
 
     def _unpacked(self, answer: Answer | str) -> tuple[ClientUpdate | None, list[str]]:
-        """The reply in an answer whose numbers are sound. Whatever else it holds, it is refused and nobody else is."""
+        """Returns the update in an answer whose numbers are sound. Whatever else it holds, it is refused and nobody else is."""
         if isinstance(answer, str):
             return None, [answer]
         try:
-            reply, problems = validate.unpacked(self.task, self.like, self.server.params, self.sent, answer)
-            if reply is not None:
-                problems = aggregation.validate_update(self.like, reply)
+            update, problems = validate.unpack_update(
+                self.task, self.update_shapes, self.server.params, self.broadcast, answer
+            )
+            if update is not None:
+                problems = aggregation.validate_update(self.update_shapes, update)
         except Exception as error:
-            return None, [unreadable(error)]
-        return (None, problems) if problems else (reply, [])
+            return None, [describe_error(error)]
+        return (None, problems) if problems else (update, [])

@@ -36,11 +36,11 @@ class Patience:
 
     Attributes:
       min_nodes: the first round begins when so many clients are there; `None` for all.
-      min_replies: a round with fewer good replies leaves the model as it is.
+      min_replies: a round with fewer good updates leaves the model as it is.
       start: seconds to wait for `min_nodes`, and before each round for `min_replies` of its clients.
       greeting: seconds to wait for new nodes to say who they are.
       round: seconds to wait for the replies of a round; who is later is named and left out.
-      fruitless: after so many rounds in a row that left the model as it was there is no use in going on.
+      fruitless: after so many rounds in a row that left the model as it was the run ends with an error.
     """
 
     min_nodes: int | None = None
@@ -84,7 +84,7 @@ class AnchoredStrategy(Strategy):
         Args:
           evaluate_every: the model is evaluated on the clients' own training data after every so many rounds; 0: never.
           on_round: called after each round with a report in JSON's types.
-          coordinator: a federation to go on with.
+          coordinator: a federation to resume.
 
         Raises:
           UsageError: a patience that does not go with the task.
@@ -100,16 +100,16 @@ class AnchoredStrategy(Strategy):
         """Rounds in a row, up to now, that left the model as it was."""
 
     def run(self, grid: Grid) -> Result:
-        """All rounds that are left.
+        """Runs all rounds that are left.
 
         Raises:
           RuntimeError: too few clients came, or the model has not moved for many rounds.
         """
-        self.gather(grid)
+        self.wait_for_clients(grid)
         left = self.task.rounds - self.coordinator.number
         return self.start(grid, self.arrays(), left, self.patience.round, evaluate_fn=self._scored)
 
-    def gather(self, grid: Grid) -> None:
+    def wait_for_clients(self, grid: Grid) -> None:
         """Waits until enough clients are there; raises RuntimeError if they do not come."""
         clients = self.task.federation.clients
         wanted = clients if self.patience.min_nodes is None else self.patience.min_nodes
@@ -123,17 +123,17 @@ class AnchoredStrategy(Strategy):
             time.sleep(1)
 
     def arrays(self) -> ArrayRecord:
-        """The whole model."""
+        """Returns the whole model."""
         return record(wire.to_wire({"model": packing.pack(self.coordinator.model)}))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """A message for each client of the round that is connected; the others are named in the report."""
+        """Returns a message for each client of the round that is connected; the others are named in the report."""
         if self.fruitless >= self.patience.fruitless:
             raise RuntimeError(
-                f"the last {self.fruitless} rounds left the model as it was, the reasons are above: when clients answer again, go on "
-                "with resume"
+                f"the last {self.fruitless} rounds left the model as it was, the reasons are above: when clients answer again, "
+                "set resume"
             )
         sampled = self.coordinator.sampled()
         here, began = self._present(grid, sampled), time.time()
@@ -148,42 +148,42 @@ class AnchoredStrategy(Strategy):
 
     def _present(self, grid: Grid, sampled: list[int]) -> dict[int, int]:
         """Client to node of those that are connected, once they are enough for the round or have been waited for."""
-        deadline, told = time.monotonic() + self.patience.start, False
+        deadline, logged = time.monotonic() + self.patience.start, False
         while len((here := self.nodes.update(grid)).keys() & set(sampled)) < self.patience.min_replies:
             if time.monotonic() > deadline:
                 break
-            if not told:
+            if not logged:
                 log(INFO, "waiting for clients: %d of those in this round must be there", self.patience.min_replies)
-                told = True
+                logged = True
             time.sleep(1)
         return here
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Takes what fits, names what does not, makes the server's step."""
+        """Accepts what fits, names what does not, makes the server's step."""
         answers, extra = self._answers(replies)
-        outcome = self.coordinator.close(answers)
+        outcome = self.coordinator.finish_round(answers)
         self.fruitless = 0 if outcome.stepped else self.fruitless + 1
         up = {client: wire.total_bytes(a.arrays) for client, a in answers.items() if isinstance(a, Answer)}
-        self.report |= _plain(outcome) | {"bytes_up": up, "also_refused": extra, "ended": time.time()}
+        self.report |= _report_of(outcome) | {"bytes_up": up, "also_refused": extra, "ended": time.time()}
         if scores := self._score():
             self.report |= {f"test_{name}": value for name, value in scores.items()}
-        for line in said(self.report):
+        for line in report_lines(self.report):
             log(INFO, "%s", line)
         self.on_round(self.report)
-        found = {"taken": len(outcome.taken), "refused": len(outcome.refused)}
+        counts = {"taken": len(outcome.accepted), "refused": len(outcome.refused)}
         losses = (
             {}
-            if not outcome.taken
+            if not outcome.accepted
             else {"loss": float(outcome.metrics.loss), "accuracy": float(outcome.metrics.accuracy)}
         )
-        return self.arrays(), MetricRecord({**found, **losses})
+        return self.arrays(), MetricRecord({**counts, **losses})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """A message for each connected client, if the round is one after which clients evaluate."""
+        """Returns a message for each connected client, if the round is one after which clients evaluate."""
         self.absent = {}
         if not self.evaluate_every or self.coordinator.number % self.evaluate_every:
             self.asked = []
@@ -197,13 +197,13 @@ class AnchoredStrategy(Strategy):
         if not self.asked:
             return None
         answers, _ = self._answers(replies)
-        found, refused = self.coordinator.close_evaluation(answers)
+        sums, refused = self.coordinator.finish_evaluation(answers)
         for client, why in refused.items():
             log(INFO, "client %s does not count in the evaluation: %s", client, "; ".join(why))
-        if not found.count:
+        if not sums.count:
             return None
         return MetricRecord(
-            {"loss": float(found.loss), "accuracy": float(found.accuracy), "num-examples": int(found.count)}
+            {"loss": float(sums.loss), "accuracy": float(sums.accuracy), "num-examples": int(sums.count)}
         )
 
     def summary(self) -> None:
@@ -248,20 +248,20 @@ class AnchoredStrategy(Strategy):
         if self.task.held_out is None or self.task.federation.norm == "local":
             return {}
         server = self.coordinator.server
-        found = score(self.task, server.params, server.state, self.task.held_out())
-        return {"loss": float(found.loss), "accuracy": float(found.accuracy)}
+        sums = score(self.task, server.params, server.state, self.task.held_out())
+        return {"loss": float(sums.loss), "accuracy": float(sums.accuracy)}
 
     def _scored(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """What `Result` keeps of it; Flower asks before the first round and after each."""
-        found = (
+        scores = (
             {name: self.report.get(f"test_{name}") for name in ("loss", "accuracy")} if server_round else self._score()
         )
-        return MetricRecord(found) if found and None not in found.values() else None
+        return MetricRecord(scores) if scores and None not in scores.values() else None
 
 
-def said(report: dict[str, Any]) -> list[str]:
-    """The report of a round in lines."""
-    head = f"round {report['round']}: {len(report['taken'])} of {len(report['sampled'])} replies taken"
+def report_lines(report: dict[str, Any]) -> list[str]:
+    """Returns the report of a round in lines."""
+    head = f"round {report['round']}: {len(report['taken'])} of {len(report['sampled'])} replies accepted"
     lines = [head + ("" if report["stepped"] else "; the model stays as it is")]
     lines += [
         f"round {report['round']}: client {client} is refused: {'; '.join(why)}"
@@ -273,11 +273,12 @@ def said(report: dict[str, Any]) -> list[str]:
     return lines + [f"round {report['round']}: refused {what}" for what in report["also_refused"]]
 
 
-def _plain(outcome: Outcome) -> dict[str, Any]:
-    found = outcome.metrics
-    numbers = {"train_loss": float(found.loss), "train_accuracy": float(found.accuracy)} if found.count else {}
+def _report_of(outcome: Outcome) -> dict[str, Any]:
+    """What `federation.json` says of a round; the names are its format."""
+    sums = outcome.metrics
+    numbers = {"train_loss": float(sums.loss), "train_accuracy": float(sums.accuracy)} if sums.count else {}
     return {
-        "taken": outcome.taken,
+        "taken": outcome.accepted,
         "refused": outcome.refused,
         "remarks": outcome.remarks,
         "stepped": outcome.stepped,

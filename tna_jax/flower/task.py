@@ -48,11 +48,11 @@ class Task:
         """The federation's key."""
         return jax.random.key(self.seed)
 
-    def start(self) -> Server:
-        """The server before the first round."""
+    def init_server(self) -> Server:
+        """Returns the server before the first round."""
         return init_server(self.federation, *jax.jit(self.init)(stream(self.root, INIT)))
 
-    def form(self) -> Any:
-        """The model that travels, as shapes: `{"params", "state"}`."""
+    def model_shapes(self) -> Any:
+        """Returns the shapes of the model that travels: `{"params", "state"}`."""
         params, state = jax.eval_shape(self.init, jax.random.key(0))
         return {"params": params, "state": state}

@@ -1,4 +1,4 @@
-"""Reading clients' replies: whatever comes is either a reply of the right form or a list of what is wrong with it."""
+"""Reading clients' answers: whatever comes is either an update of the right form or a list of what is wrong with it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,27 +12,27 @@ from tna_jax.federated import Broadcast, ClientUpdate, Federation, packing
 from tna_jax.federated.schedules import first_phase, live_in_round
 from tna_jax.flower import protocol, wire
 from tna_jax.flower.protocol import Answer
-from tna_jax.flower.sanitize import shown
+from tna_jax.flower.sanitize import sanitize
 from tna_jax.flower.task import Task
 from tna_jax.masks import Params
 from tna_jax.metrics import Metrics
 
 
-def form(task: Task, server: federated.Server, sent: Broadcast) -> ClientUpdate:
-    """The shapes of a reply to `sent`."""
-    return federated.update_shapes(task.federation, sent, federated.init_client_state(task.federation, server))
+def update_shapes(task: Task, server: federated.Server, broadcast: Broadcast) -> ClientUpdate:
+    """Returns the shapes of an update under `broadcast`."""
+    return federated.update_shapes(task.federation, broadcast, federated.init_client_state(task.federation, server))
 
 
-def wrong_numbers(metrics: Mapping[str, Any], client: int, number: int, examples: int | None = None) -> list[str]:
-    """What is wrong with the numbers of an answer of `client` in round `number`, in words; empty if nothing is.
+def validate_numbers(metrics: Mapping[str, Any], client: int, number: int, examples: int | None = None) -> list[str]:
+    """Returns what is wrong with the numbers of an answer of `client` in round `number`, in words; empty if nothing is.
 
     Args:
       examples: how many the client introduced itself with, if it did. They are compared as integers: float32 has no 2^24 + 1.
     """
     whole, any_number = ("client", "round", "num-examples"), ("loss-sum", "correct")
-    problems = [f"its {name} is {shown(metrics.get(name))}" for name in whole if type(metrics.get(name)) is not int]
+    problems = [f"its {name} is {sanitize(metrics.get(name))}" for name in whole if type(metrics.get(name)) is not int]
     problems += [
-        f"its {name} is {shown(metrics.get(name))}" for name in any_number if type(metrics.get(name)) is not float
+        f"its {name} is {sanitize(metrics.get(name))}" for name in any_number if type(metrics.get(name)) is not float
     ]
     if problems:
         return problems
@@ -48,16 +48,16 @@ def wrong_numbers(metrics: Mapping[str, Any], client: int, number: int, examples
     return problems
 
 
-def wrong_sums(metrics: Mapping[str, Any], count: int) -> list[str]:
-    """What is wrong with the sums over `count` examples, in words."""
+def validate_sums(metrics: Mapping[str, Any], count: int) -> list[str]:
+    """Returns what is wrong with the sums over `count` examples, in words."""
     problems, limit = [], float(np.finfo(np.float32).max)
     loss, correct, counted = (_float(metrics.get(name)) for name in ("loss-sum", "correct", "count"))
     if not -1e-6 * count <= loss <= limit:  # a loss is 0 up to rounding, or more
-        problems.append(f"its loss-sum is {shown(metrics.get('loss-sum'))}")
+        problems.append(f"its loss-sum is {sanitize(metrics.get('loss-sum'))}")
     if not _counted(counted, count):
-        problems.append(f"its count is {shown(metrics.get('count'))}, expected {count}")
+        problems.append(f"its count is {sanitize(metrics.get('count'))}, expected {count}")
     elif not 0 <= correct <= counted:
-        problems.append(f"its correct is {shown(metrics.get('correct'))}, of {count}")
+        problems.append(f"its correct is {sanitize(metrics.get('correct'))}, of {count}")
     return problems
 
 
@@ -70,35 +70,35 @@ def _counted(value: float, expected: int) -> bool:
     return value == expected if expected <= 2**24 else 2**24 <= value <= 1.01 * expected
 
 
-def steps_of(federation: Federation, split: jax.Array, examples: int) -> list[int]:
-    """The steps in both phases of a client with so many examples, as `local.plan` makes them."""
-    made = int(np.ceil(np.float32(-(-examples // federation.batch_size) * federation.epochs)))
-    first = int(first_phase(split, jnp.int32(made)))
-    return [first, made - first]
+def num_steps(federation: Federation, split: jax.Array, examples: int) -> list[int]:
+    """Returns the steps in both phases of a client with so many examples, as `client.plan` makes them."""
+    steps = int(np.ceil(np.float32(-(-examples // federation.batch_size) * federation.epochs)))
+    first = int(first_phase(split, jnp.int32(steps)))
+    return [first, steps - first]
 
 
-def unpacked(
-    task: Task, like: ClientUpdate, params: Params, sent: Broadcast, answer: Answer
+def unpack_update(
+    task: Task, like: ClientUpdate, params: Params, broadcast: Broadcast, answer: Answer
 ) -> tuple[ClientUpdate | None, list[str]]:
-    """The reply in an answer whose numbers are sound, or what is wrong with its steps, sums and arrays, each by name.
+    """Returns the update in an answer whose numbers are sound, or what is wrong with its steps, sums and arrays, each by name.
 
     Args:
-      like: the form, see `form`.
+      like: its form, see `update_shapes`.
       params: the server's; variates are like them.
-      sent: what the clients work with in this round.
+      broadcast: what the clients work with in this round.
     """
     examples = answer.metrics["num-examples"]
-    steps, made = steps_of(task.federation, sent.split, examples), answer.metrics.get("steps")
-    problems = [] if made == steps else [f"its steps are {shown(made)}, expected {steps}"]
-    if problems := problems + wrong_sums(answer.metrics, examples * task.federation.epochs):
+    steps, claimed = num_steps(task.federation, broadcast.split, examples), answer.metrics.get("steps")
+    problems = [] if claimed == steps else [f"its steps are {sanitize(claimed)}, expected {steps}"]
+    if problems := problems + validate_sums(answer.metrics, examples * task.federation.epochs):
         return None, problems
-    live = live_in_round(sent.mask, jnp.array(steps))
+    live = live_in_round(broadcast.mask, jnp.array(steps))
     parts, problems = wire.from_wire(answer.arrays, PARTS)
     trees: dict[str, Any] = {}
     for name, packed in parts.items():
-        own = getattr(like, name)
-        mask = None if name == "state" else protocol.mask_for(own, params, live)
-        empty = protocol.zeros(own)
+        shapes = getattr(like, name)
+        mask = None if name == "state" else protocol.mask_for(shapes, params, live)
+        empty = protocol.zeros(shapes)
         if wrong := packing.misfits(packed, empty, mask):
             problems += [f"{name}: {words}" for words in wrong]
         else:
@@ -106,24 +106,24 @@ def unpacked(
     if problems:
         return None, problems
     trees |= {"steps": np.array(steps, np.int32), "examples": np.float32(examples)}
-    return ClientUpdate(**trees, metrics=sums(answer.metrics)), []
+    return ClientUpdate(**trees, metrics=metrics_of(answer.metrics)), []
 
 
 PARTS = ("delta", "extra", "state")
-"""Of a reply."""
+"""Of an update."""
 
 
-def names(like: ClientUpdate) -> set[str]:
-    """What the arrays of a reply of this form may be called."""
-    return wire.names({part: getattr(like, part) for part in PARTS})
+def array_names(like: ClientUpdate) -> set[str]:
+    """Returns what the arrays of an update of this form may be called."""
+    return wire.array_names({part: getattr(like, part) for part in PARTS})
 
 
-def norm(reply: ClientUpdate) -> float:
-    """The Euclidean norm of all that a reply moves."""
-    leaves = jax.tree.leaves([getattr(reply, part) for part in PARTS])
+def update_norm(update: ClientUpdate) -> float:
+    """Computes the Euclidean norm of all that an update moves."""
+    leaves = jax.tree.leaves([getattr(update, part) for part in PARTS])
     return float(np.sqrt(sum(np.sum(np.square(np.asarray(leaf, np.float64))) for leaf in leaves)))
 
 
-def sums(metrics: Mapping[str, Any]) -> Metrics:
-    """The sums in an answer."""
+def metrics_of(metrics: Mapping[str, Any]) -> Metrics:
+    """Returns the sums in an answer."""
     return Metrics(*(np.float32(metrics[name]) for name in ("loss-sum", "correct", "count")))

@@ -13,7 +13,7 @@ import numpy as np
 
 from tna_jax import trees
 from tna_jax.federated.packing import Packed
-from tna_jax.flower.sanitize import shown
+from tna_jax.flower.sanitize import sanitize
 
 Arrays = dict[str, np.ndarray]
 """By name, `PART/DTYPE`."""
@@ -29,7 +29,7 @@ DTYPES = {
 
 
 def to_wire(parts: dict[str, Packed]) -> Arrays:
-    """Packed trees by the name of the part to arrays by name."""
+    """Returns packed trees, by the name of the part, as arrays by name."""
     return {
         f"{part}/{dtype}": vector.view(_carrier(vector.dtype))
         for part, packed in parts.items()
@@ -38,52 +38,52 @@ def to_wire(parts: dict[str, Packed]) -> Arrays:
 
 
 def from_wire(arrays: Arrays, parts: tuple[str, ...]) -> tuple[dict[str, Packed], list[str]]:
-    """The packed trees of the parts, and what is wrong with the arrays in words (empty if nothing is).
+    """Returns the packed trees of the parts, and what is wrong with the arrays in words (empty if nothing is).
 
     Lengths are not checked here; `packing.misfits` does that.
     """
-    found: dict[str, Packed] = {part: {} for part in parts}
+    packed: dict[str, Packed] = {part: {} for part in parts}
     problems = []
     for name, vector in arrays.items():
         part, _, kind = name.partition("/")
         dtype = DTYPES.get(kind)
-        if part not in found or dtype is None:
-            problems.append(f"an array '{shown(name)}' was not asked for")
+        if part not in packed or dtype is None:
+            problems.append(f"an array '{sanitize(name)}' was not asked for")
         elif vector.dtype != _carrier(dtype):
-            problems.append(f"{name} has the type {shown(str(vector.dtype))}, expected {_carrier(dtype)}")
+            problems.append(f"{name} has the type {sanitize(str(vector.dtype))}, expected {_carrier(dtype)}")
         else:
-            found[part][kind] = vector.view(dtype)
-    return found, problems
+            packed[part][kind] = vector.view(dtype)
+    return packed, problems
 
 
-def names(parts: dict[str, Any]) -> set[str]:
-    """What the arrays of a message with these trees (shapes are enough) may be called."""
+def array_names(parts: dict[str, Any]) -> set[str]:
+    """Returns what the arrays of a message with these trees (shapes are enough) may be called."""
     return {f"{part}/{leaf.dtype}" for part, tree in parts.items() for leaf in jax.tree.leaves(tree)}
 
 
 def total_bytes(arrays: Arrays) -> int:
-    """Of the arrays' contents; Flower adds about 200 bytes to each."""
+    """Counts the bytes of the arrays' contents; Flower adds about 200 bytes to each."""
     return sum(vector.nbytes for vector in arrays.values())
 
 
 def digest(tree: Any) -> str:
-    """128 bits of SHA-256 over names, shapes, dtypes and bytes of a tree's arrays, hexadecimal."""
+    """Returns 128 bits of SHA-256 over names, shapes, dtypes and bytes of a tree's arrays, hexadecimal."""
     return _digest(tree, True)
 
 
-def form(tree: Any) -> str:
-    """As `digest`, of names, shapes and dtypes only; takes shapes as well."""
+def shape_digest(tree: Any) -> str:
+    """Returns the `digest` of names, shapes and dtypes only; takes shapes as well."""
     return _digest(tree, False)
 
 
 def _digest(tree: Any, contents: bool) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path, leaf in sorted(trees.named_leaves(tree), key=lambda named: named[0]):
-        found.update(f"{trees.name(path)} {leaf.dtype} {tuple(leaf.shape)}\n".encode())
+        digest.update(f"{trees.name(path)} {leaf.dtype} {tuple(leaf.shape)}\n".encode())
         if contents:
             array = np.ascontiguousarray(np.asarray(leaf))
-            found.update(np.packbits(array) if array.dtype == bool else array.reshape(-1).view(np.uint8))
-    return found.hexdigest()[:32]
+            digest.update(np.packbits(array) if array.dtype == bool else array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()[:32]
 
 
 def _carrier(dtype: np.dtype) -> np.dtype:

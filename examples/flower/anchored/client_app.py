@@ -1,6 +1,6 @@
 """The client's half."""
 
 from anchored.task import build
-from tna_jax.flower.apps import client_app
+from tna_jax.flower import client_app
 
 app = client_app(build)

@@ -1,6 +1,6 @@
 """The server's half."""
 
 from anchored.task import build
-from tna_jax.flower.apps import server_app
+from tna_jax.flower import server_app
 
 app = server_app(build)

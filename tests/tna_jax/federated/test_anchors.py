@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from tna_jax import masks
+from tna_jax import federated, masks
 from tna_jax.federated import (
     ALGORITHMS,
     ORDER,
@@ -15,7 +15,6 @@ from tna_jax.federated import (
     Scaffold,
     Schedule,
     aggregate,
-    broadcast,
     init_client_state,
     init_server,
     of_round,
@@ -27,7 +26,7 @@ from tna_jax.federated import (
 )
 from tna_jax.federated.algorithm import gradient_weight
 from tna_jax.federated.servers import keep_anchored
-from tna_jax.programs.cli.options import OPTIMIZERS
+from tna_jax.programs.cli.choices import OPTIMIZERS
 
 SCHEDULES = {"pfn": 1.0, "pnu-rounds": 1.0, "pnu": 0.01}
 """The share of its steps that every client makes: one step under pnu, which then has no second phase, so that the complement of
@@ -44,15 +43,15 @@ def noise(tree, seed=0):
     return jax.tree.unflatten(structure, drawn)
 
 
-def replies_to(small, federation, server, owns, schedule, share=1.0, number=2):
-    sent = broadcast(federation, server, schedule, small.root, number, 0.1)
-    replies, kept = [], []
+def updates_under(small, federation, server, client_states, schedule, share=1.0, number=2):
+    broadcast = federated.broadcast(federation, server, schedule, small.root, number, 0.1)
+    updates, new_states = [], []
     for k, rows in enumerate(small.rows):
         key = stream(small.root, ORDER, number, k)
-        reply, own = train_client(federation, sent, owns[k], small.x[rows], small.y[rows], key, share)
-        replies.append(reply)
-        kept.append(own)
-    return sent, replies, kept
+        update, own = train_client(federation, broadcast, client_states[k], small.x[rows], small.y[rows], key, share)
+        updates.append(update)
+        new_states.append(own)
+    return broadcast, updates, new_states
 
 
 def parameter_like(tree, params):
@@ -85,17 +84,17 @@ def test_an_entry_anchored_for_a_round_is_as_it_was(small, algorithm):
     plain = small.federation(algorithm=made)
     begun = init_server(plain, small.params)
     begun = begun._replace(extra=noise(begun.extra))
-    owns = [noise(init_client_state(plain, begun), k) for k in range(4)]
+    client_states = [noise(init_client_state(plain, begun), k) for k in range(4)]
     for kind, share in SCHEDULES.items():
         schedule = Schedule(kind, 0.5)
         live = of_round(schedule, small.root, small.params, 2).mask
         assert 0.1 < float(masks.anchored_ratio(live)) < 0.9
-        sent, replies, kept = replies_to(small, plain, begun, owns, schedule, share)
+        broadcast, updates, new_states = updates_under(small, plain, begun, client_states, schedule, share)
         for k in range(4):
-            moved = jax.tree.map(jnp.add, small.params, replies[k].delta)
+            moved = jax.tree.map(jnp.add, small.params, updates[k].delta)
             assert assert_kept(live, small.params, moved, (algorithm, kind)) > 0.2
             for old, new in zip(
-                parameter_like(owns[k], small.params), parameter_like(kept[k], small.params), strict=True
+                parameter_like(client_states[k], small.params), parameter_like(new_states[k], small.params), strict=True
             ):
                 if algorithm == "moon":  # keeps the whole local model: its anchored entries are the server's
                     old = small.params
@@ -105,8 +104,8 @@ def test_an_entry_anchored_for_a_round_is_as_it_was(small, algorithm):
             federation = small.federation(algorithm=made, server=rule)
             server = init_server(federation, small.params)._replace(extra=begun.extra)
             server = server._replace(opt_state=noise(server.opt_state))
-            found = aggregate(federation, sent, stack(replies), jnp.ones(4, bool), proxy)
-            after = server_update(federation, server, sent, found, small.root, proxy)
+            found = aggregate(federation, broadcast, stack(updates), jnp.ones(4, bool), proxy)
+            after = server_update(federation, server, broadcast, found, small.root, proxy)
             assert assert_kept(live, server.params, after.params, what) > 0.8
             for old, new in zip(*(parameter_like(s[2:], small.params) for s in (server, after)), strict=True):
                 assert assert_kept(live, old, new, what) > 0.6
@@ -143,22 +142,27 @@ def test_pnu_moves_every_entry_and_only_in_its_phase(small):
     """Four steps, the first under the mask: entries of the mask count 1 step, the others 3."""
     federation = small.federation(algorithm=Scaffold(), epochs=4, batch_size=16)
     server = init_server(federation, small.params)
-    sent = broadcast(federation, server, Schedule("pnu", 0.5, split=0.25), small.root, 0, 0.1)
+    broadcast = federated.broadcast(federation, server, Schedule("pnu", 0.5, split=0.25), small.root, 0, 0.1)
     key = stream(small.root, ORDER, 0, 1)
     rows = small.rows[1]
-    reply, own = train_client(
-        federation, sent, init_client_state(federation, server), small.x[rows], small.y[rows], key
+    update, own = train_client(
+        federation, broadcast, init_client_state(federation, server), small.x[rows], small.y[rows], key
     )
-    assert reply.steps.tolist() == [1, 3]
-    for m, delta, variate in zip(*map(jax.tree.leaves, (sent.mask, reply.delta, own.memory)), strict=True):
+    assert update.steps.tolist() == [1, 3]
+    for m, delta, variate in zip(*map(jax.tree.leaves, (broadcast.mask, update.delta, own.memory)), strict=True):
         assert (np.asarray(delta) != 0).all()
         steps = np.where(np.asarray(m), 1, 3)
         np.testing.assert_allclose(variate, -np.asarray(delta) / (steps * 0.1), rtol=1e-5)
     alone = small.federation(epochs=1, batch_size=16)
     first = train_client(
-        alone, sent._replace(split=jnp.float32(1)), init_client_state(alone, server), small.x[rows], small.y[rows], key
+        alone,
+        broadcast._replace(split=jnp.float32(1)),
+        init_client_state(alone, server),
+        small.x[rows],
+        small.y[rows],
+        key,
     )[0]
-    for m, both, one in zip(*map(jax.tree.leaves, (sent.mask, reply.delta, first.delta)), strict=True):
+    for m, both, one in zip(*map(jax.tree.leaves, (broadcast.mask, update.delta, first.delta)), strict=True):
         m = np.asarray(m)
         assert np.asarray(both)[m].tobytes() == np.asarray(one)[m].tobytes()  # after the first step they stay
 
@@ -208,6 +212,6 @@ def test_an_optimizers_state_is_kept_entry_by_entry(small):
     old = optimizer.init(small.params)
     new = optimizer.update(jax.tree.map(jnp.ones_like, small.params), old, small.params)[1]
     live = {"w": jnp.ones((), bool), "b": jnp.zeros((), bool)}
-    kept = parameter_like(keep_anchored(small.params, live, new, old), small.params)[0]
-    assert (np.asarray(kept["w"]) != 0).all()
-    assert (np.asarray(kept["b"]) == 0).all()
+    new_states = parameter_like(keep_anchored(small.params, live, new, old), small.params)[0]
+    assert (np.asarray(new_states["w"]) != 0).all()
+    assert (np.asarray(new_states["b"]) == 0).all()

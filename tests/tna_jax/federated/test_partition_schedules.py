@@ -131,14 +131,14 @@ def test_fedlc_is_the_rule_and_leaves_absent_classes_out(small):
 
 
 def test_moon_prefers_the_servers_features_and_starts_neutral(small):
-    sent = type("Sent", (), {"params": small.params})()
+    broadcast = type("Broadcast", (), {"params": small.params})()
     other = jax.tree.map(lambda p: -p, small.params)
     x, weight = jnp.asarray(small.x[:5]), jnp.asarray([1.0, 1, 1, 1, 0])
     run = small.federation().features
 
     def value(memory, params):
-        given = context(small, sent=sent, memory=memory, features=run, state=())
-        return Moon(mu=2.0, tau=0.5).penalty(params, x, weight, given)
+        ctx = context(small, broadcast=broadcast, memory=memory, features=run, state=())
+        return Moon(mu=2.0, tau=0.5).penalty(params, x, weight, ctx)
 
     gradient = jax.grad(lambda p: value(small.params, p))(jax.tree.map(lambda p: p + 0.1, small.params))
     assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradient)) < 1e-6  # last model and server's: no pull

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from tna_jax import federated
 from tna_jax.federated import (
     DISTIL,
     ORDER,
@@ -18,7 +19,6 @@ from tna_jax.federated import (
     Schedule,
     ServerRule,
     aggregate,
-    broadcast,
     init_client_state,
     init_server,
     server_update,
@@ -27,7 +27,7 @@ from tna_jax.federated import (
     stream,
     train_client,
 )
-from tna_jax.federated import client as local_training
+from tna_jax.federated import client as client_lib
 
 RATE = 0.1
 
@@ -49,7 +49,7 @@ def batches(small, federation, client, number):
     """The batches that a client sees in a round, in order."""
     rows, key = small.rows[client], stream(small.root, ORDER, number, client)
     for epoch in range(federation.epochs):
-        order = np.asarray(local_training.order(jax.random.fold_in(key, epoch), len(rows), len(rows)))
+        order = np.asarray(client_lib.order(jax.random.fold_in(key, epoch), len(rows), len(rows)))
         for first in range(0, len(rows), federation.batch_size):
             own = rows[order[first : first + federation.batch_size]]
             yield small.x[own].astype(np.float64), small.y[own]
@@ -70,18 +70,20 @@ def descend(small, federation, client, number, w_g, term=lambda w: 0.0):
 def ours(small, federation, rounds, kind="none", clients=range(4)):
     """The library, one client after the other; returns the servers after each round and what clients keep."""
     server = init_server(federation, small.params)
-    owns = {client: init_client_state(federation, server) for client in clients}
+    client_states = {client: init_client_state(federation, server) for client in clients}
     for number in range(rounds):
-        sent = broadcast(federation, server, Schedule(kind), small.root, number, RATE)
-        replies = []
+        broadcast = federated.broadcast(federation, server, Schedule(kind), small.root, number, RATE)
+        updates = []
         for client in clients:
             rows = small.rows[client]
             key = stream(small.root, ORDER, number, client)
-            reply, owns[client] = train_client(federation, sent, owns[client], small.x[rows], small.y[rows], key)
-            replies.append(reply)
-        found = aggregate(federation, sent, stack(replies), jnp.ones(len(replies), bool))
-        server = server_update(federation, server, sent, found, stream(small.root, DISTIL, number))
-    return server, owns
+            update, client_states[client] = train_client(
+                federation, broadcast, client_states[client], small.x[rows], small.y[rows], key
+            )
+            updates.append(update)
+        found = aggregate(federation, broadcast, stack(updates), jnp.ones(len(updates), bool))
+        server = server_update(federation, server, broadcast, found, stream(small.root, DISTIL, number))
+    return server, client_states
 
 
 def start(small):
@@ -124,7 +126,7 @@ def test_fedprox_adds_its_term_and_is_fedavg_without_it(small):
 def test_scaffold_two_clients_two_steps_two_rounds(small):
     """Full batches, E = 2: two steps each. N = 4 clients, of which 0 and 1 take part."""
     federation = small.federation(algorithm=Scaffold(), batch_size=16)
-    server, owns = ours(small, federation, 2, clients=(0, 1))
+    server, client_states = ours(small, federation, 2, clients=(0, 1))
     x, c = start(small), tree(np.zeros_like, start(small))
     own = {0: c, 1: c}
     for _ in range(2):
@@ -141,14 +143,14 @@ def test_scaffold_two_clients_two_steps_two_rounds(small):
         c = tree(lambda c, a, b: c + 2 / 4 * (a + b) / 2, c, *change)
     assert_close(server.params, x)
     assert_close(server.extra, c)
-    assert_close(owns[1].memory, own[1])
+    assert_close(client_states[1].memory, own[1])
     assert np.abs(c["w"]).max() > 1e-2
 
 
 def test_feddyn_two_clients_two_steps_two_rounds(small):
     a = 0.3
     federation = small.federation(algorithm=FedDyn(alpha=a), batch_size=16)
-    server, owns = ours(small, federation, 2, clients=(0, 1))
+    server, client_states = ours(small, federation, 2, clients=(0, 1))
     theta, h = start(small), tree(np.zeros_like, start(small))
     own = {0: h, 1: h}
     for _ in range(2):
@@ -164,7 +166,7 @@ def test_feddyn_two_clients_two_steps_two_rounds(small):
         theta = tree(lambda w0, w1, h: (w0 + w1) / 2 - h / a, *found, h)
     assert_close(server.params, theta)
     assert_close(server.extra, h)
-    assert_close(owns[0].memory, own[0])
+    assert_close(client_states[0].memory, own[0])
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -191,19 +193,22 @@ def test_fednova_counts_for_an_entry_the_clients_in_whose_steps_it_was_live(smal
     """Client 1 makes 2 steps, one in each phase; client 2 one step, in the first: for the second phase client 1 is alone."""
     federation = small.federation(algorithm=FedNova(), epochs=1, batch_size=8)
     server = init_server(federation, small.params)
-    sent = broadcast(federation, server, Schedule("pnu", 0.5), small.root, 0, RATE)
-    replies = []
+    broadcast = federated.broadcast(federation, server, Schedule("pnu", 0.5), small.root, 0, RATE)
+    updates = []
     for k in (1, 2):
         rows, key = small.rows[k], stream(small.root, ORDER, 0, k)
-        replies.append(
-            train_client(federation, sent, init_client_state(federation, server), small.x[rows], small.y[rows], key)[0]
+        updates.append(
+            train_client(
+                federation, broadcast, init_client_state(federation, server), small.x[rows], small.y[rows], key
+            )[0]
         )
-    assert [reply.steps.tolist() for reply in replies] == [[1, 1], [1, 0]]
+    assert [update.steps.tolist() for update in updates] == [[1, 1], [1, 0]]
     after = server_update(
-        federation, server, sent, aggregate(federation, sent, stack(replies), jnp.ones(2, bool)), small.root
+        federation, server, broadcast, aggregate(federation, broadcast, stack(updates), jnp.ones(2, bool)), small.root
     )
     for m, old, new, one, two in zip(
-        *map(jax.tree.leaves, (sent.mask, server.params, after.params, replies[0].delta, replies[1].delta)), strict=True
+        *map(jax.tree.leaves, (broadcast.mask, server.params, after.params, updates[0].delta, updates[1].delta)),
+        strict=True,
     ):
         expected = np.where(np.asarray(m), 12 / 15 * one + 3 / 15 * two, 12 / 15 * np.asarray(one))
         np.testing.assert_allclose(np.asarray(new) - np.asarray(old), expected, atol=1e-6)
@@ -214,18 +219,20 @@ def test_decay_reaches_live_entries_alone_and_so_does_its_momentum(small, kind):
     """Written out step by step: an entry's momentum starts when it comes to life."""
     federation = small.federation(momentum=0.9, weight_decay=0.3)
     server = init_server(federation, small.params)
-    sent = broadcast(federation, server, Schedule(kind, 0.5), small.root, 0, RATE)
+    broadcast = federated.broadcast(federation, server, Schedule(kind, 0.5), small.root, 0, RATE)
     rows, key = small.rows[1], stream(small.root, ORDER, 0, 1)
-    reply, _ = train_client(federation, sent, init_client_state(federation, server), small.x[rows], small.y[rows], key)
-    w, mask = start(small), {name: np.asarray(m) for name, m in sent.mask.items()}
-    velocity, (first, second) = tree(np.zeros_like, w), reply.steps.tolist()
+    update, _ = train_client(
+        federation, broadcast, init_client_state(federation, server), small.x[rows], small.y[rows], key
+    )
+    w, mask = start(small), {name: np.asarray(m) for name, m in broadcast.mask.items()}
+    velocity, (first, second) = tree(np.zeros_like, w), update.steps.tolist()
     assert first and bool(second) == (kind == "pnu")
     for number, (x, y) in enumerate(batches(small, federation, 1, 0)):
         live = tree(lambda m, n=number: m ^ (n >= first), mask)
         g = tree(lambda g, w, m: m * (g + 0.3 * w), gradient(w, x, y), w, live)
         velocity = tree(lambda v, g: 0.9 * v + g, velocity, g)
         w = tree(lambda w, v, m: w - RATE * m * v, w, velocity, live)
-    assert_close(tree(np.add, start(small), tree(np.asarray, reply.delta)), w)
+    assert_close(tree(np.add, start(small), tree(np.asarray, update.delta)), w)
 
 
 SECOND = {
@@ -262,14 +269,16 @@ def test_a_server_is_optax_on_the_pseudo_gradient(small, make):
     params, state = small.params, optimizer.init(small.params)
     for number in range(3):
         federation = small.federation()
-        sent = broadcast(federation, init_server(federation, params), Schedule(), small.root, number, RATE)
-        replies = [
-            train_client(federation, sent, init_client_state(federation, server), small.x[rows], small.y[rows],
+        broadcast = federated.broadcast(
+            federation, init_server(federation, params), Schedule(), small.root, number, RATE
+        )
+        updates = [
+            train_client(federation, broadcast, init_client_state(federation, server), small.x[rows], small.y[rows],
                          stream(small.root, ORDER, number, k))[0]
             for k, rows in enumerate(small.rows)
         ]  # fmt: skip
         mean = jax.tree.map(lambda *d: sum(len(r) / 29 * x for r, x in zip(small.rows, d, strict=True)),
-                            *(reply.delta for reply in replies))  # fmt: skip
+                            *(update.delta for update in updates))  # fmt: skip
         updates, state = optimizer.update(jax.tree.map(jnp.negative, mean), state, params)
         params = optax.apply_updates(params, updates)
     assert_close(server.params, tree(np.asarray, params))

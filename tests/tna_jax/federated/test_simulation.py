@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tna_jax import networks
+from tna_jax import federated, networks
 from tna_jax import placement as placement_lib
 from tna_jax.federated import (
     DISTIL,
@@ -19,7 +19,6 @@ from tna_jax.federated import (
     Schedule,
     aggregate,
     aggregation,
-    broadcast,
     init_client_state,
     init_server,
     server_update,
@@ -28,42 +27,44 @@ from tna_jax.federated import (
     stream,
     train_client,
 )
-from tna_jax.federated import client as local_training
+from tna_jax.federated import client as client_lib
 from tna_jax.federated.evaluation import TestSet, evaluate
 from tna_jax.federated.faults import Faults, sample_clients
 from tna_jax.federated.federation import Federation
 from tna_jax.federated.partition import padded
-from tna_jax.federated.simulation import init_owns, simulate_round
+from tna_jax.federated.simulation import init_client_states, simulate_round
 
 SCHEDULE = Schedule("pnu", 0.5)
 
 
 def simulated(small, federation, rounds=2, **options):
     server = init_server(federation, small.params)
-    owns, clients = init_owns(federation, server), padded(small.rows)
+    client_states, clients = init_client_states(federation, server), padded(small.rows)
     for number in range(rounds):
-        server, found = simulate_round(
-            federation, SCHEDULE, small.root, number, server, owns, clients, small.x, small.y, 0.1,
+        server, outcome = simulate_round(
+            federation, SCHEDULE, small.root, number, server, client_states, clients, small.x, small.y, 0.1,
             proxy=jnp.asarray(small.x[:6]), **options,
         )  # fmt: skip
-    return server, owns, found
+    return server, client_states, outcome
 
 
 def reference(small, federation, rounds=2):
     """Each client by itself, on its own data without padding."""
     server = init_server(federation, small.params)
-    owns = [init_client_state(federation, server) for _ in small.rows]
+    client_states = [init_client_state(federation, server) for _ in small.rows]
     proxy = jnp.asarray(small.x[:6])
     for number in range(rounds):
-        sent = broadcast(federation, server, SCHEDULE, small.root, number, 0.1)
-        replies = []
+        broadcast = federated.broadcast(federation, server, SCHEDULE, small.root, number, 0.1)
+        updates = []
         for k, rows in enumerate(small.rows):
             key = stream(small.root, ORDER, number, k)
-            reply, owns[k] = train_client(federation, sent, owns[k], small.x[rows], small.y[rows], key)
-            replies.append(reply)
-        found = aggregate(federation, sent, stack(replies), jnp.ones(4, bool), proxy)
-        server = server_update(federation, server, sent, found, stream(small.root, DISTIL, number), proxy)
-    return server, jax.tree.map(lambda *x: np.stack(x), *owns)
+            update, client_states[k] = train_client(
+                federation, broadcast, client_states[k], small.x[rows], small.y[rows], key
+            )
+            updates.append(update)
+        sums = aggregate(federation, broadcast, stack(updates), jnp.ones(4, bool), proxy)
+        server = server_update(federation, server, broadcast, sums, stream(small.root, DISTIL, number), proxy)
+    return server, jax.tree.map(lambda *x: np.stack(x), *client_states)
 
 
 def assert_close(a, b, atol=2e-6):
@@ -73,11 +74,11 @@ def assert_close(a, b, atol=2e-6):
 
 def test_map_vmap_loop_and_single_clients_agree(small):
     options = {"algorithm": Scaffold(), "momentum": 0.5}
-    server, owns = reference(small, small.federation(**options))
+    server, client_states = reference(small, small.federation(**options))
     for placement in ("map", "vmap", "loop"):
-        found = simulated(small, small.federation(placement=placement, **options))
-        assert_close(found[0], server)
-        assert_close(found[1], owns, atol=2e-5)
+        outcome = simulated(small, small.federation(placement=placement, **options))
+        assert_close(outcome[0], server)
+        assert_close(outcome[1], client_states, atol=2e-5)
     assert np.abs(np.asarray(server.params["w"]) - np.asarray(small.params["w"])).max() > 0.05  # the control
 
 
@@ -93,14 +94,14 @@ def test_groups_and_devices_change_nothing(small, monkeypatch):
 
 
 def test_every_example_counts_once_in_a_pass(small):
-    _, _, found = simulated(small, small.federation(epochs=3), rounds=1)
-    assert float(found.metrics.count) == 3 * sum(map(len, small.rows))
-    assert found.taken == 4
+    _, _, outcome = simulated(small, small.federation(epochs=3), rounds=1)
+    assert float(outcome.metrics.count) == 3 * sum(map(len, small.rows))
+    assert outcome.accepted == 4
 
 
 def test_the_order_of_a_client_does_not_depend_on_padding():
     key = jax.random.key(3)
-    orders = [np.asarray(local_training.order(key, size, jnp.int32(11))) for size in (11, 16, 64)]
+    orders = [np.asarray(client_lib.order(key, size, jnp.int32(11))) for size in (11, 16, 64)]
     for order in orders:
         assert order[:11].tolist() == orders[0].tolist()
         assert sorted(order.tolist()) == list(range(len(order)))
@@ -109,15 +110,15 @@ def test_the_order_of_a_client_does_not_depend_on_padding():
 
 def test_bad_replies_are_named_and_the_rest_goes_on(small):
     clean, _, _ = simulated(small, small.federation())
-    server, owns, found = simulated(small, small.federation(), faults=Faults(nan=(0,), wrong_shape=(3,)))
-    assert sorted(found.refused) == [0, 3]
-    assert found.refused[0] == ["delta/b holds 1 numbers that are not finite"]
-    assert found.refused[3] == ["delta/w is float32 [13], expected float32 [4, 3]"]
-    assert found.taken == 2
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((server, owns)))
+    server, client_states, outcome = simulated(small, small.federation(), faults=Faults(nan=(0,), wrong_shape=(3,)))
+    assert sorted(outcome.refused) == [0, 3]
+    assert outcome.refused[0] == ["delta/b holds 1 numbers that are not finite"]
+    assert outcome.refused[3] == ["delta/w is float32 [13], expected float32 [4, 3]"]
+    assert outcome.accepted == 2
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((server, client_states)))
     assert np.abs(np.asarray(server.params["w"]) - np.asarray(clean.params["w"])).max() > 1e-3
-    untouched, _, found = simulated(small, small.federation(), faults=Faults(nan=(0, 1, 2, 3)))
-    assert found.taken == 0
+    untouched, _, outcome = simulated(small, small.federation(), faults=Faults(nan=(0, 1, 2, 3)))
+    assert outcome.accepted == 0
     assert_close(untouched.params, small.params, atol=0)
 
 
@@ -125,8 +126,8 @@ def test_bad_replies_are_named_and_the_rest_goes_on(small):
 def test_refused_replies_leave_the_variates_of_server_and_clients_in_step(small, algorithm):
     """With all clients asked, h is the mean of the h_k and c that of the c_k, whatever was refused."""
     federation, faults = small.federation(algorithm=algorithm), Faults(drop=0.3, nan=(1,), wrong_shape=(3,))
-    server, owns, _ = simulated(small, federation, rounds=4, faults=faults)
-    for mine, theirs in zip(*map(jax.tree.leaves, (server.extra, owns.memory)), strict=True):
+    server, client_states, _ = simulated(small, federation, rounds=4, faults=faults)
+    for mine, theirs in zip(*map(jax.tree.leaves, (server.extra, client_states.memory)), strict=True):
         assert np.abs(np.asarray(mine)).max() > 1e-3
         np.testing.assert_allclose(mine, theirs.mean(0), atol=1e-6)
         assert not theirs[1].any() and not theirs[3].any()
@@ -135,7 +136,7 @@ def test_refused_replies_leave_the_variates_of_server_and_clients_in_step(small,
 def test_what_cannot_distil_is_refused(small):
     federation = small.federation(server=SERVERS["feddf"](steps=3))
     server = init_server(federation, small.params)
-    data = (init_owns(federation, server), padded(small.rows), small.x, small.y)
+    data = (init_client_states(federation, server), padded(small.rows), small.x, small.y)
     with pytest.raises(ValueError, match="FedDF distils on unlabelled inputs: give them as proxy="):
         simulate_round(federation, SCHEDULE, small.root, 0, server, *data, 0.1)
     net, _ = networks.linen(Normed(), (4,))
@@ -146,26 +147,28 @@ def test_what_cannot_distil_is_refused(small):
 def test_a_client_that_diverges_is_refused_and_keeps_what_it_had(small):
     federation = small.federation(algorithm=Scaffold())
     server = init_server(federation, small.params)
-    owns, x = init_owns(federation, server), small.x.copy()
+    client_states, x = init_client_states(federation, server), small.x.copy()
     x[small.rows[2]] = 1e38
-    _, found = simulate_round(federation, SCHEDULE, small.root, 0, server, owns, padded(small.rows), x, small.y, 0.1)
-    assert list(found.refused) == [2]
-    assert found.taken == 3
-    assert not any(np.any(leaf[2]) for leaf in jax.tree.leaves(owns))
-    assert all(np.any(leaf[1]) for leaf in jax.tree.leaves(owns))
+    _, outcome = simulate_round(
+        federation, SCHEDULE, small.root, 0, server, client_states, padded(small.rows), x, small.y, 0.1
+    )
+    assert list(outcome.refused) == [2]
+    assert outcome.accepted == 3
+    assert not any(np.any(leaf[2]) for leaf in jax.tree.leaves(client_states))
+    assert all(np.any(leaf[1]) for leaf in jax.tree.leaves(client_states))
 
 
 def test_a_round_whose_sum_overflows_leaves_server_and_clients_as_they_were(small):
     """Each reply is finite, and what the server makes of them is not."""
     federation = small.federation(algorithm=FedDyn(), server=SERVERS["fedavgm"](1e36))
     server = init_server(federation, small.params)
-    owns, before = init_owns(federation, server), init_owns(federation, server)
-    one = (federation, SCHEDULE, small.root, 0, server, owns, padded(small.rows), small.x, small.y)
-    after, found = simulate_round(*one, 1e6)
-    assert not found.stepped and found.taken == 4 and not found.refused
-    assert_close((after, owns), (server, before), atol=0)
-    after, found = simulate_round(*one, 0.1)  # the control
-    assert found.stepped and any(np.any(leaf) for leaf in jax.tree.leaves(owns))
+    client_states, before = init_client_states(federation, server), init_client_states(federation, server)
+    one = (federation, SCHEDULE, small.root, 0, server, client_states, padded(small.rows), small.x, small.y)
+    after, outcome = simulate_round(*one, 1e6)
+    assert not outcome.stepped and outcome.accepted == 4 and not outcome.refused
+    assert_close((after, client_states), (server, before), atol=0)
+    after, outcome = simulate_round(*one, 0.1)  # the control
+    assert outcome.stepped and any(np.any(leaf) for leaf in jax.tree.leaves(client_states))
     assert aggregation.is_finite(after) and not aggregation.is_finite(
         after._replace(extra={"h": jnp.array([0, jnp.inf])})
     )
@@ -174,13 +177,13 @@ def test_a_round_whose_sum_overflows_leaves_server_and_clients_as_they_were(smal
 
 def test_stragglers_make_a_share_of_their_steps_and_dropped_clients_none(small):
     faults = Faults(straggle=1.0, straggler_share=0.5)
-    _, _, found = simulated(small, small.federation(epochs=2, batch_size=16), rounds=1, faults=faults)
-    assert float(found.metrics.count) == sum(map(len, small.rows))  # one of two full batches
-    assert found.turnout.stragglers == [0, 1, 2, 3]
-    server, owns, found = simulated(small, small.federation(algorithm=Scaffold()), faults=Faults(drop=1.0))
-    assert (found.taken, found.turnout.dropped) == (0, [0, 1, 2, 3])
+    _, _, outcome = simulated(small, small.federation(epochs=2, batch_size=16), rounds=1, faults=faults)
+    assert float(outcome.metrics.count) == sum(map(len, small.rows))  # one of two full batches
+    assert outcome.turnout.stragglers == [0, 1, 2, 3]
+    server, client_states, outcome = simulated(small, small.federation(algorithm=Scaffold()), faults=Faults(drop=1.0))
+    assert (outcome.accepted, outcome.turnout.dropped) == (0, [0, 1, 2, 3])
     assert_close(server.params, small.params, atol=0)
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(owns))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(client_states))
 
 
 def test_drop_outs_compile_nothing_anew(small, monkeypatch):
@@ -189,10 +192,10 @@ def test_drop_outs_compile_nothing_anew(small, monkeypatch):
     federation = small.federation(epochs=4)
     turnouts = set()
     for drop in (0.0, 0.3, 0.6):
-        _, _, found = simulated(small, federation, rounds=3, faults=Faults(drop=drop))
-        turnouts.add(len(found.turnout.dropped))
+        _, _, outcome = simulated(small, federation, rounds=3, faults=Faults(drop=drop))
+        turnouts.add(len(outcome.turnout.dropped))
     assert len(turnouts) > 1  # the control: rounds differed in their numbers of clients
-    assert simulation._program(federation.of_clients(), "map", mesh)._cache_size() == 1
+    assert simulation._group_program(federation.of_clients(), "map", mesh)._cache_size() == 1
 
 
 def test_turnout_depends_on_the_seed_and_the_round_alone():
@@ -228,18 +231,18 @@ def test_running_statistics_follow_their_policy(policy):
         Federation(net, 2, 3)
     federation = Federation(net, 2, 3, batch_size=12, norm=policy)
     server = init_server(federation, *jax.jit(init)(jax.random.key(0)))
-    owns, clients = init_owns(federation, server), padded([np.arange(12), np.arange(12, 24)])
-    after, _ = simulate_round(federation, Schedule(), jax.random.key(0), 0, server, owns, clients, x, y, 0.01)
-    means = {"shared": after.state, "local": owns.state}[policy]["BatchNorm_0"]["mean"]
+    client_states, clients = init_client_states(federation, server), padded([np.arange(12), np.arange(12, 24)])
+    after, _ = simulate_round(federation, Schedule(), jax.random.key(0), 0, server, client_states, clients, x, y, 0.01)
+    means = {"shared": after.state, "local": client_states.state}[policy]["BatchNorm_0"]["mean"]
     start = np.asarray(server.state["BatchNorm_0"]["mean"])
     assert np.abs(np.asarray(means) - start).max() > 1e-3
     if policy == "local":
         assert np.abs(means[0] - means[1]).max() > 1e-2  # clients' own
         assert_close(after.state, server.state, atol=0)
     else:
-        assert owns.state == ()
-    found = evaluate(federation, after, owns, TestSet(x, y))
-    assert float(found.count) == {"shared": 24, "local": 48}[policy]
+        assert client_states.state == ()
+    metrics = evaluate(federation, after, client_states, TestSet(x, y))
+    assert float(metrics.count) == {"shared": 24, "local": 48}[policy]
 
 
 def test_a_policy_for_statistics_that_do_not_exist_is_refused(small):
@@ -252,10 +255,12 @@ def test_a_policy_for_statistics_that_do_not_exist_is_refused(small):
 def test_the_evaluation_counts_every_example_once(small):
     federation = small.federation()
     server = init_server(federation, small.params)
-    found = evaluate(federation, server, init_owns(federation, server), TestSet(small.x, small.y, batch_size=3))
+    metrics = evaluate(
+        federation, server, init_client_states(federation, server), TestSet(small.x, small.y, batch_size=3)
+    )
     logits = small.x @ np.asarray(small.params["w"])
-    assert float(found.count) == len(small.y)
-    assert float(found.correct) == (logits.argmax(1) == small.y).sum()
+    assert float(metrics.count) == len(small.y)
+    assert float(metrics.correct) == (logits.argmax(1) == small.y).sum()
 
 
 class Convolutional(nn.Module):
@@ -276,17 +281,17 @@ def test_a_round_with_convolutions_takes_as_long_as_its_clients():
     federation = Federation(lambda p, x: Convolutional().apply({"params": p}, x), clients, 3, batch_size=16)
     parts = np.split(np.arange(clients * size, dtype=np.int32), clients)
     server, root = init_server(federation, params), jax.random.key(1)
-    owns, rows = init_owns(federation, server), padded(parts)
-    sent = broadcast(federation, server, SCHEDULE, root, 0, 0.1)
+    client_states, rows = init_client_states(federation, server), padded(parts)
+    broadcast = federated.broadcast(federation, server, SCHEDULE, root, 0, 0.1)
 
     def together():
-        done, _ = simulate_round(federation, SCHEDULE, root, 0, server, owns, rows, x, y, 0.1)
+        done, _ = simulate_round(federation, SCHEDULE, root, 0, server, client_states, rows, x, y, 0.1)
         jax.block_until_ready(done.params)
 
     def one_by_one():
         for number, part in enumerate(parts):
             own, key = init_client_state(federation, server), stream(root, ORDER, 0, number)
-            jax.block_until_ready(train_client(federation, sent, own, x[part], y[part], key))
+            jax.block_until_ready(train_client(federation, broadcast, own, x[part], y[part], key))
 
     assert simulation.resolve(federation, params, (), x) == "loop"
     seconds = {}

@@ -43,12 +43,12 @@ def task(schedule: Schedule = Schedule("pfn"), clients: int = 3, width: int = 16
 def simulated(task: Task, rounds: int = 3, kind: str = "iid"):
     """The servers before each round and after the last, and what happened in each."""
     federation = task.federation
-    server, clients = task.start(), padded(parts(federation.clients, kind))
-    owns = simulation.init_owns(federation, server)
+    server, clients = task.init_server(), padded(parts(federation.clients, kind))
+    client_states = simulation.init_client_states(federation, server)
     servers, rounds_ = [server], []
     for number in range(rounds):
         server, found = simulation.simulate_round(
-            federation, task.schedule, task.root, number, server, owns, clients, IMAGES, LABELS,
+            federation, task.schedule, task.root, number, server, client_states, clients, IMAGES, LABELS,
             task.learning_rate(number), participation=task.participation,
             proxy=task.proxy() if federation.server.distillation else (),
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """Real Flower on this machine: a SuperLink, SuperNodes, a process for each message. Everything started is ended."""
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def settings(app: Path, **changed) -> dict:
 
 
 def environment(tmp_path) -> dict[str, str]:
-    return {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache"), "XLA_FLAGS": ""}
+    flags = os.environ.get("XLA_FLAGS", "")
+    return {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache"), "XLA_FLAGS": flags}
 
 
 def left_running(folder: Path) -> list[str]:
@@ -52,11 +54,11 @@ def simulated(config: dict):
     sizes = np.cumsum([0, *(len(labels) for _, labels in rows)])
     clients = padded([np.arange(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)])
     images, labels = (np.concatenate([row[i] for row in rows]) for i in range(2))
-    server = task.start()
-    owns = simulation.init_owns(task.federation, server)
+    server = task.init_server()
+    client_states = simulation.init_client_states(task.federation, server)
     for number in range(task.rounds):
         server, _ = simulation.simulate_round(
-            task.federation, task.schedule, task.root, number, server, owns, clients, images, labels, task.learning_rate(number),
+            task.federation, task.schedule, task.root, number, server, client_states, clients, images, labels, task.learning_rate(number),
         )  # fmt: skip
     return server
 
@@ -75,16 +77,16 @@ def test_two_supernodes_train_the_simulated_model(tmp_path):
     assert not left_running(tmp_path)
     config = settings(EXAMPLE, **{name.replace("-", "_"): value for name, value in changed.items()})
     task, server = build(config), simulated(config)
-    got = model(out, task.form())
+    got = model(out, task.model_shapes())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), got["params"], server.params)
-    start = task.start().params
+    start = task.init_server().params
     assert not all(
         np.allclose(a, b, atol=1e-3) for a, b in zip(*map(jax.tree.leaves, (got["params"], start)), strict=True)
     )
     reports = json.loads((out / "federation.json").read_text())["rounds"]
     assert [report["taken"] for report in reports] == [[0, 1]] * 3
     assert [set(report["sent"].values()) for report in reports] == [{"whole"}, {"live"}, {"live"}]
-    whole = packing.payload_bytes(task.form())
+    whole = packing.payload_bytes(task.model_shapes())
     # each message starts a new process, yet only the first round compiles; trifles are kept when they happened to take long
     compiled = {file: file.name.split("-")[0] for file in (tmp_path / "cache").rglob("*") if file.is_file()}
     assert {"jit_whole", "jit_sums", "jit__stepped"} <= set(compiled.values())
@@ -121,7 +123,7 @@ def test_over_tls_with_authenticated_nodes_bad_replies_are_named_and_strangers_s
         assert "did not reply" in refused["4"] or "it failed" in refused["4"]  # Flower notices the crash after a minute
         for client in (2, 3, 4):
             assert f"round {report['round']}: client {client} is refused" in text
-    form = build(settings(FAULTY, clients=5, width=32)).form()
+    form = build(settings(FAULTY, clients=5, width=32)).model_shapes()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(model(out, form)))
     assert reports[-1]["test_loss"] < reports[0]["test_loss"]
 

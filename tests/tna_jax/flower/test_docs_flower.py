@@ -2,15 +2,17 @@
 
 import json
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
-from examples.flower import certificates
 from tna_jax.flower import client as flower_client
-from tna_jax.flower.results import OWN
+from tna_jax.flower.results import SERVER_SETTINGS
 from tna_jax.flower.server import Coordinator
 from tna_jax.flower.store import Store
 from tna_jax.programs.federate.flower_settings import build
@@ -30,7 +32,7 @@ def test_the_task_of_ones_own_trains(tmp_path):
     before = jax.tree.map(np.asarray, coordinator.server.params)
     for _ in range(2):
         answers = {k: flower_client.train(job, k, Store(tmp_path, k), coordinator.request(k)) for k in range(2)}
-        assert coordinator.close(answers).taken == [0, 1]
+        assert coordinator.finish_round(answers).accepted == [0, 1]
     assert not np.array_equal(jax.tree.leaves(before)[0], jax.tree.leaves(coordinator.server.params)[0])
 
 
@@ -38,7 +40,7 @@ def test_the_examples_settings_build_its_task_and_the_page_names_settings_that_e
     config = tomllib.loads((ROOT / "examples" / "flower" / "pyproject.toml").read_text())["tool"]["flwr"]["app"][
         "config"
     ]
-    assert set(OWN) <= set(config)
+    assert set(SERVER_SETTINGS) <= set(config)
     job = build(config)
     assert job.federation.clients == 2 and job.schedule.ratio == 0.4
     for name in ("min-replies", "min-nodes", "round-timeout", "evaluate-every", "out", "resume", "clients", "rounds"):
@@ -50,9 +52,27 @@ def test_the_page_says_who_can_run_code_and_shows_no_port_that_is_open_to_all():
     assert hosts and "0.0.0.0" not in hosts
     for words in (
         "Whoever reaches the SuperLink's port is an operator", "We have not tried such a proxy", "under `/v1/fleet/` only",
-        "Run `flwr` on the server only", "`--database`", "--trusted-entities", "resume=true", f"last {certificates.DAYS} days",
+        "Run `flwr` on the server only", "`--database`", "--trusted-entities", "resume=true",
     ):  # fmt: skip
         assert words in prose, words
+
+
+@pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("ssh-keygen")), reason="needs OpenSSL and OpenSSH")
+def test_the_pages_certificates_are_good_ones_and_its_keys_are_private(tmp_path):
+    if subprocess.run(["openssl", "version"], capture_output=True, text=True).stdout < "OpenSSL 3":
+        pytest.skip("the page asks for OpenSSL 3")
+    (script,) = (block for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if "pki()" in block)
+    subprocess.run(["sh", "-ec", script], cwd=tmp_path, check=True, capture_output=True)
+    for folder in ("server", "own"):
+        words = ["-x509_strict", "-purpose", "sslserver", "-CAfile", f"{folder}/ca.crt"]
+        done = subprocess.run(
+            ["openssl", "verify", *words, f"{folder}/server.crt"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.stdout == f"{folder}/server.crt: OK\n", done.stderr
+        assert (tmp_path / folder).stat().st_mode & 0o077 == 0
+    assert (tmp_path / "own" / "node0.key.pub").read_text().startswith("ecdsa-sha2-nistp384 ")
+    for name in re.findall(r"(?:server|own)/[a-z0-9.]+", PAGE):
+        assert (tmp_path / name).is_file() or name.endswith(".safetensors"), name
 
 
 def rows(result: dict) -> str:

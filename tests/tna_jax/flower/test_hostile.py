@@ -10,7 +10,7 @@ from tna_jax.federated import Scaffold, Schedule
 from tna_jax.flower import client as flower_client
 from tna_jax.flower import validate, wire
 from tna_jax.flower.protocol import NEVER, Answer
-from tna_jax.flower.sanitize import MOST, shown
+from tna_jax.flower.sanitize import MOST, sanitize
 from tna_jax.flower.server import Coordinator
 from tna_jax.flower.store import Store
 from tna_jax.io.tensor_headers import read_header
@@ -47,8 +47,8 @@ def test_a_peers_dtype_is_looked_up_and_never_evaluated(first, kind):
     job, answers = first
     coordinator = introduced(job)
     extra = {**answers[1].arrays, f"delta/{kind}": np.ones(2, np.float32)}
-    outcome = coordinator.close({**answers, 1: changed(answers[1], extra)})
-    assert outcome.taken == [0, 2]
+    outcome = coordinator.finish_round({**answers, 1: changed(answers[1], extra)})
+    assert outcome.accepted == [0, 2]
     (words,) = outcome.refused[1]
     assert "was not asked for" in words and len(words) < MOST + 60 and words.isprintable()
 
@@ -57,19 +57,19 @@ def test_whatever_an_answer_holds_only_its_client_is_refused(first, monkeypatch)
     job, answers = first
     coordinator = introduced(job)
     broken = Answer({**answers[1].metrics, "steps": object()}, {"delta/float32": None})
-    outcome = coordinator.close({**answers, 1: broken})
-    assert outcome.taken == [0, 2] and list(outcome.refused) == [1]
+    outcome = coordinator.finish_round({**answers, 1: broken})
+    assert outcome.accepted == [0, 2] and list(outcome.refused) == [1]
     assert coordinator.identify(Answer({}, {}, None))[0] is None
-    unpacked = validate.unpacked
+    unpack_update = validate.unpack_update
 
     def failing(job, like, params, sent, answer):
         if answer.metrics["client"] == 1:
             raise SyntaxError("'('\nwas never closed")
-        return unpacked(job, like, params, sent, answer)
+        return unpack_update(job, like, params, sent, answer)
 
-    monkeypatch.setattr(validate, "unpacked", failing)
-    outcome = introduced(job).close(answers)
-    assert outcome.taken == [0, 2]
+    monkeypatch.setattr(validate, "unpack_update", failing)
+    outcome = introduced(job).finish_round(answers)
+    assert outcome.accepted == [0, 2]
     assert outcome.refused[1] == ["its answer cannot be read (SyntaxError: '('\\nwas never closed)"]
 
 
@@ -95,19 +95,19 @@ def test_the_server_knows_how_much_work_a_client_has(first, case):
     numbers, words = NUMBERS[case]
     spoilt = answers[1]._replace(metrics={**answers[1].metrics, **numbers})
     coordinator, without = introduced(job), introduced(job)
-    outcome = coordinator.close({**answers, 1: spoilt})
-    without.close({0: answers[0], 2: answers[2]})
-    assert outcome.taken == [0, 2] and outcome.refused[1][0].startswith(words)
+    outcome = coordinator.finish_round({**answers, 1: spoilt})
+    without.finish_round({0: answers[0], 2: answers[2]})
+    assert outcome.accepted == [0, 2] and outcome.refused[1][0].startswith(words)
     assert len(outcome.refused[1][0]) < 2 * MOST and same(coordinator.server, without.server)
 
 
 def test_no_anchored_weight_moves_by_phases_that_are_not(first):
     job, answers = first
-    size = sum(leaf.size for leaf in jax.tree.leaves(job.form()["params"]))
+    size = sum(leaf.size for leaf in jax.tree.leaves(job.model_shapes()["params"]))
     everything = {name: np.ones(size, np.float32) for name in answers[1].arrays}
     coordinator = introduced(job)
     live, before = coordinator.live, coordinator.model["params"]
-    assert coordinator.close({**answers, 1: changed(answers[1], everything, steps=[5, 5])}).taken == [0, 2]
+    assert coordinator.finish_round({**answers, 1: changed(answers[1], everything, steps=[5, 5])}).accepted == [0, 2]
     for mask, a, b in zip(*map(jax.tree.leaves, (live, before, coordinator.model["params"])), strict=True):
         assert np.array_equal(a[~np.asarray(mask)], b[~np.asarray(mask)])
 
@@ -118,7 +118,7 @@ STEPS = [(80, 16, 1, 1.0, [5, 0]), (81, 16, 2, 0.5, [6, 6]), (48, 16, 1, 0.5, [2
 @pytest.mark.parametrize(("examples", "batch", "epochs", "split", "steps"), STEPS)
 def test_the_steps_of_a_client_are_known(examples, batch, epochs, split, steps):
     federation = task(Schedule("pnu"), batch_size=batch, epochs=epochs).federation
-    assert validate.steps_of(federation, np.float32(split), examples) == steps
+    assert validate.num_steps(federation, np.float32(split), examples) == steps
 
 
 def huge(answer: Answer, value: float = 3e37) -> Answer:
@@ -129,15 +129,15 @@ def huge(answer: Answer, value: float = 3e37) -> Answer:
 def test_an_update_that_makes_the_sum_overflow_is_refused_and_the_round_goes_on(first):
     job, answers = first
     coordinator, without = introduced(job), introduced(job)
-    outcome = coordinator.close({**answers, 1: huge(answers[1])})
-    without.close({0: answers[0], 2: answers[2]})
-    assert outcome.stepped and outcome.taken == [0, 2]
+    outcome = coordinator.finish_round({**answers, 1: huge(answers[1])})
+    without.finish_round({0: answers[0], 2: answers[2]})
+    assert outcome.stepped and outcome.accepted == [0, 2]
     assert "overflow" in outcome.refused[1][0] and "is the largest" in outcome.refused[1][0]
     assert same(coordinator.server, without.server)
-    assert coordinator.ledger.last_taken(1) == NEVER and coordinator.ledger.last_taken(0) == 0
+    assert coordinator.ledger.last_accepted(1) == NEVER and coordinator.ledger.last_accepted(0) == 0
     two = introduced(job)
-    outcome = two.close({0: huge(answers[0], 2e37), 1: huge(answers[1]), 2: answers[2]})
-    assert outcome.taken == [2] and sorted(outcome.refused) == [0, 1]
+    outcome = two.finish_round({0: huge(answers[0], 2e37), 1: huge(answers[1]), 2: answers[2]})
+    assert outcome.accepted == [2] and sorted(outcome.refused) == [0, 1]
 
 
 @pytest.mark.parametrize("first", ["fedavg"], indirect=True)
@@ -148,10 +148,10 @@ def test_a_state_that_is_not_finite_is_never_taken(first):
     ):  # fmt: skip
         coordinator = introduced(job, **options)
         before = coordinator.server
-        outcome = coordinator.close(spoilt)
+        outcome = coordinator.finish_round(spoilt)
         assert not outcome.stepped and outcome.refused and coordinator.number == 1
         assert same(coordinator.server, before) and not coordinator.phases.any()
-        assert coordinator.ledger.taken == {}
+        assert coordinator.ledger.accepted == {}
 
 
 def test_examples_are_compared_as_integers(first):
@@ -160,10 +160,10 @@ def test_examples_are_compared_as_integers(first):
     coordinator, n = introduced(job), 2**24 + 1
     introduction = flower_client.introduce(job, 1)
     assert coordinator.admit(introduction._replace(metrics={**introduction.metrics, "num-examples": n})) == (1, [])
-    steps = validate.steps_of(job.federation, coordinator.sent.split, n)
+    steps = validate.num_steps(job.federation, coordinator.broadcast.split, n)
     numbers = {"num-examples": n, "steps": steps, "count": float(2**24)}
     many = answers[1]._replace(metrics={**answers[1].metrics, **numbers})
-    assert coordinator.close({**answers, 1: many}).taken == [0, 1, 2]
+    assert coordinator.finish_round({**answers, 1: many}).accepted == [0, 1, 2]
     assert coordinator.admit(introduction._replace(metrics={**introduction.metrics, "num-examples": 2**52}))[0] is None
 
 
@@ -181,14 +181,14 @@ def test_evaluations_count_the_examples_of_the_introduction(first, tmp_path):
     answers = {
         k: flower_client.evaluate(job, k, Store(tmp_path, k), coordinator.request(k, evaluating=True)) for k in range(3)
     }
-    good, refused = coordinator.close_evaluation(answers)
+    good, refused = coordinator.finish_evaluation(answers)
     assert not refused and good.count == 3 * N
     for numbers, words in (
         ({"num-examples": 2**52}, "it counts 4503599627370496 examples"), ({"correct": -1e20}, "its correct is -1e+20"),
         ({"loss-sum": -5.0}, "its loss-sum is -5.0"), ({"correct": 81.0}, "its correct is 81.0, of 80"),
     ):  # fmt: skip
         spoilt = answers[1]._replace(metrics={**answers[1].metrics, **numbers})
-        found, refused = coordinator.close_evaluation({**answers, 1: spoilt})
+        found, refused = coordinator.finish_evaluation({**answers, 1: spoilt})
         assert found.count == 2 * N and refused[1][0].startswith(words)
 
 
@@ -197,7 +197,7 @@ def test_damaged_memory_is_told_from_a_damaged_model(tmp_path):
     coordinator = introduced(job)
 
     def a_round():
-        return coordinator.close(
+        return coordinator.finish_round(
             {k: flower_client.train(job, k, Store(tmp_path, k), coordinator.request(k)) for k in range(3)}
         )
 
@@ -209,16 +209,16 @@ def test_damaged_memory_is_told_from_a_damaged_model(tmp_path):
     data[at.start : at.start + 4] = np.float32(5).tobytes()
     file.write_bytes(data)
     outcome = a_round()
-    assert outcome.taken == [0, 1, 2]
+    assert outcome.accepted == [0, 1, 2]
     assert outcome.remarks == {1: ["it had lost its memory (SCAFFOLD), which starts anew"]}
     assert a_round().remarks == {}
 
 
 def test_what_a_peer_says_is_shown_on_one_line_and_cut():
-    assert shown("it is 3 µm") == "it is 3 µm" and shown(3.5) == "3.5" and shown([1, 2]) == "[1, 2]"
-    assert shown("x\nINFO: \x1b[31m\u202e\ud800") == "x\\nINFO: \\x1b[31m\\u202e\\ud800"
-    assert shown("a" * MOST) == "a" * MOST and shown("a" * (MOST + 1)) == "a" * MOST + "..."
-    assert len(shown("\u202e" * 10**6)) == MOST + 3 and len(shown([1] * 10**6)) == MOST + 3
+    assert sanitize("it is 3 µm") == "it is 3 µm" and sanitize(3.5) == "3.5" and sanitize([1, 2]) == "[1, 2]"
+    assert sanitize("x\nINFO: \x1b[31m\u202e\ud800") == "x\\nINFO: \\x1b[31m\\u202e\\ud800"
+    assert sanitize("a" * MOST) == "a" * MOST and sanitize("a" * (MOST + 1)) == "a" * MOST + "..."
+    assert len(sanitize("\u202e" * 10**6)) == MOST + 3 and len(sanitize([1] * 10**6)) == MOST + 3
 
 
 def test_files_are_for_their_owner_alone(first, tmp_path):
@@ -228,6 +228,6 @@ def test_files_are_for_their_owner_alone(first, tmp_path):
 
 
 def test_only_the_arrays_of_a_reply_are_named():
-    names = validate.names(introduced(task(Schedule("pfn"), algorithm=Scaffold())).like)
+    names = validate.array_names(introduced(task(Schedule("pfn"), algorithm=Scaffold())).update_shapes)
     assert names == {"delta/float32", "extra/float32"}
-    assert wire.names({"delta": {"a": np.ones(2, np.float16)}, "state": ()}) == {"delta/float16"}
+    assert wire.array_names({"delta": {"a": np.ones(2, np.float16)}, "state": ()}) == {"delta/float16"}

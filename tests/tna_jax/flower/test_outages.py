@@ -20,7 +20,7 @@ from tna_jax.flower.messages import ARRAYS, NOTES
 from tna_jax.flower.results import REPORT, SERVER, Results
 from tna_jax.flower.sanitize import MOST
 from tna_jax.flower.server import Coordinator
-from tna_jax.flower.strategy import AnchoredStrategy, Patience, said
+from tna_jax.flower.strategy import AnchoredStrategy, Patience, report_lines
 from tna_jax.io import safetensors
 from tna_jax.io.errors import UsageError
 
@@ -107,9 +107,9 @@ def test_no_peer_writes_lines_into_the_log(tmp_path):
 
     grid.app, told = app, []
     strategy = AnchoredStrategy(job, Patience(min_nodes=2, start=0.0, round=5.0))
-    strategy.nodes.tell = told.append
+    strategy.nodes.log_line = told.append
     strategy.run(grid)
-    lines = [*said(strategy.report), *told]
+    lines = [*report_lines(strategy.report), *told]
     assert any("\\nINFO" in line for line in lines) and any("\\x1b[2J\\n" in line for line in lines)
     assert all(line.isprintable() and len(line) < 2 * MOST for line in lines)
     assert len(json.dumps(strategy.report)) < 10 * MOST

@@ -25,7 +25,7 @@ def run(job, folder, rounds: int = 3, spoil=lambda number, client, answer: answe
         answers = {}
         for client, request in requests.items():
             answers[client] = spoil(number, client, flower_client.train(job, client, Store(folder, client), request))
-        outcomes.append(coordinator.close({k: a for k, a in answers.items() if a is not None}))
+        outcomes.append(coordinator.finish_round({k: a for k, a in answers.items() if a is not None}))
         servers.append(coordinator.server)
         traffic.append((requests, answers))
     return coordinator, outcomes, servers, traffic
@@ -59,7 +59,7 @@ def test_the_exchanged_federation_is_the_simulated_one(tmp_path, algorithm, kind
 def compare(job, tmp_path, parts):
     expected, rounds = simulated(job, kind=parts)
     _, outcomes, servers, _ = run(job, tmp_path)
-    assert [outcome.taken for outcome in outcomes] == [[0, 1, 2]] * 3
+    assert [outcome.accepted for outcome in outcomes] == [[0, 1, 2]] * 3
     assert not any(outcome.refused or outcome.remarks for outcome in outcomes)
     for ours, theirs in zip(servers, expected, strict=True):
         assert_close(ours.params, theirs.params)
@@ -72,7 +72,7 @@ def compare(job, tmp_path, parts):
 def test_only_live_entries_travel_both_ways(tmp_path):
     job = task(Schedule("pfn", 0.4))
     _, _, servers, traffic = run(job, tmp_path)
-    form = job.form()
+    form = job.model_shapes()
     for number, (requests, answers) in enumerate(traffic):
         live = protocol.may_move(job, form["params"], number)
         before = protocol.may_move(job, form["params"], number - 1) if number else None
@@ -96,7 +96,9 @@ def test_a_variate_travels_by_its_live_entries_too(tmp_path):
     job = task(Schedule("pfn", 0.4), algorithm=ALGORITHMS["scaffold"]())
     _, _, _, traffic = run(job, tmp_path, 2)
     requests, answers = traffic[1]
-    live = packing.lengths(job.form()["params"], protocol.may_move(job, job.form()["params"], 1))["float32"]
+    live = packing.lengths(job.model_shapes()["params"], protocol.may_move(job, job.model_shapes()["params"], 1))[
+        "float32"
+    ]
     assert len(requests[0].arrays["message/float32"]) == live
     assert {name: len(vector) for name, vector in answers[0].arrays.items()} == {
         "delta/float32": live,
@@ -141,7 +143,7 @@ def test_a_client_that_lost_its_state_says_so_and_is_whole_the_next_round(tmp_pa
         return answer
 
     _, outcomes, servers, traffic = run(job, tmp_path, 4, spoil)
-    assert outcomes[1].taken == [0, 1, 2] and outcomes[2].taken == [0, 2] and outcomes[3].taken == [0, 1, 2]
+    assert outcomes[1].accepted == [0, 1, 2] and outcomes[2].accepted == [0, 2] and outcomes[3].accepted == [0, 1, 2]
     (words,) = outcomes[2].refused[1]
     assert words.startswith("it has lost its model") and "sent whole" in words
     assert traffic[2][1][1].arrays == {} and traffic[3][0][1].config["model"] == "whole"
@@ -154,11 +156,13 @@ def test_a_round_whose_reply_was_not_taken_did_not_happen_for_the_memory(tmp_pat
     """SCAFFOLD's c_k moves with c: a reply that is lost on its way must not move c_k alone."""
     job = task(Schedule("pfn"), algorithm=ALGORITHMS["scaffold"](), clients=CLIENTS)
     _, outcomes, servers, _ = run(job, tmp_path, 3, lambda number, client, a: None if (number, client) == (1, 2) else a)
-    assert [outcome.taken for outcome in outcomes] == [[0, 1, 2], [0, 1], [0, 1, 2]]
+    assert [outcome.accepted for outcome in outcomes] == [[0, 1, 2], [0, 1], [0, 1, 2]]
     total = jax.tree.map(np.zeros_like, servers[-1].extra)
     for client in range(CLIENTS):
         held = Store(tmp_path, client).read(job, _name(tmp_path, client), _own(job))
-        total = jax.tree.map(lambda a, b: a + np.asarray(b) / CLIENTS, total, held.owns[max(held.owns)].memory)
+        total = jax.tree.map(
+            lambda a, b: a + np.asarray(b) / CLIENTS, total, held.client_states[max(held.client_states)].memory
+        )
     assert_close(total, servers[-1].extra)  # c is the mean of the c_k
 
 
@@ -171,4 +175,4 @@ def _name(folder, client):
 def _own(job):
     from tna_jax.federated import init_client_state
 
-    return init_client_state(job.federation, job.start())
+    return init_client_state(job.federation, job.init_server())

@@ -79,16 +79,16 @@ def test_a_bad_reply_is_refused_by_name_and_the_others_count(first, case):
     job, _, answers = first
     spoil, words = CASES[case]
     coordinator, without = Coordinator(job, name="test"), Coordinator(job, name="test")
-    outcome = coordinator.close({**answers, 1: spoil(answers[1])})
-    without.close({0: answers[0], 2: answers[2]})
-    assert outcome.taken == [0, 2] and list(outcome.refused) == [1]
+    outcome = coordinator.finish_round({**answers, 1: spoil(answers[1])})
+    without.finish_round({0: answers[0], 2: answers[2]})
+    assert outcome.accepted == [0, 2] and list(outcome.refused) == [1]
     assert words in "; ".join(outcome.refused[1])
     assert all(
         np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (coordinator.server, without.server)), strict=True)
     )
-    assert coordinator.ledger.last_taken(1) == NEVER and coordinator.ledger.last_taken(0) == 0
+    assert coordinator.ledger.last_accepted(1) == NEVER and coordinator.ledger.last_accepted(0) == 0
     everyone = Coordinator(job, name="test")  # the control: with the sound reply the model is another
-    assert everyone.close(answers).taken == [0, 1, 2]
+    assert everyone.close(answers).accepted == [0, 1, 2]
     assert not np.array_equal(jax.tree.leaves(everyone.server.params)[0], jax.tree.leaves(coordinator.server.params)[0])
 
 
@@ -96,8 +96,8 @@ def test_a_round_of_bad_replies_only_changes_nothing(first):
     job, _, answers = first
     coordinator = Coordinator(job, name="test")
     before = jax.tree.map(np.asarray, coordinator.server)
-    outcome = coordinator.close({client: vector(spoilt(np.nan))(answer) for client, answer in answers.items()})
-    assert not outcome.stepped and not outcome.taken and coordinator.number == 1
+    outcome = coordinator.finish_round({client: vector(spoilt(np.nan))(answer) for client, answer in answers.items()})
+    assert not outcome.stepped and not outcome.accepted and coordinator.number == 1
     assert all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (before, coordinator.server)), strict=True))
     assert coordinator.request(0).config["model"] == "live" and coordinator.request(0).arrays == {}
 
@@ -140,7 +140,7 @@ def test_a_client_refuses_what_it_does_not_understand(first, tmp_path):
 
 def test_the_book_on_clients():
     ledger = Ledger()
-    assert ledger.how(0, 0) == "whole" and ledger.last_taken(0) == NEVER
+    assert ledger.how(0, 0) == "whole" and ledger.last_accepted(0) == NEVER
     ledger.holds(0, 4)
     assert [ledger.how(0, version) for version in (4, 5, 6)] == ["same", "live", "whole"]
     ledger.lost(0)
@@ -170,7 +170,7 @@ def test_a_digest_sees_every_bit_name_and_shape():
     ]  # fmt: skip
     assert len({wire.digest(t) for t in [tree, *others]}) == 6
     assert wire.digest(dict(reversed(tree.items()))) == wire.digest(tree)
-    assert wire.form(tree) == wire.form(others[0]) != wire.form(others[1])
+    assert wire.shape_digest(tree) == wire.shape_digest(others[0]) != wire.shape_digest(others[1])
 
 
 def test_settings_are_the_options_of_the_program():
@@ -201,7 +201,7 @@ def test_settings_are_the_options_of_the_program():
 
 def test_what_may_move_covers_what_did():
     job = task(Schedule("pnu", 0.4))
-    params = job.form()["params"]
+    params = job.model_shapes()["params"]
     assert packing.lengths(params, protocol.may_move(job, params, 0)) == packing.lengths(params)
     first_only = protocol.round_mask(job, params, 0, [True, False])
     second_only = protocol.round_mask(job, params, 0, [False, True])

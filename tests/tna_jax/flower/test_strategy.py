@@ -132,7 +132,7 @@ def test_a_bad_reply_is_refused_by_name_and_the_round_goes_on_with_the_rest(tmp_
         assert report["taken"] == [0, 2] and list(report["refused"]) == [1], report
         assert words in "; ".join(report["refused"][1])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(strategy.coordinator.server.params))
-    assert strategy.coordinator.ledger.last_taken(1) == NEVER
+    assert strategy.coordinator.ledger.last_accepted(1) == NEVER
 
 
 def wrap(app, failing):
@@ -184,7 +184,7 @@ def test_too_few_replies_leave_the_model_as_it_is(tmp_path):
     grid.spoil[101] = grid.spoil[102] = lambda reply: []
     strategy, reports, _ = run(job, grid, Patience(min_replies=2, start=0.0, round=5.0))
     assert [report["stepped"] for report in reports] == [False] * 3
-    start = job.start().params
+    start = job.init_server().params
     assert all(
         np.array_equal(x, y)
         for x, y in zip(*map(jax.tree.leaves, (start, strategy.coordinator.server.params)), strict=True)
@@ -220,7 +220,7 @@ def test_nodes_that_do_not_fit_are_left_out_by_name_and_too_few_is_an_error(tmp_
         apps.client_app(lambda config: other if c.node_id == 103 else job)(m, c) if c.node_id == 103 else fits(m, c)
     )
     strategy = AnchoredStrategy(job, QUICK)
-    strategy.nodes.tell = told.append
+    strategy.nodes.log_line = told.append
     with pytest.raises(RuntimeError, match=r"2 of the 3 clients that must be there have come: \[0, 2\]"):
         strategy.run(grid)
     text = "\n".join(told)

@@ -5,7 +5,7 @@ import os
 import numpy as np
 from flwr.app import Array, ArrayRecord
 
-from tna_jax.flower.apps import client_app
+from tna_jax.flower import client_app
 from tna_jax.programs.federate.flower_settings import build
 
 
