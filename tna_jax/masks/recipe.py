@@ -1,0 +1,171 @@
+"""The one rule by which a run draws its anchors: a seed and a few options say which entries are fixed, and at which values."""
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import jax
+
+from tna_jax.masks.draws import DRAWS, check_ratio
+from tna_jax.masks.operations import Mask, Params, complement, soft
+from tna_jax.masks.values import draw_anchors, scale_anchors, share_anchors
+from tna_jax.prng import Stream, stream
+from tna_jax.trees import PathFilter
+
+Kind = Literal["bernoulli", "exact", "neurons"]
+Values = Literal["initial", "normal"]
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchorRecipe:
+    """Draws the anchors of a run again: the same recipe gives the same mask and the same values, bit for bit.
+
+    Recipes that differ in their ratio alone draw nested masks: a larger ratio anchors the same entries and more.
+
+    >>> import jax.numpy as jnp
+    >>> recipe = AnchorRecipe(ratio=0.4, seed=7)
+    >>> mask = recipe.draw({"kernel": jnp.ones((100, 10)), "bias": jnp.zeros(10)})
+    >>> mask["kernel"].shape, str(mask["kernel"].dtype)
+    ((100, 10), 'bool')
+    >>> AnchorRecipe.from_json(recipe.to_json()) == recipe
+    True
+
+    Raises:
+      ValueError, TypeError: a field has a value that is not allowed; the message names the field.
+    """
+
+    kind: Kind = "bernoulli"
+    """How entries are chosen: each weight by itself, an exact count of each leaf, or whole units (see `DRAWS`)."""
+    ratio: float = 0.4
+    """The share of anchored entries, in [0, 1]."""
+    seed: int = 0
+    """The seed of the run, or of the pair in a sweep."""
+    where: PathFilter | None = None
+    """Which leaves have anchors: a regular expression or a predicate of the path; None: all."""
+    soft: float | None = None
+    """The multiplier, in [0, 1), of the updates of soft anchors; None: anchors are fixed."""
+    values: Values = "initial"
+    """Values of anchors: the initial ones of the model with index 0, or drawn anew from N(0, scale^2)."""
+    scale: float = 1.0
+    """Multiplies the values of anchors."""
+    trainable_scale: float = 1.0
+    """Multiplies the initial values of trainable entries, in models that have anchors (ratio above 0)."""
+
+    def __post_init__(self) -> None:
+        _require_known("kind", self.kind, get_args(Kind))
+        _require_known("values", self.values, get_args(Values))
+        check_ratio(self.ratio)
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise TypeError(f"seed must be an int, got {self.seed!r}")
+        if not (self.where is None or isinstance(self.where, str) or callable(self.where)):
+            raise TypeError(f"where must be a regular expression, a predicate of the path or None, got {self.where!r}")
+        if isinstance(self.where, str):
+            try:
+                re.compile(self.where)
+            except re.error as error:
+                raise ValueError(f"where={self.where!r} is not a regular expression: {error}") from error
+        if self.soft is not None and not 0 <= self.soft < 1:
+            raise ValueError(
+                f"soft is the multiplier of soft anchors and must lie in [0, 1) or be None, got {self.soft}"
+            )
+        for name in ("scale", "trainable_scale"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and at least 0, got {getattr(self, name)}")
+        if self.soft is not None and self.trainable_scale != 1:
+            raise ValueError("soft and trainable_scale do not go together: under soft anchors all entries are trained")
+
+    @property
+    def key(self) -> jax.Array:
+        """The key that the mask is drawn with."""
+        return stream(self.seed, Stream.RUN_MASK)
+
+    def draw(self, params: Params, key: jax.Array | None = None) -> Mask:
+        """Draws the mask.
+
+        Args:
+          params: a pytree of floating-point arrays of any shape, or their shapes: the values are not read.
+          key: another key than the recipe's, where a run draws more masks than one (an iteration folded into `recipe.key`).
+
+        Returns:
+          A mask with the structure and shapes of `params`: bool, or float32 where anchors are soft.
+
+        Raises:
+          ValueError: `where` selects nothing.
+          TypeError: `params` holds something other than floating-point arrays.
+        """
+        mask = DRAWS[self.kind](self.key if key is None else key, params, self.ratio, self.where)
+        return mask if self.soft is None else soft(mask, self.soft)
+
+    def anchor_values(self, params: Params, mask: Mask) -> Params:
+        """Returns the model of index 0 with the values that all models of the seed have at their anchors.
+
+        Args:
+          params: the initial parameters of the model with index 0.
+          mask: what `draw` gave for them.
+
+        Raises:
+          ValueError: the mask does not fit the parameters.
+        """
+        if self.values == "normal":
+            return draw_anchors(stream(self.seed, Stream.RUN_ANCHORS), params, mask, self.scale)
+        return params if self.scale == 1 else scale_anchors(params, mask, self.scale)
+
+    def trainable_values(self, params: Params, mask: Mask) -> Params:
+        """Returns a model with the values at which its trainable entries start; its anchors keep theirs, bit for bit.
+
+        Args:
+          params: the initial parameters of the model.
+          mask: what `draw` gave.
+
+        Raises:
+          ValueError: the mask does not fit the parameters.
+        """
+        if self.trainable_scale == 1 or self.ratio == 0:
+            return params
+        return scale_anchors(params, complement(mask), self.trainable_scale)
+
+    def initial_values(self, params: Params, first: Params, mask: Mask) -> Params:
+        """Returns a model as its training starts: the shared anchors, and its own trainable entries.
+
+        Args:
+          params: the initial parameters of the model.
+          first: those of the model with index 0, whose anchors all share.
+          mask: what `draw` gave.
+
+        Raises:
+          ValueError: paths, shapes or dtypes differ.
+        """
+        return share_anchors(self.trainable_values(params, mask), self.anchor_values(first, mask), mask)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields by name, in JSON's own types.
+
+        Raises:
+          TypeError: `where` is a function, which a file cannot hold.
+        """
+        if callable(self.where):
+            raise TypeError("where is a function, which a file cannot hold: write it as a regular expression")
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "AnchorRecipe":
+        """Returns the recipe of `to_json`, or of the `mask` in an exported file's metadata; missing fields get their default.
+
+        Raises:
+          ValueError, TypeError: a field that there is not, or a value that is not allowed; the message names the field.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        unknown = [repr(name) for name in value if name not in names]
+        if unknown:
+            raise ValueError(f"an anchor recipe has no field {', '.join(unknown)}; its fields are {', '.join(names)}")
+        return cls(**value)
+
+
+def _require_known(field: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        near = difflib.get_close_matches(str(value), known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown {field} {value!r}: {hint}known: {', '.join(known)}")

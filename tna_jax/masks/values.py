@@ -1,0 +1,111 @@
+"""Values of anchors: zero, scaled, drawn anew, or another model's. What trains keeps every bit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tna_jax import trees
+from tna_jax.masks.draws import uniform
+from tna_jax.masks.operations import Mask, Params, is_anchored
+
+
+def prune(params: Params, mask: Mask) -> Params:
+    """Sets anchored entries to zero: random pruning, the paper's baseline (`w0 * m`, then train under the same mask).
+
+    A soft mask multiplies. Dtypes are kept. Raises ValueError where the mask does not fit (see `share_anchors`).
+    """
+    leaves = [
+        jnp.where(m, p, jnp.zeros_like(p)) if jnp.asarray(m).dtype == bool else p * jnp.asarray(m, p.dtype)
+        for m, p in zip(trees.align(mask, params), jax.tree.leaves(params), strict=True)
+    ]
+    return trees.like(params, leaves)
+
+
+def scale_anchors(params: Params, mask: Mask, scale: float) -> Params:
+    """Multiplies anchored entries by `scale`; the trainable ones stay, bit for bit. Dtypes are kept.
+
+    Of initial values with standard deviation s this makes anchors with standard deviation `scale * s`: how much anchors weigh
+    against what is trained (a choice of this project; arXiv 2402.01342 anchors initial values, scale 1). Entries under a soft
+    anchor are scaled too.
+
+    Raises:
+      ValueError: the mask does not fit (see `share_anchors`), or `scale` is negative or not finite.
+    """
+    _check_scale(scale)
+    scaled = jax.tree.map(lambda p: p * jnp.asarray(scale, jnp.asarray(p).dtype), params)
+    return share_anchors(params, scaled, mask)
+
+
+def draw_anchors(key: jax.Array, params: Params, mask: Mask, scale: float) -> Params:
+    """Draws anchored entries anew from N(0, scale^2), all leaves alike; the trainable ones stay, bit for bit.
+
+    The fixed entries of W-asymmetric networks (Lim et al. 2024, arXiv 2405.20231), there with scale 0.25 to 3. As for a mask,
+    the values of a leaf depend on the key, its path and its shape alone. Errors as in `scale_anchors`.
+    """
+    _check_scale(scale)
+    drawn = [
+        (jax.scipy.special.ndtri(_inside(uniform(key, path, leaf.shape))) * np.float32(scale)).astype(leaf.dtype)
+        for path, leaf in trees.parameters(params)
+    ]
+    return share_anchors(params, trees.like(params, drawn), mask)
+
+
+def _inside(uniform: jax.Array) -> jax.Array:
+    """Uniform float32 in [0, 1) moved off 0, where the normal quantile is infinite."""
+    return jnp.maximum(uniform, np.float32(2.0**-24))
+
+
+def _check_scale(scale: float) -> None:
+    if not 0 <= scale < np.inf:
+        raise ValueError(f"the scale of anchors must be finite and at least 0, got {scale}")
+
+
+def share_anchors(params: Params, source: Params, mask: Mask) -> Params:
+    """Copies the anchored entries of `source` into `params`, bit for bit; the trainable ones stay.
+
+    This is how models of different initial values come to share anchors (a choice of this project: arXiv 2402.01342 starts
+    its models from one initialisation). Entries under a soft anchor (multiplier below 1) are copied too.
+
+    Args:
+      params: pytree of arrays, the model to change.
+      source: pytree of the same paths, shapes and dtypes, the model whose anchors are taken.
+      mask: bool or soft mask of the same paths.
+
+    Returns:
+      A pytree like `params`.
+
+    Raises:
+      ValueError: paths, shapes or dtypes differ; all differing paths are listed.
+    """
+    keep, other, own = (
+        trees.align(mask, params),
+        trees.align(source, params, subject="source"),
+        trees.parameters(params),
+    )
+    dtypes = [
+        f"{trees.name(path)} ({p.dtype}, source {q.dtype})"
+        for (path, p), q in zip(own, other, strict=True)
+        if p.dtype != q.dtype
+    ]
+    if dtypes:
+        raise ValueError(f"anchors can only be shared between equal dtypes; these differ: {', '.join(dtypes)}")
+    leaves = [bitwise_where(is_anchored(m), q, p) for m, q, (_, p) in zip(keep, other, own, strict=True)]
+    return trees.like(params, leaves)
+
+
+def bitwise_where(chosen: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """`jnp.where` that keeps every bit: the CPU selects 16-bit floats as float32, which loses the payload of a NaN."""
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    return jnp.where(chosen, a, b) if a.dtype.itemsize > 2 else _select_bits(chosen, a, b)
+
+
+@jax.custom_jvp
+def _select_bits(chosen: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    bits = np.dtype(f"u{a.dtype.itemsize}")
+    return jnp.where(chosen, a.view(bits), b.view(bits)).view(a.dtype)
+
+
+@_select_bits.defjvp
+def _select_tangent(primals, tangents):
+    """Bits have no derivative; what is chosen has."""
+    return _select_bits(*primals), jnp.where(primals[0], *tangents[1:])
