@@ -8,6 +8,7 @@
 
     run = io.open_run("runs/train-digits-20270101-120000")
     run.config, run.models, run.diverged, run.params(0)
+    mask = run.anchor_recipe(0).draw(params)                               # or io.anchor_mask(run.path, 0)
 
 Nothing in a file is ever executed (no pickles), files are written whole or not at all, and what is damaged or does not fit is
 refused with a message that says how (`io.UsageError`, a ValueError).
@@ -21,13 +22,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tna_jax.io.errors import UsageError
     from tna_jax.io.run_folder import RunFolder, open_run
+    from tna_jax.io.runs import anchor_mask, anchor_recipe
     from tna_jax.io.safetensors import fill, load, read, save, write
 
-__all__ = ["RunFolder", "UsageError", "fill", "load", "open_run", "read", "save", "write"]
+__all__ = [
+    "RunFolder",
+    "UsageError",
+    "anchor_mask",
+    "anchor_recipe",
+    "fill",
+    "load",
+    "open_run",
+    "read",
+    "save",
+    "write",
+]
 
 _MODULES = {
     "errors": ("UsageError",),
     "run_folder": ("RunFolder", "open_run"),
+    "runs": ("anchor_mask", "anchor_recipe"),
     "safetensors": ("fill", "load", "read", "save", "write"),
 }
 

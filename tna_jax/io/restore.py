@@ -1,6 +1,7 @@
 """Reads checkpoints: the newest undamaged one, checked against its checksums. Never writes."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +122,13 @@ def _all_damaged(folder: Path, damaged: dict[int, str]) -> UsageError:
     return UsageError(f"no checkpoint of {folder.parent} is undamaged ({listing}): start again with --overwrite")
 
 
-def nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns a nested dict of arrays by name, the form of a Linen tree: `a/b` becomes `{"a": {"b": ...}}`."""
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a nested dict of leaves by name, the form of a Linen tree: `a/b` becomes `{"a": {"b": ...}}`."""
     tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *parents, leaf = name.split("/")
+    for name, leaf in leaves.items():
+        *parents, last = name.split("/")
         branch = tree
         for key in parents:
             branch = branch.setdefault(key, {})
-        branch[leaf] = array
+        branch[last] = leaf
     return tree

@@ -11,7 +11,7 @@ The arrays are those of the newest undamaged checkpoint, each checked against it
 import dataclasses
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from tna_jax.io import restore
 from tna_jax.io.errors import UsageError
 from tna_jax.io.formats import check_format
 from tna_jax.io.json_files import read_json
+
+if TYPE_CHECKING:
+    from tna_jax.masks import AnchorRecipe
 
 CONFIG, PLAN, PROVENANCE, METRICS, CHECKPOINTS = (
     "config.json", "plan.json", "provenance.json", "metrics.jsonl", "checkpoints",
@@ -73,6 +76,12 @@ class RunFolder:
         """Returns the norm statistics (BatchNorm) as `params` does the parameters; empty for networks without any."""
         arrays = self._arrays("state")
         return self._cut(arrays, "state", model) if arrays else {}
+
+    def anchor_recipe(self, model: int = 0) -> "AnchorRecipe":
+        """Returns how the anchors of a model were drawn; `.draw(params)` draws its mask again, see `tna_jax.io.runs`."""
+        from tna_jax.io import runs
+
+        return runs.anchor_recipe(self.path, model)
 
     def result(self, name: str) -> dict[str, Any]:
         """Reads a results file of the run: `lmc.json`, `train.json`, `barrier.json`, ...; raises UsageError without one."""

@@ -14,12 +14,11 @@ import jax
 import numpy as np
 
 from tna_jax.io.errors import UsageError
-from tna_jax.io.json_files import read_json
-from tna_jax.io.manifest import Damaged, check_format
-from tna_jax.io.restore import contents, listed
+from tna_jax.io.manifest import Damaged
+from tna_jax.io.restore import contents, listed, nested
+from tna_jax.io.run_folder import CHECKPOINTS, CONFIG, PLAN, read_object, read_plan
 from tna_jax.masks import AnchorRecipe, Mask
 
-CONFIG, PLAN, CHECKPOINTS = "config.json", "plan.json", "checkpoints"
 PARAMS = "params/"
 """What the names of parameters begin with in checkpoints and exported files; the rest is state, which has no anchors."""
 OPTIONS = {
@@ -36,31 +35,6 @@ OTHERWISE = {
     "federate": "tna federate draws a mask in each round: tna_jax.federated.of_round gives that of a round",
 }  # fmt: skip
 """Programs whose runs have no mask that holds for all of the training, and what there is instead."""
-
-
-def read_object(folder: Path, name: str) -> dict[str, Any]:
-    """Reads a JSON object of a run.
-
-    Raises:
-      UsageError: it cannot be read, is something else, or a later version wrote it.
-    """
-    value = read_json(folder / name)
-    if not isinstance(value, dict):
-        raise UsageError(f"{folder / name}: expected a JSON object, found {type(value).__name__}")
-    check_format(value, str(folder / name))
-    return value
-
-
-def read_models(folder: Path) -> list[dict[str, Any]]:
-    """Reads what `plan.json` says of each model of a run.
-
-    Raises:
-      UsageError: it cannot be read, or holds no list of models.
-    """
-    models = read_object(folder, PLAN).get("models")
-    if not isinstance(models, list) or not models or not all(isinstance(model, dict) for model in models):
-        raise UsageError(f"{folder / PLAN}: models must be a list of one object for each model")
-    return models
 
 
 def recipe_of(config: Mapping[str, Any], model: Mapping[str, Any]) -> AnchorRecipe:
@@ -92,11 +66,11 @@ def anchor_recipe(run: str | os.PathLike[str], model: int = 0) -> AnchorRecipe:
     folder = Path(run)
     if not (folder / CONFIG).is_file():
         raise UsageError(f"{folder} is not a run folder (it has no {CONFIG})")
-    config = read_object(folder, CONFIG)
+    config = read_object(folder / CONFIG)
     program = config.get("program")
     if program in OTHERWISE:
         raise UsageError(f"{folder} has no mask that holds for all of its training: {OTHERWISE[program]}")
-    models = read_models(folder)
+    models, _ = read_plan(folder)
     if not 0 <= model < len(models):
         raise UsageError(f"{folder} has no model {model}: its models are 0 to {len(models) - 1}")
     missing = [name for name in ("seed", "ratio") if name not in models[model]]
@@ -130,18 +104,10 @@ def _shapes(folder: Path) -> dict[str, Any]:
         except Damaged as error:
             reasons.append(f"checkpoint {step}: {error}")
             continue
-        return nested({leaf.name: leaf.shape[1:] for leaf in leaves})
+        shapes = {
+            leaf.name: jax.ShapeDtypeStruct(leaf.shape[1:], np.float32)
+            for leaf in leaves
+            if leaf.name.startswith(PARAMS)
+        }
+        return nested(shapes)["params"]
     raise UsageError(f"{folder} has no checkpoint that can be read{': ' if reasons else ''}{'; '.join(reasons)}")
-
-
-def nested(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Returns the parameters among named arrays as a tree of float32 shapes: `params/Dense_0/kernel` is a dict in a dict."""
-    tree: dict[str, Any] = {}
-    for name, shape in shapes.items():
-        if name.startswith(PARAMS):
-            *levels, last = name.removeprefix(PARAMS).split("/")
-            node = tree
-            for level in levels:
-                node = node.setdefault(level, {})
-            node[last] = jax.ShapeDtypeStruct(shape, np.float32)
-    return tree
