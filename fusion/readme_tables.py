@@ -17,7 +17,7 @@ from train.cells import find
 from train.cells import format_mean_std as cells_words
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = (ROOT / "train" / "results", ROOT / "fusion" / "results")
+RESULTS = (ROOT / "train" / "results", ROOT / "fusion" / "results", ROOT / "benchmarks" / "results")
 MARK = "<!-- table:"
 PAGES = (
     "README.md",
@@ -241,6 +241,36 @@ def pretrained(result: dict[str, Any]) -> str:
     return markdown(["model", "on", "parameters", "epochs", "training loss", "test loss", "test accuracy"], rows)
 
 
+ALTERNATIVES = {
+    "one": "one model alone, ours",
+    "torch": "one model alone, eager PyTorch",
+    "vmap": "`vmap`",
+    "map": "`map`",
+    "vmap_native": "`vmap`, XLA's (grouped) convolutions",
+    "vmap_slices": "`vmap`, convolutions by slices",
+    "map_native": "`map`",
+    "loop_native": "`loop`",
+}
+"""What `benchmarks.gpu` compares, in words."""
+
+
+def gpu(*results: dict[str, Any]) -> str:
+    """The training throughput of each case of `benchmarks.gpu`."""
+    rows = []
+    for result in results:
+        for section in result["sections"].values():
+            for case, alternatives in section.items():
+                name, models, precision = case.split("/")
+                for key, found in alternatives.items():
+                    times = (f"{found[f'times_{other}']:.1f}" if key != other else "1" for other in ("one", "torch"))
+                    rows.append(
+                        [f"{models} {name}, {precision}", ALTERNATIVES[key], f"{found['model_images_per_second']:,.0f}", *times,
+                         f"{found['share_of_limit']:.1%}"]
+                    )  # fmt: skip
+    heads = ["models", "how", "models x images / s", "times one alone", "times PyTorch", "share of the product rate"]
+    return markdown(heads, rows)
+
+
 def compositions(alpha: float, case: str = "", participation: float = 1.0) -> Callable[[dict[str, Any]], str]:
     """Algorithms and servers with and without anchors at one heterogeneity."""
     return lambda result: markdown(
@@ -293,6 +323,7 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "cold_gains": ("cold.json", cold_gains),
     "cold_tasks": ("cold.json", cold_tasks),
     "pretraining": ("pretraining.json", pretrained),
+    "gpu": (("gpu_mlp.json", "gpu_convolutions.json"), gpu),
     "federated_0.1": ("federated.json", compositions(0.1)),
     "federated_0.5": ("federated.json", compositions(0.5)),
     "federated_half_0.1": ("federated.json", compositions(0.1, participation=0.5)),

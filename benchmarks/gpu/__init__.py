@@ -1,8 +1,9 @@
 """One GPU: what the placements give there, and how far they are from PyTorch and from the card's own speed.
 
 Hardware: one NVIDIA GPU that JAX (`jax[cuda12]`) and PyTorch with CUDA share. About 8 minutes on an H100 expected for the most
-models (`--models 256,32`), up to 25 for all, unmeasured; compilation takes most of it. It has been run on the CPU only so far
-(`--smoke`, under a minute), to see that it works.
+models (`--models 256,32`), up to 25 for all, not measured; compilation takes most of it. `results/gpu_mlp.json` and
+`results/gpu_convolutions.json` are one case each, 64 MLPs and 8 ResNet20s in TF32 on an H100. `--smoke` runs on the CPU in
+under a minute, to see that it works.
 
     python -m benchmarks.gpu [--models 256,32] [--sections mlp,path] [--budget-seconds 500] [--output FILE] [--hlo FOLDER]
 
@@ -21,7 +22,7 @@ is the rate of one large matrix product of ones in JAX (`product_rate`), same ru
 its power limit multiplies ones faster than random numbers. Precisions: float32 in full, tf32, and bf16 (parameters float32;
 PyTorch: autocast). Alternatives of a case take turns; a failure (out of memory, no PyTorch) is recorded as text in its place.
 
-The rule of `--placement auto` for GPUs (`vmap`, in `tna_jax.placement.resolve`) is to be revisited with the result.
+The rule of `--placement auto` for GPUs (`tna_jax.placement.automatic`: `map` with convolutions, `vmap` without) follows these results.
 """
 
 import os

@@ -1,14 +1,13 @@
-"""The page of the commands: what `tna --help` and every `tna PROGRAM --help` print."""
+"""The page of the commands: what `tna --help` and every `tna PROGRAM --help-all` print."""
 
 import contextlib
-import importlib
 import io
 import os
 import re
 
 from mkdocs.structure.files import File
 
-from tna_jax.programs.cli.main import PROGRAMS, usage
+from tna_jax.programs.cli.main import PROGRAMS, main, usage
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -27,19 +26,19 @@ def page() -> str:
         "Every program explains itself; this page is what they print.",
         fenced(usage()),
     ]
-    for name, (module, text) in PROGRAMS.items():
-        parts += [f"## tna {name}", f"{text[0].upper()}{text[1:]}.", fenced(help_of(module))]
+    for name, (_, text) in PROGRAMS.items():
+        parts += [f"## tna {name}", f"{text[0].upper()}{text[1:]}.", fenced(help_of(name))]
     return "\n\n".join(parts) + "\n"
 
 
-def help_of(module: str) -> str:
-    """What a program prints for `--help`."""
+def help_of(name: str) -> str:
+    """What a program prints for `--help-all`."""
     printed = io.StringIO()
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "84"
     try:
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            importlib.import_module(module).main(["--help"])
+            main([name, "--help-all"])
     finally:
         os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
     return ESCAPES.sub("", printed.getvalue()).strip()

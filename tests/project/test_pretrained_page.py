@@ -21,10 +21,10 @@ def test_the_example_runs_and_its_folder_is_what_it_says():
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as a user has it
         exec(compile(code, str(PAGE), "exec"), values)
     assert values["logits"].shape == (4, 2)
-    tuned, found = loading.load("tuned"), values["found"]
+    tuned, pretrained = loading.load("tuned"), values["pretrained"]
     assert tuned.new == () and tuned.module.num_classes == 2
-    np.testing.assert_array_equal(tuned.params["head"]["kernel"], found.params["head"]["kernel"])
-    start, body = values["params"]["body"], found.params["body"]
+    np.testing.assert_array_equal(tuned.params["head"]["kernel"], pretrained.params["head"]["kernel"])
+    start, body = values["params"]["body"], pretrained.params["body"]
     np.testing.assert_array_equal(body["words"]["embedding"], start["words"]["embedding"])
 
 

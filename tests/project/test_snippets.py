@@ -1,17 +1,18 @@
-"""All that README and docs show runs: the Python of a page from top to bottom, every command up to its options."""
+"""All that README, docs and launch recipes show runs: the Python of a page from top to bottom, every command up to its options."""
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import jax
 import pytest
 
-from tests.project.snippets import PAGES, ROOT, blocks, calls
+from tests.project.snippets import PAGES, RECIPES, ROOT, blocks, calls
 from tna_jax.io.errors import UsageError
 from tna_jax.programs.cli import parsing
-from tna_jax.programs.cli.main import PROGRAMS
-from tna_jax.programs.completion.run import Words, options_of
+from tna_jax.programs.cli.main import PROGRAMS, options_of
 
 BEFORE = {
     "docs/fusing.md": """
@@ -37,9 +38,11 @@ clients = [(draw(i), jnp.arange(8) % 10) for i in range(3)]
     "docs/runs.md": """
 import equinox as eqx, flax.linen as nn, jax, jax.numpy as jnp
 from flax import nnx
-from train import tensors as saved
+import json
+from tna_jax import io as saved
 params = nn.Dense(3).init(jax.random.key(0), jnp.ones((1, 2)))["params"]
-saved.save("model.safetensors", {"params": params}, metadata={})
+mask = {"kind": "exact", "ratio": 0.4, "seed": 0, "where": None, "soft": None}
+saved.save("model.safetensors", {"params": params}, metadata={"tna_jax": json.dumps({"mask": mask})})
 saved.save("any.safetensors", {"params": params}, metadata={})
 class Layer(nnx.Module):
     def __init__(self):
@@ -48,7 +51,6 @@ class EquinoxLayer(eqx.Module):
     kernel: jax.Array
 model = Layer()
 saved.save("layer.safetensors", nnx.state(model, nnx.Param), metadata={})
-recipe = {"seed": 0, "ratio": 0.4, "where": None}
 """,
 }
 """What the Python of a page takes from the reader's own program."""
@@ -69,6 +71,7 @@ def as_a_user_has_it():
 def test_the_python_of_a_page_runs_from_top_to_bottom(page):
     values: dict = {}
     exec(compile(BEFORE.get(page, ""), f"before {page}", "exec"), values)
+    shutil.copytree(ROOT / "tests" / "data" / "old_runs" / "train", "runs/four")  # the run of docs/start.md
     for i, code in enumerate(blocks(page, "python")):
         if page == "docs/runs.md" and "eqx.filter(model" in code:
             code = code.replace("eqx.filter(model", "eqx.filter(EquinoxLayer(jnp.ones((2, 3)))")
@@ -90,13 +93,11 @@ def execute(code: str, name: str, values: dict) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("page", "number"), sorted(LONG))
 def test_what_takes_long_runs_too(page, number, monkeypatch):
-    if page not in PAGES:
-        pytest.skip(f"{page} is not here yet")
     monkeypatch.chdir(ROOT)
     execute(blocks(page, "python")[number], page, {})
 
 
-CALLS = [(page, words) for page in PAGES for words in calls(page, "tna")]
+CALLS = [(page, words) for page in (*PAGES, *RECIPES) for words in calls(page, "tna")]
 
 
 @pytest.mark.parametrize(("page", "words"), CALLS, ids=[f"{page}: {' '.join(words)[:60]}" for page, words in CALLS])
@@ -105,20 +106,30 @@ def test_the_options_of_every_command_are_understood(page, words):
         assert words[0] in ("--version", "--help")
         return
     assert words[0] in PROGRAMS
-    cls = options_of(PROGRAMS[words[0]][0])
-    if "--help" in words or cls is Words:
+    cls = options_of(words[0])
+    if {"--help", "--help-all"} & set(words):
         return
     words = [
         part for word in words for part in (["a.safetensors", "b.safetensors"] if word == "*.safetensors" else [word])
     ]
-    parsed = parsing.parse(cls, words[1:], words[0], "")
+    parsed = parsing.parse(cls, words[1:], words[0])
     if check := getattr(parsed, "check", None):
         check()
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_is_found_from_the_docs_and_starts_something(recipe):
+    assert f"../{recipe})" in (ROOT / "docs" / "many-devices.md").read_text()
+    started = [words[0] for words in calls(recipe, "tna")]
+    assert {"train", "resume"} <= set(started), started
+    if not recipe.endswith(".md"):
+        subprocess.run(["bash", "-n", str(ROOT / recipe)], check=True)
+        assert "set -euo pipefail" in (ROOT / recipe).read_text()
+
+
 def test_a_wrong_option_would_be_seen():
     with pytest.raises(UsageError):
-        parsing.parse(options_of("tna_jax.programs.lmc.run"), ["--ratio", "0.4"], "lmc", "")
+        parsing.parse(options_of("lmc"), ["--ratio", "0.4"], "lmc")
 
 
 TARGETS = sorted({words[0] for page in PAGES for words in calls(page, "make")})
