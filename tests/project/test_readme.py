@@ -27,23 +27,11 @@ def test_the_optax_example_keeps_its_promise():
         assert (old[mask] != new[mask]).all()
 
 
-def test_readme_fits_two_screens():
-    lines = README.splitlines()
-    assert len(lines) <= 125
-    assert max(map(len, lines)) <= 190
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_the_tables_are_those_of_the_committed_results(page):
     text = (ROOT / page).read_text()
     assert rendered(text) == text
     assert "| --- |" in text
-
-
-def test_no_number_of_readme_stands_outside_its_rendered_tables():
-    prose = re.sub(r"<!-- table:.*?<!-- end -->|```.*?```|`[^`]*`|\([^)]*\)", "", README, flags=re.DOTALL)
-    known = {"2402.01342", "3.11", "3.13", "1.5", "0.1", "2.0"}  # the paper, Python, the recipe, the license
-    assert set(re.findall(r"(?<![A-Za-z\d.])-?\d+(?:\.\d+)?", prose)) <= known
 
 
 PROSE = [
