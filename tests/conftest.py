@@ -22,7 +22,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 import jax
 import pytest
 
+from tests import shape_checker
 from tests.xla_flags import QUICK, append_flags
+
+shape_checker.install()
 from tna_jax import backend
 
 COMPILED: Counter[str] = Counter()
@@ -41,6 +44,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """Brings the backend up, so that no program under test changes the number of devices."""
+    if shape_checker.EVERYWHERE:
+        config.pluginmanager.register(shape_checker.RefusedByShape())
     if getattr(config.option, "tx", None) and not hasattr(config, "workerinput"):
         return  # the process that hands tests out to others computes nothing
     if not config.getoption("--optimized"):

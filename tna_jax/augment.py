@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key, Shaped
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, images (B, H, W, C)) -> images of the same shape and dtype."""
@@ -18,37 +19,39 @@ FLIP = 1
 """Stream of a batch's key for flipping."""
 
 
-def crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Array:
-    """Each image cut out at random, at its own size, from itself within a margin of `padding` zeros.
+def crop(key: Key[Array, ""], images: Shaped[Array, "B H W C"], padding: int = 4) -> Shaped[Array, "B H W C"]:
+    """Cuts each image out at random, at its size, from itself within a margin of `padding` zeros.
 
     Args:
       key: a PRNG key; each image draws its own offset in [0, 2 * padding] for both axes.
       images: (B, H, W, C) of any dtype; the margin's zero is that of the stored pixels.
+      padding: pixels of the margin on each side, at least 0.
     """
     count, height, width, channels = images.shape
     margin = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     offsets = jax.random.randint(key, (count, 2), 0, 2 * padding + 1, jnp.int32)
 
-    def cut(image, offset):
+    def cut(image: Array, offset: Array) -> Array:
         return jax.lax.dynamic_slice(image, (offset[0], offset[1], np.int32(0)), (height, width, channels))
 
-    return jax.vmap(cut)(jnp.pad(images, margin), offsets)
+    cropped: Array = jax.vmap(cut)(jnp.pad(images, margin), offsets)
+    return cropped
 
 
-def flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Each image mirrored left to right with probability 1/2; images (B, H, W, C)."""
+def flip(key: Key[Array, ""], images: Shaped[Array, "B H W C"]) -> Shaped[Array, "B H W C"]:
+    """Mirrors each image left to right with probability 1/2; images (B, H, W, C) of any dtype."""
     mirrored = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
     return jnp.where(mirrored, images[:, :, ::-1], images)
 
 
-def crop_flip(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Array:
-    """`crop`, then `flip`: the usual augmentation of CIFAR (arXiv 1512.03385, section 4.2)."""
+def crop_flip(key: Key[Array, ""], images: Shaped[Array, "B H W C"], padding: int = 4) -> Shaped[Array, "B H W C"]:
+    """Runs `crop`, then `flip`: the usual augmentation of CIFAR (arXiv 1512.03385, section 4.2)."""
     images = crop(jax.random.fold_in(key, CROP), images, padding)
     return flip(jax.random.fold_in(key, FLIP), images)
 
 
 def create(kind: Augmentation, padding: int = 4) -> Augment | None:
-    """The augmentation called `kind`, `None` for `none`.
+    """Returns the augmentation called `kind`, `None` for `none`.
 
     Raises:
       ValueError: an unknown name, or a padding below 1.
@@ -62,10 +65,10 @@ def create(kind: Augmentation, padding: int = 4) -> Augment | None:
 
 @functools.lru_cache
 def _create(kind: Augmentation, padding: int) -> Augment | None:
-    made: dict[str, Augment | None] = {
+    augmentations: dict[str, Augment | None] = {
         "none": None,
         "flip": flip,
         "crop": functools.partial(crop, padding=padding),
         "crop-flip": functools.partial(crop_flip, padding=padding),
     }
-    return made[kind]
+    return augmentations[kind]

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Integer, Key
 
 Corruption = Literal["noise", "blur", "contrast"]
 KINDS: tuple[str, ...] = get_args(Corruption)
@@ -29,7 +30,11 @@ RADIUS = 4
 """Of the blur's kernel in pixels: four standard deviations at the highest severity."""
 
 
-def noise(key: jax.Array, images: jax.Array, severity: int | jax.Array, max_value: int = 255) -> jax.Array:
+Images = Float[Array, "B H W C"] | Integer[Array, "B H W C"]
+Severity = int | Integer[Array, ""]
+
+
+def noise(key: Key[Array, ""], images: Images, severity: Severity, max_value: int = 255) -> Images:
     """Adds independent Gaussian noise to every value; severity 0 adds none. Arguments as in `corrupt`."""
     scale = jnp.asarray(NOISE, jnp.float32)[severity] * np.float32(max_value)
     return _stored(
@@ -37,14 +42,14 @@ def noise(key: jax.Array, images: jax.Array, severity: int | jax.Array, max_valu
     )
 
 
-def blur(key: jax.Array, images: jax.Array, severity: int | jax.Array, max_value: int = 255) -> jax.Array:
+def blur(key: Key[Array, ""], images: Images, severity: Severity, max_value: int = 255) -> Images:
     """Convolves every channel with a Gaussian, the border repeated; the key is not used. Arguments as in `corrupt`."""
     del key
     sigma = jnp.asarray(BLUR, jnp.float32)[severity]
     distance = np.arange(-RADIUS, RADIUS + 1, dtype=np.float32)
     weights = jnp.exp(
         -jnp.square(distance / jnp.maximum(sigma, np.float32(1e-2))) / np.float32(2)
-    )  # 0 off the centre for 0
+    )  # 0 off the center for 0
     weights = weights / jnp.sum(weights)
     blurred = images.astype(jnp.float32)
     for axis in (1, 2):
@@ -52,8 +57,8 @@ def blur(key: jax.Array, images: jax.Array, severity: int | jax.Array, max_value
     return _stored(blurred, images, max_value)
 
 
-def contrast(key: jax.Array, images: jax.Array, severity: int | jax.Array, max_value: int = 255) -> jax.Array:
-    """Draws every value towards the mean of its image's channel; the key is not used. Arguments as in `corrupt`."""
+def contrast(key: Key[Array, ""], images: Images, severity: Severity, max_value: int = 255) -> Images:
+    """Draws every value toward the mean of its image's channel; the key is not used. Arguments as in `corrupt`."""
     del key
     factor = jnp.asarray(CONTRAST, jnp.float32)[severity]
     values = images.astype(jnp.float32)
@@ -64,14 +69,15 @@ def contrast(key: jax.Array, images: jax.Array, severity: int | jax.Array, max_v
 FUNCTIONS: dict[str, Callable[..., jax.Array]] = {"noise": noise, "blur": blur, "contrast": contrast}
 
 
-def corrupt(key: jax.Array, images: jax.Array, kind: str, severity: int | jax.Array, max_value: int = 255) -> jax.Array:
-    """Images after one corruption: rounded and cut to [0, `max_value`] where they are stored as integers.
+def corrupt(key: Key[Array, ""], images: Images, kind: str, severity: Severity, max_value: int = 255) -> Images:
+    """Returns the images after one corruption: rounded and cut to [0, `max_value`] where they are stored as integers.
 
     Args:
       key: a PRNG key.
       images: (B, H, W, C), uint8 or float; values from 0 to `max_value`.
       kind: of `KINDS`.
       severity: 0 (nothing) to 5; may be traced.
+      max_value: the largest pixel value.
 
     Returns:
       Images of the same shape and dtype.
@@ -79,17 +85,23 @@ def corrupt(key: jax.Array, images: jax.Array, kind: str, severity: int | jax.Ar
     Raises:
       ValueError: an unknown kind, or a severity outside 0 to 5.
 
-    >>> shifted = corrupt(jax.random.key(0), images, "noise", 3)
+    >>> images = jnp.full((2, 4, 4, 1), 200, jnp.uint8)
+    >>> shifted = corrupt(jax.random.key(0), images, "noise", severity=3)
+    >>> shifted.shape, bool((shifted != images).any())
+    ((2, 4, 4, 1), True)
+    >>> bool((corrupt(jax.random.key(0), images, "noise", severity=0) == images).all())
+    True
     """
     if kind not in FUNCTIONS:
         raise ValueError(f"unknown corruption {kind!r}: known are {', '.join(FUNCTIONS)}")
     if not isinstance(severity, jax.core.Tracer) and not 0 <= int(severity) <= SEVERITIES:
         raise ValueError(f"the severity must lie in 0 to {SEVERITIES}, got {severity}")
-    return _program(kind, max_value)(key, images, jnp.asarray(severity, jnp.int32))
+    corrupted: Array = _program(kind, max_value)(key, images, jnp.asarray(severity, jnp.int32))
+    return corrupted
 
 
 @functools.lru_cache
-def _program(kind: str, max_value: int):
+def _program(kind: str, max_value: int) -> Callable[..., Array]:
     return jax.jit(functools.partial(FUNCTIONS[kind], max_value=max_value))
 
 

@@ -1,6 +1,6 @@
 """Linear probe: how well a linear classifier on frozen features does, in closed form.
 
-[ours] Ridge regression on centred one-hot labels, of standardised features: one linear system instead of an optimiser, so the
+[ours] Ridge regression on centered one-hot labels, of standardised features: one linear system instead of an optimizer, so the
 score has no learning rate and no stopping rule, and many probes stack under `vmap`. The usual probe is logistic regression; the two rank
 features alike, and the ridge has one number to choose, `decay`.
 """
@@ -10,23 +10,24 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Integer
 
 
 class Probe(NamedTuple):
     """A linear classifier on features (..., D): `((x - mean) / std) @ kernel + bias`."""
 
-    mean: jax.Array
+    mean: Float32[Array, " D"]
     """(D,)"""
-    std: jax.Array
+    std: Float32[Array, " D"]
     """(D,)"""
-    kernel: jax.Array
+    kernel: Float32[Array, "D C"]
     """(D, C)"""
-    bias: jax.Array
+    bias: Float32[Array, " C"]
     """(C,) the classes' shares."""
 
 
-def fit(features: jax.Array, labels: jax.Array, num_classes: int, decay: float = 1e-2) -> Probe:
-    """The least-squares classifier of N examples.
+def fit(features: Float[Array, "N D"], labels: Integer[Array, "..."], num_classes: int, decay: float = 1e-2) -> Probe:
+    """Computes the least-squares classifier of N examples.
 
     Args:
       features: (N, D) floats; a feature that never changes is given no weight.
@@ -52,12 +53,12 @@ def fit(features: jax.Array, labels: jax.Array, num_classes: int, decay: float =
     return Probe(mean, std, jax.scipy.linalg.solve(correlation, x.T @ (y - bias[None]) / count, assume_a="pos"), bias)
 
 
-def scores(probe: Probe, features: jax.Array) -> jax.Array:
-    """(N, C) scores of the classes, larger is likelier; they sum to 1."""
+def scores(probe: Probe, features: Float[Array, "N D"]) -> Float32[Array, "N C"]:
+    """Computes (N, C) scores of the classes, larger is likelier; those of an example sum to 1."""
     x = (features.astype(jnp.float32) - probe.mean[None]) / probe.std[None]
     return x @ probe.kernel + probe.bias[None]
 
 
-def accuracy(probe: Probe, features: jax.Array, labels: jax.Array) -> jax.Array:
-    """Share of examples whose highest score is the label's: a float32 scalar."""
+def accuracy(probe: Probe, features: Float[Array, "N D"], labels: Integer[Array, " N"]) -> Float32[Array, ""]:
+    """Computes the share of examples whose highest score is the label's: a float32 scalar."""
     return jnp.mean((jnp.argmax(scores(probe, features), axis=-1) == labels).astype(jnp.float32))

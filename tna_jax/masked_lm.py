@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float32, Int32, Integer, Key
 
 RATE = 0.15
 MASKED, RANDOM = 0.8, 0.1
@@ -24,26 +25,26 @@ CHOICE, COUNT, FATE, TOKEN = 0, 1, 2, 3
 class MaskedBatch(NamedTuple):
     """B sequences of L tokens with K slots for predictions."""
 
-    ids: jax.Array
+    ids: Integer[Array, "B L"]
     """(B, L) integers: what the network sees."""
-    positions: jax.Array
+    positions: Int32[Array, "B K"]
     """(B, K) int32 in [0, L): where it is to predict."""
-    targets: jax.Array
+    targets: Int32[Array, "B K"]
     """(B, K) int32: the tokens that were there."""
-    weight: jax.Array
+    weight: Float32[Array, "B K"]
     """(B, K) float32: 1, or 0 for slots that are not used."""
 
 
 def max_predictions(length: int, rate: float = RATE) -> int:
-    """K, the slots for sequences of up to `length` tokens: enough for every draw."""
+    """Returns K, the slots for sequences of up to `length` tokens: enough for every draw at `rate`, in (0, 1]."""
     return max(int(np.ceil(rate * length)), 1)
 
 
 def mask_tokens(
-    key: jax.Array,
-    ids: jax.Array,
+    key: Key[Array, ""],
+    ids: Integer[Array, "B L"],
     *,
-    special: jax.Array,
+    special: Bool[Array, " V"],
     mask_id: int,
     rate: float = RATE,
 ) -> MaskedBatch:
@@ -54,19 +55,19 @@ def mask_tokens(
       ids: (B, L) integers in [0, V), padded.
       special: (V,) bool, the ids that are never chosen and never put in for another (padding, separators, the mask token).
       mask_id: the mask token's id.
-      rate: share of tokens to predict.
+      rate: share of tokens to predict, in (0, 1].
     """
     shape = (count, length) = ids.shape
-    wanted = max_predictions(length, rate)
+    slots = max_predictions(length, rate)
     streams = [jax.random.fold_in(key, stream) for stream in (CHOICE, COUNT, FATE, TOKEN)]
     free = ~special[ids]
     number = jnp.sum(free, axis=1).astype(jnp.float32) * np.float32(rate)
     number = jnp.floor(number + jax.random.uniform(streams[1], (count,), jnp.float32)).astype(jnp.int32)
-    number = jnp.clip(number, jnp.int32(1), jnp.int32(wanted))
+    number = jnp.clip(number, jnp.int32(1), jnp.int32(slots))
     number = jnp.where(jnp.any(free, axis=1), number, jnp.int32(0))
     scores = jnp.where(free, jax.random.uniform(streams[0], shape, jnp.float32), np.float32(2))
-    positions = jnp.argsort(scores, axis=1)[:, :wanted].astype(jnp.int32)
-    used = jnp.arange(wanted, dtype=jnp.int32)[None] < number[:, None]
+    positions = jnp.argsort(scores, axis=1)[:, :slots].astype(jnp.int32)
+    used = jnp.arange(slots, dtype=jnp.int32)[None] < number[:, None]
     targets = jnp.take_along_axis(ids, positions, axis=1).astype(jnp.int32)
     fate = jax.random.uniform(streams[2], positions.shape, jnp.float32)
     other = _ordinary(streams[3], positions.shape, special)
@@ -76,8 +77,8 @@ def mask_tokens(
     return MaskedBatch(ids.at[rows, positions].set(hidden), positions, targets, used.astype(jnp.float32))
 
 
-def _ordinary(key: jax.Array, shape: tuple[int, ...], special: jax.Array) -> jax.Array:
-    """Random ids that are not special, int32, all equally likely."""
+def _ordinary(key: Key[Array, ""], shape: tuple[int, ...], special: Bool[Array, " V"]) -> Int32[Array, "..."]:
+    """Draws ids that are not special, int32, all equally likely."""
     order = jnp.argsort(special, stable=True).astype(jnp.int32)  # the ordinary ones first
     among = jnp.sum(~special).astype(jnp.float32)
     drawn = jnp.floor(jax.random.uniform(key, shape, jnp.float32) * among).astype(jnp.int32)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Integer
 
 
 class Metrics(NamedTuple):
@@ -22,23 +23,23 @@ class Metrics(NamedTuple):
     """(...,) number of examples."""
 
     @property
-    def loss(self):
+    def loss(self) -> Any:
         """(...,) mean cross-entropy, in nats."""
         return self.loss_sum / self.count
 
     @property
-    def accuracy(self):
+    def accuracy(self) -> Any:
         """(...,) share of correct examples, in [0, 1]."""
         return self.correct / self.count
 
 
 def merge(a: Metrics, b: Metrics) -> Metrics:
-    """The metrics of both sets of examples together."""
+    """Returns the metrics of both sets of examples together; leaves of any one shape (...)."""
     return Metrics(*(x + y for x, y in zip(a, b, strict=True)))
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Softmax cross-entropy of each example in nats, float32.
+def cross_entropy(logits: Float[Array, "*B C"], labels: Integer[Array, "*B"]) -> Float32[Array, "*B"]:
+    """Computes the softmax cross-entropy of each example in nats, in float32.
 
     Args:
       logits: (..., C), any float dtype.
@@ -49,13 +50,18 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(logits, axis=-1) - jnp.sum(logits * picked, axis=-1)
 
 
-def classification(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> Metrics:
-    """Metrics of one batch under a padding mask.
+def classification(
+    logits: Float[Array, "*B C"], labels: Integer[Array, "*B"], weight: Bool[Array, "*B"] | Float[Array, "*B"]
+) -> Metrics:
+    """Computes the metrics of one batch under a padding mask.
 
     Args:
-      logits: (B, C) floats.
-      labels: (B,) integers.
-      weight: (B,) bool or float, 0 for padding. Where it is 0 the logits may be anything, also non-finite.
+      logits: (B, C) floats, or (B, K, C) where each example has K labels.
+      labels: (B,) or (B, K) integers in [0, C).
+      weight: bool or float of the labels' shape, 0 for padding. Where it is 0 the logits may be anything, also non-finite.
+
+    Returns:
+      `Metrics` with float32 scalars.
     """
     weight = weight.astype(jnp.float32)
     losses = jnp.where(weight > 0, cross_entropy(logits, labels), np.float32(0))
@@ -64,5 +70,5 @@ def classification(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> M
 
 
 def zero() -> Metrics:
-    """The metrics of no examples."""
+    """Returns the metrics of no examples, float32 scalars."""
     return Metrics(jnp.float32(0), jnp.float32(0), jnp.float32(0))
