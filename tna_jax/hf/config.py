@@ -61,12 +61,12 @@ REQUIRED = {
 }
 """What our modules are: other values in config.json mean a model that we do not have."""
 
-OWN = ("dtype", "dropout", "attention_dropout", "remat", "interpolate")
+CHOSEN = ("dtype", "dropout", "attention_dropout", "remat", "interpolate")
 """Fields that the user may choose when loading: they change no parameter."""
 
 
 def read(folder: Path) -> tuple[str, dict[str, Any]]:
-    """The model type and all of config.json; raises UsageError where it is not of a model that we have."""
+    """Reads the model type and all of config.json; raises UsageError where it is not of a model that is known here."""
     values = read_json(folder / CONFIG)
     if not isinstance(values, dict):
         raise UsageError(f"{folder / CONFIG}: expected a JSON object")
@@ -95,10 +95,10 @@ def _is_names(value: Any) -> bool:
 def build(
     kind: str, values: dict[str, Any], head: str, num_classes: int, options: dict[str, Any], where: str
 ) -> nn.Module:
-    """The module of a configuration; raises UsageError, which names `where`, for values that cannot be."""
-    strange = sorted(set(options) - set(OWN))
-    if strange:
-        raise UsageError(f"unknown options {', '.join(strange)}; known: {', '.join(OWN)}")
+    """Builds the module of a configuration; raises UsageError, which names `where`, for values that cannot be."""
+    unknown_options = sorted(set(options) - set(CHOSEN))
+    if unknown_options:
+        raise UsageError(f"unknown options {', '.join(unknown_options)}; known: {', '.join(CHOSEN)}")
     fields = {ours: values.get(theirs, default) for theirs, (ours, default) in FIELDS[kind].items()}
     if isinstance(fields.get("image_size"), list):
         fields["image_size"] = tuple(fields["image_size"])
@@ -112,7 +112,7 @@ def build(
 
 
 def describe(module: Any, shapes: dict[str, tuple[int, ...]], old: dict[str, Any] | None, dtype: str) -> dict[str, Any]:
-    """The config.json of a module.
+    """Returns the config.json of a module.
 
     Args:
       module: of `tna_jax.models`.
@@ -121,34 +121,34 @@ def describe(module: Any, shapes: dict[str, tuple[int, ...]], old: dict[str, Any
       dtype: of the saved tensors, `float32`.
     """
     kind = type_of(module)
-    made = dict(old or {})
-    made |= {theirs: getattr(module, ours) for theirs, (ours, _) in FIELDS[kind].items()}
-    made["num_attention_heads"], made["intermediate_size"] = module.sizes
-    made |= {"model_type": kind, "architectures": [ARCHITECTURES[kind, module.head]]}
-    made.pop("torch_dtype", None)
-    made["dtype"] = dtype
+    values = dict(old or {})
+    values |= {theirs: getattr(module, ours) for theirs, (ours, _) in FIELDS[kind].items()}
+    values["num_attention_heads"], values["intermediate_size"] = module.sizes
+    values |= {"model_type": kind, "architectures": [ARCHITECTURES[kind, module.head]]}
+    values.pop("torch_dtype", None)
+    values["dtype"] = dtype
     if old is None:
-        made |= {"hidden_dropout_prob": module.dropout, "attention_probs_dropout_prob": module.attention_dropout}
+        values |= {"hidden_dropout_prob": module.dropout, "attention_probs_dropout_prob": module.attention_dropout}
     if kind == "vit":
-        made["num_channels"] = shapes["body/patches/kernel"][2]
-        made["image_size"] = module.image_size or _side(shapes["body/positions"][1] - 1) * module.patch
-    if module.head == "classes" and len(made.get("id2label", ())) != module.num_classes:
+        values["num_channels"] = shapes["body/patches/kernel"][2]
+        values["image_size"] = module.image_size or _side(shapes["body/positions"][1] - 1) * module.patch
+    if module.head == "classes" and len(values.get("id2label", ())) != module.num_classes:
         labels = [f"LABEL_{i}" for i in range(module.num_classes)]
-        made["id2label"] = {str(i): label for i, label in enumerate(labels)}
-        made["label2id"] = {label: i for i, label in enumerate(labels)}
-        made.pop("num_labels", None)
-    return made
+        values["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        values["label2id"] = {label: i for i, label in enumerate(labels)}
+        values.pop("num_labels", None)
+    return values
 
 
 def _side(patches: int) -> int:
     side = math.isqrt(patches)
     if side * side != patches:
-        raise UsageError(f"{patches} patches are no square: give the module its image_size=(height, width)")
+        raise UsageError(f"{patches} patches are not a square: give the module its image_size=(height, width)")
     return side
 
 
 def type_of(module: nn.Module) -> str:
-    """The model type of a module: vit, bert or roberta; raises UsageError for any other."""
+    """Returns the model type of a module: vit, bert or roberta; raises UsageError for any other."""
     kind = getattr(module, "kind", "vit" if isinstance(module, vit.ViT) else None)
     if kind not in FIELDS or not isinstance(module, transformer.Transformer):
         raise UsageError(f"{type(module).__name__} has no Hugging Face form; known: {', '.join(FIELDS)}")
@@ -156,12 +156,12 @@ def type_of(module: nn.Module) -> str:
 
 
 def text(values: dict[str, Any]) -> str:
-    """A configuration as config.json is written."""
+    """Formats a configuration as config.json is written."""
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
 def example(module: Any, channels: int = 3) -> jax.Array:
-    """An input of one of our transformers, zeros, for `init`: (1, H, W, channels) floats or (1, 2) ids."""
+    """Returns an input of one of our transformers, zeros, for `init`: (1, H, W, channels) floats or (1, 2) ids."""
     if type_of(module) != "vit":
         return jnp.zeros((1, 2), jnp.int32)
     size = module.image_size or module.patch
@@ -169,8 +169,8 @@ def example(module: Any, channels: int = 3) -> jax.Array:
 
 
 def shapes_of(module: Any, channels: int, most: float = float("inf")) -> dict[str, tuple[int, ...]]:
-    """The shapes of a module's parameters by path; raises UsageError for one of more blocks than `most`."""
+    """Computes the shapes of a module's parameters by path; raises UsageError for one of more blocks than `most`."""
     if module.depth > most:
         raise UsageError(f"config.json has {module.depth} num_hidden_layers, the files {most} tensors")
-    made = jax.eval_shape(lambda: module.init(jax.random.key(0), example(module, channels)))
-    return {trees.name(path): tuple(leaf.shape) for path, leaf in trees.named_leaves(made["params"])}
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), example(module, channels)))
+    return {trees.name(path): tuple(leaf.shape) for path, leaf in trees.named_leaves(variables["params"])}

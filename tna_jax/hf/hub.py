@@ -1,4 +1,4 @@
-"""Fetches a model folder from the Hugging Face Hub, for those with a network. Nothing else in the project does."""
+"""Fetches model folders from the Hugging Face Hub. Nothing else in the project uses it."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ FILES = (CONFIG, INDEX, "model*.safetensors", "preprocessor_config.json", "token
 
 
 def fetch(repo: str, folder: str | Path, revision: str | None = None) -> Path:
-    """Downloads what `load` and `tna_jax.hf.tokenizer` read of a repository, and returns its folder.
+    """Downloads what `hf.load` and `hf.load_tokenizer` read of a repository, and returns its folder.
 
     Args:
       repo: `google-bert/bert-base-uncased`.
       folder: to write to; what is there already is not fetched again.
-      revision: branch, tag or commit; a commit makes it the same for ever.
+      revision: branch, tag or commit; a commit fixes what is fetched.
 
     Raises:
       UsageError: the library huggingface_hub is not installed, the hub cannot be reached or refuses, or the repository holds no

@@ -1,8 +1,8 @@
 """Hugging Face model folders (config.json and safetensors files) to our modules and back, without torch.
 
-    found = huggingface.load("vit-base")                             # found.module.apply({"params": found.params}, images)
-    found = huggingface.load("roberta-base", head="new", num_classes=3, key=key)   # the body, and a head from scratch
-    huggingface.save("tuned", found.module, params, found.config)    # transformers reads it
+    vit = hf.load("vit-base")                                        # vit.module.apply({"params": vit.params}, images)
+    model = hf.load("roberta-base", head="new", num_classes=3, key=key)   # the body, and a head from scratch
+    hf.save("tuned", model.module, params, model.config)             # transformers reads it
 
 Model types vit, bert and roberta, with a classifier, a masked-language-model head, or bare. Names: `tna_jax.hf.names`.
 """
@@ -57,7 +57,7 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     **options: Any,
 ) -> Loaded:
-    """The module and parameters of a model folder. Names and shapes are checked before any tensor is read.
+    """Reads a model folder into a module and its parameters. Names and shapes are checked before any tensor is read.
 
     Args:
       folder: config.json beside model.safetensors, or shards with model.safetensors.index.json.
@@ -77,7 +77,7 @@ def load(
     if not (folder / hf_config.CONFIG).is_file():
         raise UsageError(
             f"there is no model folder {folder} (config.json and model.safetensors); with a network, "
-            f"tna_jax.hf.loading.fetch(REPO, {str(folder)!r}) or `hf download REPO --local-dir {folder}` gets one"
+            f"tna_jax.hf.fetch(REPO, {str(folder)!r}) or `hf download REPO --local-dir {folder}` gets one"
         )
     if (head == "new") != (num_classes is not None and key is not None):
         raise UsageError("head='new' needs num_classes and key, and only that head does")
@@ -95,8 +95,10 @@ def load(
     shapes = shapes_of(module, channels, len(tensors))
     places = {path: hf_names.place(kind, chosen, path, len(shape)) for path, shape in shapes.items()}
     new, dropped = validation.compare(kind, tensors, shapes, places, head == "new", str(folder))
-    made = _initial(module, channels, new, key)
-    leaves = {path: made[path] if path in made else _read(tensors[place.name], place) for path, place in places.items()}
+    initial = _initial(module, channels, new, key)
+    leaves = {
+        path: initial[path] if path in initial else _read(tensors[place.name], place) for path, place in places.items()
+    }
     if resized is not module:
         grids = [grid(vit.image_size, vit.patch) for vit in (module, resized)]
         leaves["body/positions"] = resize_positions(leaves["body/positions"], *grids)
@@ -108,19 +110,20 @@ def _read(tensor: Tensor, place: hf_names.Place) -> jax.Array:
 
 
 def _initial(module: Any, channels: int, new: list[str], key: jax.Array | None) -> dict[str, jax.Array]:
-    """Initial values of the leaves `new`; only these are computed."""
+    """Computes the initial values of the leaves `new`, and of these alone."""
     if not new:
         return {}
 
     def run(key: jax.Array) -> dict[str, jax.Array]:
-        made = trees.named_leaves(module.init(key, example(module, channels))["params"])
-        return {trees.name(path): leaf for path, leaf in made if trees.name(path) in new}
+        leaves = trees.named_leaves(module.init(key, example(module, channels))["params"])
+        return {trees.name(path): leaf for path, leaf in leaves if trees.name(path) in new}
 
-    return jax.jit(run)(key)
+    values: dict[str, jax.Array] = jax.jit(run)(key)
+    return values
 
 
 def _resized(module: Any, size: int | tuple[int, int] | None) -> Any:
-    """The module for images of another size; raises UsageError unless it is a ViT whose patches tile them."""
+    """Returns the module for images of another size; raises UsageError unless it is a ViT whose patches tile them."""
     if size is None:
         return module
     if hf_config.type_of(module) != "vit":

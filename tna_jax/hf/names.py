@@ -19,15 +19,15 @@ class Place(NamedTuple):
     """Order of our leaf's axes there; None: as they are."""
 
     def outward(self, array: np.ndarray) -> np.ndarray:
-        """Our leaf as the checkpoint has it."""
+        """Transposes our leaf to the checkpoint's layout."""
         return array if self.axes is None else array.transpose(self.axes)
 
     def inward(self, array: np.ndarray) -> np.ndarray:
-        """The checkpoint's tensor as our leaf."""
+        """Transposes the checkpoint's tensor to our layout."""
         return array if self.axes is None else array.transpose(np.argsort(self.axes))
 
     def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape there of a leaf of this shape."""
+        """Returns the shape there of a leaf of this shape."""
         return ours if self.axes is None else tuple(ours[i] for i in self.axes)
 
 
@@ -87,7 +87,7 @@ LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": 
 
 
 def place(kind: str, head: str, path: str, rank: int) -> Place:
-    """Where our leaf `path` (`body/layer_0/query/kernel`), of `rank` axes, stands in a checkpoint.
+    """Returns where our leaf `path` (`body/layer_0/query/kernel`), of `rank` axes, stands in a checkpoint.
 
     Raises:
       KeyError: no such leaf in this type of model with this head.
@@ -105,15 +105,15 @@ def place(kind: str, head: str, path: str, rank: int) -> Place:
 
 
 def canonical(kind: str, names: list[str]) -> dict[str, str]:
-    """The names of a file's tensors in the form of `place`, by the names in the file.
+    """Maps the names in a file to those that `place` uses.
 
     Files of bare encoders get the prefix; norms of the first BERT checkpoints have gamma and beta for weight and bias.
     """
     heads = {name.split(".")[0] for (of, _), table in HEADS.items() if of == kind for name in table.values()}
     bare = not any(name.startswith(f"{kind}.") for name in names)
-    found = {}
+    renamed = {}
     for name in names:
         new = re.sub(r"(LayerNorm|layer_norm)\.gamma$", r"\1.weight", name)
         new = re.sub(r"(LayerNorm|layer_norm)\.beta$", r"\1.bias", new)
-        found[name] = f"{kind}.{new}" if bare and new.split(".")[0] not in heads else new
-    return found
+        renamed[name] = f"{kind}.{new}" if bare and new.split(".")[0] not in heads else new
+    return renamed

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from tna_jax import trees
@@ -37,7 +36,7 @@ def save(
     Laws: what was loaded comes back bit for bit (with `dtype` that of the files); saving the same again writes the same bytes.
 
     Args:
-      folder: made if it is not there.
+      folder: created if it is not there.
       module: a ViT or Bert of `tna_jax.models`.
       params: its parameters, of one model, any floats.
       config: of the folder that the model came from (`Loaded.config`): what our fields do not say is kept from it.
@@ -54,14 +53,14 @@ def save(
     kind = hf_config.type_of(module)
     arrays = {trees.name(path): np.asarray(leaf) for path, leaf in trees.named_leaves(params)}
     channels = arrays["body/patches/kernel"].shape[2] if "body/patches/kernel" in arrays else 3
-    found = {path: array.shape for path, array in arrays.items()}
-    described = hf_config.describe(module, found, config, dtype)
+    shapes = {path: array.shape for path, array in arrays.items()}
+    described = hf_config.describe(module, shapes, config, dtype)
     if kind == "vit":
         module = module.clone(image_size=described["image_size"])
-    _check(found, shapes_of(module, channels))
+    _check(shapes, shapes_of(module, channels))
     places = {path: hf_names.place(kind, module.head, path, array.ndim) for path, array in arrays.items()}
     bare = module.head in ("pooled", "none")
-    made = {
+    tensors = {
         places[path].name.removeprefix(f"{kind}." if bare else ""): places[path].outward(array).astype(KINDS[dtype])
         for path, array in arrays.items()
     }
@@ -72,12 +71,12 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     for file in old:
         file.unlink()
-    shards = _shards(dict(sorted(made.items())), shard_bytes)
+    shards = _shards(dict(sorted(tensors.items())), shard_bytes)
     files = [folder / name for name in shards]
     for file in files:
         safetensors.write(file, shards[file.name], METADATA)
     if len(shards) > 1:
-        size = sum(array.nbytes for array in made.values())
+        size = sum(array.nbytes for array in tensors.values())
         where = {name: file for file, held in shards.items() for name in held}
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}
         write_atomic(folder / INDEX, (json.dumps(index, indent=2) + "\n").encode())
@@ -90,23 +89,23 @@ def _is_model(file: Path) -> bool:
     return file.name in (INDEX, hf_config.CONFIG) or (file.name.startswith("model") and file.suffix == ".safetensors")
 
 
-def _check(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
-    odd = [
-        f"{path} ({list(found[path]) if path in found else 'missing'} instead of "
-        f"{list(wanted[path]) if path in wanted else 'none'})"
-        for path in sorted({*found, *wanted})
-        if found.get(path) != wanted.get(path)
+def _check(shapes: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> None:
+    differing = [
+        f"{path} ({list(shapes[path]) if path in shapes else 'missing'} instead of "
+        f"{list(expected[path]) if path in expected else 'none'})"
+        for path in sorted({*shapes, *expected})
+        if shapes.get(path) != expected.get(path)
     ]
-    if odd:
-        hint = "; one model is saved, not a stack of them" if jax.tree.leaves(found) else ""
-        raise UsageError(f"these parameters are not the module's: {', '.join(odd)}{hint}")
+    if differing:
+        hint = "; one model is saved, not a stack of them" if shapes else ""
+        raise UsageError(f"these parameters are not the module's: {', '.join(differing)}{hint}")
 
 
-def _shards(made: dict[str, np.ndarray], most: int | None) -> dict[str, dict[str, np.ndarray]]:
-    """The tensors of each file, by its name."""
+def _shards(tensors: dict[str, np.ndarray], most: int | None) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the tensors of each file, by its name."""
     parts: list[dict[str, np.ndarray]] = [{}]
     size = 0
-    for name, array in made.items():
+    for name, array in tensors.items():
         if most is not None and parts[-1] and size + array.nbytes > most:
             parts.append({})
             size = 0

@@ -1,8 +1,8 @@
-"""Text to token ids, with the `tokenizers` library: trained on given text, or read from a model folder.
+"""Text to token ids, with the `tokenizers` library: trained on texts, or read from a model folder.
 
-made = tokenizer.train(texts, vocab=8000)            # WordPiece as BERT has it; kind="bpe": as RoBERTa
-made.save("encoder")                                 # beside config.json; transformers reads it too
-batch = tokenizer.load("encoder").encode(texts, length=64)
+tokenizer = hf.train_tokenizer(texts, vocab=8000)    # WordPiece as BERT has it; kind="bpe": as RoBERTa
+tokenizer.save("encoder")                            # beside config.json; transformers reads it too
+batch = hf.load_tokenizer("encoder").encode(texts, length=64)
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Encoded(NamedTuple):
     ids: np.ndarray
     """(N, T) int32"""
     mask: np.ndarray
-    """(N, T) bool: which are no padding."""
+    """(N, T) bool: which are not padding."""
     types: np.ndarray
     """(N, T) int32: 0, or 1 for the second text of a BERT pair."""
 
@@ -55,10 +55,10 @@ class Tokenizer:
     @property
     def vocab(self) -> int:
         """Number of ids."""
-        return self.backend.get_vocab_size()
+        return int(self.backend.get_vocab_size())
 
     def encode(self, texts: Sequence[str], length: int, pairs: Sequence[str] | None = None) -> Encoded:
-        """Texts, or pairs of them, as ids with the special tokens around them, cut and padded to `length`.
+        """Converts texts, or pairs of them, to ids with the special tokens around them, cut and padded to `length`.
 
         Args:
           texts: N of them.
@@ -85,8 +85,8 @@ class Tokenizer:
         return Encoded(ids, mask, types)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, special tokens left out."""
-        return self.backend.decode([int(i) for i in ids])
+        """Converts ids to text, special tokens left out."""
+        return str(self.backend.decode([int(i) for i in ids]))
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json, which transformers reads as well."""
@@ -100,20 +100,20 @@ class Tokenizer:
 
 
 def load(folder: str | Path) -> Tokenizer:
-    """The tokenizer of a model folder: its tokenizer.json or, without one, BERT's vocab.txt, or RoBERTa's vocab.json and merges.txt.
+    """Reads the tokenizer of a model folder: its tokenizer.json or, without one, BERT's vocab.txt, or RoBERTa's vocab.json and merges.txt.
 
     Without tokenizer.json, `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` and `add_prefix_space` are taken from
     tokenizer_config.json; what is not said there is as in the original models.
 
     Raises:
-      UsageError: none of these files is there, one cannot be read, or it is none for BERT or RoBERTa.
+      UsageError: none of these files is there, one cannot be read, or it is not one for BERT or RoBERTa.
     """
     folder = Path(folder)
     file = next((folder / name for name in READERS if (folder / name).is_file()), None)
     if file is None or (file.name == PIECES and not (folder / MERGES).is_file()):
         raise UsageError(
-            f"there is neither {folder / FILE}, nor {WORDS}, nor {PIECES} with {MERGES} beside it: tna_jax.hf.tokenizer.train makes "
-            "one; a checkpoint's is beside its model on the hub"
+            f"there is neither {folder / FILE}, nor {WORDS}, nor {PIECES} with {MERGES} beside it: tna_jax.hf.train_tokenizer "
+            "trains one; a checkpoint's is beside its model on the hub"
         )
     about = read_json(folder / CONFIG) if file.name != FILE and (folder / CONFIG).is_file() else {}
     try:
@@ -121,19 +121,19 @@ def load(folder: str | Path) -> Tokenizer:
     except UsageError:
         raise
     except Exception as error:  # the library raises this type itself
-        raise UsageError(f"{file} is no tokenizer that the tokenizers library reads: {error}") from error
+        raise UsageError(f"{file} is not a tokenizer that the tokenizers library reads: {error}") from error
     backend.no_padding()
     backend.no_truncation()
     return _with_ids(backend, str(file))
 
 
-def _whole(file: Path, about: dict[str, Any]) -> Any:
-    """The tokenizer that the library has written."""
+def _library_file(file: Path, about: dict[str, Any]) -> Any:
+    """Reads what the library has written."""
     return _library().Tokenizer.from_file(str(file))
 
 
 def _bert(file: Path, about: dict[str, Any]) -> Any:
-    """A WordPiece tokenizer of a list of words, one a line."""
+    """Builds a WordPiece tokenizer of a list of words, one a line."""
     library, special = _library(), SPECIAL["wordpiece"]
     model = library.models.WordPiece.from_file(str(file), unk_token=special["unk"], max_input_chars_per_word=100)
     backend = library.Tokenizer(model)
@@ -149,7 +149,7 @@ def _bert(file: Path, about: dict[str, Any]) -> Any:
 
 
 def _roberta(file: Path, about: dict[str, Any]) -> Any:
-    """A tokenizer of merged bytes, of the pieces' ids and the order of the merges, which stand beside them."""
+    """Builds a tokenizer of merged bytes, of the pieces' ids and the order of the merges, which stand beside them."""
     library, special = _library(), SPECIAL["bpe"]
     backend = library.Tokenizer(library.models.BPE.from_file(str(file), str(file.parent / MERGES)))
     backend.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=about.get("add_prefix_space", False))
@@ -158,24 +158,24 @@ def _roberta(file: Path, about: dict[str, Any]) -> Any:
     return _framed(library, backend, "bpe", str(file))
 
 
-READERS = {FILE: _whole, WORDS: _bert, PIECES: _roberta}
+READERS = {FILE: _library_file, WORDS: _bert, PIECES: _roberta}
 """By the file that a folder holds, the first that is there."""
 
 
 def _framed(library: Any, backend: Any, kind: str, where: str) -> Any:
-    """`backend`, which puts the special tokens around texts and pairs from now on."""
-    found, first, last = _with_ids(backend, where), SPECIAL[kind]["cls"], SPECIAL[kind]["sep"]
+    """Makes `backend` put the special tokens around texts and pairs, and returns it."""
+    tokenizer, first, last = _with_ids(backend, where), SPECIAL[kind]["cls"], SPECIAL[kind]["sep"]
     second = f"$B:1 {last}:1" if kind == "wordpiece" else f"{last} $B {last}"
     backend.post_processor = library.processors.TemplateProcessing(
         single=f"{first} $A {last}",
         pair=f"{first} $A {last} {second}",
-        special_tokens=[(first, found.cls), (last, found.sep)],
+        special_tokens=[(first, tokenizer.cls), (last, tokenizer.sep)],
     )
     return backend
 
 
 def train(texts: Iterable[str], vocab: int = 8000, kind: str = "wordpiece", lowercase: bool = True) -> Tokenizer:
-    """A tokenizer whose vocabulary is learnt from `texts`. The same texts give the same one.
+    """Trains a tokenizer whose vocabulary is learned from `texts`. The same texts give the same one.
 
     Args:
       texts: read once.
@@ -209,11 +209,11 @@ INNER = 0x100000
 
 
 def _wordpiece(library: Any, texts: Iterable[str], options: dict[str, Any], lowercase: bool) -> Any:
-    """A WordPiece tokenizer whose parts are merged pair by pair, the most frequent first.
+    """Trains a WordPiece tokenizer whose parts are merged pair by pair, the most frequent first.
 
     The library's own WordPieceTrainer does that too, but numbers the inner characters (##a) in the order of a hash table, which
     differs from run to run, and ties with it. Here inner characters are moved to code points of their own, so that its plain BPE
-    trainer, which sorts them, can be used, and are moved back in what it has learnt. Words with characters beyond the
+    trainer, which sorts them, can be used, and are moved back in what it has learned. Words with characters beyond the
     basic plane are left out: these become unknown.
     """
     backend = library.Tokenizer(library.models.WordPiece())
@@ -230,11 +230,13 @@ def _wordpiece(library: Any, texts: Iterable[str], options: dict[str, Any], lowe
     )
     learner = library.Tokenizer(library.models.BPE())
     learner.train_from_iterator(itertools.chain.from_iterable(moved), library.trainers.BpeTrainer(**options))
-    found = {}
+    vocabulary = {}
     for token, number in learner.get_vocab().items():
         plain = "".join(chr(ord(c) - INNER) if ord(c) >= INNER else c for c in token)
-        found["##" + plain if ord(token[0]) >= INNER else plain] = number
-    backend.model = library.models.WordPiece(found, unk_token=SPECIAL["wordpiece"]["unk"], max_input_chars_per_word=100)
+        vocabulary["##" + plain if ord(token[0]) >= INNER else plain] = number
+    backend.model = library.models.WordPiece(
+        vocabulary, unk_token=SPECIAL["wordpiece"]["unk"], max_input_chars_per_word=100
+    )
     backend.decoder = library.decoders.WordPiece()
     backend.add_special_tokens(options["special_tokens"])
     return backend
@@ -245,8 +247,10 @@ def _with_ids(backend: Any, where: str) -> Tokenizer:
         ids = {role: backend.token_to_id(names[role]) for role in ("pad", "cls", "sep", "mask")}
         if None not in ids.values():
             return Tokenizer(backend, **ids)
-    wanted = " or ".join(" ".join(names[role] for role in ("pad", "cls", "sep", "mask")) for names in SPECIAL.values())
-    raise UsageError(f"{where} has not the special tokens {wanted}")
+    expected = " or ".join(
+        " ".join(names[role] for role in ("pad", "cls", "sep", "mask")) for names in SPECIAL.values()
+    )
+    raise UsageError(f"{where} does not have the special tokens {expected}")
 
 
 def _library() -> Any:

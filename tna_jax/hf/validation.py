@@ -17,7 +17,7 @@ CHOICES = ("classes", "masked_lm", "pooled", "none", "new")
 
 
 def head_of(kind: str, config: dict[str, Any], names: set[str], asked: str | None, where: str) -> str:
-    """The kind of head a module gets: the one asked for, or that of the folder.
+    """Returns the kind of head a module gets: the one asked for, or that of the folder.
 
     Raises:
       UsageError: an unknown head, or an architecture whose head we do not have (and none was asked for).
@@ -31,11 +31,11 @@ def head_of(kind: str, config: dict[str, Any], names: set[str], asked: str | Non
     architecture = next(iter(config.get("architectures") or [None]))
     if architecture is None:
         return next((head for (of, head), table in HEADS.items() if of == kind and _holds(table, names)), bare)
-    found = [head for (of, head), name in ARCHITECTURES.items() if of == kind and name == architecture]
-    if not found:
-        heads = ", ".join(known)
-        raise UsageError(f"{where} is a {architecture}, whose head is not known here: choose a head, one of {heads}")
-    return bare if "none" in found else found[0]
+    heads = [head for (of, head), name in ARCHITECTURES.items() if of == kind and name == architecture]
+    if not heads:
+        choices = ", ".join(known)
+        raise UsageError(f"{where} is a {architecture}, whose head is not known here: choose a head, one of {choices}")
+    return bare if "none" in heads else heads[0]
 
 
 def _holds(table: dict[str, str], names: set[str]) -> bool:
@@ -43,7 +43,7 @@ def _holds(table: dict[str, str], names: set[str]) -> bool:
 
 
 def num_classes(kind: str, tensors: dict[str, Tensor]) -> int:
-    """Number of classes of the folder's classifier; 2, with which it is then missed, if it has none."""
+    """Returns the number of classes of the folder's classifier; 2, with which it is then missed, if it has none."""
     last = {"roberta": "classifier.out_proj.weight"}.get(kind, "classifier.weight")
     return tensors[last].shape[0] if last in tensors and tensors[last].shape else 2
 
@@ -56,32 +56,37 @@ def compare(
     fresh: bool,
     where: str,
 ) -> tuple[list[str], list[str]]:
-    """Our leaves that the folder lacks and that may be new, and its tensors that are dropped.
+    """Compares what a folder holds with what a module needs.
 
     Args:
-      tensors: of the folder, by `hf_names.canonical` name.
+      tensors: of the folder, by `names.canonical` name.
       shapes, places: of our leaves, by path.
       fresh: whether the head is to be new: then its leaves are, and those of a pooler that is not there.
 
+    Returns:
+      Our leaves that the folder lacks and that may be new, and its tensors that are dropped.
+
     Raises:
-      UsageError: tensors are missing, too many, of another shape or no floats; all are listed.
+      UsageError: tensors are missing, too many, of another shape or not floating-point; all are listed.
     """
     new = [path for path, place in places.items() if fresh and (path.startswith("head") or place.name not in tensors)
            and path.startswith(("head", "body/pooler/"))]  # fmt: skip
-    wanted = {places[path].name: places[path].shape(shape) for path, shape in shapes.items() if path not in new}
+    expected = {places[path].name: places[path].shape(shape) for path, shape in shapes.items() if path not in new}
     theirs = [f"{name}." for (of, _), table in HEADS.items() if of == kind for name in table.values()]
     droppable = (*theirs, *OTHER, f"{kind}.pooler.", *(f"{name}." for name in TIED.values()))
-    extra = [name for name in tensors if name not in wanted and not name.endswith(BUFFERS)]
+    extra = [name for name in tensors if name not in expected and not name.endswith(BUFFERS)]
     dropped = [name for name in extra if name.startswith(droppable)]
     lists = {
-        "missing": [name for name in wanted if name not in tensors],
+        "missing": [name for name in expected if name not in tensors],
         "too many": [name for name in extra if name not in dropped],
         "of another shape": [
             f"{name} ({list(tensors[name].shape)} instead of {list(shape)})"
-            for name, shape in wanted.items()
+            for name, shape in expected.items()
             if name in tensors and tensors[name].shape != shape
         ],
-        "no floats": [f"{n} ({tensors[n].kind})" for n in wanted if n in tensors and not tensors[n].floating],
+        "not floating-point": [
+            f"{n} ({tensors[n].kind})" for n in expected if n in tensors and not tensors[n].floating
+        ],
     }
     problems = "; ".join(f"{title}: {', '.join(names)}" for title, names in lists.items() if names)
     if problems:
@@ -100,5 +105,5 @@ def check_tied(kind: str, tensors: dict[str, Tensor], config: dict[str, Any], wh
         raise UsageError(f"{where}: its last kernel is not the table of words, which our masked_lm head takes: {what}")
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and bool(np.array_equal(one.read(), other.read()))
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(np.array_equal(a.read(), b.read()))

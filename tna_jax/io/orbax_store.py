@@ -74,7 +74,8 @@ def read(folder: Path, keys: set[str]) -> dict[str, np.ndarray]:
             ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader,
         ):
             warnings.simplefilter("ignore")  # of sharding, which NumPy arrays have none
-            return reader.restore(folder, args=arguments)
+            arrays: dict[str, np.ndarray] = reader.restore(folder, args=arguments)
+            return arrays
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         raise Damaged(f"it cannot be read ({type(error).__name__}: {first[:160]})") from error

@@ -109,5 +109,6 @@ def _shapes(folder: Path) -> dict[str, Any]:
             for leaf in leaves
             if leaf.name.startswith(PARAMS)
         }
-        return nested(shapes)["params"]
+        tree: dict[str, Any] = nested(shapes)["params"]
+        return tree
     raise UsageError(f"{folder} has no checkpoint that can be read{': ' if reasons else ''}{'; '.join(reasons)}")

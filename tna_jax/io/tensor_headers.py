@@ -45,7 +45,8 @@ class Tensor:
     @property
     def dtype(self) -> np.dtype:
         """As NumPy has it (little-endian)."""
-        return DTYPES[self.kind]
+        dtype: np.dtype = DTYPES[self.kind]
+        return dtype
 
     @property
     def size(self) -> int:

@@ -179,7 +179,7 @@ def test_all_that_does_not_fit_is_named_at_once():
     message = refused("one")
     for part in (
         f"missing: {name.format('query')}, classifier.bias;", "too many: bert.extra, decoder.weight;",
-        f"{name.format('key')} ([8, 7] instead of [8, 8])", f"no floats: {name.format('value')} (I32)",
+        f"{name.format('key')} ([8, 7] instead of [8, 8])", f"not floating-point: {name.format('value')} (I32)",
     ):  # fmt: skip
         assert part in message
 

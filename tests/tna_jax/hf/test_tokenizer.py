@@ -126,10 +126,10 @@ def test_what_cannot_be_is_refused(made):
     with pytest.raises(UsageError, match="nor vocab.json with merges.txt beside it"):
         tokenizer.load("half")
     Path("half/merges.txt").write_text("a b\n")
-    with pytest.raises(UsageError, match="half/vocab.json is no tokenizer"):
+    with pytest.raises(UsageError, match="half/vocab.json is not a tokenizer"):
         tokenizer.load("half")
     Path("half/vocab.txt").write_text("a\n")
-    with pytest.raises(UsageError, match="half/vocab.txt has not the special tokens"):
+    with pytest.raises(UsageError, match="half/vocab.txt does not have the special tokens"):
         tokenizer.load("half")
     with pytest.raises(UsageError, match="unknown kind of tokenizer 'word'.*wordpiece"):
         tokenizer.train(TEXTS, kind="word")
@@ -141,10 +141,10 @@ def test_what_cannot_be_is_refused(made):
         made.encode(["a", "b"], 9, ["c"])
     Path("bad").mkdir()
     Path("bad/tokenizer.json").write_text("{}")
-    with pytest.raises(UsageError, match="bad/tokenizer.json is no tokenizer"):
+    with pytest.raises(UsageError, match="bad/tokenizer.json is not a tokenizer"):
         tokenizer.load("bad")
     made.save("odd")
     text = Path("odd/tokenizer.json").read_text()
     Path("odd/tokenizer.json").write_text(text.replace(json.dumps(made.backend.id_to_token(made.mask)), '"[M]"'))
-    with pytest.raises(UsageError, match="has not the special tokens"):
+    with pytest.raises(UsageError, match="does not have the special tokens"):
         tokenizer.load("odd")

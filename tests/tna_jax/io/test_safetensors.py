@@ -69,7 +69,7 @@ def refused(file: Path, data: bytes) -> str:
         (raw({"x": entry(), "y": entry(offsets=(9, 17))}, bytes(17)), "'y' begins at byte 9 of the data, where 8"),
         (raw(b'{"x":%b,"x":%b}' % ((json.dumps(entry()).encode(),) * 2), bytes(8)), "named more than once: 'x'"),
         (raw({"__metadata__": {"a": 1}, "x": entry()}, bytes(8)), "metadata must be text"),
-        (raw(b'{"x":{"dtype":"F32","shape":[NaN],"data_offsets":[0,8]}}', bytes(8)), "NaN is no number"),
+        (raw(b'{"x":{"dtype":"F32","shape":[NaN],"data_offsets":[0,8]}}', bytes(8)), "NaN is not a number"),
     ],
 )  # fmt: skip
 def test_hostile_files_are_refused_in_one_line(tmp_path, data, expected):

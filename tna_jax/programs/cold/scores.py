@@ -13,7 +13,7 @@ from tna_jax.ensemble import Trainer
 from tna_jax.masks import Params
 from tna_jax.prng import Stream, stream
 from tna_jax.programs.cold.tasks import Task, drawn, shut, shut_mask
-from tna_jax.programs.data.text import buckets
+from tna_jax.programs.data.tokens import buckets
 from tna_jax.programs.training.backbone import Backbone
 
 BATCH = 250

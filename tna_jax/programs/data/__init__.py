@@ -28,20 +28,20 @@ FILES: dict[str, tuple[Callable[[str, Path], Dataset | None], str]] = {
 
 
 def names() -> tuple[str, ...]:
-    """The names `load` knows, besides `tfds:NAME`."""
+    """Returns the names that `load` knows, besides `tfds:NAME`."""
     return "digits", *FILES
 
 
 def load(name: str, *, data_dir: str | os.PathLike[str] | None = None, download: bool = False) -> Dataset:
-    """The data set called `name`, whole, in memory.
+    """Loads the data set called `name` into memory, all of it.
 
     It is looked for in `data_dir`, then in `$TNA_DATA_DIR`, then in the folder of TensorFlow Datasets
     (`$TFDS_DATA_DIR`, else `~/tensorflow_datasets`); in each of them its original files come first, then a copy
     prepared by TensorFlow Datasets. A copy that is incomplete is passed over, a damaged one is an error. Only if
     there is none and `download` is set does TensorFlow Datasets fetch it, into `data_dir` or else its own folder.
 
-    `cifar100_test` is the test file of CIFAR-100 alone, a tenth of it held out as a test split: data to pretrain on, not to
-    report CIFAR-100 accuracies. `NAME:CLASSES` are some classes of a set, `A+B` both sets as one (see `tna_jax.programs.data.subsets`).
+    `cifar100_test` is the test file of CIFAR-100 alone, a tenth of it held out as a test split: it is for pretraining, not for
+    reporting CIFAR-100 accuracies. `NAME:CLASSES` are some classes of a set, `A+B` both sets as one (see `tna_jax.programs.data.subsets`).
 
     Args:
       name: one of `names()`, or `tfds:NAME`, `tfds:NAME/CONFIG`, `tfds:NAME:VERSION`; `cifar10:0-4`, `cifar10:cat,dog`,
@@ -59,33 +59,33 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None, download:
     if subsets.JOIN in name and not name.startswith(TFDS):
         return subsets.join([load(part, data_dir=data_dir, download=download) for part in name.split(subsets.JOIN)])
     if subsets.CHOOSE in name and not name.startswith(TFDS):
-        whole, _, wanted = name.partition(subsets.CHOOSE)
-        return subsets.select_classes(load(whole, data_dir=data_dir, download=download), wanted)
+        base, _, classes = name.partition(subsets.CHOOSE)
+        return subsets.select_classes(load(base, data_dir=data_dir, download=download), classes)
     if name == "digits":
         return digits.load()
     if name not in FILES and not name.startswith(TFDS):
         raise DataError(str(unknown("data set", name, [*names(), f"{TFDS}NAME"])))
-    looked, notes = places(data_dir), []
-    for place in looked:
+    searched, notes = places(data_dir), []
+    for place in searched:
         for reader in _readers(name):
             try:
-                found = reader(place.root)
+                dataset = reader(place.root)
             except Unusable as note:
                 notes.append(str(note))
             else:
-                if found is not None:
-                    return found
+                if dataset is not None:
+                    return dataset
     holds = FILES[name][1] if name in FILES else f"{name.removeprefix(TFDS)}/ as TensorFlow Datasets prepares it"
     if not download:
-        raise missing(name, looked, holds, notes)
-    root = looked[0].root if data_dir else tfds_root()
+        raise missing(name, searched, holds, notes)
+    root = searched[0].root if data_dir else tfds_root()
     tfds_download.download(name.removeprefix(TFDS), root)
-    if (found := _readers(name)[-1](root)) is None:
-        raise missing(name, looked, holds, [f"{root} holds no copy after the download"])
-    return found
+    if (dataset := _readers(name)[-1](root)) is None:
+        raise missing(name, searched, holds, [f"{root} holds no copy after the download"])
+    return dataset
 
 
 def _readers(name: str) -> list[Callable[[Path], Dataset | None]]:
-    """What may find the set in a folder, best first; the copy prepared by TensorFlow Datasets is the last."""
+    """Returns what may find the set in a folder, best first; the copy prepared by TensorFlow Datasets is the last."""
     prepared = [lambda root: tfds_source.read(name.removeprefix(TFDS), root, name=name)]
     return [lambda root: FILES[name][0](name, root), *prepared] if name in FILES else prepared

@@ -56,7 +56,7 @@ LAYOUTS = {
 
 
 def read(name: str, root: Path) -> Dataset | None:
-    """`cifar10` or `cifar100` (fine labels) from `root` or a folder of it that is named for the set.
+    """Reads `cifar10` or `cifar100` (fine labels) from `root` or a folder of it that is named for the set.
 
     Returns:
       The data set, images (N, 32, 32, 3) uint8 in the order of the files; None if there is nothing of it.
@@ -66,21 +66,21 @@ def read(name: str, root: Path) -> Dataset | None:
       DataError: a file is damaged; names the file and the fault.
     """
     layout = LAYOUTS[name]
-    own = candidate_dirs(root, layout.folders)
-    notes = []
-    for home in own:
+    folders = candidate_dirs(root, layout.folders)
+    notes: list[str] = []
+    for home in folders:
         if note := cifar_zip.lacks(home):
             notes.append(note)
         elif (home / "test.zip").is_file():
             return _from_zips(name, home)
-    for home in dict.fromkeys([root, *own]):
+    for home in dict.fromkeys([root, *folders]):
         for source in (
             home if home.name == layout.binary_folder else home / layout.binary_folder,
             home / layout.binary_archive,
         ):
-            if found := _from_binary(name, source, notes):
-                return found
-    for home in dict.fromkeys([root, *own]):
+            if dataset := _from_binary(name, source, notes):
+                return dataset
+    for home in dict.fromkeys([root, *folders]):
         notes += [
             f"{home / pickled} holds Python pickles, which can run any code and are not read: use {layout.binary_archive}"
             for pickled in layout.pickled
@@ -97,17 +97,17 @@ HELD_OUT = 0.1
 
 
 def read_test(name: str, root: Path) -> Dataset | None:
-    """`cifar100_test`: the test file alone, of which a tenth, drawn by the seed of subsets, is the test split.
+    """Reads `cifar100_test`: the test file alone, of which a tenth, drawn by the seed of subsets, is the test split.
 
     Returns and raises as `read`; only image zips are read.
     """
     layout = LAYOUTS[name.removesuffix(TEST_ONLY)]
     for home in candidate_dirs(root, layout.folders):
         if (home / "test.zip").is_file():
-            whole = cifar_zip.read_zips([home / "test.zip"], layout.zip_labels, len(layout.class_names))
-            rows = permutation(len(whole.labels), SUBSET_SEED)
+            examples = cifar_zip.read_zips([home / "test.zip"], layout.zip_labels, len(layout.class_names))
+            rows = permutation(len(examples.labels), SUBSET_SEED)
             held = max(1, round(HELD_OUT * len(rows)))
-            test, train = (Split(whole.images[part], whole.labels[part]) for part in (rows[:held], rows[held:]))
+            test, train = (Split(examples.images[part], examples.labels[part]) for part in (rows[:held], rows[held:]))
             return make(name, train, test, layout.class_names)
     return None
 

@@ -13,7 +13,7 @@ PIXELS = 3 * 32 * 32
 
 
 def read_folder(folder: Path, files: Sequence[str]) -> dict[str, bytes]:
-    """The contents of those of `files` that are in the folder, by name.
+    """Reads those of `files` that are in the folder: their contents by name.
 
     Raises:
       DataError: a file cannot be read.
@@ -25,32 +25,32 @@ def read_folder(folder: Path, files: Sequence[str]) -> dict[str, bytes]:
 
 
 def read_tar(path: Path, folder: str, files: Sequence[str]) -> dict[str, bytes]:
-    """The contents of those of `files` that are members `folder/file` of a tar.gz; nothing is written to disk.
+    """Reads those of `files` that are members `folder/file` of a tar.gz: their contents by name. Nothing is written to disk.
 
     Raises:
       DataError: the archive is damaged or cut short.
     """
-    found = {}
+    contents = {}
     try:
         with tarfile.open(path, "r|gz") as archive:  # one pass: going back in a gzip means unpacking it again
             for member in archive:
                 at = PurePosixPath(member.name)
                 if str(at.parent) == folder and at.name in files and (content := archive.extractfile(member)):
-                    found[at.name] = content.read()
+                    contents[at.name] = content.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read, damaged or cut short ({error})") from error
-    return found
+    return contents
 
 
 def parse(
     contents: Mapping[str, bytes], files: Sequence[str], label_bytes: int, num_classes: int, *, source: Path
 ) -> Split:
-    """The rows of `files` one after another: images (N, 32, 32, 3) uint8, labels (N,) int32.
+    """Parses the rows of `files` one after another: images (N, 32, 32, 3) uint8, labels (N,) int32.
 
     A row is `label_bytes` labels, of which the last is taken (CIFAR-100: coarse, fine), then 32x32 red, green, blue.
 
     Raises:
-      DataError: a file holds no whole number of rows, or a label is out of range; names the file.
+      DataError: a file does not hold a whole number of rows, or a label is out of range; names the file.
     """
     parts = []
     row = label_bytes + PIXELS

@@ -14,7 +14,7 @@ TRAIN_PARTS = tuple(f"train_{i}.zip" for i in range(1, 6))
 
 
 def train_paths(folder: Path) -> list[Path]:
-    """The zips of the train split: `train.zip`, else all of `train_1.zip` to `train_5.zip`, else none."""
+    """Returns the zips of the train split: `train.zip`, else all of `train_1.zip` to `train_5.zip`, else none."""
     if (folder / "train.zip").is_file():
         return [folder / "train.zip"]
     parts = [folder / part for part in TRAIN_PARTS]
@@ -22,7 +22,7 @@ def train_paths(folder: Path) -> list[Path]:
 
 
 def lacks(folder: Path) -> str | None:
-    """What is missing in a folder that holds some of the zips; None if it holds all or none of them."""
+    """Says what is missing in a folder that holds some of the zips; None if it holds all or none of them."""
     here = [name for name in ("train.zip", *TRAIN_PARTS, "test.zip") if (folder / name).is_file()]
     missing = [] if train_paths(folder) else ["its train part (train.zip, or train_1.zip to train_5.zip)"]
     missing += [] if "test.zip" in here else ["its test part (test.zip)"]
@@ -30,7 +30,7 @@ def lacks(folder: Path) -> str | None:
 
 
 def read_zips(paths: Sequence[Path], labels_name: str, num_classes: int) -> Split:
-    """The examples of several image zips one after another: images (N, 32, 32, 3) uint8, labels (N,) int32.
+    """Reads the examples of several image zips one after another: images (N, 32, 32, 3) uint8, labels (N,) int32.
 
     Raises:
       DataError: Pillow is missing or cannot read WebP, or a zip is damaged or lacks a part; names the zip.

@@ -9,7 +9,7 @@ SPLIT_SEED = 0
 
 
 def load() -> Dataset:
-    """1437 train and 360 test images, (8, 8, 1) uint8 with values 0 to 16.
+    """Loads 1437 train and 360 test images, (8, 8, 1) uint8 with values 0 to 16.
 
     The set has no split of its own. Ours is NumPy's `default_rng(0).permutation`, not stratified by class: its first 1437 examples
     are the train split, the rest the test split, both stored in the order of the permutation.
@@ -21,10 +21,10 @@ def load() -> Dataset:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise DataError("digits needs scikit-learn: pip install scikit-learn") from error
-    found = load_digits()
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(found.target))
-    images = found.images.astype(np.uint8)[order][..., None]  # (1797, 8, 8, 1)
-    labels = found.target[order]
+    digits = load_digits()
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(digits.target))
+    images = digits.images.astype(np.uint8)[order][..., None]  # (1797, 8, 8, 1)
+    labels = digits.target[order]
     train, test = (
         checked_split(images[rows], labels[rows], 10, source="scikit-learn's digits")
         for rows in (slice(TRAIN_EXAMPLES), slice(TRAIN_EXAMPLES, None))

@@ -29,7 +29,7 @@ FILES = (
 
 
 def read(name: str, root: Path) -> Dataset | None:
-    """`mnist` or `fashion_mnist` from the four files in a folder named for it, or in its `raw` folder (torchvision's).
+    """Reads `mnist` or `fashion_mnist` from the four files in a folder named for it, or in its `raw` folder (torchvision's).
 
     Returns:
       The data set, images (N, 28, 28, 1) uint8 in the order of the files; None if there is no such file.
@@ -38,7 +38,7 @@ def read(name: str, root: Path) -> Dataset | None:
       Unusable: some of the four files are there, but not all.
       DataError: a file is damaged or the files do not fit together; names the file and the fault.
     """
-    notes = []
+    notes: list[str] = []
     raws = [root] if root.name == "raw" and root.parent.name in FOLDERS[name] else []
     for home in candidate_dirs(root, FOLDERS[name]):
         raws += [home, home / "raw"]
@@ -56,7 +56,7 @@ def read(name: str, root: Path) -> Dataset | None:
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
-    """The uint8 array of `ndim` dimensions in one idx file, gzipped if its name ends in .gz.
+    """Reads the uint8 array of `ndim` dimensions in one idx file, gzipped if its name ends in .gz.
 
     Raises:
       DataError: cannot be read, cut short, another magic number, or a size that its header does not announce.

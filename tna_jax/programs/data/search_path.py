@@ -1,4 +1,4 @@
-"""Where data sets are looked for, in which order, and what is said when one is found nowhere."""
+"""Where data sets are searched for, in which order, and the error for one that is found nowhere."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -16,49 +16,49 @@ class Place(NamedTuple):
 
 
 def tfds_root() -> Path:
-    """The folder of TensorFlow Datasets: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
+    """Returns the folder of TensorFlow Datasets: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
     return _absolute(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def places(data_dir: str | os.PathLike[str] | None) -> list[Place]:
-    """The folders to look in, first come first served: `data_dir`, `$TNA_DATA_DIR`, that of TensorFlow Datasets."""
-    found = []
+    """Returns the folders to search, in order: `data_dir`, `$TNA_DATA_DIR`, that of TensorFlow Datasets."""
+    roots = []
     if data_dir:
-        found.append(Place(_absolute(data_dir), "--data-dir"))
+        roots.append(Place(_absolute(data_dir), "--data-dir"))
     if os.environ.get("TNA_DATA_DIR"):
-        found.append(Place(_absolute(os.environ["TNA_DATA_DIR"]), "$TNA_DATA_DIR"))
-    found.append(Place(tfds_root(), "TFDS"))
-    return found
+        roots.append(Place(_absolute(os.environ["TNA_DATA_DIR"]), "$TNA_DATA_DIR"))
+    roots.append(Place(tfds_root(), "TFDS"))
+    return roots
 
 
 def candidate_dirs(root: Path, names: Sequence[str]) -> list[Path]:
-    """The existing folders of `root` named for one data set; `root` itself if that is its own name.
+    """Returns the existing folders of `root` named for one data set; `root` itself if that is its name.
 
     A folder is taken for a data set by its name only, never by what is in it: the files of MNIST and Fashion-MNIST
     have the same names.
     """
-    own = [root] if root.name in names else []
-    return [home for home in [*own, *(root / name for name in names)] if home.is_dir()]
+    itself = [root] if root.name in names else []
+    return [home for home in [*itself, *(root / name for name in names)] if home.is_dir()]
 
 
 DOWNLOAD = ", or pass --download"
 """Advice for programs that have the option, at the end of what `missing` says."""
 
 
-def missing(name: str, looked: Iterable[Place], holds: str, notes: Sequence[str] = ()) -> DataError:
-    """The error for a data set found nowhere; `notes` say what was found and could not be used."""
+def missing(name: str, searched: Iterable[Place], holds: str, notes: Sequence[str] = ()) -> DataError:
+    """Returns the error for a data set found nowhere; `notes` say which copies could not be used."""
     where = ", ".join(
-        f"{place.root} ({place.named_by}{'' if place.root.is_dir() else ', no such folder'})" for place in looked
+        f"{place.root} ({place.named_by}{'' if place.root.is_dir() else ', no such folder'})" for place in searched
     )
-    found = f"{name} cannot be used: {'; '.join(notes)}" if notes else f"{name} was not found"
-    instead = sorted({hint for place in looked if (hint := _instead(place.root, name, holds))})
-    found += f" ({'; '.join(instead)})" if instead else ""
+    problem = f"{name} cannot be used: {'; '.join(notes)}" if notes else f"{name} was not found"
+    instead = sorted({hint for place in searched if (hint := _instead(place.root, name, holds))})
+    problem += f" ({'; '.join(instead)})" if instead else ""
     advice = f"set TNA_DATA_DIR or --data-dir to a folder that holds {holds}{DOWNLOAD}"
-    return DataError(f"{found}; looked in {where}; {advice}")
+    return DataError(f"{problem}; looked in {where}; {advice}")
 
 
 def _instead(root: Path, name: str, holds: str) -> str:
-    """What a folder looks like that was named in the place of the one above or beside it."""
+    """Says that a folder was named in place of the one above or beside it; empty if it was not."""
     file = Path(holds.split(" ")[0]).name
     if not root.is_dir():
         return ""

@@ -10,11 +10,11 @@ SUBSET_SEED = 20_240_229
 
 
 class DataError(ValueError):
-    """A data set that cannot be had. The message is one line: what is wrong, where, and what to do."""
+    """A data set that cannot be loaded. The message is one line: what is wrong, where, and what to do."""
 
 
 class Unusable(DataError):
-    """A copy that is incomplete or of a form that is not read here: the look-up notes it and goes on."""
+    """A copy that is incomplete or of a form that is not read here: the search notes it and continues."""
 
 
 class Split(NamedTuple):
@@ -28,7 +28,7 @@ class Split(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A train and a test split of labelled images of one size."""
+    """A train and a test split of labeled images of one size."""
 
     name: str
     train: Split
@@ -49,23 +49,23 @@ class Dataset:
         return height, width, channels
 
     def preprocess(self, x: Any) -> Any:
-        """Map stored images to what a network takes: `(x / max_value - mean) / std`, float32, the shape unchanged.
+        """Maps stored images to what a network takes: `(x / max_value - mean) / std`, float32, the shape unchanged.
 
         Args:
-          x: (..., H, W, C) uint8, a NumPy array or a (traced) JAX array; what comes back is of the same kind.
+          x: (..., H, W, C) uint8, a NumPy array or a (traced) JAX array; the result is of the same kind.
         """
         shape = (1,) * (x.ndim - 1) + (-1,)  # equal ranks: nothing is promoted silently under JAX's strict settings
         mean, std = (np.asarray(v, np.float32).reshape(shape) for v in (self.mean, self.std))
         return (x.astype(np.float32) / np.float32(self.max_value) - mean) / std
 
     def describe(self) -> str:
-        """One line: name, numbers of examples, image size, number of classes."""
+        """Describes the set in one line: name, numbers of examples, image size, number of classes."""
         size = "x".join(map(str, self.image_shape))
         counts = f"{len(self.train.labels)} train + {len(self.test.labels)} test images"
         return f"{self.name}: {counts} {size}, {self.num_classes} classes"
 
     def subset(self, train_examples: int | None = None, test_examples: int | None = None) -> "Dataset":
-        """The same data set with fewer examples; a split whose number is None stays as it is, order included.
+        """Returns the same data set with fewer examples; a split whose number is None stays as it is, order included.
 
         The examples kept are the first n of a permutation that depends on the size of the split and on nothing
         else, and they are stored in the order of that permutation. So the same call gives the same examples in
@@ -74,10 +74,10 @@ class Dataset:
         Raises:
           DataError: a number is below 1 or larger than the split; all bad numbers are named.
         """
-        wanted = {"train": (self.train, train_examples), "test": (self.test, test_examples)}
+        requested = {"train": (self.train, train_examples), "test": (self.test, test_examples)}
         bad = [
-            f"{n} {part} examples asked for, there are {len(split.labels)}"
-            for part, (split, n) in wanted.items()
+            f"{n} {part} examples requested, there are {len(split.labels)}"
+            for part, (split, n) in requested.items()
             if n is not None and not 1 <= n <= len(split.labels)
         ]
         if bad:
@@ -88,7 +88,7 @@ class Dataset:
 
 
 def permutation(n: int, seed: int) -> np.ndarray:
-    """A permutation of `range(n)`, (n,) int64, the same for every release of NumPy.
+    """Computes a permutation of `range(n)`, (n,) int64, the same for every release of NumPy.
 
     It sorts raw PCG64 output, whose stream NumPy promises to keep; `Generator.permutation` carries no such promise.
     """
@@ -103,7 +103,7 @@ def _first(split: Split, n: int | None) -> Split:
 
 
 def checked_split(images: np.ndarray, labels: np.ndarray, num_classes: int, *, source: Any) -> Split:
-    """A split from images (N, H, W, C) uint8 and labels (N,) of any integer dtype, each fact checked.
+    """Returns a split of images (N, H, W, C) uint8 and labels (N,) of any integer dtype, each fact checked.
 
     Raises:
       DataError: no images, another number of labels, or labels outside [0, num_classes); names `source`.
@@ -119,7 +119,7 @@ def checked_split(images: np.ndarray, labels: np.ndarray, num_classes: int, *, s
 
 
 def make(name: str, train: Split, test: Split, class_names: Sequence[str], *, max_value: int = 255) -> Dataset:
-    """A data set with the usual scaling: grey images to [0, 1], colour images to [-1, 1].
+    """Returns a data set with the usual scaling: gray images to [0, 1], color images to [-1, 1].
 
     Raises:
       DataError: train and test images differ in size.

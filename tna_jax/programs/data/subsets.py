@@ -10,56 +10,58 @@ from tna_jax.programs.data.source import DataError, Dataset, Split
 JOIN, CHOOSE = "+", ":"
 
 
-def select_classes(found: Dataset, wanted: str) -> Dataset:
-    """The examples of some classes, which are numbered anew in the order given.
+def select_classes(dataset: Dataset, classes: str) -> Dataset:
+    """Returns the examples of some classes, which are numbered anew in the order of `classes`.
 
     Args:
-      found: the whole set.
-      wanted: numbers, ranges and class names separated by commas: `0-4`, `cat,dog`, `0,2,5-9`.
+      dataset: the set.
+      classes: numbers, ranges and class names separated by commas: `0-4`, `cat,dog`, `0,2,5-9`.
 
     Raises:
       DataError: an unknown or repeated class, or a split that is left without examples.
     """
-    chosen = [number for word in wanted.split(",") for number in _numbers(word.strip(), found)]
+    chosen = [number for word in classes.split(",") for number in _numbers(word.strip(), dataset)]
     repeated = sorted({number for number in chosen if chosen.count(number) > 1})
     if repeated:
-        raise DataError(f"{found.name}{CHOOSE}{wanted}: named more than once: classes {', '.join(map(str, repeated))}")
-    numbers = np.full(found.num_classes, -1, np.int32)
+        raise DataError(
+            f"{dataset.name}{CHOOSE}{classes}: named more than once: classes {', '.join(map(str, repeated))}"
+        )
+    numbers = np.full(dataset.num_classes, -1, np.int32)
     numbers[chosen] = np.arange(len(chosen), dtype=np.int32)
 
     def part(split: Split) -> Split:
         rows = np.flatnonzero(numbers[split.labels] >= 0)
         if not len(rows):
-            raise DataError(f"{found.name}{CHOOSE}{wanted}: a split has no example of these classes")
+            raise DataError(f"{dataset.name}{CHOOSE}{classes}: a split has no example of these classes")
         return Split(split.images[rows], numbers[split.labels[rows]])
 
     return dataclasses.replace(
-        found,
-        name=f"{found.name}{CHOOSE}{wanted}",
-        train=part(found.train),
-        test=part(found.test),
+        dataset,
+        name=f"{dataset.name}{CHOOSE}{classes}",
+        train=part(dataset.train),
+        test=part(dataset.test),
         num_classes=len(chosen),
-        class_names=tuple(found.class_names[number] for number in chosen),
+        class_names=tuple(dataset.class_names[number] for number in chosen),
     )
 
 
-def _numbers(word: str, found: Dataset) -> list[int]:
-    if word in found.class_names:
-        return [found.class_names.index(word)]
+def _numbers(word: str, dataset: Dataset) -> list[int]:
+    if word in dataset.class_names:
+        return [dataset.class_names.index(word)]
     first, dash, last = word.partition("-")
     ends = (first, last) if dash else (word, word)
     if all(end.isascii() and end.isdigit() for end in ends):
         low, high = map(int, ends)
-        if low <= high < found.num_classes:
+        if low <= high < dataset.num_classes:
             return list(range(low, high + 1))
-    names = ", ".join(found.class_names[:12]) + (", ..." if found.num_classes > 12 else "")
+    names = ", ".join(dataset.class_names[:12]) + (", ..." if dataset.num_classes > 12 else "")
     raise DataError(
-        f"{found.name} has no classes {word!r}: give numbers 0 to {found.num_classes - 1} or names ({names})"
+        f"{dataset.name} has no classes {word!r}: name numbers 0 to {dataset.num_classes - 1} or names ({names})"
     )
 
 
 def join(parts: list[Dataset]) -> Dataset:
-    """All examples of the sets, one after another; each keeps its own classes, numbered on.
+    """Joins the examples of the sets, one after another; the classes of each are numbered on from those before.
 
     Raises:
       DataError: images of another size or scale than the first set's.

@@ -11,7 +11,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class TextSplit(NamedTuple):
     """(N,) int32."""
 
     def take(self, rows: np.ndarray) -> "TextSplit":
-        """The examples `rows`, in that order."""
+        """Returns the examples `rows`, in that order."""
         return TextSplit(tuple(self.texts[i] for i in rows), self.labels[rows])
 
 
@@ -84,7 +84,7 @@ class TextTask:
         return len(self.class_names)
 
     def describe(self) -> str:
-        """One line: name, numbers of examples and classes."""
+        """Describes the task in one line: name, numbers of examples and classes."""
         counts = (
             f"{len(self.train.labels)} train + {len(self.validation.labels)} validation + {len(self.test.labels)} test"
         )
@@ -92,25 +92,25 @@ class TextTask:
 
 
 def names() -> tuple[str, ...]:
-    """The tasks `load` knows."""
+    """Returns the tasks that `load` knows."""
     return tuple(FORMS)
 
 
 def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> TextTask:
-    """A task by name, whole, in memory; the same call gives the same examples in the same order.
+    """Loads a task by name into memory; the same call gives the same examples in the same order.
 
     Splits, by the files a set has: train, dev and test as they are (dev is validation). Train and test: a tenth of train is
     validation. Train and dev (their test labels are secret): dev is test, a tenth of train validation. One file only: a tenth
     validation, a tenth test. Rows without any text are left out.
 
     Raises:
-      DataError: an unknown name, a file found nowhere, or rows that are no examples; the first rows are named.
+      DataError: an unknown name, a file found nowhere, or rows that are not examples; the first rows are named.
     """
     if name not in FORMS:
         raise DataError(str(unknown("text task", name, FORMS)))
-    form, looked = FORMS[name], places(data_dir)
+    form, searched = FORMS[name], places(data_dir)
     holds = f"{FOLDERS[0]}/ with {' and '.join(f'{name}.{part}.tsv.gz' for part in form.files)}"
-    for place in looked:
+    for place in searched:
         for home in candidate_dirs(place.root, FOLDERS):
             paths = {part: home / f"{name}.{part}.tsv.gz" for part in form.files}
             lacking = [path.name for path in paths.values() if not path.is_file()]
@@ -119,14 +119,14 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> TextTa
             if lacking:
                 raise DataError(f"{home} lacks {', '.join(lacking)}")
             return _split(name, form, {part: read(path, form) for part, path in paths.items()})
-    raise missing(name, looked, holds)
+    raise missing(name, searched, holds)
 
 
 def read(path: Path, form: Form) -> TextSplit:
-    """The examples of one file; rows whose texts are all empty are left out.
+    """Reads the examples of one file; rows whose texts are all empty are left out.
 
     Raises:
-      DataError: it cannot be read, or holds rows that are no examples: how many, and the first of them with what is wrong.
+      DataError: it cannot be read, or holds rows that are not examples: how many, and the first of them with what is wrong.
     """
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
@@ -136,14 +136,14 @@ def read(path: Path, form: Form) -> TextSplit:
     texts, labels, bad = [], [], []
     for number, line in enumerate(lines[:-1] if lines and not lines[-1] else lines, start=1):
         label, *parts = line.split("\t")
-        if wrong := _fault(label, parts, form):
-            bad.append(f"line {number}: {wrong}")
+        if fault := _fault(label, parts, form):
+            bad.append(f"line {number}: {fault}")
         elif any(part.strip() for part in parts):
             texts.append(tuple(parts))
             labels.append(int(label))
     if bad:
         more = f", and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise DataError(f"{path}: {len(bad)} rows are no examples: {'; '.join(bad[:5])}{more}")
+        raise DataError(f"{path}: {len(bad)} rows are not examples: {'; '.join(bad[:5])}{more}")
     if not texts:
         raise DataError(f"{path}: no examples")
     return TextSplit(tuple(texts), np.array(labels, np.int32))
@@ -158,38 +158,37 @@ def _fault(label: str, parts: list[str], form: Form) -> str:
 
 
 def _split(name: str, form: Form, parts: dict[str, TextSplit]) -> TextTask:
-    found = dict(parts)
     if set(parts) == {"train", "dev", "test"}:
-        train, validation, test = (found[part] for part in ("train", "dev", "test"))
+        train, validation, test = (parts[part] for part in ("train", "dev", "test"))
         how = "train, dev and test files as they are; dev is validation"
     elif len(parts) == 1:
-        ((only, whole),) = parts.items()
-        validation, test, train = cut(whole, (HELD, HELD), SPLIT_SEED)
-        how = f"from the one file ({only}), seeded: a tenth validation, a tenth test, by different texts"
+        ((part, examples),) = parts.items()
+        validation, test, train = cut(examples, (HELD, HELD), SPLIT_SEED)
+        how = f"from the one file ({part}), seeded: a tenth validation, a tenth test, by different texts"
     else:
-        (test,) = (found[part] for part in ("test", "dev") if part in found)
-        validation, train = cut(found["train"], (HELD,), SPLIT_SEED)
-        how = f"test is the {'test' if 'test' in found else 'dev'} file; a tenth of train is validation, seeded, by different texts"
+        (test,) = (parts[part] for part in ("test", "dev") if part in parts)
+        validation, train = cut(parts["train"], (HELD,), SPLIT_SEED)
+        how = f"test is the {'test' if 'test' in parts else 'dev'} file; a tenth of train is validation, seeded, by different texts"
     return TextTask(name, form.title, form.class_names, train, validation, test, how)
 
 
-def cut(whole: TextSplit, shares: Sequence[float], seed: int) -> list[TextSplit]:
-    """Parts with the given shares of the *different* texts, and the rest; a text that stands in several rows goes with all of them.
+def cut(split: TextSplit, shares: Sequence[float], seed: int) -> list[TextSplit]:
+    """Cuts a split into parts with these shares of its *different* texts, and the rest; equal texts stay together.
 
     Each part keeps the order of the rows, shuffled by the seed (files are often sorted by label).
     """
     first: dict[tuple[str, ...], int] = {}
-    groups = np.array([first.setdefault(text, len(first)) for text in whole.texts])
+    groups = np.array([first.setdefault(text, len(first)) for text in split.texts])
     place = np.empty(len(first), np.int64)
     place[permutation(len(first), seed)] = np.arange(len(first))
     rows = np.argsort(place[groups], kind="stable")
     ends = np.cumsum([round(share * len(first)) for share in shares])
     which = np.searchsorted(ends, place[groups[rows]], side="right")
-    return [whole.take(rows[which == part]) for part in range(len(shares) + 1)]
+    return [split.take(rows[which == part]) for part in range(len(shares) + 1)]
 
 
 def corpus(names: Sequence[str], *, data_dir: str | os.PathLike[str] | None = None) -> list[str]:
-    """Every training text of the tasks, each different one once, in order: for a tokenizer and masked-language modelling.
+    """Returns every training text of the tasks, each different one once, in order: for a tokenizer and masked-language modelling.
 
     Only training splits: no validation or test text of the tasks is in it, unless it stands in another task's training split.
     """
@@ -198,25 +197,3 @@ def corpus(names: Sequence[str], *, data_dir: str | os.PathLike[str] | None = No
         for texts in load(name, data_dir=data_dir).train.texts:
             seen.update(dict.fromkeys(text for text in texts if text.strip()))
     return list(seen)
-
-
-IDS, TYPES = 0, 1
-"""Rows of an encoded example."""
-
-
-def buckets(encoded: np.ndarray, pad_id: int, lengths: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The examples by length, each group cut to the shortest of `lengths` that holds it: less padding to compute with.
-
-    Args:
-      encoded: (N, 2, L), ids padded on the right with `pad_id`, and segments.
-      lengths: increasing, the last is L.
-
-    Returns:
-      For each length that has examples: their rows (n,), and their arrays (n, 2, length). Every row is in one group.
-    """
-    if list(lengths) != sorted(set(lengths)) or not lengths or lengths[-1] != encoded.shape[2]:
-        raise ValueError(f"the lengths of buckets must increase and end with {encoded.shape[2]}, got {list(lengths)}")
-    used = (encoded[:, IDS] != pad_id).sum(1)
-    which = np.searchsorted(np.asarray(lengths), used)
-    groups: list[Any] = [(np.flatnonzero(which == i), length) for i, length in enumerate(lengths)]
-    return [(rows, encoded[rows, :, :length]) for rows, length in groups if len(rows)]

@@ -1,4 +1,4 @@
-"""Letting TensorFlow Datasets fetch and prepare a set. The only place of the project's data that uses the network."""
+"""Lets TensorFlow Datasets fetch and prepare a set: the only module for data that uses the network."""
 
 import difflib
 import importlib.util
@@ -10,7 +10,7 @@ from tna_jax.programs.data.tfds_source import INSTALL
 
 
 def download(text: str, root: Path) -> None:
-    """Fetch `NAME[/CONFIG][:VERSION]` and prepare it below `root` as array_record files.
+    """Fetches `NAME[/CONFIG][:VERSION]` and prepares it below `root` as array_record files.
 
     TensorFlow itself is needed here, once, by the builders that TensorFlow Datasets ships: they encode images with
     it. This is checked before anything is fetched. Reading what was prepared never needs it.

@@ -1,4 +1,4 @@
-"""Finding a data set prepared by TensorFlow Datasets on disk, without importing that package.
+"""Finds a data set prepared by TensorFlow Datasets on disk, without importing that package.
 
 Its own answers to a set that is not there are misleading, or come after minutes of trying the network. A folder is
 looked at in a millisecond.
@@ -24,7 +24,7 @@ class Spec(NamedTuple):
 
 
 def parse(text: str) -> Spec:
-    """The parts of `NAME[/CONFIG][:VERSION]`.
+    """Parses `NAME[/CONFIG][:VERSION]`.
 
     Raises:
       DataError: another form, such as a namespace (`huggingface:NAME`).
@@ -38,7 +38,7 @@ def parse(text: str) -> Spec:
 
 
 def find(spec: Spec, root: Path) -> Path | None:
-    """The folder that holds the prepared set below `root`: of several versions the newest; None if there is none.
+    """Returns the folder that holds the prepared set below `root`: of several versions the newest; None if there is none.
 
     Raises:
       Unusable: it is stored in a form that cannot be read without TensorFlow, or several configurations are
@@ -49,11 +49,11 @@ def find(spec: Spec, root: Path) -> Path | None:
     newest = None if spec.config else _newest(home, spec.version)
     if newest is None:
         configs = [home / spec.config] if spec.config else sorted(path for path in home.glob("*") if path.is_dir())
-        found = {path.name: folder for path in configs if (folder := _newest(path, spec.version))}
-        if len(found) > 1:
-            choices = ", ".join(f"tfds:{spec.name}/{config}" for config in found)
+        prepared = {path.name: folder for path in configs if (folder := _newest(path, spec.version))}
+        if len(prepared) > 1:
+            choices = ", ".join(f"tfds:{spec.name}/{config}" for config in prepared)
             raise Unusable(f"{home} holds several configurations: choose one of {choices}")
-        newest = next(iter(found.values()), None)
+        newest = next(iter(prepared.values()), None)
     if newest is not None:
         _check_format(newest)
     return newest

@@ -13,10 +13,10 @@ INSTALL = "pip install 'tna-jax[tfds]'"
 
 
 def read(text: str, root: Path, *, name: str | None = None) -> Dataset | None:
-    """The set `NAME[/CONFIG][:VERSION]` prepared below `root`; called `name`, or `tfds:...` by default.
+    """Reads the set `NAME[/CONFIG][:VERSION]` prepared below `root`; called `name`, or `tfds:...` by default.
 
     The test split is the one called test, or validation where there is none. TensorFlow Datasets stores examples in
-    an order of its own (hashed), not that of the original files: images, labels and splits agree with a copy read
+    a hashed order, not that of the original files: images, labels and splits agree with a copy read
     from those files, row numbers and the examples of `Dataset.subset` do not.
 
     Returns:
@@ -49,7 +49,7 @@ def read(text: str, root: Path, *, name: str | None = None) -> Dataset | None:
 
 
 def _keys(builder: Any, folder: Path) -> tuple[str, str]:
-    """The names of the image and the label among the features."""
+    """Returns the names of the image and the label among the features."""
     import tensorflow_datasets as tfds
 
     features, keys = dict(builder.info.features.items()), builder.info.supervised_keys
@@ -66,15 +66,15 @@ def _keys(builder: Any, folder: Path) -> tuple[str, str]:
         faults.append(f"{keys[1]!r} is {label}, expected a ClassLabel")
     if faults:
         raise DataError(f"{folder}: not an image classification set: {'; '.join(faults)}")
-    return keys
+    return keys[0], keys[1]
 
 
 def _parts(builder: Any, folder: Path) -> tuple[str, str]:
-    """The names of the train and the test split."""
-    found = list(builder.info.splits)
-    test = next((part for part in ("test", "validation") if part in found), None)
-    if "train" not in found or test is None:
-        raise DataError(f"{folder}: has the splits {', '.join(found)}, expected train and test (or validation)")
+    """Returns the names of the train and the test split."""
+    names = list(builder.info.splits)
+    test = next((part for part in ("test", "validation") if part in names), None)
+    if "train" not in names or test is None:
+        raise DataError(f"{folder}: has the splits {', '.join(names)}, expected train and test (or validation)")
     return "train", test
 
 

@@ -19,7 +19,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import read_json, write_json
 from tna_jax.masks import Params
 from tna_jax.programs.data import Dataset
-from tna_jax.programs.data.text import IDS, TYPES
+from tna_jax.programs.data.tokens import IDS, TYPES
 
 ABOUT, IMAGES = "pretraining.json", "preprocessor_config.json"
 """Files beside a model: what it was pretrained on (ours), and how images are to be scaled (Hugging Face's)."""

@@ -92,7 +92,7 @@ def test_subset_is_the_beginning_of_a_larger_one_and_none_keeps_a_split():
 
 def test_subset_names_every_bad_number():
     with pytest.raises(
-        data.DataError, match=r"1438 train examples asked for, there are 1437; 0 test examples"
+        data.DataError, match=r"1438 train examples requested, there are 1437; 0 test examples"
     ) as error:
         data.load("digits").subset(1438, 0)
     assert "\n" not in str(error.value)

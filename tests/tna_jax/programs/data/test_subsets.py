@@ -32,7 +32,7 @@ def test_sets_are_joined_with_their_own_classes():
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("digits:3-12", "no classes '3-12': give numbers 0 to 9"),
+        ("digits:3-12", "no classes '3-12': name numbers 0 to 9"),
         ("digits:cat", "no classes 'cat'"),
         ("digits:1,0-2", "more than once: classes 1"),
         ("digts:1", "did you mean 'digits'"),

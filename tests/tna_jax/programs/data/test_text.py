@@ -113,13 +113,13 @@ def test_the_corpus_holds_each_training_text_once_and_no_test_text(folder):
 
 def test_buckets_keep_every_token_and_cut_padding_only():
     made = np.array([[[2, 7, 3, 0, 0, 0], [0] * 6], [[2, 7, 3, 8, 3, 0], [0, 0, 0, 1, 1, 0]]], np.int32)
-    groups = text.buckets(made, 0, [3, 6])
+    groups = tokens.buckets(made, 0, [3, 6])
     assert [(rows.tolist(), part.shape) for rows, part in groups] == [([0], (1, 2, 3)), ([1], (1, 2, 6))]
     for rows, part in groups:
         assert np.array_equal(part, made[rows][:, :, : part.shape[2]])
         assert (made[rows][:, 0, part.shape[2] :] == 0).all()
     with pytest.raises(ValueError, match="must increase and end with 6"):
-        text.buckets(made, 0, [3, 5])
+        tokens.buckets(made, 0, [3, 5])
 
 
 def test_texts_and_pairs_are_encoded_with_their_segments():
