@@ -19,7 +19,7 @@ import optax
 
 from benchmarks.timing import report
 from tna_jax import backend, ensemble, masks, models
-from tna_jax.programs.cli.options import RunOptions
+from tna_jax.programs.cli.run_options import RunOptions
 from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.training import ensembles
 

@@ -18,7 +18,7 @@ from typing import Any
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.cold import report as cold_report
 from tna_jax.programs.cold import run as cold
-from tna_jax.programs.cold.run import ColdOptions
+from tna_jax.programs.cold.options import ColdOptions
 from train import pretraining
 from train.cells import finished
 

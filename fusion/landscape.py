@@ -15,8 +15,9 @@ import numpy as np
 from rich.table import Table
 
 from tna_jax.programs.cli.progress import wide_console
+from tna_jax.programs.landscape.options import LandscapeOptions
 from tna_jax.programs.landscape.report import contours, steps
-from tna_jax.programs.landscape.run import LandscapeOptions, survey
+from tna_jax.programs.landscape.run import survey
 from tna_jax.programs.runs.folder import Run
 from train.cells import populated
 from train.plots import page

@@ -19,7 +19,8 @@ from rich.table import Table
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.population.load import open_runs
-from tna_jax.programs.rebasin.run import RebasinOptions, compare
+from tna_jax.programs.rebasin.options import RebasinOptions
+from tna_jax.programs.rebasin.run import compare
 from train.cells import MEASURES, format_mean_std, populated
 from train.plots import page
 

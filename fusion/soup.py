@@ -18,7 +18,7 @@ from typing import Any
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.soup import report as soup_report
 from tna_jax.programs.soup import run as soup
-from tna_jax.programs.soup.run import SoupOptions
+from tna_jax.programs.soup.options import SoupOptions
 from train import pretraining
 from train.cells import finished
 

@@ -15,6 +15,7 @@ from tna_jax.version import __version__ as __version__
 if TYPE_CHECKING:  # what type checkers and editors see; the same names as below
     # isort: off
     from tna_jax import (
+        alphas as alphas,
         augment as augment,
         averaging as averaging,
         checks as checks,
@@ -67,7 +68,7 @@ _HOMES = {
 """The module of each public name that is not a module."""
 
 _MODULES = frozenset({
-    "augment", "averaging", "checks", "cold_fusion", "connectivity", "corruptions", "ensemble", "federated", "finetuning",
+    "alphas", "augment", "averaging", "checks", "cold_fusion", "connectivity", "corruptions", "ensemble", "federated", "finetuning",
     "interpolation", "linear_probe", "masked_lm", "masks", "matching", "metrics", "models", "networks", "placement", "prng", "repair",
     "theory", "transform", "trees",
 })  # fmt: skip

@@ -15,6 +15,8 @@ import numpy as np
 
 from tna_jax import interpolation, metrics, networks, repair
 from tna_jax import placement as placement_lib
+from tna_jax.alphas import check_alphas as check_alphas
+from tna_jax.alphas import grid as grid
 from tna_jax.ensemble import member
 from tna_jax.masks import Params
 from tna_jax.metrics import Metrics
@@ -80,31 +82,6 @@ class Path(NamedTuple):
 def pairs(models: int) -> np.ndarray:
     """All unordered pairs of `models` models: (P, 2) int32, P = models (models - 1) / 2, in lexicographic order."""
     return np.array(list(itertools.combinations(range(models), 2)), np.int32).reshape(-1, 2)
-
-
-def grid(points: int = 11) -> np.ndarray:
-    """(points,) evenly spaced alphas, float32, that hold 0, 1/2 and 1 exactly; ValueError unless `points` is odd and at least 3."""
-    if points < 3 or points % 2 == 0:
-        raise ValueError(f"a grid that holds 0, 1/2 and 1 has an odd number of points, at least 3; got {points}")
-    return np.linspace(0, 1, points).astype(np.float32)
-
-
-def check_alphas(alphas) -> np.ndarray:
-    """The grid as (A,) float32.
-
-    Raises:
-      ValueError: not increasing, outside [0, 1], or without 0, 1/2 or 1.
-    """
-    alphas = np.asarray(alphas, np.float32)
-    if alphas.ndim != 1 or np.any(np.diff(alphas) <= 0):
-        raise ValueError(f"the alphas must be an increasing list, got {alphas.tolist()}")
-    missing = [text for text, value in (("0", 0), ("1/2", 0.5), ("1", 1)) if not np.any(alphas == value)]
-    if missing or alphas[0] != 0 or alphas[-1] != 1:
-        raise ValueError(
-            f"the alphas must lie in [0, 1] and hold 0, 1/2 and 1 (missing: {', '.join(missing) or 'none'}); "
-            f"got {alphas.tolist()}"
-        )
-    return alphas
 
 
 def evaluate_path(

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from tna_jax import trees
 from tna_jax.programs.cli.progress import wide_console
-from tna_jax.programs.lmc.run import LmcOptions
+from tna_jax.programs.lmc.options import LmcOptions
 from tna_jax.programs.training.setup import load
 from train.cells import MEASURES, cell, find, format_mean_std
 from train.plots import GREYS, MARKS, labels_beside, page

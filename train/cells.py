@@ -16,9 +16,10 @@ from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.federate import run as federate
 from tna_jax.programs.federate.options import FederateOptions
+from tna_jax.programs.federate.setup import resolved
 from tna_jax.programs.lmc import run as lmc
+from tna_jax.programs.lmc.options import LmcOptions
 from tna_jax.programs.lmc.report import finite
-from tna_jax.programs.lmc.run import LmcOptions
 from tna_jax.programs.runs.folder import CONFIG
 from tna_jax.programs.train import run as train
 from tna_jax.programs.training.setup import result_options
@@ -97,7 +98,7 @@ def federated(experiment: str, name: str, options: dict[str, Any]) -> dict[str, 
       last rounds) and accuracy by round, rounded to five decimals.
     """
     folder = RUNS / experiment / name
-    settings = FederateOptions(**options).resolved()
+    settings = resolved(FederateOptions(**options))
     wanted, defaults = to_json(result_options(settings)), FederateOptions()
     console.print(f"[bold]{experiment}: {name}[/bold]")
     result = _read(folder / federate.RESULTS[0])

@@ -16,8 +16,7 @@ from tna_jax import backend
 from tna_jax.io.errors import UsageError, unknown
 from tna_jax.io.json_files import to_json, write_json
 from tna_jax.io.provenance import provenance
-from tna_jax.programs.cli.progress import Interrupted
-from tna_jax.programs.system import distributed
+from tna_jax.programs.cli.progress import Interrupted, print_user_error
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,7 +52,7 @@ def main(
         for name in chosen:
             _run(room, name, options.full, options.draw)
     except UsageError as error:
-        return distributed.print_user_error(f"python -m {room}: {error}")
+        return print_user_error(f"python -m {room}: {error}")
     except Interrupted:
         return 130
     return 0

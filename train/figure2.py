@@ -15,8 +15,8 @@ from typing import Any
 from rich.table import Table
 
 from tna_jax.programs.cli.progress import wide_console
+from tna_jax.programs.lmc.options import LmcOptions
 from tna_jax.programs.lmc.report import NAMES, TITLES
-from tna_jax.programs.lmc.run import LmcOptions
 from train.cells import MEASURES, cell, find, format_mean_std
 from train.plots import ends_and_midpoint, page
 

@@ -18,8 +18,8 @@ import numpy as np
 from rich.table import Table
 
 from tna_jax.programs.cli.progress import wide_console
+from tna_jax.programs.lmc.options import LmcOptions
 from tna_jax.programs.lmc.report import TITLES
-from tna_jax.programs.lmc.run import LmcOptions
 from train import figure2
 from train.cells import MEASURES, cell, find, format_mean_std
 from train.plots import page

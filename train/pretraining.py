@@ -16,7 +16,7 @@ from typing import Any
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.pretrain import report as pretrain_report
 from tna_jax.programs.pretrain import run as pretrain
-from tna_jax.programs.pretrain.run import PretrainOptions
+from tna_jax.programs.pretrain.options import PretrainOptions
 from train.cells import RUNS, finished
 from train.plots import page
 

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from tna_jax import anchored, backend, checks, connectivity, masks, tna_mask
 from tna_jax.networks import Stateful
-from tna_jax.programs.cli.launch import launch
+from tna_jax.programs.cli.launch import guarded
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.population import compatibility
 from tna_jax.programs.population.load import open_runs
@@ -206,31 +206,23 @@ def test_a_machine_without_a_gpu_is_told_nothing(monkeypatch, tmp_path):
     assert backend.idle_gpu() == ""
 
 
-class Options:
-    """None."""
-
-
 @pytest.mark.parametrize(
     "error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), MemoryError()]
 )
-def test_out_of_memory_says_what_to_do(error, capsys, monkeypatch):
-    monkeypatch.setattr("tna_jax.programs.cli.parsing.parse", lambda *_: None)
-
-    def run(_):
+def test_out_of_memory_says_what_to_do(error, capsys):
+    def run():
         raise error
 
-    assert launch("train", Options, run, [], "Trains.") == 2
+    assert guarded("train", run) == 2
     assert quoted(capsys.readouterr().err)
 
 
-def test_another_error_is_not_taken_for_it(monkeypatch):
-    monkeypatch.setattr("tna_jax.programs.cli.parsing.parse", lambda *_: None)
-
-    def run(_):
+def test_another_error_is_not_taken_for_it():
+    def run():
         raise RuntimeError("INTERNAL: something else")
 
     with pytest.raises(RuntimeError, match="something else"):
-        launch("train", Options, run, [], "Trains.")
+        guarded("train", run)
 
 
 def test_a_percentage_is_not_a_share(capsys):

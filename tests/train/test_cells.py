@@ -6,7 +6,7 @@ import pytest
 
 from tna_jax.programs.cli.progress import Interrupted
 from tna_jax.programs.lmc import run as lmc
-from tna_jax.programs.lmc.run import LmcOptions
+from tna_jax.programs.lmc.options import LmcOptions
 from train import cells
 
 SMALL = LmcOptions(depth=1, width=8, seeds=2, ratios=(0.0, 0.5), epochs=2, alphas=(3.0,), init="same", methods=("tna",))

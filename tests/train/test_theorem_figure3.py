@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.figures import assert_shows_data
 from tna_jax.io.json_files import to_json
 from train import figure3, theorem
 
@@ -17,10 +18,11 @@ def committed(name: str) -> dict:
 
 
 @pytest.mark.parametrize(("name", "experiment"), EXPERIMENTS.items())
-def test_figure_and_table_are_made_from_the_file_alone(name, experiment, tmp_path, capsys):
+def test_figure_and_table_are_made_from_the_file_alone(name, experiment, tmp_path, capsys, figures):
     result = committed(name)
     experiment.figure(result, tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").stat().st_size > 50_000
+    (figure,) = figures
+    assert_shows_data(figure)
     experiment.table(result)
     assert "mean ± std" in capsys.readouterr().out
 

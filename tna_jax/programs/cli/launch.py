@@ -1,63 +1,92 @@
-"""How every program starts and ends: options, its run, one line for what is the user's to mend, exit codes."""
+"""How every program starts and ends: its options, checks, then its run, one line for what is the user's to mend, exit codes.
+
+JAX is imported with the program's `run` module, once the options are right: help and refusals take no time.
+"""
 
 import errno
+import importlib
+import signal
+import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import jax
-
-from tna_jax import backend
 from tna_jax.io.errors import UsageError
-from tna_jax.programs.cli import parsing
-from tna_jax.programs.cli.progress import Interrupted
-from tna_jax.programs.system import distributed
-
-Options = TypeVar("Options")
+from tna_jax.programs.cli import help, parsing
+from tna_jax.programs.cli.main import options_of, package_of, stop_at_once
+from tna_jax.programs.cli.progress import Interrupted, print_user_error
 
 FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """What the system says of a disk that is full, or a folder that must not be written."""
 
 
 def of_file(error: OSError) -> str:
-    """What the system says of a file, in a line."""
+    """Returns what the system says of a file, in a line."""
     file = error.filename2 or error.filename or "a file"
     return f"{'cannot write ' if error.errno in FULL_OR_CLOSED else ''}{file}: {error.strerror}"
 
 
-def launch(name: str, cls: type[Options], run: Callable[[Options], Any], arguments: list[str], description: str) -> int:
+def launch(name: str, arguments: list[str]) -> int:
     """Runs the program `tna NAME`; returns its exit code: 0, 2 for a wrong option or input, 130 if interrupted.
 
-    Of several processes, those that are left when one is gone say so and leave with exit code 1.
-
     Args:
-      name: of the program.
-      cls: its options.
-      run: the program itself.
+      name: of the program: its package holds the modules `options` and `run`.
       arguments: the command line after the name.
-      description: its docstring, the first line of which stands above the help.
+    """
+    cls = options_of(name)
+    if wanted := {"-h", "--help", "--help-all"} & set(arguments):
+        print(help.text(name, cls, everything="--help-all" in wanted))
+        return 0
+    try:
+        settings: Any = parsing.parse(cls, arguments, name)
+        if hasattr(settings, "check"):
+            settings.check()
+    except UsageError as error:
+        return print_user_error(f"tna {name}: {error}")
+    run = importlib.import_module(f"{package_of(name)}.run").run
+    if signal.getsignal(signal.SIGINT) is stop_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on Ctrl-C is the program's
+    return guarded(name, lambda: run(settings))
+
+
+def guarded(name: str, run: Callable[[], Any]) -> int:
+    """Runs a program; returns its exit code, or 0 if it returns anything else.
+
+    Of several processes, those that are left when one is gone say so and leave with exit code 1.
     """
     try:
-        run(parsing.parse(cls, arguments, name, description.splitlines()[0]))
+        outcome = run()
     except UsageError as error:
-        return distributed.print_user_error(f"tna {name}: {error}")
+        return print_user_error(f"tna {name}: {error}")
     except OSError as error:
         if error.errno not in FULL_OR_CLOSED and error.filename is None:
             raise
-        return distributed.print_user_error(f"tna {name}: {of_file(error)}")
+        return print_user_error(f"tna {name}: {of_file(error)}")
     except Interrupted:
         return 130
     except Exception as error:
-        if backend.exhausted(error) and jax.process_count() == 1:
-            return distributed.print_user_error(
-                f"tna {name}: out of memory on {jax.devices()[0].device_kind}; let fewer models share the device at once: "
-                "--memory-limit GB (the others follow in waves, to the same numbers), --placement map, or a smaller --batch-size; "
-                "what was saved before is intact"
-            )
-        if distributed.is_peer_lost(error):
-            distributed.abort(f"tna {name}: another process of this job is gone; all checkpoints are intact; start all again "
-                        "with tna resume RUN and their --coordinator, --num-processes, --process-id (or --distributed)")  # fmt: skip
+        if "jax" in sys.modules and (message := _of_the_machine(name, error)):
+            return print_user_error(message)
         raise
     except KeyboardInterrupt:
-        distributed.print_user_error(f"tna {name}: stopped at once; what was saved before is intact")
+        print_user_error(f"tna {name}: stopped at once; what was saved before is intact")
         return 130
-    return 0
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _of_the_machine(name: str, error: Exception) -> str:
+    """Returns what to say of an error that is none of the program's: too little memory; ends a process that has lost the others."""
+    import jax
+
+    from tna_jax import backend
+    from tna_jax.programs.system import distributed
+
+    if backend.exhausted(error) and jax.process_count() == 1:
+        return (
+            f"tna {name}: out of memory on {jax.devices()[0].device_kind}; let fewer models share the device at once: "
+            "--memory-limit GB (the others follow in waves, to the same numbers), --placement map, or a smaller --batch-size; "
+            "what was saved before is intact"
+        )
+    if distributed.is_peer_lost(error):
+        distributed.abort(f"tna {name}: another process of this job is gone; all checkpoints are intact; start all again "
+                    "with tna resume RUN and their --coordinator, --num-processes, --process-id (or --distributed)")  # fmt: skip
+    return ""

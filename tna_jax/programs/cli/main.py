@@ -1,57 +1,107 @@
-"""The `tna` command: hands over to a program, which is imported only then."""
+"""The `tna` command: hands over to a program, which is imported only then.
+
+This file imports the standard library only: help, version and refusals take no time, and what is not installed is said in one line.
+"""
 
 import difflib
 import importlib
+import os
+import signal
 import sys
+from typing import Any, NoReturn
 
 PROGRAMS = {
     "lmc": (
-        "tna_jax.programs.lmc.run",
+        "tna_jax.programs.lmc",
         "train pairs with and without anchors, walk the path between them, draw the barriers",
     ),
-    "train": ("tna_jax.programs.train.run", "train an ensemble with shared anchors and keep it in a run folder"),
-    "resume": ("tna_jax.programs.resume.run", "go on with an interrupted run, to the same result"),
-    "runs": ("tna_jax.programs.list_runs.run", "list the runs in a folder: how far each is, what came out"),
-    "export": ("tna_jax.programs.export.run", "a model of a run as a safetensors file"),
-    "import": ("tna_jax.programs.import_models.run", "exported models as a run folder"),
-    "barrier": ("tna_jax.programs.barrier.run", "the barriers between the models of a run"),
-    "landscape": ("tna_jax.programs.landscape.run", "loss and accuracy on the plane through three models of a run"),
+    "train": (
+        "tna_jax.programs.train",
+        "train an ensemble with shared anchors and keep it in a run folder",
+    ),
+    "resume": (
+        "tna_jax.programs.resume",
+        "resume an interrupted run, to the same result",
+    ),
+    "runs": (
+        "tna_jax.programs.list_runs",
+        "list the runs in a folder: how far each is, what came out",
+    ),
+    "export": (
+        "tna_jax.programs.export",
+        "write a model of a run as a safetensors file",
+    ),
+    "import": (
+        "tna_jax.programs.import_models",
+        "make a run folder of exported models",
+    ),
+    "barrier": (
+        "tna_jax.programs.barrier",
+        "compute the barriers between the models of a run",
+    ),
+    "landscape": (
+        "tna_jax.programs.landscape",
+        "draw loss and accuracy on the plane through three models of a run",
+    ),
     "fuse": (
-        "tna_jax.programs.fuse.run",
+        "tna_jax.programs.fuse",
         "average all models of runs: soups, ensemble, the barriers of all pairs; matching, REPAIR",
     ),
     "rebasin": (
-        "tna_jax.programs.rebasin.run",
+        "tna_jax.programs.rebasin",
         "match models by permuting hidden units: barriers before, after, and with REPAIR",
     ),
     "pretrain": (
-        "tna_jax.programs.pretrain.run",
-        "a ViT on images, or a BERT encoder on texts, as a Hugging Face folder",
+        "tna_jax.programs.pretrain",
+        "train a ViT on images, or a BERT encoder on texts, as a Hugging Face folder",
     ),
     "soup": (
-        "tna_jax.programs.soup.run",
+        "tna_jax.programs.soup",
         "fine-tune many recipes from one checkpoint with and without anchors, and average them",
     ),
     "cold": (
-        "tna_jax.programs.cold.run",
+        "tna_jax.programs.cold",
         "ColD Fusion: text tasks fine-tune one encoder, their bodies are averaged, again and again",
     ),
-    "merge": ("tna_jax.programs.merge.run", "average safetensors files or folders: uniform, weighted, greedy"),
-    "completion": ("tna_jax.programs.completion.run", "a script with which bash, zsh or fish completes this command"),
+    "merge": (
+        "tna_jax.programs.merge",
+        "average safetensors files or folders: uniform, weighted, greedy",
+    ),
+    "completion": (
+        "tna_jax.programs.completion",
+        "print a script with which bash, zsh or fish completes this command",
+    ),
     "federate": (
-        "tna_jax.programs.federate.run",
-        "federated learning with and without anchors, simulated: accuracy by round",
+        "tna_jax.programs.federate",
+        "simulate federated learning with and without anchors: accuracy by round",
     ),
     "report": (
-        "tna_jax.programs.report.run",
-        "one HTML file on one or more runs: numbers, curves, landscapes, provenance",
+        "tna_jax.programs.report",
+        "write one HTML file on one or more runs: numbers, curves, landscapes, provenance",
     ),
-    "devices": ("tna_jax.programs.devices.run", "what JAX sees here and how models would be placed on it"),
+    "devices": (
+        "tna_jax.programs.devices",
+        "show what JAX sees here and how models would be placed on it",
+    ),
 }
+NEEDED = ("tyro", "rich", "matplotlib", "PIL", "sklearn", "safetensors", "orbax", "filelock", "jinja2", "plotly")
+"""Packages that the extra `cli` installs, as they are imported."""
+
+
+def package_of(name: str) -> str:
+    """Returns the package of the program `tna NAME`: its module `options` says what it takes, its module `run` is the program."""
+    return PROGRAMS[name][0]
+
+
+def options_of(name: str) -> type:
+    """Returns the options of the program `tna NAME`, a dataclass called `NameOptions`; no JAX is imported for it."""
+    module = importlib.import_module(f"{package_of(name)}.options")
+    found: type = getattr(module, f"{name.capitalize()}Options")
+    return found
 
 
 def usage() -> str:
-    """The text of `tna --help`."""
+    """Returns the text of `tna --help`."""
     width = max(map(len, PROGRAMS))
     lines = [f"  tna {name:<{width}}  {text}" for name, (_, text) in PROGRAMS.items()]
     return "\n".join(["Training-time neuron alignment: train networks that can be averaged.", "", *lines, "",
@@ -60,7 +110,10 @@ def usage() -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a program and returns its exit code: 0, 2 for a wrong option or input (one line on stderr), 130 if interrupted."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        arguments = sys.argv[1:]
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, stop_at_once)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -73,10 +126,29 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in PROGRAMS:
         near = difflib.get_close_matches(name, PROGRAMS, n=1, cutoff=0.4)
         hint = f" did you mean {near[0]!r}?" if near else ""
-        print(f"tna: no program {name!r}:{hint} known: {', '.join(PROGRAMS)}", file=sys.stderr)
-        return 2
+        return _refuse(f"tna: no program {name!r}:{hint} known: {', '.join(PROGRAMS)}")
     try:
-        return importlib.import_module(PROGRAMS[name][0]).main(arguments[1:])
+        from tna_jax.programs.cli.launch import launch
+
+        return launch(name, arguments[1:])
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in NEEDED:
+            raise
+        return _refuse(
+            f"tna {name}: {error.name} is not installed; pip install 'tna-jax[cli]' installs what the command needs"
+        )
     except KeyboardInterrupt:  # before the program itself took over: nothing was begun
-        print(f"tna {name}: stopped at once", file=sys.stderr)
+        _refuse(f"tna {name}: stopped at once")
         return 130
+
+
+def _refuse(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 2
+
+
+def stop_at_once(*_: Any) -> NoReturn:
+    """Ends the process when Ctrl-C is pressed before a program began: an exception could be lost, or printed, in whatever is imported."""
+    sys.stderr.write(f"\n{' '.join(['tna', *sys.argv[1:2]])}: stopped at once\n")
+    sys.stderr.flush()
+    os._exit(130)

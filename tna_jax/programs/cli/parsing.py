@@ -2,24 +2,25 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, Optional, TypeVar
 
-import numpy as np
 import tyro
 
-from tna_jax import connectivity
 from tna_jax.io.errors import UsageError
+from tna_jax.io.formats import check_format
 from tna_jax.io.json_files import read_json, to_json
-from tna_jax.io.manifest import check_format
+from tna_jax.programs.cli import arguments as cli_arguments
+from tna_jax.programs.cli.arguments import Option
 
 Config = TypeVar("Config")
 
 
-def parse(cls: type[Config], arguments: list[str], program: str, description: str) -> Config:
-    """The options of a program.
+def parse(cls: type[Config], arguments: list[str], program: str) -> Config:
+    """Returns the options of a program. Whether their values are among the choices and in range is for their `check`.
 
     `--config FILE` takes defaults from a JSON object of option names (a run's config.json, say); other options go before it.
 
@@ -28,25 +29,43 @@ def parse(cls: type[Config], arguments: list[str], program: str, description: st
 
     Raises:
       UsageError: an unknown option (the nearest one is named) or a value of the wrong type.
-      SystemExit: code 0, after `--help`.
     """
     arguments = _with_config(cls, list(arguments))
+    options: type = cls
+    form: Any = command_line(options, choices=False)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(cls, args=arguments, prog=f"tna {program}", description=description)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
+            parsed: Any = tyro.cli(form, args=arguments, prog=f"tna {program}", add_help=False)
+    except SystemExit:
         raise UsageError(_one_line(errors.getvalue())) from None
+    return cls(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(form)})
 
 
-def grid(alphas: tuple[float, ...]) -> np.ndarray:
-    """(A,) the points of a path from the option `--alphas`; raises UsageError for a grid without 0, 1/2 and 1."""
-    try:
-        return connectivity.grid(int(alphas[0])) if len(alphas) == 1 else connectivity.check_alphas(alphas)
-    except ValueError as error:
-        raise UsageError(f"--alphas: {error}") from error
+@functools.cache
+def command_line(cls: type, choices: bool) -> type:
+    """Returns a dataclass like `cls` as tyro takes it: with or without the choices, which `ranges.check` refuses in our words."""
+    fields = [_field(option, choices) for option in cli_arguments.options(cls)]
+    made = dataclasses.make_dataclass(cls.__name__, fields, frozen=True, kw_only=True)
+    made.__doc__ = cls.__doc__
+    return made
+
+
+def _field(option: Option, choices: bool) -> tuple[str, Any, Any]:
+    kind: Any = Literal[option.choices] if choices and option.choices else option.kind
+    kind = tuple[kind, ...] if option.many else kind
+    kind = Optional[kind] if option.optional else kind  # noqa: UP045
+    about = tyro.conf.arg(
+        metavar=None if option.choices or option.kind is bool else option.value,
+        aliases=[option.alias] if option.alias else None,
+        help=option.doc,
+        help_behavior_hint="" if option.default is None else None,
+    )
+    kind = Annotated[kind, tyro.conf.Positional, about] if option.metavar else Annotated[kind, about]
+    default = (
+        dataclasses.field() if option.default is cli_arguments.REQUIRED else dataclasses.field(default=option.default)
+    )
+    return option.field, kind, default
 
 
 def _one_line(text: str) -> str:
@@ -84,7 +103,7 @@ def _file_options(cls: type, name: str) -> list[str]:
         raise UsageError(f"--config {name}: expected a JSON object of option names")
     check_format(values, f"--config {name}")
     values = {key: value for key, value in values.items() if key not in ABOUT}
-    known = {field.name for field in dataclasses.fields(cls)}
+    known = {option.field for option in cli_arguments.options(cls)}
     strange = sorted(set(values) - known)
     if strange:
         raise UsageError(f"--config {name}: unknown options {', '.join(strange)}; known: {', '.join(sorted(known))}")
@@ -96,23 +115,21 @@ ABOUT = ("format", "program", "started_with")
 
 
 def from_values(cls: type[Config], values: dict[str, Any], where: str) -> Config:
-    """The options `values`, as a file holds them; raises UsageError, which names `where`, for a wrong type or name."""
+    """Returns the options `values`, as a file holds them; raises UsageError, which names `where`, for a wrong type or name."""
     try:
-        return parse(cls, to_words(values), "", "")
+        return parse(cls, to_words(values), "")
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
 
 
-def defaults(module: Any, program: str) -> dict[str, Any]:
-    """The options of a program that have a default, as a file holds them: those of its `NameOptions`; {} if it has none."""
-    cls = getattr(module, f"{program.capitalize()}Options", None)
-    if not dataclasses.is_dataclass(cls):
-        return {}
-    return {f.name: to_json(f.default) for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+def defaults(cls: type) -> dict[str, Any]:
+    """Returns the options of a program that have a default, as a file holds them."""
+    found = cli_arguments.options(cls)
+    return {option.field: to_json(option.default) for option in found if option.default is not cli_arguments.REQUIRED}
 
 
 def to_words(values: dict[str, Any]) -> list[str]:
-    """Options as words of a command line."""
+    """Returns options as words of a command line."""
     return [word for key, value in values.items() for word in _words(key.replace("_", "-"), value)]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -41,6 +42,13 @@ def size(bytes: float) -> str:
         if bytes >= scale:
             return f"{bytes / scale:.3g} {unit}"
     return f"{bytes:.0f} bytes"
+
+
+def print_user_error(message: str) -> int:
+    """Prints one line on stderr, once for all processes; returns the exit code for input that is the user's to mend."""
+    if not console.quiet:
+        print(message, file=sys.stderr)
+    return 2
 
 
 class Interrupted(Exception):

@@ -12,111 +12,28 @@ import numpy as np
 from tna_jax import cold_fusion, ensemble, finetuning
 from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Trainer
-from tna_jax.io.errors import UsageError, collect_errors, require_known
 from tna_jax.io.json_files import to_json
-from tna_jax.masks import Mask, Params
+from tna_jax.io.runs import BODY
+from tna_jax.masks import AnchorRecipe, Mask, Params
 from tna_jax.prng import Stream, stream
-from tna_jax.programs.cli import ranges
-from tna_jax.programs.cli.finetuning_options import TuningOptions
-from tna_jax.programs.cli.launch import launch
 from tna_jax.programs.cli.progress import Interrupted, PhaseBar, console, stoppable
-from tna_jax.programs.cli.ranges import COUNT
 from tna_jax.programs.cold import report as cold_report
 from tna_jax.programs.cold import scores as cold_scores
 from tna_jax.programs.cold import tasks as cold_tasks
+from tna_jax.programs.cold.options import ColdOptions
 from tna_jax.programs.cold.scores import Body, Watch
 from tna_jax.programs.cold.tasks import Task, drawn, shut, shut_mask
-from tna_jax.programs.data import text
+from tna_jax.programs.reports.present import present
 from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.runs.folder import METRICS, PROVENANCE, Run
 from tna_jax.programs.runs.restore import restore
-from tna_jax.programs.system import memory
+from tna_jax.programs.system import distributed, memory
 from tna_jax.programs.training import backbone
 from tna_jax.programs.training.backbone import Backbone, is_head
+from tna_jax.programs.training.builders import finetuning_trainer, transformer_fields
 from tna_jax.programs.training.setup import record, result_options
 
 RESULTS = ("cold.json", "cold.png")
-SEEN = ("sst2", "mr", "subj", "trec", "cr", "mpqa", "cola")
-UNSEEN = ("ag_news", "rte")
-
-
-@dataclasses.dataclass(frozen=True)
-class ColdOptions(TuningOptions):
-    """Options of `tna cold`."""
-
-    checkpoint: str | None = None
-    """Hugging Face folder of the encoder, with its tokenizer: of tna pretrain --model bert, or a downloaded BERT or RoBERTa."""
-    tasks: tuple[str, ...] = SEEN
-    """Contributors: each of these tasks fine-tunes the body in every iteration."""
-    unseen: tuple[str, ...] = UNSEEN
-    """Tasks that do not contribute and are only scored."""
-    ratios: tuple[float, ...] = (0.0, 0.4)
-    """Mask ratios of the body: share of ANCHORED weights, drawn anew in each iteration, in [0, 1); 0 is plain ColD Fusion."""
-    seeds: int = 1
-    """Repetitions, each with its own heads, anchors, examples and data orders."""
-    iterations: int = 3
-    """How often bodies are sent out and averaged."""
-    epochs: int = 1
-    """Passes of a contributor over its examples in an iteration."""
-    examples: int = 1000
-    """Training examples of a contributor in an iteration, drawn anew each time; smaller tasks repeat theirs."""
-    learning_rate: float = 5e-4
-    """Of AdamW, at its peak; a contributor's optimizer starts afresh in each iteration."""
-    weight_decay: float = 0.01
-    """Decoupled, of matrices."""
-    length: int = 32
-    """Tokens of a text or pair; longer ones are cut."""
-    score_examples: int = 500
-    """Training examples by which a body is fine-tuned for its score."""
-    score_epochs: int = 3
-    """Passes over them."""
-    tune_every: int = 1
-    """Score by fine-tuning after every so many iterations, and before the first and after the last; the probe scores all."""
-    probe_examples: int = 1000
-    """Training examples of the linear probe."""
-    test_examples: int | None = 1000
-    """Test examples of each task; all where there are fewer."""
-
-    def check(self) -> None:
-        """Raises UsageError for whatever can be refused before any work."""
-        counts = ("seeds", "iterations", "examples", "score_examples", "score_epochs", "probe_examples", "test_examples", "length",
-                  "tune_every")  # fmt: skip
-        collect_errors(
-            super().check,
-            self.check_source,
-            lambda: ranges.require(self, dict.fromkeys(counts, COUNT)),
-            self.check_tasks,
-            lambda: ranges.require_ratios(self.ratios),
-            self.check_recipe,
-        )
-
-    def check_source(self) -> None:
-        """Raises UsageError without a checkpoint, or for several processes."""
-        if self.checkpoint is None:
-            raise UsageError(
-                "give --checkpoint FOLDER, a BERT or RoBERTa with its tokenizer: tna pretrain --model bert makes one"
-            )
-        if self.distributed or self.coordinator is not None:
-            raise UsageError(
-                "tna cold runs in one process, on all its devices: leave out --distributed and --coordinator"
-            )
-
-    def check_tasks(self) -> None:
-        """Raises UsageError for tasks that are not known, or named twice, or too few."""
-        named = (*self.tasks, *self.unseen)
-        require_known("text task", named, text.names())
-        twice = sorted({name for name in named if named.count(name) > 1})
-        if twice or len(self.tasks) < 2:
-            raise UsageError(
-                f"--tasks and --unseen: named twice: {', '.join(twice)}" if twice else "--tasks: name two or more"
-            )
-
-    def check_recipe(self) -> None:
-        """Raises UsageError for a recipe that cannot be."""
-        try:
-            finetuning.FinetuneConfig(self.learning_rate, self.weight_decay).check()
-        except ValueError as error:
-            raise UsageError(str(error)) from error
 
 
 class Variant(NamedTuple):
@@ -154,16 +71,11 @@ class AtOnce:
         return getattr(self.settings, name)
 
 
-def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
-    return launch("cold", ColdOptions, run, arguments, __doc__)
-
-
 def run(settings: ColdOptions) -> dict[str, Any]:
     """Runs all iterations and scores, or goes on with them; writes `cold.json` and `cold.png`, returns what the JSON holds."""
     settings.check()
     variants = [Variant(settings.seed + seed, ratio) for seed in range(settings.seeds) for ratio in settings.ratios]
-    settings.start(len(variants) * len(settings.tasks))
+    distributed.start(settings, len(variants) * len(settings.tasks))
     fusion, facts = prepare(settings, variants)
     standing = backbone.pretraining_record(settings.checkpoint or "")
     with Run.create(settings.out, "cold", RESULTS, settings.overwrite, settings.resume) as folder:
@@ -197,8 +109,7 @@ def run(settings: ColdOptions) -> dict[str, Any]:
                     folder.folder / f"body-ratio-{variant.ratio:g}",
                 )
         folder.write(RESULTS[0], result)
-        cold_report.figure(result, folder.folder / RESULTS[1])
-        cold_report.table(result)
+        present(cold_report.describe(result), folder.folder / RESULTS[1])
         print(f"wrote {folder.folder / RESULTS[0]}, {RESULTS[1]} and the fused bodies as Hugging Face folders")
         return result
 
@@ -208,9 +119,9 @@ def prepare(settings: ColdOptions, variants: list[Variant]) -> tuple[Fusion, dic
     assert settings.checkpoint is not None
     tasks = cold_tasks.load((*settings.tasks, *settings.unseen), settings.tasks, settings)
     classes = max(task.num_classes for task in tasks)
-    made = backbone.for_text(settings.checkpoint, settings.length, classes, **settings.module_options)
-    trainer = settings.trainer(made.network, settings.examples)
-    scorer = settings.trainer(made.network, settings.score_examples, settings.score_epochs)
+    made = backbone.for_text(settings.checkpoint, settings.length, classes, **transformer_fields(settings))
+    trainer = finetuning_trainer(settings, made.network, settings.examples)
+    scorer = finetuning_trainer(settings, made.network, settings.score_examples, settings.score_epochs)
     count = len(variants) * len(tasks)  # that many train for the scores; in an iteration the contributors do
     one = _shapes(made, trainer, tasks[0], settings.examples)
     tokens, labels = one.member_data
@@ -267,8 +178,8 @@ def iterate(fusion: Fusion, folder: Run, settings: ColdOptions) -> Params:
         def on_step(units: int) -> None:
             bar.advance(units)
             if stop.asked:
-                console.print(f"stopped; saved up to iteration {done - 1}; to go on: tna resume {folder.word}"
-                              if done else f"stopped before anything was saved; to start: tna resume {folder.word}")  # fmt: skip
+                console.print(f"stopped; saved up to iteration {done - 1}; to go on: tna resume {folder.quoted_path}"
+                              if done else f"stopped before anything was saved; to start: tna resume {folder.quoted_path}")  # fmt: skip
                 raise Interrupted
 
         while done <= settings.iterations:
@@ -281,7 +192,7 @@ def iterate(fusion: Fusion, folder: Run, settings: ColdOptions) -> Params:
             done += 1
             saved.save(done, tree)
             saved.wait()
-            console.print(cold_report.line(rows, done - 1))
+            console.print(cold_report.progress_line(rows, done - 1))
     return tree["params"]
 
 
@@ -314,7 +225,8 @@ def train_and_fuse(fusion: Fusion, params: Params, number: int, watch: Watch) ->
 
 def _mask(fusion: Fusion, params: Params, v: int, variant: Variant, number: int) -> Mask:
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), params)
-    return cold_fusion.draw_mask(stream(variant.seed, Stream.RUN_MASK), number, one, variant.ratio, is_head)
+    recipe = AnchorRecipe(ratio=variant.ratio, seed=variant.seed, where=BODY)
+    return recipe.draw(one, jax.random.fold_in(recipe.key, number))
 
 
 def _moved(mask: Mask, before: Params, after: Params, v: int) -> int:

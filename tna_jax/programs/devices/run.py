@@ -1,35 +1,20 @@
 """`tna devices`: what JAX sees here, how models would be placed on it, and how fast it multiplies matrices."""
 
-import dataclasses
 import time
 
 import jax
 import jax.numpy as jnp
 from rich.table import Table
 
-from tna_jax.programs.cli.launch import launch
 from tna_jax.programs.cli.progress import wide_console
+from tna_jax.programs.devices.options import DevicesOptions
 from tna_jax.programs.system import distributed, memory
-from tna_jax.programs.system.distributed import HostOptions
-
-
-@dataclasses.dataclass(frozen=True)
-class DevicesOptions(HostOptions):
-    """Options of `tna devices`."""
-
-    measure: bool = False
-    """Also time a large matrix product on one device (a few seconds)."""
-
-
-def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
-    return launch("devices", DevicesOptions, run, arguments, __doc__)
 
 
 def run(settings: DevicesOptions) -> None:
     """Prints the table."""
     settings.check()
-    settings.start(1_000_000)
+    distributed.start(settings, 1_000_000)
     if not distributed.is_main_process():
         return
     lines = Table(title=f"JAX {jax.__version__}, backend {jax.default_backend()}", title_justify="left")

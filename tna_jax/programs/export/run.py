@@ -1,43 +1,19 @@
 """`tna export RUN`: one model of a run as a safetensors file, with what made it and the recipe of its anchors inside."""
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from tna_jax.io import safetensors
 from tna_jax.io.errors import UsageError
 from tna_jax.io.manifest import FORMAT, Damaged
 from tna_jax.io.restore import arrays, contents, listed
 from tna_jax.programs.cli import parsing
-from tna_jax.programs.cli.launch import launch
 from tna_jax.programs.cli.progress import console
+from tna_jax.programs.export.options import ExportOptions
+from tna_jax.programs.runs.exported import ABOUT
 from tna_jax.programs.runs.folder import CONFIG, Run
 from tna_jax.programs.system import distributed
-
-ABOUT = "tna_jax"
-"""Name of the metadata that describes a model, a JSON object: format, config, model, mask, checkpoint."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Options of `tna export`."""
-
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder of tna train (or tna lmc)."""
-    model: int | None = None
-    """Number of the model, from 0 as in plan.json; may be left out where the run has one."""
-    out: Annotated[str | None, tyro.conf.arg(aliases=["-o"])] = None
-    """File to write; default: RUN/model-I.safetensors."""
-    overwrite: bool = False
-    """Replace the file."""
-
-
-def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
-    return launch("export", ExportOptions, run, arguments, __doc__)
 
 
 def run(settings: ExportOptions) -> Path:

@@ -11,19 +11,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from tna_jax.flower.results import OWN
+from tna_jax.flower.results import SERVER_SETTINGS
 from tna_jax.flower.task import Data, Task
 from tna_jax.io.errors import UsageError, unknown
 from tna_jax.programs.cli.parsing import from_values
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.run import prepare
+from tna_jax.programs.federate.setup import client_examples, resolved, schedule
 
 SIMULATED = ("drop", "stragglers", "nan_clients", "wrong_shape_clients")
 """Options that make faults, which a deployment has of its own."""
 
 
 def options(config: dict[str, Any]) -> FederateOptions:
-    """The options in a run configuration.
+    """Returns the options in a run configuration.
 
     Raises:
       UsageError: unknown names, wrong types or values, and what only a simulation has.
@@ -32,37 +33,37 @@ def options(config: dict[str, Any]) -> FederateOptions:
     values: dict[str, Any] = {}
     for name, value in config.items():
         option = "first_seed" if name == "seed" else name.replace("-", "_")
-        if name in OWN or value == "":
+        if name in SERVER_SETTINGS or value == "":
             continue
         if option not in known:
             raise unknown("setting", name, sorted(other.replace("_", "-") for other in known))
         values[option] = [value] if option == "anchors" else value
     values.setdefault("anchors", ["pfn"])
-    found = from_values(FederateOptions, values, "run configuration")
-    found.check()
-    if bad := [name for name in SIMULATED if getattr(found, name)]:
+    settings = from_values(FederateOptions, values, "run configuration")
+    settings.check()
+    if bad := [name for name in SIMULATED if getattr(settings, name)]:
         raise UsageError(f"only a simulation has {', '.join(bad)}")
-    if found.dataset == "auto":
+    if settings.dataset == "auto":
         raise UsageError("dataset: name one, so that all machines use the same")
-    return found.resolved()
+    return resolved(settings)
 
 
 def build(config: dict[str, Any]) -> Task:
-    """The task of a run configuration. Each client takes its own part of a data set that all have: a trial, no real federation."""
+    """Builds the task of a run configuration. Each client takes its own part of a data set that all have: a trial, no real federation."""
     settings = options(config)
-    made = _prepared(settings)
+    prepared = _prepared(settings)
     root = jax.random.key(settings.first_seed)
 
     def examples(client: int) -> Data:
-        clients = settings.parts(root, made.train.labels)
+        clients = client_examples(settings, root, prepared.train.labels)
         rows = clients.indices[client][: clients.count[client]]
-        return made.train.images[rows], made.train.labels[rows]
+        return prepared.train.images[rows], prepared.train.labels[rows]
 
     return Task(
-        made.federation, settings.schedule(settings.anchors[0]), settings.first_seed, settings.rounds, made.init,
+        prepared.federation, schedule(settings, settings.anchors[0]), settings.first_seed, settings.rounds, prepared.init,
         learning_rate=lambda number: settings.learning_rate * settings.learning_rate_decay**number,
-        examples=examples, held_out=lambda: (made.data.test.images, made.data.test.labels),
-        proxy=lambda: np.asarray(made.proxy), participation=settings.participation,
+        examples=examples, held_out=lambda: (prepared.data.test.images, prepared.data.test.labels),
+        proxy=lambda: np.asarray(prepared.proxy), participation=settings.participation,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from tna_jax.programs.cli.progress import console, stoppable
 from tna_jax.programs.data import Dataset, Split
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.progress_bar import Bar
+from tna_jax.programs.federate.setup import build_faults, client_examples, schedule
 from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.runs.folder import PLAN, Run
 from tna_jax.programs.runs.restore import restore
@@ -41,8 +42,8 @@ class Prepared(NamedTuple):
 Line = dict[str, Any]
 """One run of the plan: its `seed` and its mask schedule `anchors`."""
 HISTORY = ("accuracy", "loss", "train_loss", "live", "taken")
-"""By round: the server's model on the test set; mean training loss over the clients' steps; share of entries that were live in the
-round; number of replies taken."""
+"""Columns of federate.json by round; the names are its format. The server's model on the test set; mean training loss over the
+clients' steps; share of entries that were live in the round; number of updates accepted."""
 ASKED, DROPPED, LATE, REFUSED = 1, 2, 4, 8
 """Bits of what befell a client in a round."""
 
@@ -51,21 +52,23 @@ class Progress(NamedTuple):
     """The state of all runs, as a checkpoint holds it: NumPy, but for the server. `finals` are written to in place."""
 
     server: Server
-    """Of the run that is going on."""
-    own: ClientState
+    """Of the present run."""
+    client_states: ClientState
+    """(N, ...), likewise."""
     finals: dict[str, Any]
     """`params` and `state` of every run's server (R, ...), as `tna export` reads them."""
     history: dict[str, np.ndarray]
     """(R, rounds) each, and `clients` (R, rounds, N)."""
 
     def tree(self) -> dict[str, Any]:
-        """A copy on the host."""
-        parts = {"server": placement_lib.to_host(self.server), "own": self.own, "history": self.history, **self.finals}
+        """Returns a copy on the host; its names, `own` for the clients' states, are the format of checkpoints."""
+        server = placement_lib.to_host(self.server)
+        parts = {"server": server, "own": self.client_states, "history": self.history, **self.finals}
         return jax.tree.map(np.array, parts)
 
 
 def empty(federation: Federation, init: Any, runs: int, rounds: int) -> Progress:
-    """Before the first round."""
+    """Returns the state before the first round."""
     params, state = (
         jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), part) for part in jax.eval_shape(init, jax.random.key(0))
     )
@@ -73,13 +76,13 @@ def empty(federation: Federation, init: Any, runs: int, rounds: int) -> Progress
     finals = jax.tree.map(lambda x: np.zeros((runs, *x.shape), x.dtype), {"params": params, "state": state})
     history = {name: np.full((runs, rounds), np.nan, np.float32) for name in HISTORY}
     history["clients"] = np.zeros((runs, rounds, federation.clients), np.uint8)
-    return Progress(server, simulation.init_owns(federation, server), finals, history)
+    return Progress(server, simulation.init_client_states(federation, server), finals, history)
 
 
 def federate(
     prepared: Prepared, settings: FederateOptions, plan: list[Line], folder: Run
 ) -> tuple[Progress, dict[str, Any]]:
-    """Every run of `plan`, or goes on with what the folder holds.
+    """Runs every run of `plan`, or resumes from what the folder holds.
 
     Returns:
       The state after the last round, and facts for the provenance.
@@ -95,32 +98,32 @@ def federate(
         folder.write_plan(plan, group)
     if group < asked(settings.clients, settings.participation):
         console.print(f"not all clients of a round fit into the memory at once: groups of {group}")
-    now = empty(prepared.federation, prepared.init, len(plan), rounds)
-    begin, tree = restore(folder.checkpoints, now.tree()) if resumed else (0, now.tree())
+    progress = empty(prepared.federation, prepared.init, len(plan), rounds)
+    begin, tree = restore(folder.checkpoints, progress.tree()) if resumed else (0, progress.tree())
     server = Server(*jax.tree.map(jnp.asarray, tuple(tree["server"])))
-    now = Progress(server, tree["own"], {"params": tree["params"], "state": tree["state"]}, tree["history"])
+    progress = Progress(server, tree["own"], {"params": tree["params"], "state": tree["state"]}, tree["history"])
     folder.keep_logged(begin)
     machine = _Machine(prepared, settings, folder, group)
-    often = (settings.checkpoint_minutes, settings.checkpoint_every, settings.checkpoints_kept)
-    with Checkpoints(folder.checkpoints, *often) as saved, stoppable("round") as stop, Bar(steps, begin) as bar:
+    frequency = (settings.checkpoint_minutes, settings.checkpoint_every, settings.checkpoints_kept)
+    with Checkpoints(folder.checkpoints, *frequency) as saved, stoppable("round") as stop, Bar(steps, begin) as bar:
         for step in range(begin, steps):
             run, number = divmod(step, rounds)
-            now = machine.round(now, run, plan[run], number)
-            bar.round(plan[run], number, rounds, now.history["accuracy"][run])
+            progress = machine.round(progress, run, plan[run], number)
+            bar.round(plan[run], number, rounds, progress.history["accuracy"][run])
             done = step + 1
             if done == steps or stop.asked or saved.due(done):
                 saved.wait()
-                saved.save(done, now.tree())
+                saved.save(done, progress.tree())
             if stop.asked and done < steps:
                 saved.wait()
                 console.print(f"stopped after round {number + 1} of {rounds} of {plan[run]}; saved in {folder.folder}")
-                console.print(f"to go on: tna resume {folder.word}")
+                console.print(f"to resume: tna resume {folder.quoted_path}")
                 stop.check()
-    return now, {"placement": machine.placement, "group": group, "peak_bytes": memory.peak()}
+    return progress, {"placement": machine.placement, "group": group, "peak_bytes": memory.peak()}
 
 
 class _Machine:
-    """What a round needs that is no state: data on the devices, the partition of the run that is going on."""
+    """What a round needs beside the state: data on the devices, the partition of the present run."""
 
     def __init__(self, prepared: Prepared, settings: FederateOptions, folder: Run, group: int):
         self.prepared, self.settings, self.folder, self.group = prepared, settings, folder, group
@@ -133,96 +136,98 @@ class _Machine:
         self.clients: Clients | None = None
         self.named: set[tuple[int, str]] = set()
 
-    def round(self, now: Progress, run: int, line: Line, number: int) -> Progress:
-        """The state after round `number` of run `run`; its first round begins from scratch."""
+    def round(self, progress: Progress, run: int, line: Line, number: int) -> Progress:
+        """Returns the state after round `number` of run `run`; its first round begins from scratch."""
         federation, settings, began = self.prepared.federation, self.settings, time.perf_counter()
         root = jax.random.key(line["seed"])
         if self.seed != line["seed"]:
-            self.seed, self.clients = line["seed"], settings.parts(root, self.prepared.train.labels)
+            self.seed, self.clients = line["seed"], client_examples(settings, root, self.prepared.train.labels)
         assert self.clients is not None
-        server, own = now.server, now.own
+        server, client_states = progress.server, progress.client_states
         if number == 0:
             server = init_server(federation, *jax.jit(self.prepared.init)(stream(root, INIT)))
-            own = simulation.init_owns(federation, server)
+            client_states = simulation.init_client_states(federation, server)
         rate = settings.learning_rate * settings.learning_rate_decay**number
-        schedule = settings.schedule(line["anchors"])
-        server, found = simulation.simulate_round(
-            federation, schedule, root, number, server, own, self.clients, self.data[0], self.data[1], rate,
-            participation=settings.participation, faults=settings.faults(), group=self.group, proxy=self.prepared.proxy,
+        mask_schedule = schedule(settings, line["anchors"])
+        server, outcome = simulation.simulate_round(
+            federation, mask_schedule, root, number, server, client_states, self.clients, self.data[0], self.data[1], rate,
+            participation=settings.participation, faults=build_faults(settings), group=self.group, proxy=self.prepared.proxy,
         )  # fmt: skip
-        scored = evaluate(federation, server, own, self.test)
+        test_metrics = evaluate(federation, server, client_states, self.test)
         values = {
-            "accuracy": float(scored.accuracy),
-            "loss": float(scored.loss),
-            "train_loss": float(found.metrics.loss_sum / found.metrics.count) if found.taken else float("nan"),
-            "live": found.live,
-            "taken": found.taken,
+            "accuracy": float(test_metrics.accuracy),
+            "loss": float(test_metrics.loss),
+            "train_loss": float(outcome.metrics.loss_sum / outcome.metrics.count) if outcome.accepted else float("nan"),
+            "live": outcome.live,
+            "taken": outcome.accepted,
         }
         for name, value in values.items():
-            now.history[name][run, number] = value
-        now.history["clients"][run, number] = marks(found, settings.clients)
-        # under `local` one state for all: the mean of the clients' own
+            progress.history[name][run, number] = value
+        progress.history["clients"][run, number] = marks(outcome, settings.clients)
+        # under `local` one state for all: the mean of the clients'
         state = (
-            jax.tree.map(lambda x: x.mean(0, dtype=x.dtype), own.state) if federation.norm == "local" else server.state
+            jax.tree.map(lambda x: x.mean(0, dtype=x.dtype), client_states.state)
+            if federation.norm == "local"
+            else server.state
         )
-        jax.tree.map(lambda all_, one: all_.__setitem__(run, one), now.finals,
+        jax.tree.map(lambda all_, new: all_.__setitem__(run, new), progress.finals,
                      placement_lib.to_host({"params": server.params, "state": state}))  # fmt: skip
         self.folder.log(step=run * settings.rounds + number, **line, round=number, learning_rate=rate, **values,
-                        sampled=len(found.turnout.sampled), dropped=found.turnout.dropped,
-                        stragglers=found.turnout.stragglers, refused=found.refused,
+                        sampled=len(outcome.turnout.sampled), dropped=outcome.turnout.dropped,
+                        stragglers=outcome.turnout.stragglers, refused=outcome.refused,
                         seconds=time.perf_counter() - began)  # fmt: skip
-        self._name(line, number, found)
-        return now._replace(server=server, own=own)
+        self._print_refusals(line, number, outcome)
+        return progress._replace(server=server, client_states=client_states)
 
-    def _name(self, line: Line, number: int, found: Round) -> None:
+    def _print_refusals(self, line: Line, number: int, outcome: Round) -> None:
         """Says once on the screen what is wrong with a client's replies; every round's are in metrics.jsonl."""
-        for client, wrong in found.refused.items():
+        for client, wrong in outcome.refused.items():
             if (client, wrong[0]) not in self.named:
                 self.named.add((client, wrong[0]))
                 where = f"{line['anchors']}, seed {line['seed']}, round {number + 1}"
                 console.print(
                     f"{where}: the reply of client {client} is refused: {'; '.join(wrong)}; the round goes on"
                 )
-        if not found.taken:
-            console.print(f"round {number + 1}: no reply could be taken; the server's model stays as it is")
-        elif not found.stepped:
+        if not outcome.accepted:
+            console.print(f"round {number + 1}: no reply could be accepted; the server's model stays as it is")
+        elif not outcome.stepped:
             console.print(
                 f"round {number + 1}: the average of the replies is not finite; the server's model stays as it is"
             )
 
 
-def marks(found: Round, clients: int) -> np.ndarray:
-    """(N,) uint8, what befell each client."""
-    made = np.zeros(clients, np.uint8)
-    made[found.turnout.sampled] |= ASKED
-    made[found.turnout.dropped] |= DROPPED
-    made[found.turnout.stragglers] |= LATE
-    made[list(found.refused)] |= REFUSED
-    return made
+def marks(outcome: Round, clients: int) -> np.ndarray:
+    """Returns what befell each client, (N,) uint8."""
+    bits = np.zeros(clients, np.uint8)
+    bits[outcome.turnout.sampled] |= ASKED
+    bits[outcome.turnout.dropped] |= DROPPED
+    bits[outcome.turnout.stragglers] |= LATE
+    bits[list(outcome.refused)] |= REFUSED
+    return bits
 
 
 def group_size(prepared: Prepared, settings: FederateOptions) -> int:
-    """How many clients at once, over all devices, fit the memory; predicted from shapes, see `tna_jax.programs.system.memory`.
+    """Returns how many clients at once, over all devices, fit the memory; predicted from shapes, see `tna_jax.programs.system.memory`.
 
-    Between rounds the CPU's memory holds what every client keeps for itself and a few copies of the server's model.
+    Between rounds the CPU's memory holds every client's state and a few copies of the server's model.
     """
     federation = prepared.federation
     params, state = jax.eval_shape(prepared.init, jax.random.key(0))
     data = (prepared.train.images, prepared.train.labels)
     placement = simulation.resolve(federation, params, state, data[0])
-    own = jax.eval_shape(
+    client_memory = jax.eval_shape(
         lambda: federation.algorithm.init_client(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), params))
     )
-    found = memory.working(federation.network, params, state, federation.batch_size, data[0])
-    copies = 3 + (federation.momentum > 0)  # parameters, gradient's move, reply, momentum
+    working = memory.working(federation.network, params, state, federation.batch_size, data[0])
+    copies = 3 + (federation.momentum > 0)  # parameters, gradient's move, update, momentum
     largest = len(data[1]) if settings.partition == "dirichlet" else -(-len(data[1]) // settings.clients)
     kept = (
         copies * memory.size(params)
-        + 3 * memory.size(own)
+        + 3 * memory.size(client_memory)
         + 2 * memory.size(state)
         + 4 * largest * (federation.epochs + 1)
     )
-    need = memory.Estimate(kept, found, memory.size(data))
+    estimate = memory.Estimate(kept, working, memory.size(data))
     sampled = max(1, int(settings.participation * settings.clients + 0.5))
-    host = settings.clients * (memory.size(own) + memory.size(state)) + 4 * memory.size(params)
-    return memory.at_once(sampled, need, placement, memory.available(settings.memory_limit), host)
+    host = settings.clients * (memory.size(client_memory) + memory.size(state)) + 4 * memory.size(params)
+    return memory.at_once(sampled, estimate, placement, memory.available(settings.memory_limit), host)

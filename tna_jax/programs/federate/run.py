@@ -9,21 +9,18 @@ import numpy as np
 from tna_jax.federated import PROXY, stream
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
-from tna_jax.programs.cli.launch import launch
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.federate import report as federate_report
-from tna_jax.programs.federate import rounds as federate_run
+from tna_jax.programs.federate import rounds as federate_rounds
 from tna_jax.programs.federate.options import FederateOptions
+from tna_jax.programs.federate.setup import build_federation, resolved, schedule
+from tna_jax.programs.reports.present import present
 from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.system import distributed
+from tna_jax.programs.training.builders import build_model
 from tna_jax.programs.training.setup import load, record, result_options
 
 RESULTS = ("federate.json", "federate.png")
-
-
-def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
-    return launch("federate", FederateOptions, run, arguments, __doc__)
 
 
 def run(settings: FederateOptions) -> dict[str, Any]:
@@ -32,8 +29,8 @@ def run(settings: FederateOptions) -> dict[str, Any]:
         federate_report.listing()
         return {}
     settings.check()
-    settings = settings.resolved()
-    settings.start(settings.clients)
+    settings = resolved(settings)
+    distributed.start(settings, settings.clients)
     prepared = prepare(settings)
     seeds = list(range(settings.first_seed, settings.first_seed + settings.seeds))
     name = f"federate-{settings.algorithm}-{settings.dataset.replace(':', '-')}"
@@ -43,28 +40,27 @@ def run(settings: FederateOptions) -> dict[str, Any]:
             f"{prepared.data.describe()}; {settings.describe()}; {federate_report.headline(result_options(settings))}"
         )
         plan = [{"seed": seed, "anchors": kind} for seed in seeds for kind in settings.anchors]
-        reached, facts = federate_run.federate(prepared, settings, plan, folder)
+        progress, facts = federate_rounds.federate(prepared, settings, plan, folder)
         result = {
             "provenance": {**folder.read(PROVENANCE), **facts},
             "config": result_options(settings),
             "network": settings.describe(),
-            "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(reached.finals["params"])),
+            "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(progress.finals["params"])),
             "test_examples": len(prepared.data.test.labels),
-            "runs": [summary(line, reached.history, i) for i, line in enumerate(plan)],
+            "runs": [summary(line, progress.history, i) for i, line in enumerate(plan)],
         }
         folder.write(RESULTS[0], result)
         if distributed.is_main_process():
-            federate_report.figure(to_json(result), folder.folder / RESULTS[1])
-            federate_report.table(to_json(result))
+            present(federate_report.describe(to_json(result)), folder.folder / RESULTS[1])
             print(f"wrote {folder.folder / RESULTS[0]} and {folder.folder / RESULTS[1]}")
         return to_json(result)
 
 
-def prepare(settings: FederateOptions) -> federate_run.Prepared:
-    """What the options stand for; raises UsageError where they do not go together."""
+def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
+    """Builds what the options stand for; raises UsageError where they do not go together."""
     data, network, init = load(settings)
-    module = settings.build_model(data.num_classes, settings.precision)
-    federation = settings.build_federation(network, module, data.preprocess, data.num_classes)
+    module = build_model(settings, data.num_classes, settings.precision)
+    federation = build_federation(settings, network, module, data.preprocess, data.num_classes)
     train: Any = data.train
     proxy: Any = ()
     if federation.server.distillation is not None:
@@ -77,20 +73,20 @@ def prepare(settings: FederateOptions) -> federate_run.Prepared:
         proxy, rest = jnp.asarray(train.images[order[:kept]]), np.sort(order[kept:])
         train = type(train)(train.images[rest], train.labels[rest])
     try:
-        jax.eval_shape(lambda key: settings.schedule("pfn").draw(key, init(key)[0], 0.0), jax.random.key(0))
+        jax.eval_shape(lambda key: schedule(settings, "pfn").draw(key, init(key)[0], 0.0), jax.random.key(0))
     except ValueError as error:
         raise UsageError(f"--where: {error}") from error
-    return federate_run.Prepared(data, train, proxy, federation, init)
+    return federate_rounds.Prepared(data, train, proxy, federation, init)
 
 
-def summary(line: federate_run.Line, history: dict[str, np.ndarray], run: int) -> dict[str, Any]:
-    """What `federate.json` holds of one run; `turnout` counts rounds by client, of those to which anything happened."""
-    values: dict[str, Any] = {name: history[name][run] for name in federate_run.HISTORY}
+def summary(line: federate_rounds.Line, history: dict[str, np.ndarray], run: int) -> dict[str, Any]:
+    """Returns what `federate.json` holds of one run; `turnout` counts rounds by client, of those to which anything happened."""
+    values: dict[str, Any] = {name: history[name][run] for name in federate_rounds.HISTORY}
     last = values["accuracy"][-federate_report.LAST :].astype(np.float64)
     befell = history["clients"][run]  # (rounds, N)
-    bits = {"dropped": federate_run.DROPPED, "late": federate_run.LATE, "refused": federate_run.REFUSED}
+    bits = {"dropped": federate_rounds.DROPPED, "late": federate_rounds.LATE, "refused": federate_rounds.REFUSED}
     counts = {name: np.count_nonzero(befell & bit, axis=0) for name, bit in bits.items()}
-    turnout = {name: {str(k): int(n) for k, n in enumerate(found) if n} for name, found in counts.items()}
+    turnout = {name: {str(k): int(n) for k, n in enumerate(column) if n} for name, column in counts.items()}
     lost = np.flatnonzero(~np.isfinite(values["loss"]))
     return {
         **line,

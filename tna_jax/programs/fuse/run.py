@@ -1,109 +1,41 @@
 """`tna fuse RUN...`: one model out of many: best single, uniform and greedy soup, ensemble, and the barriers of all pairs."""
 
-import dataclasses
-from typing import Annotated, Any, cast, get_args
+from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 from tna_jax import connectivity
-from tna_jax.averaging import Ties
-from tna_jax.io.errors import UsageError, unknown
+from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
 from tna_jax.matching import permutations
 from tna_jax.matching.many import Merged, match_to_first, merge_many
 from tna_jax.matching.weights import activation_matching
 from tna_jax.networks import Stateful
-from tna_jax.placement import Placement
-from tna_jax.programs.cli import parsing, ranges
-from tna_jax.programs.cli.launch import launch
 from tna_jax.programs.cli.progress import console, plural
-from tna_jax.programs.cli.ranges import BOUND, COUNT, NOT_NEGATIVE
 from tna_jax.programs.fuse import report as fuse_report
+from tna_jax.programs.fuse.options import FuseOptions
 from tna_jax.programs.population import fusion_methods
-from tna_jax.programs.population.fusion_methods import Fusions
 from tna_jax.programs.population.load import Population, held_out, open_runs, splits
-from tna_jax.programs.population.paths import evaluate_pairs
+from tna_jax.programs.population.paths import evaluate_pairs, path_grid
+from tna_jax.programs.reports.present import present
 from tna_jax.programs.system import distributed
-from tna_jax.programs.system.distributed import HostOptions
 from tna_jax.programs.training.setup import result_config
 
 RESULTS = ("fuse.json", "fuse.png")
-MATCHING = ("none", "weight", "activation")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MatchingOptions:
-    """How are models matched?"""
-
-    seed: int = 0
-    """Of the order of the search."""
-    calibration_examples: int = 2000
-    """Training examples for activation matching, for REPAIR, and on which BatchNorm's statistics are estimated again."""
-    alphas: tuple[float, ...] = (11.0,)
-    """Points of each pair's path: their number (odd), or the list of points, which must hold 0, 0.5 and 1."""
-    placement: str = "auto"
-    """How models share a device: auto, map, vmap or loop."""
-    data_dir: str | None = None
-    """Folder that holds the data sets, if not where $TNA_DATA_DIR says."""
-    memory_limit: float | None = None
-    """Memory the models may take, in GB; default: a third of what is free."""
-
-    def check_matching(self) -> None:
-        """Raises UsageError for whatever can be refused before any work."""
-        if self.placement not in get_args(Placement):
-            raise unknown("--placement", self.placement, get_args(Placement))
-        ranges.require(self, {"calibration_examples": COUNT, "memory_limit": BOUND, "seed": NOT_NEGATIVE})
-        parsing.grid(self.alphas)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FuseOptions(MatchingOptions, HostOptions):
-    """Options of `tna fuse`."""
-
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folders of tna train (or tna lmc): the models of all of them are fused. Results go to the first."""
-    models: tuple[int, ...] = ()
-    """Fuse only these: their numbers, from 0 through all runs in order. Default: all."""
-    matching: str = "none"
-    """Rename hidden units first: none, weight (MergeMany: each model to the mean of the others), activation (all to the first)."""
-    repair: bool = False
-    """Rescale the hidden units of each average to the activations of its models (REPAIR); for networks without BatchNorm."""
-    ties: str = "keep"
-    """Greedy soup: keep or drop a model that leaves the held-out accuracy as it is."""
-    held_out_examples: int = 5000
-    """Training examples by which the best model and the greedy soup are chosen: those left out by --train-examples, if any."""
-
-    def check(self) -> None:
-        """Raises UsageError for whatever can be refused before any work."""
-        super().check()
-        self.check_matching()
-        if not self.runs:
-            raise UsageError("name one or more run folders of tna train")
-        if self.matching not in MATCHING:
-            raise unknown("--matching", self.matching, MATCHING)
-        if self.ties not in get_args(Ties):
-            raise unknown("--ties", self.ties, get_args(Ties))
-        ranges.require(self, {"held_out_examples": COUNT})
-
-
-def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
-    return launch("fuse", FuseOptions, run, arguments, __doc__)
 
 
 def run(settings: FuseOptions) -> dict[str, Any]:
     """Fuses the models and writes fuse.json and fuse.png into the first run's folder; returns what the JSON holds."""
     settings.check()
-    alphas = parsing.grid(settings.alphas)
-    settings.start(16)
+    alphas = path_grid(settings.alphas)
+    distributed.start(settings, 16)
     opened = open_runs(settings.runs, settings.data_dir, settings.models)
     if settings.repair and isinstance(opened.network, Stateful):
         raise UsageError("--repair: this network has BatchNorm; its statistics are estimated again in any case")
     console.print(f"{opened.data.describe()}; {opened.what}; {len(opened.models)} models")
-    data, placement = splits(opened.data), cast(Placement, settings.placement)
+    data, placement = splits(opened.data), settings.placement
     calibration = data["train"][0][: settings.calibration_examples]
     params, state, matched = opened.params, opened.state, None
     if settings.matching != "none":
@@ -123,7 +55,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
             (chosen_on, labels),
             mix,
             state=state,
-            ties=cast(Ties, settings.ties),
+            ties=settings.ties,
             placement=placement,
         )
     pairs = connectivity.pairs(len(opened.models))
@@ -142,7 +74,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
         "warnings": opened.warnings,
         "options": {key: getattr(settings, key) for key in ("matching", "repair", "ties", "seed", "calibration_examples")},
         "held_out": {"examples": len(labels), "unseen_in_training": unseen},
-        "rows": rows(found),
+        "rows": fusion_methods.rows(found),
         "greedy": {"weights": found.recipe.weights, "score": found.recipe.score,
                    "trail": [step._asdict() for step in found.recipe.trail]},
         "pairs": [
@@ -157,8 +89,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
     folder = opened.folder
     folder.write(RESULTS[0], result)
     if distributed.is_main_process():
-        fuse_report.figure(to_json(result), folder.folder / RESULTS[1])
-        fuse_report.table(to_json(result))
+        present(fuse_report.describe(to_json(result)), folder.folder / RESULTS[1])
         print(f"wrote {folder.folder / RESULTS[0]} and {folder.folder / RESULTS[1]}")
     return to_json(result)
 
@@ -188,22 +119,3 @@ def summary(matched: Merged) -> dict[str, Any]:
         "rounds": matched.rounds,
         "models": [{key: getattr(one, key) for key in keys} for one in matched.matchings],
     }
-
-
-def rows(found: Fusions) -> list[dict[str, Any]]:
-    """One row per fusion and split; accuracies are shares, losses nats."""
-    result = []
-    for split, members in found.members.items():
-        accuracy, loss = members.accuracy.astype(np.float64), members.loss.astype(np.float64)
-        spread = {"accuracy_std": accuracy.std(ddof=1), "loss_std": loss.std(ddof=1)}
-        table = {
-            "best single": {"accuracy": accuracy[found.best], "loss": loss[found.best], "models": [found.best]},
-            "mean of members": {"accuracy": accuracy.mean(), "loss": loss.mean(), **spread},
-            **{name: {"accuracy": m[split].accuracy, "loss": m[split].loss} for name, m in (
-                ("uniform soup", found.uniform), ("greedy soup", found.greedy), ("logit ensemble", found.ensemble))},
-        }  # fmt: skip
-        table["greedy soup"]["models"] = np.flatnonzero(found.recipe.weights)
-        for name, values in table.items():
-            row = {"fusion": name, "split": split, "examples": int(members.count[0]), **values}
-            result.append({**row, **({"member_accuracy": accuracy} if name == "mean of members" else {})})
-    return result

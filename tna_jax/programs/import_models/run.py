@@ -2,42 +2,25 @@
 
 import dataclasses
 import json
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
 
 from tna_jax.io import manifest, safetensors
 from tna_jax.io.errors import UsageError, collect_errors
+from tna_jax.io.formats import FORMAT, check_format
 from tna_jax.io.provenance import provenance
 from tna_jax.programs.cli import parsing
-from tna_jax.programs.cli.launch import launch
 from tna_jax.programs.cli.options import DataOptions, ModelOptions
-from tna_jax.programs.export.run import ABOUT
+from tna_jax.programs.import_models.options import ImportOptions
 from tna_jax.programs.runs.checkpoints import Checkpoints
+from tna_jax.programs.runs.exported import ABOUT
 from tna_jax.programs.runs.folder import CONFIG, PROVENANCE, Run
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ImportOptions:
-    """Options of `tna import`."""
-
-    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Files of tna export, of one network: each becomes a model of the run, numbered in this order."""
-    out: Annotated[str | None, tyro.conf.arg(aliases=["-o"])] = None
-    """Run folder to make; default: runs/import-TIME."""
-    overwrite: bool = False
-    """Replace the run in --out."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Network(ModelOptions, DataOptions):
     """What of a configuration makes the network and its data."""
-
-
-def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
-    return launch("import", ImportOptions, run, arguments, __doc__)
 
 
 def run(settings: ImportOptions) -> Run:
@@ -66,9 +49,12 @@ def run(settings: ImportOptions) -> Run:
         folder.write_plan(models, len(models))
         with Checkpoints(folder.checkpoints, minutes=0) as saved:
             saved.save(1, stacked)
-        folder.write(CONFIG, {"format": manifest.FORMAT, "program": "import", **about["config"]})
+        folder.write(CONFIG, {"format": FORMAT, "program": "import", **about["config"]})
     many = len(models) > 1
-    print(f"wrote {folder.folder}: {len(models)} model{'s' if many else ''}" + many * f"; next: tna fuse {folder.word}")
+    print(
+        f"wrote {folder.folder}: {len(models)} model{'s' if many else ''}"
+        + many * f"; next: tna fuse {folder.quoted_path}"
+    )
     return folder
 
 
@@ -90,7 +76,7 @@ def described(file: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise UsageError(f"{file}: its description cannot be read: {error}") from error
     if not isinstance(about, dict) or not all(isinstance(about.get(name), dict) for name in ("config", "model")):
         raise UsageError(f"{file}: its description must hold config and model, an object each")
-    manifest.check_format(about, file)
+    check_format(about, file)
     known = {field.name for field in dataclasses.fields(_Network)}
     parsing.from_values(_Network, {k: v for k, v in about["config"].items() if k in known}, f"{file}, config")
     strange = [name for name in arrays if not name.startswith(("params/", "state/"))]

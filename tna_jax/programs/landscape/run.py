@@ -1,86 +1,40 @@
 """`tna landscape RUN`: loss and accuracy on the plane through three models of a run, as contours."""
 
-import dataclasses
-from typing import Annotated, Any, cast, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
-from rich.table import Table
 
 from tna_jax import connectivity
-from tna_jax.io.errors import UsageError, unknown
+from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
-from tna_jax.placement import Placement
-from tna_jax.programs.barrier.run import description
-from tna_jax.programs.cli.launch import launch
-from tna_jax.programs.cli.options import AnchorOptions
-from tna_jax.programs.cli.progress import console, wide_console
+from tna_jax.io.runs import recipe_of
+from tna_jax.programs.cli.progress import console
 from tna_jax.programs.landscape import report as landscape_report
+from tna_jax.programs.landscape.options import ORIGIN, LandscapeOptions
 from tna_jax.programs.population import checkpoint_status, compatibility
+from tna_jax.programs.population.description import description, load
+from tna_jax.programs.reports.present import present
 from tna_jax.programs.runs.folder import CONFIG, Run
 from tna_jax.programs.system import distributed
-from tna_jax.programs.system.distributed import HostOptions
 from tna_jax.programs.training.ensembles import finished
 from tna_jax.programs.training.initial_models import ModelSpec, build
-from tna_jax.programs.training.setup import load, result_config
+from tna_jax.programs.training.setup import result_config
 
-ORIGIN = "origin"
 RESULTS = ("landscape.json", "landscape.png")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LandscapeOptions(HostOptions):
-    """Options of `tna landscape`."""
-
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder of tna train (or tna lmc)."""
-    models: tuple[str, ...] = ("0", "1", "2")
-    """Three models, by their numbers in plan.json, or two and the word origin: the initial values of the first."""
-    points: int = 25
-    """Points of the grid along each axis."""
-    margin: float = 0.25
-    """How far the (square) grid reaches beyond the three models, as a share of their larger extent."""
-    test_examples: int = 2000
-    """Test examples to evaluate on, the first ones."""
-    calibration_examples: int = 2000
-    """Training examples on which BatchNorm's statistics are estimated again at each point."""
-    placement: str = "auto"
-    """How the points share a device: auto, map, vmap or loop."""
-    data_dir: str | None = None
-    """Folder that holds the data sets, if not where $TNA_DATA_DIR says."""
-
-    def check(self) -> None:
-        """Raises UsageError for whatever can be refused before any work."""
-        super().check()
-        if self.placement not in get_args(Placement):
-            raise unknown("--placement", self.placement, get_args(Placement))
-        if len(self.models) != 3 or len(set(self.models)) != 3 or ORIGIN in self.models[:2]:
-            raise UsageError("--models must be three different numbers, or two numbers and then the word origin")
-        for name, least in (("points", 3), ("test_examples", 1), ("calibration_examples", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
-        if not 0 <= self.margin < 10:
-            raise UsageError(f"--margin must lie in [0, 10), got {self.margin}")
-
-
-def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
-    return launch("landscape", LandscapeOptions, run, arguments, __doc__)
 
 
 def run(settings: LandscapeOptions) -> dict[str, Any]:
     """Evaluates the grid and writes landscape.json and landscape.png into the run folder; returns what the JSON holds."""
     settings.check()
     folder = Run.open(settings.run).writable()
-    settings.start(1_000_000)
+    distributed.start(settings, 1_000_000)
     result = survey(folder, settings)
     folder.write("landscape.json", result)
     if distributed.is_main_process():
-        landscape_report.figure(to_json(result), folder.folder / "landscape.png")
-        _table(to_json(result))
+        present(landscape_report.describe(to_json(result)), folder.folder / "landscape.png")
         print(f"wrote {folder.folder / 'landscape.json'} and {folder.folder / 'landscape.png'}")
     return to_json(result)
 
@@ -88,7 +42,7 @@ def run(settings: LandscapeOptions) -> dict[str, Any]:
 def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
     """What `landscape.json` holds: the plane's coordinates of the three models, and loss and accuracy on the grid."""
     config = folder.read(CONFIG)
-    described = description(config, settings)
+    described = description(config, settings.run, settings.data_dir)
     data, network, init = load(described)
     params, state, models, step = finished(folder, init)
     checkpoints = [checkpoint_status.reached(folder, config, step)]
@@ -108,7 +62,7 @@ def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
             network, three, np.concatenate([np.eye(3), weights]), test,
             state=jax.tree.map(lambda leaf: leaf[np.array(own)], state),
             calibration=jnp.asarray(data.train.images[: settings.calibration_examples]),
-            placement=cast(Placement, settings.placement),
+            placement=settings.placement,
         )["test"]  # fmt: skip
     shape = (settings.points, settings.points)
     return {
@@ -144,9 +98,7 @@ def _three(settings: LandscapeOptions, config: dict[str, Any], params, init, mod
                 f"--models: {ORIGIN} of {numbers[0]} is not known: plan.json does not say how that model started"
             )
         known = {key: one[key] for key in ModelSpec._fields}
-        fields = {field.name for field in dataclasses.fields(AnchorOptions)}
-        anchors = AnchorOptions(**{key: value for key, value in config.items() if key in fields})
-        start = build([ModelSpec(**known)], init, anchors).params
+        start = build([ModelSpec(**known)], init, recipe_of(config, one)).params
         chosen.append(jax.tree.map(lambda leaf: leaf[0], start))
         names.append(f"origin of {numbers[0]}")
     return jax.tree.map(lambda *leaves: np.stack(leaves), *chosen), names
@@ -174,13 +126,3 @@ def barycentric(corners: np.ndarray, points: np.ndarray) -> np.ndarray:
     """(T, 3) weights with sum 1 that make each of (T, 2) points out of (3, 2) corners."""
     system = np.concatenate([corners.T, np.ones((1, 3))])
     return np.linalg.solve(system, np.concatenate([points.T, np.ones((1, len(points)))])).T
-
-
-def _table(result: dict[str, Any]) -> None:
-    lines = Table(title=f"test set, {result['network']}: the three models", title_justify="left")
-    for head in ("model", "x", "y", "loss", "accuracy"):
-        lines.add_column(head, justify="right")
-    for model in result["models"]:
-        numbers = (model[key] if model[key] is not None else np.nan for key in ("x", "y", "loss", "accuracy"))
-        lines.add_row(model["name"], *(f"{number:.4f}" for number in numbers))
-    wide_console().print(lines)

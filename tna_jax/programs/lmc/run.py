@@ -3,7 +3,6 @@
 digits -> one ensemble of every distinct model -> pairs x alphas in one pass -> table, lmc.json, lmc.png
 """
 
-import dataclasses
 from typing import Any, Literal
 
 import jax
@@ -11,77 +10,36 @@ import numpy as np
 
 from tna_jax import connectivity
 from tna_jax.connectivity import Path
-from tna_jax.io.errors import UsageError, collect_errors, require_known
 from tna_jax.io.json_files import to_json
-from tna_jax.programs.cli import parsing, ranges
-from tna_jax.programs.cli.launch import launch
 from tna_jax.programs.cli.progress import console, plural
-from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.lmc import plan as lmc_plan
 from tna_jax.programs.lmc import report as lmc_report
+from tna_jax.programs.lmc.options import LmcOptions
 from tna_jax.programs.lmc.plan import PairSpec
-from tna_jax.programs.population.paths import evaluate_pairs
+from tna_jax.programs.population.paths import evaluate_pairs, path_grid
+from tna_jax.programs.reports.present import present
 from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.system import distributed
-from tna_jax.programs.training import ensembles
+from tna_jax.programs.training import anchors, ensembles
 from tna_jax.programs.training.initial_models import ModelSpec, build
-from tna_jax.programs.training.setup import Settings, prepare, record, result_options
+from tna_jax.programs.training.setup import prepare, record, result_options
 
 RESULTS = ("lmc.json", "lmc.png")
 INITS = {"same": ["same"], "different": ["different"], "both": ["same", "different"]}
 
 
-@dataclasses.dataclass(frozen=True)
-class LmcOptions(Settings):
-    """Options of `tna lmc`."""
-
-    ratios: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
-    """Mask ratios: shares of ANCHORED (fixed) weights, in [0, 1); 0 is plain training."""
-    seeds: int = 5
-    """Number of pairs per setting."""
-    first_seed: int = 0
-    """Seed of the first pair; the others follow."""
-    init: str = "both"
-    """Initial values of a pair: same, different (with shared anchors), or both."""
-    methods: tuple[str, ...] = ("tna", "prune")
-    """tna (anchored weights keep their initial value), prune (they are zero: random pruning at initialisation)."""
-    alphas: tuple[float, ...] = (11.0,)
-    """Points of the path: their number (odd), or the list of points, which must hold 0, 0.5 and 1."""
-
-    def check(self) -> None:
-        """Raises UsageError for whatever can be refused before any work."""
-        collect_errors(
-            super().check,
-            lambda: ranges.require_ratios(self.ratios),
-            lambda: ranges.require(self, {"seeds": COUNT, "first_seed": NOT_NEGATIVE}),
-            lambda: require_known("--init", [self.init], INITS),
-            lambda: require_known("--methods", self.methods, ("tna", "prune")),
-            self.grid,
-        )
-        if not self.methods or len(set(self.methods)) < len(self.methods):
-            raise UsageError("--methods must be one or both of tna, prune")
-
-    def grid(self) -> np.ndarray:
-        """(A,) the alphas; raises UsageError for a grid without 0, 1/2 and 1."""
-        return parsing.grid(self.alphas)
-
-    def plan(self) -> tuple[list[ModelSpec], list[PairSpec]]:
-        """The models and pairs of the sweep."""
-        seeds = list(range(self.first_seed, self.first_seed + self.seeds))
-        return lmc_plan.plan(sorted(self.ratios), seeds, INITS[self.init], list(self.methods))
-
-
-def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
-    return launch("lmc", LmcOptions, run, arguments, __doc__)
+def plan(settings: LmcOptions) -> tuple[list[ModelSpec], list[PairSpec]]:
+    """Returns the models and pairs of the sweep."""
+    seeds = list(range(settings.first_seed, settings.first_seed + settings.seeds))
+    return lmc_plan.plan(sorted(settings.ratios), seeds, INITS[settings.init], list(settings.methods))
 
 
 def run(settings: LmcOptions) -> dict[str, Any]:
     """Runs the sweep of `settings` in its run folder and returns what `lmc.json` holds."""
     settings.check()
-    members, cells = settings.plan()
-    settings.start(len(members))
+    members, cells = plan(settings)
+    distributed.start(settings, len(members))
     data, network, init, trainer = prepare(settings)
     name = f"lmc-{settings.dataset.replace(':', '-')}"
     with Run.create(settings.out, name, RESULTS, settings.overwrite, settings.resume) as folder:
@@ -90,7 +48,7 @@ def run(settings: LmcOptions) -> dict[str, Any]:
             f"{data.describe()}; {settings.describe()}; {len(members)} models in {plural(len(cells), 'pair')}"
         )
 
-        start = build(members, init, settings)
+        start = build(members, init, anchors.recipe(settings))
         described = [member._asdict() for member in members]
         trained = ensembles.train(trainer, start, data, settings, folder, described, settings.resume)
         with console.status(f"evaluating {len(cells)} paths"):
@@ -100,16 +58,17 @@ def run(settings: LmcOptions) -> dict[str, Any]:
             "provenance": {**folder.read(PROVENANCE), **trained.facts},
             "config": result_options(settings),
             "network": settings.describe(),
-            "alphas": settings.grid(),
+            "alphas": path_grid(settings.alphas),
             "rows": found,
             "diverged": [{**described[index], "epoch": epoch} for index, epoch in trained.diverged.items()],
         }
         folder.write("lmc.json", result)
-        folder.views.log({"step": settings.epochs * trained.facts["waves"], **barriers(found)})
+        folder.trackers.log({"step": settings.epochs * trained.facts["waves"], **barriers(found)})
         if distributed.is_main_process():
-            lmc_report.figure(to_json(result), folder.folder / "lmc.png")
-            lmc_report.table(to_json(result))
-            print(f"wrote {folder.folder / 'lmc.json'} and {folder.folder / 'lmc.png'}; next: tna report {folder.word}")
+            present(lmc_report.describe(to_json(result)), folder.folder / "lmc.png")
+            print(
+                f"wrote {folder.folder / 'lmc.json'} and {folder.folder / 'lmc.png'}; next: tna report {folder.quoted_path}"
+            )
         return to_json(result)
 
 
@@ -126,7 +85,7 @@ def _paths(network, trained: ensembles.Trained, cells: list[PairSpec], settings:
     """The path of every cell by split; cells with the same two models are walked once."""
     distinct = sorted({cell.members for cell in cells})
     found = evaluate_pairs(
-        network, trained.params, trained.state, np.array(distinct), settings.grid(), data,
+        network, trained.params, trained.state, np.array(distinct), path_grid(settings.alphas), data,
         placement=trained.facts["placement"], calibration_examples=settings.calibration_examples,
         memory_limit=settings.memory_limit,
     )  # fmt: skip

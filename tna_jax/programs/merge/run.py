@@ -1,94 +1,31 @@
 """`tna merge A B ... -o OUT`: averages safetensors checkpoints of any family, streamed: uniform, weighted, or a greedy soup."""
 
-import dataclasses
-import math
 import shutil
 import time
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any
 
 import numpy as np
-import tyro
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from tna_jax.averaging import GreedySoup, Ties, greedy_recipe
-from tna_jax.io.errors import UsageError, unknown
+from tna_jax.averaging import GreedySoup, greedy_recipe
+from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json, write_json
 from tna_jax.io.provenance import provenance
 from tna_jax.io.tensor_headers import Checkpoint, open_checkpoint
-from tna_jax.programs.cli.launch import launch
 from tna_jax.programs.cli.progress import Interrupted, console, room_for_bar, size
 from tna_jax.programs.merge import metadata as merge_metadata
 from tna_jax.programs.merge import report as merge_report
-from tna_jax.programs.merge import streaming, verify_anchors
+from tna_jax.programs.merge import streaming, validate, verify_anchors
+from tna_jax.programs.merge.options import MergeOptions
 from tna_jax.programs.merge.score_command import evaluate
 from tna_jax.programs.merge.streaming import Counts
+from tna_jax.programs.reports.present import present
 
 WIDE: dict[str, np.dtype] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 REPORT = "merge.json"
-OTHER_FORMATS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz", ".npy", ".gguf", ".pkl", ".json")
-"""Endings of names that nobody means a folder by."""
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx")
 """Endings of files that hold weights: of a folder's other files (config, tokenizer) the merged folder gets a copy."""
-
-
-@dataclasses.dataclass(frozen=True)
-class MergeOptions:
-    """Options of `tna merge`."""
-
-    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Two or more safetensors files, or folders (model.safetensors, or shards with their index), of equal tensors."""
-    out: Annotated[str, tyro.conf.arg(aliases=["-o"])]
-    """File or folder to write: a name that ends in .safetensors is one file; a folder has the shards of the first model."""
-    weights: tuple[float, ...] | None = None
-    """Weight of each model, in their order; their sum is made 1. Default: equal ones."""
-    accumulate: str = "float32"
-    """Dtype in which is summed: float32 or float64 (float64 tensors: always float64). The result has the models' own dtype."""
-    evaluate: str | None = None
-    """Command that scores a model: it is run with the path of a file or folder as its last argument and must print a number,
-    larger is better, as its last line. Makes a greedy soup of the models; score on held-out data, not on the test set."""
-    ties: str = "keep"
-    """Greedy soups: keep or drop an ingredient that leaves the score as it is."""
-    overwrite: bool = False
-    """Replace --out."""
-
-    def check(self) -> None:
-        """Raises UsageError for whatever can be refused before any file is read."""
-        if len(self.models) < 2:
-            raise UsageError(f"name two or more models to merge, got {len(self.models)}")
-        if Path(self.out).suffix.lower() in OTHER_FORMATS:
-            raise UsageError(
-                f"--out {self.out}: only safetensors are written; name a file that ends in .safetensors, or a folder"
-            )
-        if self.accumulate not in WIDE:
-            raise unknown("--accumulate", self.accumulate, WIDE)
-        if self.ties not in get_args(Ties):
-            raise unknown("--ties", self.ties, get_args(Ties))
-        if self.ties != "keep" and self.evaluate is None:
-            raise UsageError(f"--ties {self.ties} is for greedy soups: it needs --evaluate COMMAND")
-        if self.weights is not None and self.evaluate is not None:
-            raise UsageError("--weights and --evaluate exclude each other: a greedy soup finds its weights")
-        if self.weights is not None and len(self.weights) != len(self.models):
-            raise UsageError(f"--weights: {len(self.weights)} for {len(self.models)} models")
-        if self.weights is not None and not (math.isfinite(math.fsum(self.weights)) and math.fsum(self.weights)):
-            raise UsageError(f"--weights must be finite, and their sum not 0; got {' '.join(map(str, self.weights))}")
-        out = Path(self.out)
-        if out.exists() and not self.overwrite:
-            raise UsageError(f"--out {out} exists; name another one, or add --overwrite")
-        if out.resolve() in {Path(model).resolve() for model in self.models}:
-            raise UsageError(f"--out {out} is one of the models to merge; name another one")
-        if out.is_dir() if self.single else out.is_file():
-            raise UsageError(f"--out {out} is a {'folder' if self.single else 'file'}; name another one")
-
-    @property
-    def single(self) -> bool:
-        """Whether one file is written."""
-        return self.out.endswith(".safetensors")
-
-
-def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
-    return launch("merge", MergeOptions, run, arguments, __doc__)
 
 
 def run(settings: MergeOptions) -> dict[str, Any]:
@@ -101,7 +38,7 @@ def run(settings: MergeOptions) -> dict[str, Any]:
     written += [out / file.name for file in merge_metadata.others(checkpoints[0], WEIGHT_FILES, REPORT)]
     merge_metadata.require_apart([*written, *([_candidate(settings)] if settings.evaluate else [])], checkpoints)
     anchors = verify_anchors.verify(checkpoints)
-    warnings = merge_report.warn(checkpoints)
+    warnings = validate.warn(checkpoints)
     _can_write(out, checkpoints[0].bytes, settings.single)
     console.print(
         f"{len(checkpoints)} models of {len(checkpoints[0].tensors)} tensors, {size(checkpoints[0].bytes)}; "
@@ -116,7 +53,7 @@ def run(settings: MergeOptions) -> dict[str, Any]:
         counts = merge(checkpoints, weights, out, WIDE[settings.accumulate], anchors is not None)
     except KeyboardInterrupt:
         raise Interrupted from None
-    warnings += merge_report.warn_of_values(checkpoints, weights, counts.not_finite)
+    warnings += validate.warn_of_values(checkpoints, weights, counts.not_finite)
     if counts.differing_integers:
         names = ", ".join(counts.differing_integers)
         console.print(f"not floating-point and different, so {checkpoints[0].path}'s were taken: {names}")
@@ -136,7 +73,7 @@ def run(settings: MergeOptions) -> dict[str, Any]:
            "trail": [step._asdict() for step in recipe.trail]}),
     }  # fmt: skip
     write_json(report, result)
-    merge_report.table(to_json(result))
+    present(merge_report.describe(to_json(result)))
     print(f"wrote {out} and {report}")
     return to_json(result)
 
@@ -157,7 +94,7 @@ def opened(names: tuple[str, ...]) -> list[Checkpoint]:
     if twice:
         raise UsageError(f"named more than once: {', '.join(twice)}; name each model once (--weights weights them)")
     merge_metadata.require_different(checkpoints)
-    merge_report.require_alike(checkpoints)
+    validate.require_alike(checkpoints)
     return checkpoints
 
 
@@ -238,7 +175,7 @@ def _greedy(settings: MergeOptions, checkpoints: list[Checkpoint]) -> GreedySoup
         return score(candidate)
 
     try:
-        return greedy_recipe([score(c.path) for c in checkpoints], soup, settings.ties)  # type: ignore[arg-type]
+        return greedy_recipe([score(c.path) for c in checkpoints], soup, settings.ties)
     except ValueError as error:
         raise UsageError(f"--evaluate: {error}") from error
     finally:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -76,6 +76,25 @@ def fuse(
     ensemble = logit_ensemble(network, members, data, state=state, batch_size=batch_size)
     best = recipe.trail[0].model
     return Fusions({split: alone[split] for split in data}, best, uniform, greedy, recipe, ensemble)
+
+
+def rows(found: Fusions) -> list[dict[str, Any]]:
+    """Returns one row per fusion and split; accuracies are shares, losses nats."""
+    result = []
+    for split, members in found.members.items():
+        accuracy, loss = members.accuracy.astype(np.float64), members.loss.astype(np.float64)
+        spread = {"accuracy_std": accuracy.std(ddof=1), "loss_std": loss.std(ddof=1)}
+        table = {
+            "best single": {"accuracy": accuracy[found.best], "loss": loss[found.best], "models": [found.best]},
+            "mean of members": {"accuracy": accuracy.mean(), "loss": loss.mean(), **spread},
+            **{name: {"accuracy": m[split].accuracy, "loss": m[split].loss} for name, m in (
+                ("uniform soup", found.uniform), ("greedy soup", found.greedy), ("logit ensemble", found.ensemble))},
+        }  # fmt: skip
+        table["greedy soup"]["models"] = np.flatnonzero(found.recipe.weights)
+        for name, values in table.items():
+            row = {"fusion": name, "split": split, "examples": int(members.count[0]), **values}
+            result.append({**row, **({"member_accuracy": accuracy} if name == "mean of members" else {})})
+    return result
 
 
 def mixtures(

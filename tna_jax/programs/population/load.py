@@ -12,14 +12,14 @@ import numpy as np
 from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.masks import Params
 from tna_jax.networks import Network, State, linen
-from tna_jax.programs.barrier.run import BarrierOptions, Described, description
 from tna_jax.programs.cli.options import ModelOptions
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.population import checkpoint_status, compatibility
+from tna_jax.programs.population.description import RunDescription, description, load, load_data
 from tna_jax.programs.runs.folder import CONFIG, Run
+from tna_jax.programs.training.builders import build_model
 from tna_jax.programs.training.ensembles import finished
-from tna_jax.programs.training.setup import load
 
 
 class Population(NamedTuple):
@@ -62,14 +62,11 @@ def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, .
     """
     folders = _opened(names)
     configs = [folder.read(CONFIG) for folder in folders]
-    told = [
-        description(config, BarrierOptions(run=name, data_dir=data_dir))
-        for name, config in zip(names, configs, strict=True)
-    ]
+    told = [description(config, name, data_dir) for name, config in zip(names, configs, strict=True)]
     _require_alike(names, told)
     data, network, init = load(told[0])
-    module = told[0].build_model(data.num_classes, told[0].precision)
-    exact = linen(told[0].build_model(data.num_classes), data.image_shape, data.preprocess)[0]
+    module = build_model(told[0], data.num_classes, told[0].precision)
+    exact = linen(build_model(told[0], data.num_classes), data.image_shape, data.preprocess)[0]
     parts = [finished(folder, init) for folder in folders]
     found = zip(folders, configs, parts, strict=True)
     checkpoints = [checkpoint_status.reached(folder, config, part[3]) for folder, config, part in found]
@@ -127,7 +124,7 @@ def _opened(names: tuple[str, ...]) -> list[Run]:
     return folders
 
 
-def _require_alike(names: tuple[str, ...], told: list[Described]) -> None:
+def _require_alike(names: tuple[str, ...], told: list[RunDescription]) -> None:
     """Raises UsageError that names every run of another network or other data than the first's."""
     wrong = []
     for name, other in zip(names[1:], told[1:], strict=True):
@@ -138,9 +135,9 @@ def _require_alike(names: tuple[str, ...], told: list[Described]) -> None:
         raise UsageError("; ".join(wrong))
 
 
-def effective(told: Described) -> dict[str, Any]:
+def effective(told: RunDescription) -> dict[str, Any]:
     """The options of a run's network and data; of those that were not given, what the network has by default."""
-    module = told.build_model(2)
+    module = build_model(told, 2)
     found = dataclasses.asdict(told)
     for field in dataclasses.fields(ModelOptions):
         if found[field.name] is None:
@@ -167,8 +164,8 @@ def held_out(opened: Population, data_dir: str | None, examples: int) -> tuple[j
     used = opened.config.get("train_examples")
     split, unseen = opened.data.train, False
     if used is not None:
-        described = description({**opened.config, "train_examples": None}, BarrierOptions(run="", data_dir=data_dir))
-        whole = described.load_data()
+        described = description({**opened.config, "train_examples": None}, "", data_dir)
+        whole = load_data(described)
         if used < len(whole.train.labels):
             ordered = whole.subset(len(whole.train.labels)).train
             split, unseen = type(ordered)(ordered.images[used:], ordered.labels[used:]), True

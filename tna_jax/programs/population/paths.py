@@ -1,16 +1,51 @@
-"""Walks the paths between models of a run: groups of pairs whose models fit the memory."""
+"""Walks the paths between models of a run: which pairs, which points, and groups of pairs whose models fit the memory."""
+
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tna_jax import alphas as path_alphas
 from tna_jax import connectivity
 from tna_jax.connectivity import Path
+from tna_jax.io.errors import UsageError
 from tna_jax.masks import Params
 from tna_jax.networks import Network, State
 from tna_jax.placement import Placement
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.system import memory
+
+
+def path_grid(alphas: tuple[float, ...]) -> np.ndarray:
+    """Returns (A,) the points of a path from the option `--alphas`: their number, or the points themselves."""
+    return path_alphas.grid(int(alphas[0])) if len(alphas) == 1 else path_alphas.check_alphas(alphas)
+
+
+def choose_pairs(names: tuple[str, ...], models: int) -> np.ndarray:
+    """Returns (P, 2) the pairs of models that the option `--pairs` names, all where it names none.
+
+    Raises:
+      UsageError: what is not a pair of `models` models, or is there twice.
+    """
+    if not names:
+        return connectivity.pairs(models)
+    matches = [re.fullmatch(r"(\d+)-(\d+)", name) for name in names]
+    wrong = [
+        name
+        for name, match in zip(names, matches, strict=True)
+        if match is None or max(int(match[1]), int(match[2])) >= models or match[1] == match[2]
+    ]
+    if wrong:
+        raise UsageError(f"--pairs {' '.join(wrong)}: write I-J with two different numbers from 0 to {models - 1}")
+    pairs = [(int(match[1]), int(match[2])) for match in matches if match]
+    same: dict[frozenset[int], list[str]] = {}
+    for name, pair in zip(names, pairs, strict=True):
+        same.setdefault(frozenset(pair), []).append(name)
+    twice = [" = ".join(again) for again in same.values() if len(again) > 1]
+    if twice:
+        raise UsageError(f"--pairs: the same pair more than once: {', '.join(twice)}")
+    return np.array(pairs, np.int32)
 
 
 def evaluate_pairs(

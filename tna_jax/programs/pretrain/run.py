@@ -1,6 +1,5 @@
 """`tna pretrain`: a ViT by classification or a BERT encoder by masked-language modelling, written as a Hugging Face folder."""
 
-import dataclasses
 import functools
 import json
 from collections.abc import Callable
@@ -14,85 +13,33 @@ import numpy as np
 from tna_jax import connectivity, finetuning, masked_lm, metrics, models
 from tna_jax.ensemble import Trainer
 from tna_jax.hf import loading, tokenizer
-from tna_jax.io.errors import UsageError, unknown
+from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.masks import Params
 from tna_jax.prng import Stream, stream
 from tna_jax.programs import data
-from tna_jax.programs.cli import ranges
-from tna_jax.programs.cli.finetuning_options import TuningOptions
-from tna_jax.programs.cli.launch import launch
 from tna_jax.programs.cli.progress import console, plural
-from tna_jax.programs.cli.ranges import COUNT
 from tna_jax.programs.data import text, tokens
 from tna_jax.programs.data.source import Split
 from tna_jax.programs.pretrain import report as pretrain_report
+from tna_jax.programs.pretrain.options import PretrainOptions
+from tna_jax.programs.reports.present import present
 from tna_jax.programs.runs.folder import METRICS, PROVENANCE, Run
 from tna_jax.programs.system import distributed
 from tna_jax.programs.training import backbone, ensembles
+from tna_jax.programs.training.builders import finetuning_trainer, transformer_fields
 from tna_jax.programs.training.initial_models import InitialModels
 from tna_jax.programs.training.setup import record, result_options
 
 RESULTS = ("pretrain.json", "pretrain.png")
 MODEL = "model"
 """Folder of the Hugging Face model in the run folder."""
-KINDS = ("vit", "bert")
 
 
-@dataclasses.dataclass(frozen=True)
-class PretrainOptions(TuningOptions):
-    """Options of `tna pretrain`."""
-
-    model: str = "vit"
-    """vit: classify the images of --dataset. bert: predict hidden tokens of the training texts of --tasks."""
-    dataset: str = "cifar10"
-    """Images to classify (vit): as in tna train; also some classes (cifar10:0-4) and several sets (cifar10:0-4+cifar100_test)."""
-    tasks: tuple[str, ...] = text.names()
-    """Text tasks whose training texts are read (bert); their labels are not used."""
-    width: int = 128
-    """Entries of a token."""
-    depth: int = 4
-    """Number of blocks."""
-    heads: int | None = None
-    """Attention heads; default: one for each 64 of the width."""
-    patch: int = 4
-    """Side of a patch in pixels (vit)."""
-    vocab: int = 4096
-    """Entries of the tokenizer, which is trained on the same texts (bert)."""
-    length: int = 32
-    """Tokens of a text; longer ones are cut (bert)."""
-    learning_rate: float = 1e-3
-    """Of AdamW, at its peak."""
-    weight_decay: float = 0.05
-    """Of matrices; decoupled."""
-    label_smoothing: float = 0.0
-    """Share of a label's weight spread over all classes (vit)."""
-    augmentation: float = 0.5
-    """Strength of augmentation in [0, 1]: moves, mirrors, brightness, contrast (vit)."""
-    train_examples: int | None = None
-    """Use this many training examples; default: all."""
-    test_examples: int | None = None
-    """Use this many test examples; default: all."""
-
-    def check(self) -> None:
-        """Raises UsageError for whatever can be refused before any work."""
-        super().check()
-        if self.model not in KINDS:
-            raise unknown("--model", self.model, KINDS)
-        names = ("width", "depth", "heads", "patch", "length", "train_examples", "test_examples")
-        ranges.require(self, dict.fromkeys(names, COUNT))
-        if self.length < 4:
-            raise UsageError(f"--length must be at least 4, got {self.length}")
-        try:
-            self.recipe.check()
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-
-    @property
-    def recipe(self) -> finetuning.FinetuneConfig:
-        """Its hyper-parameters."""
-        smoothing, strength = (self.label_smoothing, self.augmentation) if self.model == "vit" else (0.0, 0.0)
-        return finetuning.FinetuneConfig(self.learning_rate, self.weight_decay, smoothing, strength, self.seed)
+def recipe(settings: PretrainOptions) -> finetuning.FinetuneConfig:
+    """Returns the hyper-parameters of the training."""
+    smoothing, strength = (settings.label_smoothing, settings.augmentation) if settings.model == "vit" else (0.0, 0.0)
+    return finetuning.FinetuneConfig(settings.learning_rate, settings.weight_decay, smoothing, strength, settings.seed)
 
 
 class Texts(NamedTuple):
@@ -121,15 +68,10 @@ class Plan(NamedTuple):
     """Of the data, for whoever uses the model."""
 
 
-def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
-    return launch("pretrain", PretrainOptions, run, arguments, __doc__)
-
-
 def run(settings: PretrainOptions) -> dict[str, Any]:
     """Trains the model in its run folder, writes it, `pretrain.json` and `pretrain.png`; returns what the JSON holds."""
     settings.check()
-    settings.start(1)
+    distributed.start(settings, 1)
     plan = (images if settings.model == "vit" else texts)(settings)
     start = _start(plan, settings)
     size = backbone.num_parameters(start.params)
@@ -162,9 +104,8 @@ def run(settings: PretrainOptions) -> dict[str, Any]:
             about = {"in_words": words, "parameters": size, "epochs": settings.epochs, "seed": settings.seed,
                      "commit": result["provenance"]["commit"], **plan.about, "test": result["test"]}  # fmt: skip
             backbone.write_about(model, about, plan.data if settings.model == "vit" else None)
-            pretrain_report.figure(to_json(result), folder.folder / RESULTS[1])
             folder.write(RESULTS[0], result)
-            pretrain_report.table(to_json(result))
+            present(pretrain_report.describe(to_json(result)), folder.folder / RESULTS[1])
             print(f"wrote {folder.folder / RESULTS[0]}, {RESULTS[1]} and {model}; next: tna "
                   f"{'soup' if settings.model == 'vit' else 'cold'} --checkpoint {model}")  # fmt: skip
         return to_json(result)
@@ -173,7 +114,7 @@ def run(settings: PretrainOptions) -> dict[str, Any]:
 def _start(plan: Plan, settings: PretrainOptions) -> InitialModels:
     params = jax.jit(plan.module.init)(stream(settings.seed, Stream.RUN_INIT), plan.example)["params"]
     one = jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
-    hyper = finetuning.stack([settings.recipe])
+    hyper = finetuning.stack([recipe(settings)])
     mask = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), one)
     return InitialModels(one, (), mask, jnp.stack([stream(settings.seed, Stream.RUN_ORDER)]), hyper)
 
@@ -185,7 +126,7 @@ def images(settings: PretrainOptions) -> Plan:
         found = found.subset(settings.train_examples, settings.test_examples)
         module = models.create(
             "vit", num_classes=found.num_classes, width=settings.width, depth=settings.depth, heads=settings.heads,
-            patch=settings.patch, image_size=found.image_shape[:2], **settings.module_options,
+            patch=settings.patch, image_size=found.image_shape[:2], **transformer_fields(settings),
         )  # fmt: skip
     except data.DataError as error:
         raise UsageError(f"--dataset: {error}") from error
@@ -198,8 +139,8 @@ def images(settings: PretrainOptions) -> Plan:
         logits: Any = module.apply({"params": params}, found.preprocess(x))
         return logits
 
-    trainer = settings.trainer(
-        network, len(found.train.labels), prepare=finetuning.augmented, loss=finetuning.smoothed
+    trainer = finetuning_trainer(
+        settings, network, len(found.train.labels), prepare=finetuning.augmented, loss=finetuning.smoothed
     )  # fmt: skip
 
     def evaluate(params: Params) -> metrics.Metrics:
@@ -227,7 +168,7 @@ def texts(settings: PretrainOptions) -> Plan:
         module = models.create(
             "bert", width=settings.width, depth=settings.depth, heads=settings.heads, vocab=made.vocab,
             pad_id=made.pad,
-            positions=settings.length, head="masked_lm", **settings.module_options,
+            positions=settings.length, head="masked_lm", **transformer_fields(settings),
         )  # fmt: skip
     except ValueError as error:
         raise UsageError(f"--model bert: {error}") from error
@@ -241,10 +182,10 @@ def texts(settings: PretrainOptions) -> Plan:
 
     def prepare(key: jax.Array, hyper: Any, batch: Any) -> Any:
         encoded, _, weight = batch
-        drawn = hidden(key, encoded[:, text.IDS])
+        drawn = hidden(key, encoded[:, tokens.IDS])
         return (drawn.ids, drawn.positions), drawn.targets, drawn.weight * weight[:, None]
 
-    trainer = settings.trainer(network, len(train), prepare=prepare)
+    trainer = finetuning_trainer(settings, network, len(train), prepare=prepare)
     step = jax.jit(
         lambda params, inputs, targets, weight: metrics.classification(network(params, inputs), targets, weight)
     )

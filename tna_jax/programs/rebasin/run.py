@@ -1,83 +1,43 @@
 """`tna rebasin RUN`: permutes hidden units so that models match, and compares the barriers before, after, and with REPAIR."""
 
-import dataclasses
 import time
 from collections.abc import Iterator
-from typing import Annotated, Any, cast
+from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from rich.progress import track
 
 from tna_jax import connectivity
 from tna_jax.connectivity import Path
 from tna_jax.ensemble import member
-from tna_jax.io.errors import UsageError, unknown
+from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
 from tna_jax.matching import permutations
 from tna_jax.matching.permutations import PermutationSpec
 from tna_jax.matching.weights import Matching, activation_matching, weight_matching
 from tna_jax.networks import Stateful
-from tna_jax.placement import Placement
-from tna_jax.programs.barrier.run import BarrierOptions
-from tna_jax.programs.cli import parsing, ranges
-from tna_jax.programs.cli.launch import launch
 from tna_jax.programs.cli.progress import console, plural
-from tna_jax.programs.cli.ranges import COUNT
-from tna_jax.programs.fuse.run import MatchingOptions
 from tna_jax.programs.population import fusion_methods
 from tna_jax.programs.population.load import Population, open_runs, splits
-from tna_jax.programs.population.paths import evaluate_pairs
+from tna_jax.programs.population.paths import choose_pairs, evaluate_pairs, path_grid
 from tna_jax.programs.rebasin import report as rebasin_report
+from tna_jax.programs.rebasin.options import RebasinOptions
+from tna_jax.programs.reports.present import present
 from tna_jax.programs.system import distributed
-from tna_jax.programs.system.distributed import HostOptions
 from tna_jax.programs.training.setup import result_config
 
 RESULTS = ("rebasin.json", "rebasin.png")
-METHODS = ("weight", "activation")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RebasinOptions(MatchingOptions, HostOptions):
-    """Options of `tna rebasin`."""
-
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder of tna train (or tna lmc)."""
-    pairs: tuple[str, ...] = ()
-    """Pairs of models, I-J with numbers from 0: J is matched to I. Default: every model to the first."""
-    methods: tuple[str, ...] = METHODS
-    """weight (inner products of the weights), activation (of what hidden units compute), or both."""
-    restarts: int = 1
-    """Starts of weight matching; the best is kept."""
-    repair: bool = True
-    """Also with REPAIR on top (networks without BatchNorm, whose statistics are estimated again in any case)."""
-
-    def check(self) -> None:
-        """Raises UsageError for whatever can be refused before any work."""
-        super().check()
-        self.check_matching()
-        ranges.require(self, {"restarts": COUNT})
-        for method in self.methods:
-            if method not in METHODS:
-                raise unknown("--methods", method, METHODS)
-        if not self.methods or len(set(self.methods)) < len(self.methods):
-            raise UsageError(f"--methods must be one or both of {', '.join(METHODS)}")
-
-
-def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
-    return launch("rebasin", RebasinOptions, run, arguments, __doc__)
 
 
 def run(settings: RebasinOptions) -> dict[str, Any]:
     """Matches the pairs and writes rebasin.json and rebasin.png into the run's folder; returns what the JSON holds."""
     settings.check()
-    settings.start(16)
+    distributed.start(settings, 16)
     opened = open_runs((settings.run,), settings.data_dir)
     count = len(opened.models)
-    pairs = BarrierOptions(run=settings.run, pairs=settings.pairs).chosen(count)
+    pairs = choose_pairs(settings.pairs, count)
     if not settings.pairs:
         pairs = np.array([[0, j] for j in range(1, count)], np.int32)
     console.print(f"{opened.data.describe()}; {opened.what}; {count} models, {plural(len(pairs), 'pair')}")
@@ -90,14 +50,13 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
         "checkpoints": opened.checkpoints,
         "warnings": opened.warnings,
         "options": {key: getattr(settings, key) for key in ("seed", "restarts", "calibration_examples")},
-        "alphas": parsing.grid(settings.alphas),
+        "alphas": path_grid(settings.alphas),
         "rows": rows,
     }
     opened.folder.write(RESULTS[0], result)
     if distributed.is_main_process():
         folder = opened.folder.folder
-        rebasin_report.figure(to_json(result), folder / RESULTS[1])
-        rebasin_report.table(to_json(result))
+        present(rebasin_report.describe(to_json(result)), folder / RESULTS[1])
         print(f"wrote {folder / RESULTS[0]} and {folder / RESULTS[1]}")
     return to_json(result)
 
@@ -112,8 +71,8 @@ def compare(opened: Population, pairs: np.ndarray, settings: RebasinOptions) -> 
     Raises:
       UsageError: the groups of the network cannot be found.
     """
-    data, placement = splits(opened.data), cast(Placement, settings.placement)
-    alphas = parsing.grid(settings.alphas)
+    data, placement = splits(opened.data), settings.placement
+    alphas = path_grid(settings.alphas)
     calibration = data["train"][0][: settings.calibration_examples]
     first, own = member(opened.params, 0), member(opened.state, 0)
     try:

@@ -1,47 +1,33 @@
-"""`tna resume RUN`: goes on with an interrupted run where it stopped, to the same result."""
+"""`tna resume RUN`: resumes an interrupted run where it stopped, to the same result."""
+
+import dataclasses
 
 from tna_jax.io.errors import UsageError, unknown
 from tna_jax.programs.cli import parsing
-from tna_jax.programs.cli.launch import of_file
 from tna_jax.programs.cli.main import main as tna
+from tna_jax.programs.resume.options import ResumeOptions
 from tna_jax.programs.runs.folder import CONFIG, Run
-from tna_jax.programs.system import distributed
 from tna_jax.programs.training.setup import OF_ONE_START, PASSING_OPTIONS
 
 PROGRAMS = ("lmc", "train", "pretrain", "soup", "cold", "federate")
-HELP = f"""usage: tna resume RUN [OPTIONS]
-
-{__doc__.splitlines()[0]}
-
-RUN is a run folder of {" or ".join(f"tna {name}" for name in PROGRAMS)}; its config.json says what was asked for.
-OPTIONS are options of that program that do not shape the result, where they shall differ from before: --cpu-devices,
---data-dir, --memory-limit, --checkpoint-minutes, --checkpoint-every, --checkpoints-kept, --log, and on several machines
---distributed, or --coordinator, --num-processes and --process-id."""
+PASSED_ON = tuple(field.name for field in dataclasses.fields(ResumeOptions) if field.name != "run")
 
 
-def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP)
-        return 0 if arguments else 2
-    try:
-        words = command(arguments[0], arguments[1:])
-    except UsageError as error:
-        return distributed.print_user_error(f"tna resume: {error}")
-    except OSError as error:
-        return distributed.print_user_error(f"tna resume: {of_file(error)}")
-    return tna(words)
+def run(settings: ResumeOptions) -> int:
+    """Resumes the run; returns the exit code of its program."""
+    given = {name: value for name in PASSED_ON if (value := getattr(settings, name)) not in (None, False)}
+    return tna(command(settings.run, parsing.to_words(given)))
 
 
 def command(name: str, more: list[str]) -> list[str]:
-    """The words after `tna` that go on with the run folder `name`.
+    """Returns the words after `tna` that resume the run in the folder `name`.
 
     Args:
       name: the run folder.
       more: options that replace those the run was started with.
 
     Raises:
-      UsageError: it is no run folder, or its config.json does not say how it was started.
+      UsageError: it is not a run folder, or its config.json does not say how it was started.
     """
     folder = Run.open(name)
     config = folder.read(CONFIG)
@@ -50,7 +36,7 @@ def command(name: str, more: list[str]) -> list[str]:
         raise UsageError(f"{folder.folder / CONFIG} does not name the program: use its own --resume")
     if program == "import":
         raise UsageError(
-            f"{folder.folder} holds imported models, which do not train: tna fuse {folder.word} averages them"
+            f"{folder.folder} holds imported models, which do not train: tna fuse {folder.quoted_path} averages them"
         )
     if program not in PROGRAMS:
         raise unknown(f"program in {folder.folder / CONFIG}", program, PROGRAMS)

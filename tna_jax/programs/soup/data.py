@@ -16,6 +16,7 @@ from tna_jax.programs.data.search_path import DOWNLOAD
 from tna_jax.programs.data.source import SUBSET_SEED, DataError, Split, permutation
 from tna_jax.programs.training import backbone
 from tna_jax.programs.training.backbone import Backbone
+from tna_jax.programs.training.builders import transformer_fields
 
 
 class Material(NamedTuple):
@@ -45,7 +46,7 @@ def _images(settings: Any, checkpoint: str) -> Material:
     except DataError as error:
         raise UsageError(f"--dataset: {str(error).removesuffix(DOWNLOAD)}") from error
     train, held = _parted(found.train, settings)
-    made = backbone.for_images(checkpoint, found, found.num_classes, **settings.module_options)
+    made = backbone.for_images(checkpoint, found, found.num_classes, **transformer_fields(settings))
     images = jnp.asarray(test.images)
     tests = {"test": images}
     for i, kind in enumerate(settings.corruptions):
@@ -73,7 +74,7 @@ def _texts(settings: Any, checkpoint: str) -> Material:
         task = text.load(settings.dataset, data_dir=settings.data_dir)
     except DataError as error:
         raise UsageError(f"--dataset: {str(error).removesuffix(DOWNLOAD)}") from error
-    made = backbone.for_text(checkpoint, settings.length, task.num_classes, **settings.module_options)
+    made = backbone.for_text(checkpoint, settings.length, task.num_classes, **transformer_fields(settings))
     words = tokenizer.load(checkpoint)
     splits = {
         "train": (task.train, settings.train_examples),

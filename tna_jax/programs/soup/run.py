@@ -2,141 +2,50 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import finetuning as recipe_grid
-from tna_jax import masks
-from tna_jax.averaging import Ties, weighted_average
-from tna_jax.corruptions import KINDS, SEVERITIES
+from tna_jax.averaging import weighted_average
 from tna_jax.hf import loading
-from tna_jax.io.errors import UsageError, collect_errors, require_known
+from tna_jax.io.errors import UsageError
+from tna_jax.io.formats import FORMAT
 from tna_jax.io.json_files import to_json
-from tna_jax.io.manifest import FORMAT
-from tna_jax.masks import Mask, Params
-from tna_jax.placement import Placement
+from tna_jax.io.runs import BODY
+from tna_jax.masks import AnchorRecipe, Mask, Params
 from tna_jax.prng import Stream, stream
-from tna_jax.programs.cli import ranges
-from tna_jax.programs.cli.finetuning_options import TuningOptions
-from tna_jax.programs.cli.launch import launch
 from tna_jax.programs.cli.progress import console, plural
-from tna_jax.programs.cli.ranges import COUNT, Range
 from tna_jax.programs.data import text
-from tna_jax.programs.fuse import run as fuse
 from tna_jax.programs.population import fusion_methods
 from tna_jax.programs.population.fusion_methods import Fusions
+from tna_jax.programs.reports.present import present
 from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.soup import data as soup_data
 from tna_jax.programs.soup import report as soup_report
 from tna_jax.programs.soup.data import Material
+from tna_jax.programs.soup.options import SoupOptions
 from tna_jax.programs.system import distributed
 from tna_jax.programs.training import backbone, ensembles
+from tna_jax.programs.training.builders import finetuning_trainer
 from tna_jax.programs.training.initial_models import InitialModels
 from tna_jax.programs.training.setup import record, result_options
 
 RESULTS = ("soup.json", "soup.png")
-TWO = Range("be at least 2", lambda value: value >= 2)
 FUSED = "fused.json"
 """The populations that are fused already."""
 EVALUATED = 4
 """Batches of the training that are evaluated at once: without gradients they take less memory than one with."""
 
 
-@dataclasses.dataclass(frozen=True)
-class SoupOptions(TuningOptions):
-    """Options of `tna soup`."""
-
-    checkpoint: str | None = None
-    """Hugging Face folder (config.json, model.safetensors) to start from: of tna pretrain, or a downloaded ViT, BERT, RoBERTa."""
-    models: tuple[str, ...] = ()
-    """Instead of training: Hugging Face folders of two or more models fine-tuned from one checkpoint for this data."""
-    dataset: str = "cifar10"
-    """Images, as in tna train, or a text task: sst2, sst5, mr, cr, mpqa, subj, trec, cola, rte, ag_news."""
-    ratios: tuple[float, ...] = (0.0, 0.4)
-    """Mask ratios of the body: share of ANCHORED weights, in [0, 1); 0 is the plain soup."""
-    seeds: int = 1
-    """Populations, each with its own head, anchors and data orders."""
-    recipes: int = 4
-    """Models of a population; recipe i takes its values in turn from the four lists below."""
-    learning_rates: tuple[float, ...] = (3e-4, 6e-4)
-    """Of AdamW, at their peaks."""
-    weight_decays: tuple[float, ...] = (0.01, 0.1)
-    """Decoupled, of matrices."""
-    label_smoothings: tuple[float, ...] = (0.0, 0.1)
-    """Shares of a label's weight that are spread over all classes."""
-    augmentations: tuple[float, ...] = (0.5, 0.25)
-    """Strengths in [0, 1] of moves, mirrors, brightness and contrast (images)."""
-    length: int = 32
-    """Tokens of a text; longer ones are cut."""
-    train_examples: int | None = None
-    """Use this many training examples; default: all that are not held out."""
-    held_out_examples: int = 1000
-    """Examples by which the best model and the greedy soup are chosen: of the training set, or the validation texts."""
-    test_examples: int | None = None
-    """Use this many test examples; default: all."""
-    corruptions: tuple[str, ...] = KINDS
-    """Shifted test sets: noise, blur, contrast (images)."""
-    severities: tuple[int, ...] = (3,)
-    """Their strengths, 1 to 5."""
-    ties: str = "keep"
-    """Greedy soup: keep or drop a model that leaves the held-out accuracy as it is."""
-
-    def check(self) -> None:
-        """Raises UsageError for whatever can be refused before any work."""
-        counts = ("seeds", "train_examples", "held_out_examples", "test_examples", "length")
-        collect_errors(
-            super().check,
-            self.check_source,
-            lambda: ranges.require(self, {**dict.fromkeys(counts, COUNT), "recipes": TWO}),
-            lambda: ranges.require_ratios(self.ratios),
-            lambda: require_known("--corruptions", self.corruptions, KINDS),
-            self.check_severities,
-            lambda: require_known("--ties", [self.ties], get_args(Ties)),
-            self.check_recipes,
-        )
-
-    def check_source(self) -> None:
-        """Raises UsageError unless there is one source of models."""
-        if self.checkpoint is None and not self.models:
-            raise UsageError("give --checkpoint FOLDER to fine-tune from, or --models FOLDER FOLDER ... to average")
-        if self.checkpoint is not None and self.models:
-            raise UsageError(
-                "--checkpoint and --models exclude each other: models that are fine-tuned already are averaged as they are"
-            )
-        if self.models and len(self.models) < 2:
-            raise UsageError("--models: a soup needs two models or more")
-
-    def check_severities(self) -> None:
-        """Raises UsageError for strengths that there are not."""
-        wrong = [severity for severity in self.severities if not 1 <= severity <= SEVERITIES]
-        if wrong:
-            raise UsageError(f"--severities must lie in 1 to {SEVERITIES}, got {', '.join(map(str, wrong))}")
-
-    def check_recipes(self) -> None:
-        """Raises UsageError for recipes that cannot be."""
-        try:
-            for recipe in self.plan() if self.recipes > 1 else ():
-                recipe.check()
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-
-    def plan(self) -> list[recipe_grid.FinetuneConfig]:
-        """The recipes of a population."""
-        images = self.dataset not in text.names()
-        lists = (
-            self.learning_rates,
-            self.weight_decays,
-            self.label_smoothings,
-            self.augmentations if images else (0.0,),
-        )
-        if not all(lists):
-            raise UsageError(
-                "--learning-rates, --weight-decays, --label-smoothings and --augmentations need a value each"
-            )
-        return recipe_grid.grid(*lists, count=self.recipes)
+def plan(settings: SoupOptions) -> list[recipe_grid.FinetuneConfig]:
+    """Returns the recipes of a population."""
+    images = settings.dataset not in text.names()
+    augmentations = settings.augmentations if images else (0.0,)
+    lists = (settings.learning_rates, settings.weight_decays, settings.label_smoothings, augmentations)
+    return recipe_grid.grid(*lists, count=settings.recipes)
 
 
 class Group(NamedTuple):
@@ -152,16 +61,11 @@ class Group(NamedTuple):
     mask: Mask | None
 
 
-def main(arguments: list[str]) -> int:
-    """The program; returns its exit code."""
-    return launch("soup", SoupOptions, run, arguments, __doc__)
-
-
 def run(settings: SoupOptions) -> dict[str, Any]:
     """Fine-tunes (or takes) the models and fuses them; writes `soup.json` and `soup.png`, returns what the JSON holds."""
     settings.check()
     count = settings.seeds * len(settings.ratios) * settings.recipes
-    settings.start(len(settings.models) or count)
+    distributed.start(settings, len(settings.models) or count)
     material = soup_data.load(settings, settings.checkpoint or settings.models[0])
     prepared = None if settings.models else prepare(settings, material)
     given = [given_models(settings.models, material)] if settings.models else []
@@ -187,7 +91,7 @@ def run(settings: SoupOptions) -> dict[str, Any]:
             "stands_on": standing,
             "what": material.what,
             "parameters": backbone.num_parameters(material.backbone.params),
-            "recipes": [] if settings.models else [dataclasses.asdict(recipe) for recipe in settings.plan()],
+            "recipes": [] if settings.models else [dataclasses.asdict(recipe) for recipe in plan(settings)],
             "shifted": material.shifted,
             "rows": rows,
             "greedy": [one["greedy"] for one in fused],
@@ -196,8 +100,7 @@ def run(settings: SoupOptions) -> dict[str, Any]:
         result["headline"] = soup_report.headline(result)
         folder.write(RESULTS[0], result)
         if distributed.is_main_process():
-            soup_report.figure(result, folder.folder / RESULTS[1])
-            soup_report.table(result)
+            present(soup_report.describe(result), folder.folder / RESULTS[1])
             print(f"wrote {folder.folder / RESULTS[0]}, {RESULTS[1]} and the greedy soups as Hugging Face folders")
         return result
 
@@ -205,20 +108,20 @@ def run(settings: SoupOptions) -> dict[str, Any]:
 def prepare(settings: SoupOptions, material: Material) -> tuple[Any, InitialModels, list[dict[str, Any]]]:
     """The trainer, the models before training and what plan.json says of them: seeds x ratios x recipes."""
     images = not isinstance(material.train.images, np.ndarray) or material.train.images.ndim == 4
-    trainer = settings.trainer(
+    trainer = finetuning_trainer(
+        settings,
         material.backbone.network,
         len(material.train.labels),
         prepare=recipe_grid.augmented if images else None,
         loss=recipe_grid.smoothed,
     )
-    plan = settings.plan()
+    recipes = plan(settings)
     params, drawn, orders, described = [], [], [], []
-    draw = jax.jit(lambda key, params, ratio: masks.bernoulli(key, params, ratio, backbone.is_body))
     for seed in range(settings.seed, settings.seed + settings.seeds):
         fresh = material.backbone.fresh(stream(seed, Stream.RUN_INIT))
         for ratio in settings.ratios:
-            mask = jax.tree.map(np.asarray, draw(stream(seed, Stream.RUN_MASK), fresh, ratio))
-            for recipe in plan:
+            mask = jax.tree.map(np.asarray, AnchorRecipe(ratio=ratio, seed=seed, where=BODY).draw(fresh))
+            for recipe in recipes:
                 params.append(fresh)
                 drawn.append(mask)
                 orders.append(stream(seed, Stream.RUN_ORDER, recipe.seed))
@@ -227,7 +130,7 @@ def prepare(settings: SoupOptions, material: Material) -> tuple[Any, InitialMode
     cells = settings.seeds * len(settings.ratios)
     return (
         trainer,
-        InitialModels(stack(params), (), stack(drawn), jnp.stack(orders), recipe_grid.stack(plan * cells)),
+        InitialModels(stack(params), (), stack(drawn), jnp.stack(orders), recipe_grid.stack(recipes * cells)),
         described,
     )
 
@@ -266,7 +169,7 @@ def fuse_all(groups: list[Group], material: Material, settings: SoupOptions, fol
         trail = [step._asdict() for step in found.recipe.trail]
         greedy = {**about, "score": found.recipe.score, "weights": found.recipe.weights, "trail": trail,
                   "anchors_moved": moved(group)}  # fmt: skip
-        rows = [{**about, **row} for row in with_shift(fuse.rows(found), material.shifted)]
+        rows = [{**about, **row} for row in with_shift(fusion_methods.rows(found), material.shifted)]
         if distributed.is_main_process() and group.seed == settings.seed:
             _save(folder.folder, group, found, material)
         fused.append(to_json({"rows": rows, "greedy": greedy}))
@@ -276,11 +179,11 @@ def fuse_all(groups: list[Group], material: Material, settings: SoupOptions, fol
 
 def fuse_group(group: Group, material: Material, settings: SoupOptions) -> Fusions:
     """Best single model, soups and ensemble of a population, on every test set."""
-    network, placement = material.backbone.network, cast(Placement, settings.placement)
+    network, placement = material.backbone.network, settings.placement
     held = jnp.asarray(material.held_out.images), jnp.asarray(material.held_out.labels)
     size = EVALUATED * settings.batch_size
     mix = fusion_methods.mixtures(network, group.params, (), None, placement, size)
-    ties = cast(Ties, settings.ties)
+    ties = settings.ties
     return fusion_methods.fuse(
         network, group.params, material.tests, held, mix, ties=ties, placement=placement, batch_size=size
     )

@@ -138,7 +138,7 @@ def train(
                 if stopping and step < steps:
                     saved.wait()
                     console.print(f"stopped after epoch {epoch + 1} of {settings.epochs}; saved in {folder.folder}")
-                    console.print(f"to go on: tna resume {folder.word}")
+                    console.print(f"to go on: tna resume {folder.quoted_path}")
                     stop.asked = True
                     stop.check()
 

@@ -1,5 +1,7 @@
 """The models of a run before training: which initial value, data order and anchors each of them has."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,9 +10,12 @@ import numpy as np
 
 from tna_jax import masks
 from tna_jax.ensemble import Hyper
+from tna_jax.masks import AnchorRecipe
 from tna_jax.networks import State
 from tna_jax.prng import Stream, stream
-from tna_jax.programs.cli.options import AnchorOptions
+
+Init = Callable[[jax.Array], tuple[masks.Params, State]]
+"""A key to the parameters and the state of one model."""
 
 
 class ModelSpec(NamedTuple):
@@ -41,29 +46,26 @@ class InitialModels(NamedTuple):
     """(M,) hyper-parameters by name, for optimizers that take them."""
 
 
-def build(members: list[ModelSpec], init, anchors: AnchorOptions) -> InitialModels:
-    """The models' initial parameters, masks and data-order keys.
+def build(members: list[ModelSpec], init: Init, recipe: AnchorRecipe) -> InitialModels:
+    """Builds the models' initial parameters, masks and data-order keys.
 
     Args:
       members: the models.
       init: a key to parameters and state.
-      anchors: how masks are drawn (one key for all ratios of a seed, so that a seed's masks are nested) and which values
-        anchors and trainable weights start from; anchors are shared by all models of a seed and a ratio.
+      recipe: how masks are drawn and which values anchored and trainable entries start from; each model has its own seed and
+        ratio in it. Anchors are shared by all models of a seed and a ratio.
     """
     started, prune, share = jax.jit(lambda key: init(key)[0]), jax.jit(masks.prune), jax.jit(masks.share_anchors)
     starts = {(m.seed, m.start): started(stream(m.seed, Stream.RUN_INIT, m.start)) for m in members}
-    firsts = {m.seed: started(stream(m.seed, Stream.RUN_INIT, 0)) for m in members}
-    drawn = {(m.seed, m.ratio): anchors.draw(stream(m.seed, Stream.RUN_MASK), firsts[m.seed], m.ratio) for m in members}
-    shared = {
-        (seed, ratio): anchors.set_anchors(stream(seed, Stream.RUN_ANCHORS), firsts[seed], mask)
-        for (seed, ratio), mask in drawn.items()
-    }
+    firsts = {m.seed: started(stream(m.seed, Stream.RUN_INIT)) for m in members}
+    recipes = {(m.seed, m.ratio): dataclasses.replace(recipe, seed=m.seed, ratio=m.ratio) for m in members}
+    drawn = {cell: of.draw(firsts[of.seed]) for cell, of in recipes.items()}
+    shared = {cell: of.anchor_values(firsts[of.seed], drawn[cell]) for cell, of in recipes.items()}
     values = []
     for m in members:
-        mask = drawn[m.seed, m.ratio]
-        own = starts[m.seed, m.start]
-        own = anchors.set_trainable(own, mask) if m.ratio else own
-        values.append(prune(own, mask) if m.method == "prune" else share(own, shared[m.seed, m.ratio], mask))
+        cell = m.seed, m.ratio
+        params = recipes[cell].trainable_values(starts[m.seed, m.start], drawn[cell])
+        values.append(prune(params, drawn[cell]) if m.method == "prune" else share(params, shared[cell], drawn[cell]))
 
     def stack(trees):
         return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)  # on the host: no program for each shape

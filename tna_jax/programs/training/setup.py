@@ -1,44 +1,24 @@
 """From the options to what an ensemble needs: data, network, trainer; all that can be refused is refused here."""
 
 import dataclasses
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 
 from tna_jax import augment, networks
 from tna_jax.ensemble import Trainer
-from tna_jax.io.errors import UsageError, collect_errors
+from tna_jax.io.errors import UsageError
+from tna_jax.io.formats import FORMAT
 from tna_jax.io.json_files import to_json
-from tna_jax.io.manifest import FORMAT
 from tna_jax.io.provenance import provenance
 from tna_jax.networks import Network
-from tna_jax.placement import Placement
 from tna_jax.programs.cli import parsing
-from tna_jax.programs.cli.options import AnchorOptions, DataOptions, ModelOptions, RunOptions, TrainingOptions
+from tna_jax.programs.cli.options import Settings
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.runs.folder import CONFIG, PROVENANCE, Run
 from tna_jax.programs.system import distributed
-from tna_jax.programs.system.distributed import HostOptions
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings(RunOptions, HostOptions, TrainingOptions, AnchorOptions, ModelOptions, DataOptions):
-    """The options of every program that trains."""
-
-    def check(self) -> None:
-        """Raises UsageError for whatever can be refused before any work."""
-        collect_errors(
-            lambda: TrainingOptions.check(self),
-            lambda: HostOptions.check(self),
-            self.check_anchors,
-            self.check_run,
-            self.check_resume,
-        )
-
-    def check_resume(self) -> None:
-        """Raises UsageError for a run that cannot be gone on with."""
-        if self.resume and (self.overwrite or self.out is None):
-            raise UsageError("--resume needs the --out of the run to go on with, and no --overwrite")
+from tna_jax.programs.training import anchors
+from tna_jax.programs.training.builders import build_model, build_optimizer, load_data
 
 
 class Prepared(NamedTuple):
@@ -52,34 +32,39 @@ class Prepared(NamedTuple):
 
 
 def prepare(settings: Settings) -> Prepared:
-    """The data, the network and the trainer of `settings`; raises UsageError where they do not go together."""
+    """Returns the data, the network and the trainer of `settings`; raises UsageError where they do not go together."""
     data, net, init = load(settings)
     examples = len(data.train.labels)
     if settings.batch_size > examples:
         raise UsageError(f"--batch-size {settings.batch_size} is larger than the {examples} training examples")
     try:
-        jax.eval_shape(lambda key: settings.draw(key, init(key)[0], 0.0), jax.random.key(0))
+        jax.eval_shape(lambda key: anchors.recipe(settings).draw(init(key)[0]), jax.random.key(0))
     except ValueError as error:
         raise UsageError(f"--where: {error}") from error
-    optimizer = settings.build_optimizer(-(-examples // settings.batch_size))
-    change = augment.create(cast(augment.Augmentation, settings.augment))
-    trainer = Trainer(net, optimizer, settings.batch_size, cast(Placement, settings.placement), change)
+    optimizer = build_optimizer(settings, -(-examples // settings.batch_size))
+    change = augment.create(settings.augment)
+    trainer = Trainer(net, optimizer, settings.batch_size, settings.placement, change)
     return Prepared(data, net, init, trainer)
 
 
 def load(settings: Any) -> tuple[Dataset, Network, Any]:
-    """The data, the network and its initialisation, for any options that have those of data, model and hosts."""
-    data = settings.load_data()
-    module = settings.build_model(data.num_classes, settings.precision)
+    """Returns the data, the network and its initialization, for any options that have those of data, network and machine."""
+    data = load_data(settings)
+    return data, *build_network(settings, data)
+
+
+def build_network(settings: Any, data: Dataset) -> tuple[Network, Any]:
+    """Returns the network for the data and its initialization, a key to (params, state)."""
+    module = build_model(settings, data.num_classes, settings.precision)
     try:
-        net, init = networks.linen(module, data.image_shape, data.preprocess)
+        return networks.linen(module, data.image_shape, data.preprocess)
     except (ValueError, TypeError) as error:
         raise UsageError(f"--model {settings.model} on images of {data.image_shape}: {error}") from error
-    return data, net, init
 
 
 def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
-    """Writes the run's configuration and provenance, or compares the configuration of the run to go on with; opens its views.
+    """Writes the run's configuration and provenance, or compares the configuration with that of the run to resume; opens its
+    trackers.
 
     Of the options that do not shape the result, config.json keeps those that `tna resume` needs, under `started_with`. It is
     written last: a folder without it holds nothing worth keeping.
@@ -114,10 +99,10 @@ OF_ONE_START = ("out", "overwrite", "resume", "distributed", "coordinator", "num
 
 
 def result_options(settings: Any) -> dict[str, Any]:
-    """The options that shape the result, as config.json keeps them."""
+    """Returns the options that shape the result, as config.json keeps them."""
     return {key: value for key, value in dataclasses.asdict(settings).items() if key not in PASSING_OPTIONS}
 
 
 def result_config(config: dict[str, Any]) -> dict[str, Any]:
-    """What of a config.json shapes the result, as results repeat it."""
+    """Returns what of a config.json shapes the result, as results repeat it."""
     return {key: value for key, value in config.items() if key != "started_with"}

@@ -1,13 +1,15 @@
-"""Options out of their range: all are named at once, with the range."""
+"""Options out of their range, or none of their choices: all are named at once."""
 
-from types import SimpleNamespace
+import dataclasses
+from typing import Annotated, Any
 
 import pytest
 
 from tna_jax.io.errors import UsageError
 from tna_jax.programs.cli import ranges
+from tna_jax.programs.cli.choices import Corruption, Placement
 from tna_jax.programs.cli.main import main
-from tna_jax.programs.train.run import TrainOptions
+from tna_jax.programs.train.options import TrainOptions
 
 
 def refused(call) -> str:
@@ -16,20 +18,44 @@ def refused(call) -> str:
     return str(error.value)
 
 
-def test_every_option_out_of_its_range_is_named_with_the_range():
-    settings = SimpleNamespace(
-        epochs=0, learning_rate=float("nan"), ratio=0.4, drop=1.5, memory_limit=None, momentum=1.0
-    )
-    wanted = {"epochs": ranges.COUNT, "learning_rate": ranges.POSITIVE, "ratio": ranges.SHARE, "drop": ranges.PROBABILITY,
-              "memory_limit": ranges.BOUND, "momentum": ranges.SHARE}  # fmt: skip
-    assert refused(lambda: ranges.require(settings, wanted, ["--a does not divide --b"])).split("; ") == [
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Some options."""
+
+    epochs: Annotated[int, ranges.COUNT] = 1
+    learning_rate: Annotated[float, ranges.POSITIVE] = 0.1
+    ratio: Annotated[float, ranges.SHARE] = 0.4
+    drop: Annotated[float, ranges.PROBABILITY] = 0.0
+    memory_limit: Annotated[float | None, ranges.BOUND] = None
+    momentum: Annotated[float | None, ranges.SHARE] = None
+    placement: Placement = "auto"
+    levels: Annotated[tuple[int, ...], ranges.COUNT] = (1,)
+    corruptions: tuple[Corruption, ...] = ()
+    where: Annotated[str | None, ranges.PATTERN] = None
+
+
+def test_every_wrong_option_is_named_with_its_range_or_choices():
+    settings: Any = Settings(
+        epochs=0, learning_rate=float("nan"), drop=1.5, momentum=1.0, levels=(1, 0, -1), where="(",
+        placement="vmpa", corruptions=("noise", "blr"),
+    )  # fmt: skip
+    assert refused(lambda: ranges.check(settings)).split("; ") == [
         "--epochs must be at least 1, got 0",
         "--learning-rate must be above 0 and finite, got nan",
         "--drop must lie in [0, 1], got 1.5",
         "--momentum must lie in [0, 1), got 1.0",
-        "--a does not divide --b",
+        "unknown --placement 'vmpa': did you mean 'vmap'? known: auto, map, vmap, loop",
+        "--levels must be at least 1, got 0, -1",
+        "unknown --corruptions 'blr': did you mean 'blur'? known: noise, blur, contrast",
+        "--where: where='(' is no regular expression: missing ), unterminated subpattern at position 0",
     ]
-    ranges.require(settings, {name: wanted[name] for name in ("ratio", "memory_limit")})
+    ranges.check(Settings(memory_limit=float("inf"), corruptions=("noise",)))
+
+
+def test_names_that_must_differ():
+    assert ranges.DIFFERENT.problem("--methods", ("tna", "prune")) == ""
+    assert "each once; got tna more than once" in ranges.DIFFERENT.problem("--methods", ("tna", "tna"))
+    assert "each once; got none" in ranges.DIFFERENT.problem("--methods", ())
 
 
 @pytest.mark.parametrize(
@@ -43,8 +69,8 @@ def test_every_option_out_of_its_range_is_named_with_the_range():
     ],
 )
 def test_ratios_are_different_shares(ratios, words):
-    assert words in refused(lambda: ranges.require_ratios(ratios))
-    ranges.require_ratios((0.0, 0.4))
+    assert words in ranges.RATIOS.problem("--ratios", ratios)
+    assert ranges.RATIOS.problem("--ratios", (0.0, 0.4)) == ""
 
 
 def test_everything_that_is_wrong_is_told_at_once(capsys):

@@ -17,6 +17,7 @@ from tna_jax.programs.cli.main import main
 from tna_jax.programs.federate import report as federate_report
 from tna_jax.programs.federate import rounds as federate_run
 from tna_jax.programs.federate import run as federate
+from tna_jax.programs.federate import setup
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.rounds import group_size
 
@@ -176,17 +177,17 @@ def test_one_seed_and_one_round_are_enough(capsys):
 
 
 def test_auto_takes_what_is_there(monkeypatch):
-    monkeypatch.setattr(federate.FederateOptions, "_has", lambda self, name: False)
-    assert federate.FederateOptions().resolved().dataset == "digits"
-    monkeypatch.setattr(federate.FederateOptions, "_has", lambda self, name: True)
-    made = federate.FederateOptions().resolved()
+    monkeypatch.setattr(setup, "_is_there", lambda name, data_dir: False)
+    assert setup.resolved(FederateOptions()).dataset == "digits"
+    monkeypatch.setattr(setup, "_is_there", lambda name, data_dir: True)
+    made = setup.resolved(FederateOptions())
     assert (made.dataset, made.train_examples, made.depth, made.width) == ("fashion_mnist", 10_000, 3, 200)
-    assert federate.FederateOptions(model="cnn").resolved().depth is None
+    assert setup.resolved(FederateOptions(model="cnn")).depth is None
 
 
 def test_clients_that_do_not_fit_at_once_take_turns():
     """Of many clients only a group is in memory: what all of them would take together is no reason to refuse."""
-    settings = FederateOptions(dataset="digits", clients=300, memory_limit=0.05).resolved()
+    settings = setup.resolved(FederateOptions(dataset="digits", clients=300, memory_limit=0.05))
     group = group_size(federate.prepare(settings), settings)
     assert 0 < group < 300 and group % jax.device_count() == 0
     roomy = dataclasses.replace(settings, memory_limit=5.0)

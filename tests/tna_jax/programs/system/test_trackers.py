@@ -89,7 +89,7 @@ class Broken:
 
 def test_a_view_that_fails_in_the_middle_is_given_up_and_the_run_goes_on(monkeypatch, capsys):
     assert train("plain") == 0
-    monkeypatch.setitem(trackers.VIEWS, "json", Broken)  # a name for which there is a package
+    monkeypatch.setitem(trackers.TRACKERS, "json", Broken)  # a name for which there is a package
     capsys.readouterr()
     assert train("broken", "--log", "json") == 0
     told = capsys.readouterr().err
@@ -103,7 +103,7 @@ def test_what_cannot_be_opened_is_said_before_training(monkeypatch, capsys):
     def refuse(folder, config):
         raise RuntimeError("no API key\nmore")
 
-    monkeypatch.setitem(trackers.VIEWS, "json", refuse)
+    monkeypatch.setitem(trackers.TRACKERS, "json", refuse)
     assert train("run", "--log", "json") == 2
     assert capsys.readouterr().err.strip().endswith("tna train: --log json: no API key")
     assert not Path("run/metrics.jsonl").exists()
@@ -120,7 +120,7 @@ def test_unknown_and_missing_views_are_refused_before_anything_is_made(monkeypat
 
 def test_nothing_is_imported_or_written_unless_asked_for():
     code = (
-        "import sys, tna_jax.programs.train.run, tna_jax.programs.lmc.run; from train import live; live.chosen(None);"
+        "import sys, tna_jax.programs.train.run, tna_jax.programs.lmc.run; from tna_jax.programs.system import trackers; trackers.chosen(None);"
         "assert not {'wandb', 'tensorboard', 'plotly', 'jinja2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=True)
@@ -129,15 +129,15 @@ def test_nothing_is_imported_or_written_unless_asked_for():
 
 
 def test_only_the_first_process_has_views(monkeypatch):
-    monkeypatch.setitem(trackers.VIEWS, "json", Broken)
+    monkeypatch.setitem(trackers.TRACKERS, "json", Broken)
     Path("run").mkdir()
     run = Run(Path("run"))
     run.watch("json", {})
-    assert list(run.views.open) == ["json"]
+    assert list(run.trackers.open) == ["json"]
     monkeypatch.setattr(distributed, "leads", lambda: False)
     other = Run(Path("run"))
     other.watch("json", {})
-    assert not other.views.open
+    assert not other.trackers.open
 
 
 def test_a_run_that_is_replaced_leaves_no_events_of_the_old_one():

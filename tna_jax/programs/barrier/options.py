@@ -1,0 +1,24 @@
+"""The options of `tna barrier`."""
+
+import dataclasses
+from typing import Annotated
+
+from tna_jax.io.errors import collect_errors
+from tna_jax.programs.cli import ranges
+from tna_jax.programs.cli.arguments import Positional
+from tna_jax.programs.cli.evaluation_options import EvaluationOptions
+from tna_jax.programs.cli.run_options import MachineOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BarrierOptions(EvaluationOptions, MachineOptions):
+    """Walk the line between every two models of a run (or the named ones) and report the barriers."""
+
+    run: Annotated[str, Positional("RUN")]
+    """Run folder of tna train (or tna lmc)."""
+    pairs: tuple[str, ...] = ()
+    """Pairs of models, I-J with numbers from 0 as in plan.json, for example 0-1 0-2; default: all pairs."""
+
+    def check(self) -> None:
+        """Raises UsageError for whatever can be refused before any work."""
+        collect_errors(lambda: ranges.check(self), self.check_machine)

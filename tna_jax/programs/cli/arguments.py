@@ -1,0 +1,131 @@
+"""What a dataclass of options says of each of them: type, choices, ranges, help, section. Help, checks and completion read it."""
+
+import ast
+import dataclasses
+import functools
+import inspect
+import textwrap
+import types
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+REQUIRED = dataclasses.MISSING
+"""Default of an option that must be given."""
+OWN = "own"
+"""Section of the options that are a program's own."""
+
+
+VALUES = {
+    "alphas": "X", "checkpoint": "DIR", "checkpoint_minutes": "MINUTES", "coordinator": "HOST:PORT", "data_dir": "DIR",
+    "dataset": "NAME", "evaluate": "COMMAND", "log": "NAME,NAME", "memory_limit": "GB", "out": "PATH", "pairs": "I-J",
+    "where": "REGEX",
+}  # fmt: skip
+"""What help calls the value of an option, by field; of all others by type: N, X or NAME."""
+KINDS = {int: "N", float: "X"}
+
+
+class Positional(NamedTuple):
+    """Marks a field that is given by its place on the command line: `Annotated[str, Positional("RUN")]`."""
+
+    metavar: str
+
+
+class Alias(NamedTuple):
+    """A short name of an option: `Annotated[str, Alias("-o")]`."""
+
+    flag: str
+
+
+class Option(NamedTuple):
+    """One field of a dataclass of options."""
+
+    field: str
+    kind: Any
+    """int, float, str or bool; of several values, that of each."""
+    many: bool
+    """Whether it takes any number of values."""
+    optional: bool
+    """Whether it may be None, which is an option that was not given."""
+    choices: tuple[Any, ...]
+    """The values it can have; empty where any will do."""
+    rules: tuple[Any, ...]
+    """What else its values must fulfil: each has `problem(flag, value)` and `note`, see `tna_jax.programs.cli.ranges`."""
+    default: Any
+    doc: str
+    section: str
+    """`SECTION` of the first class that has the field: data, network, anchors, optimizer, run, machine, or `OWN`."""
+    metavar: str
+    """Of a positional argument; empty for all others."""
+    alias: str
+
+    @property
+    def flag(self) -> str:
+        """As it is written on the command line: `--batch-size`, or the metavar of a positional argument."""
+        return self.metavar or f"--{self.field.replace('_', '-')}"
+
+    @property
+    def value(self) -> str:
+        """What help calls its value: N for a whole number, X for another number, GB, DIR, ..."""
+        return self.metavar or VALUES.get(self.field) or KINDS.get(self.kind, "NAME")
+
+
+def options(cls: type) -> tuple[Option, ...]:
+    """Returns the options of a dataclass in the order of its fields."""
+    hints, docs = get_type_hints(cls, include_extras=True), _docs(cls)
+    return tuple(_option(cls, field, hints[field.name], docs.get(field.name, "")) for field in dataclasses.fields(cls))
+
+
+def _option(cls: type, field: Any, hint: Any, doc: str) -> Option:
+    annotation, metadata = _split(hint)
+    inner, optional, many = annotation, False, False
+    if get_origin(inner) in (Union, types.UnionType):
+        (inner,) = (part for part in get_args(inner) if part is not type(None))
+        optional = True
+    if get_origin(inner) is tuple:
+        inner, many = get_args(inner)[0], True
+    choices = get_args(inner) if get_origin(inner) is Literal else ()
+    return Option(
+        field.name,
+        type(choices[0]) if choices else inner,
+        many,
+        optional,
+        choices,
+        tuple(part for part in metadata if hasattr(part, "problem")),
+        field.default,
+        doc,
+        _section(cls, field.name),
+        next((part.metavar for part in metadata if isinstance(part, Positional)), ""),
+        next((part.flag for part in metadata if isinstance(part, Alias)), ""),
+    )
+
+
+def _split(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    return (hint.__origin__, hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
+
+
+def _section(cls: type, field: str) -> str:
+    first = next(base for base in reversed(cls.__mro__) if field in inspect.get_annotations(base))
+    return str(first.__dict__.get("SECTION", OWN))
+
+
+def _docs(cls: type) -> dict[str, str]:
+    """The text that stands below each field, of the last class that has it."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if dataclasses.is_dataclass(base):
+            found |= _own_docs(base)
+    return found
+
+
+@functools.cache
+def _own_docs(cls: type) -> dict[str, str]:
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    except (OSError, SyntaxError):
+        return {}  # no source files: options without their texts
+    body = tree.body if isinstance(tree, ast.ClassDef) else []
+    found = {}
+    for field, text in zip(body, body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+            value = getattr(text.value, "value", "")
+            found[field.target.id] = " ".join(value.split()) if isinstance(value, str) else ""
+    return found

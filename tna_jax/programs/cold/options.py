@@ -1,0 +1,84 @@
+"""The options of `tna cold`."""
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+from tna_jax.io.errors import UsageError, collect_errors
+from tna_jax.programs.cli.choices import TextTask
+from tna_jax.programs.cli.finetuning_options import TuningOptions
+from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, POSITIVE, RATIOS
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreOptions:
+    """How is a body scored?"""
+
+    SECTION: ClassVar[str] = "scores"
+
+    score_examples: Annotated[int, COUNT] = 500
+    """Training examples by which a body is fine-tuned for its score."""
+    score_epochs: Annotated[int, COUNT] = 3
+    """Passes over them."""
+    tune_every: Annotated[int, COUNT] = 1
+    """Score by fine-tuning after every so many iterations, and before the first and after the last; the probe scores all."""
+    probe_examples: Annotated[int, COUNT] = 1000
+    """Training examples of the linear probe."""
+    test_examples: Annotated[int | None, COUNT] = 1000
+    """Test examples of each task; all where there are fewer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ColdOptions(TuningOptions, ScoreOptions):
+    """Run ColD Fusion: text tasks fine-tune one encoder each for itself, their bodies are averaged, again and again."""
+
+    COMMON: ClassVar[tuple[str, ...]] = (
+        "checkpoint", "tasks", "unseen", "data_dir", "ratios", "seeds", "iterations", "examples", "epochs", "learning_rate",
+        "out", "memory_limit",
+    )  # fmt: skip
+
+    checkpoint: str | None = None
+    """Hugging Face folder of the encoder, with its tokenizer: of tna pretrain --model bert, or a downloaded BERT or RoBERTa."""
+    tasks: tuple[TextTask, ...] = ("sst2", "mr", "subj", "trec", "cr", "mpqa", "cola")
+    """Contributors: each of these tasks fine-tunes the body in every iteration."""
+    unseen: tuple[TextTask, ...] = ("ag_news", "rte")
+    """Tasks that do not contribute and are only scored."""
+    ratios: Annotated[tuple[float, ...], RATIOS] = (0.0, 0.4)
+    """Mask ratios of the body: shares of ANCHORED weights, drawn anew in each iteration; 0 is plain ColD Fusion."""
+    seeds: Annotated[int, COUNT] = 1
+    """Repetitions, each with its own heads, anchors, examples and data orders."""
+    iterations: Annotated[int, COUNT] = 3
+    """How often bodies are sent out and averaged."""
+    epochs: Annotated[int, COUNT] = 1
+    """Passes of a contributor over its examples in an iteration."""
+    examples: Annotated[int, COUNT] = 1000
+    """Training examples of a contributor in an iteration, drawn anew each time; smaller tasks repeat theirs."""
+    learning_rate: Annotated[float, POSITIVE] = 5e-4
+    """Peak learning rate of AdamW; a contributor's optimizer starts afresh in each iteration."""
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.01
+    """Weight decay, decoupled, of matrices."""
+    length: Annotated[int, COUNT] = 32
+    """Tokens of a text or pair; longer ones are cut."""
+
+    def check(self) -> None:
+        """Raises UsageError for whatever can be refused before any work."""
+        collect_errors(super().check, self.check_source, self.check_tasks)
+
+    def check_source(self) -> None:
+        """Raises UsageError without a checkpoint, or for several processes."""
+        if self.checkpoint is None:
+            raise UsageError(
+                "give --checkpoint FOLDER, a BERT or RoBERTa with its tokenizer: tna pretrain --model bert makes one"
+            )
+        if self.distributed or self.coordinator is not None:
+            raise UsageError(
+                "tna cold runs in one process, on all its devices: leave out --distributed and --coordinator"
+            )
+
+    def check_tasks(self) -> None:
+        """Raises UsageError for tasks that are named twice, or too few."""
+        named = (*self.tasks, *self.unseen)
+        twice = sorted({name for name in named if named.count(name) > 1})
+        if twice or len(self.tasks) < 2:
+            raise UsageError(
+                f"--tasks and --unseen: named twice: {', '.join(twice)}" if twice else "--tasks: name two or more"
+            )

@@ -1,0 +1,55 @@
+"""What of a run's configuration makes its data and network again."""
+
+import dataclasses
+from typing import Any
+
+from tna_jax.io.errors import UsageError
+from tna_jax.networks import Network
+from tna_jax.programs.cli import parsing, ranges
+from tna_jax.programs.cli.options import DataOptions, ModelOptions
+from tna_jax.programs.cli.run_options import MachineOptions
+from tna_jax.programs.data import Dataset
+from tna_jax.programs.data.search_path import DOWNLOAD
+from tna_jax.programs.runs.folder import CONFIG
+from tna_jax.programs.training import builders, setup
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDescription(MachineOptions, ModelOptions, DataOptions):
+    """The options of a run that make its data and network."""
+
+
+def description(config: dict[str, Any], run: str, data_dir: str | None) -> RunDescription:
+    """Returns the options that `config` holds, but for the folder of the data.
+
+    Args:
+      config: the contents of the run's config.json.
+      run: the folder's name, for errors.
+      data_dir: where the data sets are, if not where $TNA_DATA_DIR says.
+
+    Raises:
+      UsageError: options of a wrong type, or that this version does not know.
+    """
+    known = {field.name for field in dataclasses.fields(RunDescription)}
+    of_the_machine = {field.name for field in dataclasses.fields(MachineOptions)} - {"precision"}
+    values = {key: value for key, value in config.items() if key in known - of_the_machine}
+    described = parsing.from_values(RunDescription, {**values, "data_dir": data_dir}, f"{run}/{CONFIG}")
+    try:
+        ranges.check(described)
+    except UsageError as error:
+        raise UsageError(f"{run}/{CONFIG}: {error}") from error
+    return described
+
+
+def load_data(described: RunDescription) -> Dataset:
+    """Returns the data as in training; advises no download: the programs that call this have no such option."""
+    try:
+        return builders.load_data(described)
+    except UsageError as error:
+        raise UsageError(str(error).removesuffix(DOWNLOAD)) from error
+
+
+def load(described: RunDescription) -> tuple[Dataset, Network, Any]:
+    """Returns the data, the network and its initialization."""
+    data = load_data(described)
+    return data, *setup.build_network(described, data)

@@ -1,0 +1,80 @@
+"""The options of `tna soup`."""
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+from tna_jax.io.errors import UsageError, collect_errors
+from tna_jax.programs.cli.choices import Corruption, Ties
+from tna_jax.programs.cli.finetuning_options import TuningOptions
+from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, POSITIVE, PROBABILITY, RATIOS, SHARE, TWO, Range, Rule
+
+SEVERITY = Range("lie in 1 to 5", lambda value: 1 <= value <= 5, "each in 1 to 5")
+ONE_OR_MORE = Rule(lambda flag, values: "" if values else f"{flag} needs a value")
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeOptions:
+    """Which recipes?"""
+
+    SECTION: ClassVar[str] = "recipes"
+
+    recipes: Annotated[int, TWO] = 4
+    """Models of a population; recipe i takes its values in turn from the four lists below."""
+    learning_rates: Annotated[tuple[float, ...], ONE_OR_MORE, POSITIVE] = (3e-4, 6e-4)
+    """Peak learning rates of AdamW."""
+    weight_decays: Annotated[tuple[float, ...], ONE_OR_MORE, NOT_NEGATIVE] = (0.01, 0.1)
+    """Weight decays, decoupled, of matrices."""
+    label_smoothings: Annotated[tuple[float, ...], ONE_OR_MORE, SHARE] = (0.0, 0.1)
+    """Shares of a label's weight that are spread over all classes."""
+    augmentations: Annotated[tuple[float, ...], ONE_OR_MORE, PROBABILITY] = (0.5, 0.25)
+    """Strengths of augmentation: moves, mirror images, brightness and contrast (images)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SoupOptions(TuningOptions, RecipeOptions):
+    """Fine-tune many recipes from one checkpoint, with and without anchors, and average them into soups."""
+
+    COMMON: ClassVar[tuple[str, ...]] = (
+        "checkpoint", "models", "dataset", "data_dir", "ratios", "seeds", "recipes", "learning_rates", "epochs", "batch_size",
+        "out", "memory_limit",
+    )  # fmt: skip
+
+    checkpoint: str | None = None
+    """Hugging Face folder (config.json, model.safetensors) to start from: of tna pretrain, or a downloaded ViT, BERT or RoBERTa."""
+    models: tuple[str, ...] = ()
+    """Instead of training: Hugging Face folders of two or more models fine-tuned from one checkpoint for this data."""
+    dataset: str = "cifar10"
+    """Images, as in tna train, or a text task: sst2, sst5, mr, cr, mpqa, subj, trec, cola, rte, ag_news."""
+    ratios: Annotated[tuple[float, ...], RATIOS] = (0.0, 0.4)
+    """Mask ratios of the body: shares of ANCHORED weights; 0 is the plain soup."""
+    seeds: Annotated[int, COUNT] = 1
+    """Populations, each with its own head, anchors and data orders."""
+    length: Annotated[int, COUNT] = 32
+    """Tokens of a text; longer ones are cut."""
+    train_examples: Annotated[int | None, COUNT] = None
+    """Use this many training examples; default: all that are not held out."""
+    held_out_examples: Annotated[int, COUNT] = 1000
+    """Examples by which the best model and the greedy soup are chosen: of the training set, or the validation texts."""
+    test_examples: Annotated[int | None, COUNT] = None
+    """Use this many test examples; default: all."""
+    corruptions: tuple[Corruption, ...] = ("noise", "blur", "contrast")
+    """Corruptions that make the shifted test sets (images)."""
+    severities: Annotated[tuple[int, ...], SEVERITY] = (3,)
+    """Strengths of the corruptions."""
+    ties: Ties = "keep"
+    """Greedy soup: keep or drop a model that leaves the held-out accuracy as it is."""
+
+    def check(self) -> None:
+        """Raises UsageError for whatever can be refused before any work."""
+        collect_errors(super().check, self.check_source)
+
+    def check_source(self) -> None:
+        """Raises UsageError unless there is one source of models."""
+        if self.checkpoint is None and not self.models:
+            raise UsageError("give --checkpoint FOLDER to fine-tune from, or --models FOLDER FOLDER ... to average")
+        if self.checkpoint is not None and self.models:
+            raise UsageError(
+                "--checkpoint and --models exclude each other: models that are fine-tuned already are averaged as they are"
+            )
+        if self.models and len(self.models) < 2:
+            raise UsageError("--models: a soup needs two models or more")

@@ -1,0 +1,88 @@
+"""What the options stand for: the data set, the network, the optimizer; and the trainer of a transformer."""
+
+import dataclasses
+import inspect
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+
+from tna_jax import finetuning, models
+from tna_jax.ensemble import Trainer
+from tna_jax.io.errors import UsageError, unknown
+from tna_jax.programs import data
+from tna_jax.programs.cli.finetuning_options import TuningOptions
+from tna_jax.programs.cli.options import DataOptions, ModelOptions, TrainingOptions
+
+
+def load_data(options: DataOptions) -> data.Dataset:
+    """Returns the data set; raises UsageError where it cannot be had."""
+    try:
+        dataset = data.load(options.dataset, data_dir=options.data_dir, download=options.download)
+        return dataset.subset(options.train_examples, options.test_examples)
+    except data.DataError as error:
+        raise UsageError(f"--dataset: {error}") from error
+
+
+def build_model(options: ModelOptions, num_classes: int, precision: str = "float32") -> nn.Module:
+    """Returns the Linen module; raises UsageError for an unknown name, or options that it does not have."""
+    if options.model not in models.MODELS:
+        raise unknown("--model", options.model, models.MODELS)
+    options.check_model()
+    names = [field.name for field in dataclasses.fields(ModelOptions) if field.name != "model"]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    dtype = jnp.bfloat16 if precision == "bf16" else None
+    try:
+        return models.create(options.model, num_classes=num_classes, dtype=dtype, **given)
+    except ValueError as error:
+        raise UsageError(f"--model {options.model}: {error}") from error
+
+
+def learning_rates(options: TrainingOptions, steps_per_epoch: int) -> optax.Schedule:
+    """Returns the learning rate by step."""
+    warmup = round(options.warmup_epochs * steps_per_epoch)
+    rest = max(options.epochs * steps_per_epoch - warmup, 1)
+    main = {
+        "constant": lambda: optax.constant_schedule(options.learning_rate),
+        "cosine": lambda: optax.cosine_decay_schedule(options.learning_rate, rest),
+        "linear": lambda: optax.linear_schedule(options.learning_rate, 0.0, rest),
+    }[options.schedule]()
+    if not warmup:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, options.learning_rate, warmup), main], [warmup])
+
+
+def build_optimizer(options: TrainingOptions, steps_per_epoch: int) -> optax.GradientTransformation:
+    """Returns the optax optimizer of the options (to be run under `tna_jax.anchored`)."""
+    make = getattr(optax, options.optimizer)
+    accepted = inspect.signature(make).parameters
+    momentum = 0.9 if options.momentum is None and options.optimizer == "sgd" else options.momentum
+    fields: dict[str, Any] = {} if momentum is None else {"momentum": momentum}
+    constant = options.schedule == "constant" and not options.warmup_epochs
+    rate = options.learning_rate if constant else learning_rates(options, steps_per_epoch)
+    if "weight_decay" in accepted:
+        fields["weight_decay"] = options.weight_decay
+    elif "weight_decay_rate" in accepted:
+        fields["weight_decay_rate"] = options.weight_decay or None
+    elif options.weight_decay:
+        return optax.chain(optax.add_decayed_weights(options.weight_decay), make(rate, **fields))
+    built: optax.GradientTransformation = make(rate, **fields)
+    return built
+
+
+def transformer_fields(options: TuningOptions) -> dict[str, Any]:
+    """Returns the fields of a transformer's module that the options set."""
+    return {"dtype": jnp.bfloat16 if options.precision == "bf16" else None, "remat": options.remat}
+
+
+def finetuning_trainer(
+    options: TuningOptions, network: Any, examples: int, epochs: int | None = None, **fields: Any
+) -> Trainer:
+    """Returns the trainer of a transformer on `examples` examples; raises UsageError if they do not fill a batch."""
+    if options.batch_size > examples:
+        raise UsageError(f"--batch-size {options.batch_size} is larger than the {examples} training examples")
+    steps = (options.epochs if epochs is None else epochs) * -(-examples // options.batch_size)
+    warmup = min(round(options.warmup * steps), steps - 1)
+    optimizer = finetuning.adamw(steps, warmup, options.clip)
+    return Trainer(network, optimizer, options.batch_size, options.placement, accumulate=options.accumulate, **fields)
