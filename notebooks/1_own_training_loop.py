@@ -7,7 +7,7 @@
 
 # %%
 # In Colab: upload the wheel that `make release` builds (dist/), then `%pip install -q tna_jax-*.whl`. Once the package is on an
-# index, `%pip install -q tna-jax` is all. In a checkout with its environment nothing is to be done.
+# index, `%pip install -q 'tna-jax[cli]'` is all. In a checkout with its environment nothing is to be done.
 import importlib.util
 
 if importlib.util.find_spec("tna_jax") is None:
@@ -79,22 +79,20 @@ mask = masks.bernoulli(jax.random.key(1), start, ratio=0.4)  # True trains, Fals
 plain = optax.sgd(0.1, momentum=0.9)
 aligned = optax.chain(tna_mask(mask), optax.sgd(0.1, momentum=0.9))  # the one line
 
-found = {}
+paths = {}
 for name, optimizer in (("plain", plain), ("anchored, ratio 0.4", aligned)):
     a, b = fit(start, optimizer, seed=1), fit(start, optimizer, seed=2)
     members = jax.tree.map(lambda *leaves: jnp.stack(leaves), a, b)
-    found[name] = evaluate_path(network, members, pairs(2), grid(21), {"test": test})["test"]
+    paths[name] = evaluate_path(network, members, pairs(2), grid(21), {"test": test})["test"]
 
 # %% [markdown]
 # The path from one network (0) to the other (1). The barrier is what it loses on the way.
 
 # %%
 figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
-for (name, path), color in zip(found.items(), ("#c7522a", "#1b6ca8"), strict=True):
+for (name, path), color in zip(paths.items(), ("#c7522a", "#1b6ca8"), strict=True):
     lost = float(barrier(path, metric="accuracy")[0])
-    axis.plot(
-        path.alphas, path.accuracy[0], marker="o", markersize=3, color=color, label=f"{name}: barrier {lost:.3f}"
-    )
+    axis.plot(path.alphas, path.accuracy[0], marker="o", markersize=3, color=color, label=f"{name}: barrier {lost:.3f}")
 axis.set(xlabel="α, from one network to the other", ylabel="test accuracy")
 axis.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
 axis.spines[["top", "right"]].set_visible(False)

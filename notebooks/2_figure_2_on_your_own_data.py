@@ -8,7 +8,7 @@
 
 # %%
 # In Colab: upload the wheel that `make release` builds (dist/), then `%pip install -q tna_jax-*.whl`. Once the package is on an
-# index, `%pip install -q tna-jax` is all. In a checkout with its environment nothing is to be done.
+# index, `%pip install -q 'tna-jax[cli]'` is all. In a checkout with its environment nothing is to be done.
 import importlib.util
 
 if importlib.util.find_spec("tna_jax") is None:
@@ -47,8 +47,8 @@ network, init_with_state = linen(models.create("mlp", num_classes=classes, depth
 init = jax.jit(lambda key: init_with_state(key)[0])
 
 
-def networks_of(seed, ratio):
-    """Three networks: the first, one of the same initial values, one of its own; with their mask."""
+def trio(seed, ratio):
+    """Three networks: the first, one of the same initial values, one of other initial values; with their mask."""
     key = jax.random.key(seed)
     first, other = init(jax.random.fold_in(key, 0)), init(jax.random.fold_in(key, 1))
     mask = masks.bernoulli(jax.random.fold_in(key, 2), first, ratio)
@@ -56,10 +56,10 @@ def networks_of(seed, ratio):
 
 
 cells = [(ratio, seed) for ratio in RATIOS for seed in range(SEEDS)]
-made = [networks_of(seed, ratio) for ratio, seed in cells]
+trios = [trio(seed, ratio) for ratio, seed in cells]
 stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)  # noqa: E731
-starts = stack([params for params, _ in made for params in params])
-anchors = stack([mask for _, mask in made for mask in mask])
+starts = stack([params for params, _ in trios for params in params])
+anchors = stack([mask for _, mask in trios for mask in mask])
 orders = jnp.stack([jax.random.fold_in(jax.random.key(100 + seed), i) for _, seed in cells for i in range(3)])
 
 trainer = Trainer(network, optax.sgd(0.1, momentum=0.9), batch_size=32)

@@ -8,7 +8,7 @@
 
 # %%
 # In Colab: upload the wheel that `make release` builds (dist/), then `%pip install -q tna_jax-*.whl`. Once the package is on an
-# index, `%pip install -q tna-jax` is all. In a checkout with its environment nothing is to be done.
+# index, `%pip install -q 'tna-jax[cli]'` is all. In a checkout with its environment nothing is to be done.
 import importlib.util
 
 if importlib.util.find_spec("tna_jax") is None:
@@ -43,12 +43,12 @@ network, init = linen(models.create("mlp", num_classes=10, depth=4, width=128), 
 start = jax.jit(lambda key: init(key)[0])(jax.random.key(0))
 drawn = [masks.bernoulli(jax.random.key(1), start, ratio) for ratio in RATIOS]
 repeat = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf] * M), tree)  # noqa: E731
-together = lambda trees: jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *trees)  # noqa: E731
+concatenate = lambda trees: jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *trees)  # noqa: E731
 
 trainer = Trainer(network, optax.sgd(0.1, momentum=0.9), batch_size=32)
 orders = jax.random.split(jax.random.key(2), M)
 members = init_ensemble(
-    trainer, together([repeat(start)] * 3), jnp.concatenate([orders] * 3), together([repeat(m) for m in drawn])
+    trainer, concatenate([repeat(start)] * 3), jnp.concatenate([orders] * 3), concatenate([repeat(m) for m in drawn])
 )
 members, history = train_ensemble(trainer, members, *train, epochs=EPOCHS)
 populations = [jax.tree.map(lambda leaf, k=k: leaf[k * M : (k + 1) * M], members.params) for k in range(3)]

@@ -9,7 +9,7 @@
 
 # %%
 # In Colab: upload the wheel that `make release` builds (dist/), then `%pip install -q tna_jax-*.whl`. Once the package is on an
-# index, `%pip install -q tna-jax` is all. In a checkout with its environment nothing is to be done.
+# index, `%pip install -q 'tna-jax[cli]'` is all. In a checkout with its environment nothing is to be done.
 import importlib.util
 
 if importlib.util.find_spec("tna_jax") is None:
@@ -55,7 +55,7 @@ HEAD = sorted(start)[-1]
 is_head = lambda path: HEAD in path  # noqa: E731
 print("body:", [name for name in sorted(start) if name != HEAD], "head:", HEAD)
 
-own_inputs, own_labels = (jnp.stack(parts) for parts in zip(*train, strict=True))  # (K, FEW, 64), (K, FEW)
+task_inputs, task_labels = (jnp.stack(parts) for parts in zip(*train, strict=True))  # (K, FEW, 64), (K, FEW)
 
 
 @jax.jit
@@ -66,7 +66,7 @@ def fine_tune(params, mask, key):
     def loss(params, x, y):
         return optax.softmax_cross_entropy_with_integer_labels(network(params, x), y).mean()
 
-    def one(params, x, y, key):
+    def fit(params, x, y, key):
         def step(carry, rows):
             params, state = carry
             updates, state = optimizer.update(jax.grad(loss)(params, x[rows], y[rows]), state, params)
@@ -75,17 +75,17 @@ def fine_tune(params, mask, key):
         orders = jax.vmap(lambda k: jax.random.permutation(k, FEW))(jax.random.split(key, 5)).reshape(-1, 20)
         return jax.lax.scan(step, (params, optimizer.init(params)), orders)[0][0]
 
-    return jax.vmap(one)(params, own_inputs, own_labels, jax.random.split(key, K))
+    return jax.vmap(fit)(params, task_inputs, task_labels, jax.random.split(key, K))
 
 
 @jax.jit
-def right(params, x, y):
+def accuracy_of(params, x, y):
     return (network(params, x).argmax(-1) == y).mean()
 
 
 def accuracy(params):
     """(K,) test accuracy of each contributor's model on its own task."""
-    return np.array([float(right(jax.tree.map(lambda leaf, k=k: leaf[k], params), *test[k])) for k in range(K)])
+    return np.array([float(accuracy_of(jax.tree.map(lambda leaf, k=k: leaf[k], params), *test[k])) for k in range(K)])
 
 
 # %% [markdown]

@@ -8,7 +8,7 @@
 
 # %%
 # In Colab: upload the wheel that `make release` builds (dist/), then `%pip install -q tna_jax-*.whl`. Once the package is on an
-# index, `%pip install -q tna-jax` is all. In a checkout with its environment nothing is to be done.
+# index, `%pip install -q 'tna-jax[cli]'` is all. In a checkout with its environment nothing is to be done.
 import importlib.util
 
 if importlib.util.find_spec("tna_jax") is None:
@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 from tna_jax import federated, models
 from tna_jax.federated.evaluation import TestSet, evaluate
 from tna_jax.federated.partition import padded, partition
-from tna_jax.federated.simulation import init_owns, simulate_round
+from tna_jax.federated.simulation import init_client_states, simulate_round
 from tna_jax.networks import linen
 
 images, digits = load_digits(return_X_y=True)
@@ -70,7 +70,7 @@ print("algorithms:", ", ".join(federated.ALGORITHMS))
 curves = {}
 for name, schedule in schedules.items():
     server = federated.init_server(federation, start)
-    owns, scores = init_owns(federation, server), []
+    client_states, scores = init_client_states(federation, server), []
     for number in range(ROUNDS):
         server, what = simulate_round(
             federation,
@@ -78,20 +78,20 @@ for name, schedule in schedules.items():
             jax.random.key(3),
             number,
             server,
-            owns,
+            client_states,
             clients,
             *map(jnp.asarray, train),
             RATE,
             participation=0.5,
         )
-        scores.append(float(evaluate(federation, server, owns, test).accuracy))
+        scores.append(float(evaluate(federation, server, client_states, test).accuracy))
     curves[name] = scores
 
 # %%
 figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
-for (name, scores), colour in zip(curves.items(), ("#c7522a", "#1b6ca8", "#3a7d44"), strict=True):
+for (name, scores), color in zip(curves.items(), ("#c7522a", "#1b6ca8", "#3a7d44"), strict=True):
     axis.plot(
-        range(1, ROUNDS + 1), scores, "-o", markersize=3, color=colour, label=f"{name}: {np.mean(scores[-5:]):.3f}"
+        range(1, ROUNDS + 1), scores, "-o", markersize=3, color=color, label=f"{name}: {np.mean(scores[-5:]):.3f}"
     )
 axis.set(xlabel="round (ten of twenty clients take part)", ylabel="test accuracy of the server's model")
 axis.legend(frameon=False, fontsize=8, title="mean of the last 5 rounds", title_fontsize=8, loc="lower right")

@@ -8,7 +8,7 @@
 
 # %%
 # In Colab: upload the wheel that `make release` builds (dist/), then `%pip install -q tna_jax-*.whl`. Once the package is on an
-# index, `%pip install -q tna-jax` is all. In a checkout with its environment nothing is to be done.
+# index, `%pip install -q 'tna-jax[cli]'` is all. In a checkout with its environment nothing is to be done.
 import importlib.util
 
 if importlib.util.find_spec("tna_jax") is None:

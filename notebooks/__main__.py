@@ -14,16 +14,16 @@ SOURCES = sorted(FOLDER.glob("[0-9]*.py"))
 
 
 def notebook(source: Path) -> str:
-    """The .ipynb of a source."""
-    made = jupytext.read(source)
-    made.metadata = {
+    """Returns the .ipynb of a source."""
+    document = jupytext.read(source)
+    document.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    made.nbformat, made.nbformat_minor = 4, 5
-    for number, cell in enumerate(made.cells):
+    document.nbformat, document.nbformat_minor = 4, 5
+    for number, cell in enumerate(document.cells):
         cell.id, cell.metadata = f"cell-{number:02d}", {}
-    return json.dumps(made, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def main() -> None:
