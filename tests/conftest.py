@@ -105,6 +105,21 @@ def pytest_terminal_summary(terminalreporter):
     )
 
 
+@pytest.fixture
+def figures(monkeypatch) -> list:
+    """Every figure that is saved, as matplotlib has it."""
+    from matplotlib.figure import Figure
+
+    saved, save = [], Figure.savefig
+
+    def savefig(self, *args, **options):
+        saved.append(self)
+        return save(self, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return saved
+
+
 @pytest.fixture(autouse=True)
 def runs_stay_in_a_temporary_folder(tmp_path, monkeypatch):
     """Programs write their runs where they are started."""
