@@ -21,7 +21,7 @@ from tna_jax.programs.import_models.run import described
 from tna_jax.programs.list_runs import run as runs
 from tna_jax.programs.resume.run import command
 from tna_jax.programs.runs.folder import CONFIG, PLAN, Run
-from tna_jax.programs.train.run import TrainOptions
+from tna_jax.programs.train.options import TrainOptions
 
 FLOOR = 2**20
 """Bytes that a reader may take whatever the size of the file."""
@@ -49,7 +49,7 @@ def read_config(file: Path) -> None:
     state = runs.describe(file.parent)["state"]
     assert state.startswith(("unreadable: ", "interrupted, ", "running, "))
     command(str(file.parent), [])
-    parsing.parse(TrainOptions, ["--config", str(file.parent / CONFIG)], "train", "")
+    parsing.parse(TrainOptions, ["--config", str(file.parent / CONFIG)], "train")
 
 
 def a_plan(folder: Path) -> bytes:

@@ -16,7 +16,7 @@ from tna_jax.programs.lmc import plan as lmc_plan
 from tna_jax.programs.lmc import report as lmc_report
 from tna_jax.programs.training import ensembles
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 SMALL = ["--width", "16", "--depth", "2", "--seeds", "2", "--ratios", "0", ".5", "--epochs", "2", "--alphas", "3"]
 
 
@@ -73,8 +73,7 @@ def test_unknown_programs_help_and_version(capsys):
     assert "tna lmc" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("tna_jax ")
-    with pytest.raises(SystemExit):
-        main(["lmc", "--help"])
+    assert main(["lmc", "--help"]) == 0
     assert "Passes over the training data. (default: 50)" in " ".join(capsys.readouterr().out.split())
 
 

@@ -1,38 +1,22 @@
-"""`tna fuse` and `tna rebasin` as a user runs them: the numbers of the library's functions, matched models, refusals."""
-
-import json
-import os
-import shutil
-from pathlib import Path
+"""`tna fuse` as a user runs it: the numbers of the library's functions, matched models, refusals."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.tna_jax.programs.commands import read
 from tna_jax import connectivity, uniform_soup
 from tna_jax.metrics import classification
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.fuse import report as fuse_report
 from tna_jax.programs.population import fusion_methods
-from tna_jax.programs.population.load import held_out, open_runs, splits
-
-SMALL = ["--width", "16", "--depth", "2", "--epochs", "12", "--train-examples", "400", "--test-examples", "200"]
+from tna_jax.programs.population.load import open_runs, splits
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Three plain networks from different initial values: not aligned."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    before = Path.cwd()
-    os.chdir(folder.parent)
-    try:
-        assert (
-            main(["train", *SMALL, "--members", "3", "--ratio", "0", "--init", "different", "--out", str(folder)]) == 0
-        )
-    finally:
-        os.chdir(before)
-    return folder
+def run(unaligned):
+    return unaligned
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +28,6 @@ def fused(run):
         assert main(["fuse", str(run), "--alphas", "3", *words]) == 0
         found[name] = read(run / "fuse.json")
     return found
-
-
-@pytest.fixture
-def twin(run, tmp_path):
-    """A copy of the run, as a run of its own."""
-    return str(shutil.copytree(run, tmp_path / "twin"))
-
-
-def read(file: Path):
-    return json.loads(file.read_text())
 
 
 def test_fusions_are_those_of_the_library(run, fused):
@@ -83,17 +57,6 @@ def test_fusions_are_those_of_the_library(run, fused):
     assert len(result["pairs"]) == 2 * 3 and (run / "fuse.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_models_are_chosen_on_examples_they_have_not_seen(run, fused):
-    opened = open_runs((str(run),), None)
-    inputs, labels, unseen = held_out(opened, None, 5000)
-    assert unseen and len(labels) == 1437 - 400
-    seen = {image.tobytes() for image in opened.data.train.images}
-    assert not any(np.asarray(image).tobytes() in seen for image in inputs[:300])
-    assert fused["plain"]["held_out"] == {"examples": 1037, "unseen_in_training": True}
-    whole = opened._replace(config={**opened.config, "train_examples": None})
-    assert held_out(whole, None, 10)[2] is False  # there are no others: the report says so
-
-
 def test_matching_and_repair_help_where_models_are_not_aligned(fused):
     tables = {
         name: {row["fusion"]: row["accuracy"] for row in result["rows"] if row["split"] == "test"}
@@ -105,57 +68,6 @@ def test_matching_and_repair_help_where_models_are_not_aligned(fused):
         if name != "plain":
             assert max(one["moved"] for one in result["matched"]["models"]) > 0
             assert tables[name]["uniform soup"] > tables["plain"]["uniform soup"] + 0.1
-
-
-def test_runs_are_one_population(run, twin):
-    both, one = open_runs((str(run), twin), None), open_runs((str(run),), None)
-    assert [model["number"] for model in both.models] == [0, 1, 2] * 2
-    for whole, part in zip(jax.tree.leaves(both.params), jax.tree.leaves(one.params), strict=True):
-        assert np.array_equal(whole[3:], part) and np.array_equal(whole[:3], part)
-
-
-def test_chosen_models_are_those_models(run, twin):
-    all_of_them, two = open_runs((str(run), twin), None), open_runs((str(run), twin), None, (5, 1))
-    assert [model["number"] for model in two.models] == [2, 1]
-    for whole, part in zip(jax.tree.leaves(all_of_them.params), jax.tree.leaves(two.params), strict=True):
-        assert np.array_equal(whole[np.array([5, 1])], part)
-
-
-def test_models_that_diverged_are_left_out_by_name(run, capsys, monkeypatch):
-    from tna_jax.programs.population import load as module
-
-    whole = module.finished
-
-    def broken(folder, init):
-        found = whole(folder, init)
-        jax.tree.leaves(found[0])[0][1] = np.nan
-        return found
-
-    monkeypatch.setattr(module, "finished", broken)
-    found = open_runs((str(run),), None)
-    assert [model["number"] for model in found.models] == [0, 2] and len(jax.tree.leaves(found.params)[0]) == 2
-    assert "left out: model 1 of run, which diverged" in capsys.readouterr().err
-
-
-def test_rebasin_compares_before_after_and_repaired(run, capsys):
-    assert main(["rebasin", str(run), "--alphas", "3"]) == 0
-    result = read(run / "rebasin.json")
-    rows = {(row["kind"], *row["pair"]): row for row in result["rows"] if row["split"] == "test"}
-    kinds = list(dict.fromkeys(kind for kind, *_ in rows))
-    assert kinds == ["unmatched"] + [f"{m} matching{r}" for m in ("weight", "activation") for r in ("", " + REPAIR")]
-    for kind in kinds[1:]:
-        for pair in ((0, 1), (0, 2)):
-            ends = rows["unmatched", *pair]["accuracy_ends"]
-            assert rows[kind, *pair]["accuracy_ends"] == pytest.approx(ends, abs=0.011)  # the same functions
-            assert rows[kind, *pair]["moved"] > 0
-        before, after = (sum(rows[k, 0, j]["accuracy_barrier"] for j in (1, 2)) for k in ("unmatched", kind))
-        assert after < before / 2
-    assert rows["weight matching", 0, 1]["sweeps"] > 1 and rows["activation matching", 0, 1]["sweeps"] == 1
-    assert "units moved" in capsys.readouterr().out
-    assert (run / "rebasin.png").read_bytes()[:4] == b"\x89PNG"
-    assert main(["rebasin", str(run), "--alphas", "3", "--methods", "weight", "--no-repair", "--pairs", "2-1"]) == 0
-    named = read(run / "rebasin.json")["rows"]
-    assert {(row["kind"], *row["pair"]) for row in named} == {("unmatched", 2, 1), ("weight matching", 2, 1)}
 
 
 def test_an_average_of_one_model_is_that_model_also_repaired(run):
@@ -187,28 +99,12 @@ def test_an_average_of_one_model_is_that_model_also_repaired(run):
         ("fuse RUN gone away", "gone is not a run folder (it has no config.json); away is not"),
         ("fuse RUN RUN", "named more than once: RUN; its models would count twice"),
         ("fuse RUN --models 1", "fusing needs two"),
-        ("rebasin RUN --methods weights", "did you mean 'weight'"),
-        ("rebasin RUN --restarts 0", "--restarts must be at least 1"),
-        ("rebasin RUN --pairs 0-3", "--pairs 0-3: write I-J with two different numbers from 0 to 2"),
-        ("rebasin RUN --seed -1", "--seed must be at least 0"),
     ],
 )
 def test_bad_options_are_answered_in_one_line(run, capsys, words, expected):
     assert main(words.replace("RUN", str(run)).split()) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert expected.replace("RUN", str(run)) in message and "Traceback" not in message
-
-
-def test_runs_of_other_networks_are_refused(run, capsys, tmp_path):
-    other = tmp_path / "other"
-    other.mkdir()
-    config = read(run / "config.json")
-    (other / "config.json").write_text(json.dumps({**config, "width": 17, "train_examples": 300}))
-    assert main(["fuse", str(run), str(other)]) == 2
-    assert "train_examples 300 instead of 400, width 17 instead of 16" in capsys.readouterr().err.replace("\n", " ")
-    (other / "config.json").write_text(json.dumps({**config, "width": None, "depth": 3}))
-    assert main(["fuse", str(run), str(other)]) == 2
-    assert "depth 3 instead of 2, width 128 instead of 16" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_figure_shows_every_member_and_hides_none(run, fused, tmp_path, monkeypatch):

@@ -1,0 +1,131 @@
+"""`tna barrier` as a user runs it: every pair, named pairs, runs that are not finished or cannot be written."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.tna_jax.programs.commands import fails
+from tna_jax.io import restore
+from tna_jax.io.errors import UsageError
+from tna_jax.programs.barrier import report as barrier_report
+from tna_jax.programs.barrier import run as barrier
+from tna_jax.programs.cli.main import main
+from tna_jax.programs.cold import tasks as cold_tasks
+from tna_jax.programs.population import checkpoint_status
+from tna_jax.programs.population.paths import groups
+from tna_jax.programs.reports import kinds
+from tna_jax.programs.runs import folder as run_folder
+
+
+def rows(run: Path) -> list[dict]:
+    return json.loads((run / "barrier.json").read_text())["rows"]
+
+
+def test_the_run_holds_every_model_and_every_pair(ensemble):
+    result = json.loads((ensemble / "train.json").read_text())
+    assert len(result["models"]) == 9
+    assert result["provenance"]["waves"] == 1
+    assert result["provenance"]["predicted_bytes_per_model"]["kept"] > 0
+    assert result["provenance"]["peak_bytes"] > 0
+    found = rows(ensemble)
+    assert len(found) == 2 * 9 * 8 / 2
+    ends = {tuple(row["pair"]): row["accuracy_path"] for row in found if row["split"] == "test"}
+    for (i, j), path in ends.items():  # the ends are the models as `tna train` scored them
+        assert path[0] == pytest.approx(result["models"][i]["test_accuracy"], abs=1e-7)
+        assert path[-1] == pytest.approx(result["models"][j]["test_accuracy"], abs=1e-7)
+    assert (ensemble / "barrier.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_named_pairs_are_the_same_numbers_and_may_be_reversed(ensemble, capsys):
+    every = {tuple(row["pair"]): row for row in rows(ensemble) if row["split"] == "test"}
+    assert main(["barrier", str(ensemble), "--alphas", "3", "--pairs", "0-3", "5-2"]) == 0
+    named = {tuple(row["pair"]): row for row in rows(ensemble) if row["split"] == "test"}
+    assert set(named) == {(0, 3), (5, 2)}
+    assert named[0, 3] == every[0, 3]
+    assert named[5, 2]["accuracy_path"] == pytest.approx(every[2, 5]["accuracy_path"][::-1])
+    assert "5-2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("barrier", "RUN Run folder of tna train (or tna lmc). (required)"),
+        ("barrier gone", "gone is not a run folder"),
+        ("barrier RUN --pairs 0-9 1-1 a", "--pairs 0-9 1-1 a: write I-J with two different numbers from 0 to 8"),
+        ("barrier RUN --pairs 0-1 0-1 2-3 1-0", "--pairs: the same pair more than once: 0-1 = 0-1 = 1-0"),
+        ("barrier RUN --alphas 4", "odd number"),
+        ("barrier RUN --placement vmpa", "did you mean 'vmap'"),
+    ],
+)
+def test_bad_options_are_answered_in_one_line(ensemble, capsys, words, expected):
+    message = fails(capsys, *words.replace(" RUN", f" {ensemble}").split())
+    assert expected in message
+    assert "Traceback" not in message
+
+
+def test_pairs_are_grouped_so_that_their_models_fit():
+    pairs = np.array([[0, 1], [0, 2], [1, 2], [3, 4], [0, 4]])
+    assert [group.tolist() for group in groups(pairs, 3)] == [[[0, 1], [0, 2], [1, 2]], [[3, 4], [0, 4]]]
+    assert [len(group) for group in groups(pairs, 2)] == [1, 1, 1, 1, 1]
+    assert len(groups(pairs, 5)) == 1
+
+
+def copied(run: Path, to: Path, **config) -> Path:
+    """A run as it was before it came to its end, if more epochs are asked for; no results."""
+    shutil.copytree(run, to, ignore=shutil.ignore_patterns("barrier.*", "train.json"))
+    found = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps({**found, **config}))
+    return to
+
+
+def test_an_interrupted_run_says_so_in_results_and_reports(ensemble, tmp_path, capsys, monkeypatch):
+    run = copied(ensemble, tmp_path / "a b", epochs=7)
+    drawn = []
+    monkeypatch.setattr(barrier_report, "figure", lambda result, file: drawn.append(checkpoint_status.title(result)))
+    step = restore.listed(run / "checkpoints")[0]
+    assert main(["barrier", str(run), "--alphas", "3", "--pairs", "0-1"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        f"is not finished: these are its models at checkpoint {step} of 7 epochs; to go on: tna resume '{run}'" in told
+    )
+    assert "1 pair" in told and "1 pairs" not in told
+    assert drawn[0].endswith(f"NOT FINISHED: checkpoint {step} of 7")
+    result = json.loads((run / "barrier.json").read_text())
+    assert result["checkpoints"] == [{"run": str(run), "step": step, "last": 7}]
+    assert "is not finished" in result["warnings"][0]
+    assert not any("Older" in note for part in kinds.read(str(run), "test").parts for note in part.notes)
+    (run / "checkpoints" / "7").mkdir()
+    notes = [note for part in kinds.read(str(run), "test").parts for note in part.notes]
+    assert f"Older than the run: made of checkpoint {step}, the newest is 7. Run the program again." in notes
+    finished = json.loads((ensemble / "barrier.json").read_text())
+    assert not any("not finished" in warning for warning in finished["warnings"])
+    assert "FINISHED" not in checkpoint_status.title(finished)
+
+
+def test_a_run_that_cannot_be_written_is_refused_before_anything_is_computed(ensemble, capsys, monkeypatch):
+    def full(**options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(run_folder.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(barrier, "load", None)
+    for program in ("barrier", "fuse", "landscape", "rebasin"):
+        message = fails(capsys, program, str(ensemble))
+        assert "where the results go: Read-only file system; copy the run" in message and "resume" not in message
+
+
+def test_missing_data_does_not_advise_an_option_that_there_is_not(ensemble, tmp_path, capsys, monkeypatch):
+    run = copied(ensemble, tmp_path / "run", dataset="mnist")
+    monkeypatch.setenv("TNA_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(cold_tasks.tokenizer, "load", lambda folder: None)
+    for program in ("barrier", "fuse"):
+        message = fails(capsys, program, str(run))
+        assert "mnist was not found" in message and "--download" not in message
+    assert "or pass --download" in fails(capsys, "train", "--dataset", "mnist")
+    with pytest.raises(UsageError, match="sst2 was not found.*nor could these be read: cr$") as error:
+        cold_tasks.load(("sst2", "cr"), (), SimpleNamespace(checkpoint="", data_dir=None))
+    assert "--download" not in str(error.value)
