@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
+import jaxlib.version
 
 YNN_OFF = "--xla_cpu_experimental_ynn_fusion_type="
-
-
+"""Switches the CPU kernels of jaxlib 0.10 off, see `configure`."""
 NVIDIA = Path("/dev/nvidia0")
+"""There where the machine shows an NVIDIA GPU."""
 
 
 def idle_gpu() -> str:
-    """Why a GPU is not used that was meant to be, in a sentence; empty where all is well, or the CPU was asked for."""
-    asked = os.environ.get("JAX_PLATFORMS", "")
-    if jax.default_backend() != "cpu" or "cpu" in asked.split(","):
+    """Says in a sentence why a GPU is not used that was meant to be; empty where all is well, or the CPU was chosen."""
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if jax.default_backend() != "cpu" or "cpu" in platforms.split(","):
         return ""
     plugins = [name for name in ("jax_cuda12_plugin", "jax_cuda13_plugin") if importlib.util.find_spec(name)]
     if plugins and not NVIDIA.exists():
@@ -42,15 +42,15 @@ def idle_gpu() -> str:
 
 
 def exhausted(error: BaseException) -> bool:
-    """Whether `error` says that a device or the machine ran out of memory."""
+    """Returns whether `error` says that a device or the machine ran out of memory."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
 
 
 def configure(cpu_devices: int | None = None, members: int = 1) -> None:
     """Sets the backend up for ensembles; call it before anything is computed.
 
-    On the CPU, JAX shows one device however many cores there are. We show one per core, so that members train side by side,
-    each in its own core's cache (never more devices than members). jaxlib 0.10's new CPU kernels are switched off: with
+    On the CPU, JAX shows one device however many cores there are. This shows one per core, so that members train side by side,
+    each in the cache of a core (never more devices than members). jaxlib 0.10's new CPU kernels are switched off: with
     them a model's bits depend on the placement (and some losses run 2-8 times slower).
 
     Args:
@@ -62,12 +62,14 @@ def configure(cpu_devices: int | None = None, members: int = 1) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {YNN_OFF}".strip()
     if "xla_force_host_platform_device_count" not in flags:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        wanted = cpu_devices or max(1, min(cores, members))
+        count = cpu_devices or max(1, min(cores, members))
         try:
-            jax.config.update("jax_num_cpu_devices", wanted)
+            jax.config.update("jax_num_cpu_devices", count)
         except RuntimeError:
             pass  # the backend is up already (a notebook, a test): it keeps its devices
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells each save and failure at length; we do in a line
+    logging.getLogger("absl").setLevel(
+        logging.CRITICAL
+    )  # orbax logs each save and failure at length; the programs do in a line
     _keep_compiled_programs()
 
 
@@ -81,7 +83,7 @@ def _keep_compiled_programs() -> None:
         return
     try:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = root / "tna_jax" / f"{platform.machine()}-{_cpu_kind()}-jaxlib-{jaxlib.__version__}"
+        folder = root / "tna_jax" / f"{platform.machine()}-{_cpu_kind()}-jaxlib-{jaxlib.version.__version__}"
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):
         return  # no home that can be written: compile each time
@@ -92,7 +94,7 @@ def _keep_compiled_programs() -> None:
 
 
 def _cpu_kind() -> str:
-    """A short name for the processor's instruction sets, equal on machines that can run each other's programs."""
+    """Returns a short name for the processor's instruction sets, equal on machines that can run each other's programs."""
     lines = [line for line in _cpu_lines() if line.startswith(("vendor_id", "model name", "flags", "Features"))]
     return hashlib.sha256("".join(sorted(set(lines))).encode()).hexdigest()[:8]
 
@@ -105,7 +107,7 @@ def _cpu_lines() -> list[str]:
 
 
 def describe() -> dict[str, object]:
-    """The devices in words, for a run's provenance."""
+    """Describes the devices for a run's provenance."""
     devices = jax.devices()
     return {
         "backend": jax.default_backend(),

@@ -59,7 +59,8 @@ def broadcast_text(value: str) -> str:
     buffer = np.zeros(4096, np.uint8)
     data = np.frombuffer(value.encode()[:4096], np.uint8)
     buffer[: len(data)] = data
-    return multihost_utils.broadcast_one_to_all(buffer).tobytes().rstrip(b"\0").decode()
+    received: np.ndarray = np.asarray(multihost_utils.broadcast_one_to_all(buffer))
+    return received.tobytes().rstrip(b"\0").decode()
 
 
 def any_process(value: bool) -> bool:

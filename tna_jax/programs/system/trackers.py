@@ -1,14 +1,14 @@
-"""A live view of a run, on request (`--log tensorboard,wandb`): what goes to metrics.jsonl is shown there as well.
+"""Trackers that show a run live, on request (`--log tensorboard,wandb`): what goes to metrics.jsonl is shown there as well.
 
-A run's own log is metrics.jsonl; a view is a convenience. It is opened before training, so that what is missing is said then, and
-one that fails later is given up with a warning: no run ends because of it. Process 0 alone has views.
+The log of a run is metrics.jsonl; a tracker is a convenience. It is opened before training, so that what is missing is said then;
+one that fails later is closed with a warning: no run ends because of it. Process 0 alone has trackers.
 """
 
 import contextlib
 import hashlib
 import importlib.util
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,20 +17,20 @@ from tna_jax.programs.cli.progress import console
 
 TENSORBOARD = "tensorboard"
 FOLDERS = (TENSORBOARD, "wandb")
-"""What views keep in a run folder."""
+"""What trackers keep in a run folder."""
 
 
-class View(Protocol):
+class Tracker(Protocol):
     """Something that shows numbers by step."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Shows the numbers of one step."""
 
     def rewind(self, step: int) -> None:
-        """The run goes on from `step`: what was shown from there on is void."""
+        """Says that the run resumes from `step`: what was shown from there on is void."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Ends the tracking: nothing more will come."""
 
 
 class TensorBoard:
@@ -50,12 +50,12 @@ class TensorBoard:
         console.print(f"live: tensorboard --logdir {home}")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """As scalars."""
+        """Shows the numbers as scalars."""
         scalars = [self.summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._write(step=step, summary=self.summary(value=scalars))
 
     def rewind(self, step: int) -> None:
-        """As TensorBoard knows it: a new start of the session, before which later steps are orphans."""
+        """Writes a new start of the session: TensorBoard takes later steps before it for orphans."""
         self._write(step=step, session_log=self.session(status=self.session.START))
 
     def close(self) -> None:
@@ -81,30 +81,30 @@ class WandB:
         self.run.define_metric("*", step_metric="step")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """By a step of our own: a resumed run repeats some, which wandb's must not."""
+        """Shows the numbers by the run's step: a resumed run repeats some, which the steps of wandb must not."""
         self.run.log({"step": step, **values})
 
     def rewind(self, step: int) -> None:
-        """Steps that come again are drawn over."""
+        """Does nothing: steps that come again are drawn over."""
 
     def close(self) -> None:
         """Waits until all is written, or sent."""
         self.run.finish()
 
 
-VIEWS: dict[str, type] = {"tensorboard": TensorBoard, "wandb": WandB}
+TRACKERS: dict[str, type] = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
 def chosen(option: str | None) -> list[str]:
-    """The views that `--log` names.
+    """Returns the trackers that `--log` names.
 
     Raises:
       UsageError: one is unknown, or its package is not installed.
     """
     names = list(dict.fromkeys(name.strip() for name in (option or "").split(",") if name.strip()))
     for name in names:
-        if name not in VIEWS:
-            raise unknown("--log", name, VIEWS)
+        if name not in TRACKERS:
+            raise unknown("--log", name, TRACKERS)
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"--log {','.join(missing)}: not installed; pip install 'tna-jax[{','.join(missing)}]'")
@@ -112,51 +112,51 @@ def chosen(option: str | None) -> list[str]:
 
 
 class Trackers:
-    """The open views of a run."""
+    """The open trackers of a run."""
 
     def __init__(self) -> None:
-        self.open: dict[str, View] = {}
+        self.open: dict[str, Tracker] = {}
 
     def start(self, names: list[str], folder: Path, config: Mapping[str, Any]) -> None:
-        """Opens views; raises UsageError for one that cannot be, after closing the others."""
+        """Opens trackers; raises UsageError for one that cannot be opened, after closing the others."""
         for name in names:
             try:
-                self.open[name] = VIEWS[name](folder, config)
+                self.open[name] = TRACKERS[name](folder, config)
             except Exception as error:
                 self.close()
-                raise UsageError(f"--log {name}: {_first(error)}") from error
+                raise UsageError(f"--log {name}: {_first_line(error)}") from error
 
     def log(self, values: Mapping[str, Any]) -> None:
-        """The numbers of a line of metrics.jsonl, under the words in it: `pfn/accuracy`."""
-        words = "".join(f"{value}/" for value in values.values() if isinstance(value, str))
-        numbers = {words + name: float(value) for name, value in values.items() if name != "step" and _number(value)}
+        """Shows the numbers of a line of metrics.jsonl, named with the texts in it: `pfn/accuracy`."""
+        prefix = "".join(f"{value}/" for value in values.values() if isinstance(value, str))
+        numbers = {prefix + name: float(value) for name, value in values.items() if name != "step" and _number(value)}
         if isinstance(values.get("step"), int) and numbers:
-            self._each(lambda view: view.log(values["step"], numbers))
+            self._each(lambda tracker: tracker.log(values["step"], numbers))
 
     def rewind(self, step: int) -> None:
-        """The run goes on from `step`."""
-        self._each(lambda view: view.rewind(step))
+        """Says that the run resumes from `step`."""
+        self._each(lambda tracker: tracker.rewind(step))
 
     def close(self) -> None:
-        """Closes all."""
-        self._each(lambda view: view.close())
+        """Closes all trackers."""
+        self._each(lambda tracker: tracker.close())
         self.open.clear()
 
-    def _each(self, call) -> None:
-        for name, view in list(self.open.items()):
+    def _each(self, call: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self.open.items()):
             try:
-                call(view)
+                call(tracker)
             except Exception as error:
                 del self.open[name]
-                console.print(f"warning: --log {name} failed and is given up, the run goes on: {_first(error)}")
+                console.print(f"warning: --log {name} failed and is closed, the run continues: {_first_line(error)}")
                 with contextlib.suppress(Exception):
-                    view.close()
+                    tracker.close()
 
 
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _first(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

@@ -4,6 +4,7 @@ import gzip
 import socket
 import subprocess
 import sys
+from pathlib import Path
 import time
 
 import jax
@@ -66,11 +67,11 @@ def test_digits_holds_every_example_of_scikit_learn_once():
 
 def test_two_processes_load_equal_bytes_and_import_neither_jax_nor_tensorflow():
     script = (
-        "import sys, hashlib; from train import data; d = data.load('digits').subset(100, 50);"
+        "import sys, hashlib; from tna_jax.programs import data; d = data.load('digits').subset(100, 50);"
         "print(hashlib.sha256(b''.join(a.tobytes() for s in (d.train, d.test) for a in s)).hexdigest(),"
         "[m for m in ('jax', 'tensorflow') if m in sys.modules])"
     )
-    root = str(data.__file__).rsplit("train", 1)[0]
+    root = Path(data.__file__).parents[3]
     out = {
         subprocess.run([sys.executable, "-c", script], cwd=root, check=True, capture_output=True, text=True).stdout
         for _ in range(2)

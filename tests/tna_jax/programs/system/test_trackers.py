@@ -93,7 +93,7 @@ def test_a_view_that_fails_in_the_middle_is_given_up_and_the_run_goes_on(monkeyp
     capsys.readouterr()
     assert train("broken", "--log", "json") == 0
     told = capsys.readouterr().err
-    assert told.count("warning: --log json failed and is given up") == 1 and "No space left" in told
+    assert told.count("warning: --log json failed and is closed") == 1 and "No space left" in told
     plain, broken = (json.loads((Path(run) / "train.json").read_text()) for run in ("plain", "broken"))
     assert plain["models"] == broken["models"]
     assert len(Path("broken/metrics.jsonl").read_text().splitlines()) == 4
