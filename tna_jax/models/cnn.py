@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tna_jax.models import layers
+from tna_jax.models import layers, xla_cpu
 
 WIDTHS = (32, 64, 64)  # of the convolutions; a max pool stands between them
 DENSE = 64
@@ -38,7 +38,7 @@ class CNN(layers.ConvNet):
             )
         for i, width in enumerate(WIDTHS, start=1):
             if i > 1:
-                x = layers.max_pool(x)
+                x = xla_cpu.max_pool(x)
             x = conv(width * self.widen, (3, 3), padding="VALID", name=f"conv{i}")(x)
             x = nn.relu(norm(f"norm{i}")(x))
         x = x.reshape(x.shape[0], -1)

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tna_jax.models import layers
+from tna_jax.models import layers, xla_cpu
 
 WIDTHS = (16, 32, 64)  # of the three stages
 DEPTHS = (20, 32, 44, 56, 110)
@@ -21,7 +21,7 @@ SHORTCUTS = ("conv", "zeros")
 class Block(nn.Module):
     """Two 3x3 convolutions and a shortcut: ReLU(norm2(conv2(ReLU(norm1(conv1(x))))) + shortcut(x)).
 
-    The shortcut is the identity where shapes agree; else see `ResNet.shortcut`.
+    The shortcut is the identity where shapes agree; else see `ResNet.shortcut`. `keep` changes nothing (see `xla_cpu`).
     """
 
     width: int
@@ -30,7 +30,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, one: jax.Array, conv: Callable[..., nn.Conv], norm: Callable[[str], layers.Layer]
+        self, x: jax.Array, conv: Callable[..., nn.Conv], norm: Callable[[str], layers.Layer], keep: layers.Layer
     ) -> jax.Array:
         strides = (self.stride, self.stride)
         y = conv(self.width, (3, 3), strides, use_bias=False, name="conv1")(x)
@@ -43,7 +43,7 @@ class Block(nn.Module):
         elif x.shape != y.shape:
             x = x[:, :: self.stride, :: self.stride]
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.width - x.shape[-1])))
-        return layers.no_recompute(nn.relu(x + y), one)
+        return keep(nn.relu(x + y))
 
 
 class ResNet(layers.ConvNet):
@@ -83,11 +83,11 @@ class ResNet(layers.ConvNet):
     def __call__(self, x: jax.Array, train: bool = False, weight: jax.Array | None = None) -> jax.Array:
         conv, norm = layers.parts(self, train, weight)
         x = layers.images(x, self.dtype)
-        one = layers.opaque_one(x)
+        keep = xla_cpu.keep_sums(x)
         x = conv(WIDTHS[0] * self.widen, (3, 3), use_bias=False, name="stem")(x)
         x = nn.relu(norm("stem_norm")(x))
         for stage, width in enumerate(WIDTHS, start=1):
             for i in range((self.depth - 2) // 6):
                 stride = 2 if stage > 1 and i == 0 else 1
-                x = Block(width * self.widen, stride, self.shortcut, name=f"stage{stage}_block{i}")(x, one, conv, norm)
+                x = Block(width * self.widen, stride, self.shortcut, name=f"stage{stage}_block{i}")(x, conv, norm, keep)
         return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x.mean((1, 2))).astype(jnp.float32)

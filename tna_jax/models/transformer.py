@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tna_jax.models import layers
+from tna_jax.models import xla_cpu
 from tna_jax.models.layers import check_choice
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -141,9 +141,9 @@ class Block(nn.Module):
         second = layer_norm(self.eps, self.dtype, "norm2")
         drop = nn.Dropout(self.dropouts[0], deterministic=not self.dropouts[0])
         if self.norm_first:
-            one = layers.opaque_one(x)
-            x = layers.no_recompute(x + drop(self._attend(first(x), mask)), one)
-            return layers.no_recompute(x + drop(self._transform(second(x))), one)
+            keep = xla_cpu.keep_sums(x)
+            x = keep(x + drop(self._attend(first(x), mask)))
+            return keep(x + drop(self._transform(second(x))))
         x = first(x + drop(self._attend(x, mask)))
         return second(x + drop(self._transform(x)))
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tna_jax.models import layers
+from tna_jax.models import layers, xla_cpu
 
 WIDTHS = (64, 128, 256, 512, 512)  # of the five stages
 CONVOLUTIONS = {  # depth: convolutions of each stage
@@ -51,6 +51,6 @@ class VGG(layers.ConvNet):
                 x = conv(width * self.widen, (3, 3), name=f"stage{stage}_conv{i}")(x)
                 x = nn.relu(norm(f"stage{stage}_norm{i}")(x))
             if min(x.shape[1:3]) > 1:
-                x = layers.max_pool(x)
+                x = xla_cpu.max_pool(x)
         x = x.reshape(x.shape[0], -1)
         return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)

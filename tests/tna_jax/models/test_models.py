@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from tna_jax import models
 from tna_jax import placement as placement_lib
-from tna_jax.models import layers
+from tna_jax.models import layers, xla_cpu
 
 
 def shapes(name, image=(32, 32, 3), num_classes=10, **options):
@@ -275,7 +275,7 @@ def test_images_smaller_than_the_kernel_are_convolved_as_xla_does(sides):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_what_is_computed_once_is_the_same_bit_for_bit(dtype):
     x = jnp.asarray(random_images(1, 2, 3, 3, 4)).astype(dtype).at[0, 0, 0, 0].set(-0.0)
-    kept = jax.jit(lambda x: layers.no_recompute(x, layers.opaque_one(x)))(x)
+    kept = jax.jit(lambda x: xla_cpu.no_recompute(x, xla_cpu.opaque_one(x)))(x)
     bits = np.dtype(f"u{x.dtype.itemsize}")
     np.testing.assert_array_equal(np.asarray(kept).view(bits), np.asarray(x).view(bits))
 
@@ -296,7 +296,7 @@ def test_a_residual_stream_is_not_summed_again_for_each_block(monkeypatch):
         return compiled(models.create(network, num_classes=2), random_images(1, 1, 16, 16, 1), 1).count(" maximum(")
 
     assert relus("resnet44") / relus("resnet20") < 44 / 20 * 1.3
-    monkeypatch.setattr(layers, "no_recompute", lambda x, one: x)
+    monkeypatch.setattr(xla_cpu, "no_recompute", lambda x, one: x)
     assert relus("resnet44") / relus("resnet20") > 44 / 20 * 1.3  # the control
 
 
@@ -310,14 +310,14 @@ def test_a_residual_stream_is_not_summed_again_on_several_devices_either():
 
 def test_tied_entries_share_the_gradient_of_a_max_pool():
     x = jnp.array([[1.0, 1.0, 5.0], [0.0, 1.0, 5.0]]).reshape(1, 2, 3, 1)
-    found = jax.grad(lambda x: 6 * layers.max_pool(x).sum())(x)
+    found = jax.grad(lambda x: 6 * xla_cpu.max_pool(x).sum())(x)
     np.testing.assert_array_equal(found.reshape(2, 3), [[2, 2, 0], [0, 2, 0]])
 
 
 def test_max_pool_is_the_windowed_one_and_its_gradient_goes_to_the_largest():
     x = random_images(5, 2, 7, 6, 3)
-    np.testing.assert_array_equal(layers.max_pool(x), nn.max_pool(x, (2, 2), (2, 2)))
-    ours = jax.grad(lambda x: (layers.max_pool(x) ** 2).sum())(x)
+    np.testing.assert_array_equal(xla_cpu.max_pool(x), nn.max_pool(x, (2, 2), (2, 2)))
+    ours = jax.grad(lambda x: (xla_cpu.max_pool(x) ** 2).sum())(x)
     np.testing.assert_array_equal(ours, jax.grad(lambda x: (nn.max_pool(x, (2, 2), (2, 2)) ** 2).sum())(x))
 
 
