@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from tna_jax import metrics, networks, trees
 from tna_jax.federated import servers
@@ -42,7 +43,7 @@ def merge(a: Aggregate, b: Aggregate) -> Aggregate:
 
 
 def aggregate(
-    federation: Federation, broadcast: Broadcast, updates: ClientUpdate, accepted: jax.Array, proxy: Any = ()
+    federation: Federation, broadcast: Broadcast, updates: ClientUpdate, accepted: Bool[Array, " G"], proxy: Any = ()
 ) -> Aggregate:
     """Computes the sums over the accepted ones of G updates.
 
@@ -100,7 +101,12 @@ def summand(federation: Federation, broadcast: Broadcast, update: ClientUpdate) 
 
 
 def server_update(
-    federation: Federation, server: Server, broadcast: Broadcast, aggregate: Aggregate, key: jax.Array, proxy: Any = ()
+    federation: Federation,
+    server: Server,
+    broadcast: Broadcast,
+    aggregate: Aggregate,
+    key: PRNGKeyArray,
+    proxy: Any = (),
 ) -> Server:
     """Returns the server after the round.
 

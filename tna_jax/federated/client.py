@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray, Shaped
 
 from tna_jax import metrics, networks, transform
 from tna_jax import placement as placement_lib
@@ -54,7 +55,7 @@ class Running(NamedTuple):
     metrics: Metrics
 
 
-def order(key: jax.Array, size: int, count: jax.Array) -> jax.Array:
+def order(key: PRNGKeyArray, size: int, count: Int[Array, ""]) -> Int[Array, " size"]:
     """Draws a permutation of the first `count` of `size` positions, followed by the others: (size,) int32.
 
     It depends on `key` and `count` alone: padding changes nothing.
@@ -214,9 +215,9 @@ def train_client(
     federation: Federation,
     broadcast: Broadcast,
     client_state: ClientState,
-    inputs: jax.Array,
-    labels: jax.Array,
-    key: jax.Array,
+    inputs: Shaped[Array | np.ndarray, "n ..."],
+    labels: Int[Array | np.ndarray, " m"],
+    key: PRNGKeyArray,
     share: float = 1.0,
 ) -> tuple[ClientUpdate, ClientState]:
     """Trains one client for a round, by itself.

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int, Shaped
 
 from tna_jax import metrics, networks
 from tna_jax import placement as placement_lib
@@ -20,7 +21,7 @@ class TestSet:
 
     __test__ = False
 
-    def __init__(self, inputs: np.ndarray, labels: np.ndarray, batch_size: int = 500):
+    def __init__(self, inputs: Shaped[np.ndarray, "N ..."], labels: Int[np.ndarray, " N"], batch_size: int = 500):
         """Places (N, ...) inputs and (N,) labels."""
         self.mesh = placement_lib.mesh()
         share = -(-len(labels) // self.mesh.size)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from tna_jax.federated.algorithm import ClientUpdate
 from tna_jax.federated.prng import FAULTS, SAMPLE, stream
@@ -60,7 +61,7 @@ def asked(clients: int, participation: float) -> int:
     return max(1, int(participation * clients + 0.5))
 
 
-def sample_clients(root: jax.Array, number: int, clients: int, participation: float, faults: Faults) -> Turnout:
+def sample_clients(root: PRNGKeyArray, number: int, clients: int, participation: float, faults: Faults) -> Turnout:
     """Draws who takes part in round `number`: a function of the root key and the number alone.
 
     Args:

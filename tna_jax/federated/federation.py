@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from tna_jax import transform
 from tna_jax.federated.algorithm import Algorithm, Broadcast, ClientState, Tree
@@ -120,9 +121,9 @@ def broadcast(
     federation: Federation,
     server: Server,
     schedule: Schedule,
-    root: jax.Array,
+    root: PRNGKeyArray,
     number: int,
-    learning_rate: float | jax.Array,
+    learning_rate: float | Float[Array, ""],
 ) -> Broadcast:
     """Returns what clients work with in round `number` (from 0). On a client's machine: `server` is what it received, with the
     algorithm's message in the place of `extra`; see `Algorithm.message`."""

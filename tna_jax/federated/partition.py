@@ -5,20 +5,21 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray
 
 PartitionKind = Literal["dirichlet", "shard", "iid"]
 
 
 def partition(
     kind: PartitionKind,
-    key: jax.Array,
-    labels: np.ndarray,
+    key: PRNGKeyArray,
+    labels: Int[np.ndarray | Array, " N"],
     clients: int,
     *,
     alpha: float = 0.5,
     shards: int = 2,
     least: int = 1,
-) -> list[np.ndarray]:
+) -> list[Int[np.ndarray, " _"]]:
     """Deals the examples out to clients.
 
     Args:
@@ -54,7 +55,9 @@ def partition(
     return [np.sort(part).astype(np.int32) for part in _filled(parts, least)]
 
 
-def dirichlet(key: jax.Array, labels: np.ndarray, clients: int, alpha: float) -> list[np.ndarray]:
+def dirichlet(
+    key: PRNGKeyArray, labels: Int[np.ndarray, " N"], clients: int, alpha: float
+) -> list[Int[np.ndarray, " _"]]:
     """The examples of each class are spread over the clients by shares drawn from Dirichlet(alpha), one draw for each class.
 
     Smaller `alpha`, more heterogeneous clients (Hsu et al. 2019, arXiv 1909.06335, drew classes for each client; drawing
@@ -81,7 +84,7 @@ def _dirichlet(key: jax.Array, alpha: float, clients: int) -> jax.Array:
     return jax.nn.softmax(logs)
 
 
-def shard(key: jax.Array, labels: np.ndarray, clients: int, shards: int) -> list[np.ndarray]:
+def shard(key: PRNGKeyArray, labels: Int[np.ndarray, " N"], clients: int, shards: int) -> list[Int[np.ndarray, " _"]]:
     """Examples sorted by class are cut into `clients * shards` pieces, of which each client gets `shards` at random.
 
     The pathological partition of FedAvg's paper (arXiv 1602.05629): most clients see about `shards` classes.

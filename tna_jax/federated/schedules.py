@@ -20,13 +20,14 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from tna_jax import masks
 from tna_jax.federated.prng import MASK, stream
 from tna_jax.masks import Mask, Params
 
 ScheduleKind = Literal["none", "pfn", "pnu", "pnu-rounds"]
-Draw = Callable[[jax.Array, Params, float], Mask]
+Draw = Callable[[PRNGKeyArray, Params, float], Mask]
 """(key, params, ratio) -> bool mask, e.g. `tna_jax.masks.bernoulli`."""
 
 
@@ -68,7 +69,7 @@ class Schedule:
                 raise ValueError(f"the {name} of a mask schedule must lie in [0, 1], got {getattr(self, name)}")
 
 
-def of_round(schedule: Schedule, root: jax.Array, params: Params, number: int) -> RoundMask:
+def of_round(schedule: Schedule, root: PRNGKeyArray, params: Params, number: int) -> RoundMask:
     """Returns the mask of round `number` (from 0): the same on every machine that has the root key.
 
     Args:
@@ -86,22 +87,22 @@ def of_round(schedule: Schedule, root: jax.Array, params: Params, number: int) -
     return RoundMask(drawn, jnp.float32(schedule.split if schedule.kind == "pnu" else 1))
 
 
-def first_phase(split: jax.Array, steps: jax.Array) -> jax.Array:
+def first_phase(split: Float[Array, ""], steps: Int[Array, ""]) -> Int[Array, ""]:
     """Returns how many of `steps` local steps are made under the mask itself: `split * steps`, halves rounded up; int32."""
     return jnp.floor(split * steps.astype(jnp.float32) + np.float32(0.5)).astype(jnp.int32)
 
 
-def live_in_step(mask: Mask, second: jax.Array) -> Mask:
+def live_in_step(mask: Mask, second: Bool[Array, ""]) -> Mask:
     """Returns the mask of one step; `second` is a bool scalar, whether the step belongs to the second phase."""
     return jax.tree.map(lambda m: m ^ second, mask)
 
 
-def by_phase(mask: Mask, pair: jax.Array) -> Mask:
+def by_phase(mask: Mask, pair: Shaped[Array | np.ndarray, "2"]) -> Mask:
     """Spreads a number of each phase (2,) over the entries: `pair[0]` where the mask is `True`, `pair[1]` where it is not."""
     return jax.tree.map(lambda m: jnp.where(m, pair[0], pair[1]), mask)
 
 
-def live_share(params: Params, mask: Mask, steps: jax.Array) -> float:
+def live_share(params: Params, mask: Mask, steps: Shaped[Array | np.ndarray, "2"]) -> float:
     """Returns the share of entries that were live in some step of a round (see `live_in_round`); what has to travel, in both directions."""
     first, second = (float(count) > 0 for count in np.asarray(steps))
     if first == second:
@@ -112,7 +113,7 @@ def live_share(params: Params, mask: Mask, steps: jax.Array) -> float:
     return sum(size * share for size, share in zip(sizes, shares, strict=True)) / sum(sizes)
 
 
-def live_in_round(mask: Mask, steps: jax.Array) -> Mask:
+def live_in_round(mask: Mask, steps: Shaped[Array | np.ndarray, "2"]) -> Mask:
     """Returns the entries that were live in any step of any client, `True`; all others were anchored for the whole round.
 
     Args:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from tna_jax import masks, transform
 from tna_jax.masks import Mask, Params
@@ -170,9 +171,9 @@ def distil(
     params: Params,
     opt_state: Any,
     live: Mask,
-    proxy: jax.Array,
-    teacher: jax.Array,
-    key: jax.Array,
+    proxy: Shaped[Array, "P ..."],
+    teacher: Float[Array, "P C"],
+    key: PRNGKeyArray,
 ) -> tuple[Params, Any]:
     """Makes one step of FedDF's distillation; `opt_state` is that of `distiller(rule)`.
 

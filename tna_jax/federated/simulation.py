@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray, Shaped
 
 from tna_jax import networks
 from tna_jax import placement as placement_lib
@@ -55,13 +56,13 @@ def init_client_states(federation: Federation, server: Server) -> ClientState:
 def simulate_round(
     federation: Federation,
     schedule: Schedule,
-    root: jax.Array,
+    root: PRNGKeyArray,
     number: int,
     server: Server,
     client_states: ClientState,
     clients: Clients,
-    inputs: jax.Array,
-    labels: jax.Array,
+    inputs: Shaped[Array | np.ndarray, "n ..."],
+    labels: Int[Array | np.ndarray, " n"],
     learning_rate: float,
     *,
     participation: float = 1.0,

@@ -52,7 +52,8 @@ def __getattr__(name: str) -> Any:
         if error.name != "flwr":
             raise
         raise ModuleNotFoundError(
-            f"{__name__}.{name} needs Flower: pip install 'tna-jax[federated]' in an environment of its own", name="flwr"
+            f"{__name__}.{name} needs Flower: pip install 'tna-jax[federated]' in an environment of its own",
+            name="flwr",
         ) from error
     globals()[name] = value
     return value

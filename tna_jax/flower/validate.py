@@ -73,7 +73,7 @@ def _counted(value: float, expected: int) -> bool:
 def num_steps(federation: Federation, split: jax.Array, examples: int) -> list[int]:
     """Returns the steps in both phases of a client with so many examples, as `client.plan` makes them."""
     steps = int(np.ceil(np.float32(-(-examples // federation.batch_size) * federation.epochs)))
-    first = int(first_phase(split, jnp.int32(steps)))
+    first = int(first_phase(jnp.float32(split), jnp.int32(steps)))
     return [first, steps - first]
 
 
