@@ -54,6 +54,8 @@ class Constructor:
         return self.family(**{**self.defaults, **options, **self.fixed})
 
 
+__all__ = ["CNN", "MLP", "MODELS", "VGG", "Bert", "Constructor", "ResNet", "ViT", "create"]
+
 VITS = {"ti": (192, 12), "s": (384, 12), "b": (768, 12), "l": (1024, 24)}
 """Width and depth; heads are one for each 64 of the width."""
 BERTS = {"base": (768, 12), "large": (1024, 24)}
