@@ -252,6 +252,7 @@ ALTERNATIVES = {
     "loop_native": "`loop`",
 }
 """What `benchmarks.gpu` compares, in words."""
+GPU_NETWORKS = {"mlp": "MLPs", "cnn": "CNNs", "resnet20": "ResNet20s"}
 
 
 def gpu(*results: dict[str, Any]) -> str:
@@ -261,11 +262,12 @@ def gpu(*results: dict[str, Any]) -> str:
         for section in result["sections"].values():
             for case, alternatives in section.items():
                 name, models, precision = case.split("/")
-                for key, found in alternatives.items():
-                    times = (f"{found[f'times_{other}']:.1f}" if key != other else "1" for other in ("one", "torch"))
+                for key, measured in alternatives.items():
+                    times = (1 if key == other else measured[f"times_{other}"] for other in ("one", "torch"))
+                    cells = (f"{value:.1f}" if value >= 1 else f"{value:.2f}" for value in times)
                     rows.append(
-                        [f"{models} {name}, {precision}", ALTERNATIVES[key], f"{found['model_images_per_second']:,.0f}", *times,
-                         f"{found['share_of_limit']:.1%}"]
+                        [f"{models} {GPU_NETWORKS[name]}, {precision}", ALTERNATIVES[key], f"{measured['model_images_per_second']:,.0f}", *cells,
+                         f"{measured['share_of_limit']:.1%}"]
                     )  # fmt: skip
     heads = ["models", "how", "models x images / s", "times one alone", "times PyTorch", "share of the product rate"]
     return markdown(heads, rows)
