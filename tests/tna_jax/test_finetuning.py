@@ -127,7 +127,7 @@ def test_an_optimizer_step_is_that_of_optax(data):
         )  # Adam's first step is the gradient's sign: tiny gradients may round to the other
 
 
-@pytest.mark.parametrize("parts", [2, 16])
+@pytest.mark.parametrize("parts", [2, pytest.param(16, marks=pytest.mark.slow)])
 def test_accumulated_gradients_are_those_of_the_large_batch(data, parts):
     sgd = lambda hyper: optax.sgd(hyper["learning_rate"] * 100, momentum=0.9)  # noqa: E731
     found = []

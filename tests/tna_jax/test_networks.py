@@ -88,7 +88,9 @@ def test_placements_agree_on_parameters_and_statistics(data, placement):
     assert sum(moved) > 5
 
 
-@pytest.mark.parametrize("placement", ["map", "loop", "vmap"])
+@pytest.mark.parametrize(
+    "placement", ["vmap", *(pytest.param(name, marks=pytest.mark.slow) for name in ("map", "loop"))]
+)
 def test_anchors_do_not_move_a_bit(data, placement):
     trainer = Trainer(NET, optax.adamw(0.1, weight_decay=0.1), 16, placement)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax's own arithmetic
@@ -121,7 +123,9 @@ def test_padding_of_the_last_batch_does_not_enter_the_statistics(data):
     assert not np.allclose(jax.tree.leaves(ignoring)[0], jax.tree.leaves(masked)[0])  # the control: weights do matter
 
 
-@pytest.mark.parametrize("placement", ["map", "loop", "vmap"])
+@pytest.mark.parametrize(
+    "placement", ["loop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("map", "vmap"))]
+)
 def test_ends_keep_their_own_statistics_and_points_between_get_new_ones(data, members, placement):
     close = (
         np.testing.assert_array_equal
@@ -186,7 +190,9 @@ def test_a_state_of_the_wrong_length_is_named(data):
         ensemble.init_ensemble(trainer, params, keys, state=jax.tree.map(lambda x: x[:2], state))
 
 
-@pytest.mark.parametrize("placement", ["map", "loop", pytest.param("vmap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "placement", ["map", *(pytest.param(name, marks=pytest.mark.slow) for name in ("loop", "vmap"))]
+)
 def test_augmentation_is_drawn_anew_each_step_and_alike_in_every_placement(data, placement):
     def noise(key, inputs):
         return inputs + jax.random.randint(key, inputs.shape, 0, 3).astype(inputs.dtype)

@@ -313,7 +313,7 @@ def forward(module, params, inputs, shift=None):
     return logits, found
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [*SMALL, "cnn", pytest.param("resnet20", marks=pytest.mark.slow)])
 def test_repaired_layers_have_the_weighted_moments_of_the_ends(name):
     module, inputs, a, b = two_ends(name, count=8)
     *_, layers, without_bias = NETS[name]

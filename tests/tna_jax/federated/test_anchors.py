@@ -76,7 +76,13 @@ def assert_kept(live, before, after, what):
 RULES = {name: make() for name, make in SERVERS.items()}
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+STATEFUL = ("fedavg", "scaffold", "feddyn")
+"""Of the algorithms, the plain one and those that keep a state like the parameters; the others' tests are slow."""
+
+
+@pytest.mark.parametrize(
+    "algorithm", [pytest.param(name, marks=[pytest.mark.slow] * (name not in STATEFUL)) for name in ALGORITHMS]
+)
 @pytest.mark.usefixtures("lenient")
 def test_an_entry_anchored_for_a_round_is_as_it_was(small, algorithm):
     """Every server and mask schedule with this algorithm; all momentum and variates are far from 0 before the round."""

@@ -147,7 +147,7 @@ def test_moon_prefers_the_servers_features_and_starts_neutral(small):
     assert float(value(other, other)) > 1
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("name", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_features_are_what_the_last_dense_layer_reads(name):
     module = models.create(name, num_classes=3, **({"depth": 2, "width": 7} if name == "mlp" else {}))
     x = jnp.ones((2, 18, 18, 1))

@@ -95,7 +95,7 @@ def assert_close(found, expected):
         np.testing.assert_allclose(np.asarray(found[name]), expected[name], rtol=0, atol=3e-6)
 
 
-@pytest.mark.parametrize(("momentum", "decay"), [(0.0, 0.0), (0.9, 0.01)])
+@pytest.mark.parametrize(("momentum", "decay"), [(0.9, 0.01), pytest.param(0.0, 0.0, marks=pytest.mark.slow)])
 def test_fedavg_is_the_plain_average(small, momentum, decay):
     federation = small.federation(momentum=momentum, weight_decay=decay)
     server, _ = ours(small, federation, 3)

@@ -101,7 +101,9 @@ def test_the_groups_are_those_of_the_table_written_by_hand(name):
     assert sorted(map(sorted, found)) == sorted(map(sorted, by_hand.values()))
 
 
-@pytest.mark.parametrize("name", ["mlp", pytest.param("vgg11", marks=pytest.mark.slow), "resnet20"])
+@pytest.mark.parametrize(
+    "name", ["mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vgg11", "resnet20"))]
+)
 def test_the_objective_is_at_least_that_of_the_published_algorithm(name):
     table, options = PUBLISHED[name]
     spec, draw = case(name, **options)
@@ -121,7 +123,11 @@ def test_the_objective_is_at_least_that_of_the_published_algorithm(name):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("mlp", {"depth": 3, "width": 24}), ("resnet20", {"norm": "batch"}), ("resnet20_option_a", {})],
+    [
+        ("mlp", {"depth": 3, "width": 24}),
+        ("resnet20", {"norm": "batch"}),
+        pytest.param("resnet20_option_a", {}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_network_finds_itself_again(name, options):
     spec, draw = case(name, **options)

@@ -59,7 +59,14 @@ OURS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "shape", "groups"), OURS, ids=[f"{n}-{o}" for n, o, *_ in OURS])
+OFTEN = (1, 4, 8)
+"""Rows whose like is tried all the same: they are slow."""
+CASES = [
+    pytest.param(*row, id=f"{row[0]}-{row[1]}", marks=[pytest.mark.slow] * (i in OFTEN)) for i, row in enumerate(OURS)
+]
+
+
+@pytest.mark.parametrize(("name", "options", "shape", "groups"), CASES)
 def test_every_network_of_ours_keeps_its_function_and_a_broken_group_is_caught(name, options, shape, groups):
     net, init = networks.linen(models.create(name, num_classes=10, **options), shape)
     params, state = values(jax.eval_shape(init, KEY))

@@ -289,6 +289,7 @@ def compiled(model, x, devices: int) -> str:
     return jax.jit(step).lower(many, placement_lib.replicate(x, mesh)).compile().as_text()
 
 
+@pytest.mark.slow
 def test_a_residual_stream_is_not_summed_again_for_each_block(monkeypatch):
     """ReLUs of the compiled program, as often as they are computed again, grow with the depth, not with its square."""
 

@@ -233,7 +233,9 @@ def test_masked_positions_alone_have_the_logits_that_all_have():
     np.testing.assert_allclose(run(model, params, ids, at=at), np.take_along_axis(whole, at[:, :, None], 1), atol=5e-6)
 
 
-@pytest.mark.parametrize(("name", "options"), [("vit", VIT | SHALLOW), ("roberta", ROBERTA | SHALLOW)])
+@pytest.mark.parametrize(
+    ("name", "options"), [("vit", VIT | SHALLOW), pytest.param("roberta", ROBERTA | SHALLOW, marks=pytest.mark.slow)]
+)
 def test_dropout_needs_training_and_a_key_and_is_off_by_default(name, options):
     x = images(2, 8, 8, 3) if name == "vit" else tokens(options.get("pad_id", 0))
     plain = models.create(name, **options)
@@ -296,7 +298,7 @@ def dtypes(jaxpr, found):
     return found
 
 
-@pytest.mark.parametrize(("name", "options"), [("vit", VIT), ("roberta", ROBERTA)])
+@pytest.mark.parametrize(("name", "options"), [("vit", VIT), pytest.param("roberta", ROBERTA, marks=pytest.mark.slow)])
 def test_models_side_by_side_are_the_models_alone(name, options):
     x = images(3, 2, 8, 8, 3) if name == "vit" else np.stack([tokens(1), tokens(1)[::-1], tokens(1)])
     model = models.create(name, **options | SHALLOW)

@@ -62,7 +62,7 @@ def killed_and_resumed(out: Path, words: list[str], kills: int, rng: random.Rand
             pytest.fail(f"it finished after {kill} kills: train longer")
         started = process("train", *words, "--out", str(out), *["--resume"] * again)
         before = epochs_logged(out)
-        deadline = time.monotonic() + (60 if kill % 3 < 2 else rng.uniform(0, 6))
+        deadline = time.monotonic() + (150 if kill % 3 < 2 else rng.uniform(0, 6))
         while epochs_logged(out) <= before and started.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.4) if kill % 3 < 2 else 0)
@@ -71,10 +71,10 @@ def killed_and_resumed(out: Path, words: list[str], kills: int, rng: random.Rand
         assert "Traceback" not in text, text
 
 
-def test_killed_twice_and_resumed_it_ends_with_the_same_bytes(tmp_path, capsys):
+def test_killed_and_resumed_it_ends_with_the_same_bytes(tmp_path, capsys):
     words = [*TINY, "--epochs", "16"]
     assert main(["train", *words, "--out", "whole"]) == 0
-    killed_and_resumed(tmp_path / "cut", words, 2, random.Random(0))
+    killed_and_resumed(tmp_path / "cut", words, 1, random.Random(0))
     assert listed(tmp_path / "cut" / "checkpoints")
     assert main(["resume", "cut"]) == 0
     assert_same_bytes(tmp_path / "whole", tmp_path / "cut")
@@ -115,7 +115,9 @@ def cut_after(monkeypatch, epochs: int):
             yield
 
 
-@pytest.mark.parametrize("placement", ["map", "loop", pytest.param("vmap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "placement", ["map", *(pytest.param(name, marks=pytest.mark.slow) for name in ("loop", "vmap"))]
+)
 def test_resumed_with_any_placement_and_on_other_devices(tmp_path, monkeypatch, placement):
     words = ["train", *TINY, "--epochs", "3", "--placement", placement]
     assert main([*words, "--out", "whole"]) == 0
@@ -154,7 +156,9 @@ def test_killed_before_anything_was_written_the_run_starts_anew(tmp_path, left):
     assert result(out)["models"]
 
 
-@pytest.mark.parametrize("placement", ["map", "loop", pytest.param("vmap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "placement", ["map", *(pytest.param(name, marks=pytest.mark.slow) for name in ("loop", "vmap"))]
+)
 def test_a_member_that_goes_nan_leaves_the_others_bit_for_bit(tmp_path, monkeypatch, capsys, placement):
     words = ["train", *TINY, "--epochs", "2", "--placement", placement]
     assert main([*words, "--out", "clean"]) == 0
