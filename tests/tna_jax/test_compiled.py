@@ -38,6 +38,7 @@ def compiled_epoch(placement: str, members: int = 8) -> str:
     return program.lower(state, *data, jnp.int32(0)).compile().as_text()
 
 
+@pytest.mark.cpu_only("needs eight devices")
 @pytest.mark.parametrize("placement", ["map", "vmap", "loop"])
 def test_a_training_epoch_on_eight_devices_has_no_collective(placement):
     text = compiled_epoch(placement)
@@ -45,6 +46,7 @@ def test_a_training_epoch_on_eight_devices_has_no_collective(placement):
     assert not COLLECTIVE.findall(text)
 
 
+@pytest.mark.cpu_only("needs several devices")
 def test_the_search_finds_a_collective_where_there_is_one():
     mesh = placement_lib.mesh()
     total = jax.jit(jax.shard_map(lambda x: jax.lax.psum(x, "member"), mesh=mesh,
@@ -82,6 +84,7 @@ def test_a_sweep_traces_each_program_once(placement):
     assert sweep(2, 0.3) == 0
 
 
+@pytest.mark.cpu_only("needs eight devices")
 def test_uneven_numbers_of_models_are_padded_and_cut(monkeypatch):
     """Eleven models on eight devices equal eleven on one."""
     net, init = networks.linen(MODULE, (5,))

@@ -100,6 +100,7 @@ def test_a_path_from_a_model_to_itself_is_flat_and_a_reversed_path_has_the_same_
     )  # the control: two different models are not flat
 
 
+@pytest.mark.cpu_only("needs eight devices")
 def test_number_of_devices_changes_nothing(members, data, monkeypatch):
     every = evaluate_path(apply, members, pairs(3), connectivity.grid(5), data)["train"]
     assert jax.device_count() == 8

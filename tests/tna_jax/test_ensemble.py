@@ -103,6 +103,7 @@ def test_anchors_never_move_and_the_rest_does(data):
         assert np.mean(np.asarray(old)[~frozen] != np.asarray(new)[~frozen]) > 0.4
 
 
+@pytest.mark.cpu_only("needs several devices")
 @pytest.mark.parametrize("devices", [1, 2, 3])
 def test_any_number_of_devices_gives_the_same_bits(data, devices, monkeypatch):
     expected, history = trained("map", data)
@@ -202,12 +203,14 @@ def test_the_callers_members_survive_training(data):
     assert same_bits(members.params, copy)
 
 
+@pytest.mark.cpu_only("the placement of CPUs")
 @pytest.mark.parametrize("placement", ["auto", "map"])
 def test_auto_takes_map_for_an_mlp_on_the_cpu(placement):
     one = jax.eval_shape(lambda: MODEL.init(jax.random.key(0), jnp.zeros((1, 6)))["params"])
     assert placement_lib.resolve(placement, apply, one, jnp.zeros((1, 6))) == "map"
 
 
+@pytest.mark.cpu_only("the placement of CPUs")
 def test_auto_takes_the_loop_for_convolutions_on_the_cpu():
     def convolve(w, x):
         return jax.lax.conv(x, w, (1, 1), "SAME")

@@ -60,6 +60,7 @@ def test_padding_repeats_the_last_entry(length, multiple, expected):
     assert padded["b"][:, 1].tolist() == expected
 
 
+@pytest.mark.cpu_only("needs two devices")
 def test_what_is_placed_comes_back():
     mesh = placement.mesh(jax.devices()[:2])
     tree = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
@@ -74,6 +75,7 @@ def test_what_is_placed_comes_back():
     np.testing.assert_array_equal(shorter["x"], tree["x"][:1])
 
 
+@pytest.mark.cpu_only("needs two devices")
 def test_a_share_of_one_model_has_no_leading_axis():
     mesh = placement.mesh(jax.devices()[:2])
     stacked = placement.shard(np.arange(6, dtype=np.float32).reshape(2, 3), mesh)

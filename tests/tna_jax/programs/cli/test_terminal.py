@@ -15,6 +15,7 @@ from tna_jax.programs.cli.main import main
 from tna_jax.programs.runs.folder import Run
 
 
+@pytest.mark.cpu_only("eight CPU devices are listed")
 def test_devices_lists_them_all(capsys):
     assert main(["devices"]) == 0
     printed = capsys.readouterr().out

@@ -59,6 +59,7 @@ def test_the_working_memory_grows_with_the_batch_but_not_the_kept():
     assert 1.8 < larger.working / small.working < 2.2
 
 
+@pytest.mark.cpu_only("needs eight devices")
 @pytest.mark.parametrize(
     ("models", "placement", "free", "expected"),
     [
