@@ -18,13 +18,13 @@ def check_alphas(alphas: Any) -> np.ndarray:
     Raises:
       ValueError: not increasing, outside [0, 1], or without 0, 1/2 or 1.
     """
-    alphas = np.asarray(alphas, np.float32)
-    if alphas.ndim != 1 or np.any(np.diff(alphas) <= 0):
-        raise ValueError(f"the alphas must be an increasing list, got {alphas.tolist()}")
-    missing = [text for text, value in (("0", 0), ("1/2", 0.5), ("1", 1)) if not np.any(alphas == value)]
-    if missing or alphas[0] != 0 or alphas[-1] != 1:
+    points: np.ndarray = np.asarray(alphas, np.float32)
+    if points.ndim != 1 or np.any(np.diff(points) <= 0):
+        raise ValueError(f"the alphas must be an increasing list, got {points.tolist()}")
+    missing = [text for text, value in (("0", 0), ("1/2", 0.5), ("1", 1)) if not np.any(points == value)]
+    if missing or points[0] != 0 or points[-1] != 1:
         raise ValueError(
             f"the alphas must lie in [0, 1] and hold 0, 1/2 and 1 (missing: {', '.join(missing) or 'none'}); "
-            f"got {alphas.tolist()}"
+            f"got {points.tolist()}"
         )
-    return alphas
+    return points

@@ -72,7 +72,7 @@ def stoppable(after: str = "epoch") -> Iterator[Stop]:
     """Turns SIGINT and SIGTERM into `Stop.asked` while the block runs; `after` says what is finished first."""
     stop = Stop()
 
-    def handler(number, frame):
+    def handler(number: int, frame: object) -> None:
         if stop.asked:
             raise KeyboardInterrupt
         stop.asked = True
@@ -124,7 +124,7 @@ class TrainingBar:
         self.last = time.perf_counter()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.bar.stop()
 
     def epoch(self, loss: float, accuracy: float, models: int) -> float:
@@ -152,7 +152,7 @@ class PhaseBar:
         self.bar.start()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.bar.stop()
 
     def phase(self, words: str, total: int) -> None:

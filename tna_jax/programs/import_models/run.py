@@ -24,17 +24,13 @@ class _Network(ModelOptions, DataOptions):
 
 
 def run(settings: ImportOptions) -> Run:
-    """Makes the run folder; everything that can be refused is refused before."""
-    if not settings.files:
-        raise UsageError("name one or more files of tna export")
-    twice = [file for file in dict.fromkeys(settings.files) if settings.files.count(file) > 1]
-    if twice:
-        raise UsageError(f"named more than once: {', '.join(twice)}; each would count as a model of its own")
-    read: list[tuple[str, dict[str, np.ndarray], dict[str, Any]]] = []
-    collect_errors(*(lambda file=file: read.append((file, *described(file))) for file in settings.files))
-    first, first_arrays, about = read[0]
+    """Writes the run folder; everything that can be refused is refused before."""
+    settings.check()
+    models_read: list[tuple[str, dict[str, np.ndarray], dict[str, Any]]] = []
+    collect_errors(*(lambda file=file: models_read.append((file, *read_exported(file))) for file in settings.files))
+    first, first_arrays, about = models_read[0]
     wrong = []
-    for file, arrays, other in read[1:]:
+    for file, arrays, other in models_read[1:]:
         problems = manifest.misfits(_forms(arrays), _forms(first_arrays))
         known = [field.name for field in dataclasses.fields(_Network) if field.name in about["config"]]
         differing = [name for name in known if other["config"].get(name) != about["config"][name]]
@@ -42,8 +38,8 @@ def run(settings: ImportOptions) -> Run:
         wrong += [f"{file} is of another network than {first}; {problems}"] if problems else []
     if wrong:
         raise UsageError("; ".join(wrong))
-    stacked = {name: np.stack([arrays[name] for _, arrays, _ in read]) for name in first_arrays}
-    models = [other["model"] for *_, other in read]
+    stacked = {name: np.stack([arrays[name] for _, arrays, _ in models_read]) for name in first_arrays}
+    models = [other["model"] for *_, other in models_read]
     with Run.create(settings.out, "import", (), settings.overwrite, False) as folder:
         folder.write(PROVENANCE, {**provenance([]), "imported": [str(file) for file in settings.files]})
         folder.write_plan(models, len(models))
@@ -58,17 +54,19 @@ def run(settings: ImportOptions) -> Run:
     return folder
 
 
-def described(file: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays of an exported file and what its metadata says of them.
+def read_exported(file: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads the arrays of an exported file and what its metadata says of them.
 
     Raises:
-      UsageError: it is no sound file of `tna export`, or of a later version.
+      UsageError: it is not a sound file of `tna export`, or of a later version.
     """
     arrays, metadata = safetensors.read(file)
     if ABOUT not in metadata:
-        made = ": a merge of models that are not all exports of one network and data" if "tna_merge" in metadata else ""
+        merged = (
+            ": a merge of models that are not all exports of one network and data" if "tna_merge" in metadata else ""
+        )
         raise UsageError(
-            f"{file} is no file of tna export{made}; tna_jax.io.safetensors.load reads any safetensors file into a pytree"
+            f"{file} is not a file of tna export{merged}; tna_jax.io.load reads any safetensors file into a pytree"
         )
     try:
         about = json.loads(metadata[ABOUT])
@@ -79,10 +77,10 @@ def described(file: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     check_format(about, file)
     known = {field.name for field in dataclasses.fields(_Network)}
     parsing.from_values(_Network, {k: v for k, v in about["config"].items() if k in known}, f"{file}, config")
-    strange = [name for name in arrays if not name.startswith(("params/", "state/"))]
-    if strange or not arrays:
+    outside = [name for name in arrays if not name.startswith(("params/", "state/"))]
+    if outside or not arrays:
         raise UsageError(
-            f"{file}: arrays must be under params/ or state/; these are not: {', '.join(strange) or 'none'}"
+            f"{file}: arrays must be under params/ or state/; these are not: {', '.join(outside) or 'none'}"
         )
     return arrays, about
 
