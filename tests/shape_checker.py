@@ -13,13 +13,17 @@ from collections.abc import Iterator
 
 import jaxtyping
 import pytest
+from beartype import BeartypeConf, beartype
 
 MODULES = (
     "tna_jax.augment", "tna_jax.averaging", "tna_jax.cold_fusion", "tna_jax.connectivity", "tna_jax.corruptions", "tna_jax.ensemble",
+    "tna_jax.federated",
     "tna_jax.finetuning", "tna_jax.interpolation", "tna_jax.linear_probe", "tna_jax.masked_lm", "tna_jax.metrics",
     "tna_jax.networks", "tna_jax.placement", "tna_jax.repair",
 )  # fmt: skip
-CHECKER = "beartype.beartype"
+CHECKER = "tests.shape_checker.check"
+check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+"""An int will do where a float is asked for."""
 EVERYWHERE = os.environ.get("TNA_JAXTYPING", "0") != "0"
 """Whether this process checks the modules under all tests; `install` must run before they are imported."""
 

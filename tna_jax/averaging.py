@@ -7,21 +7,27 @@ are not floating-point are the first model's.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32, PyTree, Shaped
 
 from tna_jax import interpolation, trees
 from tna_jax.masks import Params
+
+Stacked: TypeAlias = PyTree[Shaped[Array | np.ndarray, "M ..."]]
+"""M models as one pytree with leaves (M, ...)."""
 
 Ties = Literal["keep", "drop"]
 """What becomes of an ingredient that leaves the score as it is: `keep` (the paper's rule, >=) or `drop` (its code's, >)."""
 
 
-def weighted_average(members: Params, weights: jax.Array | np.ndarray | Sequence[float]) -> Params:
-    """The average of M models with the shares `weights / sum(weights)`.
+def weighted_average(
+    members: PyTree[Shaped[Array | np.ndarray, "..."]], weights: Shaped[Array | np.ndarray, "..."] | Sequence[float]
+) -> PyTree[Shaped[Array, "..."]]:
+    """Returns the average of M models with the shares `weights / sum(weights)`.
 
     Laws: a single weight that is not 0 gives that model; copies of one model give that model; an entry equal in all models
     whose weight is not 0 is copied; all bit for bit.
@@ -43,19 +49,20 @@ def weighted_average(members: Params, weights: jax.Array | np.ndarray | Sequence
         raise ValueError(f"expected one weight for each of the {count} models, got the shape {weights.shape}")
     if not isinstance(weights, jax.core.Tracer) and not (np.isfinite(weights).all() and float(weights.sum())):
         raise ValueError(f"the weights must be finite, and their sum not 0; got {np.asarray(weights).tolist()}")
-    return _mixture(members, weights / weights.sum())
+    average: Params = _mixture(members, weights / weights.sum())
+    return average
 
 
 _mixture = jax.jit(interpolation.mixture)
 
 
-def uniform_soup(members: Params) -> Params:
-    """The plain average of M models; arguments, laws and errors as `weighted_average`."""
+def uniform_soup(members: Stacked) -> PyTree[Shaped[Array, "..."]]:
+    """Returns the plain average of M models; arguments, laws and errors as `weighted_average`."""
     return weighted_average(members, np.ones(count_of(members), np.float32))
 
 
-def stack(models: Sequence[Params]) -> Params:
-    """Models one by one as one pytree with leaves (M, ...), as averages and ensembles take them.
+def stack(models: Sequence[Params]) -> Stacked:
+    """Returns models one by one as one pytree with leaves (M, ...), as averages and ensembles take them.
 
     Raises:
       ValueError: no models, or models that do not fit each other; all differing paths are listed.
@@ -70,7 +77,7 @@ def stack(models: Sequence[Params]) -> Params:
 
 
 def count_of(members: Params) -> int:
-    """M of a stacked tree.
+    """Returns M of a stacked tree, leaves (M, ...).
 
     Raises:
       ValueError: no leaves, or leaves whose leading axes differ.
@@ -101,7 +108,7 @@ class Ingredient(NamedTuple):
 class GreedySoup(NamedTuple):
     """What a greedy soup is made of."""
 
-    weights: np.ndarray
+    weights: Float32[np.ndarray, " M"]
     """(M,) float32, 1 for an ingredient and 0 else."""
     score: float
     """Of the soup."""
@@ -109,8 +116,10 @@ class GreedySoup(NamedTuple):
     """All models in the order in which they were tried; the first is the best single model."""
 
 
-def greedy_recipe(scores: Sequence[float], score: Callable[[np.ndarray], float], ties: Ties = "keep") -> GreedySoup:
-    """Which of M models to average: tried from the best to the worst, each kept if the soup's score does not fall with it.
+def greedy_recipe(
+    scores: Sequence[float] | Shaped[np.ndarray, " M"], score: Callable[[np.ndarray], float], ties: Ties = "keep"
+) -> GreedySoup:
+    """Returns which of M models to average: tried from the best to the worst, each kept if the soup's score does not fall with it.
 
     arXiv 2203.05482, recipe 1. Law: the score is at least the best single model's. Equal models are tried in their order.
 
@@ -125,37 +134,51 @@ def greedy_recipe(scores: Sequence[float], score: Callable[[np.ndarray], float],
     """
     if ties not in ("keep", "drop"):
         raise ValueError(f"unknown rule for ties {ties!r}: known are keep, drop")
-    own = [float(value) for value in scores]
-    order = sorted(range(len(own)), key=lambda i: -own[i] if math.isfinite(own[i]) else math.inf)
-    if not order or not math.isfinite(own[order[0]]):
+    alone = [float(value) for value in scores]
+    order = sorted(range(len(alone)), key=lambda i: -alone[i] if math.isfinite(alone[i]) else math.inf)
+    if not order or not math.isfinite(alone[order[0]]):
         raise ValueError("a greedy soup needs at least one model with a finite score")
-    best = own[order[0]]
-    weights = np.zeros(len(own), np.float32)
+    best = alone[order[0]]
+    weights = np.zeros(len(alone), np.float32)
     weights[order[0]] = 1
     trail = [Ingredient(order[0], best, best, True)]
     for i in order[1:]:
-        reached = math.nan
-        if math.isfinite(own[i]):
+        soup_score = math.nan
+        if math.isfinite(alone[i]):
             candidate = weights.copy()
             candidate[i] = 1
-            reached = float(score(candidate))
-        kept = reached >= best if ties == "keep" else reached > best
+            soup_score = float(score(candidate))
+        kept = soup_score >= best if ties == "keep" else soup_score > best
         if kept:
-            weights, best = candidate, reached
-        trail.append(Ingredient(i, own[i], reached, kept))
+            weights, best = candidate, soup_score
+        trail.append(Ingredient(i, alone[i], soup_score, kept))
     return GreedySoup(weights, best, trail)
 
 
 def greedy_soup(
-    members: Params, score: Callable[[Params], Any], ties: Ties = "keep", scores: Sequence[float] | None = None
-) -> tuple[Params, GreedySoup]:
-    """The greedy soup of M models, and its recipe; see `greedy_recipe`.
+    members: Stacked,
+    score: Callable[[Params], Any],
+    ties: Ties = "keep",
+    scores: Sequence[float] | Shaped[np.ndarray, " M"] | None = None,
+) -> tuple[PyTree[Shaped[Array, "..."]], GreedySoup]:
+    """Returns the greedy soup of M models, and its recipe; see `greedy_recipe`.
 
     Args:
       members: pytree with leaves (M, ...).
       score: one model's parameters to its score on held-out data (not on the test set), larger is better.
       ties: see `Ties`.
-      scores: (M,) of the single models, if they are known; else `score` finds them.
+      scores: (M,) of the single models, if they are known; else `score` computes them.
+
+    Returns:
+      The soup, leaves (...), and what it is made of.
+
+    Raises:
+      ValueError: as `greedy_recipe` and `weighted_average`.
+
+    >>> members = {"w": jnp.array([[1.0], [2.0], [9.0]])}
+    >>> soup, recipe = greedy_soup(members, lambda model: -jnp.abs(model["w"][0] - 1.6))
+    >>> soup["w"].tolist(), recipe.weights.tolist()
+    ([1.5], [1.0, 1.0, 0.0])
     """
     count = count_of(members)
     if scores is None:

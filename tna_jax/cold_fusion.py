@@ -1,8 +1,18 @@
 """ColD Fusion (Don-Yehiya et al., arXiv 2212.01378): many fine-tune the shared body on tasks of their own, bodies are averaged.
 
-    params = contribute(body_of_all, heads)          # K contributors: one body, own heads
-    mask = draw_mask(key, number, params, ratio, is_head)
-    params = fuse(train(params, mask), is_head)      # bodies averaged, heads as they are
+>>> model = {"body": jnp.zeros(4), "head": jnp.zeros(2)}
+>>> heads = {"body": jnp.zeros((3, 4)), "head": jnp.arange(6.0).reshape(3, 2)}  # K = 3 contributors
+>>> is_head = lambda path: path == "head"
+>>> params = broadcast_body(model, heads, is_head)  # the body of all, to each its head
+>>> mask = draw_mask(jax.random.key(0), 0, model, ratio=0.5, is_head=is_head)
+>>> def train(params, mask):  # contributor k adds k to what is trainable of the body
+...     added = jnp.where(mask["body"][None], jnp.arange(3.0)[:, None], jnp.zeros((3, 1)))
+...     return {"body": params["body"] + added, "head": params["head"]}
+>>> fused = fuse(train(params, mask), is_head)  # bodies averaged, heads as they are
+>>> bool((fused["body"] == mask["body"][None]).all())  # the mean of 0, 1 and 2, anchors as they were
+True
+>>> fused["head"].tolist()
+[[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
 
 With anchors [ours, see arXiv 2402.01342 for the anchors]: each iteration draws a fresh mask over the body, the same for all its
 contributors; heads are never anchored. Anchored entries of the body are equal in all contributors, so the average copies them, bit
@@ -14,6 +24,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Integer, Key, PyTree, Shaped
 
 from tna_jax import masks, trees
 from tna_jax.averaging import uniform_soup, weighted_average
@@ -23,8 +35,10 @@ IsHead = Callable[[str], bool]
 """Of a parameter's path (`classifier/kernel`), whether it belongs to a head and stays with its contributor."""
 
 
-def broadcast_body(start: Params, heads: Params, is_head: IsHead) -> Params:
-    """K contributors with one body: the leaves of `start` (...), but for heads, which are those of `heads` (K, ...).
+def broadcast_body(
+    start: Params, heads: PyTree[Shaped[Array | np.ndarray, "K ..."]], is_head: IsHead
+) -> PyTree[Shaped[Array | np.ndarray, "K ..."]]:
+    """Returns K contributors with one body: the leaves of `start` (...), but for heads, which are those of `heads` (K, ...).
 
     Args:
       start: one model, whose heads are not used.
@@ -36,8 +50,7 @@ def broadcast_body(start: Params, heads: Params, is_head: IsHead) -> Params:
     Raises:
       ValueError: paths differ (all are listed), or no leaf is a head.
     """
-    own = trees.align(jax.tree.map(lambda x: x[0], heads), start, subject="heads")
-    del own  # only that they fit
+    trees.align(jax.tree.map(lambda x: x[0], heads), start, subject="heads")  # raises where they do not fit
     flags = _flags(start, is_head)
     count = jax.tree.leaves(heads)[0].shape[0]
     shared = [jnp.broadcast_to(jnp.asarray(leaf)[None], (count, *leaf.shape)) for leaf in jax.tree.leaves(start)]
@@ -46,20 +59,32 @@ def broadcast_body(start: Params, heads: Params, is_head: IsHead) -> Params:
 
 
 def draw_mask(
-    key: jax.Array, number: int | jax.Array, params: Params, ratio: float | jax.Array, is_head: IsHead
+    key: Key[Array, ""],
+    number: int | Integer[Array, ""],
+    params: Params,
+    ratio: float | Shaped[Array, ""],
+    is_head: IsHead,
 ) -> Mask:
-    """The mask of iteration `number` for one contributor's parameters: fresh in each iteration, heads all trainable.
+    """Draws the mask of iteration `number` for one contributor's parameters: fresh in each iteration, heads all trainable.
 
     Args:
       key: of the whole fusion; the iteration is folded in.
       number: of the iteration, from 0; may be traced.
       params: one model, arrays or shapes.
       ratio: share of ANCHORED entries of the body, in [0, 1]; may be traced.
+      is_head: which parameters belong to a head.
+
+    Returns:
+      A tree like `params` of bool, `True` = trainable.
     """
     return masks.bernoulli(jax.random.fold_in(key, number), params, ratio, lambda path: not is_head(path))
 
 
-def fuse(params: Params, is_head: IsHead, weights: jax.Array | None = None) -> Params:
+def fuse(
+    params: PyTree[Shaped[Array | np.ndarray, "K ..."]],
+    is_head: IsHead,
+    weights: Shaped[Array | np.ndarray, "..."] | None = None,
+) -> PyTree[Shaped[Array | np.ndarray, "K ..."]]:
     """Replaces every contributor's body by the average of all bodies; heads stay, bit for bit.
 
     Laws: an entry that is equal in all contributors, an anchor above all, is copied; contributors with equal bodies change
@@ -76,26 +101,28 @@ def fuse(params: Params, is_head: IsHead, weights: jax.Array | None = None) -> P
     leaves = jax.tree.leaves(params)
     bodies = [leaf for flag, leaf in zip(flags, leaves, strict=True) if not flag]
     fused = iter(uniform_soup(bodies) if weights is None else weighted_average(bodies, weights))
-    made: list[Any] = [
+    fused_leaves: list[Any] = [
         leaf if flag else jnp.broadcast_to(next(fused)[None], leaf.shape)
         for flag, leaf in zip(flags, leaves, strict=True)
     ]
-    return trees.like(params, made)
+    return trees.like(params, fused_leaves)
 
 
 def cold_fusion_round(
-    key: jax.Array,
+    key: Key[Array, ""],
     number: int,
-    params: Params,
+    params: PyTree[Shaped[Array | np.ndarray, "K ..."]],
     ratio: float,
     train: Callable[[Params, Mask], Params],
     is_head: IsHead,
-    weights: jax.Array | None = None,
-) -> tuple[Params, Mask]:
-    """One iteration: draws the mask, lets the contributors train, averages their bodies.
+    weights: Shaped[Array | np.ndarray, " K"] | None = None,
+) -> tuple[PyTree[Shaped[Array | np.ndarray, "K ..."]], Mask]:
+    """Runs one iteration: draws the mask, lets the contributors train, averages their bodies.
 
     Args:
+      key, number, ratio, is_head: as in `draw_mask`.
       params: leaves (K, ...), the bodies equal.
+      weights: as in `fuse`.
       train: (params (K, ...), mask of one contributor (...)) -> params (K, ...) after training.
 
     Returns:

@@ -7,13 +7,15 @@ copied from step to step, never computed.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Float32, Int32, Integer, Key, PyTree, Shaped
 
 from tna_jax import metrics, networks, transform
 from tna_jax import placement as placement_lib
@@ -45,7 +47,7 @@ class Trainer:
       prepare: (key, hyper, batch) -> batch, run after `augment`: for what depends on a member's hyper-parameters, or makes
         labels of its own (see `tna_jax.finetuning`, `tna_jax.masked_lm`). Inputs may become any pytree that the network takes,
         labels and weight (B, ...) of one shape.
-      loss: (logits (..., C), labels (...), hyper) -> losses (...), what is minimised; default: cross-entropy. Metrics stay
+      loss: (logits (..., C), labels (...), hyper) -> losses (...), what is minimized; default: cross-entropy. Metrics stay
         cross-entropy and accuracy.
       accumulate: parts that a batch is cut into, whose gradients are summed before the step: the same step in less memory,
         up to rounding. Must divide the batch size; not for networks with a state.
@@ -83,8 +85,8 @@ class Members(NamedTuple):
     """(M, ...) bool or float masks, `True` = trainable."""
     opt_state: Any
     """(M, ...) optimizer state."""
-    data_keys: jax.Array
-    """(M,) typed keys; a member's data order in epoch e is a permutation drawn with `fold_in(order, e)`."""
+    data_keys: Key[Array, "..."]
+    """(M,) typed keys; a member's data order in epoch e is a permutation drawn with `fold_in(data_key, e)`."""
     hyper: Hyper
     """(M,) arrays by name."""
     state: State = ()
@@ -95,14 +97,14 @@ class Members(NamedTuple):
 
 def init_ensemble(
     trainer: Trainer,
-    params: Params,
-    data_keys: jax.Array,
-    mask: Mask | None = None,
-    hyper: Hyper | None = None,
+    params: PyTree[Shaped[Array | np.ndarray, "..."]],
+    data_keys: Key[Array, " M"],
+    mask: PyTree[Bool[Array | np.ndarray, "..."] | Float[Array | np.ndarray, "..."]] | None = None,
+    hyper: Mapping[str, Shaped[Array | np.ndarray, "..."] | Sequence[float]] | None = None,
     state: State = (),
     member_data: Any = (),
 ) -> Members:
-    """M members with fresh optimizer states.
+    """Returns M members with fresh optimizer states.
 
     Args:
       trainer: the common part.
@@ -118,14 +120,14 @@ def init_ensemble(
       ValueError: leading axes differ (all are listed), or the mask does not fit the parameters.
     """
     mask = jax.tree.map(lambda p: jnp.ones(p.shape, bool), params) if mask is None else mask
-    hyper = {} if hyper is None else {k: jnp.asarray(v) for k, v in hyper.items()}
+    hypers: Hyper = {} if hyper is None else {k: jnp.asarray(v) for k, v in hyper.items()}
     members = data_keys.shape[0]
     wrong = [
         f"{part}{jax.tree_util.keystr(path)} {np.shape(leaf)}"
         for part, tree in (
             ("params", params),
             ("mask", mask),
-            ("hyper", hyper),
+            ("hyper", hypers),
             ("state", state),
             ("member_data", member_data),
         )
@@ -133,23 +135,26 @@ def init_ensemble(
         if np.shape(leaf)[:1] != (members,)
     ]
     if wrong:
-        raise ValueError(f"there are {members} data orders, but these leading axes differ: {', '.join(wrong)}")
+        raise ValueError(f"there are {members} data keys, but these leading axes differ: {', '.join(wrong)}")
     transform.tna_mask(mask).init(params)  # names every leaf that does not fit
 
-    def init(p, h):
+    def init(p: Params, h: Hyper) -> Any:
         return trainer.anchored_optimizer(h).init(p)
 
     params, mask, state, member_data = jax.tree.map(jnp.asarray, (params, mask, state, member_data))
-    return Members(params, mask, jax.jit(jax.vmap(init))(params, hyper), data_keys, hyper, state, member_data)
+    return Members(params, mask, jax.jit(jax.vmap(init))(params, hypers), data_keys, hypers, state, member_data)
 
 
-def batch_indices(data_key: jax.Array, epoch: jax.Array, examples: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
-    """The examples of each step of an epoch, in a member's own order.
+def batch_indices(
+    data_key: Key[Array, ""], epoch: int | Integer[Array | np.ndarray | np.number, ""], examples: int, batch_size: int
+) -> tuple[Int32[Array, "S B"], Float32[Array, "S B"]]:
+    """Returns the examples of each step of an epoch, in a member's order.
 
     Args:
       data_key: one typed key.
       epoch: int scalar, may be traced.
       examples: N, the number of examples.
+      batch_size: B, in [1, N].
 
     Returns:
       Indices (S, B) int32 in [0, N) and weights (S, B) float32, 0 for the padding of the last batch; S = ceil(N / B).
@@ -163,50 +168,64 @@ def batch_indices(data_key: jax.Array, epoch: jax.Array, examples: int, batch_si
 
 
 def train_step(
-    trainer: Trainer, member: Members, inputs: Any, labels: jax.Array, weight: jax.Array, *, padded: bool = True
-):
-    """One optimizer step of one member (no leading axis) on one batch: gradient of the weighted mean loss.
+    trainer: Trainer,
+    member: Members,
+    inputs: PyTree[Shaped[Array, "B ..."]],
+    labels: Integer[Array, " B *K"],
+    weight: Float[Array, " B *K"],
+    *,
+    padded: bool = True,
+) -> tuple[Members, Metrics]:
+    """Takes one optimizer step of one member (no leading axis) on one batch: gradient of the weighted mean loss.
 
     Args:
-      inputs: (B, ...), labels: (B,) int, weight: (B,) float, 0 for padding.
+      trainer: the common part.
+      member: its state before the step.
+      inputs: (B, ...) in every leaf.
+      labels: (B,) integers, or (B, K) where an example has K of them.
+      weight: float of the labels' shape, 0 for padding.
       padded: whether any weight of the epoch is 0; else batch statistics need no mask.
 
     Returns:
       The member after the step, and the batch's `Metrics` before it.
     """
 
-    def loss(params, inputs, labels, weight, total):
+    def loss(
+        params: Params, inputs: Any, labels: Array, weight: Array, total: Array | None
+    ) -> tuple[Array, tuple[Metrics, State]]:
         real = weight if padded else None
         logits, state = networks.train(trainer.network, params, member.state, inputs, real)
-        found = metrics.classification(logits, labels, weight)
-        summed = found.loss_sum
+        sums = metrics.classification(logits, labels, weight)
+        summed = sums.loss_sum
         if trainer.loss is not None:
             losses = trainer.loss(logits, labels, member.hyper)
             summed = jnp.sum(jnp.where(weight > 0, losses, np.float32(0)) * weight)
-        return summed / jnp.maximum(found.count if total is None else total, np.float32(1)), (found, state)
+        return summed / jnp.maximum(sums.count if total is None else total, np.float32(1)), (sums, state)
 
     gradient = jax.grad(loss, has_aux=True)
     if trainer.accumulate == 1:
-        gradients, (found, state) = gradient(member.params, inputs, labels, weight, None)
+        gradients, (sums, state) = gradient(member.params, inputs, labels, weight, None)
     else:
-        gradients, found = _accumulated(gradient, member.params, (inputs, labels, weight), trainer.accumulate)
+        gradients, sums = _accumulated(gradient, member.params, (inputs, labels, weight), trainer.accumulate)
         state = member.state
     optimizer = trainer.anchored_optimizer(member.hyper)
     updates, opt_state = optimizer.update(gradients, member.opt_state, member.params, mask=member.mask)
     params = transform.apply_updates(member.params, updates, member.mask)
-    return member._replace(params=params, opt_state=opt_state, state=state), found
+    return member._replace(params=params, opt_state=opt_state, state=state), sums
 
 
-def _accumulated(gradient, params: Params, batch: Batch, parts: int) -> tuple[Params, Metrics]:
+def _accumulated(gradient: Callable[..., Any], params: Params, batch: Batch, parts: int) -> tuple[Params, Metrics]:
     """The batch's gradient and metrics as sums over `parts` equal parts of it, one after the other."""
     total = jnp.sum(batch[2].astype(jnp.float32))
     cut = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
 
-    def add(carry, part):
-        gradients, (found, _) = gradient(params, *part, total)
-        return jax.tree.map(jnp.add, carry, (gradients, found)), None
+    def add(carry: tuple[Params, Metrics], part: Batch) -> tuple[tuple[Params, Metrics], None]:
+        gradients, (sums, _) = gradient(params, *part, total)
+        return jax.tree.map(jnp.add, carry, (gradients, sums)), None
 
-    return jax.lax.scan(add, (jax.tree.map(jnp.zeros_like, params), metrics.zero()), cut)[0]
+    zero = jax.tree.map(jnp.zeros_like, params), metrics.zero()
+    (gradients, sums), _ = jax.lax.scan(add, zero, cut)
+    return gradients, sums
 
 
 AUGMENT = 1
@@ -217,30 +236,32 @@ PREPARE = 2
 """Stream of an epoch's key for what `Trainer.prepare` draws."""
 
 
-def _batch_step(trainer: Trainer, member: Members, data, epoch, number, index, weight):
+def _batch_step(
+    trainer: Trainer, member: Members, data: Any, epoch: Array, number: Array, index: Array, weight: Array
+) -> tuple[Members, Metrics]:
     """Step `number` of an epoch: gathers the batch, augments and prepares it, trains on it."""
     inputs, labels = member.member_data or data
-    batch, chosen = inputs[index], labels[index]
+    batch, targets = inputs[index], labels[index]
     key = jax.random.fold_in(member.data_keys, epoch)
     if trainer.augment is not None:
         batch = trainer.augment(jax.random.fold_in(jax.random.fold_in(key, AUGMENT), number), batch)
     if trainer.prepare is not None:
         key = jax.random.fold_in(jax.random.fold_in(key, PREPARE), number)
-        batch, chosen, weight = trainer.prepare(key, member.hyper, (batch, chosen, weight))
+        batch, targets, weight = trainer.prepare(key, member.hyper, (batch, targets, weight))
     padded = inputs.shape[0] % trainer.batch_size != 0
-    return train_step(trainer, member, batch, chosen, weight, padded=padded)
+    return train_step(trainer, member, batch, targets, weight, padded=padded)
 
 
 def examples_of(member: Members, inputs: Any) -> int:
-    """N, the examples that one member (no leading axis) trains on in an epoch."""
-    return (member.member_data[0] if member.member_data else inputs).shape[0]
+    """Returns N, the examples that one member (no leading axis) trains on in an epoch, of shared inputs (N, ...) or its data."""
+    return int((member.member_data[0] if member.member_data else inputs).shape[0])
 
 
 def train_epoch(
     trainer: Trainer,
     members: Members,
-    inputs: jax.Array | None,
-    labels: jax.Array | None,
+    inputs: Shaped[Array | np.ndarray, "..."] | None,
+    labels: Integer[Array | np.ndarray, "..."] | None,
     epoch: int,
     *,
     donate: bool = False,
@@ -248,9 +269,10 @@ def train_epoch(
     """Trains every member for one epoch, over all devices the members are placed on.
 
     Args:
-      members: M members. To use several devices, place them first: `placement.split(placement.pad(members, n), mesh)`.
-      inputs: (N, ...) examples of any dtype, shared by all members; `None` where members have their own.
-      labels: (N,) integers; `None` where members have their own.
+      trainer: the common part.
+      members: M members. To use several devices, place them first: `placement.shard(placement.pad(members, n), mesh)`.
+      inputs: (N, ...) examples of any dtype, shared by all members; `None` where members have data of their own.
+      labels: (N,) integers; `None` where members have data of their own.
       epoch: the epoch's number; it selects the data order.
       donate: reuse the memory of `members`, which must not be read afterwards.
 
@@ -264,32 +286,38 @@ def train_epoch(
     _check(trainer, members, inputs, labels)
     placement = resolve(trainer, members, inputs)
     sharding = members.data_keys.sharding
-    mesh = getattr(sharding, "mesh", None) or placement_lib.mesh([next(iter(members.data_keys.devices()))])
+    mesh: Mesh = getattr(sharding, "mesh", None) or placement_lib.mesh([next(iter(members.data_keys.devices()))])
     if placement == "loop":
         return _loop_epoch(trainer, members, inputs, labels, epoch, mesh)
     program = epoch_program(trainer, placement, mesh, donate)
-    return program(members, inputs, labels, jnp.int32(epoch))
+    trained: tuple[Members, Metrics] = program(members, inputs, labels, jnp.int32(epoch))
+    return trained
 
 
-def _check(trainer: Trainer, members: Members, inputs, labels) -> None:
+def _check(trainer: Trainer, members: Members, inputs: Any, labels: Any) -> None:
     if not members.member_data:
         return check_data(inputs, labels, trainer.batch_size)
     if inputs is not None or labels is not None:
         raise ValueError("these members have their own data: give None for inputs and labels")
-    own_inputs, own_labels = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), members.member_data)
-    check_data(own_inputs, own_labels, trainer.batch_size)
+    inputs, labels = _without_leading_axis(members.member_data)
+    check_data(inputs, labels, trainer.batch_size)
 
 
-def resolve(trainer: Trainer, members: Members, inputs) -> Placement:
-    """The placement that the trainer's stands for with these members and inputs (arrays or shapes)."""
+def _without_leading_axis(members: Any) -> Any:
+    """The shapes and dtypes of one member."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), members)
+
+
+def resolve(trainer: Trainer, members: Members, inputs: Any) -> Placement:
+    """Returns the placement that the trainer's stands for with these members and inputs (arrays or shapes)."""
     if trainer.placement != "auto":
         return placement_lib.resolve(trainer.placement, None)
-    one = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), members)
-    return placement_lib.resolve("auto", functools.partial(network_inputs, trainer), one, inputs)
+    output = functools.partial(network_inputs, trainer)
+    return placement_lib.resolve("auto", output, _without_leading_axis(members), inputs)
 
 
-def network_inputs(trainer: Trainer, member: Members, inputs) -> jax.Array:
-    """The network's output on one prepared batch: what is traced to see what a step is made of."""
+def network_inputs(trainer: Trainer, member: Members, inputs: Any) -> Float[Array, "..."]:
+    """Computes the network's output on one prepared batch: what is traced to see what a step is made of."""
     inputs, labels = member.member_data or (inputs, jnp.zeros(inputs.shape[:1], jnp.int32))
     batch = inputs[: trainer.batch_size], labels[: trainer.batch_size], jnp.ones(trainer.batch_size, jnp.float32)
     if trainer.prepare is not None:
@@ -297,7 +325,7 @@ def network_inputs(trainer: Trainer, member: Members, inputs) -> jax.Array:
     return networks.evaluate(trainer.network, member.params, member.state, batch[0])
 
 
-def check_data(inputs, labels, batch_size: int) -> None:
+def check_data(inputs: Any, labels: Any, batch_size: int) -> None:
     """Raises ValueError where inputs (N, ...), labels (N,) and the batch size do not go together."""
     if labels.shape != inputs.shape[:1]:
         raise ValueError(f"{inputs.shape[0]} inputs but labels of shape {labels.shape}")
@@ -306,25 +334,25 @@ def check_data(inputs, labels, batch_size: int) -> None:
 
 
 @functools.lru_cache(maxsize=32)
-def epoch_program(trainer: Trainer, placement: Placement, mesh, donate: bool):
-    """The compiled epoch of `map` and `vmap`: (members, inputs, labels, epoch) -> (members, metrics), over the mesh `mesh`."""
+def epoch_program(trainer: Trainer, placement: Placement, mesh: Mesh, donate: bool) -> Any:
+    """Returns the compiled epoch of `map` and `vmap`: (members, inputs, labels, epoch) -> (members, metrics), over the mesh `mesh`."""
 
-    def member_epoch(member: Members, inputs, labels, epoch):
+    def member_epoch(member: Members, inputs: Any, labels: Any, epoch: Array) -> tuple[Members, Metrics]:
         indices, weights = batch_indices(
             member.data_keys, epoch, examples_of(member, inputs), trainer.batch_size
         )  # (S, B)
 
-        def step(carry, batch):
+        def step(carry: tuple[Any, ...], batch: tuple[Array, Array, Array]) -> tuple[tuple[Any, ...], None]:
             *trained, total = carry
             state = _with_trained(member, trained)
-            state, found = _batch_step(trainer, state, (inputs, labels), epoch, *batch)
-            return (*_trained(state), metrics.merge(total, found)), None
+            state, sums = _batch_step(trainer, state, (inputs, labels), epoch, *batch)
+            return (*_trained(state), metrics.merge(total, sums)), None
 
         numbers = jnp.arange(indices.shape[0], dtype=jnp.int32)
         (*trained, total), _ = jax.lax.scan(step, (*_trained(member), metrics.zero()), (numbers, indices, weights))
         return _with_trained(member, trained), total
 
-    def epoch_of_share(members: Members, inputs, labels, epoch):
+    def epoch_of_share(members: Members, inputs: Any, labels: Any, epoch: Array) -> Any:
         if placement == "vmap":
             return jax.vmap(member_epoch, in_axes=(0, None, None, None))(members, inputs, labels, epoch)
         return jax.lax.map(lambda member: member_epoch(member, inputs, labels, epoch), members)
@@ -339,46 +367,49 @@ def _trained(members: Members) -> tuple[Any, Any, Any]:
     return members.params, members.opt_state, members.state
 
 
-def _with_trained(members: Members, trained) -> Members:
+def _with_trained(members: Members, trained: Sequence[Any]) -> Members:
     params, opt_state, state = trained
     return members._replace(params=params, opt_state=opt_state, state=state)
 
 
 @functools.lru_cache(maxsize=32)
-def _step_programs(trainer: Trainer, mesh):
+def _step_programs(trainer: Trainer, mesh: Mesh) -> tuple[Any, Any, Any, Any]:
     """A step of one member on each device, and what cuts members out of their devices' shares and puts them back.
 
     One program for all devices, compiled once; they run side by side.
     """
 
-    def step(trained, rest, inputs, labels, epoch, number):
-        trained, total = trained
+    def step(state: Any, rest: Any, inputs: Any, labels: Any, epoch: Array, number: Array) -> tuple[Any, Metrics]:
+        trained, total = state
         fixed, (indices, weights) = rest  # (S, B) each
         batch = (epoch, number, indices[number], weights[number])
-        member, found = _batch_step(trainer, _with_trained(fixed, trained), (inputs, labels), *batch)
-        return _trained(member), metrics.merge(total, found)
+        member, sums = _batch_step(trainer, _with_trained(fixed, trained), (inputs, labels), *batch)
+        return _trained(member), metrics.merge(total, sums)
 
-    def epoch_batches(member, epoch, inputs):
+    def epoch_batches(member: Members, epoch: Array, inputs: Any) -> tuple[Array, Array]:
         return batch_indices(member.data_keys, epoch, examples_of(member, inputs), trainer.batch_size)
 
-    def cut(share, number):
+    def cut(share: Any, number: Array) -> Any:
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number, 1), share)
 
-    def join(parts):
+    def join(parts: Any) -> Any:
         return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
-    def stepped(state, rest, *whole):
-        return placement_lib.shard_map_single(lambda both, *whole: step(*both, *whole), mesh, 4)((state, rest), *whole)
+    def step_on_each(state: Any, rest: Any, *copies: Any) -> Any:
+        run = placement_lib.shard_map_single(lambda both, *copies: step(*both, *copies), mesh, 4)
+        return run((state, rest), *copies)
 
     return (
-        jax.jit(stepped, donate_argnums=0),
+        jax.jit(step_on_each, donate_argnums=0),
         jax.jit(placement_lib.shard_map_single(epoch_batches, mesh, 2)),
         jax.jit(placement_lib.shard_map_stacked(cut, mesh, 1)),
         jax.jit(placement_lib.shard_map_stacked(join, mesh, 0)),
     )
 
 
-def _loop_epoch(trainer: Trainer, members: Members, inputs, labels, epoch: int, mesh):
+def _loop_epoch(
+    trainer: Trainer, members: Members, inputs: Any, labels: Any, epoch: int, mesh: Mesh
+) -> tuple[Members, Metrics]:
     """The same epoch as a plain Python loop: the reference of the other placements, and the fastest for convolutions on CPUs.
 
     Each member stays on its device; all devices take a step of one of theirs, then of the next.
@@ -403,8 +434,8 @@ def _loop_epoch(trainer: Trainer, members: Members, inputs, labels, epoch: int, 
 def train_ensemble(
     trainer: Trainer,
     members: Members,
-    inputs: jax.Array | None,
-    labels: jax.Array | None,
+    inputs: Shaped[Array | np.ndarray, "..."] | None,
+    labels: Integer[Array | np.ndarray, "..."] | None,
     epochs: int,
     *,
     start: int = 0,
@@ -415,13 +446,19 @@ def train_ensemble(
     M need not be a multiple of the number of devices: the last member is repeated and cut off again.
 
     Args:
+      trainer, members, inputs, labels: as in `train_epoch`; the members need not be placed.
+      epochs: where to stop, counted from epoch 0.
+      start: the first epoch to train.
       on_epoch: called after each epoch with its number, a function that returns the members as they are now (a copy on the
         host, so call it when a checkpoint is due only), and the epoch's metrics. The function takes the NumPy arrays to copy
         into, if there are any: (parameters, optimizer state, state), (M, ...) each.
 
     Returns:
-      The members, and the `Metrics` of each epoch with leaves (M,), NumPy. What was trained is NumPy too where M is no
-      multiple of the devices. Raises as `train_epoch`.
+      The members, and the `Metrics` of each epoch with leaves (M,), NumPy. What was trained is NumPy too where M is not a
+      multiple of the devices.
+
+    Raises:
+      ValueError: as `train_epoch`.
     """
     _check(trainer, members, inputs, labels)
     count = members.data_keys.shape[0]
@@ -440,13 +477,19 @@ def train_ensemble(
 
     history = []
     for epoch in range(start, epochs):
-        current, found = train_epoch(trainer, current, inputs, labels, epoch, donate=True)
-        history.append(jax.tree.map(lambda x: x[:count], placement_lib.to_host(found)))
+        current, sums = train_epoch(trainer, current, inputs, labels, epoch, donate=True)
+        history.append(jax.tree.map(lambda x: x[:count], placement_lib.to_host(sums)))
         if on_epoch is not None:
             on_epoch(epoch, on_host, history[-1])
     return (on_host() if count % mesh.size else current), history
 
 
-def member(members: Params, index: int | jax.Array) -> Params:
-    """One member of a stacked tree, without the leading axis."""
+def member(
+    members: PyTree[Shaped[Array | np.ndarray, "M ..."]], index: int | Integer[Array | np.ndarray | np.number, ""]
+) -> PyTree[Shaped[Array | np.ndarray | np.generic, "..."]]:
+    """Returns one member of a stacked tree (M, ...), without the leading axis.
+
+    >>> member({"w": jnp.arange(6).reshape(3, 2)}, 1)["w"].tolist()
+    [2, 3]
+    """
     return jax.tree.map(lambda leaf: leaf[index], members)

@@ -1,12 +1,12 @@
-"""Recipes: the hyper-parameters of fine-tuning as stacked values, so that M recipes train at once in one program.
+"""Fine-tuning: its hyper-parameters as stacked values, so that M configurations train at once in one program.
 
-A recipe is a learning rate, a weight decay, a label smoothing, an augmentation strength and a seed (of data order and
+A configuration is a learning rate, a weight decay, a label smoothing, an augmentation strength and a seed (of data order and
 augmentation). The first four are (M,) arrays, the `hyper` of an ensemble; the seed is the key of its data order:
 
     trainer = Trainer(network, adamw(steps, warmup), 64, prepare=augmented, loss=smoothed)
-    members = init_ensemble(trainer, params, orders, masks, hyper=stack(recipes))
+    members = init_ensemble(trainer, params, data_keys, masks, hyper=stack(configs))
 
-Law: M recipes at once train to the numbers of M trainings one by one (bit for bit under `map`; see `tna_jax.placement`).
+Law: M configurations at once train to the numbers of M trainings one by one (bit for bit under `map`; see `tna_jax.placement`).
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float, Float32, Integer, Key, Shaped
 
 from tna_jax import metrics
 from tna_jax.ensemble import Batch, Hyper
@@ -56,21 +57,28 @@ class FinetuneConfig:
         }
         wrong = [f"{name} {getattr(self, name)}" for name, right in ranges.items() if not right]
         if wrong:
-            raise ValueError(f"not possible in a recipe: {', '.join(wrong)}")
+            raise ValueError(f"not possible in a fine-tuning configuration: {', '.join(wrong)}")
 
 
 STACKED = ("learning_rate", "weight_decay", "label_smoothing", "augmentation")
 
 
-def stack(recipes: Sequence[FinetuneConfig]) -> Hyper:
-    """(M,) float32 arrays by name; raises ValueError for what no recipe can be."""
-    for recipe in recipes:
-        recipe.check()
-    return {name: jnp.asarray([getattr(recipe, name) for recipe in recipes], jnp.float32) for name in STACKED}
+def stack(configs: Sequence[FinetuneConfig]) -> dict[str, Float32[Array, " M"]]:
+    """Returns the values of M configurations as (M,) float32 arrays by name.
+
+    Raises:
+      ValueError: a value outside its range.
+
+    >>> stack([FinetuneConfig(0.5), FinetuneConfig(0.25, seed=1)])["learning_rate"].tolist()
+    [0.5, 0.25]
+    """
+    for config in configs:
+        config.check()
+    return {name: jnp.asarray([getattr(config, name) for config in configs], jnp.float32) for name in STACKED}
 
 
 def warmup_cosine(steps: int, warmup: int) -> optax.Schedule:
-    """The share of the peak learning rate by step: linear from 0 over `warmup` steps, then a half cosine to 0 at `steps`.
+    """Returns the share of the peak learning rate by step: linear from 0 over `warmup` steps, then a half cosine to 0 at `steps`.
 
     Raises:
       ValueError: a warm-up of all steps or more.
@@ -85,33 +93,34 @@ def warmup_cosine(steps: int, warmup: int) -> optax.Schedule:
 def adamw(
     steps: int, warmup: int = 0, clip: float | None = 1.0, b2: float = 0.999
 ) -> Callable[[Hyper], optax.GradientTransformation]:
-    """AdamW with warm-up and cosine, whose peak and decay are a member's: what `Trainer.optimizer` takes.
+    """Returns AdamW with warm-up and cosine, whose peak and decay are a member's: what `Trainer.optimizer` takes.
 
-    The same arguments give the same function, so that a program compiled with it is found again.
+    The same arguments give the same function, so that a program compiled with it is reused.
 
     Args:
       steps: of the whole training.
       warmup: steps over which the rate first rises.
       clip: largest norm of the gradient of the trainable entries; `None` for no clipping.
+      b2: decay of the squared gradients' average.
     """
-    shape = warmup_cosine(steps, warmup)
+    schedule = warmup_cosine(steps, warmup)
 
-    def make(hyper: Hyper) -> optax.GradientTransformation:
-        def rate(count):
-            return jnp.asarray(shape(count), jnp.float32) * hyper["learning_rate"]
+    def optimizer(hyper: Hyper) -> optax.GradientTransformation:
+        def rate(count: Any) -> Array:
+            return jnp.asarray(schedule(count), jnp.float32) * hyper["learning_rate"]
 
         decay = hyper["weight_decay"]
         parts = [optax.scale_by_adam(b2=b2), _decay(decay), optax.scale_by_learning_rate(rate)]
         return optax.chain(*([optax.clip_by_global_norm(clip)] if clip else []), *parts)
 
-    return make
+    return optimizer
 
 
 def _decay(strength: jax.Array) -> optax.GradientTransformation:
     """Adds `strength` times the parameter to the update of every matrix."""
 
-    def update(updates, state, params=None):
-        def add(u, p):
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        def add(u: Array, p: Array) -> Array:
             return u + strength.astype(p.dtype) * p if p.ndim > 1 else u
 
         return jax.tree.map(add, updates, params), state
@@ -119,28 +128,35 @@ def _decay(strength: jax.Array) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def smoothed(logits: jax.Array, labels: jax.Array, hyper: Hyper) -> jax.Array:
-    """Cross-entropy against labels of which `hyper["label_smoothing"]` is spread over all classes; nats, shape of `labels`."""
+def smoothed(logits: Float[Array, "*B C"], labels: Integer[Array, "*B"], hyper: Hyper) -> Float32[Array, "*B"]:
+    """Computes the cross-entropy against labels of which `hyper["label_smoothing"]` is spread over all classes; nats, shape of `labels`."""
     logits = logits.astype(jnp.float32)
     share = hyper["label_smoothing"]
     spread = jax.nn.logsumexp(logits, axis=-1) - jnp.mean(logits, axis=-1)
     return (1 - share) * metrics.cross_entropy(logits, labels) + share * spread
 
 
-def augmented(key: jax.Array, hyper: Hyper, batch: Batch) -> Batch:
-    """The batch with its images augmented at `hyper["augmentation"]`: for `Trainer.prepare`."""
+def augmented(key: Key[Array, ""], hyper: Hyper, batch: Batch) -> Batch:
+    """Returns the batch with its images augmented at `hyper["augmentation"]`: for `Trainer.prepare`."""
     return augment(key, batch[0], hyper["augmentation"]), *batch[1:]
 
 
-def augment(key: jax.Array, images: jax.Array, strength: jax.Array | float, max_value: int = 255) -> jax.Array:
-    """Images moved, mirrored, and changed in brightness and contrast, all in proportion to `strength`.
+def augment(
+    key: Key[Array, ""], images: Shaped[Array, "B H W C"], strength: float | Float[Array, ""], max_value: int = 255
+) -> Shaped[Array, "B H W C"]:
+    """Moves images, mirrors them, and changes their brightness and contrast, all in proportion to `strength`.
 
     An image moves by up to 4 * strength pixels both ways (zeros come in), is mirrored with probability strength / 2, and its
     brightness and contrast are multiplied by factors in 1 ± 0.4 * strength. Law: strength 0 is the identity, bit for bit.
 
     Args:
+      key: a PRNG key; each image draws changes of its own.
       images: (B, H, W, C) uint8 or float in [0, `max_value`].
       strength: in [0, 1]; may be traced.
+      max_value: the largest pixel value.
+
+    Returns:
+      Images of the same shape and dtype.
     """
     count, height, width, channels = images.shape
     strength = jnp.asarray(strength, jnp.float32)
@@ -151,7 +167,7 @@ def augment(key: jax.Array, images: jax.Array, strength: jax.Array | float, max_
     offsets = PADDING + jnp.round(by * PADDING * strength).astype(jnp.int32)
     wide = jnp.pad(images, ((0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0)))
 
-    def cut(image, offset):
+    def cut(image: Array, offset: Array) -> Array:
         return jax.lax.dynamic_slice(image, (offset[0], offset[1], np.int32(0)), (height, width, channels))
 
     images = jax.vmap(cut)(wide, offsets)
@@ -175,22 +191,25 @@ def grid(
     count: int | None = None,
     seed: int = 0,
 ) -> list[FinetuneConfig]:
-    """`count` recipes whose values are taken in turn from each list, the last list the slowest; default: every combination.
+    """Returns `count` configurations whose values are taken in turn from each list, the last list the slowest; default: every combination.
 
-    Recipe i has seed `seed + i`, so that recipes of equal values differ in their data order.
+    Configuration i has seed `seed + i`, so that those of equal values differ in their data order.
 
     Args:
-      learning_rates, weight_decays, label_smoothings, augmentations: values of the fields of `Recipe`, at least one each.
-      count: number of recipes; beyond the number of combinations they begin again.
+      learning_rates, weight_decays, label_smoothings, augmentations: values of the fields of `FinetuneConfig`, at least one each.
+      count: number of configurations; beyond the number of combinations they begin again.
       seed: of the first one.
+
+    >>> [config.learning_rate for config in grid([0.1, 0.2], weight_decays=[0.0, 0.01])]
+    [0.1, 0.2, 0.1, 0.2]
     """
     lists: list[Sequence[Any]] = [learning_rates, weight_decays, label_smoothings, augmentations]
     total = int(np.prod([len(values) for values in lists])) if count is None else count
-    made = []
+    configs = []
     for i in range(total):
         picked, rest = [], i
         for values in lists:
             picked.append(values[rest % len(values)])
             rest //= len(values)
-        made.append(FinetuneConfig(**dict(zip(STACKED, picked, strict=True)), seed=seed + i))
-    return made
+        configs.append(FinetuneConfig(**dict(zip(STACKED, picked, strict=True)), seed=seed + i))
+    return configs

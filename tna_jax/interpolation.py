@@ -5,20 +5,22 @@ equal in all models instead of averaging it: anchors stay anchors, bit for bit. 
 models, positions and weights, where entries are copied too. Leaves that are not floating-point are taken from the first model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Integer, PyTree, Shaped
 
 from tna_jax import trees
 from tna_jax.masks import Params
 
-Scalar = float | jax.Array
+Scalar = float | Shaped[Array | np.ndarray | np.number, ""]
 
 
 def line(a: Params, b: Params, alpha: Scalar) -> Params:
-    """The model `(1 - alpha) * a + alpha * b`.
+    """Returns the model `(1 - alpha) * a + alpha * b`.
 
     Laws: `line(a, b, 0)` is `a` and `line(a, b, 1)` is `b`, bit for bit; `line(a, a, alpha)` is `a`.
 
@@ -31,20 +33,23 @@ def line(a: Params, b: Params, alpha: Scalar) -> Params:
 
     Raises:
       ValueError: the trees do not fit each other; all differing paths are listed.
+
+    >>> model = line({"w": jnp.zeros(2)}, {"w": jnp.array([1.0, 0.0])}, 0.25)
+    >>> model["w"].tolist()
+    [0.25, 0.0]
     """
     alpha = jnp.asarray(alpha)
-
     return _combine(lambda x, y: _between(x, y, alpha.astype(_wide(x))), a, b)
 
 
 @jax.custom_jvp
-def _between(x: jax.Array, y: jax.Array, t: jax.Array) -> jax.Array:
+def _between(x: Array, y: Array, t: Array) -> Array:
     mixed = ((1 - t) * x.astype(t.dtype) + t * y.astype(t.dtype)).astype(x.dtype)
     return jnp.where((t == 0) | (x == y), x, jnp.where(t == 1, y, mixed))
 
 
 @_between.defjvp
-def _between_tangent(primals, tangents):
+def _between_tangent(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]) -> tuple[Array, Array]:
     """Of the formula, not of the copies: the slope of a path is what it is at its ends too."""
     (x, y, t), (dx, dy, dt) = primals, tangents
     x, y, dx, dy = (z.astype(t.dtype) for z in (x, y, dx, dy))
@@ -52,7 +57,7 @@ def _between_tangent(primals, tangents):
 
 
 def plane(a: Params, b: Params, c: Params, x: Scalar, y: Scalar) -> Params:
-    """The model `a + x * (b - a) + y * (c - a)` on the plane through three models; `a` at (0, 0), `b` at (1, 0), `c` at (0, 1).
+    """Returns the model `a + x * (b - a) + y * (c - a)` on the plane through three models; `a` at (0, 0), `b` at (1, 0), `c` at (0, 1).
 
     Arguments and errors as in `line`. The corners are the models bit for bit.
     """
@@ -60,15 +65,18 @@ def plane(a: Params, b: Params, c: Params, x: Scalar, y: Scalar) -> Params:
     return simplex([a, b, c], jnp.stack([1 - x - y, x, y]))
 
 
-def simplex(models: Sequence[Params], weights: jax.Array | Sequence[float]) -> Params:
-    """The weighted sum of models; on the simplex the weights are non-negative with sum 1, which is not checked.
+def simplex(models: Sequence[Params], weights: Shaped[Array | np.ndarray, "..."] | Sequence[Scalar]) -> Params:
+    """Returns the weighted sum of models; on the simplex the weights are non-negative with sum 1, which is not checked.
 
     Laws: a weight of 1 with zeros elsewhere gives that model, equal models give that model (whatever those of weight 0 hold),
     both bit for bit.
 
     Args:
       models: N >= 1 pytrees of the same paths, shapes and dtypes.
-      weights: (N,) floats.
+      weights: (N,) floats; may be traced.
+
+    Returns:
+      A pytree like the first model.
 
     Raises:
       ValueError: no models, another number of weights, or trees that do not fit.
@@ -79,23 +87,25 @@ def simplex(models: Sequence[Params], weights: jax.Array | Sequence[float]) -> P
     return _combine(lambda *leaves: _weighted(jnp.stack(leaves), weights), *models)
 
 
-def mixture(members: Params, weights: jax.Array) -> Params:
-    """As `simplex`, of a stacked tree: leaves (M, ...), weights (M,), result without the leading axis. Not checked."""
+def mixture(
+    members: PyTree[Shaped[Array | np.ndarray, "M ..."]], weights: Float[Array, " M"]
+) -> PyTree[Shaped[Array, "..."]]:
+    """Computes what `simplex` does of a stacked tree: leaves (M, ...), weights (M,), result without the leading axis. Not checked."""
 
-    def mix(leaf):
+    def mix(leaf: Array | np.ndarray) -> Array:
         leaf = jnp.asarray(leaf)
         return _weighted(leaf, weights) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf[0]
 
     return jax.tree.map(mix, members)
 
 
-def _weighted(leaves: jax.Array, weights: jax.Array) -> jax.Array:
-    """(M, ...) by (M,) to (...): products summed, not multiplied as matrices, which accelerators do in less than float32."""
+def _weighted(leaves: Float[Array, " M *shape"], weights: Float[Array, " M"]) -> Float[Array, "*shape"]:
+    """Sums (M, ...) by (M,) to (...): products summed, not multiplied as matrices, which accelerators do in less than float32."""
     return _summed(leaves, weights.astype(_wide(leaves)))
 
 
 @jax.custom_jvp
-def _summed(leaves: jax.Array, weights: jax.Array) -> jax.Array:
+def _summed(leaves: Array, weights: Array) -> Array:
     index, alone = corner(weights)
     first, w = leaves[index], weights.reshape(-1, *(1,) * (leaves.ndim - 1))
     same = ((leaves == first[None]) | (w == 0)).all(0) & (weights != 0).any()
@@ -103,29 +113,30 @@ def _summed(leaves: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 @_summed.defjvp
-def _summed_tangent(primals, tangents):
-    (leaves, weights), (moved, turned) = primals, tangents
-    w, dw = (x.reshape(-1, *(1,) * (leaves.ndim - 1)) for x in (weights, turned))
-    tangent = _parts(moved, w).sum(0) + (dw * leaves.astype(dw.dtype)).sum(0)
+def _summed_tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (leaves, weights), (dleaves, dweights) = primals, tangents
+    w, dw = (x.reshape(-1, *(1,) * (leaves.ndim - 1)) for x in (weights, dweights))
+    tangent = _parts(dleaves, w).sum(0) + (dw * leaves.astype(dw.dtype)).sum(0)
     return _summed(*primals), tangent.astype(leaves.dtype)
 
 
-def _parts(leaves: jax.Array, w: jax.Array) -> jax.Array:
+def _parts(leaves: Array, w: Array) -> Array:
     """Products with the weights; a model of weight 0 may hold anything."""
     return jnp.where(w == 0, jnp.zeros((), w.dtype), w * leaves.astype(w.dtype))
 
 
-def corner(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The index of the (M,) weights' largest, and whether it is 1 and all others 0: whether the point is that model."""
+def corner(weights: Float[Array, " M"]) -> tuple[Integer[Array, ""], Shaped[Array, ""]]:
+    """Returns the index of the largest of (M,) weights, and whether it is 1 and all others 0: whether the point is that model."""
     index = jnp.argmax(weights)
     return index, (weights[index] == 1) & (jnp.count_nonzero(weights) == 1)
 
 
-def _wide(leaf: jax.Array):
-    return np.promote_types(leaf.dtype, np.float32) if leaf.dtype.itemsize >= 4 else jnp.float32
+def _wide(leaf: Array) -> np.dtype[Any]:
+    """The dtype of sums: float32 at least."""
+    return np.promote_types(leaf.dtype, np.float32) if leaf.dtype.itemsize >= 4 else np.dtype(np.float32)
 
 
-def _combine(mix, first: Params, *rest: Params) -> Params:
+def _combine(mix: Callable[..., Array], first: Params, *rest: Params) -> Params:
     others = [trees.align(tree, first, what="first model", subject="other model") for tree in rest]
     leaves = [
         mix(*map(jnp.asarray, column)) if jnp.issubdtype(jnp.result_type(column[0]), jnp.inexact) else column[0]

@@ -6,16 +6,20 @@ these from a Linen module; for other frameworks they are a few lines of the user
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 from tna_jax.masks import Params
 
 State = Any
 """A pytree of arrays, `()` for networks without state."""
+
+Inputs: TypeAlias = PyTree[Shaped[Array, "B ..."]]
+"""A batch, (B, ...) in every leaf."""
 
 Apply = Callable[[Params, jax.Array], jax.Array]
 """A network without state: parameters and a batch of inputs (B, ...) to logits (B, C)."""
@@ -39,9 +43,9 @@ Network = Apply | Stateful
 
 
 def train(
-    network: Network, params: Params, state: State, inputs: jax.Array, weight: jax.Array | None
-) -> tuple[jax.Array, State]:
-    """Logits in training mode and the state after the batch; any network.
+    network: Network, params: Params, state: State, inputs: Inputs, weight: Float[Array, "..."] | None
+) -> tuple[Float[Array, "B ..."], State]:
+    """Computes logits in training mode, and the state after the batch; any network.
 
     Args:
       network: with a state or without one.
@@ -49,14 +53,17 @@ def train(
       state: of that model, `()` without one, which is then returned as it is.
       inputs: (B, ...).
       weight: (B,) float, 0 for padding, or `None` if there is none.
+
+    Returns:
+      Logits (B, C) or (B, K, C), and the new state.
     """
     if isinstance(network, Stateful):
         return network.train(params, state, inputs, weight)
     return network(params, inputs), state
 
 
-def evaluate(network: Network, params: Params, state: State, inputs: jax.Array) -> jax.Array:
-    """Logits in evaluation mode; any network."""
+def evaluate(network: Network, params: Params, state: State, inputs: Inputs) -> Float[Array, "B ..."]:
+    """Computes logits in evaluation mode; any network. Arguments as in `train`."""
     return network.evaluate(params, state, inputs) if isinstance(network, Stateful) else network(params, inputs)
 
 
@@ -65,8 +72,8 @@ def linen(
     shape: tuple[int, ...],
     preprocess: Callable[[jax.Array], jax.Array] = lambda x: x,
     dtype: Any = jnp.float32,
-) -> tuple[Network, Callable[[jax.Array], tuple[Params, State]]]:
-    """A Linen module as a `Network`, and its initialisation.
+) -> tuple[Network, Callable[[Key[Array, ""]], tuple[Params, State]]]:
+    """Returns a Linen module as a `Network`, and its initialization.
 
     A module that makes a `batch_stats` collection becomes a `Stateful` network; it must then be callable as
     `module(x, train=..., weight=...)`, like those of `tna_jax.models`.
@@ -84,33 +91,37 @@ def linen(
       ValueError: the module has other collections than `params` and `batch_stats`.
     """
 
-    def variables(key: jax.Array):
-        return module.init(key, jnp.zeros((1, *shape), dtype))
+    def variables(key: jax.Array) -> dict[str, Any]:
+        drawn: Any = module.init(key, jnp.zeros((1, *shape), dtype))
+        return dict(drawn)
 
     collections = set(jax.eval_shape(variables, jax.random.key(0)))
     if collections - {"params", "batch_stats"}:
-        raise ValueError(f"{type(module).__name__} has collections that are not known here: {', '.join(collections)}")
+        raise ValueError(
+            f"{type(module).__name__} has collections other than params and batch_stats: {', '.join(collections)}"
+        )
 
     def init(key: jax.Array) -> tuple[Params, State]:
-        made = variables(key)
-        return made["params"], made.get("batch_stats", ())
+        drawn = variables(key)
+        return drawn["params"], drawn.get("batch_stats", ())
 
+    apply: Callable[..., Any] = module.apply
     if "batch_stats" not in collections:
 
-        def plain(params: Params, inputs: jax.Array) -> jax.Array:
-            logits: Any = module.apply({"params": params}, preprocess(inputs))
+        def stateless(params: Params, inputs: jax.Array) -> jax.Array:
+            logits: Array = apply({"params": params}, preprocess(inputs))
             return logits
 
-        return plain, init
+        return stateless, init
 
-    def trained(params: Params, state: State, inputs: jax.Array, weight: jax.Array | None):
+    def in_training(params: Params, state: State, inputs: jax.Array, weight: jax.Array | None) -> tuple[Array, State]:
         both = {"params": params, "batch_stats": state}
         options: dict[str, Any] = {"train": True, "weight": weight, "mutable": ["batch_stats"]}
-        made: Any = module.apply(both, preprocess(inputs), **options)
-        return made[0], made[1]["batch_stats"]
+        outputs: tuple[Array, Any] = apply(both, preprocess(inputs), **options)
+        return outputs[0], outputs[1]["batch_stats"]
 
-    def evaluated(params: Params, state: State, inputs: jax.Array) -> jax.Array:
-        logits: Any = module.apply({"params": params, "batch_stats": state}, preprocess(inputs))
+    def in_evaluation(params: Params, state: State, inputs: jax.Array) -> jax.Array:
+        logits: Array = apply({"params": params, "batch_stats": state}, preprocess(inputs))
         return logits
 
-    return Stateful(trained, evaluated), init
+    return Stateful(in_training, in_evaluation), init

@@ -12,18 +12,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Shaped
 
 from tna_jax import interpolation
 from tna_jax.masks import Params
 from tna_jax.networks import State, Stateful
 
-Scalar = float | jax.Array
+Scalar = float | Shaped[Array | np.ndarray | np.number, ""]
 
 
 def batch_statistics(
-    network: Stateful, params: Params, state: State, inputs: jax.Array, weight: jax.Array | None = None
+    network: Stateful,
+    params: Params,
+    state: State,
+    inputs: Shaped[Array, "B ..."],
+    weight: Shaped[Array, " B"] | None = None,
 ) -> State:
-    """The statistics of one batch, freed from the running average's momentum and start.
+    """Computes the statistics of one batch, freed from the running average's momentum and start.
 
     A running average is `new = m * old + (1 - m) * batch`. Training mode is run with `old` = 0 and `old` = K, in one pass
     (only the averages differ), which gives m and the batch's own value, whatever the momentum. K is a power of two far
@@ -35,19 +40,27 @@ def batch_statistics(
       inputs: (B, ...); weight: (B,), 0 for padding, or None.
     """
 
-    def starts(leaf):
+    def starts(leaf: Array) -> Array:
         return jnp.stack([jnp.zeros_like(leaf), jnp.full_like(leaf, _high(leaf))] if _floating(leaf) else [leaf, leaf])
 
     new = jax.vmap(lambda s: network.train(params, s, inputs, weight)[1])(jax.tree.map(starts, state))
-    return jax.tree.map(lambda n, s: n[0] / (1 - (n[1] - n[0]) / _high(s)) if _floating(s) else s, new, state)
+    statistics: State = jax.tree.map(
+        lambda n, s: n[0] / (1 - (n[1] - n[0]) / _high(s)) if _floating(s) else s, new, state
+    )
+    return statistics
 
 
 def reset_batch_stats(
-    network: Stateful, params: Params, state: State, inputs: jax.Array, *, batch_size: int = 500
+    network: Stateful,
+    params: Params,
+    state: State,
+    inputs: Shaped[Array, "N ..."],
+    *,
+    batch_size: int = 500,
 ) -> State:
-    """Running statistics of `params`, estimated anew: the mean over batches of each batch's statistics.
+    """Computes running statistics of `params`, estimated anew: the mean over batches of each batch's statistics.
 
-    Every example counts once; within a batch the network normalises by the batch's own statistics, as in training. For
+    Every example counts once; within a batch the network normalizes by the batch's own statistics, as in training. For
     fused BatchNorm networks, where REPAIR's rescaling amounts to this.
 
     Args:
@@ -69,48 +82,57 @@ def reset_batch_stats(
     if batch_size < 1:
         raise ValueError(f"the batch size must be at least 1, got {batch_size}")
     size = min(batch_size, examples)
-    whole = examples // size
+    full = examples // size  # batches
     total = no_statistics(state)
     if examples > size:
-        batches = inputs[: whole * size].reshape(whole, size, *inputs.shape[1:])
+        batches = inputs[: full * size].reshape(full, size, *inputs.shape[1:])
         share = np.float32(size / examples)
 
-        def step(total, batch):
+        def step(total: State, batch: Array) -> tuple[State, None]:
             return add_statistics(network, total, params, state, batch, share), None
 
         total, _ = jax.lax.scan(step, total, batches)
-        inputs = inputs[whole * size :]
+        inputs = inputs[full * size :]
     if inputs.shape[0]:
         total = add_statistics(network, total, params, state, inputs, np.float32(inputs.shape[0] / examples))
     return total
 
 
 def no_statistics(state: State) -> State:
-    """The zero from which `add_statistics` sums: leaves that are not floating-point are kept."""
-    return jax.tree.map(lambda s: jnp.zeros_like(s) if _floating(s) else s, state)
+    """Returns the zero from which `add_statistics` sums: leaves that are not floating-point are kept."""
+    zero: State = jax.tree.map(lambda s: jnp.zeros_like(s) if _floating(s) else s, state)
+    return zero
 
 
-def add_statistics(network: Stateful, total: State, params: Params, state: State, inputs: jax.Array, share) -> State:
-    """`total + share * statistics of the batch`; summed over batches whose shares add up to 1 this is `reset_batch_stats`.
+def add_statistics(
+    network: Stateful,
+    total: State,
+    params: Params,
+    state: State,
+    inputs: Shaped[Array, "B ..."],
+    share: Scalar,
+) -> State:
+    """Returns `total + share * statistics of the batch`; summed over batches whose shares add up to 1 this is `reset_batch_stats`.
 
     For programs that loop over batches in Python. Arguments as there; `share` is a float32 scalar.
     """
-    found = batch_statistics(network, params, state, inputs)
-    share = jnp.asarray(share)
-    return jax.tree.map(lambda t, f: t + f * share.astype(t.dtype) if _floating(t) else t, total, found)
+    statistics = batch_statistics(network, params, state, inputs)
+    factor = jnp.asarray(share)
+    added: State = jax.tree.map(lambda t, s: t + s * factor.astype(t.dtype) if _floating(t) else t, total, statistics)
+    return added
 
 
-def _floating(leaf) -> bool:
+def _floating(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
-def _high(leaf) -> float:
-    return 2.0 ** (int(jnp.finfo(jnp.result_type(leaf)).maxexp) // 2)
+def _high(leaf: Any) -> float:
+    return float(2.0 ** (int(jnp.finfo(jnp.result_type(leaf)).maxexp) // 2))
 
 
 @dataclasses.dataclass(frozen=True)
 class Repaired:
-    """A repaired network. `params` alone is the whole of it where `shift` is empty.
+    """A repaired network: `params` alone where `shift` is empty.
 
     Attributes:
       params: pytree like the fused model's: rescaled kernels, and biases where the layer has one.
@@ -119,30 +141,31 @@ class Repaired:
     """
 
     params: Params
-    shift: dict[str, jax.Array]
+    shift: dict[str, Float[Array, "..."]]
     layers: tuple[str, ...]
 
-    def apply(self, module: nn.Module, inputs: jax.Array) -> jax.Array:
-        """Logits of the repaired network, shifts included."""
+    def apply(self, module: nn.Module, inputs: Shaped[Array, "B ..."]) -> Float[Array, "B ..."]:
+        """Computes logits of the repaired network, shifts included."""
 
         def add(path: str, output: jax.Array) -> jax.Array:
             shift = self.shift.get(path)
             return output if shift is None else _affine(output, jnp.ones_like(shift), shift)
 
-        return _run(module, self.params, inputs, add)
+        logits: Array = _run(module, self.params, inputs, add)
+        return logits
 
 
 def repair(
     module: nn.Module,
     params: Params,
     ends: Sequence[Params],
-    weights: Sequence[float] | jax.Array,
-    inputs: jax.Array,
+    weights: Sequence[Scalar] | Shaped[Array | np.ndarray, "..."],
+    inputs: Shaped[Array, "N ..."],
     *,
     skip: Callable[[str], bool] | None = None,
-    preprocess: Callable[[jax.Array], jax.Array] = lambda x: x,
+    preprocess: Callable[[Any], Any] = lambda x: x,
 ) -> Repaired:
-    """REPAIR in closed form for a Linen network without BatchNorm (arXiv 2211.08403, section 4).
+    """Rescales hidden units by REPAIR in closed form, for a Linen network without BatchNorm (arXiv 2211.08403, section 4).
 
     Every dense and convolutional layer but the last is rescaled and shifted, unit by unit, so that over `inputs` the mean
     and standard deviation of its outputs (before the non-linearity) are the weighted means of the ends' means and standard
@@ -170,11 +193,11 @@ def repair(
     if shares.shape != (len(ends),) or not len(ends):
         raise ValueError(f"expected one weight for each of 1 or more ends, got {shares.shape} for {len(ends)}")
     inputs = preprocess(inputs)
-    measured = [_measure(module, end, inputs) for end in ends]
-    layers = list(measured[0])
+    moments = [_measure(module, end, inputs) for end in ends]
+    layers = list(moments[0])
     chosen = set(layers[:-1] if skip is None else [path for path in layers if not skip(path)])
-    goal = {
-        path: [sum(share * m[path][i] for share, m in zip(shares, measured, strict=True)) for i in (0, 1)]
+    goal: dict[str, list[Any]] = {
+        path: [sum(share * m[path][i] for share, m in zip(shares, moments, strict=True)) for i in (0, 1)]
         for path in chosen
     }
     change: dict[str, tuple[jax.Array, jax.Array]] = {}
@@ -216,8 +239,8 @@ def _moments(output: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _affine(values: jax.Array, scale: jax.Array, offset: jax.Array | None = None) -> jax.Array:
     """`values * scale + offset` along the last axis, in float32; the dtype of `values` is kept."""
-    made = values.astype(jnp.float32) * _along_units(scale, values)
-    return (made if offset is None else made + _along_units(offset, values)).astype(values.dtype)
+    scaled = values.astype(jnp.float32) * _along_units(scale, values)
+    return (scaled if offset is None else scaled + _along_units(offset, values)).astype(values.dtype)
 
 
 def _along_units(values: jax.Array, like: jax.Array) -> jax.Array:
@@ -226,20 +249,20 @@ def _along_units(values: jax.Array, like: jax.Array) -> jax.Array:
 
 def _measure(module: nn.Module, params: Params, inputs: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
     """Moments of every layer's outputs, by module path, in the order of the network."""
-    found: dict[str, tuple[jax.Array, jax.Array]] = {}
+    moments: dict[str, tuple[jax.Array, jax.Array]] = {}
 
     def look(path: str, output: jax.Array) -> jax.Array:
-        found[path] = _moments(output)
+        moments[path] = _moments(output)
         return output
 
     _run(module, params, inputs, look)
-    return found
+    return moments
 
 
 def _run(module: nn.Module, params: Params, inputs: jax.Array, edit: Callable[[str, jax.Array], jax.Array]) -> Any:
     """Applies the network with `edit(path, output)` on the output of every dense and convolutional layer."""
 
-    def intercept(call, arguments, options, context):
+    def intercept(call: Callable[..., Any], arguments: Any, options: Any, context: Any) -> Any:
         if isinstance(context.module, nn.BatchNorm):
             raise ValueError("this network has BatchNorm: use reset_batch_stats, which is its repair")
         output = call(*arguments, **options)
@@ -250,7 +273,9 @@ def _run(module: nn.Module, params: Params, inputs: jax.Array, edit: Callable[[s
         return module.apply({"params": params}, inputs)
 
 
-def repair_line(module: nn.Module, a: Params, b: Params, alpha: Scalar, inputs: jax.Array, **options: Any) -> Repaired:
-    """`repair` of the model at `alpha` on the line from `a` to `b`; arguments and options as there."""
+def repair_line(
+    module: nn.Module, a: Params, b: Params, alpha: Scalar, inputs: Shaped[Array, "N ..."], **options: Any
+) -> Repaired:
+    """Runs `repair` on the model at `alpha` on the line from `a` to `b`; arguments and options as there."""
     weights = jnp.asarray([1 - alpha, alpha], jnp.float32)
     return repair(module, interpolation.line(a, b, alpha), [a, b], weights, inputs, **options)
