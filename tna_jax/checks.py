@@ -1,4 +1,4 @@
-"""Questions to ask before an expensive step. Each answers with an error that says what is wrong and what to do, or with nothing.
+"""Checks before an expensive step. Each raises an error that says what is wrong and what to do, or does nothing.
 
 They run eagerly, once, on the host, and are not meant to be called under `jit`: a training step pays nothing for them.
 
@@ -20,7 +20,7 @@ from tna_jax.masks import Mask, Params
 
 
 def mask_ratio(mask: Mask, ratio: float, tolerance: float = 0.05) -> None:
-    """Raises ValueError unless the share of anchored entries is `ratio`, to within `tolerance`; an inverted mask is named so.
+    """Checks that the share of anchored entries is `ratio`, to within `tolerance`; names an inverted mask.
 
     Here `True` (or 1) is trainable and `False` (or less) is anchored. `optax.freeze`, `requires_grad_(False)` lists and pruning
     literature often say it the other way round.
@@ -29,20 +29,23 @@ def mask_ratio(mask: Mask, ratio: float, tolerance: float = 0.05) -> None:
       mask: a bool or soft mask.
       ratio: the share of anchored entries it should have, in [0, 1].
       tolerance: how far off a mask of independent draws may be.
+
+    Raises:
+      ValueError: it is another share.
     """
-    found = float(masks.anchored_ratio(mask))
-    if abs(found - ratio) <= tolerance:
+    share = float(masks.anchored_ratio(mask))
+    if abs(share - ratio) <= tolerance:
         return
-    inverted = abs(1 - found - ratio) <= tolerance
+    inverted = abs(1 - share - ratio) <= tolerance
     advice = "it looks inverted: True = trainable, False = anchored; masks.complement(mask) swaps them" if inverted else (
         "was it drawn with another ratio, or in some layers only (where=)?")  # fmt: skip
-    raise ValueError(f"the mask anchors {found:.1%} of the entries, not {ratio:.1%}: {advice}")
+    raise ValueError(f"the mask anchors {share:.1%} of the entries, not {ratio:.1%}: {advice}")
 
 
 def anchors_stay(
     optimizer: optax.GradientTransformation, params: Params, mask: Mask, *, at_update: bool = False, **extra: Any
 ) -> None:
-    """Raises ValueError if `optimizer` moves an anchored entry, naming every tensor: weight decay behind `tna_mask`, say.
+    """Checks that `optimizer` moves no anchored entry; names every tensor that it does: by weight decay behind `tna_mask`, say.
 
     Three steps are made on the given parameters, with gradients of one and then of zero. That shows decay, momentum, noise and
     trust ratios; what starts later than that (a schedule of the decay) it cannot show.
@@ -53,30 +56,36 @@ def anchors_stay(
       mask: bool or soft; entries with a multiplier between 0 and 1 may move.
       at_update: whether the optimizer takes its mask at every update (`update(..., mask=mask)`).
       extra: further arguments of `optimizer.update`, such as `value=`.
+
+    Raises:
+      ValueError: anchored entries move.
     """
     optimizer = optax.with_extra_args_support(optimizer)
     extra |= {"mask": mask} if at_update else {}
-    state, now = optimizer.init(params), params
+    state, moved = optimizer.init(params), params
     for gradient in (1.0, 0.0, 0.0):
-        gradients = jax.tree.map(lambda p, g=gradient: jnp.full_like(p, g), now)
-        updates, state = optimizer.update(gradients, state, now, **extra)
-        now = optax.apply_updates(now, updates)
-    moved = _differing(params, now, mask)
-    if moved:
+        gradients = jax.tree.map(lambda p, g=gradient: jnp.full_like(p, g), moved)
+        updates, state = optimizer.update(gradients, state, moved, **extra)
+        moved = optax.apply_updates(moved, updates)
+    wrong = _differing(params, moved, mask)
+    if wrong:
         raise ValueError(
-            f"this optimizer moves anchored entries: {', '.join(moved)}. tna_mask first in a chain stops gradients only; weight "
+            f"this optimizer moves anchored entries: {', '.join(wrong)}. tna_mask first in a chain stops gradients only; weight "
             "decay, noise and trust ratios come after it. Use tna_jax.anchored(optimizer, mask)"
         )
 
 
 def anchors_shared(models: Sequence[Params], mask: Mask) -> None:
-    """Raises ValueError unless the anchored entries of all models are equal, bit for bit; every differing tensor is named.
+    """Checks that the anchored entries of all models are equal, bit for bit; names every tensor that differs.
 
     Models that do not share their anchors were not trained in one permutation subspace: their average is seldom any good.
 
     Args:
       models: two or more pytrees of the same paths and shapes.
       mask: the mask all of them were trained with.
+
+    Raises:
+      ValueError: anchored entries differ.
     """
     first = models[0]
     for i, other in enumerate(models[1:], 1):
@@ -84,20 +93,20 @@ def anchors_shared(models: Sequence[Params], mask: Mask) -> None:
         if wrong:
             raise ValueError(
                 f"models 0 and {i} do not share their anchors: {', '.join(wrong)}. Draw one mask from one key for all models, and "
-                "start them from one initialisation or through masks.share_anchors(params, source, mask)"
+                "start them from one initialization or through masks.share_anchors(params, source, mask)"
             )
 
 
 def _differing(a: Params, b: Params, mask: Mask) -> list[str]:
     """The tensors in which fixed entries differ, with their number."""
     named = trees.parameters(a)
-    found = []
-    for m, other, (path, own) in zip(trees.align(mask, a), trees.align(b, a, subject="model"), named, strict=True):
-        fixed = np.broadcast_to(~np.asarray(m) if np.asarray(m).dtype == bool else np.asarray(m) == 0, own.shape)
-        count = int((_bits(own) != _bits(other)).any(-1)[fixed].sum())
+    differing = []
+    for m, other, (path, leaf) in zip(trees.align(mask, a), trees.align(b, a, subject="model"), named, strict=True):
+        fixed = np.broadcast_to(~np.asarray(m) if np.asarray(m).dtype == bool else np.asarray(m) == 0, leaf.shape)
+        count = int((_bits(leaf) != _bits(other)).any(-1)[fixed].sum())
         if count:
-            found.append(f"{trees.name(path)} ({count} of {int(fixed.sum())})")
-    return found
+            differing.append(f"{trees.name(path)} ({count} of {int(fixed.sum())})")
+    return differing
 
 
 def _bits(leaf: jax.Array) -> np.ndarray:

@@ -5,6 +5,7 @@ project: we select instead of multiplying (0 * nan is nan), and `anchored` also 
 decay, momentum or noise can move an anchor.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 import optax
 
 from tna_jax import trees
-from tna_jax.masks import Mask, bitwise_where
+from tna_jax.masks import Mask, Params, bitwise_where
 
 
 class MaskState(NamedTuple):
@@ -38,7 +39,7 @@ def tna_mask(mask: Mask | None = None) -> optax.GradientTransformationExtraArgs:
 
     Put it first in a chain: `optax.chain(tna_mask(mask), optax.adam(lr))`. That is right for every optimizer whose update of an
     entry is zero when all gradients of that entry were zero (sgd with momentum, adam, rmsprop, ...). It is not for weight
-    decay, noise or trust ratios, nor for what mixes the entries of a matrix (muon, Shampoo, centralised gradients), nor when
+    decay, noise or trust ratios, nor for what mixes the entries of a matrix (muon, Shampoo, centralized gradients), nor when
     the mask changes while momentum is alive: use `anchored` there. `checks.anchors_stay` tries an optimizer.
 
     Args:
@@ -61,10 +62,12 @@ def tna_mask(mask: Mask | None = None) -> optax.GradientTransformationExtraArgs:
     """
     _check_values(mask)
 
-    def init(params):
+    def init(params: Params) -> MaskState:
         return MaskState(_stored(mask, params))
 
-    def update(updates, state, params=None, *, mask=None, **extra_args):
+    def update(
+        updates: Params, state: MaskState, params: Params | None = None, *, mask: Mask | None = None, **extra_args: Any
+    ) -> tuple[Params, MaskState]:
         del params, extra_args
         leaves = _current(state.mask, mask, updates)
         return _map(_pass_trainable, leaves, updates), state
@@ -105,10 +108,17 @@ def anchored(
     _check_values(mask)
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def init(params):
+    def init(params: Params) -> AnchoredState:
         return AnchoredState(_stored(mask, params), optimizer.init(params))
 
-    def update(updates, state, params=None, *, mask=None, **extra_args):
+    def update(
+        updates: Params,
+        state: AnchoredState,
+        params: Params | None = None,
+        *,
+        mask: Mask | None = None,
+        **extra_args: Any,
+    ) -> tuple[Params, AnchoredState]:
         leaves = _current(state.mask, mask, updates)
         gradients = _map(_zero_anchored, leaves, updates)
         updates, inner = optimizer.update(gradients, state.inner, params, **extra_args)
@@ -117,8 +127,8 @@ def anchored(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def apply_updates(params, updates, mask: Mask):
-    """`optax.apply_updates` that copies anchored entries (bool `False`, soft 0) instead of adding zero to them.
+def apply_updates(params: Params, updates: Params, mask: Mask) -> Params:
+    """Adds updates as `optax.apply_updates` does, but copies anchored entries (bool `False`, soft 0) instead of adding zero to them.
 
     With it anchors keep their bits even where they are subnormal numbers. Structure, shapes and dtypes are those of
     `params`; raises ValueError where the mask does not fit.
@@ -144,11 +154,11 @@ def _scale_update(m: jax.Array, u: jax.Array) -> jax.Array:
     return jnp.where(m if m.dtype == bool else m > 0, scaled, -jnp.zeros_like(u))
 
 
-def _map(function, leaves: list[jax.Array], updates):
+def _map(function: Callable[[jax.Array, jax.Array], jax.Array], leaves: list[jax.Array], updates: Params) -> Params:
     return trees.like(updates, [function(m, u) for m, u in zip(leaves, jax.tree.leaves(updates), strict=True)])
 
 
-def _stored(mask: Mask | None, params) -> tuple[jax.Array, ...]:
+def _stored(mask: Mask | None, params: Params) -> tuple[jax.Array, ...]:
     if mask is None:
         return ()
     if not jax.tree.leaves(params):  # optax.tree_map_params asks for the state of a tree without leaves
@@ -157,7 +167,7 @@ def _stored(mask: Mask | None, params) -> tuple[jax.Array, ...]:
     return tuple(jnp.array(m, copy=True) for m in trees.align(mask, params))
 
 
-def _current(stored: tuple[jax.Array, ...], mask: Mask | None, updates) -> list[jax.Array]:
+def _current(stored: tuple[jax.Array, ...], mask: Mask | None, updates: Params) -> list[jax.Array]:
     if mask is not None:
         _check_values(mask)
         return [jnp.asarray(m) for m in trees.align(mask, updates, what="updates")]

@@ -40,26 +40,26 @@ def _contents(node: Any) -> Any:
 
 
 def name(path: KeyPath) -> str:
-    """The path as text: `("Dense_0", "kernel")` -> `"Dense_0/kernel"`."""
+    """Writes a path as text: `("Dense_0", "kernel")` -> `"Dense_0/kernel"`."""
     return "/".join(path)
 
 
 def named_leaves(tree: Tree) -> list[tuple[KeyPath, Any]]:
-    """The leaves of `tree` with their key paths, in the order of `jax.tree.leaves`; boxes are opened.
+    """Returns the leaves of `tree` with their key paths, in the order of `jax.tree.leaves`; boxes are opened.
 
-    A part that `optax.masked` took out of the tree is listed with its `optax.MaskedNode`, which is no leaf.
+    A part that `optax.masked` took out of the tree is listed with its `optax.MaskedNode`, which is not a leaf.
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_leaf)
     return [(tuple(jax.tree_util.keystr((key,), simple=True) for key in path), _contents(leaf)) for path, leaf in flat]
 
 
 def like(tree: Tree, leaves: list[Any]) -> Tree:
-    """A tree of the same structure (boxes too) with other leaves, in the order of `jax.tree.leaves(tree)`."""
+    """Builds a tree of the same structure (boxes too) with other leaves, in the order of `jax.tree.leaves(tree)`."""
     return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
 
 def parameters(tree: Tree, what: str = "params") -> list[tuple[KeyPath, jax.Array]]:
-    """`named_leaves` of a tree in which every leaf is a floating-point array.
+    """Returns `named_leaves` of a tree in which every leaf must be a floating-point array.
 
     Raises:
       TypeError: a leaf is not a real or complex floating-point array; all such paths are listed.
@@ -79,10 +79,10 @@ def parameters(tree: Tree, what: str = "params") -> list[tuple[KeyPath, jax.Arra
 
 
 def selector(where: PathFilter | None, paths: list[KeyPath]) -> Callable[[KeyPath], bool]:
-    """The filter `where` as a predicate of key paths; `None` selects every leaf.
+    """Returns the filter `where` as a predicate of key paths; `None` selects every leaf.
 
     Raises:
-      ValueError: `where` selects none of `paths`, which is nearly always a misspelt pattern, or is no regular expression.
+      ValueError: `where` selects none of `paths`, which is nearly always a misspelt pattern, or is not a regular expression.
     """
     if where is None:
         return lambda path: True
@@ -91,14 +91,14 @@ def selector(where: PathFilter | None, paths: list[KeyPath]) -> Callable[[KeyPat
     try:
         chosen = (lambda text, p=re.compile(where): p.search(text) is not None) if isinstance(where, str) else where
     except re.error as error:
-        raise ValueError(f"where={where!r} is no regular expression: {error}") from error
+        raise ValueError(f"where={where!r} is not a regular expression: {error}") from error
     if paths and not any(chosen(name(path)) for path in paths):
         raise ValueError(f"where={where!r} selects no leaf; the paths are: {', '.join(map(name, paths))}")
     return lambda path: bool(chosen(name(path)))
 
 
 def align(mask: Tree, tree: Tree, what: str = "params", subject: str = "mask") -> list[Any]:
-    """The leaves of `mask` in the leaf order of `tree`, matched by key path.
+    """Returns the leaves of `mask` in the leaf order of `tree`, matched by key path.
 
     Args:
       mask: the tree to reorder; a leaf has the shape of its partner in `tree`, or shape `()` for the whole leaf.
@@ -110,13 +110,13 @@ def align(mask: Tree, tree: Tree, what: str = "params", subject: str = "mask") -
     """
     if not jax.tree.leaves(tree):
         return []
-    found = dict(named_leaves(mask))
+    parts = dict(named_leaves(mask))
     aligned: list[Any] = []
     missing, shapes = [], []
     for path, leaf in named_leaves(tree):
-        part = found.pop(path, None)
+        part = parts.pop(path, None)
         if isinstance(leaf, optax.MaskedNode):
-            found = {other: m for other, m in found.items() if other[: len(path)] != path}
+            parts = {other: m for other, m in parts.items() if other[: len(path)] != path}
         elif part is None:
             missing.append(name(path))
         elif np.shape(part) not in ((), np.shape(leaf)):
@@ -127,7 +127,7 @@ def align(mask: Tree, tree: Tree, what: str = "params", subject: str = "mask") -
         f"{title}: {', '.join(items)}"
         for title, items in (
             (f"in the {what} but not in the {subject}", missing),
-            (f"in the {subject} but not in the {what}", [name(path) for path in found]),
+            (f"in the {subject} but not in the {what}", [name(path) for path in parts]),
             ("of another shape", shapes),
         )
         if items

@@ -88,15 +88,16 @@ def _draw(params: Params, where: PathFilter | None, leaf_mask: Callable[[KeyPath
 def uniform(key: jax.Array, path: KeyPath, shape: tuple[int, ...]) -> jax.Array:
     """Returns uniform float32 in [0, 1), a function of (key, path, shape) alone: 64 bits of SHA-256 of the path are folded in."""
     digest = hashlib.sha256("\0".join(path).encode()).digest()
-    return _draws(key, np.frombuffer(digest[:8], "<u4"), shape)
+    drawn: jax.Array = _draws(key, np.frombuffer(digest[:8], "<u4"), shape)
+    return drawn
 
 
 @functools.partial(jax.jit, static_argnums=2)  # one small program for each shape, however many leaves have it
 def _draws(key: jax.Array, words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Drawn flat, which gives the same numbers and compiles many times faster."""
-    own = jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
+    leaf_key = jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
     with jax.threefry_partitionable(True):
-        return jax.random.uniform(own, (math.prod(shape),), jnp.float32).reshape(shape)
+        return jax.random.uniform(leaf_key, (math.prod(shape),), jnp.float32).reshape(shape)
 
 
 def _keep(key: jax.Array, path: KeyPath, shape: tuple[int, ...], ratio: float) -> jax.Array:
@@ -118,5 +119,5 @@ def check_ratio(ratio: float | jax.Array, concrete: bool = False) -> None:
 
 
 def percent(ratio: float) -> str:
-    """What to add to an error about a ratio that was meant as a percentage: `; did you mean 0.4?` for 40, else nothing."""
+    """Returns what to add to an error about a ratio that was meant as a percentage: `; did you mean 0.4?` for 40, else nothing."""
     return f"; did you mean {ratio / 100:g}?" if 2 <= ratio <= 100 else ""

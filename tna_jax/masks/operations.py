@@ -33,7 +33,7 @@ def complement(mask: Mask) -> Mask:
 
 
 def anchored_ratio(mask: Mask) -> jax.Array:
-    """The share of anchored entries (`False`, or a multiplier below 1) over the whole tree: a float32 scalar in [0, 1].
+    """Computes the share of anchored entries (`False`, or a multiplier below 1) over the whole tree: a float32 scalar in [0, 1].
 
     Raises:
       ValueError: a mask without entries.

@@ -1,5 +1,8 @@
 """Values of anchors: zero, scaled, drawn anew, or another model's. What trains keeps every bit."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,24 +80,24 @@ def share_anchors(params: Params, source: Params, mask: Mask) -> Params:
     Raises:
       ValueError: paths, shapes or dtypes differ; all differing paths are listed.
     """
-    keep, other, own = (
+    keep, other, named = (
         trees.align(mask, params),
         trees.align(source, params, subject="source"),
         trees.parameters(params),
     )
     dtypes = [
         f"{trees.name(path)} ({p.dtype}, source {q.dtype})"
-        for (path, p), q in zip(own, other, strict=True)
+        for (path, p), q in zip(named, other, strict=True)
         if p.dtype != q.dtype
     ]
     if dtypes:
         raise ValueError(f"anchors can only be shared between equal dtypes; these differ: {', '.join(dtypes)}")
-    leaves = [bitwise_where(is_anchored(m), q, p) for m, q, (_, p) in zip(keep, other, own, strict=True)]
+    leaves = [bitwise_where(is_anchored(m), q, p) for m, q, (_, p) in zip(keep, other, named, strict=True)]
     return trees.like(params, leaves)
 
 
 def bitwise_where(chosen: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """`jnp.where` that keeps every bit: the CPU selects 16-bit floats as float32, which loses the payload of a NaN."""
+    """Selects as `jnp.where` does and keeps every bit: the CPU selects 16-bit floats as float32, which loses the payload of a NaN."""
     a, b = jnp.asarray(a), jnp.asarray(b)
     return jnp.where(chosen, a, b) if a.dtype.itemsize > 2 else _select_bits(chosen, a, b)
 
@@ -106,6 +109,6 @@ def _select_bits(chosen: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 @_select_bits.defjvp
-def _select_tangent(primals, tangents):
+def _select_tangent(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[Any, Any]:
     """Bits have no derivative; what is chosen has."""
     return _select_bits(*primals), jnp.where(primals[0], *tangents[1:])

@@ -1,6 +1,7 @@
 """Activation matching: hidden units are renamed so that they are active on the same inputs as another network's."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -57,31 +58,31 @@ def activation_matching(
     return assignment.finish(spec, permutation, b, states[1], objective, (1, len(total), moving), check)
 
 
-def _activation_gains(spec: PermutationSpec) -> Callable:
+def _activation_gains(spec: PermutationSpec) -> Callable[..., dict[str, jax.Array]]:
     """A compiled function of two models, ((params, state), ...), and inputs (B, ...): by group, the gains (n, n) float32."""
 
-    def run(params, state, x):
+    def run(params: Params, state: State, x: Any) -> jax.Array:
         return networks.evaluate(spec.network, params, state, x)
 
-    def activations(model, x) -> list[jax.Array]:
+    def activations(model: tuple[Params, State], x: Any) -> list[jax.Array]:
         """By site: the activations with the summed axis first."""
         closed = jax.make_jaxpr(run)(*model, x)
         operands = list(jaxprs.contractions(closed, jax.tree.leaves((*model, x))))
-        found = []
+        fronts = []
         for site in spec.sites:
             front = jax.numpy.moveaxis(operands[site.contraction][site.operand], site.dimension, 0)
-            found.append(front.reshape(front.shape[0], -1).astype(np.float32))
-        return found
+            fronts.append(front.reshape(front.shape[0], -1).astype(np.float32))
+        return fronts
 
     @jax.jit
-    def gains(a, b, x):
+    def gains(a: tuple[Params, State], b: tuple[Params, State], x: Any) -> dict[str, jax.Array]:
         both = list(zip(spec.sites, activations(a, x), activations(b, x), strict=True))
         total = {}
         for name in spec.groups:
             parts = [
                 p @ q.T
-                for site, one, other in both
-                for p, q in zip(axes.views(one, site.axis, name), axes.views(other, site.axis, name), strict=True)
+                for site, left, right in both
+                for p, q in zip(axes.views(left, site.axis, name), axes.views(right, site.axis, name), strict=True)
             ]
             if parts:
                 total[name] = sum(parts[1:], parts[0])

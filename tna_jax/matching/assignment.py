@@ -1,8 +1,10 @@
 """What all kinds of matching share: the linear assignment, and a network whose units were renamed by it."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Integer
 from scipy.optimize import linear_sum_assignment
 
 from tna_jax import trees
@@ -36,31 +38,44 @@ class Matching(NamedTuple):
         return sum(int((order != np.arange(len(order))).sum()) for order in self.permutation.values())
 
 
-def assign(gain: np.ndarray) -> np.ndarray:
-    """(n,) ints: the assignment of columns to rows with the largest sum of gains; `gain` (n, n) finite floats.
+def assign(gain: Float[np.ndarray, "n n"]) -> Integer[np.ndarray, " n"]:
+    """Finds the assignment of columns to rows with the largest sum of gains.
 
     Where each row's best column is another one, that is the answer; else SciPy's algorithm runs on the gains less those of
     the best column and row, which has the same answer and a shorter way to it.
+
+    Args:
+      gain: (n, n) finite floats.
+
+    Returns:
+      (n,) ints, the column of each row.
     """
-    best = gain.argmax(axis=1)
+    best: np.ndarray = gain.argmax(axis=1)
     if len(np.unique(best)) == len(best):
         return best
     cost = gain.max(axis=1, keepdims=True) - gain
     cost -= cost.min(axis=0, keepdims=True)
-    return linear_sum_assignment(cost)[1]
+    columns: np.ndarray = linear_sum_assignment(cost)[1]
+    return columns
 
 
 def require_finite(leaves: dict[KeyPath, np.ndarray]) -> None:
-    """Raises ValueError for values that are not finite, with the path of each."""
+    """Raises ValueError for values that are not finite; names the path of each."""
     wrong = [trees.name(path) for path, leaf in leaves.items() if not np.isfinite(leaf).all()]
     if wrong:
         raise ValueError(f"networks with values that are not finite cannot be matched: {', '.join(wrong)}")
 
 
 def finish(
-    spec: PermutationSpec, permutation, b: Params, state: State, objective: float, counts, check: bool
+    spec: PermutationSpec,
+    permutation: dict[str, np.ndarray],
+    b: Params,
+    state: State,
+    objective: float,
+    counts: Iterable[int],
+    check: bool,
 ) -> Matching:
-    """The `Matching` that permutes `b` and its state.
+    """Permutes `b` and its state.
 
     Args:
       spec: of the network.

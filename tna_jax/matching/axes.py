@@ -1,12 +1,13 @@
 """What is known of one axis of an array under permutations of hidden units, as small expressions.
 
-An axis is `Fixed` (its positions have a meaning: examples, pixels, classes), `Wild` (all its entries are equal, so any
+An axis is `Fixed` (its positions have a meaning: examples, pixels, classes), `Constant` (all its entries are equal, so any
 permutation leaves it as it is), or a `Group` of units that may be permuted; or it is made of such axes: end to end
 (`Concat`), or as the row-major product of several (`Product`, after a flattening).
 """
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ Axis = Fixed | Constant | Group | Concat | Product
 
 
 def concat(parts: list[Axis]) -> Axis:
-    """The parts end to end in normal form: nested and neighbouring parts joined, k equal ones as a product."""
+    """Puts the parts end to end, in normal form: nested and neighbouring parts joined, k equal ones as a product."""
     flat: list[Axis] = []
     for part in (inner for outer in parts for inner in (outer.parts if isinstance(outer, Concat) else (outer,))):
         if part.size == 0:
@@ -75,7 +76,7 @@ def concat(parts: list[Axis]) -> Axis:
 
 
 def product(parts: list[Axis]) -> Axis:
-    """The product in normal form: nested and neighbouring parts joined, parts of size 1 left out."""
+    """Builds the product in normal form: nested and neighbouring parts joined, parts of size 1 left out."""
     flat: list[Axis] = []
     for part in (inner for outer in parts for inner in (outer.parts if isinstance(outer, Product) else (outer,))):
         if part.size == 1:
@@ -89,19 +90,19 @@ def product(parts: list[Axis]) -> Axis:
 
 
 def groups(axis: Axis) -> list[Group]:
-    """The groups of an axis, in order, with repetitions."""
+    """Returns the groups of an axis, in order, with repetitions."""
     if isinstance(axis, Concat | Product):
         return [group for part in axis.parts for group in groups(part)]
     return [axis] if isinstance(axis, Group) else []
 
 
 def names(axis: Axis) -> set[str]:
-    """The names of the groups of an axis."""
+    """Returns the names of the groups of an axis."""
     return {str(group.name) for group in groups(axis)}
 
 
 def indices(axis: Axis, permutation: dict[str, np.ndarray]) -> np.ndarray:
-    """(size,) int: where the entries of the permuted axis come from; groups without a permutation stay."""
+    """Returns (size,) ints: where the entries of the permuted axis come from; groups without a permutation stay."""
     if isinstance(axis, Group):
         return permutation.get(str(axis.name), np.arange(axis.size))
     if isinstance(axis, Concat):
@@ -110,15 +111,15 @@ def indices(axis: Axis, permutation: dict[str, np.ndarray]) -> np.ndarray:
             [start + indices(part, permutation) for start, part in zip(starts, axis.parts, strict=False)]
         )
     if isinstance(axis, Product):
-        found = np.zeros(1, int)
+        places = np.zeros(1, int)
         for part in axis.parts:
-            found = (found[:, None] * part.size + indices(part, permutation)[None, :]).reshape(-1)
-        return found
+            places = (places[:, None] * part.size + indices(part, permutation)[None, :]).reshape(-1)
+        return places
     return np.arange(axis.size)
 
 
-def views(array, axis: Axis, group: str) -> list:
-    """The entries that a group orders: for each place where it occurs, the array as (units of the group, everything else).
+def views(array: Any, axis: Axis, group: str) -> list[Any]:
+    """Returns the entries that a group orders: for each place where it occurs, the array as (units of the group, everything else).
 
     Args:
       array: (size of the axis, R), NumPy or JAX.
@@ -129,12 +130,12 @@ def views(array, axis: Axis, group: str) -> list:
         return [array] if axis.name == group else []
     if group not in names(axis):
         return []
-    found, start, major = [], 0, 1
+    parts, start, major = [], 0, 1
     for part in axis.parts:  # type: ignore[union-attr]
         if isinstance(axis, Concat):
             inner = array[start : start + part.size]
         else:
             inner = array.reshape(major, part.size, -1).swapaxes(0, 1).reshape(part.size, -1)
         start, major = start + part.size, major * part.size
-        found += views(inner, part, group)
-    return found
+        parts += views(inner, part, group)
+    return parts

@@ -13,17 +13,24 @@ CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoi
 
 
 def eval_jaxpr_with(
-    jaxpr: Any, consts: list, arguments: list, rule: Callable[[Any, list], list], constant: Callable
-) -> list:
+    jaxpr: Any,
+    consts: list[Any],
+    arguments: list[Any],
+    rule: Callable[[Any, list[Any]], list[Any]],
+    constant: Callable[[Any], Any],
+) -> list[Any]:
     """Runs `rule(equation, inputs) -> outputs` over a jaxpr and those it calls, in order; returns the outputs' values.
 
     Args:
-      jaxpr: an open jaxpr; consts: values of its constants; arguments: values of its inputs.
+      jaxpr: an open jaxpr.
+      consts: values of its constants.
+      arguments: values of its inputs.
+      rule: gives the outputs of one equation.
       constant: makes a value of an array that stands in the program.
     """
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
 
-    def read(atom):
+    def read(atom: Any) -> Any:
         return constant(atom.val) if isinstance(atom, core.Literal) else values[atom]
 
     for equation in jaxpr.eqns:
@@ -42,15 +49,15 @@ def eval_jaxpr_with(
 CONTRACTIONS = ("dot_general", "conv_general_dilated")
 
 
-def contractions(closed: Any, arguments: list) -> Iterator[tuple[jax.Array, ...]]:
-    """Runs a closed jaxpr on arrays; gives the operands of every matrix product and convolution, in the order of the walk."""
-    found = []
+def contractions(closed: Any, arguments: list[Any]) -> Iterator[tuple[jax.Array, ...]]:
+    """Runs a closed jaxpr on arrays; returns the operands of every matrix product and convolution, in the order of the walk."""
+    operands: list[tuple[jax.Array, ...]] = []
 
-    def rule(equation, inputs):
+    def rule(equation: Any, inputs: list[Any]) -> list[Any]:
         if equation.primitive.name in CONTRACTIONS:
-            found.append(tuple(inputs))
+            operands.append(tuple(inputs))
         outputs = equation.primitive.bind(*inputs, **equation.params)
-        return outputs if equation.primitive.multiple_results else [outputs]
+        return list(outputs) if equation.primitive.multiple_results else [outputs]
 
     eval_jaxpr_with(closed.jaxpr, closed.consts, arguments, rule, lambda value: value)
-    return iter(found)
+    return iter(operands)

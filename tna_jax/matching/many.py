@@ -12,6 +12,7 @@ from tna_jax.matching.assignment import Matching
 from tna_jax.matching.permutations import PermutationSpec
 from tna_jax.matching.weights import weight_matching
 from tna_jax.networks import State
+from tna_jax.trees import Tree
 
 
 class Merged(NamedTuple):
@@ -35,7 +36,8 @@ def merge_many(
     One model after the other, in random order, is matched to the mean of all others, until none moves.
 
     Args:
-      members: (N, ...) parameters; state: (N, ...).
+      members: (N, ...) parameters.
+      state: (N, ...).
       key: of the orders; default: `jax.random.key(0)`.
       rounds: passes at most; each raises the inner products between all models, so few are needed.
 
@@ -47,7 +49,7 @@ def merge_many(
         raise ValueError(f"matching needs at least 2 models, got {count}")
     key = jax.random.key(0) if key is None else key
     models, states = _separate(members, count), _separate(state, count)
-    found = [
+    matchings = [
         assignment.finish(spec, permutations.identity(spec), m, s, 0.0, (0, 0, 0), False)
         for m, s in zip(models, states, strict=True)
     ]
@@ -55,40 +57,43 @@ def merge_many(
         turn = jax.random.fold_in(key, done)
         moved = 0
         for i in np.asarray(jax.random.permutation(turn, count)):
-            others = [one.params for k, one in enumerate(found) if k != i]
+            others = [other.params for k, other in enumerate(matchings) if k != i]
             mean = jax.tree.map(lambda *x: np.mean(np.stack([np.asarray(y, np.float32) for y in x]), 0), *others)
-            new = weight_matching(spec, mean, found[i].params, state=found[i].state, key=jax.random.fold_in(turn, i))
+            new = weight_matching(
+                spec, mean, matchings[i].params, state=matchings[i].state, key=jax.random.fold_in(turn, i)
+            )
             moved += new.moved
-            whole = {name: found[i].permutation[name][order] for name, order in new.permutation.items()}
-            counts = (x + y for x, y in zip(found[i][4:], new[4:], strict=True))
-            found[i] = Matching(new.params, new.state, whole, new.objective, *counts)
+            order_of = {name: matchings[i].permutation[name][order] for name, order in new.permutation.items()}
+            counts = (x + y for x, y in zip(matchings[i][4:], new[4:], strict=True))
+            matchings[i] = Matching(new.params, new.state, order_of, new.objective, *counts)
         if not moved:
             break
-    return Merged(_together([one.params for one in found]), _together([one.state for one in found]), found, done + 1)
+    return Merged(_stack([m.params for m in matchings]), _stack([m.state for m in matchings]), matchings, done + 1)
 
 
 def match_to_first(members: Params, match: Callable[[Params, Params, State], Matching], state: State = ()) -> Merged:
     """Matches each of N networks to the first, which stays as it is.
 
     Args:
-      members: (N, ...) parameters; state: (N, ...).
+      members: (N, ...) parameters.
+      state: (N, ...).
       match: (the first's parameters, another's, its state) -> `Matching`, e.g.
         `lambda a, b, s: weight_matching(spec, a, b, state=s)`.
     """
     count = jax.tree.leaves(members)[0].shape[0]
     models, states = _separate(members, count), _separate(state, count)
-    found = [match(models[0], other, s) for other, s in zip(models[1:], states[1:], strict=True)]
+    matchings = [match(models[0], other, s) for other, s in zip(models[1:], states[1:], strict=True)]
     return Merged(
-        _together([models[0], *(one.params for one in found)]),
-        _together([states[0], *(one.state for one in found)]),
-        found,
+        _stack([models[0], *(m.params for m in matchings)]),
+        _stack([states[0], *(m.state for m in matchings)]),
+        matchings,
         1,
     )
 
 
-def _separate(tree, count: int) -> list:
+def _separate(tree: Tree, count: int) -> list[Tree]:
     return [jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), tree) for i in range(count)]
 
 
-def _together(trees: list):
+def _stack(trees: list[Tree]) -> Tree:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)

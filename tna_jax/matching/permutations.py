@@ -47,7 +47,7 @@ class PermutationSpec:
     inputs: Any
 
     def where(self, group: str) -> list[tuple[KeyPath, int]]:
-        """The leaves of the parameters, and their axes, that hold the units of a group."""
+        """Returns the leaves of the parameters, and their axes, that hold the units of a group."""
         return [
             (path, i) for path, leaf in self.params.items() for i, axis in enumerate(leaf) if group in axes.names(axis)
         ]
@@ -72,25 +72,29 @@ def permutation_spec(network: Network, params: Params, x: Any, state: State = ()
       ValueError: an operation on hidden units that is not known here; it is named.
     """
 
-    def run(params, state, x):
+    def run(params: Params, state: State, x: Any) -> jax.Array:
         return networks.evaluate(network, params, state, x)
 
     closed = jax.make_jaxpr(run)(params, state, x)
     unifier = unification.Unifier()
     tracer = tracing.AxisPropagation(unifier)
     named = [[(path, leaf) for path, leaf in trees.named_leaves(tree)] for tree in (params, state)]
-    own = [[tuple(unifier.new(size) for size in np.shape(leaf)) for _, leaf in leaves] for leaves in named]
-    given = [tracing.AxisInfo(leaf, False) for tree in own for leaf in tree]
-    given += [tracing.AxisInfo(tuple(map(axes.Fixed, leaf.shape)), True) for leaf in jax.tree.leaves(x)]
+    fresh = [[tuple(unifier.new(size) for size in np.shape(leaf)) for _, leaf in leaves] for leaves in named]
+    arguments = [tracing.AxisInfo(leaf, False) for tree in fresh for leaf in tree]
+    arguments += [tracing.AxisInfo(tuple(map(axes.Fixed, leaf.shape)), True) for leaf in jax.tree.leaves(x)]
     known = [tracing.constant(value) for value in closed.consts]
-    outputs = jaxprs.eval_jaxpr_with(closed.jaxpr, known, given, tracer.rule, tracing.constant)
+    outputs = jaxprs.eval_jaxpr_with(closed.jaxpr, known, arguments, tracer.rule, tracing.constant)
     used = {atom for equation in closed.jaxpr.eqns for atom in equation.invars if not hasattr(atom, "val")}
-    unused = [value.axes for value, variable in zip(given, closed.jaxpr.invars, strict=True) if variable not in used]
-    for axis in [axis for value in outputs for axis in value.axes] + [axis for found in unused for axis in found]:
+    unused = [
+        value.axes for value, variable in zip(arguments, closed.jaxpr.invars, strict=True) if variable not in used
+    ]
+    for axis in [axis for value in outputs for axis in value.axes] + [
+        axis for leaf_axes in unused for axis in leaf_axes
+    ]:
         unifier.fix(axis)
     tables = [
         {path: tuple(map(unifier.resolve, leaf)) for (path, _), leaf in zip(leaves, tree, strict=True)}
-        for leaves, tree in zip(named, own, strict=True)
+        for leaves, tree in zip(named, fresh, strict=True)
     ]
     names = _names(tables)
     sizes = {
@@ -111,13 +115,13 @@ def _names(tables: list[dict[KeyPath, tuple[Axis, ...]]]) -> dict[int | str, str
     last = [(path, leaf[-1:]) for table in tables for path, leaf in table.items()]
     every = last + [(path, leaf[:-1]) for table in tables for path, leaf in table.items()]
     names: dict[int | str, str] = {}
-    taken: Counter[str] = Counter()
+    uses: Counter[str] = Counter()
     for path, leaf in every:
         for group in (group for axis in leaf for group in axes.groups(axis)):
             if group.name not in names:
                 layer = trees.name(path[:-1]) or trees.name(path)
-                taken[layer] += 1
-                names[group.name] = layer if taken[layer] == 1 else f"{layer}#{taken[layer]}"
+                uses[layer] += 1
+                names[group.name] = layer if uses[layer] == 1 else f"{layer}#{uses[layer]}"
     return names
 
 
@@ -130,23 +134,23 @@ def _named(axis: Axis, names: Mapping[int | str, str]) -> Axis:
 
 
 def identity(spec: PermutationSpec) -> dict[str, np.ndarray]:
-    """The permutation that moves nothing."""
+    """Returns the permutation that moves nothing."""
     return {name: np.arange(size) for name, size in spec.groups.items()}
 
 
 def random_permutation(spec: PermutationSpec, key: jax.Array) -> dict[str, np.ndarray]:
-    """A uniformly random permutation of every group; a group's draw depends on the key and its place among the groups."""
+    """Draws a uniformly random permutation of every group; a group's draw depends on the key and its place among the groups."""
     draws = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
     return {name: draws.permutation(size) for name, size in spec.groups.items()}
 
 
 def inverse(permutation: Permutation) -> dict[str, np.ndarray]:
-    """The permutation that undoes `permutation`."""
+    """Returns the permutation that undoes `permutation`."""
     return {name: np.argsort(order) for name, order in permutation.items()}
 
 
 def apply_permutation(spec: PermutationSpec, permutation: Permutation, params: Params) -> Params:
-    """The parameters with their hidden units renamed: entries are moved, none is computed.
+    """Renames the hidden units of a network: entries of its parameters are moved, none is computed.
 
     Laws: the identity changes nothing; `inverse(permutation)` undoes it, bit for bit; the network computes the same function
     up to the order of its sums (`check_function`; with running statistics, `permute_state` belongs to it).
@@ -157,34 +161,36 @@ def apply_permutation(spec: PermutationSpec, permutation: Permutation, params: P
       params: pytree like the parameters that were traced.
 
     Raises:
-      ValueError: unknown groups, or what is no permutation of a group's units; all are listed. Parameters of other shapes.
+      ValueError: unknown groups, or what is not a permutation of a group's units; all are listed. Parameters of other shapes.
     """
     return _apply(spec, spec.params, permutation, params)
 
 
 def permute_state(spec: PermutationSpec, permutation: Permutation, state: State) -> State:
-    """As `apply_permutation`, of the network's state."""
+    """Renames the hidden units in a network's state, as `apply_permutation` does in its parameters."""
     return _apply(spec, spec.state, permutation, state)
 
 
-def _apply(spec: PermutationSpec, table, permutation: Permutation, tree):
+def _apply(
+    spec: PermutationSpec, table: Mapping[KeyPath, tuple[Axis, ...]], permutation: Permutation, tree: trees.Tree
+) -> trees.Tree:
     wrong = [
         f"{name} ({np.shape(order)} for {spec.groups.get(name, 'no such')} units)"
         for name, order in permutation.items()
         if not np.array_equal(np.sort(order), np.arange(spec.groups.get(name, -1)))
     ]
     if wrong:
-        raise ValueError(f"these are no permutations of this network's groups: {', '.join(wrong)}")
+        raise ValueError(f"these are not permutations of this network's groups: {', '.join(wrong)}")
     shapes = {path: tuple(axis.size for axis in leaf) for path, leaf in table.items()}
-    found = {path: np.shape(leaf) for path, leaf in trees.named_leaves(tree)}
-    if found != shapes:
-        odd = sorted(trees.name(path) for path in {*found, *shapes} if found.get(path) != shapes.get(path))
+    actual = {path: np.shape(leaf) for path, leaf in trees.named_leaves(tree)}
+    if actual != shapes:
+        odd = sorted(trees.name(path) for path in {*actual, *shapes} if actual.get(path) != shapes.get(path))
         raise ValueError(f"these leaves are not those of the network that was traced: {', '.join(odd)}")
     return trees.like(tree, [permuted(leaf, table[path], permutation) for path, leaf in trees.named_leaves(tree)])
 
 
-def permuted(leaf, leaf_axes: tuple[Axis, ...], permutation: Permutation):
-    """One leaf, NumPy or JAX, with the units of the groups in `permutation` moved."""
+def permuted(leaf: Any, leaf_axes: tuple[Axis, ...], permutation: Permutation) -> Any:
+    """Returns one leaf, NumPy or JAX, with the units of the groups in `permutation` moved."""
     for i, axis in enumerate(leaf_axes):
         if axes.names(axis) & permutation.keys():
             leaf = leaf.take(axes.indices(axis, dict(permutation)), axis=i)
@@ -194,10 +200,11 @@ def permuted(leaf, leaf_axes: tuple[Axis, ...], permutation: Permutation):
 def function_gap(
     spec: PermutationSpec, before: Params, after: Params, states: tuple[State, State] = ((), ()), inputs: Any = None
 ) -> float:
-    """How far two networks' outputs are apart: the largest difference over the largest output, on the traced inputs.
+    """Computes how far two networks' outputs are apart: the largest difference over the largest output, on the traced inputs.
 
     Args:
-      before, after: parameters; states: their states.
+      before, after: parameters.
+      states: their states.
       inputs: (B, ...); default: those the network was traced with (normally distributed ones, where only shapes were given).
     """
     x = spec.inputs if inputs is None else inputs

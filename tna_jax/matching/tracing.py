@@ -5,9 +5,11 @@ what the axes of the result are; it is right if permuting the inputs along their
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tna_jax.matching import axes
@@ -45,8 +47,8 @@ REDUCTIONS = {f"reduce_{name}" for name in ("sum", "max", "min", "prod", "and", 
 
 
 def constant(array: Any) -> AxisInfo:
-    """The value of an array that stands in the program: an axis along which all entries are equal is wild."""
-    if not hasattr(array, "shape") or array.ndim == 0 or jax.dtypes.issubdtype(array.dtype, jax.dtypes.extended):
+    """Returns what is known of an array that stands in the program: axes along which all entries are equal are `Constant`."""
+    if not hasattr(array, "shape") or array.ndim == 0 or jnp.issubdtype(array.dtype, jax.dtypes.extended):
         return AxisInfo(tuple(Fixed(size) for size in np.shape(array)), False)
     array = np.asarray(array)
 
@@ -57,7 +59,7 @@ def constant(array: Any) -> AxisInfo:
 
 
 class AxisPropagation:
-    """The rules, over one `Unifier`; `sites` gathers where activations meet weights."""
+    """Applies the rules to one `Unifier`; `sites` gathers where activations meet weights."""
 
     def __init__(self, unifier: Unifier) -> None:
         self.unifier = unifier
@@ -65,7 +67,7 @@ class AxisPropagation:
         self.contractions = 0
 
     def rule(self, equation: Any, inputs: list[AxisInfo]) -> list[AxisInfo]:
-        """The outputs' axes.
+        """Returns the outputs' axes.
 
         Raises:
           ValueError: the operation is not known here, and hidden units reach it.
@@ -74,20 +76,20 @@ class AxisPropagation:
         data = any(value.data for value in inputs)
         special = getattr(self, f"_{name}", None)
         if name in ELEMENTWISE:
-            found = [self._elementwise(inputs)]
+            outputs = [self._elementwise(inputs)]
         elif name in REDUCTIONS:
-            found = [tuple(a for i, a in enumerate(inputs[0].axes) if i not in equation.params["axes"])]
+            outputs = [tuple(a for i, a in enumerate(inputs[0].axes) if i not in equation.params["axes"])]
         elif name.startswith(("reduce_window", "cum")):
-            found = [self._windows(equation, inputs)]
+            outputs = [self._windows(equation, inputs)]
         elif name == "optimization_barrier":
-            found = [value.axes for value in inputs]
+            outputs = [value.axes for value in inputs]
         elif special is not None:
-            made = special(equation, inputs)
-            found = made if isinstance(made, list) else [made]
+            result = special(equation, inputs)
+            outputs = result if isinstance(result, list) else [result]
         else:
             self._refuse(equation, inputs)
-            found = [tuple(map(Fixed, variable.aval.shape)) for variable in equation.outvars]
-        return [AxisInfo(tuple(map(self.unifier.resolve, axes)), data) for axes in found]
+            outputs = [tuple(map(Fixed, variable.aval.shape)) for variable in equation.outvars]
+        return [AxisInfo(tuple(map(self.unifier.resolve, axes)), data) for axes in outputs]
 
     def _refuse(self, equation: Any, inputs: list[AxisInfo]) -> None:
         """Raises ValueError, unless no hidden unit reaches the operation: then its outputs stay as they are."""
@@ -99,20 +101,20 @@ class AxisPropagation:
                 "elementwise functions and changes of shape."
             )
 
-    def _fixed(self, value: AxisInfo, dimensions) -> None:
+    def _fixed(self, value: AxisInfo, dimensions: Iterable[int]) -> None:
         for i in dimensions:
             self.unifier.fix(value.axes[i])
 
     def _elementwise(self, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         rank = max(len(value.axes) for value in inputs)
         full = [value.axes for value in inputs if len(value.axes) == rank]
-        found = full[0]
+        result = full[0]
         for other in full[1:]:
-            found = tuple(
+            result = tuple(
                 q if p.size == 1 else p if q.size == 1 else self.unifier.unify(p, q)  # an axis of size 1 is spread
-                for p, q in zip(found, other, strict=True)
+                for p, q in zip(result, other, strict=True)
             )
-        return found
+        return result
 
     def _windows(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         """Pooling and cumulative sums: their axes are fixed, the others pass."""
@@ -140,11 +142,11 @@ class AxisPropagation:
 
     def _broadcast_in_dim(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         shape, at = equation.params["shape"], equation.params["broadcast_dimensions"]
-        found: list[Axis] = [Constant(size) if size > 1 else Fixed(1) for size in shape]
+        result: list[Axis] = [Constant(size) if size > 1 else Fixed(1) for size in shape]
         for axis, i in zip(inputs[0].axes, at, strict=True):
             if axis.size == shape[i]:
-                found[i] = axis
-        return tuple(found)
+                result[i] = axis
+        return tuple(result)
 
     def _transpose(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         return tuple(inputs[0].axes[i] for i in equation.params["permutation"])
@@ -159,17 +161,17 @@ class AxisPropagation:
     def _reshape(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         """The axes as one product, cut again from the end; what does not come apart is fixed."""
         left: Axis = axes.product(list(inputs[0].axes))
-        found: list[Axis] = []
+        result: list[Axis] = []
         for size in reversed(equation.params["new_sizes"]):
             if size == 1:
-                found.append(Fixed(1))
+                result.append(Fixed(1))
             elif self.unifier.resolve(left).size == size:
-                found.append(left)
+                result.append(left)
                 left = Fixed(1)
             else:
                 left, last = self.unifier.factor(left, size)
-                found.append(last)
-        return tuple(found[::-1])
+                result.append(last)
+        return tuple(result[::-1])
 
     def _slice(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         parameters = equation.params
@@ -190,33 +192,33 @@ class AxisPropagation:
         return axis
 
     def _split(self, equation: Any, inputs: list[AxisInfo]) -> list[tuple[Axis, ...]]:
-        at, start, found = equation.params["axis"], 0, []
+        at, start, result = equation.params["axis"], 0, []
         for size in equation.params["sizes"]:
             part = self._part(self.unifier.resolve(inputs[0].axes[at]), start, start + size, 1)
-            found.append((*inputs[0].axes[:at], part, *inputs[0].axes[at + 1 :]))
+            result.append((*inputs[0].axes[:at], part, *inputs[0].axes[at + 1 :]))
             start += size
-        return found
+        return result
 
     def _concatenate(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         at = equation.params["dimension"]
-        found = list(inputs[0].axes)
+        result = list(inputs[0].axes)
         for value in inputs[1:]:
-            found = [
+            result = [
                 p if i == at else self.unifier.unify(p, q)
-                for i, (p, q) in enumerate(zip(found, value.axes, strict=True))
+                for i, (p, q) in enumerate(zip(result, value.axes, strict=True))
             ]
-        found[at] = axes.concat([self.unifier.resolve(value.axes[at]) for value in inputs])
-        return tuple(found)
+        result[at] = axes.concat([self.unifier.resolve(value.axes[at]) for value in inputs])
+        return tuple(result)
 
     def _pad(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
-        found: list[Axis] = []
+        result: list[Axis] = []
         for i, (low, high, interior) in enumerate(equation.params["padding_config"]):
             axis = self.unifier.resolve(inputs[0].axes[i])
             if interior or min(low, high) < 0:
                 self.unifier.fix(axis)
                 axis, low, high = Fixed(equation.outvars[0].aval.shape[i]), 0, 0
-            found.append(axes.concat([Constant(int(low)), axis, Constant(int(high))]))
-        return tuple(found)
+            result.append(axes.concat([Constant(int(low)), axis, Constant(int(high))]))
+        return tuple(result)
 
     def _gather(self, equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
         """A look-up: axes that are taken whole pass, those that are searched are fixed."""
@@ -266,15 +268,15 @@ class AxisPropagation:
         else:  # the inputs' channels are count x those of the kernel, the outputs' count x (features / count)
             sets = self.unifier.new(count)
             self.unifier.unify(images.axes[lhs[1]], axes.product([sets, kernel.axes[rhs[1]]]))
-            own = self.unifier.new(features.size // count)
-            features = self.unifier.unify(features, axes.product([self.unifier.resolve(sets), own]))
+            of_one_set = self.unifier.new(features.size // count)
+            features = self.unifier.unify(features, axes.product([self.unifier.resolve(sets), of_one_set]))
         self._contraction(inputs, ((lhs[1],), (rhs[1],)))
         shape = equation.outvars[0].aval.shape
-        found: list[Axis] = list(map(Fixed, shape))
-        found[out[0]], found[out[1]] = images.axes[lhs[0]], features
-        return tuple(found)
+        result: list[Axis] = list(map(Fixed, shape))
+        result[out[0]], result[out[1]] = images.axes[lhs[0]], features
+        return tuple(result)
 
-    def _contraction(self, inputs: list[AxisInfo], summed) -> None:
+    def _contraction(self, inputs: list[AxisInfo], summed: Sequence[Sequence[int]]) -> None:
         """Counts the operation, and notes the sums of data over weights."""
         data = [value.data for value in inputs]
         if data.count(True) == 1:

@@ -7,19 +7,19 @@ from tna_jax.matching.axes import Axis, Concat, Constant, Fixed, Group, Product,
 
 
 class Unifier:
-    """What was found out so far about the groups of one network."""
+    """Holds what is known so far about the groups of one network."""
 
     def __init__(self) -> None:
         self.bound: dict[int | str, Axis] = {}
-        self.made = 0
+        self.count = 0
 
     def new(self, size: int) -> Axis:
-        """A fresh group; an axis of size 1 is fixed."""
-        self.made += 1
-        return Group(size, self.made) if size > 1 else Fixed(size)
+        """Returns a fresh group; an axis of size 1 is fixed."""
+        self.count += 1
+        return Group(size, self.count) if size > 1 else Fixed(size)
 
     def resolve(self, axis: Axis) -> Axis:
-        """The axis as it is known now, in normal form."""
+        """Returns the axis as it is known now, in normal form."""
         if isinstance(axis, Group):
             if axis.name in self.bound:
                 self.bound[axis.name] = self.resolve(self.bound[axis.name])
@@ -31,14 +31,14 @@ class Unifier:
         return axis
 
     def fix(self, axis: Axis) -> Axis:
-        """No unit of this axis may move from now on."""
+        """Fixes an axis: none of its units may move from now on."""
         axis = self.resolve(axis)
         for group in groups(axis):
             self.bound[group.name] = Fixed(group.size)
         return axis if isinstance(axis, Constant) else Fixed(axis.size)
 
     def unify(self, a: Axis, b: Axis) -> Axis:
-        """Makes two axes of one size the same; equal entries (`Wild`) ask for nothing."""
+        """Makes two axes of one size the same; equal entries (`Constant`) ask for nothing."""
         a, b = self.resolve(a), self.resolve(b)
         assert a.size == b.size, (a, b)
         if a == b or isinstance(b, Constant):
@@ -103,7 +103,7 @@ class Unifier:
         return self.resolve(concat(done))
 
     def factor(self, axis: Axis, minor: int) -> tuple[Axis, Axis]:
-        """The axis as a product of two, the second of size `minor`, which divides the axis."""
+        """Takes the axis apart as a product of two, the second of size `minor`, which divides the axis."""
         axis = self.resolve(axis)
         parts: tuple[Axis, Axis]
         if isinstance(axis, Group):
@@ -125,7 +125,7 @@ class Unifier:
         return kind(axis.size // minor), kind(minor)
 
     def cut(self, axis: Axis, first: int) -> tuple[Axis, Axis]:
-        """The axis as two end to end, the first of size `first`, 0 < `first` < size."""
+        """Takes the axis apart as two end to end, the first of size `first`, 0 < `first` < size."""
         axis = self.resolve(axis)
         parts: tuple[Axis, Axis]
         if isinstance(axis, Fixed | Constant):

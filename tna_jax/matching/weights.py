@@ -4,8 +4,8 @@ Weight and activation matching of Git Re-Basin (Ainsworth et al. 2023, arXiv 220
 host by `scipy.optimize.linear_sum_assignment` (scipy comes with JAX), matrix products by NumPy.
 
 spec = permutation_spec(network, a, x)
-found = weight_matching(spec, a, b)
-line(a, found.params, 0.5)
+match = weight_matching(spec, a, b)
+line(a, match.params, 0.5)
 """
 
 import jax
@@ -34,7 +34,7 @@ class _Weights:
         )
         self.places = {group: spec.where(group) for group in spec.groups}
         self.holders = {path: set().union(*map(axes.names, leaf)) for path, leaf in spec.params.items()}
-        self.neighbours: dict[str, set[str]] = {
+        self.neighbors: dict[str, set[str]] = {
             group: set().union(*(self.holders[path] for path, _ in places)) - {group}
             for group, places in self.places.items()
         }
@@ -56,7 +56,7 @@ class _Weights:
     def gain(self, group: str, permutation: dict[str, np.ndarray]) -> np.ndarray:
         """(n, n) float32: the inner product of the first network's unit i with the second's unit j, the other groups permuted.
 
-        Where a leaf has the group on two axes, the other one is held: a linearisation. Leaves around which nothing has moved
+        Where a leaf has the group on two axes, the other one is held: a linearization. Leaves around which nothing has moved
         since the group was last solved give what they gave then.
         """
         total = np.zeros((self.spec.groups[group],) * 2, np.float32)
@@ -77,9 +77,10 @@ class _Weights:
             leaf, tuple(Fixed(a.size) if k == i else a for k, a in enumerate(around)), permutation
         )
         fronts = zip(self.fronts[group, place], self._front(leaf, group, place), strict=True)
-        return sum(one @ other.T for one, other in fronts)
+        total: np.ndarray = sum(left @ right.T for left, right in fronts)
+        return total
 
-    def objective(self, permutation: Permutation, leaves: set | None = None) -> float:
+    def objective(self, permutation: Permutation, leaves: set[KeyPath] | None = None) -> float:
         """The inner product of both networks' weights, in float64; of some leaves only, if they are named."""
         return sum(
             float(
@@ -91,7 +92,7 @@ class _Weights:
             if leaves is None or path in leaves
         )
 
-    def better(self, group: str, old: np.ndarray, new: np.ndarray, gain: np.ndarray, permutation) -> bool:
+    def better(self, group: str, old: np.ndarray, new: np.ndarray, gain: np.ndarray, permutation: Permutation) -> bool:
         """Whether the new order of a group gains more than rounding."""
         if np.array_equal(old, new):
             return False
@@ -143,11 +144,11 @@ def weight_matching(
     for _ in range(restarts - 1 if spec.groups else 0):
         shaken = list(spec.groups)[draws.integers(len(spec.groups))]
         start = {**best, shaken: draws.permutation(spec.groups[shaken])}
-        found, more = _ascend(weights, draws, start, weights.neighbours[shaken] or {shaken})
+        order, more = _ascend(weights, draws, start, weights.neighbors[shaken] or {shaken})
         counts = counts[0] + more[0], counts[1] + more[1], counts[2] + more[2]
-        reached = weights.objective(found)
+        reached = weights.objective(order)
         if reached > objective:
-            best, objective = found, reached
+            best, objective = order, reached
     return finish(spec, best, b, state, objective, counts, check)
 
 
@@ -170,5 +171,5 @@ def _ascend(
             if weights.better(name, permutation[name], new, gain, permutation):
                 permutation[name] = new
                 moving += 1
-                waiting |= weights.neighbours[name] | ({name} & weights.quadratic)
+                waiting |= weights.neighbors[name] | ({name} & weights.quadratic)
     return permutation, (sweeps, assignments, moving)

@@ -27,7 +27,7 @@ from tna_jax.models.vit import ViT
 
 @dataclasses.dataclass(frozen=True)
 class Constructor:
-    """Makes the modules of one name: a family, with what the name fixes and the defaults it changes.
+    """Builds the modules of one name: a family, with what the name fixes and the defaults it changes.
 
     Attributes:
       family: the Linen module class.
@@ -41,12 +41,12 @@ class Constructor:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of the options, `num_classes` first: the only one that may be without a default."""
+        """Returns the names of the options, `num_classes` first: the only one that may be without a default."""
         fields = (field.name for field in dataclasses.fields(self.family))
         return tuple(name for name in fields if name not in {"parent", "name", *self.fixed})
 
     def __call__(self, **options: Any) -> nn.Module:
-        """The module; ValueError for options it does not have."""
+        """Builds the module; raises ValueError for options it does not have."""
         unknown = [repr(option) for option in options if option not in self.options]
         if unknown:
             plural = "s" if len(unknown) > 1 else ""
@@ -82,7 +82,7 @@ MODELS: dict[str, Constructor] = {
 
 
 def create(name: str, **options: Any) -> nn.Module:
-    """The Linen module `name` with its options, e.g. `create("cnn", num_classes=10, norm="layer")`.
+    """Builds the Linen module `name` with its options, e.g. `create("cnn", num_classes=10, norm="layer")`.
 
     Raises:
       ValueError: no such network (the nearest name is given), an option it does not have (its options are given), or a value

@@ -101,7 +101,7 @@ class Bert(Body):
     common interface. An id outside the vocabulary gives NaN.
 
     Raises:
-      ValueError: as `Transformer`; when called: ids that are no integers (B, T), or more tokens than there are positions.
+      ValueError: as `Transformer`; when called: ids that are not integers (B, T), or more tokens than there are positions.
     """
 
     @nn.compact

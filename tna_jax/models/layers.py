@@ -88,7 +88,7 @@ def Conv(
 
 
 def norm(kind: str, groups: int, dtype: Any, train: bool, weight: jax.Array | None, name: str) -> Layer:
-    """A norm layer with scale and bias over channels; the identity, without parameters, for `none`.
+    """Returns a norm layer with scale and bias over channels; the identity, without parameters, for `none`.
 
     Args:
       kind: none; batch (statistics over examples and positions, and running ones in the collection 'batch_stats'); layer
@@ -105,17 +105,23 @@ def norm(kind: str, groups: int, dtype: Any, train: bool, weight: jax.Array | No
     """
     check_choice("norm", kind, NORMS)
 
-    def batch(x):
+    def batch(x: jax.Array) -> jax.Array:
         mask = None if weight is None else weight.astype(bool).reshape(-1, *(1,) * (x.ndim - 1))
         layer = nn.BatchNorm(use_running_average=not train, momentum=MOMENTUM, epsilon=EPSILON, name=name)
-        return layer(x, mask=mask)
+        normalized: jax.Array = layer(x, mask=mask)
+        return normalized
 
-    def group(x):
+    def group(x: jax.Array) -> jax.Array:
         if groups < 1 or x.shape[-1] % groups:
             raise ValueError(f"norm 'group': {groups} groups do not divide the {x.shape[-1]} channels of {name}")
-        return nn.GroupNorm(groups, epsilon=EPSILON, name=name)(x)
+        normalized: jax.Array = nn.GroupNorm(groups, epsilon=EPSILON, name=name)(x)
+        return normalized
 
-    layers = {"batch": batch, "layer": lambda x: nn.LayerNorm(epsilon=EPSILON, name=name)(x), "group": group}
+    layers: dict[str, Layer] = {
+        "batch": batch,
+        "layer": lambda x: nn.LayerNorm(epsilon=EPSILON, name=name)(x),
+        "group": group,
+    }
     if kind == "none":
         return lambda x: x
     return lambda x: layers[kind](x.astype(jnp.float32)).astype(dtype or jnp.float32)
@@ -154,19 +160,19 @@ class ConvNet(nn.Module):
 
 
 def parts(net: ConvNet, train: bool, weight: jax.Array | None) -> tuple[Callable[..., nn.Conv], Callable[[str], Layer]]:
-    """`Conv` and `norm` with the fields of `net` filled in: `conv(features, kernel_size, ...)` and `norm(name)`."""
+    """Returns `Conv` and `norm` with the fields of `net` filled in: `conv(features, kernel_size, ...)` and `norm(name)`."""
     conv = functools.partial(Conv, dtype=net.dtype, implementation=net.conv)
     return conv, functools.partial(norm, net.norm, net.groups, net.dtype, train, weight)
 
 
 def images(x: jax.Array, dtype: Any) -> jax.Array:
-    """`x` in the compute dtype; ValueError unless it is (B, H, W, C)."""
+    """Returns `x` in the compute dtype; raises ValueError unless it is (B, H, W, C)."""
     if x.ndim != 4:
         raise ValueError(f"convolutional networks take images (B, H, W, C), got the shape {x.shape}")
     return x.astype(dtype or jnp.float32)
 
 
 def check_choice(what: str, value: Any, names: Any) -> None:
-    """ValueError unless `value` is one of `names`, which it lists."""
+    """Raises ValueError unless `value` is one of `names`, which it lists."""
     if value not in names:
         raise ValueError(f"unknown {what} {value!r}; known: {', '.join(map(str, names))}")

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from tna_jax.models import xla_cpu
 from tna_jax.models.layers import check_choice
@@ -88,7 +90,7 @@ class Transformer(nn.Module):
         return ()
 
     def fields(self) -> dict[str, Any]:
-        """The fields by name, with which the body is made that a network consists of beside its head."""
+        """Returns the fields by name, with which the body is made that a network consists of beside its head."""
         skipped = ("parent", "name")
         return {
             field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in skipped
@@ -100,7 +102,7 @@ class Transformer(nn.Module):
         return self.heads or max(1, self.width // 64), self.mlp or 4 * self.width
 
     def blocks(self, norm_first: bool, bias: bool, train: bool) -> list["Block"]:
-        """The blocks, named layer_0, layer_1, ..."""
+        """Returns the blocks, named layer_0, layer_1, ..."""
         heads, mlp = self.sizes
         dropouts = (self.dropout, self.attention_dropout) if train else (0.0, 0.0)
         make = nn.remat(Block) if self.remat else Block
@@ -113,7 +115,7 @@ def _positive(value: Any) -> bool:
 
 
 def _number(value: Any) -> float:
-    """NaN, which lies nowhere, for what is no number."""
+    """NaN, which lies nowhere, for what is not a number."""
     return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else float("nan")
 
 
@@ -157,21 +159,21 @@ class Block(nn.Module):
             self._dense(name, width, self.bias)(x).reshape(shape) for name in ("query", "key", "value")
         )
         rate = self.dropouts[1]
-        found = attention(query, key, value, mask, nn.Dropout(rate, deterministic=False) if rate else None)
-        return self._dense("out", width)(found.reshape(x.shape))
+        mixed = attention(query, key, value, mask, nn.Dropout(rate, deterministic=False) if rate else None)
+        return self._dense("out", width)(mixed.reshape(x.shape))
 
     def _transform(self, x: jax.Array) -> jax.Array:
         return self._dense("down", self.width)(ACTIVATIONS[self.act](self._dense("up", self.mlp)(x)))
 
 
 def attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None = None,
+    query: Float[Array, "B T H E"],
+    key: Float[Array, "B T H E"],
+    value: Float[Array, "B T H E"],
+    mask: Bool[Array, "B T"] | None = None,
     drop: Callable[[jax.Array], jax.Array] | None = None,
-) -> jax.Array:
-    """Softmax attention of all tokens to all tokens that count (arXiv 1706.03762, equation 1).
+) -> Float[Array, "B T H E"]:
+    """Computes softmax attention of all tokens to all tokens that count (arXiv 1706.03762, equation 1).
 
     A token that does not count has weight 0, exactly: nothing of it reaches another token, and no gradient comes back to it. An
     example without any that counts gets their plain mean, which is finite.
@@ -188,14 +190,15 @@ def attention(
     query, key, value = (part.swapaxes(1, 2) for part in (query * query.shape[-1] ** -0.5, key, value))
     logits = jnp.matmul(query, key.swapaxes(2, 3), preferred_element_type=jnp.float32)
     if mask is not None:
-        logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
+        logits = jnp.where(mask[:, None, None, :], logits, np.finfo(np.float32).min)
     weights = jax.nn.softmax(logits)
     weights = weights if drop is None else drop(weights)
-    return (weights.astype(value.dtype) @ value).swapaxes(1, 2)
+    mixed: jax.Array = (weights.astype(value.dtype) @ value).swapaxes(1, 2)
+    return mixed
 
 
 def dense(features: int, init_std: float, dtype: Any, name: str, bias: bool = True) -> nn.Dense:
-    """A dense layer with normal initial values.
+    """Returns a dense layer with normal initial values.
 
     Args:
       features: entries of its outputs.
@@ -208,11 +211,12 @@ def dense(features: int, init_std: float, dtype: Any, name: str, bias: bool = Tr
 
 
 def layer_norm(eps: float, dtype: Any, name: str) -> Callable[[jax.Array], jax.Array]:
-    """A layer norm over the last axis, in float32 (two passes: with an epsilon of 1e-12 one is not exact enough)."""
+    """Returns a layer norm over the last axis, in float32 (two passes: with an epsilon of 1e-12 one is not exact enough)."""
 
     def run(x: jax.Array) -> jax.Array:
         norm = nn.LayerNorm(eps, use_fast_variance=False, name=name)
-        return norm(x.astype(jnp.float32)).astype(dtype or jnp.float32)
+        normalized: jax.Array = norm(x.astype(jnp.float32))
+        return normalized.astype(dtype or jnp.float32)
 
     return run
 

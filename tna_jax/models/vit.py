@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float64
 
 from tna_jax.models import layers, transformer
 
@@ -63,7 +64,7 @@ class ViT(Body):
 
     Attributes:
       patch: side of a patch in pixels; must divide the images' sides.
-      image_size: side, or (H, W), of the images that the position embeddings are for; None: of those it is initialised with.
+      image_size: side, or (H, W), of the images that the position embeddings are for; None: of those it is initialized with.
       interpolate: take images of other sizes, for which the position embeddings are interpolated (`resize_positions`);
         needs `image_size`. Without it they are an error.
       qkv_bias: whether queries, keys and values have biases.
@@ -100,27 +101,29 @@ class Embedding(nn.Module):
         normal = nn.initializers.truncated_normal(self.init_std)
         kernel = self.param("kernel", normal, (self.patch, self.patch, x.shape[-1], self.width))
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
-        made = cut @ kernel.reshape(-1, self.width).astype(cut.dtype)
-        return made.astype(jnp.float32) + bias.reshape(1, 1, -1)
+        product = cut @ kernel.reshape(-1, self.width).astype(cut.dtype)
+        return product.astype(jnp.float32) + bias.reshape(1, 1, -1)
 
 
 def grid(size: int | tuple[int, ...], patch: int) -> tuple[int, int]:
-    """Rows and columns of patches of an image; ValueError unless the patch's side divides the image's sides."""
+    """Returns rows and columns of patches of an image; raises ValueError unless the patch's side divides the image's sides."""
     height, width = (size, size) if isinstance(size, int) else size
     if height < 1 or width < 1 or height % patch or width % patch:
         raise ValueError(f"patches of {patch}x{patch} do not tile images of {height}x{width}")
     return height // patch, width // patch
 
 
-def patches(x: jax.Array, patch: int) -> jax.Array:
-    """(B, H, W, C) cut into squares, row by row: (B, patches, patch * patch * C)."""
+def patches(x: Float[Array, "B H W C"], patch: int) -> Float[Array, "B N P"]:
+    """Cuts images (B, H, W, C) into squares, row by row: (B, patches, patch * patch * C)."""
     rows, columns = grid(x.shape[1:3], patch)
     cut = x.reshape(x.shape[0], rows, patch, columns, patch, x.shape[-1]).transpose(0, 1, 3, 2, 4, 5)
     return cut.reshape(x.shape[0], rows * columns, -1)
 
 
-def resize_positions(positions: jax.Array, old: tuple[int, int], new: tuple[int, int]) -> jax.Array:
-    """Position embeddings for another number of patches: bicubic, as PyTorch's `interpolate` that Hugging Face calls.
+def resize_positions(
+    positions: Float[Array, "1 M D"], old: tuple[int, int], new: tuple[int, int]
+) -> Float[Array, "1 N D"]:
+    """Resizes position embeddings for another number of patches: bicubic, as PyTorch's `interpolate` that Hugging Face calls.
 
     Args:
       positions: (1, 1 + rows * columns, D) floats; the first is the class token's and stays.
@@ -133,22 +136,22 @@ def resize_positions(positions: jax.Array, old: tuple[int, int], new: tuple[int,
         return positions
     first, rest = positions[:, :1], positions[:, 1:].reshape(*old, -1)
     down, right = (jnp.asarray(cubic(*sides), positions.dtype) for sides in zip(old, new, strict=True))
-    made = jnp.einsum("ri,cj,ijd->rcd", down, right, rest)
-    return jnp.concatenate([first, made.reshape(1, new[0] * new[1], -1)], axis=1)
+    resized = jnp.einsum("ri,cj,ijd->rcd", down, right, rest)
+    return jnp.concatenate([first, resized.reshape(1, new[0] * new[1], -1)], axis=1)
 
 
-def cubic(old: int, new: int) -> np.ndarray:
-    """(new, old) float64: bicubic interpolation along one axis as a matrix; its rows sum to 1.
+def cubic(old: int, new: int) -> Float64[np.ndarray, "new old"]:
+    """Returns bicubic interpolation along one axis as a matrix, (new, old) float64; its rows sum to 1.
 
-    Keys' kernel (1981, IEEE TASSP 29(6)) with a = -3/4, pixel centres at halves, edges repeated, no smoothing when shrinking.
+    Keys' kernel (1981, IEEE TASSP 29(6)) with a = -3/4, pixel centers at halves, edges repeated, no smoothing when shrinking.
     """
     a = -0.75
     at = (np.arange(new) + 0.5) * old / new - 0.5
     left = np.floor(at).astype(int)
-    found = np.zeros((new, old))
+    weights = np.zeros((new, old))
     for offset in range(-1, 3):
         far = np.abs(at - (left + offset))
         near = ((a + 2) * far - (a + 3)) * far**2 + 1
         wide = a * (((far - 5) * far + 8) * far - 4)
-        np.add.at(found, (np.arange(new), np.clip(left + offset, 0, old - 1)), np.where(far <= 1, near, wide))
-    return found
+        np.add.at(weights, (np.arange(new), np.clip(left + offset, 0, old - 1)), np.where(far <= 1, near, wide))
+    return weights

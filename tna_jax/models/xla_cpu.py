@@ -21,9 +21,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 
-def convolve_by_slices(inputs: jax.Array, kernel: jax.Array, strides: Any, padding: Any) -> jax.Array:
+def convolve_by_slices(
+    inputs: Float[Array, "B H W C"], kernel: Float[Array, "h w C O"], strides: Any, padding: Any
+) -> Float[Array, "B y x O"]:
     """Convolves as a product of matrices: the h * w shifted, strided slices of the padded inputs, side by side, times the kernel.
 
     Args:
@@ -50,7 +53,7 @@ def convolve_by_slices(inputs: jax.Array, kernel: jax.Array, strides: Any, paddi
     return jnp.tensordot(jnp.concatenate(slices, -1), kernel.reshape(high * wide * channels, features), 1)
 
 
-def opaque_one(inputs: jax.Array) -> jax.Array:
+def opaque_one(inputs: Float[Array, "..."]) -> Float[Array, ""]:
     """Returns the number 1, a scalar of the inputs' dtype, by an arithmetic that the compiler does not see through.
 
     It counts the bits of a number and finds at most 32. What is 1 for real numbers only, `exp(0 * x)` say, will not do: programs
@@ -60,7 +63,7 @@ def opaque_one(inputs: jax.Array) -> jax.Array:
     return jnp.where(jax.lax.population_count(bits) <= np.uint32(32), np.float32(1), np.float32(2)).astype(inputs.dtype)
 
 
-def no_recompute(x: jax.Array, one: jax.Array) -> jax.Array:
+def no_recompute(x: Float[Array, "*S"], one: Float[Array, ""]) -> Float[Array, "*S"]:
     """Returns `x / 1`, which is `x` bit for bit, so that the compiler keeps `x` instead of computing it again.
 
     Args:
@@ -81,7 +84,7 @@ def keep_sums(inputs: jax.Array) -> Callable[[jax.Array], jax.Array]:
 
 
 @jax.custom_vjp
-def max_pool(x: jax.Array) -> jax.Array:
+def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
     """Returns the largest of each 2x2 window, stride 2, VALID: (B, H, W, C) to (B, H // 2, W // 2, C).
 
     Values as `nn.max_pool`'s. Entries that tie share the gradient; `nn.max_pool` gives it to the first.

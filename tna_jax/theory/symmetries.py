@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 
 def unit_entries(incoming: ArrayLike, bias: ArrayLike, outgoing: ArrayLike) -> np.ndarray:
-    """The entries that touch each unit, as a table (h, k); for weights and for masks alike.
+    """Returns the entries that touch each unit, as a table (h, k); for weights and for masks alike.
 
     Args:
       incoming: (..., h), the kernel into the layer, units on the last axis (Flax).
@@ -40,7 +40,7 @@ def unit_entries(incoming: ArrayLike, bias: ArrayLike, outgoing: ArrayLike) -> n
 
 
 def equivalence_classes(mask: ArrayLike, anchors: ArrayLike) -> np.ndarray:
-    """(h,) integers: units of one number can take each other's place, others cannot.
+    """Numbers the units, (h,) integers: units of one number can take each other's place, others cannot.
 
     Args:
       mask: (h, k) bool, False = anchored.
@@ -54,7 +54,7 @@ def equivalence_classes(mask: ArrayLike, anchors: ArrayLike) -> np.ndarray:
         raise ValueError(
             f"expected a bool mask (h, k) and anchors of its shape; got {mask.dtype} {mask.shape} and {anchors.shape}"
         )
-    seen: dict[tuple, int] = {}
+    seen: dict[tuple[float | None, ...], int] = {}
     rows = (
         tuple(None if m else float(a) for m, a in zip(*row, strict=True)) for row in zip(mask, anchors, strict=True)
     )
@@ -62,42 +62,42 @@ def equivalence_classes(mask: ArrayLike, anchors: ArrayLike) -> np.ndarray:
 
 
 def num_symmetries(mask: ArrayLike, anchors: ArrayLike) -> int:
-    """How many permutations of the units are symmetries, the identity included: the product of `n!` over `classes`.
+    """Counts the permutations of the units that are symmetries, the identity included: the product of `n!` over the classes.
 
-    Arguments and errors as in `classes`. Laws: 1 if every unit has an anchor of its own value, `h!` if nothing is anchored.
+    Arguments and errors as in `equivalence_classes`. Laws: 1 if every unit has an anchor of its own value, `h!` if nothing is anchored.
     """
     return math.prod(math.factorial(n) for n in np.bincount(equivalence_classes(mask, anchors)).tolist())
 
 
 def enumerate_symmetries(mask: ArrayLike, anchors: ArrayLike) -> np.ndarray:
-    """All symmetries by brute force, (n, h) integers in lexical order: `table[p]` keeps every anchor at its place and value.
+    """Lists all symmetries by brute force, (n, h) integers in lexical order: `table[p]` keeps every anchor at its place and value.
 
-    The legible reference of `count`, for h up to about 8. Arguments and errors as in `classes`.
+    The legible reference of `num_symmetries`, for h up to about 8. Arguments and errors as in `equivalence_classes`.
     """
     mask, anchors = np.asarray(mask), np.asarray(anchors)
     everything = np.array(list(itertools.permutations(range(len(mask)))))
     same = (mask[everything] == mask) & (mask | (anchors[everything] == anchors))
-    return everything[same.all(axis=(1, 2))]
+    return np.asarray(everything[same.all(axis=(1, 2))])
 
 
 def expected_free_units(h: int, ratio: ArrayLike, entries: int) -> np.ndarray:
-    """How many units are expected to have no anchor at all: `h (1 - ratio)^entries`, Bernoulli mask, ratio = share of anchors.
+    """Computes how many units are expected to have no anchor at all: `h (1 - ratio)^entries`, Bernoulli mask, ratio = share of anchors.
 
     With anchors of different values only these are exactly permutable.
     """
-    return h * (1 - np.asarray(ratio, np.float64)) ** entries
+    return np.asarray(h * (1 - np.asarray(ratio, np.float64)) ** entries)
 
 
 def chance_of_a_swap(h: int, ratio: ArrayLike, entries: int) -> np.ndarray:
-    """Probability that at least two units have no anchor, so that a symmetry is left; anchors of different values."""
+    """Computes the probability that at least two units have no anchor, so that a symmetry is left; anchors of different values."""
     tied = -np.expm1(
         entries * np.log1p(-np.minimum(np.asarray(ratio, np.float64), 1 - 1e-16))
     )  # 1 - (1 - ratio)^entries
-    return 1 - tied**h - h * (1 - tied) * tied ** (h - 1)
+    return np.asarray(1 - tied**h - h * (1 - tied) * tied ** (h - 1))
 
 
 def expected_count(h: int, ratio: float, different: int, equal: int = 0) -> float:
-    """The mean of `count` over Bernoulli masks: the sum over all permutations of the probability that each is a symmetry.
+    """Computes the mean of `num_symmetries` over Bernoulli masks: the sum over all permutations of the probability that each is a symmetry.
 
     A cycle of length L >= 2 survives where its L units agree: an entry whose anchors have different values must be trainable in
     all of them, `(1 - ratio)^L`; one whose anchors are equal must be trainable in all or anchored in all,

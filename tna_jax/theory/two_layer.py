@@ -18,11 +18,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32
 from numpy.typing import ArrayLike
 
 from tna_jax import masks
 from tna_jax.interpolation import line
 from tna_jax.masks import Mask, Params
+
+Scalar = float | Float[Array, ""]
+"""A number, which may be traced."""
 
 
 def _gaussian(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -58,8 +62,8 @@ def sample(
     h: int,
     d: int,
     *,
-    rho_v: float | jax.Array,
-    rho_u: float | jax.Array,
+    rho_v: Scalar,
+    rho_u: Scalar,
     sigma_v: float = 1.0,
     sigma_u: float = 1.0,
     entries: str = "gaussian",
@@ -80,49 +84,50 @@ def sample(
         raise ValueError(f"unknown law of the entries {entries!r}: known are {', '.join(ENTRIES)}")
     keys = jax.random.split(key, 3)
     flat = ENTRIES[entries](keys[0], (2 * h * (d + 1),))  # flat draws compile many times faster than shaped ones
-    one, two = ({"U": sigma_u * network[:, :d], "v": sigma_v * network[:, d]} for network in flat.reshape(2, h, d + 1))
-    mask_u = masks.bernoulli(keys[1], one["U"].ravel(), rho_u)
-    mask = {"U": mask_u.reshape(h, d), "v": masks.bernoulli(keys[2], one["v"], rho_v)}
-    return Pair(one, masks.share_anchors(two, one, mask), mask)
+    first, second = (
+        {"U": sigma_u * network[:, :d], "v": sigma_v * network[:, d]} for network in flat.reshape(2, h, d + 1)
+    )
+    mask_u = masks.bernoulli(keys[1], first["U"].ravel(), rho_u)
+    mask = {"U": mask_u.reshape(h, d), "v": masks.bernoulli(keys[2], first["v"], rho_v)}
+    return Pair(first, masks.share_anchors(second, first, mask), mask)
 
 
-def gap(pair: Pair, x: jax.Array, alpha: float | jax.Array) -> jax.Array:
-    """G(alpha) at the input `x` (d,): a float32 scalar.
+def gap(pair: Pair, x: Float[Array, " d"], alpha: Scalar) -> Float32[Array, ""]:
+    """Computes G(alpha) at the input `x` (d,): a float32 scalar.
 
     Computed as `sum_i (1-a) v_i [relu(z_i(a)) - relu(z_i)] + a v'_i [relu(z_i(a)) - relu(z'_i)]`, the same number without the
     cancellation of its definition, so that it is exactly 0 where all of `U` is anchored.
     """
     alpha = jnp.asarray(alpha, jnp.float32)
-    one, two = pair.first, pair.second
-    between, first, second = (
-        jax.nn.relu(weights @ x) for weights in (line(one["U"], two["U"], alpha), one["U"], two["U"])
-    )
-    return (1 - alpha) * one["v"] @ (between - first) + alpha * two["v"] @ (between - second)
+    (u, v), (u_prime, v_prime) = ((network["U"], network["v"]) for network in (pair.first, pair.second))
+    between, first, second = (jax.nn.relu(weights @ x) for weights in (line(u, u_prime, alpha), u, u_prime))
+    total: jax.Array = (1 - alpha) * v @ (between - first) + alpha * v_prime @ (between - second)
+    return total
 
 
 @functools.partial(jax.jit, static_argnames=("draws", "h", "entries"))
 def gaps(
     key: jax.Array,
-    x: jax.Array,
-    alphas: jax.Array,
+    x: Float[Array, " d"],
+    alphas: Float[Array, " A"],
     draws: int,
     h: int,
     *,
-    rho_v: float | jax.Array,
-    rho_u: float | jax.Array,
+    rho_v: Scalar,
+    rho_u: Scalar,
     entries: str = "gaussian",
-) -> jax.Array:
-    """Monte Carlo: the gaps of `draws` independent pairs with sigmas 1, at `alphas` (A,): (draws, A) float32.
+) -> Float32[Array, "draws A"]:
+    """Samples the gaps of `draws` independent pairs with sigmas 1, at `alphas` (A,): (draws, A) float32.
 
     The gap scales with `sigma_v * sigma_u`. Other arguments and errors as in `sample`; nothing is compiled again for other ratios.
     """
 
-    def one(of: jax.Array) -> jax.Array:
-        pair = sample(of, h, x.shape[0], rho_v=rho_v, rho_u=rho_u, entries=entries)
+    def sampled(draw_key: jax.Array) -> jax.Array:
+        pair = sample(draw_key, h, x.shape[0], rho_v=rho_v, rho_u=rho_u, entries=entries)
         return jax.vmap(lambda alpha: gap(pair, x, alpha))(alphas)
 
-    found: jax.Array = jax.lax.map(one, jax.random.split(key, draws), batch_size=min(draws, 64))
-    return found
+    result: jax.Array = jax.lax.map(sampled, jax.random.split(key, draws), batch_size=min(draws, 64))
+    return result
 
 
 def bound(
@@ -136,7 +141,7 @@ def bound(
     sigma_v: ArrayLike = 1.0,
     sigma_u: ArrayLike = 1.0,
 ) -> np.ndarray:
-    """What |G(alpha)| exceeds with probability at most `delta` over masks, anchors and entries (`docs/theorem.md`, part 3).
+    """Computes what |G(alpha)| exceeds with probability at most `delta` over masks, anchors and entries (`docs/theorem.md`, part 3).
 
     `2 a (1-a) sigma_v sigma_u |x| [sqrt(h (2 - rho_v)(1 - rho_u) L) + L]`, `L = log(2 / delta)`, and 0 at `rho_u = 1`. It
     does not depend on `d`. It holds at one alpha chosen beforehand; for A of them at once pass `delta / A`.
@@ -172,7 +177,7 @@ def bound_of_masks(
     sigma_v: ArrayLike = 1.0,
     sigma_u: ArrayLike = 1.0,
 ) -> np.ndarray:
-    """As `bound`, for given masks: the probability is over anchors and entries (`docs/theorem.md`, part 2).
+    """Computes the bound for given masks: the probability is over anchors and entries (`docs/theorem.md`, part 2).
 
     Args:
       x: (d,) the input.
@@ -191,7 +196,7 @@ def bound_of_masks(
 def bound_of_first_layers(
     difference: ArrayLike, mask_v: ArrayLike, *, alpha: ArrayLike, delta: ArrayLike, sigma_v: ArrayLike = 1.0
 ) -> np.ndarray:
-    """As `bound`, for given first layers: the probability is over `v` and `v'` alone (`docs/theorem.md`, part 1).
+    """Computes the bound for given first layers: the probability is over `v` and `v'` alone (`docs/theorem.md`, part 1).
 
     Args:
       difference: (..., h), `(U - U') x`.
@@ -204,7 +209,7 @@ def bound_of_first_layers(
 
 
 def second_moment(x: ArrayLike, mask: Mask, *, alpha: float, sigma_v: float = 1.0, sigma_u: float = 1.0) -> np.ndarray:
-    """E G(alpha)^2 given the masks, exactly, for Gaussian `U` and any independent `v` of mean 0 and variance `sigma_v^2`.
+    """Computes E G(alpha)^2 given the masks, exactly, for Gaussian `U` and any independent `v` of mean 0 and variance `sigma_v^2`.
 
     Args:
       x: (d,) the input, not all zeros.
@@ -222,7 +227,7 @@ def second_moment(x: ArrayLike, mask: Mask, *, alpha: float, sigma_v: float = 1.
 
 
 def unit_moments(correlation: ArrayLike, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """What one hidden unit adds to E G(alpha)^2, in units of `sigma_v^2 sigma_u^2 |x|^2`: Gaussian `U`, exact.
+    """Computes what one hidden unit adds to E G(alpha)^2, in units of `sigma_v^2 sigma_u^2 |x|^2`: Gaussian `U`, exact.
 
     Its inputs in the two networks are Gaussian with this correlation: the share of |x|^2 on anchored entries of its row.
 
@@ -246,7 +251,7 @@ def unit_moments(correlation: ArrayLike, alpha: float) -> tuple[np.ndarray, np.n
 
 def _arc_cosine(angle: np.ndarray) -> np.ndarray:
     """E relu(p) relu(q) of two standard Gaussians with correlation cos(angle)."""
-    return (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi)
+    return np.asarray((np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi))
 
 
 def _tail(total: np.ndarray, largest: np.ndarray, sigma_v: ArrayLike, alpha: ArrayLike, delta: ArrayLike) -> np.ndarray:
