@@ -13,17 +13,21 @@ from mkdocs.structure.files import File
 import tna_jax
 
 GROUPS = {
-    "Anchors": ("masks", "transform"),
-    "Ensembles": ("ensemble", "networks", "placement", "metrics", "augment"),
-    "Paths and barriers": ("interpolation", "connectivity", "averaging"),
+    "Anchors": ("masks", "transform", "checks", "prng"),
+    "Ensembles": ("ensemble", "networks", "objectives", "metrics", "placement", "augment"),
+    "Paths and barriers": ("alphas", "interpolation", "connectivity"),
+    "Averages and fine-tuning": ("averaging", "finetuning", "corruptions", "cold_fusion", "linear_probe", "masked_lm"),
     "Matching and repair": ("matching", "repair"),
+    "Merging": ("merging",),
     "Theory": ("theory",),
     "Networks": ("models",),
-    "Federated learning": ("federated", "cold_fusion"),
-    "Files": ("io", "hf", "flower"),
+    "Federated learning": ("federated",),
+    "Files and runs": ("io",),
+    "Hugging Face folders": ("hf",),
+    "Flower": ("flower",),
 }
 """Where a module, or a package with all its modules, is listed; what is named nowhere comes last."""
-REST = "Under the bonnet"
+REST = "Under the hood"
 INSIDE = (
     "tna_jax.programs", "tna_jax.__main__",
     "tna_jax.flower.apps", "tna_jax.flower.messages", "tna_jax.flower.nodes", "tna_jax.flower.strategy",
@@ -51,6 +55,25 @@ def public(module: str) -> list[str]:
         if here if (inspect.isfunction(value) or inspect.isclass(value)) else assigned(loaded, name):
             found.append(name)
     return found
+
+
+def exported(module: str) -> dict[str, str]:
+    """The names that a package offers and another module of it defines, to their full names there."""
+    loaded = importlib.import_module(module)
+    names = getattr(loaded, "__all__", ()) if hasattr(loaded, "__path__") else ()
+    homes = {name: definition(loaded, name) for name in names if name not in public(module)}
+    return {name: home for name, home in homes.items() if home}
+
+
+def definition(module, name: str) -> str:
+    """The full name of a function or class that a package offers; nothing for what does not say where it is from, or needs Flower."""
+    try:
+        value = getattr(module, name)
+    except ModuleNotFoundError:
+        return ""
+    home = getattr(value, "__module__", None) or ""
+    described = (inspect.isfunction(value) or inspect.isclass(value)) and home.startswith("tna_jax.")
+    return f"{home}.{value.__name__}" if described and not home.startswith(INSIDE) else ""
 
 
 def assigned(module, name: str) -> bool:
@@ -101,6 +124,9 @@ def page(module: str) -> str:
     if together:
         lines += ["## Constants", ""]
     lines += [f"- [](){{#{module}.{name}}}`{name}` = `{getattr(loaded, name)!r}`" for name in together]
+    if homes := exported(module):
+        lines += ["", "## Names", ""]
+        lines += [f"- [`{name}`][{home}]: {summary(getattr(loaded, name))}" for name, home in homes.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -118,7 +144,8 @@ def index() -> str:
     for group, names in grouped().items():
         lines += ["", f"## {group}", "", "| module | what it is for | names |", "| --- | --- | --- |"]
         for module in names:
-            links = ", ".join(f"[`{name}`][{module}.{name}]" for name in public(module))
+            homes = exported(module) | {name: f"{module}.{name}" for name in public(module)}
+            links = ", ".join(f"[`{name}`][{home}]" for name, home in homes.items())
             own = f"[`{module.removeprefix('tna_jax.')}`]({place(module).removeprefix('reference/')})"
             lines.append(f"| {own} | {summary(importlib.import_module(module))} | {links} |")
     return "\n".join(lines) + "\n"
@@ -148,6 +175,8 @@ def names() -> dict[str, str | None]:
             full = f"{module}.{name}"
             known |= {full: full, f"{short}.{name}": full, f"{short.split('.')[-1]}.{name}": full}
             known[name] = None if name in known and known[name] != full else full
+        for name, full in exported(module).items():
+            known |= {f"{module}.{name}": full, f"{short}.{name}": full, f"{short.split('.')[-1]}.{name}": full}
     return (
         known | {name: origin(name) for name in tna_jax.__all__} | {f"tna_jax.{n}": origin(n) for n in tna_jax.__all__}
     )

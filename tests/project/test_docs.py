@@ -44,6 +44,15 @@ def test_the_names_one_starts_with_are_listed(site):
     assert all(f">{name}</code>" in page for name in tna_jax.__all__)
 
 
+@pytest.mark.parametrize("module", ["tna_jax.masks", "tna_jax.io", "tna_jax.hf", "tna_jax.federated"])
+def test_what_a_package_offers_leads_to_where_it_is_explained(site, module):
+    page = (site / reference.place(module)).with_suffix(".html").read_text()
+    homes = reference.exported(module)
+    assert homes
+    for name, home in homes.items():
+        assert re.search(rf'href="[^"]*#{re.escape(home)}"[^>]*><code>{name}</code>', page), name
+
+
 def test_nothing_is_fetched_from_the_network(site):
     for page in site.rglob("*.html"):
         fetched = re.findall(
