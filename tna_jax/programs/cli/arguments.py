@@ -35,6 +35,15 @@ class Alias(NamedTuple):
     flag: str
 
 
+class Section(NamedTuple):
+    """Puts an option into another section of the help than the one of its class: `Annotated[Placement, MACHINE]`."""
+
+    name: str
+
+
+DATA, ANCHORS, MACHINE = Section("data"), Section("anchors"), Section("machine")
+
+
 class Option(NamedTuple):
     """One field of a dataclass of options."""
 
@@ -52,7 +61,7 @@ class Option(NamedTuple):
     default: Any
     doc: str
     section: str
-    """`SECTION` of the first class that has the field: data, network, anchors, optimizer, run, machine, or `OWN`."""
+    """`SECTION` of the first class that has the field, or its own: data, network, anchors, training, run, machine, or `OWN`."""
     metavar: str
     """Of a positional argument; empty for all others."""
     alias: str
@@ -92,7 +101,7 @@ def _option(cls: type, field: Any, hint: Any, doc: str) -> Option:
         tuple(part for part in metadata if hasattr(part, "problem")),
         field.default,
         doc,
-        _section(cls, field.name),
+        next((part.name for part in metadata if isinstance(part, Section)), _section(cls, field.name)),
         next((part.metavar for part in metadata if isinstance(part, Positional)), ""),
         next((part.flag for part in metadata if isinstance(part, Alias)), ""),
     )

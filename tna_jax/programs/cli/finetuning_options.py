@@ -5,23 +5,14 @@ from typing import Annotated, ClassVar
 
 from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.programs.cli import ranges
-from tna_jax.programs.cli.options import PlacementOptions
+from tna_jax.programs.cli.arguments import DATA, MACHINE
+from tna_jax.programs.cli.choices import Placement
 from tna_jax.programs.cli.ranges import BOUND, COUNT, NOT_NEGATIVE, SHARE
 from tna_jax.programs.cli.run_options import MachineOptions, RunOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class DataFolderOptions:
-    """Where are the data sets?"""
-
-    SECTION: ClassVar[str] = "data"
-
-    data_dir: str | None = None
-    """Folder that holds the data sets; $TNA_DATA_DIR is searched after it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TuningOptions(RunOptions, MachineOptions, PlacementOptions, DataFolderOptions):
+class TuningOptions(RunOptions, MachineOptions):
     """How are they trained?"""
 
     SECTION: ClassVar[str] = "training"
@@ -38,6 +29,12 @@ class TuningOptions(RunOptions, MachineOptions, PlacementOptions, DataFolderOpti
     """Parts a batch is cut into whose gradients are summed: the same step in less memory."""
     remat: bool = False
     """Keep only the blocks' inputs for the gradient and compute the rest again: less memory, more time."""
+    placement: Annotated[Placement, MACHINE] = "auto"
+    """How models share a device: one after the other (map), in lockstep (vmap), in a plain Python loop (loop)."""
+    memory_limit: Annotated[float | None, BOUND, MACHINE] = None
+    """Memory the models may take, in GB, on each device (CPU: in all); default: what is free. What does not fit trains in waves."""
+    data_dir: Annotated[str | None, DATA] = None
+    """Folder that holds the data sets; $TNA_DATA_DIR is searched after it."""
     seed: Annotated[int, NOT_NEGATIVE] = 0
     """Seed of initial values, anchors, data orders and held-out examples."""
 

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, get_args
 
 from tna_jax.io.errors import UsageError, collect_errors, unknown
 from tna_jax.programs.cli import ranges
+from tna_jax.programs.cli.arguments import MACHINE
 from tna_jax.programs.cli.choices import (
     DATASETS,
     TEXT_MODELS,
@@ -142,19 +143,7 @@ class AnchorOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class PlacementOptions:
-    """How do models share the machine?"""
-
-    SECTION: ClassVar[str] = "machine"
-
-    placement: Placement = "auto"
-    """How models share a device: one after the other (map), in lockstep (vmap), in a plain Python loop (loop)."""
-    memory_limit: Annotated[float | None, BOUND] = None
-    """Memory the models may take, in GB, on each device (CPU: in all); default: what is free. What does not fit trains in waves."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingOptions(PlacementOptions):
+class TrainingOptions:
     """How is it trained?"""
 
     SECTION: ClassVar[str] = "training"
@@ -175,10 +164,14 @@ class TrainingOptions(PlacementOptions):
     """Learning-rate schedule over the whole run; cosine and linear fall to 0."""
     warmup_epochs: Annotated[float, NOT_NEGATIVE] = 0.0
     """Epochs over which the learning rate first rises from 0."""
+    placement: Annotated[Placement, MACHINE] = "auto"
+    """How models share a device: one after the other (map), in lockstep (vmap), in a plain Python loop (loop)."""
     augment: Augmentation = "none"
     """Augmentation of training images, on the device: random crops after padding by 4 pixels, random mirror images, or both."""
     calibration_examples: Annotated[int, COUNT] = 2000
     """Training examples on which BatchNorm's statistics are estimated again at each point of a path."""
+    memory_limit: Annotated[float | None, BOUND, MACHINE] = None
+    """Memory the models may take, in GB, on each device (CPU: in all); default: what is free. What does not fit trains in waves."""
 
     def check_training(self) -> None:
         """Raises UsageError for options that do not go together."""

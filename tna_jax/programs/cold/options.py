@@ -4,31 +4,16 @@ import dataclasses
 from typing import Annotated, ClassVar
 
 from tna_jax.io.errors import UsageError, collect_errors
+from tna_jax.programs.cli.arguments import Section
 from tna_jax.programs.cli.choices import TextTask
 from tna_jax.programs.cli.finetuning_options import TuningOptions
 from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, POSITIVE, RATIOS
 
-
-@dataclasses.dataclass(frozen=True)
-class ScoreOptions:
-    """How is a body scored?"""
-
-    SECTION: ClassVar[str] = "scores"
-
-    score_examples: Annotated[int, COUNT] = 500
-    """Training examples by which a body is fine-tuned for its score."""
-    score_epochs: Annotated[int, COUNT] = 3
-    """Passes over them."""
-    tune_every: Annotated[int, COUNT] = 1
-    """Score by fine-tuning after every so many iterations, and before the first and after the last; the probe scores all."""
-    probe_examples: Annotated[int, COUNT] = 1000
-    """Training examples of the linear probe."""
-    test_examples: Annotated[int | None, COUNT] = 1000
-    """Test examples of each task; all where there are fewer."""
+SCORES = Section("scores")
 
 
 @dataclasses.dataclass(frozen=True)
-class ColdOptions(TuningOptions, ScoreOptions):
+class ColdOptions(TuningOptions):
     """Run ColD Fusion: text tasks fine-tune one encoder each for itself, their bodies are averaged, again and again."""
 
     COMMON: ClassVar[tuple[str, ...]] = (
@@ -58,6 +43,16 @@ class ColdOptions(TuningOptions, ScoreOptions):
     """Weight decay, decoupled, of matrices."""
     length: Annotated[int, COUNT] = 32
     """Tokens of a text or pair; longer ones are cut."""
+    score_examples: Annotated[int, COUNT, SCORES] = 500
+    """Training examples by which a body is fine-tuned for its score."""
+    score_epochs: Annotated[int, COUNT, SCORES] = 3
+    """Passes over them."""
+    tune_every: Annotated[int, COUNT, SCORES] = 1
+    """Score by fine-tuning after every so many iterations, and before the first and after the last; the probe scores all."""
+    probe_examples: Annotated[int, COUNT, SCORES] = 1000
+    """Training examples of the linear probe."""
+    test_examples: Annotated[int | None, COUNT, SCORES] = 1000
+    """Test examples of each task; all where there are fewer."""
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 
 from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.programs.cli import ranges
+from tna_jax.programs.cli.arguments import ANCHORS, MACHINE, Section
 from tna_jax.programs.cli.choices import (
     OPTIMIZERS,
     Algorithm,
@@ -30,10 +31,12 @@ from tna_jax.programs.cli.ranges import (
 )
 from tna_jax.programs.cli.run_options import MachineOptions, RunOptions
 
+FAULTS = Section("faults")
+
 
 @dataclasses.dataclass(frozen=True)
 class AlgorithmOptions:
-    """Which algorithm, which server?"""
+    """Which algorithm, which server, which anchors?"""
 
     SECTION: ClassVar[str] = "algorithm"
 
@@ -43,6 +46,16 @@ class AlgorithmOptions:
     """What the server does with the average: a rule of its own, or an optax optimizer with --server-learning-rate."""
     server_learning_rate: Annotated[float | None, POSITIVE] = None
     """Step size of the server; default: the server's own. Optax optimizers need one."""
+    anchors: Annotated[tuple[MaskSchedule, ...], DIFFERENT, ANCHORS] = ("none", "pfn")
+    """Mask schedules to compare, each a run of its own (--list says more)."""
+    ratio: Annotated[float, SHARE, ANCHORS] = 0.4
+    """Mask ratio: share of ANCHORED weights."""
+    split: Annotated[float, SHARE, ANCHORS] = 0.5
+    """Share of a client's steps that pnu makes under the mask, the others under its complement."""
+    draw: Annotated[MaskKind, ANCHORS] = "bernoulli"
+    """How masks are drawn: each weight by itself (bernoulli), an exact number of weights (exact), whole units (neurons)."""
+    where: Annotated[str | None, PATTERN, ANCHORS] = None
+    """Draw anchors only in parameters whose path matches this regular expression; default: in all."""
     prox_mu: Annotated[float, NOT_NEGATIVE] = 0.01
     """fedprox: weight of the proximal term."""
     dyn_alpha: Annotated[float, POSITIVE] = 0.1
@@ -69,43 +82,7 @@ class AlgorithmOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class ScheduleOptions:
-    """Which anchors?"""
-
-    SECTION: ClassVar[str] = "anchors"
-
-    anchors: Annotated[tuple[MaskSchedule, ...], DIFFERENT] = ("none", "pfn")
-    """Mask schedules to compare, each a run of its own (--list says more)."""
-    ratio: Annotated[float, SHARE] = 0.4
-    """Mask ratio: share of ANCHORED weights."""
-    split: Annotated[float, SHARE] = 0.5
-    """Share of a client's steps that pnu makes under the mask, the others under its complement."""
-    draw: MaskKind = "bernoulli"
-    """How masks are drawn: each weight by itself (bernoulli), an exact number of weights (exact), whole units (neurons)."""
-    where: Annotated[str | None, PATTERN] = None
-    """Draw anchors only in parameters whose path matches this regular expression; default: in all."""
-
-
-@dataclasses.dataclass(frozen=True)
-class FaultOptions:
-    """What goes wrong?"""
-
-    SECTION: ClassVar[str] = "faults"
-
-    drop: Annotated[float, PROBABILITY] = 0.0
-    """Probability that a client that was asked does not answer."""
-    stragglers: Annotated[float, PROBABILITY] = 0.0
-    """Probability that a client makes only a share of its steps."""
-    straggler_share: Annotated[float, PART] = 0.5
-    """That share."""
-    nan_clients: tuple[int, ...] = ()
-    """Clients (numbers from 0) whose reply holds a number that is not finite, to see that the round continues without them."""
-    wrong_shape_clients: tuple[int, ...] = ()
-    """Clients whose reply has an array of a wrong shape, likewise."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ClientOptions(FaultOptions):
+class ClientOptions:
     """Which clients, and what do they do?"""
 
     SECTION: ClassVar[str] = "clients"
@@ -139,6 +116,20 @@ class ClientOptions(FaultOptions):
     """Weight decay of clients, added to the gradient of live weights."""
     norm_statistics: NormStatistics = "none"
     """Running statistics of BatchNorm: there are none (none), averaged by the server (shared), kept by each client (local)."""
+    drop: Annotated[float, PROBABILITY, FAULTS] = 0.0
+    """Probability that a client that was asked does not answer."""
+    stragglers: Annotated[float, PROBABILITY, FAULTS] = 0.0
+    """Probability that a client makes only a share of its steps."""
+    straggler_share: Annotated[float, PART, FAULTS] = 0.5
+    """That share."""
+    nan_clients: Annotated[tuple[int, ...], FAULTS] = ()
+    """Clients (numbers from 0) whose reply holds a number that is not finite, to see that the round continues without them."""
+    wrong_shape_clients: Annotated[tuple[int, ...], FAULTS] = ()
+    """Clients whose reply has an array of a wrong shape, likewise."""
+    placement: Annotated[Placement, MACHINE] = "auto"
+    """How the clients share a device: one after the other (map), in lockstep (vmap), in a plain Python loop (loop)."""
+    memory_limit: Annotated[float | None, BOUND, MACHINE] = None
+    """Memory the clients may take, in GB; default: what is free. What does not fit trains in groups."""
 
     def check_clients(self) -> None:
         """Raises UsageError for clients that are not there."""
@@ -148,24 +139,10 @@ class ClientOptions(FaultOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class ClientPlacementOptions:
-    """How do clients share the machine?"""
-
-    SECTION: ClassVar[str] = "machine"
-
-    placement: Placement = "auto"
-    """How the clients share a device: one after the other (map), in lockstep (vmap), in a plain Python loop (loop)."""
-    memory_limit: Annotated[float | None, BOUND] = None
-    """Memory the clients may take, in GB; default: what is free. What does not fit trains in groups."""
-
-
-@dataclasses.dataclass(frozen=True)
 class FederateOptions(
     RunOptions,
     MachineOptions,
-    ClientPlacementOptions,
     ClientOptions,
-    ScheduleOptions,
     AlgorithmOptions,
     ModelOptions,
     DataOptions,

@@ -24,7 +24,7 @@ def plan(
 
     Both models of a pair see the data in different orders. `same`: both start from one initial value. `different`: from two,
     the second takes the anchors of the first. Cells share the models they have in common, so a sweep costs less than its
-    number of cells: at ratio 0 both methods are one, and the first model of a pair serves both kinds of initialisation.
+    number of cells: at ratio 0 both methods are one, and the first model of a pair serves both kinds of initialization.
     """
     members: dict[ModelSpec, int] = {}
     cells = []

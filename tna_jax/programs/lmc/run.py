@@ -73,7 +73,7 @@ def run(settings: LmcOptions) -> dict[str, Any]:
 
 
 def barriers(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The mean accuracy barrier on the test set by method, initialisation and ratio, for a live view."""
+    """The mean accuracy barrier on the test set by method, initialization and ratio, for a live view."""
     found: dict[str, list[float]] = {}
     for row in (row for row in rows if row["split"] == "test" and lmc_report.finite(row)):
         name = f"accuracy_barrier/{row['method']}/{row['init']}/{row['ratio']:g}"

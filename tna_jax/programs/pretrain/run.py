@@ -1,4 +1,4 @@
-"""`tna pretrain`: a ViT by classification or a BERT encoder by masked-language modelling, written as a Hugging Face folder."""
+"""`tna pretrain`: a ViT by classification or a BERT encoder by masked-language modeling, written as a Hugging Face folder."""
 
 import functools
 import json

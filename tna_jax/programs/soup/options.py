@@ -4,34 +4,18 @@ import dataclasses
 from typing import Annotated, ClassVar
 
 from tna_jax.io.errors import UsageError, collect_errors
+from tna_jax.programs.cli.arguments import Section
 from tna_jax.programs.cli.choices import Corruption, Ties
 from tna_jax.programs.cli.finetuning_options import TuningOptions
 from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, POSITIVE, PROBABILITY, RATIOS, SHARE, TWO, Range, Rule
 
 SEVERITY = Range("lie in 1 to 5", lambda value: 1 <= value <= 5, "each in 1 to 5")
+RECIPES = Section("recipes")
 ONE_OR_MORE = Rule(lambda flag, values: "" if values else f"{flag} needs a value")
 
 
 @dataclasses.dataclass(frozen=True)
-class RecipeOptions:
-    """Which recipes?"""
-
-    SECTION: ClassVar[str] = "recipes"
-
-    recipes: Annotated[int, TWO] = 4
-    """Models of a population; recipe i takes its values in turn from the four lists below."""
-    learning_rates: Annotated[tuple[float, ...], ONE_OR_MORE, POSITIVE] = (3e-4, 6e-4)
-    """Peak learning rates of AdamW."""
-    weight_decays: Annotated[tuple[float, ...], ONE_OR_MORE, NOT_NEGATIVE] = (0.01, 0.1)
-    """Weight decays, decoupled, of matrices."""
-    label_smoothings: Annotated[tuple[float, ...], ONE_OR_MORE, SHARE] = (0.0, 0.1)
-    """Shares of a label's weight that are spread over all classes."""
-    augmentations: Annotated[tuple[float, ...], ONE_OR_MORE, PROBABILITY] = (0.5, 0.25)
-    """Strengths of augmentation: moves, mirror images, brightness and contrast (images)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SoupOptions(TuningOptions, RecipeOptions):
+class SoupOptions(TuningOptions):
     """Fine-tune many recipes from one checkpoint, with and without anchors, and average them into soups."""
 
     COMMON: ClassVar[tuple[str, ...]] = (
@@ -49,6 +33,16 @@ class SoupOptions(TuningOptions, RecipeOptions):
     """Mask ratios of the body: shares of ANCHORED weights; 0 is the plain soup."""
     seeds: Annotated[int, COUNT] = 1
     """Populations, each with its own head, anchors and data orders."""
+    recipes: Annotated[int, TWO, RECIPES] = 4
+    """Models of a population; recipe i takes its values in turn from the four lists of values."""
+    learning_rates: Annotated[tuple[float, ...], ONE_OR_MORE, POSITIVE, RECIPES] = (3e-4, 6e-4)
+    """Peak learning rates of AdamW."""
+    weight_decays: Annotated[tuple[float, ...], ONE_OR_MORE, NOT_NEGATIVE, RECIPES] = (0.01, 0.1)
+    """Weight decays, decoupled, of matrices."""
+    label_smoothings: Annotated[tuple[float, ...], ONE_OR_MORE, SHARE, RECIPES] = (0.0, 0.1)
+    """Shares of a label's weight that are spread over all classes."""
+    augmentations: Annotated[tuple[float, ...], ONE_OR_MORE, PROBABILITY, RECIPES] = (0.5, 0.25)
+    """Strengths of augmentation: moves, mirror images, brightness and contrast (images)."""
     length: Annotated[int, COUNT] = 32
     """Tokens of a text; longer ones are cut."""
     train_examples: Annotated[int | None, COUNT] = None
