@@ -205,7 +205,7 @@ def test_a_round_waits_for_its_clients_and_an_outage_ends_the_run_before_the_rou
     clock = Clock(lambda now: grid.offline.clear() if now == 30 else None)
     monkeypatch.setattr(strategy, "time", clock)
     made = AnchoredStrategy(job, Patience(start=60.0, round=5.0, min_replies=2), on_round=on_round)
-    with pytest.raises(RuntimeError, match="the last 5 rounds left the model as it was.*go on with resume"):
+    with pytest.raises(RuntimeError, match="the last 5 rounds left the model as it was.*set resume"):
         made.run(grid)
     assert [report["stepped"] for report in reports] == [True] * 4 + [False] * 5
     assert clock.now == 30 + 5 * 61 and made.coordinator.number == 9

@@ -88,7 +88,7 @@ def test_a_bad_reply_is_refused_by_name_and_the_others_count(first, case):
     )
     assert coordinator.ledger.last_accepted(1) == NEVER and coordinator.ledger.last_accepted(0) == 0
     everyone = Coordinator(job, name="test")  # the control: with the sound reply the model is another
-    assert everyone.close(answers).accepted == [0, 1, 2]
+    assert everyone.finish_round(answers).accepted == [0, 1, 2]
     assert not np.array_equal(jax.tree.leaves(everyone.server.params)[0], jax.tree.leaves(coordinator.server.params)[0])
 
 
@@ -140,12 +140,12 @@ def test_a_client_refuses_what_it_does_not_understand(first, tmp_path):
 
 def test_the_book_on_clients():
     ledger = Ledger()
-    assert ledger.how(0, 0) == "whole" and ledger.last_accepted(0) == NEVER
+    assert ledger.delivery(0, 0) == "whole" and ledger.last_accepted(0) == NEVER
     ledger.holds(0, 4)
-    assert [ledger.how(0, version) for version in (4, 5, 6)] == ["same", "live", "whole"]
+    assert [ledger.delivery(0, version) for version in (4, 5, 6)] == ["same", "live", "whole"]
     ledger.lost(0)
     ledger.lost(0)
-    assert ledger.how(0, 4) == "whole"
+    assert ledger.delivery(0, 4) == "whole"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, np.float16, ml_dtypes.float8_e4m3fn, np.int32])
