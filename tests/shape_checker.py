@@ -17,7 +17,6 @@ from beartype import BeartypeConf, beartype
 
 MODULES = (
     "tna_jax.augment", "tna_jax.averaging", "tna_jax.cold_fusion", "tna_jax.connectivity", "tna_jax.corruptions", "tna_jax.ensemble",
-    "tna_jax.federated",
     "tna_jax.finetuning", "tna_jax.interpolation", "tna_jax.linear_probe", "tna_jax.masked_lm", "tna_jax.metrics",
     "tna_jax.networks", "tna_jax.placement", "tna_jax.repair",
 )  # fmt: skip
