@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from tna_jax import models, networks
-from tna_jax.io.errors import UsageError
+from tna_jax.io.errors import UsageError, collect_errors
+from tna_jax.programs.cli import ranges
 from tna_jax.programs.cli.options import AnchorOptions
+from tna_jax.programs.training.anchors import recipe
 from tna_jax.programs.training.initial_models import ModelSpec, build
 
 INIT = networks.linen(models.create("mlp", num_classes=3, depth=1, width=20), (30,))[1]
@@ -25,8 +27,8 @@ def kernels(start):
     ({"anchors": "exact", "where": "kernel", "trainable_scale": 0.0}, 1.0, 0.0),
 ])  # fmt: skip
 def test_anchors_are_shared_and_both_kinds_of_weights_have_the_scale_asked_for(options, anchors, trainable):
-    values, mask = kernels(build(PAIR, INIT, AnchorOptions(**options)))
-    plain, _ = kernels(build(PLAIN, INIT, AnchorOptions(**options)))
+    values, mask = kernels(build(PAIR, INIT, recipe(AnchorOptions(**options))))
+    plain, _ = kernels(build(PLAIN, INIT, recipe(AnchorOptions(**options))))
     assert (plain[0] != plain[1]).all()
     fixed = ~mask[0]
     np.testing.assert_array_equal(values[0][fixed], values[1][fixed])
@@ -37,14 +39,14 @@ def test_anchors_are_shared_and_both_kinds_of_weights_have_the_scale_asked_for(o
 
 
 def test_normal_anchors_have_their_own_values_and_are_shared():
-    values, mask = kernels(build(PAIR, INIT, AnchorOptions(anchor_values="normal", anchor_scale=3.0)))
+    values, mask = kernels(build(PAIR, INIT, recipe(AnchorOptions(anchor_values="normal", anchor_scale=3.0))))
     fixed = ~mask[0]
     np.testing.assert_array_equal(values[0][fixed], values[1][fixed])
     assert values[0][fixed].std() == pytest.approx(3, rel=0.2)
 
 
 def test_soft_anchors_start_alike_and_have_the_multiplier():
-    values, mask = kernels(build(PAIR, INIT, AnchorOptions(soft=0.2)))
+    values, mask = kernels(build(PAIR, INIT, recipe(AnchorOptions(soft=0.2))))
     assert set(np.unique(mask)) == {np.float32(0.2), np.float32(1)}
     np.testing.assert_array_equal(values[0][mask[0] < 1], values[1][mask[0] < 1])
 
@@ -58,10 +60,10 @@ def test_soft_anchors_start_alike_and_have_the_multiplier():
 ])  # fmt: skip
 def test_wrong_options_are_refused(options, words):
     with pytest.raises(UsageError, match=words):
-        AnchorOptions(**options).check_anchors()
+        collect_errors(lambda: ranges.check(AnchorOptions(**options)), AnchorOptions(**options).check_anchors)
 
 
 def test_a_start_is_the_same_in_every_call():
     options = AnchorOptions(anchor_values="normal")
-    first, second = (build(PAIR, INIT, options).params for _ in range(2))
+    first, second = (build(PAIR, INIT, recipe(options)).params for _ in range(2))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), first, second))
