@@ -178,7 +178,7 @@ def iterate(fusion: Fusion, folder: Run, settings: ColdOptions) -> Params:
         def on_step(units: int) -> None:
             bar.advance(units)
             if stop.asked:
-                console.print(f"stopped; saved up to iteration {done - 1}; to go on: tna resume {folder.quoted_path}"
+                console.print(f"stopped; saved up to iteration {done - 1}; to resume: tna resume {folder.quoted_path}"
                               if done else f"stopped before anything was saved; to start: tna resume {folder.quoted_path}")  # fmt: skip
                 raise Interrupted
 

@@ -1,6 +1,7 @@
 """`tna devices`: what JAX sees here, how models would be placed on it, and how fast it multiplies matrices."""
 
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ def run(settings: DevicesOptions) -> None:
     wide_console().print(lines)
     cpu = jax.default_backend() == "cpu"
     print(f"free for models: {memory.available() / memory.GB:.1f} GB {'in all' if cpu else 'on each device'}")
-    print("--placement auto: " + ("map, or loop for convolutions" if cpu else "vmap"))
+    print("--placement auto: " + ("map, or loop for convolutions" if cpu else "vmap, or map for convolutions"))
     cache = jax.config.values.get("jax_compilation_cache_dir")
     print(f"compiled programs are kept in {cache}" if cache else "compiled programs are not kept")
     if settings.measure:
@@ -36,8 +37,8 @@ def run(settings: DevicesOptions) -> None:
             print(f"matrix product, {jnp.dtype(dtype).name}: {product_rate(dtype) / 1e12:.2f} Tflop/s")
 
 
-def product_rate(dtype, size: int | None = None) -> float:
-    """Best of five rates of one square matrix product on one device, flop/s."""
+def product_rate(dtype: Any, size: int | None = None) -> float:
+    """Measures one square matrix product on one device: the best of five rates, flop/s."""
     size = size or (2048 if jax.default_backend() == "cpu" else 8192)
     a = jnp.ones((size, size), dtype)
     product = jax.jit(lambda a: a @ a)

@@ -6,8 +6,8 @@ from typing import Any
 
 from tna_jax.io import safetensors
 from tna_jax.io.errors import UsageError
-from tna_jax.io.manifest import FORMAT, Damaged
-from tna_jax.io.restore import arrays, contents, listed
+from tna_jax.io.formats import FORMAT
+from tna_jax.io.restore import newest_parts
 from tna_jax.programs.cli import parsing
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.export.options import ExportOptions
@@ -31,21 +31,21 @@ def run(settings: ExportOptions) -> Path:
         raise UsageError(f"{file} exists; name another file with -o, or add --overwrite")
     if not file.parent.is_dir():
         raise UsageError(f"-o {file}: there is no folder {file.parent}")
-    step, found = stacked(folder)
-    wrong = [f"{name} {list(array.shape)}" for name, array in found.items() if array.shape[:1] != (len(models),)]
+    step, arrays = stacked(folder)
+    wrong = [f"{name} {list(array.shape)}" for name, array in arrays.items() if array.shape[:1] != (len(models),)]
     if wrong:
         raise UsageError(
             f"{folder.folder}: plan.json names {len(models)} models, but these arrays differ: {', '.join(wrong)}"
         )
     about = describe(config, models[index], step)
-    safetensors.write(file, {name: array[index] for name, array in found.items()}, {ABOUT: json.dumps(about)})
+    safetensors.write(file, {name: array[index] for name, array in arrays.items()}, {ABOUT: json.dumps(about)})
     if distributed.is_main_process():
-        print(f"wrote {file}: model {index} of {folder.folder}, {len(found)} arrays, checkpoint {step}")
+        print(f"wrote {file}: model {index} of {folder.folder}, {len(arrays)} arrays, checkpoint {step}")
     return file
 
 
 def describe(config: dict[str, Any], model: dict[str, Any], step: int) -> dict[str, Any]:
-    """What the metadata says of a model: its anchors are drawn again from `mask` alone (see `tna_jax.programs.training.initial_models.build`)."""
+    """Returns the metadata of a model: its anchors are drawn again from `mask` alone, see `tna_jax.masks.AnchorRecipe`."""
     mask = {
         "kind": config.get("anchors"),
         "ratio": model.get("ratio"),
@@ -57,20 +57,12 @@ def describe(config: dict[str, Any], model: dict[str, Any], step: int) -> dict[s
 
 
 def stacked(folder: Run) -> tuple[int, dict[str, Any]]:
-    """The newest undamaged checkpoint's step, and its parameters and norm state by name, (M, ...).
+    """Reads the newest undamaged checkpoint: its step, and its parameters and norm state by name, (M, ...).
 
     Raises:
       UsageError: there is none.
     """
-    reasons = []
-    for step in listed(folder.checkpoints):
-        try:
-            names = {leaf.name for leaf in contents(folder.checkpoints, step)}
-            found = arrays(folder.checkpoints, step, {n for n in names if n.startswith(("params/", "state/"))})
-        except Damaged as error:
-            reasons.append(f"checkpoint {step} is damaged: {error}")
-            continue
-        for reason in reasons:
-            console.print(f"warning: {reason}; using checkpoint {step}")
-        return step, found
-    raise UsageError(f"{folder.folder} has no checkpoint that can be read{': ' if reasons else ''}{'; '.join(reasons)}")
+    step, arrays, damaged = newest_parts(folder.checkpoints, "params", "state")
+    for bad, reason in damaged.items():
+        console.print(f"warning: checkpoint {bad} is damaged: {reason}; using checkpoint {step}")
+    return step, arrays

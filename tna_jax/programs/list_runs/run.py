@@ -18,10 +18,10 @@ def run(settings: RunsOptions) -> list[dict[str, Any]]:
     top = Path(settings.folder)
     if not top.is_dir():
         raise UsageError(f"{top} is not a folder")
-    found = [Path(path) for path, _, files in os.walk(top) if CONFIG in files]
-    if not found:
+    folders = [Path(path) for path, _, files in os.walk(top) if CONFIG in files]
+    if not folders:
         raise UsageError(f"there is no run in {top} (no folder with a {CONFIG})")
-    rows = [describe(folder) for folder in sorted(found)]
+    rows = [describe(folder) for folder in sorted(folders)]
     table = Table(title=f"{plural(len(rows), 'run')} in {top}", title_justify="left")
     for column in ("run", "program", "state", "differs in", "result"):
         table.add_column(column, overflow="fold")
@@ -32,15 +32,15 @@ def run(settings: RunsOptions) -> list[dict[str, Any]]:
 
 
 def differences(rows: list[dict[str, Any]]) -> list[str]:
-    """The options of each run in which the runs of its program differ, as far as it has them."""
+    """Returns the options of each run in which the runs of its program differ, as far as it has them."""
     programs = {row["program"] for row in rows}
     names = {program: _differing([row["config"] for row in rows if row["program"] == program]) for program in programs}
-    told = [{name: row["config"].get(name) for name in names[row["program"]]} for row in rows]
-    return [", ".join(f"{name}={value}" for name, value in one.items() if value is not None) for one in told]
+    options = [{name: row["config"].get(name) for name in names[row["program"]]} for row in rows]
+    return [", ".join(f"{name}={value}" for name, value in values.items() if value is not None) for values in options]
 
 
 def _differing(configs: list[dict[str, Any]]) -> list[str]:
-    """The options that not all runs of a program which have any have alike."""
+    """Returns the options that differ among the runs of a program, but those without a configuration."""
     known = [config for config in configs if config]
     names = dict.fromkeys(name for config in known for name in config)
     return [name for name in names if any(config.get(name) != known[0].get(name) for config in known)]

@@ -1,4 +1,4 @@
-"""What `tna merge` says of a merge: metadata that describe it, not its first model; and which files it may write."""
+"""The metadata that `tna merge` writes, which describe the merge and not its first model; and which files it may write."""
 
 import dataclasses
 import json
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tna_jax.io.errors import UsageError
+from tna_jax.io.formats import FORMAT
 from tna_jax.io.json_files import read_json
-from tna_jax.io.manifest import FORMAT
 from tna_jax.io.tensor_headers import Checkpoint
 from tna_jax.programs.cli.options import AnchorOptions, DataOptions, ModelOptions
 from tna_jax.programs.merge.verify_anchors import ABOUT
@@ -22,13 +22,13 @@ NOTE = "tna_merge"
 OF_ONE_MODEL = (PRETRAINING, "README.md", "trainer_state.json", "training_args.json")
 """Files of a folder that tell how one model came about: a merge is not that model, and gets no copy."""
 OF_FORMAT = ("format",)
-"""Metadata that say how a file is to be read."""
+"""Metadata that say how a file is read."""
 FACTS = ("seed", "seeds", "ratio", "ratios", *(field.name for field in dataclasses.fields(AnchorOptions)))
 """Options that say which anchors a model has: of a merge they hold only where that was verified."""
 
 
 def metadata(checkpoints: list[Checkpoint], file: str, weights: np.ndarray, verified: bool) -> dict[str, str]:
-    """The metadata of a merge: what all inputs say alike, how its file is to be read, and of what it was made.
+    """Returns the metadata of a merge: what all inputs say alike, how its file is read, and of what it was made.
 
     Args:
       checkpoints: the inputs, `file` is one of the first's.
@@ -47,30 +47,30 @@ def metadata(checkpoints: list[Checkpoint], file: str, weights: np.ndarray, veri
 
 
 def _about(texts: list[str | None], note: dict[str, Any], verified: bool) -> dict[str, Any] | None:
-    """What `tna export` says of one model, of a merge of such models; None unless all are of one network and data."""
+    """Returns of a merge what `tna export` says of a model; None unless all models are of one network and data."""
     try:
-        told = [json.loads(text or "") for text in texts]
-        configs, models = [one["config"] for one in told], [one["model"] for one in told]
+        described = [json.loads(text or "") for text in texts]
+        configs, models = [text["config"] for text in described], [text["model"] for text in described]
         same = _alike(configs)
-        made_of = [field.name for kind in (ModelOptions, DataOptions) for field in dataclasses.fields(kind)]
-        if any(name not in same and name in config for name in made_of for config in configs):
+        network_options = [field.name for kind in (ModelOptions, DataOptions) for field in dataclasses.fields(kind)]
+        if any(name not in same and name in config for name in network_options for config in configs):
             return None
         facts = {key: value for key, value in _alike(models).items() if key in ModelSpec._fields} if verified else {}
         same = {key: value for key, value in same.items() if verified or key not in FACTS}
-        mask = told[0]["mask"] if verified else None
-        made = {"merged": note["models"], "weights": note["weights"]}
-        return {"format": FORMAT, "config": same, "model": {**made, **facts}, "mask": mask}
+        mask = described[0]["mask"] if verified else None
+        merged = {"merged": note["models"], "weights": note["weights"]}
+        return {"format": FORMAT, "config": same, "model": {**merged, **facts}, "mask": mask}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 def _alike(values: list[dict[str, Any]]) -> dict[str, Any]:
     missing = object()
-    return {key: value for key, value in values[0].items() if all(one.get(key, missing) == value for one in values)}
+    return {key: value for key, value in values[0].items() if all(other.get(key, missing) == value for other in values)}
 
 
 def pretraining(checkpoints: list[Checkpoint], weights: np.ndarray) -> dict[str, Any] | None:
-    """What a merge of folders stands on: the records of its models, if any has one."""
+    """Returns the record of a merge of folders: those of the pretraining of its models, if any has one."""
     files = [checkpoint.path / PRETRAINING for checkpoint in checkpoints]
     records = [read_json(file) if file.is_file() else None for file in files]
     if not any(records):
@@ -84,7 +84,7 @@ def pretraining(checkpoints: list[Checkpoint], weights: np.ndarray) -> dict[str,
 
 
 def others(checkpoint: Checkpoint, weight_files: tuple[str, ...], report: str) -> list[Path]:
-    """The files of a folder beside its weights of which a merge gets a copy: configuration, tokenizer, index of the shards."""
+    """Returns the files of a folder that a merge gets a copy of: configuration, tokenizer, index of the shards."""
     if not checkpoint.path.is_dir():
         return []
     return [
@@ -104,8 +104,8 @@ def require_apart(written: Iterable[Path], checkpoints: list[Checkpoint]) -> Non
 
 
 def require_different(checkpoints: list[Checkpoint]) -> None:
-    """Raises UsageError that names models which are given twice: they would count as two."""
-    seen: dict[frozenset, Path] = {}
+    """Raises UsageError that names models which are listed twice: they would count as two."""
+    seen: dict[frozenset[tuple[int, int]], Path] = {}
     twice = []
     for checkpoint in checkpoints:
         key = frozenset(_identity(tensor.file) for tensor in checkpoint.tensors.values())
@@ -123,19 +123,19 @@ def _files(checkpoint: Checkpoint) -> list[Path]:
 
 
 def _identity(file: Path) -> tuple[int, int]:
-    """Equal for all names of one file, links too."""
-    found = file.stat()
-    return found.st_dev, found.st_ino
+    """Returns what is equal for all names of one file, links too."""
+    status = file.stat()
+    return status.st_dev, status.st_ino
 
 
 def kinds(checkpoints: list[Checkpoint]) -> str:
-    """The kinds of model that folders say they hold, where they differ: `a is a vit, b is a bert`; else nothing."""
-    told = {}
+    """Says which kinds of model folders hold, where they differ: `a is a vit, b is a bert`; else nothing."""
+    types = {}
     for checkpoint in checkpoints:
         try:
-            told[checkpoint.path] = json.loads((checkpoint.path / "config.json").read_bytes())["model_type"]
+            types[checkpoint.path] = json.loads((checkpoint.path / "config.json").read_bytes())["model_type"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
-    if len({str(kind) for kind in told.values()}) < 2:
+    if len({str(kind) for kind in types.values()}) < 2:
         return ""
-    return ", ".join(f"{path} is a {kind}" for path, kind in told.items())
+    return ", ".join(f"{path} is a {kind}" for path, kind in types.items())

@@ -1,4 +1,4 @@
-"""Scores a model file by a command of the user's."""
+"""Scores a model file with a command of the user."""
 
 import shlex
 import subprocess
@@ -8,7 +8,7 @@ from tna_jax.io.errors import UsageError
 
 
 def evaluate(command: str, path: Path) -> float:
-    """The number in the last line that the command prints for a model.
+    """Returns the number in the last line that the command prints for a model.
 
     Raises:
       UsageError: the command cannot be run, fails, or prints no number there.
@@ -18,8 +18,8 @@ def evaluate(command: str, path: Path) -> float:
     except (OSError, ValueError) as error:
         raise UsageError(f"--evaluate {command}: {error}") from error
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise UsageError(f"--evaluate {command} {path} ended with code {done.returncode}: {said}")
+        message = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
+        raise UsageError(f"--evaluate {command} {path} ended with code {done.returncode}: {message}")
     last = (done.stdout.strip().splitlines() or ["nothing"])[-1]
     try:
         return float(last)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -62,14 +62,14 @@ class Blender:
         return into
 
     def checked(self, tensors: list[Tensor], first: int, size: int) -> tuple[np.ndarray, int, bool, int]:
-        """As `piece`, and how many entries of the average are NaN or infinite."""
+        """Computes a piece as `piece` does, and how many of its entries are NaN or infinite."""
         with np.errstate(over="ignore", invalid="ignore"):  # they are counted
-            made, equal, differs = self.piece(tensors, first, size)
-        bad = size - int(np.count_nonzero(np.isfinite(made))) if tensors[0].floating else 0
-        return made, equal, differs, bad
+            average, equal, differs = self.piece(tensors, first, size)
+        bad = size - int(np.count_nonzero(np.isfinite(average))) if tensors[0].floating else 0
+        return average, equal, differs, bad
 
     def piece(self, tensors: list[Tensor], first: int, size: int) -> tuple[np.ndarray, int, bool]:
-        """Entries `first` to `first + size` of the average, how many are equal in all models, whether any integer differs.
+        """Computes entries `first` to `first + size` of the average, how many are equal in all models, whether any integer differs.
 
         Laws: as `tna_jax.weighted_average`: a single weight that is not 0 gives that model, equal entries are copied.
         """
@@ -91,10 +91,10 @@ class Blender:
             np.multiply(parts[i], self.weights[i], out=into, dtype=wide, casting="unsafe")
             if turn:
                 np.add(total, term, out=total)
-        made = total.astype(parts[0].dtype, copy=False)
+        average = total.astype(parts[0].dtype, copy=False)
         if count:
-            np.copyto(made, parts[0], where=equal)
-        return made, count, False
+            np.copyto(average, parts[0], where=equal)
+        return average, count, False
 
     def close(self) -> None:
         """Closes the files."""
@@ -103,7 +103,7 @@ class Blender:
 
 
 def pieces(columns: dict[str, list[Tensor]]) -> Iterator[tuple[str, int, int]]:
-    """The pieces of tensors in their order: (name, first entry, number of entries)."""
+    """Yields the pieces of tensors in their order: (name, first entry, number of entries)."""
     for name, (tensor, *_) in columns.items():
         for first in range(0, tensor.size, PIECE):
             yield name, first, min(PIECE, tensor.size - first)
@@ -129,40 +129,40 @@ def write(
       names: of the tensors, in the order in which they are written.
       weights: (M,) float64, sum not 0.
       metadata: of the file.
-      counts: what is found is added to it.
+      counts: what was averaged is added to it.
       wide: dtype in which is summed, float32 or float64 (float64 tensors always in float64).
       advance: called with the number of bytes that were written.
       threads: that compute; default: one for each core, at most 4.
     """
     columns = {name: [checkpoint.tensors[name] for checkpoint in checkpoints] for name in names}
     threads = threads or min(os.cpu_count() or 1, 4)
-    own, blenders = threading.local(), []
+    local, blenders = threading.local(), []
 
     def start() -> None:
-        own.blender = Blender(weights, wide)
-        blenders.append(own.blender)
+        local.blender = Blender(weights, wide)
+        blenders.append(local.blender)
 
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
-    waiting: collections.deque[tuple[str, Future]] = collections.deque()
+    waiting: collections.deque[tuple[str, Future[Any]]] = collections.deque()
     try:
         with open(partial, "wb") as file, ThreadPoolExecutor(threads, initializer=start) as pool:
             file.write(header({name: column[0] for name, column in columns.items()}, metadata))
 
             def finish() -> None:
                 name, future = waiting.popleft()
-                made, equal, differs, bad = future.result()
-                file.write(memoryview(made.view(np.uint8)))
-                advance(made.nbytes)
+                average, equal, differs, bad = future.result()
+                file.write(memoryview(average.view(np.uint8)))
+                advance(average.nbytes)
                 counts.not_finite.update({name: bad} if bad else {})
                 if columns[name][0].floating:
-                    counts.entries += made.size
+                    counts.entries += average.size
                     counts.equal += equal
                 elif differs and name not in counts.differing_integers:
                     counts.differing_integers.append(name)
 
             for name, first, size in pieces(columns):
                 waiting.append(
-                    (name, pool.submit(lambda *piece: own.blender.checked(*piece), columns[name], first, size))
+                    (name, pool.submit(lambda *piece: local.blender.checked(*piece), columns[name], first, size))
                 )
                 if len(waiting) > AHEAD * threads:
                     finish()

@@ -1,4 +1,4 @@
-"""How far the training was whose models are looked at: numbers of an interrupted run say so, and are told from newer ones."""
+"""How far the training of the models was: results of an interrupted run say so, and are told from newer ones."""
 
 import shlex
 from typing import Any
@@ -11,7 +11,7 @@ TRAINED = ("lmc", "train")
 
 
 def reached(folder: Run, config: dict[str, Any], step: int) -> dict[str, Any]:
-    """The checkpoint that was read, for a results file: the run, its number, and that of the last one (None: not known)."""
+    """Returns the checkpoint that was read, for a results file: the run, its step, and that of the last one (None: not known)."""
     epochs = config.get("epochs")
     last = None
     if config.get("program", "train") in TRAINED and type(epochs) is int:
@@ -20,26 +20,26 @@ def reached(folder: Run, config: dict[str, Any], step: int) -> dict[str, Any]:
     return {"run": str(folder.folder), "step": step, "last": last}
 
 
-def interrupted(one: dict[str, Any]) -> bool:
-    """Whether the training had not come to its end."""
-    return one["last"] is not None and one["step"] < one["last"]
+def interrupted(checkpoint: dict[str, Any]) -> bool:
+    """Returns whether the training had not come to its end."""
+    return checkpoint["last"] is not None and checkpoint["step"] < checkpoint["last"]
 
 
 def warn(checkpoints: list[dict[str, Any]]) -> list[str]:
-    """What is not finished, in sentences, also printed."""
-    found = [
-        f"{one['run']} is not finished: these are its models at checkpoint {one['step']} of {one['last']} epochs; "
-        f"to go on: tna resume {shlex.quote(one['run'])}"
-        for one in checkpoints
-        if interrupted(one)
+    """Prints and returns a sentence for each run that is not finished."""
+    sentences = [
+        f"{read['run']} is not finished: these are its models at checkpoint {read['step']} of {read['last']} epochs; "
+        f"to resume: tna resume {shlex.quote(read['run'])}"
+        for read in checkpoints
+        if interrupted(read)
     ]
-    for sentence in found:
+    for sentence in sentences:
         console.print(f"warning: {sentence}", highlight=False)
-    return found
+    return sentences
 
 
 def stale(result: dict[str, Any], newest: int) -> str:
-    """What a report says of results that were made before the run's newest checkpoint; nothing of others."""
+    """Says of results that they are older than the run's newest checkpoint; empty for others."""
     checkpoints = result.get("checkpoints")
     if not isinstance(checkpoints, list) or not checkpoints or not isinstance(checkpoints[0], dict):
         return ""
@@ -50,14 +50,14 @@ def stale(result: dict[str, Any], newest: int) -> str:
 
 
 def title(result: dict[str, Any]) -> str:
-    """The data, network and training of a result, above its figure."""
+    """Returns the title of a figure: the data, network and training of a result."""
     config = result["run"]
     parts = [str(config.get("dataset", "")), result["network"]]
     parts += [f"{plural(config['epochs'], 'epoch')}"] if "epochs" in config else []
     parts += [f"mask ratio {config['ratio']:g}"] if "ratio" in config else []
     parts += [
-        f"NOT FINISHED: checkpoint {one['step']} of {one['last']}"
-        for one in result.get("checkpoints", [])
-        if interrupted(one)
+        f"NOT FINISHED: checkpoint {read['step']} of {read['last']}"
+        for read in result.get("checkpoints", [])
+        if interrupted(read)
     ]
     return ", ".join(part for part in parts if part)

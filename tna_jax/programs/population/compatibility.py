@@ -9,27 +9,27 @@ ANCHORS = ("anchors", "where", "soft", "anchor_values", "anchor_scale")
 
 
 def warn(models: list[dict[str, Any]], configs: list[dict[str, Any]]) -> list[str]:
-    """`warnings`, also printed."""
-    found = warnings(models, configs)
-    for sentence in found:
+    """Prints and returns `warnings`."""
+    sentences = warnings(models, configs)
+    for sentence in sentences:
         console.print(f"warning: {sentence}", highlight=False)
-    return found
+    return sentences
 
 
 def warnings(models: list[dict[str, Any]], configs: list[dict[str, Any]]) -> list[str]:
-    """What speaks against comparing or averaging the models, in sentences; nothing where they share anchors and start.
+    """Returns what speaks against comparing or averaging the models, in sentences; nothing where they share anchors and start.
 
     Args:
       models: what plan.json says of each: seed, ratio, method, start. Models that do not say it (imported ones) are passed over.
       configs: the configuration of each model's run.
     """
-    told = [
+    known = [
         (model, {key: config.get(key) for key in ANCHORS})
         for model, config in zip(models, configs, strict=True)
         if all(_number(model.get(name)) for name in ("seed", "ratio", "start"))
     ]
-    recipes = list(dict.fromkeys(_recipe(model, anchors) for model, anchors in told))
-    starts = {(model["seed"], model["start"]) for model, _ in told}
+    recipes = list(dict.fromkeys(_recipe(model, anchors) for model, anchors in known))
+    starts = {(model["seed"], model["start"]) for model, _ in known}
     if len(recipes) > 1:
         return [
             f"These models do not share their anchors ({'; '.join(recipes[:4])}{'; ...' if len(recipes) > 4 else ''}): they were "
@@ -43,7 +43,7 @@ def warnings(models: list[dict[str, Any]], configs: list[dict[str, Any]]) -> lis
     if len(starts) > 1:
         return [
             f"These models start from {len(starts)} initial values (with shared anchors): do not compare their barriers with "
-            "those of models of one initialisation, which are lower."
+            "those of models of one initialization, which are lower."
         ]
     return []
 
@@ -56,9 +56,9 @@ def _number(value: Any) -> bool:
 
 
 def _recipe(model: dict[str, Any], anchors: dict[str, Any]) -> str:
-    """The anchors of a model in words."""
+    """Describes the anchors of a model in words."""
     if not model["ratio"]:
         return PLAIN
-    said = [f"{key} {value}" for key, value in anchors.items() if value not in (None, "bernoulli", "initial", 1.0)]
+    options = [f"{key} {value}" for key, value in anchors.items() if value not in (None, "bernoulli", "initial", 1.0)]
     pruned = ["pruned"] if model.get("method") == "prune" else []
-    return ", ".join([f"ratio {model['ratio']:g} seed {model['seed']}", *pruned, *said])
+    return ", ".join([f"ratio {model['ratio']:g} seed {model['seed']}", *pruned, *options])

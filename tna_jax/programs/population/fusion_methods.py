@@ -50,7 +50,7 @@ def fuse(
     placement: Placement = "auto",
     batch_size: int = 1000,
 ) -> Fusions:
-    """All fusions of M models.
+    """Computes all fusions of M models.
 
     Args:
       network, members, state: (M, ...).
@@ -72,7 +72,7 @@ def fuse(
     recipe = greedy_recipe(scores, score, ties)
     soups = np.stack([np.full(count, 1 / count, np.float32), recipe.weights / recipe.weights.sum()])
     fused = mix(soups, data)
-    uniform, greedy = ({split: Metrics(*(x[i] for x in found)) for split, found in fused.items()} for i in (0, 1))
+    uniform, greedy = ({split: Metrics(*(x[i] for x in pair)) for split, pair in fused.items()} for i in (0, 1))
     ensemble = logit_ensemble(network, members, data, state=state, batch_size=batch_size)
     best = recipe.trail[0].model
     return Fusions({split: alone[split] for split in data}, best, uniform, greedy, recipe, ensemble)
@@ -105,9 +105,9 @@ def mixtures(
     placement: Placement,
     batch_size: int = 1000,
 ) -> Mix:
-    """Averages as they are, running statistics, if there are any, estimated again on `calibration` (N, ...)."""
+    """Returns how averages are evaluated as they are, running statistics, if any, estimated again on `calibration` (N, ...)."""
 
-    def mix(weights, data):
+    def mix(weights: np.ndarray, data: Data) -> dict[str, Metrics]:
         return connectivity.evaluate_mixtures(
             network,
             members,
@@ -129,19 +129,19 @@ def repaired(
     calibration: jax.Array,
     placement: Placement,
 ) -> Mix:
-    """Averages after REPAIR on `calibration` (N, ...), one model at a time; of networks without running statistics."""
+    """Returns how averages are evaluated after REPAIR on `calibration` (N, ...); of networks without running statistics."""
     network = _shifted(module, preprocess)
 
-    def mix(weights, data):
-        found = []
+    def mix(weights: np.ndarray, data: Data) -> dict[str, Metrics]:
+        averages = []
         for shares in weights:
             used = np.flatnonzero(shares)
             ends = [member(members, int(i)) for i in used]
-            made = repair.repair(
+            repaired_average = repair.repair(
                 module, weighted_average(members, shares), ends, shares[used], calibration, preprocess=preprocess
             )
-            found.append((made.params, made.shift))
-        stacked = jax.tree.map(lambda *x: jnp.stack(x), *found)
+            averages.append((repaired_average.params, repaired_average.shift))
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *averages)
         return connectivity.evaluate(network, stacked, data, placement=placement)
 
     return mix
@@ -149,9 +149,9 @@ def repaired(
 
 @functools.lru_cache(maxsize=8)
 def _shifted(module: nn.Module, preprocess: Callable[[jax.Array], jax.Array]) -> Network:
-    """The repaired network as a function of (params, shifts) and inputs: one function, so that it is compiled once."""
+    """Returns the repaired network as a function of (params, shifts) and inputs: one function, so that it compiles once."""
 
-    def apply(params, inputs):
+    def apply(params: Any, inputs: jax.Array) -> Any:
         return repair.Repaired(params[0], params[1], ()).apply(module, preprocess(inputs))
 
     return apply
@@ -160,10 +160,10 @@ def _shifted(module: nn.Module, preprocess: Callable[[jax.Array], jax.Array]) ->
 def logit_ensemble(
     network: Network, members: Params, data: Data, *, state: State = (), batch_size: int = 1000
 ) -> dict[str, Metrics]:
-    """Loss and accuracy of the mean of M models' logits: `Metrics` of scalars for each split. M times a model's cost."""
+    """Computes loss and accuracy of the mean of M models' logits: `Metrics` of scalars for each split. M times a model's cost."""
     run = _logits(network)
     count = jax.tree.leaves(members)[0].shape[0]
-    found = {}
+    result = {}
     for split, (inputs, labels) in data.items():
         total = np.zeros((), np.float32)
         for i in range(count):
@@ -172,10 +172,10 @@ def logit_ensemble(
             total = total + np.concatenate([np.asarray(run(*model, part), np.float32) for part in parts])
         logits = jnp.asarray(total / np.float32(count))
         counted = metrics.classification(logits, labels, jnp.ones(len(labels), jnp.float32))
-        found[split] = Metrics(*map(np.asarray, counted))
-    return found
+        result[split] = Metrics(*map(np.asarray, counted))
+    return result
 
 
 @functools.lru_cache(maxsize=8)
-def _logits(network: Network):
+def _logits(network: Network) -> Callable[..., jax.Array]:
     return jax.jit(functools.partial(networks.evaluate, network))

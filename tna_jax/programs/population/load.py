@@ -49,7 +49,7 @@ class Population(NamedTuple):
 
 
 def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, ...] = ()) -> Population:
-    """All models of the runs, or the chosen ones, but those that diverged, which are named on the screen.
+    """Loads all models of the runs, or the chosen ones, but those that diverged, which are named on the screen.
 
     Args:
       names: folders.
@@ -60,16 +60,18 @@ def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, .
       UsageError: a run that cannot be read; runs of other networks or data than the first's; numbers that no model has or
         that are there twice; fewer than two models left.
     """
-    folders = _opened(names)
+    folders = _open_folders(names)
     configs = [folder.read(CONFIG) for folder in folders]
-    told = [description(config, name, data_dir) for name, config in zip(names, configs, strict=True)]
-    _require_alike(names, told)
-    data, network, init = load(told[0])
-    module = build_model(told[0], data.num_classes, told[0].precision)
-    exact = linen(build_model(told[0], data.num_classes), data.image_shape, data.preprocess)[0]
+    described = [description(config, name, data_dir) for name, config in zip(names, configs, strict=True)]
+    _require_alike(names, described)
+    data, network, init = load(described[0])
+    module = build_model(described[0], data.num_classes, described[0].precision)
+    exact = linen(build_model(described[0], data.num_classes), data.image_shape, data.preprocess)[0]
     parts = [finished(folder, init) for folder in folders]
-    found = zip(folders, configs, parts, strict=True)
-    checkpoints = [checkpoint_status.reached(folder, config, part[3]) for folder, config, part in found]
+    checkpoints = [
+        checkpoint_status.reached(folder, config, part[3])
+        for folder, config, part in zip(folders, configs, parts, strict=True)
+    ]
     params, state = (
         jax.tree.map(lambda *x: np.concatenate(x), *trees) for trees in zip(*(part[:2] for part in parts), strict=True)
     )
@@ -82,7 +84,7 @@ def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, .
     if chosen:
         _require_numbers(chosen, len(models))
         params, state = jax.tree.map(lambda leaf: leaf[np.array(chosen)], (params, state))
-        models, owners = ([all_of[i] for i in chosen] for all_of in (models, owners))
+        models, owners = ([values[i] for i in chosen] for values in (models, owners))
     finite = np.array([
         all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves((params, state))) for i in range(len(models))
     ])  # fmt: skip
@@ -91,11 +93,13 @@ def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, .
     if finite.sum() < 2:
         raise UsageError(f"{' '.join(names)}: {finite.sum()} models that did not diverge; fusing needs two")
     params, state = jax.tree.map(lambda leaf: leaf[finite], (params, state))
-    models, owners = ([one for one, kept in zip(all_of, finite, strict=True) if kept] for all_of in (models, owners))
+    models, owners = (
+        [value for value, kept in zip(values, finite, strict=True) if kept] for values in (models, owners)
+    )
     return Population(
         folders[0],
         configs[0],
-        ModelOptions.describe(told[0]),
+        ModelOptions.describe(described[0]),
         data,
         network,
         exact,
@@ -108,8 +112,8 @@ def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, .
     )
 
 
-def _opened(names: tuple[str, ...]) -> list[Run]:
-    """The runs; the first, which gets the results, can be written. Raises UsageError that names all that cannot be opened."""
+def _open_folders(names: tuple[str, ...]) -> list[Run]:
+    """Opens the runs, the first of which gets the results; raises UsageError that names all that cannot be opened."""
     folders: list[Run] = []
     collect_errors(*(lambda name=name: folders.append(Run.open(name)) for name in dict.fromkeys(names)))
     seen: dict[Path, str] = {}
@@ -124,56 +128,56 @@ def _opened(names: tuple[str, ...]) -> list[Run]:
     return folders
 
 
-def _require_alike(names: tuple[str, ...], told: list[RunDescription]) -> None:
+def _require_alike(names: tuple[str, ...], described: list[RunDescription]) -> None:
     """Raises UsageError that names every run of another network or other data than the first's."""
     wrong = []
-    for name, other in zip(names[1:], told[1:], strict=True):
-        ours, theirs = effective(told[0]), effective(other)
-        odd = [f"{key} {theirs[key]} instead of {ours[key]}" for key in ours if theirs[key] != ours[key]]
-        wrong += [f"{name} does not go with {names[0]}: {', '.join(odd)}"] if odd else []
+    for name, other in zip(names[1:], described[1:], strict=True):
+        ours, theirs = effective(described[0]), effective(other)
+        differing = [f"{key} {theirs[key]} instead of {ours[key]}" for key in ours if theirs[key] != ours[key]]
+        wrong += [f"{name} does not go with {names[0]}: {', '.join(differing)}"] if differing else []
     if wrong:
         raise UsageError("; ".join(wrong))
 
 
-def effective(told: RunDescription) -> dict[str, Any]:
-    """The options of a run's network and data; of those that were not given, what the network has by default."""
-    module = build_model(told, 2)
-    found = dataclasses.asdict(told)
+def effective(described: RunDescription) -> dict[str, Any]:
+    """Returns the options of a run's network and data; for those that were not set, what the network has by default."""
+    module = build_model(described, 2)
+    options = dataclasses.asdict(described)
     for field in dataclasses.fields(ModelOptions):
-        if found[field.name] is None:
-            found[field.name] = getattr(module, field.name, None)
-    return {key: "the default" if value is None else value for key, value in found.items()}
+        if options[field.name] is None:
+            options[field.name] = getattr(module, field.name, None)
+    return {key: "the default" if value is None else value for key, value in options.items()}
 
 
 def _require_numbers(chosen: tuple[int, ...], count: int) -> None:
-    """Raises UsageError that names every number of `chosen` which is no model's, or is there twice."""
+    """Raises UsageError that names every number of `chosen` that no model has, or that is there twice."""
     wrong = sorted({i for i in chosen if not 0 <= i < count})
     twice = sorted({i for i in chosen if chosen.count(i) > 1})
-    told = [f"no model {', '.join(map(str, wrong))}: the numbers go from 0 to {count - 1}"] if wrong else []
-    told += [f"{', '.join(map(str, twice))} named twice"] if twice else []
-    if told:
-        raise UsageError(f"--models: {'; '.join(told)}")
+    problems = [f"no model {', '.join(map(str, wrong))}: the numbers go from 0 to {count - 1}"] if wrong else []
+    problems += [f"{', '.join(map(str, twice))} named twice"] if twice else []
+    if problems:
+        raise UsageError(f"--models: {'; '.join(problems)}")
 
 
-def held_out(opened: Population, data_dir: str | None, examples: int) -> tuple[jax.Array, jax.Array, bool]:
-    """Training examples to choose models by: (inputs, labels, whether the models were trained without them).
+def held_out(population: Population, data_dir: str | None, examples: int) -> tuple[jax.Array, jax.Array, bool]:
+    """Returns training examples to choose models by: (inputs, labels, whether the models were trained without them).
 
     Runs on a part of the training set (`--train-examples`) are scored on the rest of it. If there is none, on training
-    examples that the models have seen, which favours models that have learnt them by heart.
+    examples that the models have seen, which favors models that have memorized them.
     """
-    used = opened.config.get("train_examples")
-    split, unseen = opened.data.train, False
+    used = population.config.get("train_examples")
+    split, unseen = population.data.train, False
     if used is not None:
-        described = description({**opened.config, "train_examples": None}, "", data_dir)
-        whole = load_data(described)
-        if used < len(whole.train.labels):
-            ordered = whole.subset(len(whole.train.labels)).train
+        described = description({**population.config, "train_examples": None}, "", data_dir)
+        data = load_data(described)
+        if used < len(data.train.labels):
+            ordered = data.subset(len(data.train.labels)).train
             split, unseen = type(ordered)(ordered.images[used:], ordered.labels[used:]), True
     return jnp.asarray(split.images[:examples]), jnp.asarray(split.labels[:examples]), unseen
 
 
 def splits(data: Dataset) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """The train and the test split, as the library's evaluation takes them."""
+    """Returns the train and the test split as the library's evaluation takes them: inputs and labels by name."""
     return {
         name: (jnp.asarray(split.images), jnp.asarray(split.labels))
         for name, split in (("train", data.train), ("test", data.test))

@@ -74,25 +74,26 @@ def evaluate_pairs(
     }
     calibration = splits["train"][0][:calibration_examples]
     free = memory.available(memory_limit) if memory_limit is not None else memory.available() // 3
-    one = memory.size((params, state)) // len(jax.tree.leaves(params)[0])
-    found = []
-    for group in groups(pairs, max(2, free // max(one, 1))):
+    model_bytes = memory.size((params, state)) // len(jax.tree.leaves(params)[0])
+    paths = []
+    for group in groups(pairs, max(2, free // max(model_bytes, 1))):
         used, index = np.unique(group, return_inverse=True)
-        some = jax.tree.map(lambda x, used=used: x[used], (params, state))
+        chosen = jax.tree.map(lambda x, used=used: x[used], (params, state))
         path = connectivity.evaluate_path(
             network,
-            some[0],
+            chosen[0],
             index.reshape(-1, 2),
             alphas,
             splits,
-            state=some[1],
+            state=chosen[1],
             calibration=calibration,
             placement=placement,
         )
-        found.append(path)
+        paths.append(path)
     return {
         name: Path(
-            alphas, jax.tree.map(lambda *x: np.concatenate(x).astype(np.float64), *(f[name].metrics for f in found))
+            alphas,
+            jax.tree.map(lambda *x: np.concatenate(x).astype(np.float64), *(path[name].metrics for path in paths)),
         )
         for name in splits
     }

@@ -15,8 +15,8 @@ PASSED_ON = tuple(field.name for field in dataclasses.fields(ResumeOptions) if f
 
 def run(settings: ResumeOptions) -> int:
     """Resumes the run; returns the exit code of its program."""
-    given = {name: value for name in PASSED_ON if (value := getattr(settings, name)) not in (None, False)}
-    return tna(command(settings.run, parsing.to_words(given)))
+    overrides = {name: value for name in PASSED_ON if (value := getattr(settings, name)) not in (None, False)}
+    return tna(command(settings.run, parsing.to_words(overrides)))
 
 
 def command(name: str, more: list[str]) -> list[str]:

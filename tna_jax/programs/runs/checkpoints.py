@@ -5,6 +5,7 @@ import contextlib
 import shlex
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,7 +37,7 @@ class Checkpoints:
         self.last = time.monotonic()
         self.hushed = contextlib.ExitStack()
         self.worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
-        self.writing: concurrent.futures.Future | None = None
+        self.writing: concurrent.futures.Future[None] | None = None
 
     def __enter__(self) -> "Checkpoints":
         self.hushed.enter_context(stragglers_hushed())
@@ -119,7 +120,7 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def _as_usage_error(folder: Path, doing: str):
+def _as_usage_error(folder: Path, doing: str) -> Iterator[None]:
     """Raises whatever goes wrong with a save (disk full, folder read-only) as one line that says what is left."""
     try:
         yield

@@ -27,12 +27,12 @@ HEAD = "head/"
 
 
 def is_head(path: str) -> bool:
-    """Whether a parameter is one of the classifier, which is new in every fine-tuning and never anchored."""
+    """Returns whether a parameter is of the classifier, which is new in every fine-tuning and never anchored."""
     return path.startswith(HEAD)
 
 
 def is_body(path: str) -> bool:
-    """Whether a parameter is one of the pretrained body."""
+    """Returns whether a parameter is of the pretrained body."""
     return not is_head(path)
 
 
@@ -52,24 +52,24 @@ class Backbone:
     network: Callable[[Params, jax.Array], jax.Array]
     """Parameters and stored inputs (images (B, H, W, C), or tokens (B, 2, L)) to logits (B, C)."""
     features: Callable[[Params, jax.Array], jax.Array]
-    """Parameters and stored inputs to what a linear probe is given, (B, D): the class token of a ViT, the mean of all tokens
-    that are no padding of a text encoder."""
+    """Parameters and stored inputs to what a linear probe takes, (B, D): the class token of a ViT, the mean of all tokens of a
+    text encoder but the padding."""
 
     @property
     def num_classes(self) -> int:
         """C."""
-        return self.module.num_classes
+        return int(self.module.num_classes)
 
     def fresh(self, key: jax.Array) -> Params:
-        """The body with new leaves drawn from `key`; the body's own leaves are the loaded ones, bit for bit."""
+        """Returns the body with new leaves drawn from `key`; the other leaves are the loaded ones, bit for bit."""
         channels = self.params["body"]["patches"]["kernel"].shape[2] if self.kind == "vit" else 3
         example = hf_config.example(self.module, channels)
-        made = jax.jit(self.module.init)(key, example)["params"]
+        initial = jax.jit(self.module.init)(key, example)["params"]
         new = set(self.new)
         leaves = [
-            drawn if trees.name(path) in new else own
-            for (path, own), drawn in zip(
-                trees.named_leaves(self.params), trees.align(made, self.params, subject="new model"), strict=True
+            drawn if trees.name(path) in new else loaded
+            for (path, loaded), drawn in zip(
+                trees.named_leaves(self.params), trees.align(initial, self.params, subject="new model"), strict=True
             )
         ]
         return trees.like(self.params, leaves)
@@ -83,13 +83,13 @@ class Backbone:
 
 
 def for_images(folder: str, data: Dataset, num_classes: int, **options: Any) -> Backbone:
-    """The ViT of a folder for a set of images, which are resized (bilinear) to the size that it was made for.
+    """Loads the ViT of a folder for a set of images, which are resized (bilinear) to the size that it was made for.
 
     Args:
       options: `dtype` and `remat` of the module.
 
     Raises:
-      UsageError: as `huggingface.load`; no ViT, or images of other channels.
+      UsageError: as `tna_jax.hf.load`; it is not a ViT, or takes images of other channels.
     """
     loaded = _load(folder, ("vit",), num_classes, options)
     module, shape = loaded.module, data.image_shape
@@ -98,32 +98,32 @@ def for_images(folder: str, data: Dataset, num_classes: int, **options: Any) -> 
         raise UsageError(f"{folder} takes images of {channels} channels, {data.name} has {shape[2]}")
     size = module.image_size if isinstance(module.image_size, tuple) else (module.image_size, module.image_size)
     scale = scaling(Path(folder)) or (data.mean, data.std)
-    if {len(one) for one in scale} != {channels}:
+    if {len(values) for values in scale} != {channels}:
         raise UsageError(f"{folder} scales {len(scale[0])} channels ({IMAGES}), {data.name} has {channels}")
     scaled = dataclasses.replace(data, mean=tuple(scale[0]), std=tuple(scale[1])).preprocess
 
     def images(x: jax.Array) -> jax.Array:
-        made = scaled(x)
-        return made if size == shape[:2] else jax.image.resize(made, (made.shape[0], *size, channels), "bilinear")
+        pixels: jax.Array = scaled(x)
+        return pixels if size == shape[:2] else jax.image.resize(pixels, (len(pixels), *size, channels), "bilinear")
 
     body = module.clone(head="none")
 
     def network(params: Params, x: jax.Array) -> jax.Array:
         logits: Any = module.apply({"params": params}, images(x))
-        return logits
+        return cast(jax.Array, logits)
 
     def features(params: Params, x: jax.Array) -> jax.Array:
         tokens: Any = body.apply({"params": {"body": params["body"]}}, images(x))
-        return tokens[:, 0]
+        return cast(jax.Array, tokens[:, 0])
 
     return Backbone(folder, "vit", module, loaded.params, loaded.config, loaded.new, network, features)
 
 
 def for_text(folder: str, length: int, num_classes: int, **options: Any) -> Backbone:
-    """The BERT or RoBERTa of a folder for encoded texts (B, 2, `length`).
+    """Loads the BERT or RoBERTa of a folder for encoded texts (B, 2, `length`).
 
     Raises:
-      UsageError: as `huggingface.load`; no such encoder, or one for fewer tokens than `length`.
+      UsageError: as `tna_jax.hf.load`; it is another model, or takes fewer tokens than `length`.
     """
     loaded = _load(folder, ("bert", "roberta"), num_classes, options)
     module, body = loaded.module, loaded.module.clone(head="none")
@@ -139,39 +139,39 @@ def for_text(folder: str, length: int, num_classes: int, **options: Any) -> Back
     def network(params: Params, x: jax.Array) -> jax.Array:
         ids, rest = inputs(x)
         logits: Any = module.apply({"params": params}, ids, **rest)
-        return logits
+        return cast(jax.Array, logits)
 
     def features(params: Params, x: jax.Array) -> jax.Array:
         ids, rest = inputs(x)
         tokens: Any = body.apply({"params": {"body": params["body"]}}, ids, **rest)
         counted = rest["mask"][:, :, None].astype(tokens.dtype)
-        return jnp.sum(tokens * counted, axis=1) / jnp.sum(counted, axis=1)
+        return cast(jax.Array, jnp.sum(tokens * counted, axis=1) / jnp.sum(counted, axis=1))
 
     return Backbone(folder, module.kind, module, loaded.params, loaded.config, loaded.new, network, features)
 
 
 def _load(folder: str, kinds: tuple[str, ...], num_classes: int, options: dict[str, Any]) -> loading.Loaded:
-    found = read_json(Path(folder) / hf_config.CONFIG) if (Path(folder) / hf_config.CONFIG).is_file() else {}
-    if found and "model_type" not in found:
+    config = read_json(Path(folder) / hf_config.CONFIG) if (Path(folder) / hf_config.CONFIG).is_file() else {}
+    if config and "model_type" not in config:
         inner = Path(folder) / "model"
         instead = f"; its model is {inner}" if (inner / hf_config.CONFIG).is_file() else ""
-        raise UsageError(f"--checkpoint {folder} is no model folder (its config.json names no model_type){instead}")
-    if found and found.get("model_type") not in kinds:
+        raise UsageError(f"--checkpoint {folder} is not a model folder (its config.json names no model_type){instead}")
+    if config and config.get("model_type") not in kinds:
         raise UsageError(
-            f"--checkpoint {folder} holds a {found.get('model_type')}, expected {' or '.join(kinds)} for this data"
+            f"--checkpoint {folder} holds a {config.get('model_type')}, expected {' or '.join(kinds)} for this data"
         )
     return loading.load(folder, head="new", num_classes=num_classes, key=jax.random.key(0), **options)
 
 
 def scaling(folder: Path) -> tuple[list[float], list[float]] | None:
-    """Mean and standard deviation of images in units of the largest pixel value, as the folder says; None if it does not."""
+    """Reads the mean and standard deviation of images, in units of the largest pixel value; None if the folder has none."""
     if not (folder / IMAGES).is_file():
         return None
     values = read_json(folder / IMAGES)
-    found = values.get("image_mean"), values.get("image_std")
-    if not all(isinstance(one, list) and len(one) in (1, 3) for one in found):
+    scale = values.get("image_mean"), values.get("image_std")
+    if not all(isinstance(channels, list) and len(channels) in (1, 3) for channels in scale):
         raise UsageError(f"{folder / IMAGES}: image_mean and image_std must be lists of one number for each channel")
-    return cast(Any, found)
+    return cast(tuple[list[float], list[float]], scale)
 
 
 def write_about(folder: Path, about: dict[str, Any], data: Dataset | None = None) -> None:
@@ -179,12 +179,12 @@ def write_about(folder: Path, about: dict[str, Any], data: Dataset | None = None
     write_json(folder / ABOUT, about)
     if data is not None:
         height, width, _ = data.image_shape
-        made = {
+        processor = {
             "image_processor_type": "ViTImageProcessor", "do_normalize": True, "do_rescale": True, "do_resize": True,
             "image_mean": data.mean, "image_std": data.std, "rescale_factor": 1 / data.max_value, "resample": 2,
             "size": {"height": height, "width": width},
         }  # fmt: skip
-        write_json(folder / IMAGES, made)
+        write_json(folder / IMAGES, processor)
 
 
 def pretraining_record(folder: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tna_jax.programs.cli.options import DataOptions, ModelOptions, TrainingOpti
 
 
 def load_data(options: DataOptions) -> data.Dataset:
-    """Returns the data set; raises UsageError where it cannot be had."""
+    """Returns the data set; raises UsageError where it cannot be loaded."""
     try:
         dataset = data.load(options.dataset, data_dir=options.data_dir, download=options.download)
         return dataset.subset(options.train_examples, options.test_examples)
@@ -31,10 +31,10 @@ def build_model(options: ModelOptions, num_classes: int, precision: str = "float
         raise unknown("--model", options.model, models.MODELS)
     options.check_model()
     names = [field.name for field in dataclasses.fields(ModelOptions) if field.name != "model"]
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    fields = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     dtype = jnp.bfloat16 if precision == "bf16" else None
     try:
-        return models.create(options.model, num_classes=num_classes, dtype=dtype, **given)
+        return models.create(options.model, num_classes=num_classes, dtype=dtype, **fields)
     except ValueError as error:
         raise UsageError(f"--model {options.model}: {error}") from error
 

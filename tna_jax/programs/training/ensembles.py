@@ -14,13 +14,14 @@ from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Trainer
 from tna_jax.io.errors import UsageError
 from tna_jax.masks import Params
+from tna_jax.metrics import Metrics
 from tna_jax.networks import State
 from tna_jax.programs.cli.progress import TrainingBar, console, stoppable
 from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.runs.folder import PLAN, Run
 from tna_jax.programs.runs.restore import newest, restore
 from tna_jax.programs.system import distributed, memory
-from tna_jax.programs.training.initial_models import InitialModels
+from tna_jax.programs.training.initial_models import Init, InitialModels
 
 
 class Trained(NamedTuple):
@@ -43,7 +44,7 @@ def train(
     described: list[dict[str, Any]],
     resume: bool,
 ) -> Trained:
-    """Trains all models for `settings.epochs` epochs, or goes on with what the run folder holds.
+    """Trains all models for `settings.epochs` epochs, or resumes from what the run folder holds.
 
     What does not fit into the memory at once trains in waves, one after the other: the numbers are the same.
 
@@ -52,37 +53,37 @@ def train(
       data: has `train`, the training examples (a `Dataset`, or whatever else has such a `Split`).
       settings: the options: epochs, checkpoints, memory.
       folder: the run folder, which gets plan.json, metrics.jsonl and checkpoints.
-      described: each model in words, for plan.json.
-      resume: go on with the newest checkpoint of the folder, if it has one.
+      described: what plan.json says of each model.
+      resume: start from the newest checkpoint of the folder, if it has one.
 
     Raises:
       UsageError: not even one model fits, or the checkpoint does not.
-      Interrupted: a stop was asked for; everything is saved.
+      Interrupted: a stop was requested; everything is saved.
     """
     inputs, labels = data.train.images, data.train.labels
-    models = start.order.shape[0]
-    shapes = one_of(trainer, start)
+    models = start.data_keys.shape[0]
+    shapes = member_shapes(trainer, start)
     optimizer_state = shapes.opt_state
     placement = placement_lib.resolve(
         trainer.placement, functools.partial(ensemble.network_inputs, trainer), shapes, inputs[: trainer.batch_size]
     )
     trainer = dataclasses.replace(trainer, placement=placement)
-    found = memory.estimate(trainer, shapes, inputs, labels)
-    given = (trainer, shapes, models, found, inputs, labels)
+    estimate = memory.estimate(trainer, shapes, inputs, labels)
+    ensemble_of = (trainer, shapes, models, estimate, inputs, labels)
     if distributed.broadcast_text(str(resume and folder.has(PLAN))) == "True":
         _, wave = folder.plan()  # steps are counted in waves: a resumed run keeps them
-        predicted = memory.predict(*given, min(wave, models))
+        predicted = memory.predict(*ensemble_of, min(wave, models))
     else:
-        wave, predicted = memory.plan_waves(*given, memory.available(settings.memory_limit))
+        wave, predicted = memory.plan_waves(*ensemble_of, memory.available(settings.memory_limit))
         wave = int(distributed.broadcast_text(str(wave)))
         folder.write_plan(described, wave)
     before = memory.resident()
-    memory.print_estimate(predicted, memory.checkpoint_bytes(models, found), before)
+    memory.print_estimate(predicted, memory.checkpoint_bytes(models, estimate), before)
     waves = [slice(first, min(first + wave, models)) for first in range(0, models, wave)]
     if len(waves) > 1:
         free = memory.available(settings.memory_limit) / memory.GB
         console.print(f"{models} models do not fit into {free:.3g} GB at once: {len(waves)} waves of up to {wave}")
-    whole = {
+    saved_state = {
         "params": jax.tree.map(np.array, start.params),
         "opt_state": jax.tree.map(lambda x: np.zeros((models, *x.shape), x.dtype), optimizer_state),
         "state": jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], models, axis=0), start.state),
@@ -90,9 +91,9 @@ def train(
     }
     steps = len(waves) * settings.epochs
 
-    begin, whole = restore(folder.checkpoints, whole) if resume else (0, whole)
+    begin, saved_state = restore(folder.checkpoints, saved_state) if resume else (0, saved_state)
     folder.keep_logged(begin)
-    diverged = whole["diverged"].copy()
+    diverged = saved_state["diverged"].copy()
     often = (settings.checkpoint_minutes, settings.checkpoint_every, settings.checkpoints_kept)
     with (
         Checkpoints(folder.checkpoints, *often) as saved,
@@ -104,11 +105,11 @@ def train(
             first = max(begin - number * settings.epochs, 0)
             if first >= settings.epochs:
                 continue
-            cut = jax.tree.map(lambda x, part=part: x[part], whole)
+            cut = jax.tree.map(lambda x, part=part: x[part], saved_state)
             members = ensemble.init_ensemble(
                 trainer,
                 cut["params"],
-                start.order[part],
+                start.data_keys[part],
                 _part(start.mask, part),
                 _part(start.hyper or {}, part),
                 state=cut["state"],
@@ -117,7 +118,7 @@ def train(
                 opt_state = jax.tree.map(jnp.asarray, cut["opt_state"])
                 members = members._replace(opt_state=opt_state)
 
-            def on_epoch(epoch, members, metrics, part=part, number=number):
+            def on_epoch(epoch: int, members: Any, metrics: Metrics, part: slice = part, number: int = number) -> None:
                 step = number * settings.epochs + epoch + 1
                 loss, accuracy = _means(metrics)
                 speed = bar.epoch(loss, accuracy, part.stop - part.start)
@@ -131,14 +132,14 @@ def train(
                 due = saved.due(step)
                 save = step == steps or stopping or distributed.any_process(distributed.is_main_process() and due)
                 if save or epoch + 1 == settings.epochs:
-                    saved.wait()  # the arrays of `whole` may be on their way to the disk
-                    _store(whole, part, members, diverged[part])
+                    saved.wait()  # the arrays of `saved_state` may be on their way to the disk
+                    _store(saved_state, part, members, diverged[part])
                 if save:
-                    saved.save(step, whole)
+                    saved.save(step, saved_state)
                 if stopping and step < steps:
                     saved.wait()
                     console.print(f"stopped after epoch {epoch + 1} of {settings.epochs}; saved in {folder.folder}")
-                    console.print(f"to go on: tna resume {folder.quoted_path}")
+                    console.print(f"to resume: tna resume {folder.quoted_path}")
                     stop.asked = True
                     stop.check()
 
@@ -146,59 +147,59 @@ def train(
     facts = {
         "placement": placement,
         "waves": len(waves),
-        "predicted_bytes_per_model": {"kept": found.kept, "working": found.working},
+        "predicted_bytes_per_model": {"kept": estimate.kept, "working": estimate.working},
         "predicted_bytes": predicted,
-        "predicted_bytes_saving": memory.checkpoint_bytes(models, found),
+        "predicted_bytes_saving": memory.checkpoint_bytes(models, estimate),
         "resident_bytes_before": before,
         "peak_bytes": memory.peak(),
     }
     late = {int(i): int(diverged[i]) for i in np.flatnonzero(diverged >= 0)}
-    return Trained(whole["params"], whole["state"], late, facts)
+    return Trained(saved_state["params"], saved_state["state"], late, facts)
 
 
-def one_of(trainer: Trainer, start: InitialModels) -> ensemble.Members:
-    """One of the models before training, without the leading axis; shapes, but for its data order and state."""
+def member_shapes(trainer: Trainer, start: InitialModels) -> ensemble.Members:
+    """Returns one model before training, without the leading axis: shapes, but for its data key and state."""
     params, mask, hyper = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (start.params, start.mask, start.hyper or {})
     )
     opt_state = jax.eval_shape(lambda p, h: trainer.anchored_optimizer(h).init(p), params, hyper)
-    return ensemble.Members(params, mask, opt_state, start.order[0], hyper, start.state)
+    return ensemble.Members(params, mask, opt_state, start.data_keys[0], hyper, start.state)
 
 
-def finished(folder: Run, init) -> tuple[Params, State, list[dict[str, Any]], int]:
-    """The trained models of a run: parameters and state (M, ...) on the host, what plan.json says of each, the checkpoint read.
+def finished(folder: Run, init: Init) -> tuple[Params, State, list[dict[str, Any]], int]:
+    """Reads the trained models of a run: parameters and state (M, ...), what plan.json says of each, the checkpoint's step.
 
     Args:
-      folder: a run of a program that uses `train`.
+      folder: of a program that uses `train`.
       init: a key to the (params, state) of one model, which gives their form.
 
     Raises:
-      UsageError: the run is no such run, holds no checkpoint, or one that does not fit.
+      UsageError: it is of another program, holds no checkpoint, or one that does not fit.
     """
     described, _ = folder.plan()
     params, state = jax.eval_shape(init, jax.random.key(0))
 
-    def empty(tree):
+    def empty(tree: Any) -> Any:
         return jax.tree.map(lambda x: np.zeros((len(described), *x.shape), x.dtype), tree)
 
-    step, found = newest(folder.checkpoints, {"params": empty(params), "state": empty(state)})
+    step, saved = newest(folder.checkpoints, {"params": empty(params), "state": empty(state)})
     if not step:
         raise UsageError(f"{folder.folder} holds no checkpoint: its training has not saved one yet")
-    return found["params"], found["state"], described, step
+    return saved["params"], saved["state"], described, step
 
 
-def _part(tree, part: slice):
+def _part(tree: Any, part: slice) -> Any:
     return jax.tree.map(lambda x: x[part], tree)
 
 
-def _store(whole: dict[str, Any], part: slice, members: Callable[..., Any], diverged: np.ndarray) -> None:
+def _store(saved_state: dict[str, Any], part: slice, members: Callable[..., Any], diverged: np.ndarray) -> None:
     """Copies a wave's members into their places among all."""
-    members(jax.tree.map(lambda x: x[part], (whole["params"], whole["opt_state"], whole["state"])))
-    whole["diverged"][part] = diverged
+    members(jax.tree.map(lambda x: x[part], (saved_state["params"], saved_state["opt_state"], saved_state["state"])))
+    saved_state["diverged"][part] = diverged
 
 
-def _means(metrics) -> tuple[float, float]:
-    """Loss and accuracy over the members that have not diverged."""
+def _means(metrics: Metrics) -> tuple[float, float]:
+    """Computes the mean loss and accuracy of the members that have not diverged."""
     finite = np.isfinite(metrics.loss_sum)
     if not finite.any():
         return float("nan"), float("nan")

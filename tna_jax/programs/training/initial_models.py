@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +40,8 @@ class InitialModels(NamedTuple):
     """Of one model, without the leading axis: all start with the same."""
     mask: masks.Mask
     """(M, ...)"""
-    order: jax.Array
-    """(M,) typed keys."""
+    data_keys: jax.Array
+    """(M,) typed keys of the data orders."""
     hyper: Hyper | tuple[()] = ()
     """(M,) hyper-parameters by name, for optimizers that take them."""
 
@@ -67,7 +67,7 @@ def build(members: list[ModelSpec], init: Init, recipe: AnchorRecipe) -> Initial
         params = recipes[cell].trainable_values(starts[m.seed, m.start], drawn[cell])
         values.append(prune(params, drawn[cell]) if m.method == "prune" else share(params, shared[cell], drawn[cell]))
 
-    def stack(trees):
+    def stack(trees: list[Any]) -> Any:
         return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)  # on the host: no program for each shape
 
     keys = jnp.stack([stream(m.seed, Stream.RUN_ORDER, m.order) for m in members])

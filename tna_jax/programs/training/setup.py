@@ -21,8 +21,8 @@ from tna_jax.programs.training import anchors
 from tna_jax.programs.training.builders import build_model, build_optimizer, load_data
 
 
-class Prepared(NamedTuple):
-    """What the options stand for."""
+class TrainingSetup(NamedTuple):
+    """What an ensemble needs for training."""
 
     data: Dataset
     network: Network
@@ -31,7 +31,7 @@ class Prepared(NamedTuple):
     trainer: Trainer
 
 
-def prepare(settings: Settings) -> Prepared:
+def prepare(settings: Settings) -> TrainingSetup:
     """Returns the data, the network and the trainer of `settings`; raises UsageError where they do not go together."""
     data, net, init = load(settings)
     examples = len(data.train.labels)
@@ -44,7 +44,7 @@ def prepare(settings: Settings) -> Prepared:
     optimizer = build_optimizer(settings, -(-examples // settings.batch_size))
     change = augment.create(settings.augment)
     trainer = Trainer(net, optimizer, settings.batch_size, settings.placement, change)
-    return Prepared(data, net, init, trainer)
+    return TrainingSetup(data, net, init, trainer)
 
 
 def load(settings: Any) -> tuple[Dataset, Network, Any]:
@@ -63,8 +63,7 @@ def build_network(settings: Any, data: Dataset) -> tuple[Network, Any]:
 
 
 def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
-    """Writes the run's configuration and provenance, or compares the configuration with that of the run to resume; opens its
-    trackers.
+    """Writes the run's configuration and provenance, or compares them with those of the run to resume; opens its trackers.
 
     Of the options that do not shape the result, config.json keeps those that `tna resume` needs, under `started_with`. It is
     written last: a folder without it holds nothing worth keeping.
@@ -84,8 +83,8 @@ def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
     before = {key: value for key, value in config.items() if key not in parsing.ABOUT}
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if changed:
-        found = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
-        raise UsageError(f"--resume: the options are not those of {folder.folder}: {found}")
+        changes = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
+        raise UsageError(f"--resume: the options are not those of {folder.folder}: {changes}")
     folder.watch(getattr(settings, "log", None), now)
 
 
@@ -95,7 +94,7 @@ PASSING_OPTIONS = (
 )  # fmt: skip
 """Options that do not shape the result."""
 OF_ONE_START = ("out", "overwrite", "resume", "distributed", "coordinator", "num_processes", "process_id")
-"""Of these, what is said anew at every start."""
+"""Of these, those that are not kept: they are passed at every start."""
 
 
 def result_options(settings: Any) -> dict[str, Any]:

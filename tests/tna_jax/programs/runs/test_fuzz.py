@@ -17,7 +17,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.manifest import Damaged
 from tna_jax.io.restore import MANIFEST, contents
 from tna_jax.programs.cli import parsing
-from tna_jax.programs.import_models.run import described
+from tna_jax.programs.import_models.run import read_exported
 from tna_jax.programs.list_runs import run as runs
 from tna_jax.programs.resume.run import command
 from tna_jax.programs.runs.folder import CONFIG, PLAN, Run
@@ -35,7 +35,7 @@ def safetensors(folder: Path) -> bytes:
 
 
 def read_safetensors(file: Path) -> None:
-    described(str(file))
+    read_exported(str(file))
 
 
 def a_config(folder: Path) -> bytes:
