@@ -24,5 +24,5 @@ def append_flags(*flags: str) -> None:
 def environment_of_a_user(**more: str) -> dict[str, str]:
     """This process's environment without what the tests put into it: the flags are those that pytest was started with."""
     ours = ("PYTHONPATH", "MAKEFLAGS", GIVEN)
-    kept = {key: value for key, value in os.environ.items() if key not in ours}
+    kept = {key: value for key, value in os.environ.items() if key not in ours and not key.startswith("PYTEST_")}
     return {**kept, "XLA_FLAGS": os.environ.get(GIVEN, os.environ.get("XLA_FLAGS", "")), **more}

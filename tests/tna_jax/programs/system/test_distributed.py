@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[4]
-COMMAND = [sys.executable, "-m", "fusion"]
+COMMAND = [sys.executable, "-m", "tna_jax"]
 SMALL = ["lmc", "--width", "8", "--depth", "1", "--seeds", "1", "--ratios", "0", ".5", "--epochs", "2", "--alphas", "3"]
 
 
