@@ -19,6 +19,7 @@ from tna_jax.io.json_files import to_json
 from tna_jax.programs.cold import report as cold_report
 from tna_jax.programs.cold import run as cold
 from tna_jax.programs.cold.options import ColdOptions
+from tna_jax.programs.reports import png, terminal
 from train import pretraining
 from train.cells import finished
 
@@ -41,9 +42,9 @@ def run(full: bool = False) -> dict[str, Any]:
 
 def figure(result: dict[str, Any], file: Path) -> None:
     """As the program draws it."""
-    cold_report.figure(result, file)
+    png.draw(cold_report.describe(result), file)
 
 
 def table(result: dict[str, Any]) -> None:
     """As the program prints it."""
-    cold_report.table(result)
+    terminal.show(cold_report.describe(result))

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.table import Table
 
-from tna_jax.programs.cli.progress import wide_console
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.statistics import error_bars, format_mean_std, mean_std, mean_std_columns
+from tna_jax.programs.reports.terminal import show_table
 from train.cells import federated
 from train.plots import page
 
@@ -138,10 +139,9 @@ def scores(result: dict[str, Any], kind: str, **wanted: Any) -> np.ndarray:
     return np.array([np.nan])
 
 
-def format_mean_std(values: np.ndarray, sign: bool = False) -> str:
-    """Mean ± sample standard deviation."""
-    mean, std = values.mean(), values.std(ddof=1) if len(values) > 1 else np.nan
-    return f"{mean:{'+' if sign else ''}.3f} ± {std:.3f}"
+def format_scores(values: np.ndarray, sign: bool = False) -> str:
+    """Mean ± sample standard deviation of one value a seed."""
+    return format_mean_std(mean_std(values), 3, sign)
 
 
 def composition(result: dict[str, Any], alpha: float) -> list[list[str]]:
@@ -151,8 +151,8 @@ def composition(result: dict[str, Any], alpha: float) -> list[list[str]]:
         found = {kind: scores(result, kind, row=row, alpha=alpha, ratio=0.4)[: SHARED["seeds"]] for kind in COLUMNS}
         if row == FAULTY or np.isnan(found["none"]).all():
             continue
-        gains = [format_mean_std(_gain(result, kind, row, alpha), sign=True) for kind in COLUMNS[1:]]
-        rows.append([row, *(format_mean_std(found[kind]) for kind in COLUMNS), *gains])
+        gains = [format_scores(_gain(result, kind, row, alpha), sign=True) for kind in COLUMNS[1:]]
+        rows.append([row, *(format_scores(found[kind]) for kind in COLUMNS), *gains])
     return rows
 
 
@@ -161,10 +161,10 @@ HEADS = ["algorithm", "no anchors", "FedPFN", "FedPNU", "FedPFN - none", "FedPNU
 
 def ablation(result: dict[str, Any]) -> list[list[str]]:
     """FedAvg at Dirichlet 0.1 by mask ratio."""
-    rows = [["0", *[format_mean_std(scores(result, "none", row="FedAvg", alpha=ALPHAS[0], ratio=0.4))] * 2]]
+    rows = [["0", *[format_scores(scores(result, "none", row="FedAvg", alpha=ALPHAS[0], ratio=0.4))] * 2]]
     for ratio in RATIOS:
         found = [scores(result, kind, row="FedAvg", alpha=ALPHAS[0], ratio=ratio) for kind in ("pfn", "pnu")]
-        rows.append([f"{ratio:g}", *map(format_mean_std, found)])
+        rows.append([f"{ratio:g}", *map(format_scores, found)])
     return rows
 
 
@@ -175,7 +175,7 @@ def readings(result: dict[str, Any]) -> list[list[str]]:
         cells = []
         for alpha in ALPHAS:
             base, found = (scores(result, k, row="FedAvg", alpha=alpha, ratio=0.4) for k in ("none", kind))
-            cells += [format_mean_std(found), "-" if kind == "none" else format_mean_std(found - base, sign=True)]
+            cells += [format_scores(found), "-" if kind == "none" else format_scores(found - base, sign=True)]
         rows.append([name, *cells])
     return rows
 
@@ -189,9 +189,7 @@ def faults(result: dict[str, Any]) -> list[list[str]]:
     for kind, name in (("none", "no anchors"), ("pfn", "FedPFN")):
         clean, faulty = (scores(result, kind, row=row, alpha=ALPHAS[1], ratio=0.4) for row in ("FedAvg", FAULTY))
         if not np.isnan(faulty).all():
-            rows.append(
-                [name, format_mean_std(clean), format_mean_std(faulty), format_mean_std(faulty - clean, sign=True)]
-            )
+            rows.append([name, format_scores(clean), format_scores(faulty), format_scores(faulty - clean, sign=True)])
     return rows
 
 
@@ -211,12 +209,7 @@ def table(result: dict[str, Any]) -> None:
 
 
 def _print(title: str, heads: list[str], rows: list[list[str]]) -> None:
-    lines = Table(title=title, title_justify="left")
-    for head in heads:
-        lines.add_column(head)
-    for row in rows:
-        lines.add_row(*row)
-    wide_console().print(lines)
+    show_table(Table(title, heads, rows))
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
@@ -245,7 +238,7 @@ def _rounds(axis, result: dict[str, Any], alpha: float, title: str) -> None:
     (cell,) = [c for c in result["cells"] if (c["row"], c["alpha"], c["ratio"]) == ("FedAvg", alpha, 0.4)][:1]
     for kind in dict.fromkeys(run["anchors"] for run in cell["runs"]):
         curves = np.array([run["accuracy"] for run in cell["runs"] if run["anchors"] == kind], float)
-        x, mean, std = np.arange(1, curves.shape[1] + 1), curves.mean(0), curves.std(0, ddof=1)
+        x, (mean, std) = np.arange(1, curves.shape[1] + 1), error_bars(mean_std_columns(curves))
         axis.plot(x, mean, color=COLORS[kind], marker=MARKS[kind], markersize=3, label=NAMES[kind])
         axis.fill_between(x, mean - std, mean + std, color=COLORS[kind], alpha=0.12, linewidth=0)
     axis.set_title(f"{title}: FedAvg, Dirichlet {alpha:g}", loc="left", fontsize=9)
@@ -266,7 +259,7 @@ def _gains(axis, result: dict[str, Any], title: str) -> None:
     y = np.arange(len(names))[::-1]
     for k, (kind, alpha) in enumerate([(kind, alpha) for alpha in ALPHAS for kind in COLUMNS[1:]]):
         gains = [_gain(result, kind, row, alpha) for row in names]
-        mean, std = [g.mean() for g in gains], [g.std(ddof=1) if len(g) > 1 else 0 for g in gains]
+        mean, std = error_bars(map(mean_std, gains))
         axis.errorbar(mean, y + 0.27 - 0.18 * k, xerr=std, fmt=MARKS[kind], color=COLORS[kind], markersize=4, capsize=2,
                       linewidth=1, markerfacecolor=COLORS[kind] if alpha == ALPHAS[0] else "white",
                       label=f"{NAMES[kind]}, Dirichlet {alpha:g}")  # fmt: skip
@@ -280,7 +273,7 @@ def _ratios(axis, result: dict[str, Any]) -> None:
     base = scores(result, "none", row="FedAvg", alpha=ALPHAS[0], ratio=0.4)
     for k, kind in enumerate(COLUMNS[1:]):
         found = [base, *(scores(result, kind, row="FedAvg", alpha=ALPHAS[0], ratio=ratio) for ratio in RATIOS)]
-        axis.errorbar(np.array([0, *RATIOS]) + 0.012 * k - 0.006, [f.mean() for f in found], [f.std(ddof=1) if len(f) > 1 else 0 for f in found],
+        axis.errorbar(np.array([0, *RATIOS]) + 0.012 * k - 0.006, *error_bars(map(mean_std, found)),
                       color=COLORS[kind], marker=MARKS[kind], markersize=4, capsize=2, label=NAMES[kind])  # fmt: skip
     axis.set_title("Fashion-MNIST MLP: FedAvg, Dirichlet 0.1, by mask ratio", loc="left", fontsize=9)
     axis.set_xlabel("mask ratio (share of anchored weights)", fontsize=8)

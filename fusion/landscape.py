@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.landscape.options import LandscapeOptions
-from tna_jax.programs.landscape.report import contours, steps
+from tna_jax.programs.landscape.report import plane as plane_figure
 from tna_jax.programs.landscape.run import survey
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.png import contour_levels, contours
+from tna_jax.programs.reports.terminal import show_table
 from tna_jax.programs.runs.folder import Run
 from train.cells import populated
 from train.plots import page
@@ -51,10 +52,10 @@ def figure(result: dict[str, Any], file: Path) -> None:
     """The four planes with the same levels."""
     planes = list(result["planes"].values())
     everything = np.concatenate([np.ravel([v for row in plane["loss"] for v in row]) for plane in planes]).astype(float)
-    levels = steps(everything, "loss", 10)
+    levels = contour_levels(everything, "loss", 10)
     with page(file, 2, 2, width=3.8, height=3.6) as axes:
         for axis, plane in zip(axes.ravel(), planes, strict=True):
-            filled = contours(axis, plane, "loss", levels, numbers=False)
+            filled = contours(axis, plane_figure(plane, "loss"), levels, numbers=False)
             axis.grid(visible=False)
             axis.set_title(plane["title"], loc="left", fontsize=8)
             axis.set_xlabel("distance of weights (each plane its own scale)", fontsize=8)
@@ -65,13 +66,13 @@ def figure(result: dict[str, Any], file: Path) -> None:
 
 def table(result: dict[str, Any]) -> None:
     """The three networks of each plane, and the loss at their centroid."""
-    lines = Table(title="test loss on the planes", title_justify="left")
-    for head in ("networks", "losses", "distances", "highest loss inside the triangle of the three"):
-        lines.add_column(head)
+    rows = []
     for plane in result["planes"].values():
         losses = ", ".join(f"{model['loss']:.3f}" for model in plane["models"])
-        lines.add_row(plane["title"], losses, ", ".join(f"{d:.1f}" for d in plane["lengths"]), f"{_highest(plane):.3f}")
-    wide_console().print(lines)
+        distances = ", ".join(f"{length:.1f}" for length in plane["lengths"])
+        rows.append([plane["title"], losses, distances, f"{_highest(plane):.3f}"])
+    heads = ["networks", "losses", "distances", "highest loss inside the triangle of the three"]
+    show_table(Table("test loss on the planes", heads, rows))
 
 
 def _highest(plane: dict[str, Any]) -> float:

@@ -16,12 +16,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from rich.table import Table
 
 from tna_jax import connectivity
 from tna_jax.io.json_files import to_json
-from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.population.load import open_runs, splits
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.statistics import format_mean_std, mean_std
+from tna_jax.programs.reports.terminal import show_table
 from train.cells import populated
 from train.plots import GREYS, MARKS, page
 
@@ -74,8 +75,8 @@ def _lines(found: list[tuple[dict[int, np.ndarray], np.ndarray]]) -> list[dict[s
                 "models": number,
                 "n": len(fused),
                 "populations": len(found),
-                "fused": _spread(fused),
-                "members": _spread(members),
+                "fused": list(mean_std(fused)),
+                "members": list(mean_std(members)),
             }
         )
     return made
@@ -99,10 +100,6 @@ def _averages(opened) -> tuple[dict[int, np.ndarray], np.ndarray]:
     alone = connectivity.evaluate(opened.network, opened.params, data, state=opened.state)["test"].accuracy
     parts = np.split(found, np.cumsum([len(group) for group in groups.values()])[:-1])
     return dict(zip(counts, parts, strict=True)), alone
-
-
-def _spread(values: np.ndarray) -> list[float | None]:
-    return [float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None]
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
@@ -130,12 +127,9 @@ def figure(result: dict[str, Any], file: Path) -> None:
 
 def table(result: dict[str, Any]) -> None:
     """Every number of networks."""
-    lines = Table(title="Averages of N networks from one initialization, test set", title_justify="left")
-    for head in ("data, network", "networks", "N", "groups", "average", "members"):
-        lines.add_column(head)
+    rows = []
     for line in result["lines"]:
-        cells = [
-            f"{mean:.4f}" + ("" if std is None else f" ± {std:.4f}") for mean, std in (line["fused"], line["members"])
-        ]
-        lines.add_row(line["case"], line["method"], str(line["models"]), str(line["n"]), *cells)
-    wide_console().print(lines)
+        cells = [format_mean_std(line[key]) for key in ("fused", "members")]
+        rows.append([line["case"], line["method"], str(line["models"]), str(line["n"]), *cells])
+    heads = ["data, network", "networks", "N", "groups", "average", "members"]
+    show_table(Table("Averages of N networks from one initialization, test set", heads, rows, keys=3))

@@ -9,12 +9,12 @@ from fusion import federated, summary
 from fusion.summary import markdown
 from tna_jax.programs.cold.report import cell
 from tna_jax.programs.cold.report import find as find_cold
-from tna_jax.programs.lmc.report import NAMES, present, select, spread
-from tna_jax.programs.soup.report import FUSIONS, difference, format_mean_std
-from tna_jax.programs.soup.report import spread as seeds_spread
+from tna_jax.programs.lmc.report import NAMES, pairs_mean_std, present, select
+from tna_jax.programs.reports.statistics import format_mean_std, mean_std
+from tna_jax.programs.soup.report import FUSIONS, difference
 from train import figure5
 from train.cells import find
-from train.cells import format_mean_std as cells_words
+from train.cells import measured as format_measure
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = (ROOT / "train" / "results", ROOT / "fusion" / "results", ROOT / "benchmarks" / "results")
@@ -43,7 +43,7 @@ def sweep(result: dict[str, Any]) -> str:
                 if ratio == 0 and method != present(result, "method")[0]:
                     continue
                 chosen = select(result, init=init, method=method, ratio=ratio, split="test")
-                cells = ["{:.3f} ± {:.3f}".format(*spread(chosen, column)) for column in COLUMNS]
+                cells = [format_mean_std(pairs_mean_std(chosen, column), 3) for column in COLUMNS]
                 rows.append([init, NAMES[method] if ratio else "no anchors", f"{ratio:g}", *cells])
     return markdown(["initialization", "method", "ratio", *COLUMNS.values()], rows)
 
@@ -52,8 +52,7 @@ def cells_of(line: dict[str, Any] | None) -> list[str]:
     """Number of pairs, and the measures of a line of a cell's summary."""
     if line is None:
         return ["0", *["diverged"] * len(COLUMNS)]
-    measures = (line[column] for column in COLUMNS)
-    return [str(line["n"]), *(f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}") for mean, std in measures)]
+    return [str(line["n"]), *(format_mean_std(line[column], 3) for column in COLUMNS)]
 
 
 def by_case(result: dict[str, Any], ratios: tuple[float, ...] = (), methods: tuple[str, ...] = ()) -> str:
@@ -76,7 +75,7 @@ def sizes(result: dict[str, Any]) -> str:
         size = f"{case['config']['depth']}x{case['config']['width']}"
         for init in ("same", "different"):
             lines = [find(case, init=init, ratio=ratio, method="tna") for ratio in (0.0, 0.4, 0.8)]
-            cells = [cells_words(line, column) for column in ("accuracy_barrier", "accuracy_ends") for line in lines]
+            cells = [format_measure(line, column) for column in ("accuracy_barrier", "accuracy_ends") for line in lines]
             rows.append([size, init, *cells])
     heads = [f"{what}, {ratio:g}" for what in ("barrier", "ends") for ratio in (0, 0.4, 0.8)]
     return markdown(["MLP", "initialization", *heads], rows)
@@ -93,7 +92,7 @@ def earlier(*results: dict[str, Any]) -> str:
             for column in ("accuracy_barrier", "accuracy_ends"):
                 for ratio in (0.0, 0.4, 0.8):
                     chosen = select(result, init=init, method="tna", ratio=ratio, split="test")
-                    cells.append("{:.3f} ± {:.3f}".format(*spread(chosen, column)) if chosen else "–")
+                    cells.append(format_mean_std(pairs_mean_std(chosen, column), 3) if chosen else "–")
                     n = max(n, len(chosen))
             rows.append([name, init, str(n), *cells])
     heads = [f"{what}, {ratio:g}" for what in ("barrier", "ends") for ratio in (0, 0.4, 0.8)]
@@ -120,7 +119,7 @@ def depths(result: dict[str, Any]) -> str:
     for case in result["cells"].values():
         for line in case["summary"] if case["recipe"] else ():
             matched = theirs["matched + REPAIR"][theirs["layers"].index(case["layers"])]
-            found = [f"{line[column][0]:.4f} ± {line[column][1]:.4f}" for column in list(COLUMNS)[:3]]
+            found = [format_mean_std(line[column]) for column in list(COLUMNS)[:3]]
             rows.append([str(case["layers"]), f"{line['ratio']:g}", str(line["n"]), *found, f"{matched:.4f}"])
     heads = ["layers", "ratio", "n", *list(COLUMNS.values())[:3], "matched + REPAIR (theirs, midpoint)"]
     return markdown(heads, rows)
@@ -130,9 +129,7 @@ def moves(line: dict[str, Any]) -> list[str]:
     """What matching did."""
     if "sweeps" not in line:
         return ["-", "-"]
-    return [
-        " ± ".join(f"{value:{form}}" for value in line[name]) for name, form in (("sweeps", ".1f"), ("moved", ".0f"))
-    ]
+    return [format_mean_std(line["sweeps"], 1), format_mean_std(line["moved"], 0)]
 
 
 def rivals(result: dict[str, Any]) -> str:
@@ -146,9 +143,7 @@ def populations(result: dict[str, Any]) -> str:
     """Averages of N networks."""
     rows = []
     for line in result["lines"]:
-        values = [
-            f"{mean:.4f}" + ("" if std is None else f" ± {std:.4f}") for mean, std in (line["fused"], line["members"])
-        ]
+        values = [format_mean_std(line[key]) for key in ("fused", "members")]
         rows.append([line["case"], line["method"], str(line["models"]), str(line["n"]), *values])
     return markdown(["data, network", "networks", "N", "groups", "accuracy of their average", "members"], rows)
 
@@ -174,8 +169,8 @@ def soup_gains(result: dict[str, Any]) -> str:
             for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
                 single = difference(result["rows"], split, (ratio, fusion), (ratio, "best single"))
                 plain = difference(result["rows"], split, (ratio, fusion), (0.0, fusion))
-                own = format_mean_std(seeds_spread(plain)) if ratio else "-"
-                rows.append([fusion, split, f"{ratio:g}", format_mean_std(seeds_spread(single)), own])
+                own = format_mean_std(mean_std(plain)) if ratio else "-"
+                rows.append([fusion, split, f"{ratio:g}", format_mean_std(mean_std(single)), own])
     return markdown(["soup", "set", "ratio", "less the best single model", "less the soup without anchors"], rows)
 
 
@@ -205,7 +200,7 @@ def cold_gains(result: dict[str, Any]) -> str:
             for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
                 line = find_cold(result, ratio=ratio, iteration=last, kind=kind, seen=seen)
                 over = [means[ratio, seed] - means[0.0, seed] for seed in seeds]
-                own = format_mean_std(seeds_spread(over)) if ratio else "-"
+                own = format_mean_std(mean_std(over)) if ratio else "-"
                 rows.append([kind, "seen" if seen else "unseen", f"{ratio:g}", cell(line, "gain"), own])
     return markdown(["score", "tasks", "ratio", f"iteration {last} less the start", "less that without anchors"], rows)
 
@@ -221,11 +216,10 @@ def cold_tasks(result: dict[str, Any]) -> str:
     seeds, rows = sorted({key[0] for key in found}), []
     for task in result["tasks"]:
         start = [found[seed, ratios[0], 0, task["name"]] for seed in seeds]
-        cells = [format_mean_std(seeds_spread(start), 3)]
+        cells = [format_mean_std(mean_std(start), 3)]
         for ratio in ratios:
             gains = [found[seed, ratio, last, task["name"]] - found[seed, ratio, 0, task["name"]] for seed in seeds]
-            mean, std = seeds_spread(gains)
-            cells.append(f"{mean:+.3f}" + ("" if std is None else f" ± {std:.3f}"))
+            cells.append(format_mean_std(mean_std(gains), 3, sign=True))
         rows.append([task["title"], "seen" if task["seen"] else "unseen", *cells])
     return markdown(["task", "", "start", *(f"ratio {ratio:g}" for ratio in ratios)], rows)
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from tna_jax.io.json_files import to_json
-from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.population.load import open_runs
 from tna_jax.programs.rebasin.options import RebasinOptions
 from tna_jax.programs.rebasin.run import compare
-from train.cells import MEASURES, format_mean_std, populated
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.statistics import mean_std
+from tna_jax.programs.reports.terminal import show_table
+from train.cells import MEASURES, measured, populated
 from train.plots import page
 
 POPULATIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -51,11 +52,13 @@ def run(full: bool = False) -> dict[str, Any]:
 def _line(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and spread over pairs of what a method reaches and takes."""
 
-    def spread(values) -> list[float]:
-        return [float(np.mean(values)), float(np.std(values, ddof=1))]
+    def spread(values) -> list[float | None]:
+        return list(mean_std(values))
 
     facts = {measure: spread([np.mean(row[measure]) for row in rows]) for measure in MEASURES}
-    took: dict[str, Any] = {key: spread([row[key] for row in rows]) for key in ("sweeps", "moved", "seconds") if key in rows[0]}
+    took: dict[str, Any] = {
+        key: spread([row[key] for row in rows]) for key in ("sweeps", "moved", "seconds") if key in rows[0]
+    }
     made: dict[str, Any] = {"n": len(rows), **facts, **took}
     return made
 
@@ -82,14 +85,11 @@ def figure(result: dict[str, Any], file: Path) -> None:
 
 def table(result: dict[str, Any]) -> None:
     """A row for each method."""
-    table = Table(
-        title="MNIST MLP 3x128, different initialization: test set, mean ± std over pairs", title_justify="left"
-    )
-    heads = (*(measure.replace("_", " ") for measure in MEASURES), "sweeps", "units moved", "seconds")
-    for head in ("networks", "after training", "n", *heads):
-        table.add_column(head)
+    rows = []
     for line in result["lines"]:
         took = [f"{line[key][0]:.3g}" if key in line else "-" for key in ("sweeps", "moved", "seconds")]
-        cells = [format_mean_std(line, measure) for measure in MEASURES]
-        table.add_row(line["population"], line["kind"], str(line["n"]), *cells, *took)
-    wide_console().print(table)
+        cells = [measured(line, measure) for measure in MEASURES]
+        rows.append([line["population"], line["kind"], str(line["n"]), *cells, *took])
+    measures = [measure.replace("_", " ") for measure in MEASURES]
+    heads = ["networks", "after training", "n", *measures, "sweeps", "units moved", "seconds"]
+    show_table(Table("MNIST MLP 3x128, different initialization: test set, mean ± std over pairs", heads, rows, keys=2))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tna_jax.io.json_files import to_json
+from tna_jax.programs.reports import png, terminal
 from tna_jax.programs.soup import report as soup_report
 from tna_jax.programs.soup import run as soup
 from tna_jax.programs.soup.options import SoupOptions
@@ -42,9 +43,9 @@ def run(full: bool = False) -> dict[str, Any]:
 
 def figure(result: dict[str, Any], file: Path) -> None:
     """As the program draws it."""
-    soup_report.figure(result, file)
+    png.draw(soup_report.describe(result), file)
 
 
 def table(result: dict[str, Any]) -> None:
     """As the program prints it."""
-    soup_report.table(result)
+    terminal.show(soup_report.describe(result))

@@ -5,8 +5,9 @@ from typing import Any
 from fusion import federated
 from tna_jax.programs.cli.main import PROGRAMS
 from tna_jax.programs.cold import report as cold_report
-from tna_jax.programs.soup import report as soup_report
-from train.cells import find, format_mean_std, summary
+from tna_jax.programs.reports.statistics import format_mean_std
+from train.cells import find, summary
+from train.cells import measured as format_measure
 
 Result = dict[str, Any]
 
@@ -29,7 +30,7 @@ def programs() -> str:
 def measured(case: Result, init: str, ratio: float, measure: str = "accuracy_barrier") -> str:
     """A measure of a cell; a dash where that was not run."""
     found = [line for line in case["summary"] if (line["init"], line["ratio"], line["method"]) == (init, ratio, "tna")]
-    return format_mean_std(found[0] if found[0]["n"] else None, measure) if found else "–"
+    return format_measure(found[0], measure) if found else "–"
 
 
 def sized(case: Result) -> Result:
@@ -58,7 +59,7 @@ def brief(digits: Result, figure2: Result, figure5: Result, anchors: Result) -> 
             for name, ratio in (("resnet20", 0), ("resnet20_recipe", 0.4)))  # fmt: skip
     for title, none, recipe in (*heavy, (sized(resnet)["title"], *deep)):
         rows.append([f"{title}, *heavy anchors*", INITS["different"], str(recipe["n"]),
-                     *(format_mean_std(line, "accuracy_barrier") for line in (none, recipe)), "–"])  # fmt: skip
+                     *(format_measure(line, "accuracy_barrier") for line in (none, recipe)), "–"])  # fmt: skip
     return markdown(["data, network", "initialization", "pairs", *("no anchors", "ratio 0.4", "ratio 0.8")], rows)
 
 
@@ -77,9 +78,9 @@ def many(multi_fusion: Result, clients: Result) -> str:
     }
     rows = [
         [f"32 Fashion-MNIST MLPs averaged (members {members[0]:.3f} and {members[1]:.3f})", str(lines["no anchors"]["n"]),
-         *(f"{mean:.3f} ± {std:.3f}" for mean, std in averages)],
+         *(format_mean_std(average, 3) for average in averages)],
         *([f"FedAvg, 20 clients, {name}, Dirichlet 0.1; with anchors FedPFN", str(len(scores[0])),
-           *map(federated.format_mean_std, scores)] for name, scores in served.items()),
+           *map(federated.format_scores, scores)] for name, scores in served.items()),
     ]  # fmt: skip
     return markdown(["accuracy of", "n", "no anchors", "ratio 0.4"], rows)
 
@@ -103,33 +104,28 @@ def claims(
     recipe = find(anchors["cases"]["cnn"]["rows"]["recipe"])
 
     def pruned(init: str, ratio: float, case: Result = mlp, measure: str = "accuracy_midpoint") -> str:
-        return format_mean_std(find(case, init=init, ratio=ratio, method="prune"), measure)
+        return format_measure(find(case, init=init, ratio=ratio, method="prune"), measure)
 
     def average(method: str) -> str:
         lines = [row for row in multi_fusion["lines"] if row["case"].startswith("Fashion") and row["method"] == method]
-        fused, members = (
-            " ± ".join(f"{value:.3f}" for value in lines[-1][key] if value is not None) for key in ("fused", "members")
-        )
+        fused, members = (format_mean_std(lines[-1][key], 3) for key in ("fused", "members"))
         return f"{fused} (members {members})"
 
     def matched(population: str) -> str:
         lines = [row for row in rivals["lines"] if (row["population"], row["kind"]) == (population, "weight matching")]
-        moved = " ± ".join(f"{value:.0f}" for value in lines[0]["moved"])
-        return f"{moved} units moved, barrier {format_mean_std(lines[0], 'accuracy_barrier')}"
+        return f"{format_mean_std(lines[0]['moved'], 0)} units moved, barrier {format_measure(lines[0], 'accuracy_barrier')}"
 
     def served(kind: str, sign: bool = False, case: str = "") -> str:
         cells = federated.part(clients, case)
         found = {name: federated.scores(cells, name, row="FedAvg", alpha=0.1, ratio=0.4) for name in ("none", kind)}
         return (
-            federated.format_mean_std(found[kind] - found["none"], sign=True)
+            federated.format_scores(found[kind] - found["none"], sign=True)
             if sign
-            else federated.format_mean_std(found[kind])
+            else federated.format_scores(found[kind])
         )
 
     def words_of(row: str) -> str:
-        return federated.format_mean_std(
-            federated.scores(federated.part(clients), "none", row=row, alpha=0.1, ratio=0.4)
-        )
+        return federated.format_scores(federated.scores(federated.part(clients), "none", row=row, alpha=0.1, ratio=0.4))
 
     def soup(ratio: float, fusion: str = "uniform soup") -> str:
         lines = [
@@ -137,7 +133,7 @@ def claims(
             for line in soups["summary"]
             if (line["ratio"], line["fusion"], line["split"]) == (ratio, fusion, "test")
         ]
-        return soup_report.format_mean_std(lines[0]["accuracy"])
+        return format_mean_std(lines[0]["accuracy"])
 
     def cold_gain(ratio: float, seen: bool = False) -> str:
         last = cold["config"]["iterations"]
@@ -155,7 +151,7 @@ def claims(
          f"CIFAR-10 CNN: {measured(cnn, 'different', 0)} without, {measured(cnn, 'different', 0.4)} at 0.4, "
          f"{measured(cnn, 'different', 0.8)} at 0.8", "lower, not closed"],
         ["the same, heavier anchors (our recipe)", "[which anchors](evidence.md#which-anchors)",
-         f"CIFAR-10 CNN, ratio 0.4: {format_mean_std(recipe, 'accuracy_barrier')}, ends {format_mean_std(recipe, 'accuracy_ends')}; "
+         f"CIFAR-10 CNN, ratio 0.4: {format_measure(recipe, 'accuracy_barrier')}, ends {format_measure(recipe, 'accuracy_ends')}; "
          f"ResNet20: {measured(heavy, 'different', 0.4)}, ends {measured(heavy, 'different', 0.4, 'accuracy_ends')}",
          "ours; closes nearly all, with networks that start a tenth as far apart as usual"],
         ["anchoring is lossless", "[mask ratio](evidence.md#mask-ratio-figure-2)",

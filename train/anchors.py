@@ -20,13 +20,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.table import Table
 
 from tna_jax import trees
-from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.lmc.options import LmcOptions
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.terminal import show_table
 from tna_jax.programs.training.setup import load
-from train.cells import MEASURES, cell, find, format_mean_std
+from train.cells import MEASURES, cell, find, measured
 from train.plots import GREYS, MARKS, labels_beside, page
 
 SHARE = 0.4
@@ -147,16 +147,14 @@ def _first(case: dict[str, Any], group: str) -> str:
 def table(result: dict[str, Any]) -> None:
     """Every recipe, the best midpoint first."""
     for case in result["cases"].values():
-        lines = Table(
-            title=f"{case['title']}, different initialization: test set, mean ± std over pairs", title_justify="left"
-        )
-        for head in ("anchors", "n", *(measure.replace("_", " ") for measure in MEASURES)):
-            lines.add_column(head)
+        rows = []
         found = {name: find(row) for name, row in case["rows"].items()}
         for name in sorted(
             found, key=lambda name: -(found[name] or {"accuracy_midpoint": [0]})["accuracy_midpoint"][0]
         ):
             line = found[name]
             count = str(line["n"] if line else 0)
-            lines.add_row(case["rows"][name]["label"], count, *(format_mean_std(line, measure) for measure in MEASURES))
-        wide_console().print(lines)
+            rows.append([case["rows"][name]["label"], count, *(measured(line, measure) for measure in MEASURES)])
+        heads = ["anchors", "n", *(measure.replace("_", " ") for measure in MEASURES)]
+        title = f"{case['title']}, different initialization: test set, mean ± std over pairs"
+        show_table(Table(title, heads, rows))

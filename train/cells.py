@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.federate import run as federate
@@ -19,7 +17,8 @@ from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.setup import resolved
 from tna_jax.programs.lmc import run as lmc
 from tna_jax.programs.lmc.options import LmcOptions
-from tna_jax.programs.lmc.report import finite
+from tna_jax.programs.lmc.report import finite, pairs_mean_std
+from tna_jax.programs.reports.statistics import format_mean_std
 from tna_jax.programs.runs.folder import CONFIG
 from tna_jax.programs.train import run as train
 from tna_jax.programs.training.setup import result_options
@@ -126,8 +125,7 @@ def summary(rows: list[dict[str, Any]], keys: Iterable[str] = KEYS) -> list[dict
         good = [row for row in group if finite(row)]
         facts = {**dict(zip(keys, values, strict=True)), "n": len(good), "diverged": len(group) - len(good)}
         for measure in MEASURES if good else ():
-            found = np.array([np.mean(row[measure]) for row in good])
-            facts[measure] = [found.mean(), found.std(ddof=1) if len(found) > 1 else None]
+            facts[measure] = list(pairs_mean_std(good, measure))
         made.append(facts)
     return to_json(made)
 
@@ -138,12 +136,9 @@ def find(result: dict[str, Any], **wanted: Any) -> dict[str, Any] | None:
     return lines[0] if lines and lines[0]["n"] else None
 
 
-def format_mean_std(line: dict[str, Any] | None, measure: str) -> str:
-    """A mean and its spread for a table: `0.950 ± 0.002`."""
-    if line is None:
-        return "diverged"
-    mean, std = line[measure]
-    return f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}")
+def measured(line: dict[str, Any] | None, measure: str) -> str:
+    """A measure of a line of a summary for a table; a line without a pair that survived says so."""
+    return format_mean_std(line[measure], 3) if line and line["n"] else "diverged"
 
 
 def _same(config: dict[str, Any] | None, wanted: dict[str, Any], defaults: Any) -> bool:

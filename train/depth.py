@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.lmc.options import LmcOptions
-from train.cells import MEASURES, cell, find, format_mean_std
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.terminal import show_table
+from train.cells import MEASURES, cell, find, measured
 from train.plots import GREYS, page
 
 LAYERS = (1, 2, 3, 5, 10)
@@ -78,23 +78,14 @@ def figure(result: dict[str, Any], file: Path) -> None:
 
 def table(result: dict[str, Any]) -> None:
     """Every depth beside the numbers of others."""
-    lines = Table(
-        title="MNIST, MLP of width 128, different initialization: test set, mean ± std over pairs", title_justify="left"
-    )
-    heads = (
-        "layers",
-        "anchors",
-        "ratio",
-        "n",
-        *(measure.replace("_", " ") for measure in MEASURES),
-        "matched + REPAIR (theirs)",
-    )
-    for head in heads:
-        lines.add_column(head)
+    rows = []
     for case in result["cells"].values():
         theirs = MATCHED["matched + REPAIR"][LAYERS.index(case["layers"])]
         for line in case["summary"]:
-            cells = [format_mean_std(line if line["n"] else None, measure) for measure in MEASURES]
+            cells = [measured(line, measure) for measure in MEASURES]
             name = "recipe" if case["recipe"] else "default"
-            lines.add_row(str(case["layers"]), name, f"{line['ratio']:g}", str(line["n"]), *cells, f"{theirs:.4f}")
-    wide_console().print(lines)
+            rows.append([str(case["layers"]), name, f"{line['ratio']:g}", str(line["n"]), *cells, f"{theirs:.4f}"])
+    measures = [measure.replace("_", " ") for measure in MEASURES]
+    heads = ["layers", "anchors", "ratio", "n", *measures, "matched + REPAIR (theirs)"]
+    title = "MNIST, MLP of width 128, different initialization: test set, mean ± std over pairs"
+    show_table(Table(title, heads, rows, keys=3))

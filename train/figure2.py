@@ -12,12 +12,11 @@ Data: the first `train_examples` of a fixed random order (see each cell's `confi
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.lmc.options import LmcOptions
 from tna_jax.programs.lmc.report import NAMES, TITLES
-from train.cells import MEASURES, cell, find, format_mean_std
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.terminal import show_table
+from train.cells import MEASURES, cell, find, measured
 from train.plots import ends_and_midpoint, page
 
 RATIOS, FEW = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), (0.0, 0.4, 0.8)
@@ -66,22 +65,13 @@ def figure(result: dict[str, Any], file: Path) -> None:
 
 def table(result: dict[str, Any]) -> None:
     """Every cell's means."""
-    lines = Table(title="Figure 2: test set, mean ± std over pairs", title_justify="left")
-    for head in (
-        "case",
-        "initialization",
-        "method",
-        "ratio",
-        "n",
-        *(measure.replace("_", " ") for measure in MEASURES),
-    ):
-        lines.add_column(head)
+    rows = []
     for case in result["cells"].values():
         for line in case["summary"]:
             if line["ratio"] or line["method"] == "tna":
                 found = find(case, **{key: line[key] for key in ("init", "method", "ratio")})
                 name = NAMES[line["method"]] if line["ratio"] else "no anchors"
-                lines.add_row(case["title"], line["init"], name, f"{line['ratio']:g}", str(line["n"]),
-                              *(format_mean_std(found, measure) for measure in MEASURES))  # fmt: skip
-        lines.add_section()
-    wide_console().print(lines)
+                rows.append([case["title"], line["init"], name, f"{line['ratio']:g}", str(line["n"]),
+                             *(measured(found, measure) for measure in MEASURES)])  # fmt: skip
+    heads = ["case", "initialization", "method", "ratio", "n", *(measure.replace("_", " ") for measure in MEASURES)]
+    show_table(Table("Figure 2: test set, mean ± std over pairs", heads, rows, keys=4))

@@ -21,9 +21,11 @@ from typing import Any
 
 import numpy as np
 from rich.progress import track
-from rich.table import Table
 
-from tna_jax.programs.cli.progress import console, wide_console
+from tna_jax.programs.cli.progress import console
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.statistics import format_mean_std, mean_std
+from tna_jax.programs.reports.terminal import show_table
 from tna_jax.theory import symmetries
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -77,7 +79,7 @@ def cell(kind: str, h: int, ratio: float, seed: int, masks: int) -> dict[str, An
         counts.append(len(symmetries.enumerate_symmetries(mask, anchors)))
     formula = symmetries.expected_count(h, ratio, different, equal)
     return {"kind": kind, "h": h, "ratio": ratio, "seed": seed, "masks": masks, "mean": np.mean(counts),
-            "std": np.std(counts),            "formula": formula}  # fmt: skip
+            "std": np.std(counts), "formula": formula}  # fmt: skip
 
 
 def select(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
@@ -85,11 +87,11 @@ def select(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 
-def over_seeds(rows: list[dict[str, Any]], **wanted: Any) -> tuple[float, float, float]:
+def over_seeds(rows: list[dict[str, Any]], **wanted: Any) -> tuple[float, float | None, float]:
     """Mean and sample standard deviation over seeds of the brute-force mean, and the formula."""
     found = select(rows, **wanted)
     means = [row["mean"] for row in found]
-    return float(np.mean(means)), float(np.std(means, ddof=1)), found[0]["formula"]
+    return *mean_std(means), found[0]["formula"]
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -102,35 +104,31 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 error = np.sqrt(np.mean([row["std"] ** 2 for row in found]) / sum(row["masks"] for row in found))
                 if error > 0:
                     apart.append((np.mean([row["mean"] for row in found]) - found[0]["formula"]) / error)
-    return {"mean": np.mean(apart), "std": np.std(apart, ddof=1), "largest": np.max(np.abs(apart)), "n": len(apart)}
+    return {**mean_std(apart)._asdict(), "largest": np.max(np.abs(apart)), "n": len(apart)}
 
 
 def table(result: dict[str, Any]) -> None:
     """Prints the counts of the widest layer for each kind and ratio, and the formula at real widths."""
     h = max(WIDTHS)
-    lines = Table(
-        title=f"exact symmetries of {h} units (of {math.factorial(h)}), fan-in {FAN_IN}, bias, fan-out {FAN_OUT}: "
-        f"brute force, mean ± std over {len(SEEDS)} seeds of {result['masks']} masks (formula)",
-        title_justify="left",
+    title = (
+        f"exact symmetries of {h} units (of {math.factorial(h)}), fan-in {FAN_IN}, bias, fan-out {FAN_OUT}: "
+        f"brute force, mean ± std over {len(SEEDS)} seeds of {result['masks']} masks (formula)"
     )
-    lines.add_column("ratio", justify="right")
-    for kind in KINDS:
-        lines.add_column(kind, justify="right")
+    rows = []
     for ratio in RATIOS:
         cells = (over_seeds(result["rows"], kind=kind, h=h, ratio=ratio) for kind in KINDS)
-        lines.add_row(f"{ratio:g}", *("{:.2f} ± {:.2f} ({:.2f})".format(*values) for values in cells))
-    wide_console().print(lines)
+        rows.append([f"{ratio:g}", *(f"{format_mean_std([mean, std], 2)} ({form:.2f})" for mean, std, form in cells)])
+    show_table(Table(title, ["ratio", *KINDS], rows))
     found = (
         "brute force minus formula: mean {mean:.2f}, std {std:.2f}, largest {largest:.2f} standard errors at {n} points"
     )
-    wide_console().print(found.format(**result["summary"]))
-    real = Table(title="the formula at real widths, anchors of different values", title_justify="left")
-    for column in ("layer", "entries of a unit", "ratio with 1 free unit left", "free units at 0.4"):
-        real.add_column(column, justify="left" if column == "layer" else "right")
+    print(found.format(**result["summary"]))
+    real = []
     for layer in result["layers"]:
         at_default = f"1e{layer['log10_free_units_at_default']:.0f}"
-        real.add_row(layer["layer"], str(layer["entries"]), f"{layer['ratio_of_one_free_unit']:.2%}", at_default)
-    wide_console().print(real)
+        real.append([layer["layer"], str(layer["entries"]), f"{layer['ratio_of_one_free_unit']:.2%}", at_default])
+    heads = ["layer", "entries of a unit", "ratio with 1 free unit left", "free units at 0.4"]
+    show_table(Table("the formula at real widths, anchors of different values", heads, real))
 
 
 def figure(result: dict[str, Any], file: Path) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.lmc.options import LmcOptions
 from tna_jax.programs.lmc.report import TITLES
-from train.cells import MEASURES, cell, find, format_mean_std
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.terminal import show_table
+from train.cells import MEASURES, cell, find, measured
 from train.plots import GREYS, MARKS, page
 
 DEPTHS = (1, 2, 3, 4, 5, 6, 8)
@@ -66,12 +66,11 @@ def figure(result: dict[str, Any], file: Path) -> None:
 
 def table(result: dict[str, Any]) -> None:
     """Every cell's means."""
-    lines = Table(title="Figure 4: MNIST, test set, mean ± std over pairs", title_justify="left")
-    for head in ("MLP", "initialization", "ratio", "n", *(measure.replace("_", " ") for measure in MEASURES)):
-        lines.add_column(head)
+    rows = []
     for case in result["cells"].values():
         for line in case["summary"]:
-            cells = [format_mean_std(line if line["n"] else None, measure) for measure in MEASURES]
+            cells = [measured(line, measure) for measure in MEASURES]
             size = f"{case['config']['depth']}x{case['config']['width']}"
-            lines.add_row(size, line["init"], f"{line['ratio']:g}", str(line["n"]), *cells)
-    wide_console().print(lines)
+            rows.append([size, line["init"], f"{line['ratio']:g}", str(line["n"]), *cells])
+    heads = ["MLP", "initialization", "ratio", "n", *(measure.replace("_", " ") for measure in MEASURES)]
+    show_table(Table("Figure 4: MNIST, test set, mean ± std over pairs", heads, rows, keys=3))

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from tna_jax.programs.cli.progress import wide_console
 from tna_jax.programs.lmc.options import LmcOptions
 from tna_jax.programs.lmc.report import TITLES
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.terminal import show_table
 from train import figure2
-from train.cells import MEASURES, cell, find, format_mean_std
+from train.cells import MEASURES, cell, find, measured
 from train.plots import page
 
 RATIOS = (0.0, 0.4)
@@ -96,16 +96,14 @@ def _label(case: dict[str, Any], init: str) -> str:
 
 def table(result: dict[str, Any]) -> None:
     """Every cell's means."""
-    lines = Table(title="Figure 5: CIFAR-10, test set, mean ± std over pairs", title_justify="left")
-    heads = ("network", "examples", "epochs", "initialization", "ratio", "n")
-    for head in (*heads, *(measure.replace("_", " ") for measure in MEASURES)):
-        lines.add_column(head)
+    rows = []
     for case in result["cells"].values():
         config = case["config"]
         chosen = [line for line in case["summary"] if line["ratio"] in RATIOS and line["method"] == "tna"]
         for line in chosen:
-            cells = [format_mean_std(line if line["n"] else None, measure) for measure in MEASURES]
-            lines.add_row(case["title"], str(config["train_examples"] or 50_000), str(config["epochs"]), line["init"],
-                          f"{line['ratio']:g}", str(line["n"]), *cells)  # fmt: skip
-        lines.add_section()
-    wide_console().print(lines)
+            cells = [measured(line, measure) for measure in MEASURES]
+            rows.append([case["title"], str(config["train_examples"] or 50_000), str(config["epochs"]), line["init"],
+                         f"{line['ratio']:g}", str(line["n"]), *cells])  # fmt: skip
+    heads = ["network", "examples", "epochs", "initialization", "ratio", "n"]
+    heads += [measure.replace("_", " ") for measure in MEASURES]
+    show_table(Table("Figure 5: CIFAR-10, test set, mean ± std over pairs", heads, rows, keys=5))

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tna_jax.programs.lmc.report import COLOURS, NAMES
+from tna_jax.programs.lmc.report import COLORS, NAMES
+from tna_jax.programs.reports import png
 
 MARKS = "osv^DPX*"
 GREYS = ("#1b6ca8", "#c7522a", "#3c8d53", "#7a5195", "#8a6d1d", "#444444")
@@ -46,7 +47,7 @@ def ends_and_midpoint(axis, lines: list[dict[str, Any]], x: list[float], method:
         np.array([[np.nan if v is None else v for v in line.get(name, (None, None))] for line in lines]).T
         for name in ("accuracy_ends", "accuracy_midpoint")
     )
-    color, label = COLOURS[method], label or NAMES[method]
+    color, label = png.COLORS[COLORS[method]], label or NAMES[method]
     marks = ("o", "s") if method == "tna" else ("^", "v")
     axis.errorbar(x, *ends, color=color, marker=marks[0], markersize=4, capsize=2, label=f"{label}, ends")
     axis.errorbar(

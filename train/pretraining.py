@@ -17,6 +17,7 @@ from tna_jax.io.json_files import to_json
 from tna_jax.programs.pretrain import report as pretrain_report
 from tna_jax.programs.pretrain import run as pretrain
 from tna_jax.programs.pretrain.options import PretrainOptions
+from tna_jax.programs.reports import png, terminal
 from train.cells import RUNS, finished
 from train.plots import page
 
@@ -62,15 +63,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
     with page(file, 2, 2) as axes:
         for row, (kind, found) in zip(axes, result["models"].items(), strict=True):
             for axis, name in zip(row, ("loss", "accuracy"), strict=True):
-                epochs = [line["epoch"] + 1 for line in found["epochs"]]
-                axis.plot(epochs, [line[name] for line in found["epochs"]], "o-", color="#1b6ca8", markersize=3.5,
-                          label="training, while it ran")  # fmt: skip
-                axis.axhline(
-                    found["test"][name], color="#c7522a", linestyle="--", label="test, at the end, not augmented"
-                )
-                axis.set_xticks(epochs)
-                axis.set_xlabel("epoch", fontsize=8)
-                axis.set_ylabel(name, fontsize=8)
+                png.picture(axis, pretrain_report.curves(found, name))
             row[0].set_title(f"{kind}, {found['parameters']:,} parameters", loc="left", fontsize=9)
         axes[0, 0].legend(fontsize=7, frameon=False)
 
@@ -78,4 +71,4 @@ def figure(result: dict[str, Any], file: Path) -> None:
 def table(result: dict[str, Any]) -> None:
     """Both models."""
     for found in result["models"].values():
-        pretrain_report.table(found)
+        terminal.show(pretrain_report.describe(found))

@@ -17,9 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.progress import track
-from rich.table import Table
 
-from tna_jax.programs.cli.progress import console, wide_console
+from tna_jax.programs.cli.progress import console
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.statistics import error_bars, format_mean_std, mean_std, mean_std_columns
+from tna_jax.programs.reports.terminal import show_table
 from tna_jax.theory import two_layer
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -92,7 +94,7 @@ def middle(result: dict[str, Any], column: str, **change: Any) -> np.ndarray:
 
 def spread(values: Any) -> dict[str, Any]:
     """Mean, sample standard deviation and number of seeds."""
-    return {"mean": np.mean(values), "std": np.std(values, ddof=1), "n": len(values)}
+    return {**mean_std(values)._asdict(), "n": len(values)}
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
@@ -125,26 +127,21 @@ def table(result: dict[str, Any]) -> None:
         f"gap to the linear path at alpha 1/2 in units of sigma_v sigma_u |x|, mean ± std over {len(result['seeds'])} "
         f"seeds of {result['draws']} pairs, delta {result['delta']}"
     )
-    lines = Table(title=title, title_justify="left")
-    for column in ("entries", "h", "d", "ρ_v", "ρ_U", "RMS", "exact RMS", "quantile 1-δ", "bound", "share above"):
-        lines.add_column(column, justify="left" if column == "entries" else "right")
+    heads = ["entries", "h", "d", "ρ_v", "ρ_U", "RMS", "exact RMS", "quantile 1-δ", "bound", "share above"]
+    rows = []
     keys = tuple(result["base"])
     for values in dict.fromkeys(tuple(row[key] for key in keys) for row in result["rows"]):
         change = dict(zip(keys, values, strict=True))
-        cells = [f"{np.mean(v):.3f} ± {np.std(v, ddof=1):.3f}" for v in (
-            middle(result, "rms", **change), middle(result, "quantile", **change))]  # fmt: skip
+        cells = [format_mean_std(mean_std(middle(result, name, **change)), 3) for name in ("rms", "quantile")]
         exact = [row["exact_rms_middle"] for row in select(result, **change)]
         bound, above = middle(result, "bound", **change).mean(), middle(result, "share_above", **change).mean()
         exactly = f"{np.mean(exact):.3f}" if None not in exact else "-"
-        lines.add_row(*map(str, values), cells[0], exactly, cells[1], f"{bound:.2f}", f"{above:.4f}")
-    wide_console().print(lines)
-    found = Table(title="fits, mean ± std over seeds", title_justify="left")
-    found.add_column("what")
-    found.add_column("value", justify="right")
-    for name, value in result["summary"].items():
-        text = f"{value['mean']:.3f} ± {value['std']:.3f}" if isinstance(value, dict) else f"{value:.4f}"
-        found.add_row(name.replace("_", " "), text)
-    wide_console().print(found)
+        rows.append([*map(str, values), cells[0], exactly, cells[1], f"{bound:.2f}", f"{above:.4f}"])
+    show_table(Table(title, heads, rows, keys=5))
+    fits = [[name.replace("_", " "),
+             format_mean_std([value["mean"], value["std"]], 3) if isinstance(value, dict) else f"{value:.4f}"]
+            for name, value in result["summary"].items()]  # fmt: skip
+    show_table(Table("fits, mean ± std over seeds", ["what", "value"], fits))
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
@@ -195,7 +192,7 @@ def _against(axis, result, x: np.ndarray, changes: list[dict[str, Any]], name: s
     axis.plot(x, values["bound"].mean(1), color=color, linestyle=line, linewidth=2.2, label=label)
     axis.plot(x, exact, color=color, linestyle=line, linewidth=1, label=f"exact RMS, {name}")
     for column, filled, text in (("quantile", "white", f"quantile {1 - result['delta']:g}"), ("rms", color, "RMS")):
-        mean, std = values[column].mean(1), values[column].std(1, ddof=1)
+        mean, std = error_bars(mean_std_columns(values[column].T))
         points = {"marker": marker, "markersize": 4.5, "markerfacecolor": filled, "linestyle": "none", "capsize": 2}
         axis.errorbar(x, mean, std, color=color, label=f"{text}, {name}", **points)
 
@@ -204,6 +201,6 @@ def _shrunk(axis, result) -> None:
     for entries, line, marker in zip(two_layer.ENTRIES, ("-", "--", ":"), "os^", strict=True):
         shares = np.array([row["share_above_shrunk"] for row in select(result, entries=entries)])
         points = {"linestyle": line, "marker": marker, "markersize": 4.5, "capsize": 2}
-        axis.errorbar(result["shrink"], shares.mean(0), shares.std(0, ddof=1), label=entries, **points)
+        axis.errorbar(result["shrink"], *error_bars(mean_std_columns(shares)), label=entries, **points)
     axis.axhline(result["delta"], color="black", linewidth=1, linestyle="-.", label=f"δ = {result['delta']}")
     axis.set(xlabel="factor on the bound (1: the theorem)", ylabel="share of pairs above", title="d. how loose it is")

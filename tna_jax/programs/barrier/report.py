@@ -1,45 +1,41 @@
-"""What `tna barrier` draws: the matrix of barriers between the models, and every path."""
+"""What `tna barrier` shows: the barriers between the models in pairs, and every path."""
 
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.population import checkpoint_status
-from tna_jax.programs.reports.pair_matrix import matrix, number
+from tna_jax.programs.reports.blocks import Description, Number, Table
+from tna_jax.programs.reports.figures import Matrix
+from tna_jax.programs.reports.paths import pair_paths
+from tna_jax.programs.reports.statistics import format_number, format_spread, number
+from tna_jax.programs.reports.wording import pairs_that_diverged
+
+SHOWN = 12
+"""Of more pairs the table has the mean alone."""
+BARRIERS = {"accuracy barrier": "accuracy_barrier_linear", "relative barrier": "accuracy_barrier_relative",
+            "loss barrier": "loss_barrier_linear", "accuracy barrier at the midpoint": "accuracy_barrier_midpoint"}  # fmt: skip
 
 
-def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
-    """Draws the accuracy barrier of each pair of models as a matrix, and accuracy along each path with the mean."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+def describe(result: dict[str, Any], split: str = "test") -> Description:
+    """Describes the straight line between every two models."""
     rows = [row for row in result["rows"] if row["split"] == split]
-    models = len(result["models"])
-    values = {tuple(row["pair"]): number(row["accuracy_barrier_linear"]) for row in rows}
-    grid, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    matrix(left, grid, models, values)
-    left.set_title(f"{split} accuracy barrier", loc="left", fontsize=10)
-    curves = np.array([[number(v) for v in row["accuracy_path"]] for row in rows])
-    for curve in curves:
-        right.plot(result["alphas"], curve, color="#1b6ca8", alpha=max(0.15, 1 / len(curves)), linewidth=1)
-    complete = curves[np.isfinite(curves).all(axis=1)]
-    if len(complete):
-        right.plot(
-            result["alphas"],
-            complete.mean(0),
-            color="black",
-            linewidth=2,
-            label=f"mean of {plural(len(complete), 'pair')}",
-        )
-        right.legend(fontsize=8, frameon=False, loc="lower left")
-    right.set(xlabel="α, from one model (0) to the other (1)", ylabel=f"{split} accuracy")
-    right.set_title("along the paths", loc="left", fontsize=10)
-    right.grid(alpha=0.25, linewidth=0.6)
-    right.spines[["top", "right"]].set_visible(False)
-    grid.suptitle(checkpoint_status.title(result), fontsize=11)
-    grid.savefig(file, dpi=130)
-    plt.close(grid)
+    count, middle = len(result["models"]), result["alphas"].index(0.5)
+    columns: dict[str, list[float]] = {"accuracy, ends": [], "accuracy, midpoint": []}
+    for row in rows:
+        path = [number(value) for value in row["accuracy_path"]]
+        columns["accuracy, ends"].append((path[0] + path[-1]) / 2)
+        columns["accuracy, midpoint"].append(path[middle])
+    columns |= {name: [number(row[column]) for row in rows] for name, column in BARRIERS.items()}
+    numbers = [Number(name, format_spread(columns[name]), plural(len(rows), "pair"))
+               for name in ("accuracy barrier", "loss barrier")]  # fmt: skip
+    lines = [["-".join(map(str, row["pair"])), *(format_number(values[i]) for values in columns.values())]
+             for i, row in enumerate(rows) if len(rows) <= SHOWN]  # fmt: skip
+    table = Table(f"{split} set, mean ± standard deviation over pairs", ["pair", *columns],
+                  [*lines, ["all pairs", *map(format_spread, columns.values())]])  # fmt: skip
+    paths = [pair_paths(result["alphas"], rows, measure, split) for measure in ("accuracy", "loss")]
+    values = {(row["pair"][0], row["pair"][1]): number(row[BARRIERS["accuracy barrier"]]) for row in rows}
+    matrix = Matrix(title="Accuracy barrier of each pair", alt=f"Matrix of the {split} accuracy barriers between {count} models.",
+                    names=[str(i) for i in range(count)], values=values, what="accuracy barrier")  # fmt: skip
+    lead = f"The straight line between the weights of every two of {count} models."
+    return Description("Barriers between pairs", checkpoint_status.title(result), lead, numbers,
+                       [table, *paths, matrix], notes=pairs_that_diverged(rows))  # fmt: skip

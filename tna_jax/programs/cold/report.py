@@ -1,130 +1,110 @@
 """What `tna cold` shows: accuracy by iteration, of fine-tuning and of the linear probe, on seen and on unseen tasks."""
 
-import textwrap
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from tna_jax.programs.cli.progress import wide_console
-from tna_jax.programs.soup.report import format_mean_std, spread
+from tna_jax.programs.cli.progress import plural
+from tna_jax.programs.reports.blocks import Description, Number, Table
+from tna_jax.programs.reports.figures import Curve, Curves
+from tna_jax.programs.reports.statistics import format_mean_std, mean_std
+from tna_jax.programs.reports.wording import ratio_name, ratio_text, seen_text
 
 KINDS = ("fine-tuning", "probe")
-COLOURS = ("#444444", "#1b6ca8", "#3c8d53", "#c7522a", "#7a5195", "#8a6d1d")
-MARKS = "osv^DP"
+Line = dict[str, Any]
 
 
-def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each ratio, iteration, kind and group of tasks: the mean over its tasks, as [mean, standard deviation] over seeds.
+def summary(rows: list[dict[str, Any]]) -> list[Line]:
+    """Computes for each ratio, iteration, kind and group of tasks the mean over its tasks, as [mean, standard deviation] over seeds.
 
     `gain` is the same of the difference to the starting body, seed by seed.
     """
-    means = _means(rows)
-    made = []
-    for ratio, number, kind, seen in dict.fromkeys(key[1:] for key in means):
-        seeds = [key[0] for key in means if key[1:] == (ratio, number, kind, seen)]
-        values = [means[seed, ratio, number, kind, seen] for seed in seeds]
-        gains = [value - means[seed, ratio, 0, kind, seen] for value, seed in zip(values, seeds, strict=True)]
-        made.append({"ratio": ratio, "iteration": number, "kind": kind, "seen": seen, "n": len(seeds),
-                     "accuracy": spread(values), "gain": spread(gains)})  # fmt: skip
-    return made
-
-
-def _means(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], float]:
     groups: dict[tuple[Any, ...], list[float]] = {}
     for row in rows:
         key = tuple(row[name] for name in ("seed", "ratio", "iteration", "kind", "seen"))
         groups.setdefault(key, []).append(row["accuracy"])
-    return {key: float(np.mean(values)) for key, values in groups.items()}
+    means = {key: float(np.mean(values)) for key, values in groups.items()}
+    lines = []
+    for ratio, iteration, kind, seen in dict.fromkeys(key[1:] for key in means):
+        values = {key[0]: value for key, value in means.items() if key[1:] == (ratio, iteration, kind, seen)}
+        gains = [value - means[seed, ratio, 0, kind, seen] for seed, value in values.items()]
+        lines.append({"ratio": ratio, "iteration": iteration, "kind": kind, "seen": seen, "n": len(values),
+                      "accuracy": list(mean_std(values.values())), "gain": list(mean_std(gains))})  # fmt: skip
+    return lines
 
 
-def find(result: dict[str, Any], **wanted: Any) -> dict[str, Any] | None:
-    """The line of the summary with the values of `wanted`; None where that was not scored."""
-    lines = [one for one in result["summary"] if all(one[key] == value for key, value in wanted.items())]
-    return lines[0] if lines else None
+def find(result: dict[str, Any], **wanted: Any) -> Line | None:
+    """Returns the line of the summary with the values of `wanted`; None where that was not scored."""
+    return next((line for line in result["summary"] if all(line[key] == value for key, value in wanted.items())), None)
 
 
-def cell(one: dict[str, Any] | None, key: str = "accuracy") -> str:
-    """A mean and its spread, or a dash."""
-    return "-" if one is None else format_mean_std(one[key])
+def cell(line: Line | None, key: str = "accuracy") -> str:
+    """Returns a mean and its spread, or a dash."""
+    return "-" if line is None else format_mean_std(line[key])
 
 
-def line(rows: list[dict[str, Any]], number: int) -> str:
-    """An iteration in one line."""
+def progress_line(rows: list[dict[str, Any]], iteration: int) -> str:
+    """Returns an iteration in a line."""
     parts = []
     for kind in KINDS:
         for seen in (True, False):
             values = [row["accuracy"] for row in rows if row["kind"] == kind and row["seen"] == seen]
-            parts += [f"{kind} {'seen' if seen else 'unseen'} {np.mean(values):.3f}"] if values else []
-    return f"iteration {number}: mean accuracy {', '.join(parts)}"
+            parts += [f"{kind} {seen_text(seen)} {np.mean(values):.3f}"] if values else []
+    return f"iteration {iteration}: mean accuracy {', '.join(parts)}"
 
 
 def headline(result: dict[str, Any]) -> str:
-    """Gains on unseen (else seen) tasks by fine-tuning after the last iteration."""
+    """Returns the gains on unseen (else seen) tasks by fine-tuning after the last iteration, in words."""
     last = result["config"]["iterations"]
-    seen = not any(one["seen"] is False for one in result["summary"])
-    parts = [f"{round(one['gain'][0], 4) + 0.0:+.4f} at ratio {one['ratio']:g}" for one in result["summary"]
-             if (one["iteration"], one["kind"], one["seen"]) == (last, KINDS[0], seen)]  # fmt: skip
-    return f"{'seen' if seen else 'unseen'} tasks, fine-tuning, iteration {last} less 0: {', '.join(parts)}"
+    seen = all(line["seen"] for line in result["summary"])
+    parts = [f"{round(line['gain'][0], 4) + 0.0:+.4f} at ratio {line['ratio']:g}" for line in result["summary"]
+             if (line["iteration"], line["kind"], line["seen"]) == (last, KINDS[0], seen)]  # fmt: skip
+    return f"{seen_text(seen)} tasks, fine-tuning, iteration {last} less 0: {', '.join(parts)}"
 
 
-def table(result: dict[str, Any]) -> None:
-    """Prints every iteration: means over tasks, with their standard deviation over seeds, and gains over the start."""
-    seeds = max(one["n"] for one in result["summary"])
-    lines = Table(
-        title=f"ColD Fusion, {result['parameters']:,} parameters, on {result['stands_on']['in_words']}; accuracy, mean over tasks ± std "
-        f"over {seeds} seed{'s' if seeds > 1 else ''}",
-        title_justify="left",
+def describe(result: dict[str, Any], split: str = "test") -> Description:
+    """Describes every iteration: means over tasks with their standard deviation over seeds, and gains over the start."""
+    groups: dict[tuple[str, bool], dict[float, list[Line]]] = {}
+    for line in sorted(result["summary"], key=lambda line: (KINDS.index(line["kind"]), not line["seen"])):
+        groups.setdefault((line["kind"], line["seen"]), {}).setdefault(line["ratio"], []).append(line)
+    names = {(kind, seen): f"{kind}, {seen_text(seen)} tasks" for kind, seen in groups}
+    every = [
+        [ratio_text(ratio), str(iteration),
+         *(cell(find(result, ratio=ratio, iteration=iteration, kind=kind, seen=seen)) for kind, seen in groups)]
+        for ratio, iteration in sorted(dict.fromkeys((line["ratio"], line["iteration"]) for line in result["summary"]))
+    ]  # fmt: skip
+    numbers: list[Number] = []
+    last: list[list[str]] = []
+    figures: list[Curves] = []
+    for (kind, seen), by_ratio in groups.items():
+        name = names[kind, seen]
+        figures.append(_figure(result, name, seen, by_ratio))
+        for ratio, lines in by_ratio.items():
+            end = max(lines, key=lambda line: line["iteration"])
+            gain = format_mean_std(end["gain"], sign=True)
+            last.append([name, ratio_text(ratio), str(end["iteration"]), cell(end), gain])
+            numbers.append(Number(f"gain, {name}, {ratio_name(ratio)}", gain, f"after iteration {end['iteration']}, n = {end['n']}",
+                                  kind != "fine-tuning"))  # fmt: skip
+    over = f"mean over tasks ± standard deviation over {plural(max(line['n'] for line in result['summary']), 'seed')}"
+    tables = [Table(f"accuracy, {over}", ["ratio", "iteration", *names.values()], every, keys=2),
+              Table(f"last iteration, {over}", ["score", "ratio", "iterations", "accuracy", "gain over the start"], last, keys=2)]  # fmt: skip
+    tasks = ", ".join(f"{task['title']}{'' if task['seen'] else ' (unseen)'}" for task in result["tasks"])
+    return Description(
+        "ColD Fusion", f"{result['parameters']:,} parameters, on {result['stands_on']['in_words']}",
+        f"Bodies fine-tuned apart and averaged, again and again. Tasks: {tasks}.", numbers, [*tables, *figures],
+        [result["headline"], f"anchored entries that moved: {result['anchors_moved']}"],
+    )  # fmt: skip
+
+
+def _figure(result: dict[str, Any], name: str, seen: bool, by_ratio: dict[float, list[Line]]) -> Curves:
+    curves = []
+    for ratio, lines in by_ratio.items():
+        lines = sorted(lines, key=lambda line: line["iteration"])
+        curves.append(Curve.of(ratio_name(ratio), [line["iteration"] for line in lines], [line["accuracy"] for line in lines], color="" if ratio else "muted",
+                            dash="solid" if ratio else "dash"))  # fmt: skip
+    tasks = ", ".join(task["title"] for task in result["tasks"] if task["seen"] == seen)
+    alt = (
+        f"Line chart of the mean accuracy over {tasks} by iteration of ColD Fusion, {name}, a line for each mask ratio."
     )
-    groups = [(kind, seen) for kind in KINDS for seen in (True, False)
-              if any((one["kind"], one["seen"]) == (kind, seen) for one in result["summary"])]  # fmt: skip
-    for head in ("ratio", "iteration", *(f"{kind}, {'seen' if seen else 'unseen'}" for kind, seen in groups)):
-        lines.add_column(head, justify="right")
-    for ratio in dict.fromkeys(one["ratio"] for one in result["summary"]):
-        for number in range(result["config"]["iterations"] + 1):
-            found = [find(result, ratio=ratio, iteration=number, kind=kind, seen=seen) for kind, seen in groups]
-            lines.add_row(f"{ratio:g}", str(number), *(cell(one) for one in found))
-        lines.add_section()
-    wide_console().print(lines)
-    print(result["headline"])
-    print(f"anchored entries that moved: {result['anchors_moved']}")
-
-
-def figure(result: dict[str, Any], file: Path) -> None:
-    """Draws accuracy against the iteration, a line for each mask ratio, a panel for each score and group of tasks."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    ratios = list(dict.fromkeys(one["ratio"] for one in result["summary"]))
-    seens = [seen for seen in (True, False) if any(one["seen"] == seen for one in result["summary"])]
-    grid, axes = plt.subplots(
-        len(KINDS), len(seens), figsize=(4.2 * len(seens), 6), squeeze=False, layout="constrained"
-    )
-    for row, kind in zip(axes, KINDS, strict=True):
-        for axis, seen in zip(row, seens, strict=True):
-            for i, ratio in enumerate(ratios):
-                found = [
-                    one for one in result["summary"] if (one["ratio"], one["kind"], one["seen"]) == (ratio, kind, seen)
-                ]
-                x = np.array([one["iteration"] for one in found]) + 0.04 * (i - (len(ratios) - 1) / 2)
-                mean = [one["accuracy"][0] for one in found]
-                std = [one["accuracy"][1] or 0.0 for one in found]
-                label = f"ratio {ratio:g}" if ratio else "no anchors"
-                axis.errorbar(x, mean, std, marker=MARKS[i % 6], markersize=4, capsize=2, color=COLOURS[i % 6],
-                              linestyle="-" if ratio else "--", label=label)  # fmt: skip
-            titles = [task["title"] for task in result["tasks"] if task["seen"] == seen]
-            axis.set_title(f"{kind}, {'seen' if seen else 'unseen'}: {', '.join(titles)}", loc="left", fontsize=8)
-            axis.set_xticks(range(result["config"]["iterations"] + 1))
-            axis.grid(alpha=0.25, linewidth=0.6)
-            axis.spines[["top", "right"]].set_visible(False)
-        row[0].set_ylabel("accuracy, mean over tasks")
-    for axis in axes[-1]:
-        axis.set_xlabel("iteration (0: the checkpoint)")
-    axes[0, 0].legend(fontsize=8, frameon=False)
-    title = f"{result['parameters']:,} parameters, on {result['stands_on']['in_words']}"
-    grid.suptitle(textwrap.fill(title, 130), fontsize=8)
-    grid.savefig(file, dpi=130)
-    plt.close(grid)
+    return Curves(title=f"Accuracy by iteration, {name}", alt=alt, curves=curves, xaxis="iteration", yaxis="accuracy", compared=True,
+                  spread="bars")  # fmt: skip

@@ -1,164 +1,154 @@
-"""What `tna lmc` shows: a table on the screen and a figure, both from the contents of `lmc.json` alone."""
+"""What `tna lmc` shows, from the contents of `lmc.json` alone: barriers by mask ratio, accuracy and loss along the path."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from tna_jax.programs.cli.progress import plural, wide_console
+from tna_jax.programs.cli.progress import plural
+from tna_jax.programs.reports.blocks import Description, Number, Table
+from tna_jax.programs.reports.figures import Curve, Curves, Figure
+from tna_jax.programs.reports.statistics import (
+    MeanStd,
+    format_mean_std,
+    format_spread,
+    mean_std,
+    mean_std_columns,
+)
+from tna_jax.programs.reports.wording import ALPHA, network_name
 
-TITLES = {"same": "same initialisation", "different": "different initialisation, shared anchors"}
+TITLES = {"same": "same initialization", "different": "different initialization, shared anchors"}
 NAMES = {"tna": "TNA", "prune": "pruning"}
-COLOURS = {"tna": "#1b6ca8", "prune": "#c7522a"}
+COLORS = {"tna": "c1", "prune": "c2"}
+"""Names of colors in figures."""
+COLUMNS = {
+    "accuracy_ends": "accuracy, ends", "accuracy_midpoint": "accuracy, midpoint", "accuracy_barrier": "accuracy barrier",
+    "accuracy_barrier_relative": "relative barrier", "loss_barrier": "loss barrier",
+}  # fmt: skip
+Result = dict[str, Any]
 
 
-def select(result: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
-    """The rows whose columns have the values of `wanted`."""
+def select(result: Result, **wanted: Any) -> list[dict[str, Any]]:
+    """Returns the rows whose columns have the values of `wanted`."""
     return [row for row in result["rows"] if all(row[key] == value for key, value in wanted.items())]
 
 
-def spread(rows: list[dict[str, Any]], column: str) -> tuple[float, float]:
-    """Mean and sample standard deviation over rows (pairs); of two ends the mean first.
-
-    Pairs whose path has a non-finite loss (a model diverged) are left out; NaN where none is left.
-    """
-    values = np.array([np.mean(row[column]) for row in rows if finite(row)])
-    if not len(values):
-        return float("nan"), float("nan")
-    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
-
-
-def finite(row: dict[str, Any]) -> bool:
-    """Whether both models of the pair, and all between them, have a finite loss."""
-    return None not in row["loss_path"]
-
-
-def short(value: float) -> str:
-    """Four decimals, or powers of ten for what is too large for that."""
-    return f"{value:.4f}" if not abs(value) >= 1000 else f"{value:.1e}"
-
-
-def named(result: dict[str, Any]) -> str:
-    """The network in words; results from before they were kept say it by their options."""
-    config = result["config"]
-    return result.get("network", f"{config['model']} {config.get('depth')}x{config.get('width')}")
-
-
-def present(result: dict[str, Any], column: str) -> list[Any]:
-    """The values of a column, in the order of the rows."""
+def present(result: Result, column: str) -> list[Any]:
+    """Returns the values of a column, in the order of the rows."""
     return list(dict.fromkeys(row[column] for row in result["rows"]))
 
 
-def table(result: dict[str, Any], split: str = "test") -> None:
-    """Prints a row for each initialisation, method and ratio: mean +- standard deviation over pairs."""
-    config = result["config"]
-    lines = Table(
-        title=f"{config['dataset']}, {named(result)}, {plural(config['epochs'], 'epoch')}: {split} set, mean ± std over {plural(config['seeds'], 'pair')}",
-        title_justify="left",
+def finite(row: dict[str, Any]) -> bool:
+    """Returns whether both models of the pair, and all between them, have a finite loss."""
+    return None not in row["loss_path"]
+
+
+def column(rows: list[dict[str, Any]], name: str) -> list[float]:
+    """Returns a column of the finite rows (pairs); of two ends the mean."""
+    return [float(np.mean(row[name])) for row in rows if finite(row)]
+
+
+def pairs_mean_std(rows: list[dict[str, Any]], name: str) -> MeanStd:
+    """Computes mean and sample standard deviation of a column over the pairs of which no model diverged."""
+    return mean_std(column(rows, name))
+
+
+def describe(result: Result, split: str = "test") -> Description:
+    """Describes the barriers on the test or the training set."""
+    config, pairs = result["config"], plural(result["config"]["seeds"], "pair")
+    inits, methods, ratios = (present(result, name) for name in ("init", "method", "ratio"))
+    numbers: list[Number] = []
+    blocks: list[Table | Figure] = [_table(result, split)]
+    for init in inits:
+        anchored = {ratio: select(result, init=init, method="tna", ratio=ratio, split=split) for ratio in ratios}
+        numbers += _headline(init, {ratio: column(rows, "accuracy_barrier") for ratio, rows in anchored.items()})
+        blocks += [
+            *_against_ratio(result, split, init, methods, ratios),
+            *_along_path(result, split, init, methods, ratios),
+        ]
+    notes = [
+        f"Left out of the means: {NAMES[model['method']]} ratio {model['ratio']:g} seed {model['seed']} model "
+        f"{model['order']}, which diverged in epoch {model['epoch']}."
+        for model in result["diverged"]
+    ]
+    heading = f"{config['dataset']}, {network_name(result)}, {plural(config['epochs'], 'epoch')}, {pairs}"
+    lead = (
+        f"Pairs of networks that saw the data in different orders, and the straight line between their weights. The barrier "
+        f"is how far the {split} accuracy (loss) on the line falls below (rises above) the line between the two ends. "
+        f"Means ± standard deviation over {pairs}."
     )
-    lines.add_column("initialisation")
-    lines.add_column("method")
-    for column in (
-        "ratio",
-        "accuracy, ends",
-        "accuracy, midpoint",
-        "accuracy barrier",
-        "relative barrier",
-        "loss barrier",
-    ):
-        lines.add_column(column, justify="right")
+    return Description("Linear mode connectivity", heading, lead, numbers, blocks, notes=notes)
+
+
+def _headline(init: str, barriers: dict[float, list[float]]) -> list[Number]:
+    label = f"accuracy barrier, {init} initialization"
+    plain = barriers.get(0)
+    anchored = {ratio: values for ratio, values in barriers.items() if ratio > 0 and values}
+    numbers = [Number(f"{label}, no anchors", format_spread(plain), f"n = {len(plain)}")] if plain else []
+    if anchored:
+        best = min(anchored, key=lambda ratio: float(np.mean(anchored[ratio])))
+        what = "lowest with anchors" if len(anchored) > 1 else "with anchors"
+        note = f"at mask ratio {best:g}, n = {len(anchored[best])}"
+        numbers.append(Number(f"{label}, {what}", format_spread(anchored[best]), note))
+    return numbers
+
+
+def _table(result: Result, split: str) -> Table:
+    rows = []
     for init in present(result, "init"):
         for method in present(result, "method"):
             for ratio in present(result, "ratio"):
-                rows = select(result, init=init, method=method, ratio=ratio, split=split)
-                if not rows or (ratio == 0 and method != present(result, "method")[0]):
+                pairs = select(result, init=init, method=method, ratio=ratio, split=split)
+                if not pairs or (ratio == 0 and method != present(result, "method")[0]):
                     continue
-                columns = (
-                    "accuracy_ends",
-                    "accuracy_midpoint",
-                    "accuracy_barrier",
-                    "accuracy_barrier_relative",
-                    "loss_barrier",
-                )
-                cells = [" ± ".join(map(short, spread(rows, column)[: len(rows)])) for column in columns]
-                name = NAMES[method] if ratio else "no anchors"
-                lines.add_row(init, name, f"{ratio:g}", *cells)
-        lines.add_section()
-    wide_console().print(lines)
-    for model in result["diverged"]:
-        name = f"{model['method']} ratio {model['ratio']:g} seed {model['seed']} model {model['order']}"
-        print(f"left out: its model diverged in epoch {model['epoch']}: {name}")
+                cells = [format_mean_std(pairs_mean_std(pairs, name)) for name in COLUMNS]
+                name, count = NAMES[method] if ratio else "no anchors", str(sum(map(finite, pairs)))
+                rows.append([init, name, f"{ratio:g}", count, *cells])
+    heads = ["initialization", "method", "ratio", "n", *COLUMNS.values()]
+    return Table(f"{split} set, mean ± standard deviation over pairs", heads, rows, keys=3)
 
 
-def figure(result: dict[str, Any], file: Path, split: str = "test") -> None:
-    """Draws, for each initialisation, accuracy of ends and midpoint against the mask ratio, and accuracy along the path.
+def _curve(name: str, cells: list[list[dict[str, Any]]], column: str, ratios: list[float], **style: Any) -> Curve:
+    return Curve.of(name, ratios, [pairs_mean_std(rows, column) for rows in cells], **style)
 
-    Shaded: the gap between ends and midpoint, the barrier at the midpoint. Lines are means over pairs, bars one standard
-    deviation.
-    """
-    import matplotlib
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+def _against_ratio(result: Result, split: str, init: str, methods: list[str], ratios: list[float]) -> list[Curves]:
+    accuracy, barrier, gaps = [], [], []
+    for method in methods:
+        name, color = NAMES[method], COLORS[method]
+        cells = [select(result, init=init, method=method, ratio=ratio, split=split) for ratio in ratios]
+        accuracy.append(_curve(f"{name}, ends", cells, "accuracy_ends", ratios, color=color, dash="dot"))
+        accuracy.append(_curve(f"{name}, midpoint", cells, "accuracy_midpoint", ratios, color=color))
+        barrier.append(_curve(name, cells, "accuracy_barrier", ratios, color=color))
+        gaps.append((f"{name}, barrier", f"{name}, ends", f"{name}, midpoint"))
+    what = f"{TITLES[init]}; {', '.join(NAMES[m] for m in methods)}; ratios {', '.join(f'{r:g}' for r in ratios)}"
+    where = f"against the mask ratio, {TITLES[init]}"
+    xaxis = f"mask ratio (share of {'anchored or pruned' if 'prune' in methods else 'anchored'} weights)"
+    return [
+        Curves(title=f"Accuracy {where}", alt=f"Line chart of {split} accuracy at the ends and at the midpoint of the path "
+               f"against the mask ratio: {what}.", curves=accuracy, xaxis=xaxis, yaxis=f"{split} accuracy", spread="bars",
+               gaps=gaps),
+        Curves(title=f"Accuracy barrier {where}", alt=f"Line chart of the {split} accuracy barrier against the mask ratio: "
+               f"{what}.", curves=barrier, xaxis=xaxis, yaxis="accuracy barrier", from_zero=True, compared=True,
+               png=False),
+    ]  # fmt: skip
 
-    inits, methods = present(result, "init"), present(result, "method")
-    grid, axes = plt.subplots(len(inits), 2, figsize=(10, 3.9 * len(inits)), squeeze=False, layout="constrained")
-    for row, init in zip(axes, inits, strict=True):
+
+def _along_path(result: Result, split: str, init: str, methods: list[str], ratios: list[float]) -> list[Curves]:
+    alphas, figures = [round(alpha, 6) for alpha in result["alphas"]], []
+    for measure in ("accuracy", "loss"):
+        curves = []
         for method in methods:
-            _against_ratio(row[0], result, split, init, method)
-        row[0].set(xlabel="mask ratio (share of anchored or pruned weights)", ylabel=f"{split} accuracy")
-        row[0].set_title(TITLES[init], loc="left", fontsize=10)
-        _along_path(row[1], result, split, init, methods[0])
-        row[1].set(xlabel="α, from one model (0) to the other (1)")
-        row[1].set_title(f"along the path, {NAMES[methods[0]]}, {TITLES[init]}", loc="left", fontsize=10)
-        seen = [row["accuracy_path"] for row in select(result, init=init, split=split) if finite(row)] or [[0, 1]]
-        bottom = np.floor(max(np.min(seen) - 0.03, 0) * 20) / 20
-        top = np.ceil(min(np.max(seen) + 0.01, 1) * 20) / 20
-        for axis in row:
-            axis.set_ylim(bottom, top + 0.03 * (top - bottom))
-    for axis, columns in zip(axes[-1], (3, len(present(result, "ratio"))), strict=True):
-        axis.legend(fontsize=8, frameon=False, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.17))
-    for axis in axes.ravel():
-        axis.grid(alpha=0.25, linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
-    config = result["config"]
-    grid.suptitle(
-        f"{config['dataset']}, {named(result)}, {plural(config['epochs'], 'epoch')}, {plural(config['seeds'], 'pair')}",
-        fontsize=11,
-    )
-    grid.savefig(file, dpi=130)
-    plt.close(grid)
-
-
-def _against_ratio(axis, result, split: str, init: str, method: str) -> None:
-    ratios = present(result, "ratio")
-    cells = [select(result, init=init, method=method, ratio=ratio, split=split) for ratio in ratios]
-    ends, middle = (
-        np.array([spread(rows, column) for rows in cells]).T for column in ("accuracy_ends", "accuracy_midpoint")
-    )
-    colour, name = COLOURS[method], NAMES[method]
-    axis.errorbar(ratios, *ends, color=colour, marker="o", markersize=4, capsize=2, label=f"{name}, ends")
-    axis.errorbar(
-        ratios, *middle, color=colour, marker="s", markersize=4, capsize=2, linestyle="--", label=f"{name}, midpoint"
-    )
-    below = middle[0] < ends[0]  # elsewhere the midpoint is as good as the ends, and there is no barrier to shade
-    if below.any():
-        axis.fill_between(
-            ratios, middle[0], ends[0], where=below, interpolate=True, color=colour, alpha=0.12, linewidth=0,
-            label=f"{name}, barrier",
-        )  # fmt: skip
-
-
-def _along_path(axis, result, split: str, init: str, method: str) -> None:
-    from matplotlib import colormaps
-
-    ratios = present(result, "ratio")
-    for i, ratio in enumerate(ratios):
-        rows = select(result, init=init, method=method, ratio=ratio, split=split)
-        curves = [row["accuracy_path"] for row in rows if finite(row)]
-        mean = np.mean(curves, axis=0) if curves else np.full(len(result["alphas"]), np.nan)
-        colour = colormaps["viridis"](0.9 * i / max(len(ratios) - 1, 1))
-        axis.plot(
-            result["alphas"], mean, color=colour, label=f"ratio {ratio:g}", marker="osv^DPX*"[i % 8], markersize=3.5
-        )
+            for i, ratio in enumerate(ratios):
+                rows = [r for r in select(result, init=init, method=method, ratio=ratio, split=split) if finite(r)]
+                if not rows or (ratio == 0 and method != methods[0]):
+                    continue
+                first = method == methods[0]
+                color = "muted" if ratio == 0 else f"c{i % 7 + (ratios[0] != 0)}"
+                name = f"{NAMES[method]} {ratio:g}" if ratio else "no anchors"
+                path = mean_std_columns([row[f"{measure}_path"] for row in rows])
+                curves.append(Curve.of(name, alphas, path, color=color, dash="solid" if first else "dash", shown=first))
+        alt = f"Line chart of {split} {measure} along the path between two models, {TITLES[init]}, a line for each mask ratio."
+        title = f"{measure.capitalize()} along the path, {TITLES[init]}"
+        figures.append(Curves(title=title, alt=alt, curves=curves, xaxis=ALPHA, yaxis=f"{split} {measure}", ordered=True,
+                              png=measure == "accuracy"))  # fmt: skip
+    return figures

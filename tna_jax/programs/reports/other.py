@@ -1,34 +1,30 @@
-"""A report's part on a results file of a kind that has no part of its own: its numbers and its lists of rows, as tables."""
+"""The description of a results file of a kind that no program describes: its numbers and its lists of rows, as tables."""
 
 from typing import Any
 
-from tna_jax.programs.reports.blocks import Figure, Part, Table, format_text
+from tna_jax.programs.reports.blocks import Description, Table
+from tna_jax.programs.reports.statistics import format_number
 
 AROUND = ("warnings", "provenance", "config", "run", "runs", "network", "format", "options")
 """What the report shows elsewhere."""
 ROWS = 60
 
 
-def part(result: dict[str, Any], split: str) -> Part:
-    """Numbers and texts of the file as one table, and each list of flat objects as a table of its own."""
+def describe(result: dict[str, Any], split: str = "test") -> Description:
+    """Describes numbers and texts of the file as one table, and each list of flat objects as a table of its own."""
     single = [[name.replace("_", " "), _cell(value)] for name, value in result.items()
               if name not in AROUND and isinstance(value, int | float | str) and not isinstance(value, bool)]  # fmt: skip
-    blocks: list[Table | Figure] = [Table("numbers", ["", "value"], single)] if single else []
-    for name, value in result.items():
-        if (
-            name in AROUND
-            or not isinstance(value, list)
-            or not value
-            or not all(isinstance(row, dict) for row in value)
-        ):
+    tables = [Table("numbers", ["", "value"], single)] if single else []
+    for name, rows in result.items():
+        if name in AROUND or not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
             continue
         heads = [
-            key for key in dict.fromkeys(k for row in value for k in row) if any(_short(row.get(key)) for row in value)
+            key for key in dict.fromkeys(k for row in rows for k in row) if any(_short(row.get(key)) for row in rows)
         ]
-        rows = [[_cell(row.get(key)) for key in heads] for row in value[:ROWS]]
-        left = f" (the first {ROWS} of {len(value)})" if len(value) > ROWS else ""
-        blocks.append(Table(name.replace("_", " ") + left, [head.replace("_", " ") for head in heads], rows))
-    return Part("Results", "", [], blocks)
+        cut = f" (the first {ROWS} of {len(rows)})" if len(rows) > ROWS else ""
+        cells = [[_cell(row.get(key)) for key in heads] for row in rows[:ROWS]]
+        tables.append(Table(name.replace("_", " ") + cut, [head.replace("_", " ") for head in heads], cells))
+    return Description("Results", blocks=[*tables])
 
 
 def _short(value: Any) -> bool:
@@ -37,7 +33,7 @@ def _short(value: Any) -> bool:
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return format_text(value)
+        return format_number(value)
     if isinstance(value, list):
         return ", ".join(map(_cell, value)) if len(value) <= 4 else "…"
     return "–" if value is None or isinstance(value, dict) else str(value)

@@ -20,8 +20,9 @@ import tna_jax
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.parsing import ABOUT
-from tna_jax.programs.reports.blocks import Figure, Number, Table
-from tna_jax.programs.reports.charts import Curve, curves
+from tna_jax.programs.reports.blocks import Number, Table
+from tna_jax.programs.reports.figures import Curve, Curves
+from tna_jax.programs.reports.interactive import plot
 from tna_jax.programs.reports.kinds import Story
 
 HERE = Path(__file__).parent
@@ -48,6 +49,7 @@ def render(stories: list[Story]) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters["grouped"] = grouped
+    environment.filters["plot"] = plot
     environment.filters["finite"] = to_json  # JSON has no NaN
     ids = itertools.count(1)
     title = labels[0] if len(stories) == 1 else f"{len(stories)} runs: {', '.join(labels)}"
@@ -57,7 +59,7 @@ def render(stories: list[Story]) -> str:
         style=Markup((HERE / "page.css").read_text()),
         program=Markup((HERE / "page.js").read_text()),
         library=library(),
-        figure_id=lambda found: f"figure-{next(ids)}",
+        figure_id=lambda: f"figure-{next(ids)}",
         stories=[
             story_fields(story, label, i) for i, (story, label) in enumerate(zip(stories, labels, strict=True), 1)
         ],
@@ -99,15 +101,13 @@ def story_fields(story: Story, label: str, index: int) -> dict[str, Any]:
 
 def command(config: dict[str, Any]) -> str:
     """The command of a run: its program with the options that are not the program's own, as far as they are known."""
-    import importlib
-
-    from tna_jax.programs.cli.main import PROGRAMS
+    from tna_jax.programs.cli.main import PROGRAMS, options_of
     from tna_jax.programs.cli.parsing import defaults, to_words
 
     name = config.get("program")
     if name not in PROGRAMS:
         return ""
-    usual = defaults(importlib.import_module(PROGRAMS[name][0]), name)
+    usual = defaults(options_of(name))
     given = {key: value for key, value in config.items() if key not in ABOUT and value != usual.get(key)}
     return shlex.join(["tna", name, *to_words(given)])
 
@@ -132,9 +132,9 @@ def format_value(value: Any) -> str:
 
 
 def grouped(blocks: list[Any]) -> Iterator[tuple[str, list[Any]]]:
-    """Figures that follow each other, which stand side by side, and tables."""
-    for figures, group in itertools.groupby(blocks, lambda block: isinstance(block, Figure)):
-        yield "figures" if figures else "tables", list(group)
+    """Yields figures that follow each other, which stand side by side, and tables."""
+    for tables, group in itertools.groupby(blocks, lambda block: isinstance(block, Table)):
+        yield "tables" if tables else "figures", list(group)
 
 
 def compared(stories: list[Story], labels: list[str]) -> dict[str, Any]:
@@ -150,13 +150,17 @@ def compared(stories: list[Story], labels: list[str]) -> dict[str, Any]:
         for name in options
         if any(story.config.get(name) != stories[0].config.get(name) for story in stories)
     ]
-    charts: dict[str, list[tuple[str, Any]]] = {}
+    charts: dict[str, list[tuple[str, Curves, Curve]]] = {}
     for story, label in zip(stories, labels, strict=True):
-        for overlay in (overlay for part in story.parts for overlay in part.overlays):
-            charts.setdefault(overlay.chart, []).append((label, overlay))
+        for figure in (figure for part in story.parts for figure in part.figures if isinstance(figure, Curves)):
+            named = [curve for curve in figure.curves if figure.compared and not curve.thin]
+            for curve in named:
+                chart = figure.title if len(named) == 1 else f"{figure.title}, {curve.name}"
+                charts.setdefault(chart, []).append((label, figure, curve))
     figures = [
-        curves(chart[:1].upper() + chart[1:], f"Line chart of {chart}, a line for each run: {', '.join(label for label, _ in lines)}.",
-               [Curve(label, o.x, o.y, o.spread) for label, o in lines], lines[0][1].xaxis, lines[0][1].yaxis)
+        Curves(title=chart, alt=f"Line chart of {chart}, a line for each run: {', '.join(label for label, _, _ in lines)}.",
+               curves=[Curve(label, curve.x, curve.y, curve.std) for label, _, curve in lines], xaxis=lines[0][1].xaxis,
+               yaxis=lines[0][1].yaxis)
         for chart, lines in charts.items()
         if len(lines) > 1
     ]  # fmt: skip

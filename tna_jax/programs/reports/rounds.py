@@ -1,7 +1,7 @@
-"""A report's part on anything that goes on in rounds, such as a federation.
+"""The description of anything that goes on in rounds, such as a federation.
 
-The results file holds `rounds`, a list of objects, one for each round of each run (`federate.json` holds `runs` instead, each with a
-list for each number; the log of a federation that is going on has the objects as its lines):
+The results file holds `rounds`, a list of objects, one for each round of each run (`tna federate` makes them of its runs; the log
+of a federation that is going on has the objects as its lines):
 
     {"rounds": [{"round": 0, "accuracy": 0.31, "loss": 2.0, "algorithm": "fedavg", "seed": 0, ...}, ...]}
 
@@ -12,80 +12,98 @@ list for each number; the log of a federation that is going on has the objects a
 import dataclasses
 from typing import Any
 
-import numpy as np
+from tna_jax.programs.reports.blocks import Description, Number, Table
+from tna_jax.programs.reports.figures import Curve, Curves
+from tna_jax.programs.reports.statistics import finite_mean_std, format_spread, mean_std_columns
 
-from tna_jax.programs.reports.blocks import Figure, Number, Overlay, Part, Table, mean_std, number, spread
-from tna_jax.programs.reports.charts import Curve, curves
-
+Row = dict[str, Any]
 ABOUT = ("round", "seed", "step", "seconds", "learning_rate", "split", "sampled", "dropped", "stragglers", "refused")
 """What is no curve of its own."""
 NAMES = {"live": "share of trainable weights", "taken": "replies taken", "train_loss": "training loss"}
 LAST = 5
-"""The score of a run is the mean over its last rounds (the first author's public code takes five)."""
+"""The score of a run is the mean over so many last rounds, as in the first author's public code."""
 TELLING = ("ratio", "clients", "alpha")
 """Numbers that tell runs apart rather than being measured."""
 
 
-def federate(result: dict[str, Any], split: str) -> Part:
-    """What `tna federate` found: a list for each number of a run, as rows."""
-    rows = []
-    for run in result["runs"]:
-        columns = {name: values for name, values in run.items() if isinstance(values, list)}
-        told = {name: value for name, value in run.items() if isinstance(value, str) or name == "seed"}
-        rows += [{"round": i + 1, **told, **{name: values[i] for name, values in columns.items()}}
-                 for i in range(len(columns["accuracy"]))]  # fmt: skip
-    made = part({"rounds": rows}, split)
-    late = {
-        what: sum(sum(run["turnout"][what].values()) for run in result["runs"])
-        for what in ("dropped", "late", "refused")
-    }
-    missing = [f"{count} replies {what}" for what, count in late.items() if count]
-    notes = [f"Of {len(rows)} rounds: {', '.join(missing)}."] if missing else []
-    return dataclasses.replace(made, title="Federation", notes=notes)
+def describe(result: Row, split: str = "test", by: tuple[str, ...] | None = None) -> Description:
+    """Describes the curves of all rounds, and the mean of the last ones.
 
-
-def part(result: dict[str, Any], split: str) -> Part:
-    """The curves of all rounds, and the mean of the last ones."""
+    Args:
+      result: the results file.
+      split: is not used: the file does not say what its numbers are of.
+      by: what tells runs apart; default: every text and every number of `TELLING` that differs.
+    """
     rows = result["rounds"]
     names = list(dict.fromkeys(key for row in rows for key in row))
     telling = [name for name in names if name in TELLING or any(isinstance(row.get(name), str) for row in rows)]
     telling = [name for name in telling if len({row.get(name) for row in rows}) > 1]
-    measures = [
-        name for name in names
-        if name not in (*ABOUT, *TELLING) and name not in telling
-        and ((any(_numeric(row.get(name)) for row in rows) and name in ("accuracy", "loss")) or _varies(rows, name))
-    ]  # fmt: skip
-    groups: dict[str, list[dict[str, Any]]] = {}
+    measures = [name for name in names if name not in (*ABOUT, *TELLING, *telling, *(by or ())) and _drawn(rows, name)]
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(" ".join(_word(name, row.get(name)) for name in telling) or "all clients", []).append(row)
-    blocks: list[Table | Figure] = [_scores(groups, measures)]
-    overlays = []
-    for measure in measures:
-        found = [_curve(name, group, measure) for name, group in groups.items()]
-        title = f"{_title(measure)} by round".capitalize()
-        blocks.append(curves(title, f"Line chart of {measure} by round for {', '.join(groups)}.", found, "round",
-                             _title(measure)))  # fmt: skip
-        for name, curve in zip(groups, found, strict=True):
-            chart = title if len(groups) == 1 else f"{title}, {name}"
-            overlays.append(Overlay(chart, "round", _title(measure), curve.x, curve.y, curve.spread))
-    numbers = [
-        Number(f"accuracy, {name}" if len(groups) > 1 else "accuracy", spread(_last(group, "accuracy")), f"mean of the last {LAST} rounds")
-        for name, group in groups.items()
-        if "accuracy" in measures
-    ]  # fmt: skip
-    seeds = len({row.get("seed", 0) for row in rows})
-    rounds = len({row["round"] for row in rows})
+        name = " ".join(_word(name, row.get(name)) for name in by or telling)
+        groups.setdefault(name or "all clients", []).append(row)
+    figures = [_figure(groups, measure) for measure in measures]
+    numbers = [Number(f"accuracy, {name}" if len(groups) > 1 else "accuracy", format_spread(last_means(group, "accuracy")),
+                      f"mean of the last {LAST} rounds")
+               for name, group in groups.items() if "accuracy" in measures]  # fmt: skip
+    scores = [[name, *(format_spread(last_means(group, measure)) for measure in measures)] for name, group in groups.items()]  # fmt: skip
+    table = Table(
+        f"mean of the last {LAST} rounds ± standard deviation over seeds", ["", *map(_title, measures)], scores
+    )
+    seeds, rounds = len({row.get("seed", 0) for row in rows}), len({row["round"] for row in rows})
     lead = f"{rounds} rounds, {seeds} seed{'s. Bands are one standard deviation over seeds' if seeds > 1 else ''}."
-    return Part("Rounds", lead, numbers, blocks, overlays)
+    return Description("Rounds", lead=lead, numbers=numbers, blocks=[table, *figures])
+
+
+def last_means(group: list[Row], measure: str) -> list[float]:
+    """Returns the mean over the last rounds of each seed."""
+    seeds: dict[Any, list[Row]] = {}
+    for row in sorted(group, key=lambda row: row["round"]):
+        seeds.setdefault(row.get("seed", 0), []).append(row)
+    return [finite_mean_std(row.get(measure) for row in rows[-LAST:]).mean for rows in seeds.values()]
+
+
+def curves_of(description: Description) -> list[Curves]:
+    """Returns the figures of rounds."""
+    return [figure for figure in description.figures if isinstance(figure, Curves)]
+
+
+def styled(figure: Curves, colors: dict[str, str], labels: dict[str, str], **changes: Any) -> Curves:
+    """Returns a figure with colors and labels for its groups by name."""
+    curves = [dataclasses.replace(curve, color=colors.get(curve.group or curve.name, ""), label=labels.get(curve.name, ""))
+              for curve in figure.curves]  # fmt: skip
+    return dataclasses.replace(figure, curves=curves, **changes)
+
+
+def _figure(groups: dict[str, list[Row]], measure: str) -> Curves:
+    curves = [curve for name, group in groups.items() for curve in _curves(name, group, measure)]
+    return Curves(
+        title=f"{_title(measure)} by round".capitalize(), alt=f"Line chart of {measure} by round for {', '.join(groups)}.",
+        curves=curves, xaxis="round", yaxis=_title(measure), compared=True, png=measure in ("accuracy", "loss"),
+    )  # fmt: skip
+
+
+def _curves(name: str, group: list[Row], measure: str) -> list[Curve]:
+    """Every seed as a thin line, where there are several, and their mean."""
+    seeds: dict[Any, dict[int, float | None]] = {}
+    for row in group:
+        seeds.setdefault(row.get("seed", 0), {})[row["round"]] = row.get(measure)
+    rounds = sorted({row["round"] for row in group})
+    lines = {seed: [values.get(i) for i in rounds] for seed, values in seeds.items()}
+    x = [float(i) for i in rounds]
+    thin = [Curve(f"{name}, seed {seed}", x, y, thin=True, group=name) for seed, y in lines.items() if len(lines) > 1]
+    return [*thin, Curve.of(name, x, mean_std_columns(list(lines.values())))]
 
 
 def _title(measure: str) -> str:
     return NAMES.get(measure, measure.replace("_", " "))
 
 
-def _varies(rows: list[dict[str, Any]], name: str) -> bool:
-    """Whether there is anything to draw: a number that is always the same is none."""
-    return len({row.get(name) for row in rows if _numeric(row.get(name))}) > 1
+def _drawn(rows: list[Row], name: str) -> bool:
+    """Whether there is anything to draw: a number that is always the same is none, but for accuracy and loss."""
+    values = {row.get(name) for row in rows if _numeric(row.get(name))}
+    return len(values) > (0 if name in ("accuracy", "loss") else 1)
 
 
 def _numeric(value: Any) -> bool:
@@ -94,29 +112,3 @@ def _numeric(value: Any) -> bool:
 
 def _word(name: str, value: Any) -> str:
     return value if isinstance(value, str) else f"{name} {value:g}" if _numeric(value) else f"{name} {value}"
-
-
-def _curve(name: str, group: list[dict[str, Any]], measure: str) -> Curve:
-    by_round: dict[int, list[float]] = {}
-    for row in group:
-        by_round.setdefault(row["round"], []).append(number(row.get(measure)))
-    at = sorted(by_round)
-    found = [mean_std(by_round[i]) for i in at]
-    many = any(std is not None for _, std in found)
-    y = [mean if np.isfinite(mean) else None for mean, _ in found]
-    return Curve(name, [float(i) for i in at], y, [std for _, std in found] if many else None)
-
-
-def _last(group: list[dict[str, Any]], measure: str) -> list[float]:
-    """The mean over the last rounds of each seed."""
-    seeds: dict[Any, list[dict[str, Any]]] = {}
-    for row in group:
-        seeds.setdefault(row.get("seed", 0), []).append(row)
-    ends = [sorted(rows, key=lambda row: row["round"])[-LAST:] for rows in seeds.values()]
-    return [mean_std([number(row.get(measure)) for row in rows])[0] for rows in ends]
-
-
-def _scores(groups: dict[str, list[dict[str, Any]]], measures: list[str]) -> Table:
-    rows = [[name, *(spread(_last(group, measure)) for measure in measures)] for name, group in groups.items()]
-    caption = f"mean of the last {LAST} rounds ± standard deviation over seeds"
-    return Table(caption, ["", *(_title(name) for name in measures)], rows)

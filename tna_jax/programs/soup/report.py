@@ -1,146 +1,109 @@
 """What `tna soup` shows: means over seeds of every fusion by mask ratio, and soups against the best single model."""
 
 import textwrap
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rich.table import Table
-
-from tna_jax.programs.cli.progress import wide_console
-from tna_jax.programs.reports.pair_matrix import number
+from tna_jax.programs.cli.progress import plural
+from tna_jax.programs.reports.blocks import Description, Number, Table
+from tna_jax.programs.reports.figures import Curve, Curves, Dot, Dots, Figure
+from tna_jax.programs.reports.statistics import format_mean_std, format_number, mean_std, number
+from tna_jax.programs.reports.wording import RATIO, memory_use, ratio_name, ratio_text
 
 FUSIONS = ("best single", "mean of members", "uniform soup", "greedy soup", "logit ensemble")
-COLOURS = {"best single": "#444444", "mean of members": "#9a9a9a", "uniform soup": "#1b6ca8", "greedy soup": "#3c8d53",
-           "logit ensemble": "#c98a1b"}  # fmt: skip
-MARKS = dict(zip(FUSIONS, "osv^D", strict=True))
+COLORS = dict(zip(FUSIONS, ("c7", "muted", "c1", "c3", "c5"), strict=True))
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each ratio, fusion and split: seeds, accuracy and loss as [mean, sample standard deviation] over seeds."""
-    made = []
+    """Computes for each ratio, fusion and split: seeds, accuracy and loss as [mean, sample standard deviation] over seeds."""
+    lines = []
     for ratio in dict.fromkeys(row["ratio"] for row in rows):
         for fusion in FUSIONS:
             for split in dict.fromkeys(row["split"] for row in rows):
-                found = [row for row in rows if (row["ratio"], row["fusion"], row["split"]) == (ratio, fusion, split)]
-                values = {key: spread([number(row[key]) for row in found]) for key in ("accuracy", "loss")}
-                made.append({"ratio": ratio, "fusion": fusion, "split": split, "n": len(found), **values})
-    return made
+                chosen = [row for row in rows if (row["ratio"], row["fusion"], row["split"]) == (ratio, fusion, split)]
+                values = {key: list(mean_std(row[key] for row in chosen)) for key in ("accuracy", "loss")}
+                lines.append({"ratio": ratio, "fusion": fusion, "split": split, "n": len(chosen), **values})
+    return lines
 
 
-def spread(values: list[float]) -> list[float | None]:
-    """[mean, sample standard deviation]; None for the latter of one value."""
-    return [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None]
-
-
-def difference(rows: list[dict[str, Any]], split: str, one: tuple[Any, str], other: tuple[Any, str]) -> list[float]:
-    """Accuracy of one (ratio, fusion) less another's, seed by seed."""
+def difference(rows: list[dict[str, Any]], split: str, first: tuple[Any, str], second: tuple[Any, str]) -> list[float]:
+    """Computes accuracy of one (ratio, fusion) less another's, seed by seed."""
     values = [
         {row["seed"]: number(row["accuracy"]) for row in rows if (row["ratio"], row["fusion"], row["split"]) == (*which, split)}
-        for which in (one, other)
+        for which in (first, second)
     ]  # fmt: skip
     return [values[0][seed] - values[1][seed] for seed in values[0] if seed in values[1]]
 
 
 def headline(result: dict[str, Any]) -> str:
-    """The uniform soup's test accuracy by ratio."""
-    found = [line for line in result["summary"] if line["fusion"] == "uniform soup" and line["split"] == "test"]
+    """Returns the uniform soup's test accuracy by ratio, in words."""
+    lines = [line for line in result["summary"] if line["fusion"] == "uniform soup" and line["split"] == "test"]
     return "uniform soup, test accuracy " + ", ".join(
         f"{line['accuracy'][0]:.4f}" + ("" if line["ratio"] is None else f" at ratio {line['ratio']:g}")
-        for line in found
+        for line in lines
     )
 
 
-def format_mean_std(value: list[float | None], digits: int = 4) -> str:
-    """`0.9500 ± 0.0020`."""
-    mean, std = value
-    rounded = round(number(mean), digits) + 0.0  # no negative zero
-    return f"{rounded:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
-
-
-def table(result: dict[str, Any]) -> None:
-    """Prints every fusion on the test set and on the shifted ones, and the soups' gains."""
+def describe(result: dict[str, Any], split: str = "test") -> Description:
+    """Describes all fusions on the test set and on the shifted ones."""
+    lines: dict[tuple[Any, str], dict[str, dict[str, Any]]] = {}
+    for line in result["summary"]:
+        lines.setdefault((line["ratio"], line["fusion"]), {})[line["split"]] = line
     splits = list(dict.fromkeys(line["split"] for line in result["summary"]))
-    seeds = max(line["n"] for line in result["summary"])
-    lines = Table(
-        title=f"{result['what']}; {result['parameters']:,} parameters, on {result['stands_on']['in_words']}; accuracy, "
-        f"mean ± std over {seeds} seed{'s' if seeds > 1 else ''}",
-        title_justify="left",
+    rows = [[ratio_text(ratio), fusion, *(format_mean_std(by_split[name]["accuracy"]) for name in splits)]
+            for (ratio, fusion), by_split in lines.items()]  # fmt: skip
+    seeds = plural(max(line["n"] for line in result["summary"]), "seed")
+    numbers = [Number(f"test accuracy, {fusion}, {ratio_name(ratio)}", format_mean_std(by_split["test"]["accuracy"]),
+                      f"n = {by_split['test']['n']}", fusion not in ("best single", "uniform soup", "greedy soup"))
+               for (ratio, fusion), by_split in lines.items() if "test" in by_split]  # fmt: skip
+    start = textwrap.shorten(result["stands_on"]["in_words"], 150)
+    return Description(
+        "Soups", f"{result['what']}; {result['parameters']:,} parameters, on {start}", numbers=numbers,
+        blocks=[Table(f"accuracy, mean ± standard deviation over {seeds}", ["ratio", "fusion", *splits], rows, keys=2),
+                *(_figure(result, name) for name in splits if name in ("test", "shifted"))],
+        remarks=[*gains(result), *memory_use(result.get("provenance", {}))],
+    )  # fmt: skip
+
+
+def _figure(result: dict[str, Any], split: str) -> Figure:
+    """Accuracy by mask ratio; of one ratio a dot for each fusion."""
+    chosen = {fusion: [line for line in result["summary"] if (line["fusion"], line["split"]) == (fusion, split)]
+              for fusion in FUSIONS}  # fmt: skip
+    chosen = {fusion: lines for fusion, lines in chosen.items() if lines}
+    title = f"test set: {result['config']['dataset']}" if split == "test" else f"mean of {', '.join(result['shifted'])}"
+    if len(next(iter(chosen.values()))) == 1:
+        dots = [Dot(fusion, number(lines[0]["accuracy"][0]), lines[0]["accuracy"][1], color=COLORS[fusion])
+                for fusion, lines in chosen.items()]  # fmt: skip
+        return Dots(
+            title=f"Accuracy, {title}",
+            alt=f"Dot chart of the accuracy of {', '.join(chosen)}.",
+            dots=dots,
+            what="accuracy",
+        )
+    curves = [
+        Curve.of(fusion, [line["ratio"] for line in lines], [line["accuracy"] for line in lines],
+              color=COLORS[fusion], dash="dash" if fusion in FUSIONS[:2] else "solid")
+        for fusion, lines in chosen.items()
+    ]  # fmt: skip
+    alt = f"Line chart of the accuracy of {', '.join(chosen)} on the {split} set against the mask ratio."
+    return Curves(
+        title=f"Accuracy by mask ratio, {title}", alt=alt, curves=curves, xaxis=RATIO, yaxis="accuracy", spread="bars"
     )
-    for head in ("ratio", "fusion", *splits):
-        lines.add_column(head, justify="left" if head == "fusion" else "right")
-    for ratio in dict.fromkeys(line["ratio"] for line in result["summary"]):
-        for fusion in FUSIONS:
-            found = {
-                line["split"]: line for line in result["summary"] if (line["ratio"], line["fusion"]) == (ratio, fusion)
-            }
-            cells = [format_mean_std(found[split]["accuracy"], 3) for split in splits]
-            lines.add_row("-" if ratio is None else f"{ratio:g}", fusion, *cells)
-        lines.add_section()
-    wide_console().print(lines)
-    for gain in gains(result):
-        print(gain)
-    memory_line(result.get("provenance", {}))
-
-
-def memory_line(facts: dict[str, Any]) -> None:
-    """Prints what was predicted of the memory before the training, and what it came to."""
-    if facts.get("resident_bytes_before"):
-        before, predicted, peak = (
-            facts[key] / 1e9 for key in ("resident_bytes_before", "predicted_bytes", "peak_bytes")
-        )
-        print(
-            f"memory: {before:.2f} GB before the training, {before + predicted:.2f} GB predicted, {peak:.2f} GB at most in the whole program"
-        )
 
 
 def gains(result: dict[str, Any]) -> list[str]:
-    """In words: anchored soups less the plain one, and soups less the best single model."""
-    rows, made = result["rows"], []
+    """Returns in words: anchored soups less the plain one, and soups less the best single model."""
+    rows, sentences = result["rows"], []
     ratios = list(dict.fromkeys(row["ratio"] for row in rows))
-    splits = ["test", *(["shifted"] if result["shifted"] else [])]
     for fusion in ("uniform soup", "greedy soup"):
-        for split in splits:
+        for split in ("test", *(["shifted"] if result["shifted"] else [])):
             parts = []
             for ratio in ratios:
-                over = spread(difference(rows, split, (ratio, fusion), (ratio, "best single")))
-                text = f"{'' if ratio is None else f'ratio {ratio:g}: '}{over[0]:+.4f} over the best single"
+                single = mean_std(difference(rows, split, (ratio, fusion), (ratio, "best single"))).mean
+                name = "" if ratio is None else f"ratio {ratio:g}: "
+                text = f"{name}{format_number(single, sign=True)} over the best single"
                 if ratio and 0.0 in ratios:
-                    text += (
-                        f", {np.mean(difference(rows, split, (ratio, fusion), (0.0, fusion))):+.4f} over the plain soup"
-                    )
+                    plain = mean_std(difference(rows, split, (ratio, fusion), (0.0, fusion))).mean
+                    text += f", {format_number(plain, sign=True)} over the plain soup"
                 parts.append(text)
-            made.append(f"{fusion}, {split}: {'; '.join(parts)}")
-    return made
-
-
-def figure(result: dict[str, Any], file: Path) -> None:
-    """Draws accuracy of every fusion against the mask ratio, on the test set and on the mean of the shifted ones."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    splits = [split for split in ("test", "shifted") if any(line["split"] == split for line in result["summary"])]
-    grid, axes = plt.subplots(1, len(splits), figsize=(4.6 * len(splits), 3.8), squeeze=False, layout="constrained")
-    for axis, split in zip(axes[0], splits, strict=True):
-        for i, fusion in enumerate(FUSIONS):
-            found = [line for line in result["summary"] if (line["fusion"], line["split"]) == (fusion, split)]
-            x = np.arange(len(found)) + 0.05 * (i - 2)
-            mean = [number(line["accuracy"][0]) for line in found]
-            std = [line["accuracy"][1] or 0.0 for line in found]
-            axis.errorbar(x, mean, std, marker=MARKS[fusion], capsize=2, markersize=4, color=COLOURS[fusion],
-                          linestyle="--" if fusion in FUSIONS[:2] else "-", label=fusion)  # fmt: skip
-        labels = ["-" if line["ratio"] is None else f"{line['ratio']:g}" for line in found]
-        axis.set_xticks(range(len(found)), labels)
-        axis.set(xlabel="mask ratio (share of anchored weights of the body)")
-        title = "test set" if split == "test" else f"shifted: mean of {', '.join(result['shifted'])}"
-        axis.set_title(title, loc="left", fontsize=9)
-        axis.grid(alpha=0.25, linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].set_ylabel("accuracy")
-    axes[0, -1].legend(fontsize=7.5, frameon=False)
-    title = f"{result['config']['dataset']}, {result['parameters']:,} parameters, {result['config']['recipes']} recipes"
-    grid.suptitle(f"{title}\non {textwrap.shorten(result['stands_on']['in_words'], 150)}", fontsize=8)
-    grid.savefig(file, dpi=130)
-    plt.close(grid)
+            sentences.append(f"{fusion}, {split}: {'; '.join(parts)}")
+    return sentences

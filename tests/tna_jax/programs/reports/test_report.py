@@ -19,7 +19,8 @@ from tna_jax.programs.cli.main import main
 from tna_jax.programs.fuse import run as fuse
 from tna_jax.programs.population import fusion_methods
 from tna_jax.programs.rebasin import run as rebasin
-from tna_jax.programs.reports import charts, kinds
+from tna_jax.programs.reports import interactive, kinds
+from tna_jax.programs.reports.figures import Matrix
 
 pytest.importorskip("jinja2")
 graph_objects = pytest.importorskip("plotly.graph_objects")
@@ -103,9 +104,9 @@ def results(folder: Path, name: str, value: dict) -> Path:
     return folder
 
 
-def cells(page: Page, first: str, second: str = "") -> list[str]:
+def cells(page: Page, *first: str) -> list[str]:
     """The row of any table that begins so."""
-    return next(row for table in page.tables for row in table if row[0] == first and (not second or row[1] == second))
+    return next(row for table in page.tables for row in table if row[: len(first)] == list(first))
 
 
 def test_a_report_is_one_valid_page_that_asks_for_nothing(trained):
@@ -140,9 +141,9 @@ def test_numbers_of_a_sweep_are_those_of_its_results():
         ]
         barriers = np.array([row["accuracy_barrier"] for row in rows])
         name = {"tna": "TNA", "prune": "pruning"}[method]
-        row = cells(page, f"{init}, {name}", f"{ratio:g}")
-        assert row[2] == "5" and row[5] == f"{barriers.mean():.4f} ± {barriers.std(ddof=1):.4f}"
-        assert row[3].startswith(f"{np.mean([r['accuracy_ends'] for r in rows]):.4f}")
+        row = cells(page, init, name, f"{ratio:g}")
+        assert row[3] == "5" and row[6] == f"{barriers.mean():.4f} ± {barriers.std(ddof=1):.4f}"
+        assert row[4].startswith(f"{np.mean([r['accuracy_ends'] for r in rows]):.4f}")
         drawn = next(
             t for c in page.charts() for t in c["data"] if t.get("name") == f"{name} {ratio:g}" and max(t["y"]) <= 1
         )
@@ -156,7 +157,7 @@ def test_training_numbers_can_be_asked_for():
     rows = [
         r for r in result["rows"] if (r["init"], r["method"], r["ratio"], r["split"]) == ("same", "tna", 0.4, "train")
     ]
-    assert cells(page, "same, TNA", "0.4")[4].startswith(f"{np.mean([r['accuracy_midpoint'] for r in rows]):.4f}")
+    assert cells(page, "same", "TNA", "0.4")[5].startswith(f"{np.mean([r['accuracy_midpoint'] for r in rows]):.4f}")
 
 
 def test_numbers_of_every_program_are_those_of_its_results(trained):
@@ -246,7 +247,7 @@ def test_rounds_are_averaged_over_seeds_and_told_apart():
         for r in range(8) for s in range(3) for a in ("avg", "pfn")
     ]  # fmt: skip
     page = report(results(Path("federation"), "campaign.json", {"rounds": rows}))
-    lines = {t["name"]: t for t in page.charts()[0]["data"] if "name" in t}
+    lines = {t["name"]: t for t in page.charts()[0]["data"] if "name" in t and "seed" not in t["name"]}
     assert list(lines) == ["avg", "pfn"]
     assert lines["pfn"]["y"] == pytest.approx([1.01 + 0.1 * r for r in range(8)])
     assert cells(page, "avg")[1] == f"{0.5 + 0.01:.4f} ± {0.01:.4f}"  # the mean of rounds 3 to 7
@@ -255,15 +256,26 @@ def test_rounds_are_averaged_over_seeds_and_told_apart():
 
 def test_a_federation_is_read_by_run():
     runs = [
-        {"seed": s, "anchors": a, "score": 0.5, "score_std": None, "turnout": {"dropped": {"3": 2}, "late": {}, "refused": {"1": 1}},
-         "accuracy": [0.1 * r + 0.01 * s for r in range(6)], "loss": [1.0] * 6}
+        {"seed": s, "anchors": a, "score": 0.3 + 0.01 * s, "score_std": None, "diverged_in_round": None,
+         "turnout": {"dropped": {"3": 2}, "late": {}, "refused": {"1": 1}},
+         "accuracy": [0.1 * r + 0.01 * s for r in range(6)], "loss": [1.0] * 6, "live": [1.0 if a == "none" else 0.6] * 6}
         for s in (0, 1) for a in ("none", "pfn")
     ]  # fmt: skip
-    page = report(results(Path("federated"), "federate.json", {"runs": runs}))
+    config = {"dataset": "digits", "rounds": 6, "ratio": 0.4, "algorithm": "fedavg", "clients": 4, "partition": "iid",
+              "server": "mean", "participation": 1.0, "alpha": 0.5, "shards": 2}  # fmt: skip
+    result = {"config": config, "network": "mlp", "parameters": 1000, "runs": runs}
+    page = report(results(Path("federated"), "federate.json", result))
     line = next(t for t in page.charts()[0]["data"] if t.get("name") == "pfn")
     assert line["x"] == [1, 2, 3, 4, 5, 6] and line["y"] == pytest.approx([0.1 * r + 0.005 for r in range(6)])
-    assert cells(page, "none")[1] == f"{0.305:.4f} ± {np.std([0.3, 0.31], ddof=1):.4f}"
-    assert "8 replies dropped, 4 replies refused" in page.source
+    score = f"{0.305:.4f} ± {np.std([0.3, 0.31], ddof=1):.4f}"
+    assert cells(page, "none", "-")[2] == cells(page, "none", score)[1] == score
+    assert cells(page, "pfn", "0.4")[5:] == ["60%", "2"]  # live, kB up
+    assert (
+        "8 replies never came, of 1 clients" in page.source
+        and "client 1: 4 replies refused of 24 rounds" in page.source
+    )
+    thin = [trace["name"] for trace in page.charts()[0]["data"] if "seed" in trace.get("name", "")]
+    assert thin == ["none, seed 0", "none, seed 1", "pfn, seed 0", "pfn, seed 1"]
     lines = [{"step": r, "round": r, "anchors": "pfn", "seed": 0, "accuracy": 0.1 * r, "sampled": 3} for r in range(3)]
     Path("live").mkdir()
     Path("live/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -271,17 +283,25 @@ def test_a_federation_is_read_by_run():
 
 
 def test_soups_and_cold_fusion_are_read_by_their_summaries():
-    told = {"parameters": 1000, "what": "a classifier", "tasks": [{"title": "T", "seen": True}]}
+    told = {"parameters": 1000, "what": "a classifier", "tasks": [{"title": "T", "seen": True}], "shifted": [],
+            "stands_on": {"in_words": "a checkpoint"}, "config": {"dataset": "digits", "iterations": 2}, "headline": "so much gained",
+            "anchors_moved": 0, "rows": [{"seed": s, "ratio": r, "fusion": f, "split": "test", "accuracy": 0.5 + r / 10 + ("u" in f) / 100}
+                                         for s in (0, 1) for r in (0.0, 0.4) for f in ("best single", "uniform soup", "greedy soup")]}  # fmt: skip
     summary = [{"ratio": r, "fusion": f, "split": s, "n": 3, "accuracy": [0.5 + r / 10, 0.01], "loss": [1.0, None]}
                for r in (0.0, 0.4) for f in ("best single", "uniform soup") for s in ("test", "fog")]  # fmt: skip
     page = report(results(Path("soup"), "soup.json", {**told, "summary": summary}))
-    assert cells(page, "uniform soup", "0.4")[2:] == ["0.5400 ± 0.0100"] * 2
+    assert (
+        "uniform soup, test: ratio 0: +0.0100 over the best single; ratio 0.4: +0.0100 over the best single, +0.0400 over the plain soup"
+        in page.source
+    )
+    assert cells(page, "0.4", "uniform soup")[2:] == ["0.5400 ± 0.0100"] * 2
     assert page.charts()[0]["data"][-1]["y"] == pytest.approx([0.5, 0.54])
     summary = [{"ratio": r, "iteration": i, "kind": k, "seen": True, "n": 1, "accuracy": [0.5 + i / 10, None], "gain": [i / 10, None]}
                for r in (0.0, 0.4) for i in range(3) for k in ("fine-tuning", "probe")]  # fmt: skip
     page = report(results(Path("cold"), "cold.json", {**told, "summary": summary}))
     assert cells(page, "fine-tuning, seen tasks", "0.4") == ["fine-tuning, seen tasks", "0.4", "2", "0.7000", "+0.2000"]
     assert page.charts()[0]["data"][0]["y"] == pytest.approx([0.5, 0.6, 0.7])
+    assert "so much gained" in page.source and "anchored entries that moved: 0" in page.source
 
 
 def test_a_kind_without_a_part_of_its_own_is_shown_as_tables():
@@ -360,5 +380,6 @@ def test_the_default_place_is_the_run_folder(trained, capsys):
 
 
 def test_a_matrix_is_symmetric_and_skips_what_is_not_finite():
-    chart = charts.matrix("t", "a", ["0", "1", "2"], {(0, 1): 0.5, (1, 2): float("nan")}, "x")
+    values = {(0, 1): 0.5, (1, 2): float("nan")}
+    chart = interactive.plot(Matrix(title="t", alt="a", names=["0", "1", "2"], values=values, what="x"))
     assert chart.traces[0]["z"] == [[None, 0.5, None], [0.5, None, None], [None, None, None]]

@@ -1,0 +1,69 @@
+"""What speaks against averaging files: other networks are refused; of what makes an average poor there are warnings."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tna_jax.io.errors import UsageError
+from tna_jax.io.tensor_headers import Checkpoint, differences
+from tna_jax.programs.cli.progress import console, plural
+from tna_jax.programs.merge import metadata as merge_metadata
+from tna_jax.programs.merge import verify_anchors
+
+STATISTICS = ("batch_stats/", "running_mean", "running_var", "moving_mean", "moving_variance")
+"""Parts of the names of BatchNorm's running statistics."""
+
+
+SHOWN = 10
+"""Differences and tensors that are named; of more there is a count."""
+
+
+def require_alike(checkpoints: list[Checkpoint]) -> None:
+    """Raises UsageError unless all have the same tensors: it names the kinds of models and the first differences."""
+    wrong = differences(checkpoints)
+    if not wrong:
+        return
+    kinds = merge_metadata.kinds(checkpoints)
+    shown = wrong[:SHOWN] + ([f"... and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else [])
+    head = f"{kinds}: these are other networks; they" if kinds else "the models"
+    raise UsageError("\n  ".join([f"{head} differ in {plural(len(wrong), 'place')}:", *shown]))
+
+
+def warn_of_values(checkpoints: list[Checkpoint], weights: np.ndarray, not_finite: Mapping[str, int]) -> list[str]:
+    """Prints and returns a sentence that names the NaN or infinite entries of the average, and whose they are."""
+    if not not_finite:
+        return []
+    names = ", ".join(f"{name} ({count})" for name, count in list(not_finite.items())[:SHOWN])
+    more = f" and {len(not_finite) - SHOWN} more tensors" if len(not_finite) > SHOWN else ""
+    whose = []
+    for checkpoint, weight in zip(checkpoints, weights, strict=True):
+        arrays = (checkpoint.tensors[name].read() for name in not_finite) if weight else ()
+        bad = sum(int(np.count_nonzero(~np.isfinite(array))) for array in arrays)
+        whose += [f"{bad} in {checkpoint.path}"] if bad else []
+    sentence = (
+        f"NaN or infinite entries in the average: {names}{more}; of the models: "
+        f"{', '.join(whose) or 'none, the average left the range of its dtype'}. A model that diverged should be left out."
+    )
+    console.print(f"warning: {sentence}", highlight=False)
+    return [sentence]
+
+
+def warn(checkpoints: list[Checkpoint]) -> list[str]:
+    """Prints and returns what speaks against averaging the files as they are, in sentences."""
+    sentences = []
+    recipes = [verify_anchors.read_recipe(checkpoint) for checkpoint in checkpoints]
+    if any(recipes) and any(recipe != recipes[0] for recipe in recipes):
+        described = [f"ratio {r.ratio:g} seed {r.seed}" if r else "no anchors" for r in recipes]
+        sentences.append(
+            f"These models do not share their anchors ({'; '.join(dict.fromkeys(described))}): they were not trained to be averaged."
+        )
+    statistics = [name for name in checkpoints[0].tensors if any(part in name for part in STATISTICS)]
+    if statistics:
+        sentences.append(
+            f"{len(statistics)} tensors are running statistics of BatchNorm ({statistics[0]}, ...): averaged as they are, they do "
+            "not fit the merged weights. Estimate them again on training inputs: tna fuse does, tna_jax.repair.reset_batch_stats "
+            "in your own code."
+        )
+    for sentence in sentences:
+        console.print(f"warning: {sentence}", highlight=False)
+    return sentences

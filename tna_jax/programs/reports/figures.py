@@ -1,0 +1,159 @@
+"""Figures as data: curves with their spread, a matrix of pairs, contours of a plane, dots. Colors are names: `c1` to `c7`, `muted`, `ink`."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.statistics import format_mean_std, format_number, or_none
+
+COLORS = ("c1", "c2", "c3", "c4", "c5", "c6", "c7")
+COUNTED = ("epoch", "step", "round", "iteration")
+"""Axes of whole numbers."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Figure:
+    """What every figure has."""
+
+    title: str
+    alt: str
+    """What a reader who does not see it should know."""
+    png: bool = True
+    """Whether it is on the PNG too; the page has all."""
+
+    def table(self) -> Table:
+        """Returns the numbers that are drawn."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One line; points that are None are left out."""
+
+    name: str
+    x: list[float]
+    y: list[float | None]
+    std: list[float | None] | None = None
+    color: str = ""
+    """Default: the next one of the palette."""
+    dash: Literal["solid", "dash", "dot"] = "solid"
+    thin: bool = False
+    """One of many: no markers, no legend entry of its own; it belongs to the `group`."""
+    group: str = ""
+    """Curves of one group share an entry of the legend, named for it."""
+    shown: bool = True
+    """If not, the page shows it when its entry of the legend is pressed, and the PNG does not."""
+    label: str = ""
+    """Its entry of the PNG's legend; default: the name."""
+
+    @classmethod
+    def of(cls, name: str, x: Sequence[float], stats: Sequence[Sequence[float | None]], **style: Any) -> "Curve":
+        """Returns the curve of [mean, standard deviation or None] for each x."""
+        means, stds = ([value[i] for value in stats] for i in (0, 1))
+        means = [None if mean is None else or_none(mean) for mean in means]
+        return cls(name, list(x), means, stds if any(std is not None for std in stds) else None, **style)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Curves(Figure):
+    """Lines over one axis."""
+
+    curves: list[Curve]
+    xaxis: str
+    yaxis: str
+    spread: Literal["bars", "band", "numbers"] = "band"
+    """How the PNG draws a standard deviation; the page has a band for the first two. `numbers`: in the table alone."""
+    gaps: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
+    """(name, upper curve, lower curve): shaded on the PNG wherever the lower one is below."""
+    span: tuple[float, float] | None = None
+    """A part of the x axis that the PNG shades."""
+    compared: bool = False
+    """Of several runs the page draws each of these curves again on one chart."""
+    from_zero: bool = False
+    ordered: bool = False
+    """The curves are those of a growing number: the PNG colors them dark to light."""
+
+    def table(self) -> Table:
+        """Returns a row for each x, a column for each curve that is not one of many."""
+        named = [curve for curve in self.curves if not curve.thin]
+        rows = []
+        for x in sorted({x for curve in named for x in curve.x}):
+            points = [(curve, curve.x.index(x)) if x in curve.x else (curve, None) for curve in named]
+            cells = ["–" if i is None else format_mean_std([c.y[i], c.std[i] if c.std else None]) for c, i in points]
+            rows.append([f"{round(x, 6):g}", *cells])
+        return Table(self.title, [self.xaxis, *(curve.name for curve in named)], rows)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Matrix(Figure):
+    """What is between every two models, symmetric."""
+
+    names: list[str]
+    values: dict[tuple[int, int], float]
+    what: str
+
+    def filled(self) -> list[list[float | None]]:
+        """Returns all entries, None for those that are missing or not finite."""
+        pairs = {**self.values, **{(j, i): value for (i, j), value in self.values.items()}}
+        count = range(len(self.names))
+        return [[v if (v := pairs.get((i, j))) is not None and v - v == 0 else None for j in count] for i in count]
+
+    def table(self) -> Table:
+        """Returns the matrix."""
+        cells = [["" if value is None else format_number(value) for value in row] for row in self.filled()]
+        rows = [[name, *row] for name, row in zip(self.names, cells, strict=True)]
+        return Table(self.title, ["model", *self.names], rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A model on a plane."""
+
+    name: str
+    x: float
+    y: float
+    value: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contours(Figure):
+    """A loss (on a logarithmic scale) or an accuracy on a plane, with the models as marks."""
+
+    x: list[float]
+    y: list[float]
+    values: list[list[float | None]]
+    """(len(y), len(x))."""
+    points: list[Point]
+    measure: str
+    """`loss` or `accuracy`."""
+
+    def table(self) -> Table:
+        """Returns a row for each model."""
+        rows = [[p.name, *map(format_number, (p.x, p.y, p.value))] for p in self.points]
+        return Table(self.title, ["model", "x", "y", self.measure], rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dot:
+    """A named number with its spread, and the single values that it is the mean of."""
+
+    name: str
+    value: float
+    std: float | None = None
+    singles: list[float] = dataclasses.field(default_factory=list)
+    color: str = "c1"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dots(Figure):
+    """A named number a row: for comparisons in which a bar from 0 would hide the differences."""
+
+    dots: list[Dot]
+    what: str
+    singles: str = ""
+    """What the rings are."""
+
+    def table(self) -> Table:
+        """Returns a row for each dot."""
+        return Table(self.title, ["", self.what], [[d.name, format_mean_std([d.value, d.std])] for d in self.dots])

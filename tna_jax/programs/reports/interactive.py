@@ -1,0 +1,179 @@
+"""Figures for Plotly, as data: colors are names of the page's (`@c1`, `@c1/0.2`); sizes and fonts are the page's too."""
+
+import dataclasses
+import html
+from typing import Any
+
+import numpy as np
+
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.figures import COLORS, COUNTED, Contours, Curve, Curves, Dots, Figure, Matrix
+from tna_jax.programs.reports.statistics import or_none
+
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "cross")
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """An entry of a figure's legend: a button that shows and hides traces."""
+
+    name: str
+    color: str
+    dash: str
+    traces: list[int]
+    """Their places in the figure."""
+    shown: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A figure as the page needs it."""
+
+    title: str
+    alt: str
+    traces: list[dict[str, Any]]
+    layout: dict[str, Any]
+    legend: list[Key]
+    table: Table
+    square: bool
+
+
+def plot(figure: Figure) -> Plot:
+    """Returns the figure for Plotly."""
+    legend: list[Key] = []
+    if isinstance(figure, Curves):
+        traces, layout, legend = _curves(figure)
+    elif isinstance(figure, Matrix):
+        traces, layout = _matrix(figure)
+    elif isinstance(figure, Contours):
+        traces, layout = _contours(figure)
+    elif isinstance(figure, Dots):
+        traces, layout = _dots(figure)
+    else:
+        raise TypeError(f"no picture of a {type(figure).__name__}")
+    square = isinstance(figure, Matrix | Contours)
+    return Plot(figure.title, figure.alt, traces, layout, legend, figure.table(), square)
+
+
+def _curves(figure: Curves) -> tuple[list[dict[str, Any]], dict[str, Any], list[Key]]:
+    traces: list[dict[str, Any]] = []
+    keys: dict[str, Key] = {}
+    next_color = iter(COLORS * (1 + len(figure.curves) // len(COLORS)))
+    for curve in figure.curves:
+        name = curve.group or curve.name
+        color = keys[name].color if name in keys else curve.color or next(next_color)
+        key = keys.setdefault(name, Key(name, color, curve.dash, [], curve.shown))
+        symbol = SYMBOLS[COLORS.index(color)] if color in COLORS else "circle"
+        visible: bool | str = True if curve.shown else "legendonly"
+        if curve.std is not None and figure.spread != "numbers" and not curve.thin:
+            key.traces.append(len(traces))
+            traces.append(_band(curve, color, visible))
+        key.traces.append(len(traces))
+        traces.append({
+            "type": "scatter", "name": escaped(curve.name), "x": curve.x, "y": curve.y, "visible": visible,
+            "mode": "lines" if curve.thin or len(curve.x) > 60 else "lines+markers",
+            "line": {"color": f"@{color}/0.3" if curve.thin else f"@{color}", "width": 1 if curve.thin else 2,
+                     "dash": curve.dash},
+            "marker": {"symbol": symbol, "size": 6, "color": f"@{color}"},
+            "customdata": curve.std, "hovertemplate": _hover(curve, figure.xaxis),
+        })  # fmt: skip
+    xaxis: dict[str, Any] = {"title": {"text": escaped(figure.xaxis)}}
+    yaxis: dict[str, Any] = {"title": {"text": escaped(figure.yaxis)}}
+    if figure.xaxis in COUNTED:
+        few = len({x for curve in figure.curves for x in curve.x}) <= 12
+        xaxis |= {"tickformat": "d", **({"dtick": 1} if few else {})}
+    if figure.from_zero:
+        yaxis["rangemode"] = "tozero"
+    return traces, {"xaxis": xaxis, "yaxis": yaxis}, list(keys.values())
+
+
+def _band(curve: Curve, color: str, visible: bool | str) -> dict[str, Any]:
+    points = [
+        (x, y, std)
+        for x, y, std in zip(curve.x, curve.y, curve.std or [], strict=True)
+        if y is not None and std is not None
+    ]
+    x = [p[0] for p in points]
+    return {
+        "type": "scatter", "mode": "lines", "x": x + x[::-1],
+        "y": [y + s for _, y, s in points] + [y - s for _, y, s in points[::-1]],
+        "fill": "toself", "fillcolor": f"@{color}/0.14", "line": {"width": 0}, "hoverinfo": "skip", "visible": visible,
+    }  # fmt: skip
+
+
+def _hover(curve: Curve, xaxis: str) -> str:
+    spread = " ± %{customdata:.4f}" if curve.std is not None and None not in curve.std else ""
+    return f"<b>{escaped(curve.name)}</b><br>{escaped(xaxis)} %{{x}}<br>%{{y:.4f}}{spread}<extra></extra>"
+
+
+def _matrix(figure: Matrix) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Dark where it is large, with numbers where there is room."""
+    filled = figure.filled()
+    ends = {"title": {"text": "model"}, "type": "category", "showgrid": False}
+    trace: dict[str, Any] = {
+        "type": "heatmap", "z": filled, "x": figure.names, "y": figure.names, "zmin": 0,
+        "zmax": max([0.01, *(value for row in filled for value in row if value is not None)]),
+        "colorscale": [[0, "@low"], [1, "@c1"]], "xgap": 2, "ygap": 2,
+        "colorbar": {"thickness": 10, "outlinewidth": 0},
+        "hovertemplate": f"models %{{y}} and %{{x}}<br>{escaped(figure.what)} %{{z:.4f}}<extra></extra>",
+        **({"texttemplate": "%{z:.3f}", "textfont": {"size": 10}} if len(filled) <= 8 else {}),
+    }  # fmt: skip
+    return [trace], {"xaxis": dict(ends), "yaxis": {**ends, "autorange": "reversed"}}
+
+
+def _contours(figure: Contours) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Light where it is good."""
+    array, loss = np.array(figure.values, float), figure.measure == "loss"
+    shown = np.log10(np.maximum(array, 1e-6)) if loss else array
+    finite = shown[np.isfinite(shown)]
+    low, high = (float(finite.min()), float(np.quantile(finite, 0.97))) if len(finite) else (0.0, 1.0)
+    ticks = np.linspace(low, high, 6)
+    trace: dict[str, Any] = {
+        "type": "contour", "x": figure.x, "y": figure.y, "z": _nulls(shown), "zmin": low, "zmax": high,
+        "customdata": _nulls(array), "colorscale": [[0, "@low"], [1, "@c1"]] if loss else [[0, "@c1"], [1, "@low"]],
+        "contours": {"start": low, "end": high, "size": max((high - low) / 9, 1e-6), "coloring": "heatmap"},
+        "line": {"width": 0.6, "color": "@muted"},
+        "colorbar": {"thickness": 10, "outlinewidth": 0, "tickvals": ticks.tolist(),
+                     "ticktext": [f"{10**t if loss else t:.3g}" for t in ticks]},
+        "hovertemplate": f"{figure.measure} %{{customdata:.4f}}<extra></extra>",
+    }  # fmt: skip
+    points = figure.points
+    marks = {
+        "type": "scatter", "mode": "markers+text", "x": [p.x for p in points], "y": [p.y for p in points],
+        "text": [escaped(p.name) for p in points], "textposition": "top center", "textfont": {"color": "@ink"},
+        "customdata": [or_none(p.value) for p in points],
+        "marker": {"symbol": ["circle", "square", "triangle-up"], "size": 10, "color": "@c2",
+                   "line": {"color": "@paper", "width": 1.5}},
+        "hovertemplate": f"<b>%{{text}}</b><br>{figure.measure} %{{customdata:.4f}}<extra></extra>",
+    }  # fmt: skip
+    axis = {"title": {"text": "distance in weights"}, "showgrid": False, "zeroline": False, "constrain": "domain"}
+    return [trace, marks], {"xaxis": axis, "yaxis": {**axis, "scaleanchor": "x"}}
+
+
+def _dots(figure: Dots) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    singles = [(escaped(dot.name), or_none(value)) for dot in figure.dots for value in dot.singles]
+    rings: dict[str, Any] = {
+        "type": "scatter", "mode": "markers", "x": [value for _, value in singles], "y": [name for name, _ in singles],
+        "marker": {"symbol": "circle-open", "size": 8, "color": "@muted"},
+        "hovertemplate": f"{escaped(figure.singles)} %{{x:.4f}}<extra></extra>",
+    }  # fmt: skip
+    means: dict[str, Any] = {
+        "type": "scatter", "mode": "markers", "x": [or_none(dot.value) for dot in figure.dots],
+        "y": [escaped(dot.name) for dot in figure.dots],
+        "error_x": {"type": "data", "array": [dot.std or 0 for dot in figure.dots], "color": "@c1/0.5", "thickness": 1.5},
+        "marker": {"size": 10, "color": [f"@{dot.color}" for dot in figure.dots]},
+        "hovertemplate": "<b>%{y}</b><br>%{x:.4f}<extra></extra>",
+    }  # fmt: skip
+    order = [escaped(dot.name) for dot in figure.dots]
+    yaxis = {"autorange": "reversed", "type": "category", "automargin": True, "categoryorder": "array",
+             "categoryarray": order}  # fmt: skip
+    return [*([rings] if singles else []), means], {"xaxis": {"title": {"text": escaped(figure.what)}}, "yaxis": yaxis}
+
+
+def _nulls(array: np.ndarray) -> list[list[float | None]]:
+    return [[or_none(value) for value in row] for row in array]
+
+
+def escaped(name: str) -> str:
+    """Returns text for Plotly, which reads a few HTML tags in names and labels."""
+    return html.escape(name, quote=False)

@@ -1,0 +1,233 @@
+"""A description as a PNG by Matplotlib: those of its figures that are meant for it, readable in black and white."""
+
+import textwrap
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tna_jax.programs.reports.blocks import Description
+from tna_jax.programs.reports.figures import COLORS as NAMES
+from tna_jax.programs.reports.figures import COUNTED, Contours, Curve, Curves, Dots, Figure, Matrix
+
+COLORS = {"c1": "#1b6ca8", "c2": "#c7522a", "c3": "#3c8d53", "c4": "#7a5195", "c5": "#c98a1b", "c6": "#6fb1dd", "c7": "#444444",
+          "muted": "#8a8f98", "ink": "black"}  # fmt: skip
+"""Of the names in a description; they differ in lightness too."""
+MARKERS = dict(zip(COLORS, "os^DvPX*d", strict=True))
+"""Lines also differ in marker, so that they can be told apart in black and white."""
+DASHES = {"solid": "-", "dash": "--", "dot": ":"}
+WIDTH, HEIGHT = 5.0, 4.0
+"""Inches of one figure."""
+
+
+def draw(description: Description, file: Path) -> None:
+    """Draws the figures of a description in two columns under its heading.
+
+    Args:
+      description: what to draw.
+      file: the PNG to write.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figures = [figure for figure in description.figures if figure.png]
+    columns = min(len(figures), 2)
+    rows = -(-len(figures) // columns)
+    grid, axes = plt.subplots(
+        rows, columns, figsize=(WIDTH * columns, HEIGHT * rows), squeeze=False, layout="constrained"
+    )
+    for axis, figure in zip(axes.flat, figures, strict=False):
+        picture(axis, figure)
+        axis.set_title(textwrap.fill(figure.title, 58), loc="left", fontsize=10)
+    for axis in axes.flat[len(figures) :]:
+        axis.set_visible(False)
+    _share_heights(axes, figures)
+    _legends(grid, axes)
+    grid.suptitle(
+        textwrap.fill(description.heading, 65 * columns), fontsize=11 if len(description.heading) < 100 else 9
+    )
+    grid.savefig(file, dpi=130)
+    plt.close(grid)
+
+
+def picture(axis: Any, figure: Figure) -> None:
+    """Draws one figure on an axis of Matplotlib, without its title and legend."""
+    axis.spines[["top", "right"]].set_visible(False)
+    if isinstance(figure, Curves):
+        curves(axis, figure)
+    elif isinstance(figure, Matrix):
+        matrix(axis, figure)
+    elif isinstance(figure, Contours):
+        contours(axis, figure)
+    elif isinstance(figure, Dots):
+        dots(axis, figure)
+    else:
+        raise TypeError(f"no picture of a {type(figure).__name__}")
+
+
+def curves(axis: Any, figure: Curves) -> None:
+    """Draws the lines with their spread, the gaps between two of them, and the span."""
+    from matplotlib import colormaps
+
+    shown = [curve for curve in figure.curves if curve.shown]
+    named, names = [curve for curve in shown if not curve.thin], cycle(NAMES)
+    colors: dict[str, str] = {}
+    for curve in shown:
+        group = curve.group or curve.name
+        colors[curve.name] = name = colors.get(group) or curve.color or next(names)
+        colors.setdefault(group, name)
+        color: Any = COLORS[name]
+        marker = MARKERS[name]
+        if figure.ordered and curve in named:
+            place = named.index(curve)
+            color = colormaps["viridis"](0.9 * place / max(len(named) - 1, 1))
+            marker = list(MARKERS.values())[place % len(MARKERS)]
+        apart = 0.0 if figure.gaps or figure.spread != "bars" else 0.008 * float(np.ptp(curve.x))
+        shift = apart * (shown.index(curve) - (len(shown) - 1) / 2)  # so that no bar covers another
+        _curve(axis, curve, shift, figure.spread, color, marker, len(shown))
+    by_name = {curve.name: curve for curve in shown}
+    for label, upper, lower in figure.gaps:
+        if upper in by_name and lower in by_name:
+            _gap(axis, by_name[upper], by_name[lower], COLORS[colors[lower]], label)
+    if figure.span:
+        axis.axvspan(*figure.span, color="black", alpha=0.05, linewidth=0)
+    axis.set(xlabel=figure.xaxis, ylabel=figure.yaxis)
+    axis.grid(alpha=0.25, linewidth=0.6)
+    if figure.xaxis in COUNTED:
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    if figure.from_zero:
+        axis.set_ylim(bottom=0)
+
+
+def _curve(axis: Any, curve: Curve, shift: float, spread: str, color: Any, marker: str, count: int) -> None:
+    x, y = np.array(curve.x, float) + shift, np.array(curve.y, float)
+    if curve.thin:
+        axis.plot(x, y, color=color, linewidth=0.8, alpha=max(0.25, 1 / count))
+        return
+    style = {"color": color, "linestyle": DASHES[curve.dash], "marker": marker, "markersize": 4, "linewidth": 1.6,
+             "markevery": max(1, len(x) // 12), "label": curve.label or curve.name}  # fmt: skip
+    std = None if curve.std is None or spread == "numbers" else np.array(curve.std, float)
+    if std is not None and spread == "bars":
+        axis.errorbar(x, y, std, capsize=2, **style)
+        return
+    axis.plot(x, y, **style)
+    if std is not None:
+        axis.fill_between(x, y - std, y + std, color=color, alpha=0.12, linewidth=0)
+
+
+def _gap(axis: Any, upper: Curve, lower: Curve, color: str, label: str) -> None:
+    high, low = np.array(upper.y, float), np.array(lower.y, float)
+    below = low < high  # elsewhere there is nothing to shade
+    if below.any():
+        axis.fill_between(upper.x, low, high, where=below, interpolate=True, color=color, alpha=0.12, linewidth=0, label=label)  # fmt: skip
+
+
+def matrix(axis: Any, figure: Matrix) -> None:
+    """Draws a symmetric matrix, with numbers where there is room."""
+    filled = np.array(figure.filled(), float)
+    top = max(np.nanmax(filled, initial=0), 0.01)
+    image = axis.imshow(filled, cmap="viridis_r", vmin=0, vmax=top)
+    axis.set(xlabel="model", ylabel="model")
+    if len(filled) <= 12:
+        axis.set_xticks(range(len(filled)), figure.names)
+        axis.set_yticks(range(len(filled)), figure.names)
+        for i, j in zip(*np.nonzero(np.isfinite(filled)), strict=True):
+            color = "white" if filled[i, j] > top / 2 else "black"
+            axis.text(j, i, f"{filled[i, j]:.3f}", ha="center", va="center", fontsize=7, color=color)
+    axis.figure.colorbar(image, ax=axis, shrink=0.85)
+
+
+def contours(axis: Any, figure: Contours, levels: np.ndarray | None = None, numbers: bool = True) -> Any:
+    """Draws the contours in grays (light: good) with numbers on the lines, and the models on them.
+
+    Args:
+      levels: where the lines are; default: `contour_levels` of the figure.
+      numbers: write the levels on the lines.
+
+    Returns:
+      The filled contours, for a color bar.
+    """
+    values, loss = np.array(figure.values, float), figure.measure == "loss"
+    levels = contour_levels(values, figure.measure) if levels is None else levels
+    plane = (figure.x, figure.y, values)
+    filled = axis.contourf(*plane, levels=levels, cmap="Greys" if loss else "Greys_r", extend="max", alpha=0.55, norm="log" if loss else None)  # fmt: skip
+    lines = axis.contour(*plane, levels=levels, colors="black", linewidths=0.7)
+    if numbers:
+        axis.clabel(lines, fontsize=7, fmt="%.3g")
+    for point, marker in zip(figure.points, "os^", strict=False):
+        axis.plot(point.x, point.y, marker, color=COLORS["c2"], markeredgecolor="black", markersize=7,
+                  label=f"{point.name} ({figure.measure} {point.value:.3g})")  # fmt: skip
+    axis.set_aspect("equal")
+    axis.tick_params(labelsize=8)
+    return filled
+
+
+def contour_levels(values: np.ndarray, measure: str, count: int = 9) -> np.ndarray:
+    """Returns levels from the lowest to the 95 % quantile: evenly spaced in ratio for the loss, in difference for the accuracy.
+
+    Losses far above those of the models all look alike: the lines are closest near the models.
+    """
+    finite = values[np.isfinite(values)]
+    if measure == "accuracy":
+        return np.linspace(finite.min(), finite.max() + 1e-6, count)
+    low = max(finite.min(), 1e-6)
+    return np.geomspace(low, max(np.quantile(finite, 0.95), low * 1.01), count)
+
+
+def dots(axis: Any, figure: Dots) -> None:
+    """Draws a line for each name with its number, a dot at it, and a ring for each single value."""
+    for i, dot in enumerate(figure.dots):
+        color = COLORS[dot.color]
+        axis.plot(
+            dot.singles, [i] * len(dot.singles), "o", color="black", markerfacecolor="none", markersize=6, alpha=0.7
+        )
+        axis.errorbar([dot.value], [i], xerr=None if dot.singles else dot.std, color=color, capsize=2, zorder=5,
+                      marker="D" if dot.singles else "o", markersize=5 if dot.singles else 8)  # fmt: skip
+    labels = [f"{dot.name}  {dot.value:.4f}" for dot in figure.dots]
+    axis.set_yticks(range(len(labels)), labels, fontsize=8)
+    axis.set_ylim(len(labels) - 0.5, -0.5)
+    axis.set(xlabel=figure.what + (f" (rings: {figure.singles})" if figure.singles else ""))
+    axis.margins(x=0.08)
+    axis.grid(alpha=0.25, linewidth=0.6)
+
+
+def _share_heights(axes: np.ndarray, figures: list[Figure]) -> None:
+    """Gives neighbors that show the same quantity over different ones the same y axis."""
+    for i in range(0, len(figures) - 1, 2):
+        left, right = figures[i : i + 2]
+        if not isinstance(left, Curves) or not isinstance(right, Curves):
+            continue
+        if left.yaxis == right.yaxis and left.xaxis != right.xaxis:
+            axes.flat[i].sharey(axes.flat[i + 1])
+            axes.flat[i].autoscale()
+
+
+def _legends(grid: Any, axes: np.ndarray) -> None:
+    """One legend below all if all have the same entries; else one below each column's last axis with these entries."""
+    from matplotlib.transforms import ScaledTranslation
+
+    entries = {axis: axis.get_legend_handles_labels() for axis in axes.flat}
+    labels = [texts for _, texts in entries.values() if texts]
+    if len(labels) > 1 and all(texts == labels[0] for texts in labels):
+        handles = next(handles for handles, texts in entries.values() if texts)
+        grid.legend(handles, labels[0], fontsize=8, frameon=False, loc="outside lower center", ncols=4)
+        return
+    for column in axes.T:
+        for axis, below in zip(column, [*column[1:], None], strict=True):
+            texts = entries[axis][1]
+            if texts and (below is None or entries[below][1] != texts):
+                columns = 3 if max(map(len, texts)) < 22 else 1 if max(map(len, texts)) > 40 else 2
+                under = axis.transAxes + ScaledTranslation(
+                    0, -0.5, grid.dpi_scale_trans
+                )  # below the name of the x axis
+                axis.legend(
+                    fontsize=8,
+                    frameon=False,
+                    ncols=columns,
+                    loc="upper center",
+                    bbox_to_anchor=(0.5, 0),
+                    bbox_transform=under,
+                )

@@ -1,0 +1,88 @@
+"""How far a run is, and what came out of it, in words."""
+
+from pathlib import Path
+from typing import Any
+
+from tna_jax.io.errors import UsageError
+from tna_jax.io.restore import listed
+from tna_jax.programs.cli.parsing import ABOUT
+from tna_jax.programs.cli.progress import plural
+from tna_jax.programs.reports.statistics import mean_std
+from tna_jax.programs.runs.folder import CONFIG, PLAN, Run
+from tna_jax.programs.runs.lock import held
+
+RESULTS = {"lmc": "lmc.json", "train": "train.json", "import": PLAN, "pretrain": "pretrain.json", "soup": "soup.json",
+           "cold": "cold.json", "federate": "federate.json"}  # fmt: skip
+"""The file that says that a run of a program is finished."""
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """A run in words: program, state, configuration, headline; what cannot be read is said in its state."""
+    opened = Run(folder)
+    row: dict[str, Any] = {"folder": folder, "program": "?", "config": {}, "state": "", "result": ""}
+    try:
+        config = opened.read(CONFIG)
+        row["program"] = str(config.get("program", "lmc" if opened.has("lmc.json") else "train"))
+        row["config"] = {name: value for name, value in config.items() if name not in ABOUT}
+        done = RESULTS.get(row["program"], "")
+        if held(folder):
+            row["state"] = f"running, {progress(opened, config)}"
+        elif done and opened.has(done):
+            row["state"] = "finished"
+            row["result"] = headline(opened.read(done))
+        else:
+            row["state"] = f"interrupted, {progress(opened, config)}"
+    except UsageError as error:
+        row["state"] = f"unreadable: {error}"
+    return row
+
+
+def progress(run: Run, config: dict[str, Any]) -> str:
+    """How far the newest checkpoint is: `epoch 3 of 20`."""
+    federated = config.get("program") == "federate"
+    epochs = config.get("rounds" if federated else "epochs")
+    if not run.has(PLAN) or type(epochs) is not int:
+        return "nothing saved yet"
+    models, wave = run.plan()
+    if federated:
+        done = (listed(run.checkpoints) or [0])[0]
+        return (
+            f"round {done} of {epochs * len(models)} in {plural(len(models), 'run')}" if done else "nothing saved yet"
+        )
+    waves = -(-len(models) // wave)
+    steps = listed(run.checkpoints)
+    if not steps:
+        return "nothing saved yet"
+    return f"epoch {steps[0]} of {epochs * waves}{f' in {waves} waves' if waves > 1 else ''}"
+
+
+def headline(result: dict[str, Any]) -> str:
+    """The numbers that matter most, means over the test set: barriers by ratio, accuracy by mask schedule, or the models' accuracy."""
+    try:
+        if isinstance(result.get("headline"), str):
+            return str(result["headline"])
+        if "rows" in result:
+            rows = [row for row in result["rows"] if row["split"] == "test"]
+            parts = []
+            for ratio in sorted({row["ratio"] for row in rows}):
+                values = [row["accuracy_barrier"] for row in rows if row["ratio"] == ratio and row["method"] == "tna"]
+                finite = [value for value in values if value is not None]
+                parts += [f"{mean_std(finite).mean:.4f} at ratio {ratio:g}"] if finite else []
+            return f"accuracy barrier {', '.join(parts)}"
+        if "runs" in result:
+            scores: dict[str, list[float]] = {}
+            for one in result["runs"]:
+                scores.setdefault(one["anchors"], []).append(one["score"])
+            return "accuracy " + ", ".join(f"{mean_std(found).mean:.4f} {kind}" for kind, found in scores.items())
+        if "models" in result and "at_once" not in result:
+            values = [model["test_accuracy"] for model in result["models"] if model["test_accuracy"] is not None]
+            return (
+                f"test accuracy {mean_std(values).mean:.4f} of {plural(len(values), 'model')}"
+                if values
+                else "all models diverged"
+            )
+        return f"{len(result['models'])} imported"
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"its results are not as this version writes them ({type(error).__name__}: {error})"
+        ) from error
