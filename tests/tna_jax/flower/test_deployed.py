@@ -89,9 +89,9 @@ def test_two_supernodes_train_the_simulated_model(tmp_path):
     whole = packing.payload_bytes(task.model_shapes())
     # each message starts a new process, yet only the first round compiles; trifles are kept when they happened to take long
     compiled = {file: file.name.split("-")[0] for file in (tmp_path / "cache").rglob("*") if file.is_file()}
-    assert {"jit_whole", "jit_sums", "jit__stepped"} <= set(compiled.values())
+    assert {"jit_run_round", "jit_sums", "jit__stepped"} <= set(compiled.values())
     late = {name for file, name in compiled.items() if file.stat().st_mtime > reports[0]["ended"]}
-    assert not late & {"jit_whole", "jit_sums", "jit__stepped"}
+    assert not late & {"jit_run_round", "jit_sums", "jit__stepped"}
     for report in reports:  # SCAFFOLD sends two vectors
         assert all(n / whole == pytest.approx(1.2, abs=0.05) for n in report["bytes_up"].values())
 
