@@ -1,0 +1,125 @@
+"""A description says the same on the terminal, on the PNG and on the page; its numbers are those of the result."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tna_jax.programs.reports import interactive, kinds, png, statistics, terminal
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.figures import Contours, Curve, Curves, Dot, Dots, Matrix, Point
+
+RESULTS = [Path(__file__).parents[4] / name for name in (
+    "train/results/digits_lmc.json", "fusion/results/soup.json", "fusion/results/cold.json")]  # fmt: skip
+
+
+def described(file: Path):
+    return kinds.describe(file, json.loads(file.read_text()), "test")
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_terminal_has_every_cell_of_every_table_in_whatever_width(file, width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    description = described(file)
+    terminal.show(description)
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert max(map(len, lines)) <= width
+    for table in description.tables:
+        for row in table.rows:
+            for cell in row[table.keys :]:
+                assert any(cell in line and row[table.keys - 1] in line for line in lines), cell
+    assert all(sentence.split()[0] in printed for sentence in description.remarks)
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
+def test_png_and_page_draw_the_same_numbers(file, tmp_path, monkeypatch):
+    from matplotlib import pyplot as plt
+
+    grids = []
+    monkeypatch.setattr(plt, "close", grids.append)
+    description = described(file)
+    png.draw(description, tmp_path / "f.png")
+    monkeypatch.undo()
+    figures = [figure for figure in description.figures if figure.png]
+    axes = [axis for axis in grids[0].axes if axis.get_visible()]
+    assert len(axes) == len(figures) > 1
+    for axis, figure in zip(axes, figures, strict=True):
+        assert axis.get_title(loc="left").replace("\n", " ") == figure.title
+        drawn = {line["name"]: line["y"] for line in interactive.plot(figure).traces if line.get("name")}
+        lines = [
+            line.get_ydata() for line in axis.lines if line.get_linestyle() != "None" and len(line.get_ydata()) > 0
+        ]
+        shown = [curve for curve in figure.curves if curve.shown]
+        for curve in shown:
+            assert drawn[curve.name] == curve.y
+            assert any(np.array_equal(np.array(curve.y, float), line, equal_nan=True) for line in lines), curve.name
+    plt.close("all")
+
+
+def test_a_wide_table_is_set_in_pieces_that_repeat_its_keys(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    heads = ["group", "name", "first long head", "second", "third"]
+    rows = [[group, name, *(f"{i}.123456789012" for i in range(3))] for group in ("a", "b") for name in ("x", "y")]
+    terminal.show_table(Table("what", heads, rows, keys=2))
+    text = capsys.readouterr().out
+    assert text.count("name") == 2 and "what, by group" in text
+    assert text.count("0.123456789012") == text.count("2.123456789012") == 4
+
+
+def test_dots_and_contours_say_the_same_in_both_pictures():
+    from matplotlib import pyplot as plt
+
+    dots = Dots(
+        title="t",
+        alt="a",
+        dots=[Dot("mean", 0.5, 0.1, [0.4, 0.6]), Dot("soup", 0.7)],
+        what="accuracy",
+        singles="models",
+    )
+    rings, means = interactive.plot(dots).traces
+    axis = plt.subplots()[1]
+    png.picture(axis, dots)
+    assert means["x"] == [0.5, 0.7] and rings["x"] == list(axis.lines[0].get_xdata()) == [0.4, 0.6]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["mean  0.5000", "soup  0.7000"]
+    assert dots.table().rows == [["mean", "0.5000 ± 0.1000"], ["soup", "0.7000"]]
+    values = [[1.0, 2.0], [3.0, None]]
+    plane = Contours(title="t", alt="a", x=[0.0, 1.0], y=[0.0, 1.0], values=values, points=[Point("p", 0.5, 0.5, 1.5)],
+                     measure="loss")  # fmt: skip
+    axis = plt.subplots()[1]
+    png.picture(axis, plane)
+    assert interactive.plot(plane).traces[0]["customdata"] == values
+    assert [line.get_label() for line in axis.lines] == ["p (loss 1.5)"]
+    matrix = Matrix(title="t", alt="a", names=["0", "1"], values={(0, 1): 0.25}, what="barrier")
+    axis = plt.subplots()[1]
+    png.picture(axis, matrix)
+    assert [text.get_text() for text in axis.texts] == ["0.250"] * 2
+    plt.close("all")
+
+
+def test_curves_that_are_not_shown_are_on_the_page_alone():
+    from matplotlib import pyplot as plt
+
+    curves = [Curve.of("a", [0, 1], [[0.5, 0.1], [0.6, None]]), Curve("b", [0, 1], [0.1, None], shown=False)]
+    figure = Curves(title="t", alt="a", curves=curves, xaxis="epoch", yaxis="loss")
+    axis = plt.subplots()[1]
+    png.picture(axis, figure)
+    plt.close("all")
+    assert [line.get_label() for line in axis.lines] == ["a"]
+    assert [(key.name, key.shown) for key in interactive.plot(figure).legend] == [("a", True), ("b", False)]
+    assert figure.table().rows == [["0", "0.5000 ± 0.1000", "0.1000"], ["1", "0.6000", "–"]]
+
+
+def test_mean_and_spread_are_the_sample_statistics():
+    values = [0.1, 0.4, 0.7]
+    assert statistics.mean_std(values) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+    assert statistics.mean_std([0.5]) == (0.5, None) and np.isnan(statistics.mean_std([0.5, None]).mean)
+    assert statistics.finite_mean_std([0.5, None, float("inf")]) == (0.5, None)
+    assert statistics.format_mean_std([0.95, 0.002], 3) == "0.950 ± 0.002"
+    assert (
+        statistics.format_mean_std([0.01, None], 2, sign=True) == "+0.01"
+        and statistics.format_number(-0.00001) == "0.0000"
+    )
+    assert [statistics.format_number(value) for value in (None, 12345.6, 2e8)] == ["–", "12,346", "2.00e+08"]
