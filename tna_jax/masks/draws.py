@@ -108,6 +108,7 @@ def _keep(key: jax.Array, path: KeyPath, shape: tuple[int, ...], ratio: float) -
 
 
 def check_ratio(ratio: float | jax.Array, concrete: bool = False) -> None:
+    """Raises ValueError for a ratio outside [0, 1], and TypeError for a traced one where a number is needed (`concrete`)."""
     if isinstance(ratio, jax.core.Tracer):
         if concrete:
             raise TypeError("an exact count needs a Python number as ratio; draw with bernoulli to trace the ratio")
