@@ -145,7 +145,7 @@ def for_text(folder: str, length: int, num_classes: int, **options: Any) -> Back
         ids, rest = inputs(x)
         tokens: Any = body.apply({"params": {"body": params["body"]}}, ids, **rest)
         counted = rest["mask"][:, :, None].astype(tokens.dtype)
-        return cast(jax.Array, jnp.sum(tokens * counted, axis=1) / jnp.sum(counted, axis=1))
+        return jnp.sum(tokens * counted, axis=1) / jnp.sum(counted, axis=1)
 
     return Backbone(folder, module.kind, module, loaded.params, loaded.config, loaded.new, network, features)
 

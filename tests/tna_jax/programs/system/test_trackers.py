@@ -128,13 +128,13 @@ def test_nothing_is_imported_or_written_unless_asked_for():
     assert not [name for name in trackers.FOLDERS if (Path("run") / name).exists()]
 
 
-def test_only_the_first_process_has_views(monkeypatch):
+def test_only_the_main_process_has_trackers(monkeypatch):
     monkeypatch.setitem(trackers.TRACKERS, "json", Broken)
     Path("run").mkdir()
     run = Run(Path("run"))
     run.watch("json", {})
     assert list(run.trackers.open) == ["json"]
-    monkeypatch.setattr(distributed, "leads", lambda: False)
+    monkeypatch.setattr(distributed, "is_main_process", lambda: False)
     other = Run(Path("run"))
     other.watch("json", {})
     assert not other.trackers.open
