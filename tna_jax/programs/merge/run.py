@@ -21,6 +21,7 @@ from tna_jax.programs.merge.options import MergeOptions
 from tna_jax.programs.merge.score_command import evaluate
 from tna_jax.programs.merge.streaming import Counts
 from tna_jax.programs.reports.present import present
+from tna_jax.programs.training.backbone import ABOUT as PRETRAINING
 
 WIDE: dict[str, np.dtype] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 REPORT = "merge.json"
@@ -32,7 +33,7 @@ def run(settings: MergeOptions) -> dict[str, Any]:
     """Merges the files and writes a report beside them; returns what the report holds."""
     settings.check()
     out = Path(settings.out)
-    checkpoints = opened(settings.models)
+    checkpoints = open_alike(settings.models)
     report = out.with_suffix(".merge.json") if settings.single else out / REPORT
     written = [*_files(checkpoints[0], out), report]
     written += [out / file.name for file in merge_metadata.others(checkpoints[0], WEIGHT_FILES, REPORT)]
@@ -57,7 +58,7 @@ def run(settings: MergeOptions) -> dict[str, Any]:
     if counts.differing_integers:
         names = ", ".join(counts.differing_integers)
         console.print(f"not floating-point and different, so {checkpoints[0].path}'s were taken: {names}")
-    result = {
+    result: dict[str, Any] = {
         "provenance": provenance([]),
         "models": settings.models,
         "weights": weights / weights.sum(),
@@ -73,13 +74,14 @@ def run(settings: MergeOptions) -> dict[str, Any]:
            "trail": [step._asdict() for step in recipe.trail]}),
     }  # fmt: skip
     write_json(report, result)
-    present(merge_report.describe(to_json(result)))
+    written_result: dict[str, Any] = to_json(result)
+    present(merge_report.describe(written_result))
     print(f"wrote {out} and {report}")
-    return to_json(result)
+    return written_result
 
 
-def opened(names: tuple[str, ...]) -> list[Checkpoint]:
-    """The headers of the models; raises UsageError that names every one which cannot be merged, and how they differ."""
+def open_alike(names: tuple[str, ...]) -> list[Checkpoint]:
+    """Reads the headers of the models; raises UsageError that names each that cannot be merged, and how they differ."""
     checkpoints, wrong = [], []
     for name in dict.fromkeys(names):
         try:
@@ -99,7 +101,7 @@ def opened(names: tuple[str, ...]) -> list[Checkpoint]:
 
 
 def _files(first: Checkpoint, out: Path) -> dict[Path, list[str]]:
-    """The names of the tensors in each file that is written."""
+    """Returns the names of the tensors in each file that is written."""
     if out.suffix == ".safetensors":
         return {out: list(first.tensors)}
     return {out / name: held for name, held in first.files.items()}
@@ -125,8 +127,8 @@ def merge(
         if not single:
             out.mkdir(parents=True, exist_ok=True)
         for file, names in _files(first, out).items():
-            held = next(iter(first.metadata)) if single else file.name
-            metadata = merge_metadata.metadata(checkpoints, held, weights, verified)
+            source = next(iter(first.metadata)) if single else file.name
+            metadata = merge_metadata.metadata(checkpoints, source, weights, verified)
             streaming.write(
                 file, checkpoints, names, weights, metadata, counts, wide=wide,
                 advance=lambda bytes: bar.advance(task, bytes),
@@ -134,9 +136,9 @@ def merge(
     if not single:
         for file in merge_metadata.others(first, WEIGHT_FILES, REPORT):
             shutil.copyfile(file, out / file.name)
-        stands_on = merge_metadata.pretraining(checkpoints, weights)
-        if stands_on is not None:
-            write_json(out / merge_metadata.PRETRAINING, stands_on)
+        record = merge_metadata.pretraining(checkpoints, weights)
+        if record is not None:
+            write_json(out / PRETRAINING, record)
     return counts
 
 
@@ -152,13 +154,13 @@ def _can_write(out: Path, bytes: int, single: bool) -> None:
 
 
 def _candidate(settings: MergeOptions) -> Path:
-    """Where the candidates of a greedy soup are written."""
+    """Returns where the candidates of a greedy soup are written."""
     out = Path(settings.out)
     return out.with_name(f".{out.stem}.candidate" + (".safetensors" if settings.single else ""))
 
 
 def _greedy(settings: MergeOptions, checkpoints: list[Checkpoint]) -> GreedySoup:
-    """The greedy soup of the models; its candidates are written beside --out, one at a time."""
+    """Searches the greedy soup of the models; its candidates are written beside --out, one at a time."""
     assert settings.evaluate is not None
     candidate = _candidate(settings)
     tried = 0
