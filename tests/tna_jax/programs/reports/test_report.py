@@ -16,7 +16,6 @@ from tna_jax.connectivity import Path as Path_
 from tna_jax.io.json_files import write_json
 from tna_jax.metrics import Metrics
 from tna_jax.programs.cli.main import main
-from tna_jax.programs.fuse import run as fuse
 from tna_jax.programs.population import fusion_methods
 from tna_jax.programs.rebasin import run as rebasin
 from tna_jax.programs.reports import interactive, kinds
@@ -64,7 +63,7 @@ def _fused(run: Path) -> None:
         {"pair": pair, "split": split, "accuracy_barrier": draw.uniform()} for pair in pairs for split in splits
     ]
     options = {"matching": "weight", "repair": True}
-    fused = {**base, "rows": fuse.rows(found), "pairs": barriers, "options": options,
+    fused = {**base, "rows": fusion_methods.rows(found), "pairs": barriers, "options": options,
              "held_out": {"examples": 100, "unseen_in_training": False}}  # fmt: skip
     alphas = np.array([0, 0.5, 1])
     rows = [rebasin.row(np.array(pair), kind, split, Path_(alphas, metrics(3)))
