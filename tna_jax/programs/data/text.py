@@ -188,7 +188,7 @@ def cut(split: TextSplit, shares: Sequence[float], seed: int) -> list[TextSplit]
 
 
 def corpus(names: Sequence[str], *, data_dir: str | os.PathLike[str] | None = None) -> list[str]:
-    """Returns every training text of the tasks, each different one once, in order: for a tokenizer and masked-language modelling.
+    """Returns every training text of the tasks, each different one once, in order: for a tokenizer and masked-language modeling.
 
     Only training splits: no validation or test text of the tasks is in it, unless it stands in another task's training split.
     """
