@@ -9,7 +9,7 @@
 ...     added = jnp.where(mask["body"][None], jnp.arange(3.0)[:, None], jnp.zeros((3, 1)))
 ...     return {"body": params["body"] + added, "head": params["head"]}
 >>> fused = fuse(train(params, mask), is_head)  # bodies averaged, heads as they are
->>> bool((fused["body"] == mask["body"][None]).all())  # the mean of 0, 1 and 2, anchors as they were
+>>> bool((fused["body"] == mask["body"].astype(jnp.float32)[None]).all())  # the mean of 0, 1 and 2, anchors as they were
 True
 >>> fused["head"].tolist()
 [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]

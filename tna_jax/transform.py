@@ -57,8 +57,12 @@ def tna_mask(mask: Mask | None = None) -> optax.GradientTransformationExtraArgs:
       TypeError: mask leaves that are neither bool nor float.
 
     Example:
-      >>> mask = masks.bernoulli(jax.random.key(0), params, ratio=0.4)
-      >>> optimizer = optax.chain(tna_mask(mask), optax.adam(1e-3))
+      >>> params = {"kernel": jnp.ones(3)}
+      >>> mask = {"kernel": jnp.array([True, False, True])}
+      >>> optimizer = optax.chain(tna_mask(mask), optax.sgd(1.0))
+      >>> updates, state = optimizer.update({"kernel": jnp.ones(3)}, optimizer.init(params), params)
+      >>> (updates["kernel"] == 0).tolist()
+      [False, True, False]
     """
     _check_values(mask)
 
@@ -103,7 +107,12 @@ def anchored(
       An optax transformation. Raises as `tna_mask`.
 
     Example:
-      >>> optimizer = anchored(optax.adamw(1e-3, weight_decay=0.05), mask)
+      >>> params = {"kernel": jnp.ones(3)}
+      >>> mask = {"kernel": jnp.array([True, False, True])}
+      >>> optimizer = anchored(optax.chain(optax.add_decayed_weights(0.05), optax.sgd(0.1)), mask)
+      >>> updates, state = optimizer.update({"kernel": jnp.ones(3)}, optimizer.init(params), params)
+      >>> (updates["kernel"] == 0).tolist()
+      [False, True, False]
     """
     _check_values(mask)
     optimizer = optax.with_extra_args_support(optimizer)

@@ -59,7 +59,8 @@ def test_an_unknown_experiment_is_answered_with_the_nearest(capsys):
     assert run("figur2") == 2
     assert "did you mean 'figure2'" in capsys.readouterr().err
     assert run() == 0
-    assert all(name in capsys.readouterr().out for name in train.NAMES)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in train.NAMES)
 
 
 def test_the_commit_of_a_result_says_whether_code_was_edited_not_whether_results_were(tmp_path, monkeypatch):

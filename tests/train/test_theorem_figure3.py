@@ -24,7 +24,7 @@ def test_figure_and_table_are_made_from_the_file_alone(name, experiment, tmp_pat
     (figure,) = figures
     assert_shows_data(figure)
     experiment.table(result)
-    assert "mean ± std" in capsys.readouterr().out
+    assert "mean ± std" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_cell_of_the_theorem_is_computed_again():

@@ -72,7 +72,7 @@ def test_models_that_diverged_are_left_out_by_name(run, capsys, monkeypatch):
     monkeypatch.setattr(module, "finished", broken)
     found = open_runs((str(run),), None)
     assert [model["number"] for model in found.models] == [0, 2] and len(jax.tree.leaves(found.params)[0]) == 2
-    assert "left out: model 1 of run, which diverged" in capsys.readouterr().err
+    assert f"left out: model 1 of {run.name}, which diverged" in capsys.readouterr().err
 
 
 def test_runs_of_other_networks_are_refused(run, capsys, tmp_path):
