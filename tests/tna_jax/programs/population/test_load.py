@@ -17,30 +17,20 @@ def run(unaligned):
     return unaligned
 
 
-@pytest.fixture(scope="module")
-def fused(run):
-    """What `tna fuse` found with each kind of matching."""
-    found = {}
-    for name, words in {"weight": ["--matching", "weight"], "repaired": ["--matching", "activation", "--repair"],
-                        "plain": []}.items():  # fmt: skip
-        assert main(["fuse", str(run), "--alphas", "3", *words]) == 0
-        found[name] = read(run / "fuse.json")
-    return found
-
-
 @pytest.fixture
 def twin(run, tmp_path):
     """A copy of the run, as a run of its own."""
     return str(shutil.copytree(run, tmp_path / "twin"))
 
 
-def test_models_are_chosen_on_examples_they_have_not_seen(run, fused):
+def test_models_are_chosen_on_examples_they_have_not_seen(run):
+    assert main(["fuse", str(run), "--alphas", "3"]) == 0
     opened = open_runs((str(run),), None)
     inputs, labels, unseen = held_out(opened, None, 5000)
     assert unseen and len(labels) == 1437 - 400
     seen = {image.tobytes() for image in opened.data.train.images}
     assert not any(np.asarray(image).tobytes() in seen for image in inputs[:300])
-    assert fused["plain"]["held_out"] == {"examples": 1037, "unseen_in_training": True}
+    assert read(run / "fuse.json")["held_out"] == {"examples": 1037, "unseen_in_training": True}
     whole = opened._replace(config={**opened.config, "train_examples": None})
     assert held_out(whole, None, 10)[2] is False  # there are no others: the report says so
 
