@@ -225,7 +225,7 @@ def test_bad_input_is_refused_before_training(data):
     with pytest.raises(ValueError, match="50 inputs but labels of shape"):
         ensemble.train_ensemble(trainer, start(trainer), data[0], data[1][:40], 1)
     members = start(trainer)
-    with pytest.raises(ValueError, match=r"5 data orders.*params\['Dense_0'\]\['bias'\] \(4, 8\)"):
+    with pytest.raises(ValueError, match=r"5 data keys.*params\['Dense_0'\]\['bias'\] \(4, 8\)"):
         ensemble.init_ensemble(trainer, jax.tree.map(lambda x: x[:4], members.params), members.data_keys)
     with pytest.raises(ValueError, match="unknown placement 'warp'"):
         ensemble.train_ensemble(Trainer(apply, sgd, 16, "warp"), members, *data, 1)
