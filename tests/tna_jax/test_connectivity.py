@@ -104,8 +104,8 @@ def test_a_path_from_a_model_to_itself_is_flat_and_a_reversed_path_has_the_same_
 def test_number_of_devices_changes_nothing(members, data, monkeypatch):
     every = evaluate_path(apply, members, pairs(3), connectivity.grid(5), data)["train"]
     assert jax.device_count() == 8
-    one_device = connectivity.placement.mesh(jax.devices()[:1])
-    monkeypatch.setattr(connectivity.placement, "mesh", lambda devices=None: one_device)
+    one_device = connectivity.placement_lib.mesh(jax.devices()[:1])
+    monkeypatch.setattr(connectivity.placement_lib, "mesh", lambda devices=None: one_device)
     alone = evaluate_path(apply, members, pairs(3), connectivity.grid(5), data)["train"]
     for a, b in zip(every.metrics, alone.metrics, strict=True):
         np.testing.assert_array_equal(a, b)
