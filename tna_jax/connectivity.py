@@ -346,7 +346,7 @@ def _parts(examples: int, size: int) -> list[slice]:
 
 def barrier(
     path: Path, kind: BarrierKind = "linear", metric: Literal["accuracy", "loss"] = "accuracy"
-) -> Float[Array | np.ndarray | np.floating, "..."]:
+) -> Float[Any, "..."]:  # of NumPy or JAX, as the path
     """Computes how much worse the models between two ends are than the ends: 0 for a flat path, larger is worse.
 
     With L(a) the loss at alpha a, or the error (1 - accuracy), and `lin(a) = (1 - a) L(0) + a L(1)`:
@@ -381,7 +381,7 @@ def barrier(
     a = alphas.astype(values.dtype)
     linear = (1 - a) * values[..., :1] + a * values[..., -1:]
     gap = linear - values if accuracy else values - linear  # (..., A), 0 at both ends
-    measure: Array | np.ndarray | np.floating[Any]
+    measure: Any
     if kind == "linear":
         measure = gap.max(-1)
     elif kind == "relative":
