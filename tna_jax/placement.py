@@ -12,7 +12,7 @@ another one's models. On its device a model runs in one of three ways that give 
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,6 @@ from jaxtyping import Array, PyTree, Shaped
 
 Placement = Literal["auto", "map", "vmap", "loop"]
 AXIS = "member"
-Tree = TypeVar("Tree")
 
 
 def resolve(placement: Placement, function: Callable[..., Any] | None, *args: Any) -> Placement:
@@ -81,7 +80,7 @@ def mesh_for(members: int) -> Mesh:
     return mesh(jax.devices()[:members] if few else None)
 
 
-def pad(tree: Tree, multiple: int) -> Tree:
+def pad(tree: Any, multiple: int) -> Any:
     """Repeats the last entry of the leading axis until its length is a multiple of `multiple`.
 
     Args:
@@ -96,25 +95,23 @@ def pad(tree: Tree, multiple: int) -> Tree:
         missing = -x.shape[0] % multiple
         return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)]) if missing else x
 
-    padded: Tree = jax.tree.map(extend, tree)
-    return padded
+    return jax.tree.map(extend, tree)
 
 
-def shard(tree: Tree, mesh: Mesh) -> Tree:
+def shard(tree: Any, mesh: Mesh) -> Any:
     """Places stacked arrays with their leading axis split over the mesh; it must be divisible (see `pad`)."""
     return _place(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
-def replicate(tree: Tree, mesh: Mesh) -> Tree:
+def replicate(tree: Any, mesh: Mesh) -> Any:
     """Places a copy of every array on each device of the mesh."""
     return _place(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def _place(tree: Tree, sharding: NamedSharding) -> Tree:
+def _place(tree: Any, sharding: NamedSharding) -> Any:
     """`device_put`, also onto devices of other processes, which all hold the same host arrays and run the same call."""
     if sharding.is_fully_addressable:
-        on_devices: Tree = jax.device_put(tree, sharding)
-        return on_devices
+        return jax.device_put(tree, sharding)
 
     def place(x: Any) -> Array:
         if isinstance(x, jax.Array) and x.sharding == sharding:
@@ -125,19 +122,15 @@ def _place(tree: Tree, sharding: NamedSharding) -> Tree:
         host = np.asarray(x)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
-    placed: Tree = jax.tree.map(place, tree)
-    return placed
+    return jax.tree.map(place, tree)
 
 
-def to_host(tree: Tree) -> Tree:
+def to_host(tree: Any) -> Any:
     """Returns the arrays as NumPy, complete on every process (all processes must call it); no typed keys."""
     remote = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array) and not x.is_fully_addressable]
-    on_host: Tree
     if jax.process_count() == 1 or not remote:
-        on_host = jax.device_get(tree)
-    else:
-        on_host = jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
-    return on_host
+        return jax.device_get(tree)
+    return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
 
 
 def fetch_into(tree: PyTree[Shaped[Array | np.ndarray, "..."]], arrays: PyTree[Shaped[np.ndarray, "..."]]) -> None:
