@@ -12,7 +12,6 @@ import pytest
 from tests.tna_jax.programs.commands import fails
 from tna_jax.io import restore
 from tna_jax.io.errors import UsageError
-from tna_jax.programs.barrier import report as barrier_report
 from tna_jax.programs.barrier import run as barrier
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.cold import tasks as cold_tasks
@@ -85,16 +84,16 @@ def copied(run: Path, to: Path, **config) -> Path:
 
 def test_an_interrupted_run_says_so_in_results_and_reports(ensemble, tmp_path, capsys, monkeypatch):
     run = copied(ensemble, tmp_path / "a b", epochs=7)
-    drawn = []
-    monkeypatch.setattr(barrier_report, "figure", lambda result, file: drawn.append(checkpoint_status.title(result)))
+    headings = []
+    monkeypatch.setattr(barrier, "present", lambda description, file: headings.append(description.heading))
     step = restore.listed(run / "checkpoints")[0]
     assert main(["barrier", str(run), "--alphas", "3", "--pairs", "0-1"]) == 0
     told = " ".join(capsys.readouterr().err.split())
     assert (
-        f"is not finished: these are its models at checkpoint {step} of 7 epochs; to go on: tna resume '{run}'" in told
+        f"is not finished: these are its models at checkpoint {step} of 7 epochs; to resume: tna resume '{run}'" in told
     )
     assert "1 pair" in told and "1 pairs" not in told
-    assert drawn[0].endswith(f"NOT FINISHED: checkpoint {step} of 7")
+    assert headings[0].endswith(f"NOT FINISHED: checkpoint {step} of 7")
     result = json.loads((run / "barrier.json").read_text())
     assert result["checkpoints"] == [{"run": str(run), "step": step, "last": 7}]
     assert "is not finished" in result["warnings"][0]

@@ -20,6 +20,7 @@ from tna_jax.programs.federate import run as federate
 from tna_jax.programs.federate import setup
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.rounds import group_size
+from tna_jax.programs.reports import png
 
 TINY = ["federate", "--dataset", "digits", "--train-examples", "300", "--test-examples", "100", "--depth", "1", "--width", "16",
         "--clients", "5", "--rounds", "4", "--epochs", "1", "--batch-size", "32"]  # fmt: skip
@@ -59,7 +60,7 @@ def test_the_program_end_to_end(whole, capsys):
     lines = [json.loads(line) for line in Path("whole/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(16))
     assert lines[1]["learning_rate"] == pytest.approx(0.05 * 0.99)
-    assert Path("whole/federate.png").stat().st_size > 10_000
+    assert Path("whole/federate.png").read_bytes()[:4] == b"\x89PNG"
     assert "over 2 seeds" in whole and "pfn" in whole
     assert main(["runs", "."]) == 0
     assert "finished" in (said := capsys.readouterr().out) and "accuracy 0." in said and " pfn" in said
@@ -200,17 +201,30 @@ def test_clients_that_do_not_fit_at_once_take_turns():
 def test_the_figure_of_few_rounds_has_whole_rounds_and_covers_no_point(tmp_path, monkeypatch):
     from matplotlib import pyplot as plt
 
-    made = []
-    monkeypatch.setattr(plt, "close", made.append)
+    drawings = []
+    monkeypatch.setattr(plt, "close", drawings.append)
     runs = [
-        {"seed": 0, "anchors": kind, "accuracy": [0.2, 0.1], "loss": [2.0, 1.0], "score": 0.15, "score_std": 0.05}
+        {
+            "seed": 0,
+            "anchors": kind,
+            "accuracy": [0.2, 0.1],
+            "loss": [2.0, 1.0],
+            "live": [1.0, 1.0],
+            "score": 0.15,
+            "score_std": 0.05,
+            "turnout": {},
+        }
         for kind in ("none", "pfn")
     ]
     config = {"dataset": "digits", "rounds": 2, "ratio": 0.4, "algorithm": "fedavg", "clients": 4, "partition": "iid"}
     monkeypatch.setattr(federate_report, "headline", lambda config: "fedavg")
-    federate_report.figure({"runs": runs, "config": config, "network": "mlp"}, tmp_path / "f.png")
-    (drawn,) = made
+    result = {"runs": runs, "config": config, "network": "mlp", "parameters": 10}
+    png.draw(federate_report.describe(result), tmp_path / "f.png")
+    (drawn,) = drawings
+    assert [list(line.get_ydata()) for line in drawn.axes[1].lines] == [[2.0, 1.0]] * 2
     for axis in drawn.axes:
         assert axis.get_legend() is None
         assert all(tick == int(tick) for tick in axis.get_xticks())
-    assert len(drawn.legends) == 1
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == [
+        "none: accuracy 0.150 ± 0.050", "pfn, ratio 0.4: accuracy 0.150 ± 0.050"
+    ]  # fmt: skip

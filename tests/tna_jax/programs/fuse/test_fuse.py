@@ -12,6 +12,7 @@ from tna_jax.programs.cli.main import main
 from tna_jax.programs.fuse import report as fuse_report
 from tna_jax.programs.population import fusion_methods
 from tna_jax.programs.population.load import open_runs, splits
+from tna_jax.programs.reports import png
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +111,10 @@ def test_bad_options_are_answered_in_one_line(run, capsys, words, expected):
 def test_a_figure_shows_every_member_and_hides_none(run, fused, tmp_path, monkeypatch):
     from matplotlib import pyplot as plt
 
-    made = []
-    monkeypatch.setattr(plt, "close", made.append)
-    fuse_report.figure(fused["plain"], tmp_path / "f.png")
-    axis = made[0].axes[0]
+    drawn = []
+    monkeypatch.setattr(plt, "close", drawn.append)
+    png.draw(fuse_report.describe(fused["plain"]), tmp_path / "f.png")
+    axis = drawn[0].axes[0]
     assert not axis.patches  # no bars: their length would say something only from 0 on
     (rings,) = [line for line in axis.lines if len(line.get_xdata()) == 3]
     (row,) = [r for r in fused["plain"]["rows"] if r["fusion"] == "mean of members" and r["split"] == "test"]

@@ -160,7 +160,7 @@ def test_damaged_files_are_refused(tmp_path, files, capsys):
     whole = Path(files[0]).read_bytes()
     cases = {
         "the file holds 4299": whole[:-1],
-        "no sound safetensors file": b"\x08" + b"\0" * 7 + b"nonsense",
+        "not a sound safetensors file": b"\x08" + b"\0" * 7 + b"nonsense",
         "its header should take": b"abc",
         "the type 'F31'; known: ": whole.replace(b'"F32"', b'"F31"'),
         "has 256 bytes": whole.replace(b'"shape":[64]', b'"shape":[65]'),
@@ -330,7 +330,7 @@ def test_every_file_that_cannot_be_merged_is_named(tmp_path, files, capsys):
     (tmp_path / "cut.safetensors").write_bytes(Path(files[0]).read_bytes()[:-1])
     save_file({}, tmp_path / "empty.safetensors")
     message = fails(capsys, files[0], "cut.safetensors", "gone", "empty.safetensors", "-o", "out.safetensors")
-    for part in ("cut.safetensors is no sound", "no file or folder gone", "empty.safetensors holds no tensors"):
+    for part in ("cut.safetensors is not a sound", "no file or folder gone", "empty.safetensors holds no tensors"):
         assert part in message
 
 

@@ -30,7 +30,7 @@ def test_pretraining_writes_a_folder_that_says_what_it_stands_on(home, kind, req
     assert (run / "model" / {"vit": "preprocessor_config.json", "bert": "tokenizer.json"}[kind]).is_file()
     assert len(result["epochs"]) == 2 and result["epochs"][1]["loss"] < result["epochs"][0]["loss"]
     assert result["provenance"]["peak_bytes"] > result["provenance"]["predicted_bytes_per_model"]["kept"] > 0
-    assert (run / "pretrain.png").stat().st_size > 5000
+    assert (run / "pretrain.png").read_bytes()[:4] == b"\x89PNG"
     if kind == "vit":
         assert result["test"]["accuracy"] > 0.3  # chance: 0.2
     else:
@@ -57,10 +57,10 @@ def test_what_cannot_be_is_refused_before_anything_is_done(home, tmp_path, capsy
         (["soup", "--checkpoint", model, *SOUP], "holds a bert, expected vit"),
         (["soup", "--checkpoint", model, "--ratios", "1.2"], "--ratios"),
         (["soup", "--checkpoint", str(home / "vit" / "model"), *SOUP, "--train-examples", "9999"], "are more than the 1437 there are"),
-        (["soup", "--checkpoint", model, "--learning-rates", "0"], "learning_rate 0"),
+        (["soup", "--checkpoint", model, "--learning-rates", "0"], "--learning-rates must be above 0"),
         (["soup", "--checkpoint", model, "--corruptions", "fog"], "noise, blur, contrast"),
         (["cold", *COLD], "--checkpoint FOLDER"),
-        (["cold", "--checkpoint", model, "--tasks", "mr", "movies"], "unknown text task 'movies'"),
+        (["cold", "--checkpoint", model, "--tasks", "mr", "movies"], "unknown --tasks 'movies'"),
         (["cold", "--checkpoint", model, "--tasks", "mr", "trec", "--unseen", "mr"], "named twice: mr"),
         (["cold", "--checkpoint", str(home / "vit" / "model"), *COLD, *data], "vocab.txt"),
         (["cold", "--checkpoint", model, *COLD, *data, "--length", "40"], "takes at most 12 tokens"),
