@@ -17,7 +17,9 @@ from tna_jax.federated import servers
 from tna_jax.federated.algorithm import Broadcast, ClientUpdate, Tree, gradient_weight
 from tna_jax.federated.federation import Federation, Server
 from tna_jax.federated.schedules import live_in_round
+from tna_jax.masks import Mask, Params
 from tna_jax.metrics import Metrics
+from tna_jax.networks import State
 from tna_jax.placement import Placement
 
 
@@ -39,7 +41,8 @@ class Aggregate(NamedTuple):
 
 def merge(a: Aggregate, b: Aggregate) -> Aggregate:
     """Returns the sums over both sets of updates."""
-    return jax.tree.map(jnp.add, a, b)
+    both: Aggregate = jax.tree.map(jnp.add, a, b)
+    return both
 
 
 def aggregate(
@@ -57,7 +60,8 @@ def aggregate(
     check_proxy(federation, proxy)
     if federation.server.distillation is None:
         federation = federation.of_clients()  # sums do not depend on the server: compiled once for all
-    return _sums(federation, "vmap", broadcast, updates, accepted, proxy)
+    summed: Aggregate = _sums(federation, "vmap", broadcast, updates, accepted, proxy)
+    return summed
 
 
 def check_proxy(federation: Federation, proxy: Any) -> None:
@@ -144,7 +148,9 @@ def _finite(server: Server) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _stepped(federation: Federation, server: Server, broadcast: Broadcast, aggregate: Aggregate):
+def _stepped(
+    federation: Federation, server: Server, broadcast: Broadcast, aggregate: Aggregate
+) -> tuple[Server, Mask, Tree]:
     """The server after its step, what was live, and the mean of the clients' logits."""
     live = live_in_round(broadcast.mask, aggregate.steps)
     average = jax.tree.map(lambda x: x / jnp.maximum(aggregate.weight, jnp.float32(1e-30)), aggregate.total)
@@ -159,18 +165,28 @@ def _stepped(federation: Federation, server: Server, broadcast: Broadcast, aggre
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _distiller(federation: Federation, params):
+def _distiller(federation: Federation, params: Params) -> Any:
     assert federation.server.distillation is not None
     return servers.distiller(federation.server.distillation).init(params)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _distil(federation: Federation, params, opt_state, state, live, proxy, teacher, key, number):
+def _distil(
+    federation: Federation,
+    params: Params,
+    opt_state: Any,
+    state: State,
+    live: Mask,
+    proxy: jax.Array,
+    teacher: jax.Array,
+    key: jax.Array,
+    number: jax.Array,
+) -> tuple[Params, Any]:
     """A step of distillation: a Python loop over it serves networks with convolutions too."""
     assert federation.server.distillation is not None
     rule = federation.server.distillation
 
-    def evaluate(params, inputs):
+    def evaluate(params: Params, inputs: jax.Array) -> jax.Array:
         return networks.evaluate(federation.network, params, state, inputs)
 
     step_key = jax.random.fold_in(key, number)
@@ -213,10 +229,11 @@ def validate_update(like: ClientUpdate, update: ClientUpdate, examples: float | 
 
 def stack(updates: Sequence[ClientUpdate]) -> ClientUpdate:
     """Stacks updates: leaves (G, ...)."""
-    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *updates)
+    stacked: ClientUpdate = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *updates)
+    return stacked
 
 
-def _logits(federation: Federation, broadcast: Broadcast, proxy: jax.Array, client) -> jax.Array:
+def _logits(federation: Federation, broadcast: Broadcast, proxy: jax.Array, client: tuple[Params, State]) -> jax.Array:
     """(P, C) logits of one client's model."""
     delta, state = client
     params = jax.tree.map(jnp.add, broadcast.params, delta)

@@ -201,4 +201,5 @@ def per_step(delta: Params, mask: Mask, weight: jax.Array) -> Params:
 def mean_loss(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
     """Mean cross-entropy of the real examples of a batch."""
     sums = metrics.classification(logits, labels, weight)
-    return sums.loss_sum / jnp.maximum(sums.count, jnp.float32(1))
+    mean: jax.Array = sums.loss_sum / jnp.maximum(sums.count, jnp.float32(1))
+    return mean

@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, Shaped
 
 from tna_jax import metrics, networks, transform
 from tna_jax import placement as placement_lib
-from tna_jax.federated.algorithm import Broadcast, ClientState, ClientUpdate, Context, gradient_weight, mean_loss
+from tna_jax.federated.algorithm import Broadcast, ClientState, ClientUpdate, Context, Tree, gradient_weight, mean_loss
 from tna_jax.federated.federation import Federation
 from tna_jax.federated.schedules import first_phase, live_in_step
 from tna_jax.masks import Params
@@ -123,7 +123,7 @@ def step(
     live = live_in_step(broadcast.mask, number >= local_plan.first)
     context = Context(broadcast, client_state.memory, live, local_plan.class_counts, federation.features, running.state)
 
-    def loss(params):
+    def loss(params: Params) -> tuple[jax.Array, tuple[Metrics, State]]:
         logits, state = networks.train(federation.network, params, running.state, x, weight)
         sums = metrics.classification(logits, y, weight)
         value = mean_loss(algorithm.logits(logits, context), y, weight)
@@ -157,7 +157,7 @@ def finish(
     local_plan: Plan,
     examples: Examples,
     running: Running,
-):
+) -> tuple[ClientUpdate, ClientState]:
     """Returns a client's update and its new state: the one it had where either is not finite. Arguments as in `step`."""
     steps = jnp.stack([local_plan.first, local_plan.steps - local_plan.first])
     delta = jax.tree.map(jnp.subtract, running.params, broadcast.params)
@@ -175,7 +175,7 @@ def finish(
 def update_shapes(federation: Federation, broadcast: Broadcast, client_state: ClientState) -> ClientUpdate:
     """Returns the shapes of an update under `broadcast`, for `validate_update`; `client_state`: of any client, see `init_client_state`."""
 
-    def update(broadcast, client_state):
+    def update(broadcast: Broadcast, client_state: ClientState) -> ClientUpdate:
         unit, counts = jnp.int32(1), jnp.zeros(federation.num_classes, jnp.float32)
         local_plan = Plan(jnp.zeros((federation.epochs, 1), jnp.int32), unit, unit, unit, counts)
         examples = Examples(jnp.zeros(1, jnp.int32), unit)
@@ -183,10 +183,11 @@ def update_shapes(federation: Federation, broadcast: Broadcast, client_state: Cl
             federation, broadcast, client_state, local_plan, examples, start(federation, broadcast, client_state)
         )[0]
 
-    return jax.eval_shape(update, broadcast, client_state)
+    shapes: ClientUpdate = jax.eval_shape(update, broadcast, client_state)
+    return shapes
 
 
-def finite(tree) -> jax.Array:
+def finite(tree: Tree) -> jax.Array:
     """Returns whether every number of the tree is finite: a bool scalar."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
@@ -196,15 +197,15 @@ def run_round(
     broadcast: Broadcast,
     client_state: ClientState,
     examples: Examples,
-    key,
-    share,
-    inputs,
-    labels,
-):
+    key: jax.Array,
+    share: jax.Array,
+    inputs: jax.Array,
+    labels: jax.Array,
+) -> tuple[ClientUpdate, ClientState]:
     """Makes a client's round as one traced function: (its update, its new state); arguments as in `train_client`."""
     local_plan = plan(federation, broadcast, labels, examples, key, share)
 
-    def body(number, running):
+    def body(number: jax.Array, running: Running) -> Running:
         return step(federation, broadcast, client_state, local_plan, examples, inputs, labels, number, running)
 
     running = jax.lax.fori_loop(0, local_plan.steps, body, start(federation, broadcast, client_state))
@@ -247,14 +248,16 @@ def train_client(
     first = (federation, broadcast, client_state)
     data, share = (jnp.asarray(inputs), jnp.asarray(labels)), jnp.float32(share)
     if placement != "loop":
-        return _run_round(*first, examples, key, share, *data)
+        reply: tuple[ClientUpdate, ClientState] = _run_round(*first, examples, key, share, *data)
+        return reply
     local_plan = _plan(federation, broadcast, data[1], examples, key, share)
     running = start(*first)
     counts = np.array([len(labels)])
     for number in range(int(local_plan.steps)):
         rows = num_rows(federation, counts, number)
         running = _step(*first, local_plan, examples, *data, jnp.int32(number), running, rows)
-    return _finish(*first, local_plan, examples, running)
+    reply = _finish(*first, local_plan, examples, running)
+    return reply
 
 
 _run_round, _plan, _finish = (jax.jit(function, static_argnums=0) for function in (run_round, plan, finish))

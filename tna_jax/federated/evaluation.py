@@ -1,10 +1,11 @@
 """How good the server's model is: every test example once, spread over all devices."""
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int, Shaped
 
 from tna_jax import metrics, networks
@@ -13,7 +14,7 @@ from tna_jax.federated.algorithm import ClientState
 from tna_jax.federated.federation import Federation, Server
 from tna_jax.masks import Params
 from tna_jax.metrics import Metrics
-from tna_jax.networks import State
+from tna_jax.networks import Network, State
 
 
 class TestSet:
@@ -30,7 +31,7 @@ class TestSet:
         rows = np.minimum(np.arange(total), len(labels) - 1)
         weight = (np.arange(total) < len(labels)).astype(np.float32)
 
-        def cut(array):
+        def cut(array: np.ndarray) -> np.ndarray:
             return array.reshape(self.mesh.size, -1, batch, *array.shape[1:])
 
         self.batches = placement_lib.shard((cut(inputs[rows]), cut(labels[rows]), cut(weight)), self.mesh)
@@ -66,9 +67,10 @@ def _evaluate_model(federation: Federation, params: Params, state: State, test: 
 
 
 @functools.lru_cache(maxsize=32)
-def _step(network: Any, mesh):
-    def batch_metrics(share, params, state, number):
+def _step(network: Network, mesh: Mesh) -> Callable[..., Metrics]:
+    def batch_metrics(share: tuple[jax.Array, ...], params: Params, state: State, number: jax.Array) -> Metrics:
         inputs, labels, weight = (jax.lax.dynamic_index_in_dim(x, number, keepdims=False) for x in share)
         return metrics.classification(networks.evaluate(network, params, state, inputs), labels, weight)
 
-    return jax.jit(placement_lib.shard_map_single(batch_metrics, mesh, 3))
+    step: Callable[..., Metrics] = jax.jit(placement_lib.shard_map_single(batch_metrics, mesh, 3))
+    return step

@@ -26,7 +26,9 @@ def penultimate(
     def features(params: Params, state: State, inputs: jax.Array) -> jax.Array:
         seen: list[jax.Array] = []
 
-        def watch(following, arguments, options, context):
+        def watch(
+            following: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any], context: Any
+        ) -> Any:
             if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
                 seen.append(arguments[0])
             return following(*arguments, **options)

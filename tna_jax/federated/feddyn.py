@@ -37,7 +37,7 @@ class FedDyn(Algorithm):
         return zeros_like(params)
 
     def gradient(self, gradient: Params, params: Params, context: Context) -> Params:
-        def pull(g, h, w, w_g):
+        def pull(g: jax.Array, h: jax.Array, w: jax.Array, w_g: jax.Array) -> jax.Array:
             return g - h + self.alpha * (w - w_g)
 
         return jax.tree.map(pull, gradient, context.memory, params, context.broadcast.params)

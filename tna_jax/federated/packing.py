@@ -12,6 +12,7 @@ bit, NaN payloads, negative zeros and subnormals too. Works on the host, in NumP
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import trees
@@ -124,14 +125,9 @@ def _entries(tree: Tree, mask: Mask | None, shapes: bool = False) -> list[tuple[
     return [entries[path] for path in sorted(entries)]
 
 
-def _odd(leaf) -> bool:
+def _odd(leaf: object) -> bool:
     dtype = getattr(leaf, "dtype", None)
-    return (
-        not hasattr(leaf, "shape")
-        or dtype is None
-        or dtype == object
-        or jax.dtypes.issubdtype(dtype, jax.dtypes.extended)
-    )
+    return not hasattr(leaf, "shape") or dtype is None or dtype == object or jnp.issubdtype(dtype, jax.dtypes.extended)
 
 
 def _count(leaf: np.ndarray, live: np.ndarray) -> int:

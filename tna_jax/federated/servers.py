@@ -81,13 +81,13 @@ def adaptive(
     these names differ in that, which at changes far below 1 decides how far the server goes; use them by their own names.
     """
 
-    def init(params):
+    def init(params: Params) -> Moments:
         return Moments(jax.tree.map(jnp.zeros_like, params), jax.tree.map(lambda p: jnp.full_like(p, tau**2), params))
 
-    def update(gradient, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None) -> tuple[Params, Moments]:
         del params
-        m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.first, gradient)
-        v = jax.tree.map(lambda v, g: second(v, g * g), state.second, gradient)
+        m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.first, updates)
+        v = jax.tree.map(lambda v, g: second(v, g * g), state.second, updates)
         return jax.tree.map(lambda m, v: -learning_rate * m / (jnp.sqrt(v) + tau), m, v), Moments(m, v)
 
     return optax.GradientTransformation(init, update)
@@ -151,7 +151,7 @@ def keep_anchored(params: Params, live: Mask, new: Any, old: Any) -> Any:
     structure: Any = jax.tree.structure(params)
 
     def alike(part: Any) -> bool:
-        return jax.tree.structure(part) == structure
+        return bool(jax.tree.structure(part) == structure)
 
     def keep(after: Any, before: Any) -> Any:
         if not alike(after):
@@ -189,7 +189,7 @@ def distil(
     rows = jax.random.randint(key, (batch,), 0, proxy.shape[0])
     target = jax.nn.log_softmax(teacher[rows])
 
-    def loss(params):
+    def loss(params: Params) -> jax.Array:
         student = jax.nn.log_softmax(evaluate(params, proxy[rows]))
         return jnp.mean(jnp.sum(jnp.exp(target) * (target - student), -1))
 

@@ -7,11 +7,13 @@ are those of `train_client`, only the order of sums differs.
 """
 
 import functools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, PRNGKeyArray, Shaped
 
 from tna_jax import networks
@@ -21,14 +23,21 @@ from tna_jax.federated import client as client_lib
 from tna_jax.federated import federation as federation_lib
 from tna_jax.federated.aggregation import Aggregate
 from tna_jax.federated.algorithm import Broadcast, ClientState, ClientUpdate
-from tna_jax.federated.client import Examples
+from tna_jax.federated.client import Examples, Plan, Running
 from tna_jax.federated.faults import NO_FAULTS, Faults, Turnout, corrupted, sample_clients
 from tna_jax.federated.federation import Federation, Server, init_client_state
 from tna_jax.federated.partition import Clients
 from tna_jax.federated.prng import DISTIL, ORDER, stream
 from tna_jax.federated.schedules import Schedule, live_share
+from tna_jax.masks import Params
 from tna_jax.metrics import Metrics
+from tna_jax.networks import State
 from tna_jax.placement import Placement
+
+Trained = tuple[ClientUpdate, ClientState]
+"""A client's update and its new state, or those of several, stacked."""
+Contribution = tuple[ClientState, Examples, jax.Array, jax.Array]
+"""What a client brings to a round: its state, its examples, its key, the share of its steps that it makes; or several, stacked."""
 
 
 class Round(NamedTuple):
@@ -50,7 +59,8 @@ class Round(NamedTuple):
 def init_client_states(federation: Federation, server: Server) -> ClientState:
     """Returns the states of all N clients before the first round, (N, ...) NumPy."""
     initial = init_client_state(federation, server)
-    return jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], federation.clients, axis=0), initial)
+    states: ClientState = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], federation.clients, axis=0), initial)
+    return states
 
 
 def simulate_round(
@@ -112,7 +122,7 @@ def simulate_round(
         updates, states = _train_group(
             federation, placement, mesh, on_devices[0], client_states, clients, root, number, turnout, rows, real, data
         )
-        accepted = _accept(federation, broadcast, updates, rows, real, faults, refused)
+        accepted = _accept(updates, rows, real, faults, refused)
         part = _aggregate_program(federation, placement, mesh)(
             (updates, placement_lib.shard(accepted, mesh)), *on_devices
         )
@@ -136,7 +146,9 @@ def simulate_round(
     )
 
 
-def resolve(federation: Federation, params, state, inputs) -> Placement:
+def resolve(
+    federation: Federation, params: Params, state: State, inputs: Shaped[Array | np.ndarray, "n ..."]
+) -> Placement:
     """Returns how clients share a device, for a model (arrays or shapes) and inputs (n, ...)."""
     leaves, structure = jax.tree.flatten((params, state, jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)))
     return _resolved(federation.of_clients(), structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
@@ -154,10 +166,13 @@ def _resolved(federation: Federation, structure: Any, forms: tuple[tuple[Any, st
 def _num_steps(federation: Federation, clients: Clients, turnout: Turnout) -> np.ndarray:
     """(N,) local steps of each client in this round."""
     full = -(-clients.count // federation.batch_size) * federation.epochs
-    return np.ceil(turnout.share * full.astype(np.float32)).astype(int)
+    steps: np.ndarray = np.ceil(turnout.share * full.astype(np.float32)).astype(int)
+    return steps
 
 
-def _grouped(present: np.ndarray, steps: np.ndarray, group: int, devices: int):
+def _grouped(
+    present: np.ndarray, steps: np.ndarray, group: int, devices: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The clients in groups of like size: rows (G,), and which of them are real; G is a multiple of the devices.
 
     Within a group the leading axis is cut into equal shares, one for each device: clients are dealt out in turns, from the
@@ -178,11 +193,22 @@ def _grouped(present: np.ndarray, steps: np.ndarray, group: int, devices: int):
 
 
 def _train_group(
-    federation, placement, mesh, broadcast, client_states, clients, root, number, turnout, rows, real, data
-):
+    federation: Federation,
+    placement: Placement,
+    mesh: Mesh,
+    broadcast: Broadcast,
+    client_states: ClientState,
+    clients: Clients,
+    root: PRNGKeyArray,
+    number: int,
+    turnout: Turnout,
+    rows: np.ndarray,
+    real: np.ndarray,
+    data: tuple[Any, Any],
+) -> Trained:
     """Trains one group: its updates and new states, (G, ...); padding makes no step."""
     states = jax.tree.map(lambda x: x[rows], client_states)
-    share = np.where(real, turnout.share[rows], np.float32(0)).astype(np.float32)
+    share: Any = np.where(real, turnout.share[rows], np.float32(0)).astype(np.float32)
     federation = federation.of_clients()
     examples = Examples(clients.indices[rows], clients.count[rows])
     keys = _keys(root, np.int32(number), rows)
@@ -198,36 +224,40 @@ def _keys(root: jax.Array, number: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=32)
-def _group_program(federation: Federation, placement: Placement, mesh):
-    def train_one(client, broadcast, inputs, labels):
+def _group_program(federation: Federation, placement: Placement, mesh: Mesh) -> Callable[..., Trained]:
+    def train_one(client: Contribution, broadcast: Broadcast, inputs: jax.Array, labels: jax.Array) -> Trained:
         client_state, examples, key, share = client
         return client_lib.run_round(federation, broadcast, client_state, examples, key, share, inputs, labels)
 
-    def train_share(stacked, broadcast, inputs, labels):
+    def train_share(stacked: Contribution, broadcast: Broadcast, inputs: jax.Array, labels: jax.Array) -> Trained:
+        trained: Trained
         if placement == "vmap":
-            return jax.vmap(train_one, in_axes=(0, None, None, None))(stacked, broadcast, inputs, labels)
-        return jax.lax.map(lambda client: train_one(client, broadcast, inputs, labels), stacked)
+            trained = jax.vmap(train_one, in_axes=(0, None, None, None))(stacked, broadcast, inputs, labels)
+        else:
+            trained = jax.lax.map(lambda client: train_one(client, broadcast, inputs, labels), stacked)
+        return trained
 
-    return jax.jit(placement_lib.shard_map_stacked(train_share, mesh, replicated=3))
+    program: Callable[..., Trained] = jax.jit(placement_lib.shard_map_stacked(train_share, mesh, replicated=3))
+    return program
 
 
 @functools.lru_cache(maxsize=32)
-def _step_programs(federation: Federation, mesh):
+def _step_programs(federation: Federation, mesh: Mesh) -> tuple[Callable[..., Any], ...]:
     """What begins and ends one client's round on each device, cuts clients out of the devices' shares and puts them back."""
 
-    def begin(client, broadcast, labels):
+    def begin(client: Contribution, broadcast: Broadcast, labels: jax.Array) -> tuple[Plan, Running]:
         client_state, examples, key, share = client
         local_plan = client_lib.plan(federation, broadcast, labels, examples, key, share)
         return local_plan, client_lib.start(federation, broadcast, client_state)
 
-    def end(client_round, broadcast):
+    def end(client_round: tuple[Contribution, Plan, Running], broadcast: Broadcast) -> Trained:
         (client_state, examples, _, _), local_plan, running = client_round
         return client_lib.finish(federation, broadcast, client_state, local_plan, examples, running)
 
-    def cut(share, number):
+    def cut(share: Contribution, number: jax.Array) -> Any:
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number, 1), share)
 
-    def join(parts):
+    def join(parts: list[Trained]) -> Any:
         return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
     programs = (placement_lib.shard_map_single(begin, mesh, 2), placement_lib.shard_map_single(end, mesh, 1),
@@ -236,10 +266,16 @@ def _step_programs(federation: Federation, mesh):
 
 
 @functools.lru_cache(maxsize=128)
-def _step_program(federation: Federation, mesh, rows: int):
+def _step_program(federation: Federation, mesh: Mesh, rows: int) -> Callable[..., Running]:
     """A step of one client on each device that has steps left, on `rows` rows."""
 
-    def step(client_round, broadcast, inputs, labels, number):
+    def step(
+        client_round: tuple[Contribution, Plan, Running],
+        broadcast: Broadcast,
+        inputs: jax.Array,
+        labels: jax.Array,
+        number: jax.Array,
+    ) -> Any:
         (client_state, examples, _, _), local_plan, running = client_round
         after = client_lib.step(
             federation, broadcast, client_state, local_plan, examples, inputs, labels, number, running, rows
@@ -247,10 +283,18 @@ def _step_program(federation: Federation, mesh, rows: int):
         # chosen afterwards, not by `cond`: XLA's CPU backend computes a convolution inside control flow many times slower
         return jax.tree.map(lambda new, same: jnp.where(number < local_plan.steps, new, same), after, running)
 
-    return jax.jit(placement_lib.shard_map_single(step, mesh, 4))
+    program: Callable[..., Running] = jax.jit(placement_lib.shard_map_single(step, mesh, 4))
+    return program
 
 
-def _loop(federation: Federation, mesh, broadcast: Broadcast, stacked, data, counts: np.ndarray):
+def _loop(
+    federation: Federation,
+    mesh: Mesh,
+    broadcast: Broadcast,
+    stacked: Contribution,
+    data: tuple[Any, Any],
+    counts: np.ndarray,
+) -> Trained:
     """A Python loop over clients and steps: the fastest for convolutions on CPUs. Each device has a client to itself.
 
     Args:
@@ -268,13 +312,16 @@ def _loop(federation: Federation, mesh, broadcast: Broadcast, stacked, data, cou
             step = _step_program(federation, mesh, rows)
             running = step((client, local_plan, running), broadcast, *data, np.int32(number))
         results.append(end((client, local_plan, running), broadcast))
-    return join(results)
+    joined: Trained = join(results)
+    return joined
 
 
-def _accept(federation, broadcast, updates, rows, real, faults, refused) -> np.ndarray:
+def _accept(
+    updates: ClientUpdate, rows: np.ndarray, real: np.ndarray, faults: Faults, refused: dict[int, list[str]]
+) -> np.ndarray:
     """(G,) bool, which updates are accepted; the others are named in `refused`."""
     sound = placement_lib.to_host(_all_finite(updates))
-    accepted = real & sound
+    accepted: np.ndarray = real & sound
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), updates)
     spoilt = np.isin(rows, [*faults.nan, *faults.wrong_shape])
     suspects = np.flatnonzero(real & (spoilt | ~sound))
@@ -298,15 +345,16 @@ def _all_finite(updates: ClientUpdate) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=32)
-def _aggregate_program(federation: Federation, placement: Placement, mesh):
+def _aggregate_program(federation: Federation, placement: Placement, mesh: Mesh) -> Callable[..., Aggregate]:
     """Each device sums over its share of a group: leaves (devices, ...)."""
 
-    def sums(group, broadcast, proxy):
+    def sums(group: tuple[ClientUpdate, jax.Array], broadcast: Broadcast, proxy: Any) -> Any:
         updates, accepted = group
         part = aggregation.sums(federation, placement, broadcast, updates, accepted, proxy)
         return jax.tree.map(lambda x: x[None], part)
 
-    return jax.jit(placement_lib.shard_map_stacked(sums, mesh, 2))
+    program: Callable[..., Aggregate] = jax.jit(placement_lib.shard_map_stacked(sums, mesh, 2))
+    return program
 
 
 def _write_back(client_states: ClientState, new: ClientState, rows: np.ndarray, accepted: np.ndarray) -> None:

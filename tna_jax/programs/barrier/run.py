@@ -51,13 +51,13 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
         {
             "pair": chosen[i], "split": split,
             "accuracy_path": path.accuracy[i], "loss_path": path.loss[i],
-            **{f"{metric}_barrier_{kind}": connectivity.barrier(path, kind, metric)[i]
+            **{f"{metric}_barrier_{kind}": np.asarray(connectivity.barrier(path, kind, metric))[i]
                for metric in ("accuracy", "loss") for kind in ("linear", "relative", "midpoint", "ends", "worst")},
         }
         for split, path in paths.items()
         for i in range(len(chosen))
     ]  # fmt: skip
-    result = {
+    result: dict[str, Any] = to_json({
         "provenance": provenance([]),
         "run": result_config(config),
         "network": described.describe(),
@@ -66,9 +66,9 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
         "warnings": warnings,
         "alphas": alphas,
         "rows": rows,
-    }
+    })  # fmt: skip
     folder.write("barrier.json", result)
     if distributed.is_main_process():
-        present(barrier_report.describe(to_json(result)), folder.folder / "barrier.png")
+        present(barrier_report.describe(result), folder.folder / "barrier.png")
         print(f"wrote {folder.folder / 'barrier.json'} and {folder.folder / 'barrier.png'}")
-    return to_json(result)
+    return result

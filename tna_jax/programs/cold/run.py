@@ -88,7 +88,7 @@ def run(settings: ColdOptions) -> dict[str, Any]:
         params = iterate(fusion, folder, settings)
         logged = [json.loads(line) for line in (folder.folder / METRICS).read_text().splitlines()]
         rows = [row for line in logged for row in line["rows"]]
-        result = to_json({
+        result: dict[str, Any] = to_json({
             "provenance": {**folder.read(PROVENANCE), **facts, "peak_bytes": memory.peak()},
             "config": result_options(settings),
             "stands_on": standing,

@@ -1,7 +1,7 @@
 """How good bodies are: by fine-tuning them on a task, and by a linear probe on their frozen features."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -136,7 +136,7 @@ def features(backbone: Backbone, params: Params, tokens: np.ndarray) -> np.ndarr
     return made
 
 
-def _batches(count: int):
+def _batches(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Row numbers (BATCH,) and their weights (BATCH,) float32: the last batch repeats its last row at weight 0."""
     for first in range(0, count, BATCH):
         rows = np.arange(first, first + BATCH)
@@ -144,10 +144,14 @@ def _batches(count: int):
 
 
 @functools.lru_cache(maxsize=8)
-def _counted(network: Callable[[Params, jax.Array], jax.Array]):
-    return jax.jit(lambda params, x, labels, weight: metrics.classification(network(params, x), labels, weight))
+def _counted(network: Callable[[Params, jax.Array], jax.Array]) -> Callable[..., metrics.Metrics]:
+    program: Callable[..., metrics.Metrics] = jax.jit(
+        lambda params, x, labels, weight: metrics.classification(network(params, x), labels, weight)
+    )
+    return program
 
 
 @functools.lru_cache(maxsize=8)
-def _featured(backbone: Backbone):
-    return jax.jit(backbone.features)
+def _featured(backbone: Backbone) -> Callable[..., jax.Array]:
+    program: Callable[..., jax.Array] = jax.jit(backbone.features)
+    return program

@@ -23,7 +23,7 @@ class Bar:
         self.bar.start()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.bar.stop()
 
     def round(self, line: dict[str, Any], number: int, rounds: int, accuracy: np.ndarray) -> None:

@@ -64,7 +64,8 @@ class Progress(NamedTuple):
         """Returns a copy on the host; its names, `own` for the clients' states, are the format of checkpoints."""
         server = placement_lib.to_host(self.server)
         parts = {"server": server, "own": self.client_states, "history": self.history, **self.finals}
-        return jax.tree.map(np.array, parts)
+        copied: dict[str, Any] = jax.tree.map(np.array, parts)
+        return copied
 
 
 def empty(federation: Federation, init: Any, runs: int, rounds: int) -> Progress:

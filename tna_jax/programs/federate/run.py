@@ -15,6 +15,7 @@ from tna_jax.programs.federate import rounds as federate_rounds
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.setup import build_federation, resolved, schedule
 from tna_jax.programs.reports.present import present
+from tna_jax.programs.reports.rounds import LAST
 from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.system import distributed
 from tna_jax.programs.training.builders import build_model
@@ -41,19 +42,19 @@ def run(settings: FederateOptions) -> dict[str, Any]:
         )
         plan = [{"seed": seed, "anchors": kind} for seed in seeds for kind in settings.anchors]
         progress, facts = federate_rounds.federate(prepared, settings, plan, folder)
-        result = {
+        result: dict[str, Any] = to_json({
             "provenance": {**folder.read(PROVENANCE), **facts},
             "config": result_options(settings),
             "network": settings.describe(),
             "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(progress.finals["params"])),
             "test_examples": len(prepared.data.test.labels),
             "runs": [summary(line, progress.history, i) for i, line in enumerate(plan)],
-        }
+        })  # fmt: skip
         folder.write(RESULTS[0], result)
         if distributed.is_main_process():
-            present(federate_report.describe(to_json(result)), folder.folder / RESULTS[1])
+            present(federate_report.describe(result), folder.folder / RESULTS[1])
             print(f"wrote {folder.folder / RESULTS[0]} and {folder.folder / RESULTS[1]}")
-        return to_json(result)
+        return result
 
 
 def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
@@ -82,7 +83,7 @@ def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
 def summary(line: federate_rounds.Line, history: dict[str, np.ndarray], run: int) -> dict[str, Any]:
     """Returns what `federate.json` holds of one run; `turnout` counts rounds by client, of those to which anything happened."""
     values: dict[str, Any] = {name: history[name][run] for name in federate_rounds.HISTORY}
-    last = values["accuracy"][-federate_report.LAST :].astype(np.float64)
+    last = values["accuracy"][-LAST:].astype(np.float64)
     befell = history["clients"][run]  # (rounds, N)
     bits = {"dropped": federate_rounds.DROPPED, "late": federate_rounds.LATE, "refused": federate_rounds.REFUSED}
     counts = {name: np.count_nonzero(befell & bit, axis=0) for name, bit in bits.items()}

@@ -64,7 +64,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
             opened.network, params, state, pairs, alphas, opened.data, placement=placement,
             calibration_examples=settings.calibration_examples, memory_limit=settings.memory_limit,
         )  # fmt: skip
-    result = {
+    result: dict[str, Any] = to_json({
         "provenance": provenance([settings.seed]),
         "runs": settings.runs,
         "run": result_config(opened.config),
@@ -79,19 +79,19 @@ def run(settings: FuseOptions) -> dict[str, Any]:
                    "trail": [step._asdict() for step in found.recipe.trail]},
         "pairs": [
             {"pair": pairs[i], "split": split, "accuracy_midpoint": path.accuracy[i, int(np.argmax(alphas == 0.5))],
-             "accuracy_barrier": connectivity.barrier(path, "linear", "accuracy")[i],
-             "loss_barrier": connectivity.barrier(path, "linear", "loss")[i]}
+             "accuracy_barrier": np.asarray(connectivity.barrier(path, "linear", "accuracy"))[i],
+             "loss_barrier": np.asarray(connectivity.barrier(path, "linear", "loss"))[i]}
             for split, path in paths.items()
             for i in range(len(pairs))
         ],
         "matched": None if matched is None else summary(matched),
-    }  # fmt: skip
+    })  # fmt: skip
     folder = opened.folder
     folder.write(RESULTS[0], result)
     if distributed.is_main_process():
-        present(fuse_report.describe(to_json(result)), folder.folder / RESULTS[1])
+        present(fuse_report.describe(result), folder.folder / RESULTS[1])
         print(f"wrote {folder.folder / RESULTS[0]} and {folder.folder / RESULTS[1]}")
-    return to_json(result)
+    return result
 
 
 def match(opened: Population, calibration: jax.Array, kind: str, seed: int) -> Merged:

@@ -1,5 +1,6 @@
 """`tna landscape RUN`: loss and accuracy on the plane through three models of a run, as contours."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
 from tna_jax.io.runs import recipe_of
+from tna_jax.masks import Params
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.landscape import report as landscape_report
 from tna_jax.programs.landscape.options import ORIGIN, LandscapeOptions
@@ -31,12 +33,12 @@ def run(settings: LandscapeOptions) -> dict[str, Any]:
     settings.check()
     folder = Run.open(settings.run).writable()
     distributed.start(settings, 1_000_000)
-    result = survey(folder, settings)
+    result: dict[str, Any] = to_json(survey(folder, settings))
     folder.write("landscape.json", result)
     if distributed.is_main_process():
-        present(landscape_report.describe(to_json(result)), folder.folder / "landscape.png")
+        present(landscape_report.describe(result), folder.folder / "landscape.png")
         print(f"wrote {folder.folder / 'landscape.json'} and {folder.folder / 'landscape.png'}")
-    return to_json(result)
+    return result
 
 
 def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
@@ -84,7 +86,13 @@ def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
     }
 
 
-def _three(settings: LandscapeOptions, config: dict[str, Any], params, init, models: list[dict[str, Any]]):
+def _three(
+    settings: LandscapeOptions,
+    config: dict[str, Any],
+    params: Params,
+    init: Callable[..., Any],
+    models: list[dict[str, Any]],
+) -> tuple[Params, list[str]]:
     """The three models, stacked, and their names."""
     numbers = [int(name) if name.isdigit() else -1 for name in settings.models if name != ORIGIN]
     if min(numbers) < 0 or max(numbers) >= len(models):
@@ -104,7 +112,7 @@ def _three(settings: LandscapeOptions, config: dict[str, Any], params, init, mod
     return jax.tree.map(lambda *leaves: np.stack(leaves), *chosen), names
 
 
-def coordinates(three) -> tuple[np.ndarray, list[float]]:
+def coordinates(three: Params) -> tuple[np.ndarray, list[float]]:
     """(3, 2) coordinates in the plane through three stacked models, in the units of the parameters, and its sides' lengths.
 
     The first model stands at (0, 0), the second at (d, 0), the third above; distances in the plane are those of the weights.

@@ -11,6 +11,7 @@ import numpy as np
 from tna_jax import connectivity
 from tna_jax.connectivity import Path
 from tna_jax.io.json_files import to_json
+from tna_jax.networks import Network
 from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.lmc import plan as lmc_plan
@@ -54,22 +55,22 @@ def run(settings: LmcOptions) -> dict[str, Any]:
         with console.status(f"evaluating {len(cells)} paths"):
             paths = _paths(network, trained, cells, settings, data)
         found = rows(cells, paths)
-        result = {
+        result: dict[str, Any] = to_json({
             "provenance": {**folder.read(PROVENANCE), **trained.facts},
             "config": result_options(settings),
             "network": settings.describe(),
             "alphas": path_grid(settings.alphas),
             "rows": found,
             "diverged": [{**described[index], "epoch": epoch} for index, epoch in trained.diverged.items()],
-        }
+        })  # fmt: skip
         folder.write("lmc.json", result)
         folder.trackers.log({"step": settings.epochs * trained.facts["waves"], **barriers(found)})
         if distributed.is_main_process():
-            present(lmc_report.describe(to_json(result)), folder.folder / "lmc.png")
+            present(lmc_report.describe(result), folder.folder / "lmc.png")
             print(
                 f"wrote {folder.folder / 'lmc.json'} and {folder.folder / 'lmc.png'}; next: tna report {folder.quoted_path}"
             )
-        return to_json(result)
+        return result
 
 
 def barriers(rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -81,7 +82,9 @@ def barriers(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def _paths(network, trained: ensembles.Trained, cells: list[PairSpec], settings: LmcOptions, data: Dataset):
+def _paths(
+    network: Network, trained: ensembles.Trained, cells: list[PairSpec], settings: LmcOptions, data: Dataset
+) -> dict[str, Path]:
     """The path of every cell by split; cells with the same two models are walked once."""
     distinct = sorted({cell.members for cell in cells})
     found = evaluate_pairs(
@@ -96,17 +99,17 @@ def _paths(network, trained: ensembles.Trained, cells: list[PairSpec], settings:
 def rows(cells: list[PairSpec], paths: dict[str, Path]) -> list[dict[str, Any]]:
     """One row per pair and split, as `lmc.json` holds it; accuracies are shares, losses nats, barriers by their kind."""
     middle = int(np.argmax(next(iter(paths.values())).alphas == 0.5))
-    result = []
+    result: list[dict[str, Any]] = []
     for name, path in paths.items():
         barriers = {
-            "accuracy_barrier": connectivity.barrier(path, "linear", "accuracy"),
-            "accuracy_barrier_relative": connectivity.barrier(path, "relative", "accuracy"),
-            "loss_barrier": connectivity.barrier(path, "linear", "loss"),
+            "accuracy_barrier": np.asarray(connectivity.barrier(path, "linear", "accuracy")),
+            "accuracy_barrier_relative": np.asarray(connectivity.barrier(path, "relative", "accuracy")),
+            "loss_barrier": np.asarray(connectivity.barrier(path, "linear", "loss")),
         }
         kinds: tuple[Literal["midpoint", "ends", "worst"], ...] = ("midpoint", "ends", "worst")
         for kind in kinds:
-            barriers[f"accuracy_barrier_{kind}"] = connectivity.barrier(path, kind, "accuracy")
-            barriers[f"loss_barrier_{kind}"] = connectivity.barrier(path, kind, "loss")
+            barriers[f"accuracy_barrier_{kind}"] = np.asarray(connectivity.barrier(path, kind, "accuracy"))
+            barriers[f"loss_barrier_{kind}"] = np.asarray(connectivity.barrier(path, kind, "loss"))
         for i, cell in enumerate(cells):
             result.append({
                 "method": cell.method, "init": cell.init, "ratio": cell.ratio, "seed": cell.seed, "split": name,
@@ -116,4 +119,5 @@ def rows(cells: list[PairSpec], paths: dict[str, Path]) -> list[dict[str, Any]]:
                 "accuracy_midpoint": path.accuracy[i, middle],
                 **{key: values[i] for key, values in barriers.items()},
             })  # fmt: skip
-    return to_json(result)
+    converted: list[dict[str, Any]] = to_json(result)
+    return converted

@@ -108,7 +108,8 @@ def run(settings: PretrainOptions) -> dict[str, Any]:
             present(pretrain_report.describe(to_json(result)), folder.folder / RESULTS[1])
             print(f"wrote {folder.folder / RESULTS[0]}, {RESULTS[1]} and {model}; next: tna "
                   f"{'soup' if settings.model == 'vit' else 'cold'} --checkpoint {model}")  # fmt: skip
-        return to_json(result)
+        written: dict[str, Any] = to_json(result)
+        return written
 
 
 def _start(plan: Plan, settings: PretrainOptions) -> InitialModels:
@@ -136,7 +137,7 @@ def images(settings: PretrainOptions) -> Plan:
         raise UsageError(f"--dataset {settings.dataset}: a ViT takes square images, these are {found.image_shape}")
 
     def network(params: Params, x: jax.Array) -> jax.Array:
-        logits: Any = module.apply({"params": params}, found.preprocess(x))
+        logits: jax.Array = module.apply({"params": params}, found.preprocess(x))
         return logits
 
     trainer = finetuning_trainer(
@@ -158,7 +159,7 @@ def texts(settings: PretrainOptions) -> Plan:
     """A BERT that predicts hidden tokens."""
     try:
         loaded = [text.load(name, data_dir=settings.data_dir) for name in settings.tasks]
-    except text.DataError as error:
+    except data.DataError as error:
         raise UsageError(f"--tasks: {error}") from error
     known = _different(task.train for task in loaded)[: settings.train_examples]
     unseen = _different(task.validation for task in loaded)[: settings.test_examples]
@@ -175,7 +176,7 @@ def texts(settings: PretrainOptions) -> Plan:
 
     def network(params: Params, x: Any) -> jax.Array:
         ids, at = x
-        logits: Any = module.apply({"params": params}, ids, at=at)
+        logits: jax.Array = module.apply({"params": params}, ids, at=at)
         return logits
 
     hidden = functools.partial(masked_lm.mask_tokens, special=jnp.asarray(tokens.special(made)), mask_id=made.mask)
@@ -191,7 +192,7 @@ def texts(settings: PretrainOptions) -> Plan:
     )
 
     def evaluate(params: Params) -> metrics.Metrics:
-        total = jax.tree.map(np.asarray, metrics.zero())
+        total: metrics.Metrics = jax.tree.map(np.asarray, metrics.zero())
         key = stream(settings.seed, Stream.RUN_TEST)
         for number, first in enumerate(range(0, len(test), 256)):
             rows = np.minimum(np.arange(first, first + 256), len(test) - 1)

@@ -42,7 +42,7 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
         pairs = np.array([[0, j] for j in range(1, count)], np.int32)
     console.print(f"{opened.data.describe()}; {opened.what}; {count} models, {plural(len(pairs), 'pair')}")
     rows = list(compare(opened, pairs, settings))
-    result = {
+    result: dict[str, Any] = to_json({
         "provenance": provenance([settings.seed]),
         "run": result_config(opened.config),
         "network": opened.what,
@@ -52,13 +52,13 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
         "options": {key: getattr(settings, key) for key in ("seed", "restarts", "calibration_examples")},
         "alphas": path_grid(settings.alphas),
         "rows": rows,
-    }
+    })  # fmt: skip
     opened.folder.write(RESULTS[0], result)
     if distributed.is_main_process():
         folder = opened.folder.folder
-        present(rebasin_report.describe(to_json(result)), folder / RESULTS[1])
+        present(rebasin_report.describe(result), folder / RESULTS[1])
         print(f"wrote {folder / RESULTS[0]} and {folder / RESULTS[1]}")
-    return to_json(result)
+    return result
 
 
 def compare(opened: Population, pairs: np.ndarray, settings: RebasinOptions) -> Iterator[dict[str, Any]]:

@@ -85,7 +85,7 @@ def run(settings: SoupOptions) -> dict[str, Any]:
             groups = grouped(settings, start, trained.params)
         fused = fuse_all(groups, material, settings, folder)
         rows = [row for one in fused for row in one["rows"]]
-        result = to_json({
+        result: dict[str, Any] = to_json({
             "provenance": {**folder.read(PROVENANCE), **facts},
             "config": result_options(settings),
             "stands_on": standing,
@@ -126,7 +126,10 @@ def prepare(settings: SoupOptions, material: Material) -> tuple[Any, InitialMode
                 drawn.append(mask)
                 orders.append(stream(seed, Stream.RUN_ORDER, recipe.seed))
                 described.append({"seed": seed, "ratio": ratio, **dataclasses.asdict(recipe), "recipe": recipe.seed})
-    stack = lambda trees: jax.tree.map(lambda *leaves: np.stack(leaves), *trees)  # noqa: E731
+
+    def stack(trees: list[Any]) -> Any:
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
     cells = settings.seeds * len(settings.ratios)
     return (
         trainer,

@@ -50,7 +50,7 @@ def run(settings: TrainOptions) -> dict[str, Any]:
         found = connectivity.evaluate(
             network, trained.params, splits, state=trained.state, placement=trained.facts["placement"]
         )  # fmt: skip
-        result = {
+        result: dict[str, Any] = to_json({
             "provenance": {**folder.read(PROVENANCE), **trained.facts},
             "config": result_options(settings),
             "network": settings.describe(),
@@ -63,13 +63,13 @@ def run(settings: TrainOptions) -> dict[str, Any]:
                 }
                 for i in range(len(members))
             ],
-        }
+        })  # fmt: skip
         folder.write(RESULT, result)
         tested = {
             f"test_{metric}": float(np.nanmean(getattr(found["test"], metric))) for metric in ("accuracy", "loss")
         }
         folder.trackers.log({"step": settings.epochs * trained.facts["waves"], **tested})
         if distributed.is_main_process():
-            present(train_report.describe(to_json(result)))
+            present(train_report.describe(result))
             print(f"wrote {folder.folder / RESULT}; next: tna barrier {folder.quoted_path}")
-        return to_json(result)
+        return result
