@@ -37,7 +37,8 @@ def run(full: bool = False) -> dict[str, Any]:
     """Runs the fusions of all ratios and seeds at once."""
     options = ColdOptions(checkpoint=pretraining.checkpoint("bert", full), **(FULL if full else SMALL))
     found = finished(f"cold{'_full' if full else ''}", "texts", cold, options)
-    return to_json({**{key: found[key] for key in KEPT}, "run": found["provenance"]})
+    contents: dict[str, Any] = to_json({**{key: found[key] for key in KEPT}, "run": found["provenance"]})
+    return contents
 
 
 def figure(result: dict[str, Any], file: Path) -> None:

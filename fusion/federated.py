@@ -99,7 +99,9 @@ def run(full: bool = False) -> dict[str, Any]:
     cases, cells = FULL if full else CASES, []
     first = next(iter(cases))
 
-    def add(case: str, row: str, options: dict[str, Any], suffix="", participation: float = 1.0, ratio: float = 0.4):
+    def add(
+        case: str, row: str, options: dict[str, Any], suffix: str = "", participation: float = 1.0, ratio: float = 0.4
+    ) -> None:
         name = "_".join(filter(None, (case, row, f"{options['alpha']:g}", suffix)))
         values = {**options, "participation": participation, "ratio": ratio}
         runs = federated("federated" + ("_full" if full else ""), name, values)
@@ -234,7 +236,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
             axis.set_visible(False)
 
 
-def _rounds(axis, result: dict[str, Any], alpha: float, title: str) -> None:
+def _rounds(axis: Any, result: dict[str, Any], alpha: float, title: str) -> None:
     (cell,) = [c for c in result["cells"] if (c["row"], c["alpha"], c["ratio"]) == ("FedAvg", alpha, 0.4)][:1]
     for kind in dict.fromkeys(run["anchors"] for run in cell["runs"]):
         curves = np.array([run["accuracy"] for run in cell["runs"] if run["anchors"] == kind], float)
@@ -251,10 +253,11 @@ def _rounds(axis, result: dict[str, Any], alpha: float, title: str) -> None:
 def _gain(result: dict[str, Any], kind: str, row: str, alpha: float) -> np.ndarray:
     """Paired differences over the seeds that all rows have."""
     found, base = (scores(result, name, row=row, alpha=alpha, ratio=0.4) for name in (kind, "none"))
-    return (found - base)[: SHARED["seeds"]]
+    differences: np.ndarray = (found - base)[: SHARED["seeds"]]
+    return differences
 
 
-def _gains(axis, result: dict[str, Any], title: str) -> None:
+def _gains(axis: Any, result: dict[str, Any], title: str) -> None:
     names = [line[0] for line in composition(result, ALPHAS[0])]
     y = np.arange(len(names))[::-1]
     for k, (kind, alpha) in enumerate([(kind, alpha) for alpha in ALPHAS for kind in COLUMNS[1:]]):
@@ -269,7 +272,7 @@ def _gains(axis, result: dict[str, Any], title: str) -> None:
     axis.legend(fontsize=6, ncols=2, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08))
 
 
-def _ratios(axis, result: dict[str, Any]) -> None:
+def _ratios(axis: Any, result: dict[str, Any]) -> None:
     base = scores(result, "none", row="FedAvg", alpha=ALPHAS[0], ratio=0.4)
     for k, kind in enumerate(COLUMNS[1:]):
         found = [base, *(scores(result, kind, row="FedAvg", alpha=ALPHAS[0], ratio=ratio) for ratio in RATIOS)]

@@ -19,7 +19,7 @@ import numpy as np
 
 from tna_jax import connectivity
 from tna_jax.io.json_files import to_json
-from tna_jax.programs.population.load import open_runs, splits
+from tna_jax.programs.population.load import Population, open_runs, splits
 from tna_jax.programs.reports.blocks import Table
 from tna_jax.programs.reports.statistics import format_mean_std, mean_std
 from tna_jax.programs.reports.terminal import show_table
@@ -61,7 +61,8 @@ def run(full: bool = False) -> dict[str, Any]:
                 place = "multi_fusion" + ("_full" if full else ""), f"{case}_{ratio:g}_{population}"
                 found.append(_averages(open_runs((str(populated(*place, {**values, "seed": population})),), None)))
             lines += [{"case": title, "method": method, **line} for line in _lines(found)]
-    return to_json({"config": {"shared": SHARED, "cases": dict(CASES.values())}, "lines": lines})
+    contents: dict[str, Any] = to_json({"config": {"shared": SHARED, "cases": dict(CASES.values())}, "lines": lines})
+    return contents
 
 
 def _lines(found: list[tuple[dict[int, np.ndarray], np.ndarray]]) -> list[dict[str, Any]]:
@@ -82,7 +83,7 @@ def _lines(found: list[tuple[dict[int, np.ndarray], np.ndarray]]) -> list[dict[s
     return made
 
 
-def _averages(opened) -> tuple[dict[int, np.ndarray], np.ndarray]:
+def _averages(opened: Population) -> tuple[dict[int, np.ndarray], np.ndarray]:
     """By number of networks the accuracy of the averages of the disjoint groups; and that of the members."""
     count = len(opened.models)
     counts = [number for number in COUNTS if number <= count]

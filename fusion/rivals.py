@@ -10,6 +10,7 @@ Expected: matching + REPAIR and anchors both close most of the barrier; on top o
 Data: MNIST MLP 3x128, 10,000 examples, 10 epochs, SGD 0.1 with cosine schedule; the whole test set.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,14 @@ def run(full: bool = False) -> dict[str, Any]:
         rows = [row for row in compare(opened, PAIRS, RebasinOptions(run=str(folder))) if row["split"] == "test"]
         for kind in dict.fromkeys(row["kind"] for row in rows):
             lines.append({"population": title, "kind": kind, **_line([row for row in rows if row["kind"] == kind])})
-    return to_json({"config": SHARED, "lines": lines})
+    contents: dict[str, Any] = to_json({"config": SHARED, "lines": lines})
+    return contents
 
 
 def _line(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and spread over pairs of what a method reaches and takes."""
 
-    def spread(values) -> list[float | None]:
+    def spread(values: Iterable[Any]) -> list[float | None]:
         return list(mean_std(values))
 
     facts = {measure: spread([np.mean(row[measure]) for row in rows]) for measure in MEASURES}

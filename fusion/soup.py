@@ -38,7 +38,8 @@ def run(full: bool = False) -> dict[str, Any]:
     checkpoint = pretraining.checkpoint("vit", full)
     options = SoupOptions(checkpoint=checkpoint, dataset="cifar10", **(FULL if full else SMALL))
     found = finished(f"soup{'_full' if full else ''}", "cifar10", soup, options)
-    return to_json({**{key: found[key] for key in KEPT}, "run": found["provenance"]})
+    contents: dict[str, Any] = to_json({**{key: found[key] for key in KEPT}, "run": found["provenance"]})
+    return contents
 
 
 def figure(result: dict[str, Any], file: Path) -> None:

@@ -141,7 +141,8 @@ def figure(result: dict[str, Any], file: Path) -> None:
 
 
 def _first(case: dict[str, Any], group: str) -> str:
-    return next(name for name, row in case["rows"].items() if row["group"] == group and find(row) is not None)
+    rows: dict[str, dict[str, Any]] = case["rows"]
+    return next(name for name, row in rows.items() if row["group"] == group and find(row) is not None)
 
 
 def table(result: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from tna_jax.programs.lmc.report import finite, pairs_mean_std
 from tna_jax.programs.reports.statistics import format_mean_std
 from tna_jax.programs.runs.folder import CONFIG
 from tna_jax.programs.train import run as train
+from tna_jax.programs.train.options import TrainOptions
 from tna_jax.programs.training.setup import result_options
 
 RUNS = Path("runs") / "experiments"
@@ -50,7 +51,8 @@ def cell(experiment: str, name: str, settings: LmcOptions) -> dict[str, Any]:
     rows = [row for row in result["rows"] if row["split"] == "test"]
     kept = [{key: row[key] for key in COLUMNS} for row in rows]
     facts = {key: result[key] for key in ("config", "network", "provenance", "diverged")}
-    return to_json({**facts, "summary": summary(rows), "rows": kept})
+    contents: dict[str, Any] = to_json({**facts, "summary": summary(rows), "rows": kept})
+    return contents
 
 
 def populated(experiment: str, name: str, options: dict[str, Any]) -> Path:
@@ -60,8 +62,8 @@ def populated(experiment: str, name: str, options: dict[str, Any]) -> Path:
       options: fields of `TrainOptions`.
     """
     folder = RUNS / experiment / name
-    settings = train.TrainOptions(**options)
-    wanted, defaults = to_json(result_options(settings)), train.TrainOptions()
+    settings = TrainOptions(**options)
+    wanted, defaults = to_json(result_options(settings)), TrainOptions()
     console.print(f"[bold]{experiment}: {name}[/bold]")
     if not _same(_read(folder / train.RESULT, "config"), wanted, defaults):
         begun = _same(_read(folder / CONFIG), wanted, defaults)
@@ -79,10 +81,13 @@ def finished(experiment: str, name: str, program: Any, settings: Any) -> dict[st
     folder = RUNS / experiment / name
     wanted, defaults = to_json(result_options(settings)), type(settings)()
     console.print(f"[bold]{experiment}: {name}[/bold]")
-    result = _read(folder / program.RESULTS[0])
+    result: dict[str, Any] | None = _read(folder / program.RESULTS[0])
     if result is None or not _same(result["config"], wanted, defaults):
         begun = _same(_read(folder / CONFIG), wanted, defaults)
-        result = program.run(dataclasses.replace(settings, out=str(folder), resume=begun, overwrite=not begun))
+        computed: dict[str, Any] = program.run(
+            dataclasses.replace(settings, out=str(folder), resume=begun, overwrite=not begun)
+        )
+        return computed
     return result
 
 
@@ -109,7 +114,10 @@ def federated(experiment: str, name: str, options: dict[str, Any]) -> dict[str, 
          "accuracy": [None if value is None else round(value, 5) for value in run["accuracy"]]}
         for run in result["runs"]
     ]  # fmt: skip
-    return to_json({**{key: result[key] for key in ("config", "network", "parameters")}, "runs": runs})
+    contents: dict[str, Any] = to_json(
+        {**{key: result[key] for key in ("config", "network", "parameters")}, "runs": runs}
+    )
+    return contents
 
 
 def summary(rows: list[dict[str, Any]], keys: Iterable[str] = KEYS) -> list[dict[str, Any]]:
@@ -127,7 +135,8 @@ def summary(rows: list[dict[str, Any]], keys: Iterable[str] = KEYS) -> list[dict
         for measure in MEASURES if good else ():
             facts[measure] = list(pairs_mean_std(good, measure))
         made.append(facts)
-    return to_json(made)
+    lines: list[dict[str, Any]] = to_json(made)
+    return lines
 
 
 def find(result: dict[str, Any], **wanted: Any) -> dict[str, Any] | None:

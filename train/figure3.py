@@ -154,7 +154,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
         plt.close(grid)
 
 
-def _schematic(axis) -> None:
+def _schematic(axis: Any) -> None:
     """Four hidden units; heavy lines are anchors. The two without any can be swapped."""
     anchored = {("x0", 1), ("x1", 3), ("y", 3)}
     where = {"x0": (0, 2.2), "x1": (0, 0.8), "y": (2, 1.5)} | {i: (1, 3.0 - i) for i in range(4)}
@@ -184,7 +184,7 @@ def _schematic(axis) -> None:
     axis.set_axis_off()
 
 
-def _counts(axis, result, kind: str) -> None:
+def _counts(axis: Any, result: dict[str, Any], kind: str) -> None:
     dense = np.linspace(0, 1, 101)
     for i, (h, marker) in enumerate(zip(WIDTHS, "osD^v", strict=True)):
         color = ("#000000", "#1b6ca8", "#c7522a", "#4a8c3f", "#7a3f99")[i]
@@ -197,7 +197,7 @@ def _counts(axis, result, kind: str) -> None:
     )
 
 
-def _real(axis, result) -> None:
+def _real(axis: Any, result: dict[str, Any]) -> None:
     for layer, line in zip(result["layers"], ("-", "--", "-.", ":"), strict=True):
         shown = f"h {layer['units']}, k {layer['entries']}"
         axis.plot(result["fine_ratios"], layer["free_units"], color="black", linestyle=line, label=shown)

@@ -91,7 +91,8 @@ def _label(case: dict[str, Any], init: str) -> str:
     lines = [line for line in case["summary"] if line["init"] == init and line["n"]]
     chance = max(line["accuracy_ends"][0] for line in lines) < 1.2 * CHANCE
     pairs = f"{min(line['n'] for line in lines)} pairs" + (", at chance" if chance else "")
-    return case["title"].replace(", ", "\n") + f"\n{pairs}"
+    title: str = case["title"]
+    return title.replace(", ", "\n") + f"\n{pairs}"
 
 
 def table(result: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ def page(file: Path, rows: int, columns: int, width: float = 3.6, height: float 
     plt.close(figure)
 
 
-def ends_and_midpoint(axis, lines: list[dict[str, Any]], x: list[float], method: str, label: str = "") -> None:
+def ends_and_midpoint(axis: Any, lines: list[dict[str, Any]], x: list[float], method: str, label: str = "") -> None:
     """Mean accuracy of ends (solid) and midpoint (dashed) with one standard deviation, the gap shaded where the midpoint is the lower.
 
     Args:
@@ -56,7 +56,7 @@ def ends_and_midpoint(axis, lines: list[dict[str, Any]], x: list[float], method:
     axis.fill_between(x, np.minimum(middle[0], ends[0]), ends[0], color=color, alpha=0.12, linewidth=0)
 
 
-def labels_beside(axis, points: list[tuple[float, float, str]], apart: float = 0.05) -> None:
+def labels_beside(axis: Any, points: list[tuple[float, float, str]], apart: float = 0.05) -> None:
     """Names of points (x, y, name) in a column right of the axes, in the order of their heights, each with a thin line to its point.
 
     Args:

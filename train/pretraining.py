@@ -55,7 +55,10 @@ def _pretrained(kind: str, full: bool) -> dict[str, Any]:
 
 def run(full: bool = False) -> dict[str, Any]:
     """Pretrains both."""
-    return to_json({"models": {kind: {key: _pretrained(kind, full)[key] for key in KEPT} for kind in SMALL}})
+    contents: dict[str, Any] = to_json(
+        {"models": {kind: {key: _pretrained(kind, full)[key] for key in KEPT} for kind in SMALL}}
+    )
+    return contents
 
 
 def figure(result: dict[str, Any], file: Path) -> None:

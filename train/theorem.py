@@ -183,7 +183,9 @@ def figure(result: dict[str, Any], file: Path) -> None:
         plt.close(grid)
 
 
-def _against(axis, result, x: np.ndarray, changes: list[dict[str, Any]], name: str, style: int) -> None:
+def _against(
+    axis: Any, result: dict[str, Any], x: np.ndarray, changes: list[dict[str, Any]], name: str, style: int
+) -> None:
     """Bound, quantile and RMS: lines for formulas, points with bars (one standard deviation) for what was drawn."""
     color, marker, line = (("#1b6ca8", "o", "-"), ("#c7522a", "s", "--"), ("black", "D", "-."))[style]
     values = {c: np.array([middle(result, c, **change) for change in changes]) for c in ("bound", "quantile", "rms")}
@@ -197,7 +199,7 @@ def _against(axis, result, x: np.ndarray, changes: list[dict[str, Any]], name: s
         axis.errorbar(x, mean, std, color=color, label=f"{text}, {name}", **points)
 
 
-def _shrunk(axis, result) -> None:
+def _shrunk(axis: Any, result: dict[str, Any]) -> None:
     for entries, line, marker in zip(two_layer.ENTRIES, ("-", "--", ":"), "os^", strict=True):
         shares = np.array([row["share_above_shrunk"] for row in select(result, entries=entries)])
         points = {"linestyle": line, "marker": marker, "markersize": 4.5, "capsize": 2}

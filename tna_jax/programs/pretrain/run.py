@@ -125,7 +125,7 @@ def images(settings: PretrainOptions) -> Plan:
     try:
         found = data.load(settings.dataset, data_dir=settings.data_dir)
         found = found.subset(settings.train_examples, settings.test_examples)
-        module = models.create(
+        module: Any = models.create(
             "vit", num_classes=found.num_classes, width=settings.width, depth=settings.depth, heads=settings.heads,
             patch=settings.patch, image_size=found.image_shape[:2], **transformer_fields(settings),
         )  # fmt: skip
@@ -166,7 +166,7 @@ def texts(settings: PretrainOptions) -> Plan:
     made = tokenizer.train(known, settings.vocab)
     train, test = (tokens.encode(made, [(line,) for line in lines], settings.length) for lines in (known, unseen))
     try:
-        module = models.create(
+        module: Any = models.create(
             "bert", width=settings.width, depth=settings.depth, heads=settings.heads, vocab=made.vocab,
             pad_id=made.pad,
             positions=settings.length, head="masked_lm", **transformer_fields(settings),
