@@ -48,13 +48,15 @@ class Certificates:
         ]  # fmt: skip
 
 
-def make(folder: Path, nodes: int, hosts: tuple[str, ...] = ("localhost", "127.0.0.1"), days: int = DAYS) -> Certificates:
+def make(
+    folder: Path, nodes: int, hosts: tuple[str, ...] = ("localhost", "127.0.0.1"), days: int = DAYS
+) -> Certificates:
     """Makes an authority, a SuperLink's certificate for `hosts` (names or addresses), valid for `days`, and `nodes` key pairs."""
     import trustme
 
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     authority = trustme.CA()
-    expiry = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)
+    expiry = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
     server = authority.issue_cert(*hosts, common_name=hosts[0], not_after=expiry)
     authority.cert_pem.write_to_path(folder / "ca.crt")
     server.cert_chain_pems[0].write_to_path(folder / "server.crt")

@@ -4,8 +4,8 @@ import gzip
 import socket
 import subprocess
 import sys
-from pathlib import Path
 import time
+from pathlib import Path
 
 import jax
 import numpy as np

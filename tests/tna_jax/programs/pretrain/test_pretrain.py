@@ -68,7 +68,7 @@ def test_what_cannot_be_is_refused_before_anything_is_done(home, tmp_path, capsy
         (["pretrain", "--model", "gpt"], "known: vit, bert"),
         (["pretrain", *VIT, "--patch", "3"], "patches of 3x3"),
         (["pretrain", *VIT, "--accumulate", "7"], "does not divide"),
-        (["pretrain", *VIT, "--augmentation", "2"], "augmentation 2"),
+        (["pretrain", *VIT, "--augmentation", "2"], "--augmentation must lie in [0, 1]"),
     ]:  # fmt: skip
         assert part in fails(capsys, *words, "--out", str(tmp_path / "no")), words
         assert not (tmp_path / "no").exists(), words
