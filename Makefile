@@ -10,7 +10,8 @@ demo: $(VENV)/.installed
 	$(BIN)/tna lmc --out runs/demo --overwrite
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not optimized"
+	$(BIN)/python -m pytest --optimized -m "optimized and not slow"
 
 reproduce: $(VENV)/.installed
 	$(BIN)/python -m train all

@@ -85,6 +85,8 @@ def pytest_runtest_setup(item):
     mark = item.get_closest_marker("cpu_only")
     if mark is not None and jax.default_backend() != "cpu":
         pytest.skip(f"on CPUs only: {mark.args[0]}")
+    if item.get_closest_marker("optimized") and not item.config.getoption("--optimized"):
+        pytest.skip("promises bits of programs as users compile them: needs --optimized, which `make test` gives")
 
 
 def pytest_sessionfinish(session):

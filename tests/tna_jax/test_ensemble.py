@@ -81,6 +81,7 @@ def python_reference(data, epochs: int, batch_size: int):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
 
+@pytest.mark.optimized
 def test_map_loop_and_a_plain_python_loop_give_the_same_bits_and_vmap_the_same_numbers(data):
     results = {placement: trained(placement, data) for placement in ("map", "vmap", "loop")}
     reference = python_reference(data, epochs=3, batch_size=16)
@@ -103,6 +104,7 @@ def test_anchors_never_move_and_the_rest_does(data):
         assert np.mean(np.asarray(old)[~frozen] != np.asarray(new)[~frozen]) > 0.4
 
 
+@pytest.mark.optimized
 @pytest.mark.cpu_only("needs several devices")
 @pytest.mark.parametrize("devices", [1, 2, 3])
 def test_any_number_of_devices_gives_the_same_bits(data, devices, monkeypatch):

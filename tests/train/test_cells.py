@@ -65,4 +65,4 @@ def test_the_summary_is_the_mean_and_sample_deviation_without_diverged_pairs():
     assert line["accuracy_ends"] == pytest.approx([0.85, 0.0707107])
     assert cells.measured(line, "accuracy_ends") == "0.850 ± 0.071"
     (alone,) = cells.summary(rows[:1])
-    assert cells.format_mean_std(alone, "accuracy_ends") == "0.800"  # one pair has no spread
+    assert cells.measured(alone, "accuracy_ends") == "0.800"  # one pair has no spread
