@@ -72,7 +72,7 @@ def test_formulas_are_mathml(site):
 def test_every_experiment_and_its_figure_are_shown(site):
     pages = "".join(page.read_text() for page in site.glob("*.html"))
     for figure in [*ROOT.glob("train/results/*.png"), *ROOT.glob("fusion/results/*.png")]:
-        assert f"results/{figure.name}" in pages, figure.name
+        assert f"results/{figure.parents[1].name}/{figure.name}" in pages, figure.name
 
 
 @pytest.mark.slow

@@ -91,7 +91,8 @@ def test_without_the_extra_the_command_says_what_to_install(name):
 
 
 INTERRUPTED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
 class Stops:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
