@@ -32,7 +32,8 @@ def batch_statistics(
 
     A running average is `new = m * old + (1 - m) * batch`. Training mode is run with `old` = 0 and `old` = K, in one pass
     (only the averages differ), which gives m and the batch's own value, whatever the momentum. K is a power of two far
-    above any statistic (2^64 in float32), so that m keeps its digits beside large statistics.
+    above any statistic (2^64 in float32), so that m keeps its digits beside large statistics. Dropout is off, as it is when
+    the network is evaluated.
 
     Args:
       network: the network; each floating-point leaf of its state must be such an average with m < 1.
@@ -43,7 +44,10 @@ def batch_statistics(
     def starts(leaf: Array) -> Array:
         return jnp.stack([jnp.zeros_like(leaf), jnp.full_like(leaf, _high(leaf))] if _floating(leaf) else [leaf, leaf])
 
-    new = jax.vmap(lambda s: network.train(params, s, inputs, weight)[1])(jax.tree.map(starts, state))
+    without_randomness = [None] if network.wants_key else []
+    new = jax.vmap(lambda s: network.train(params, s, inputs, weight, *without_randomness)[1])(
+        jax.tree.map(starts, state)
+    )
     statistics: State = jax.tree.map(
         lambda n, s: n[0] / (1 - (n[1] - n[0]) / _high(s)) if _floating(s) else s, new, state
     )

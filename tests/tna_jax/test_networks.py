@@ -205,3 +205,29 @@ def test_augmentation_is_drawn_anew_each_step_and_alike_in_every_placement(data,
     for a, b, c in zip(*map(jax.tree.leaves, (reference, found, without)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
         assert not np.allclose(b, c, rtol=1e-4)
+
+
+def test_a_key_reaches_networks_that_draw_random_numbers_and_no_others():
+    params, x, key = {"w": jnp.ones(())}, jnp.ones((4, 1)), jax.random.key(7)
+
+    def plain(params, inputs):
+        return inputs * params["w"]
+
+    def noisy(params, inputs, key):
+        return plain(params, inputs) + jax.random.normal(key, inputs.shape)
+
+    four = networks.Stateful(lambda p, s, x, w: (plain(p, x), s + 1), lambda p, s, x: plain(p, x))
+    five = networks.Stateful(lambda p, s, x, w, key: (noisy(p, x, key), s + 1), lambda p, s, x: plain(p, x), True)
+    alone = networks.Stochastic(noisy, plain)
+    for network, drawn in ((plain, False), (four, False), (five, True), (alone, True)):
+        assert networks.wants_key(network) == drawn
+        state = 1 if isinstance(network, networks.Stateful) else ()
+        outputs, new = networks.train(network, params, state, x, None, key)
+        np.testing.assert_array_equal(outputs, noisy(params, x, key) if drawn else x)
+        assert new == (2 if state else ())
+        np.testing.assert_array_equal(networks.evaluate(network, params, state, x), x)
+        if drawn:
+            with pytest.raises(ValueError, match="give a key for the step"):
+                networks.train(network, params, state, x, None)
+        else:
+            np.testing.assert_array_equal(networks.train(network, params, state, x, None)[0], x)
