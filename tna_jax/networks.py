@@ -36,11 +36,14 @@ class Stateful:
         which running statistics are estimated.
       evaluate: (params, state, inputs (B, ...)) -> logits (B, C). Reads the state only.
       wants_key: whether `train` draws random numbers (dropout) and takes a key.
+      settled: state -> state, run on statistics that were estimated anew (`repair.reset_batch_stats`) where a state holds
+        more than the averages, say a count by which they are corrected; `None`: nothing to do.
     """
 
     train: Callable[..., tuple[jax.Array, State]]
     evaluate: Callable[[Params, State, jax.Array], jax.Array]
     wants_key: bool = False
+    settled: Callable[[State], State] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

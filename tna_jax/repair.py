@@ -51,7 +51,7 @@ def batch_statistics(
     statistics: State = jax.tree.map(
         lambda n, s: n[0] / (1 - (n[1] - n[0]) / _high(s)) if _floating(s) else s, new, state
     )
-    return statistics
+    return statistics if network.settled is None else network.settled(statistics)
 
 
 def reset_batch_stats(
@@ -122,7 +122,7 @@ def add_statistics(
     """
     statistics = batch_statistics(network, params, state, inputs)
     factor = jnp.asarray(share)
-    added: State = jax.tree.map(lambda t, s: t + s * factor.astype(t.dtype) if _floating(t) else t, total, statistics)
+    added: State = jax.tree.map(lambda t, s: t + s * factor.astype(t.dtype) if _floating(t) else s, total, statistics)
     return added
 
 
