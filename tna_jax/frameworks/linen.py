@@ -105,10 +105,9 @@ def _apply(
     variables = {"params": params, **(state or {})}
     options = call_options(parameters, training, key is not None or (training and not quiet), weight)
     rngs = {} if key is None else {"rngs": {"params": key}}  # the stream that all others fall back to
-    if not training:
-        outputs: Array = module.apply(variables, inputs, **options)
-        return outputs, state
     apply: Callable[..., Any] = module.apply
+    if not training:
+        return apply(variables, inputs, **options), state
     with nn.intercept_methods(intercept):
         if not state:
             return apply(variables, inputs, **rngs, **options), state

@@ -44,7 +44,7 @@ def from_nnx(
 
     def split(module: Any) -> tuple[Any, Params, Any, Any]:
         graph, params, rngs, rest = nnx.split(module, nnx.Param, nnx.RngState, ...)
-        return graph, *map(nnx.as_pure, (params, rngs, rest))
+        return graph, nnx.as_pure(params), nnx.as_pure(rngs), nnx.as_pure(rest)
 
     def graph_of(training: bool, drawing: bool) -> Any:
         copy = nnx.clone(module)
@@ -99,9 +99,10 @@ def _creator(function: Any) -> Callable[[Any], Any]:
     base = function
     while isinstance(base, functools.partial):
         base = base.func
-    named = (
-        "rngs" in inspect.signature(base.__init__ if isinstance(base, type) else base).parameters
-    )  # NNX hides a class's
+    called = (
+        inspect.getattr_static(base, "__init__") if isinstance(base, type) else base
+    )  # NNX hides a class's arguments
+    named = "rngs" in inspect.signature(called).parameters
 
     def create(key: Any) -> Any:
         module = function(rngs=nnx.Rngs(key)) if named else function(nnx.Rngs(key))
