@@ -381,14 +381,15 @@ def _path_program(network: Network, objective: Objective, placement: Placement, 
         full = examples // size * size  # examples of the batches that are full
 
         def step(total: AnyMetrics, part: Any) -> tuple[AnyMetrics, None]:
-            return metrics.merge(total, _batch_metrics(network, params, state, *part, objective=objective)), None
+            inputs, targets = part
+            return metrics.merge(total, _batch_metrics(network, params, state, inputs, targets, objective)), None
 
         cut = jax.tree.map(lambda x: x[:full].reshape(-1, size, *x.shape[1:]), data)
         total, _ = jax.lax.scan(step, objective.zero(), cut)
         if full == examples:
             return total
-        rest = _batch_metrics(network, params, state, *_part(data, slice(full, None)), objective=objective)
-        return metrics.merge(total, rest)
+        inputs, targets = _part(data, slice(full, None))
+        return metrics.merge(total, _batch_metrics(network, params, state, inputs, targets, objective))
 
     def on_share(tasks: Any, models: Any, calibration: Any, data: Any) -> Any:
         members, states = models
