@@ -22,13 +22,13 @@ def frameworks_mix_dtypes_and_ranks_themselves():
 
 
 class LinenNet(nn.Module):
-    """A convolution without bias, a strided one with, a dense layer without bias, a head."""
+    """A convolution without bias, a strided one with, a dense layer, a head."""
 
     @nn.compact
     def __call__(self, x):
         x = nn.relu(nn.Conv(4, (3, 3), use_bias=False, name="first")(x))
         x = nn.relu(nn.Conv(6, (3, 3), (2, 2), name="second")(x))
-        x = nn.relu(nn.Dense(5, use_bias=False, name="third")(x.reshape(len(x), -1)))
+        x = nn.relu(nn.Dense(5, name="third")(x.reshape(len(x), -1)))
         return nn.Dense(3, name="head")(x)
 
 
@@ -36,7 +36,7 @@ class NnxNet(nnx.Module):
     def __init__(self, *, rngs):
         self.first = nnx.Conv(2, 4, (3, 3), use_bias=False, rngs=rngs)
         self.second = nnx.Conv(4, 6, (3, 3), strides=(2, 2), rngs=rngs)
-        self.third, self.head = nnx.Linear(54, 5, use_bias=False, rngs=rngs), nnx.Linear(5, 3, rngs=rngs)
+        self.third, self.head = nnx.Linear(54, 5, rngs=rngs), nnx.Linear(5, 3, rngs=rngs)
 
     def __call__(self, x):
         x = nnx.relu(self.second(nnx.relu(self.first(x))))
@@ -53,7 +53,7 @@ class EquinoxNet(eqx.Module):
         a, b, c, d = jax.random.split(key, 4)
         self.first = eqx.nn.Conv2d(2, 4, 3, padding=1, use_bias=False, key=a)
         self.second = eqx.nn.Conv2d(4, 6, 3, stride=2, padding=1, key=b)
-        self.third, self.head = eqx.nn.Linear(54, 5, use_bias=False, key=c), eqx.nn.Linear(5, 3, key=d)
+        self.third, self.head = eqx.nn.Linear(54, 5, key=c), eqx.nn.Linear(5, 3, key=d)
 
     def __call__(self, x):
         x = jax.nn.relu(self.second(jax.nn.relu(self.first(jnp.moveaxis(x, -1, 0)))))
@@ -100,7 +100,7 @@ def test_layers_have_the_mean_moments_of_the_ends(framework):
     model, x = MODELS[framework](), images()
     a, b = ends(model)
     repaired = repair.repair_line(model.network, a, b, 0.3, x)
-    assert repaired.layers == ("first", "second", "third") and sorted(repaired.shift) == ["first", "third"]
+    assert repaired.layers == ("first", "second", "third") and list(repaired.shift) == ["first"]
     first, second = moments(model.network, a, x, {}), moments(model.network, b, x, {})
     before = moments(model.network, interpolation.line(a, b, 0.3), x, {})
     after = moments(model.network, repaired.params, x, repaired.shift)

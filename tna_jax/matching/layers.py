@@ -185,7 +185,7 @@ def _bias(values: list[_Value], layers: list[Layer], step: int) -> _Output | Non
         full = [i for i, leaf_axis in enumerate(other.what.axes) if leaf_axis is not None and other.shape[i] > 1]
         if at is None or full != [axis] or layers[layer].bias is not None or other.shape[axis] != output.shape[axis]:
             continue
-        layers[layer] = layers[layer]._replace(bias=other.what.path, bias_axis=at, step=step)
+        layers[layer] = layers[layer]._replace(bias=other.what.path, bias_axis=at, step=step, axis=axis)
         return _Output(layer, axis)
     return None
 
