@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from tna_jax import trees
-from tna_jax.frameworks.model import Model, call_options, call_parameters, network_of, refuse_padding
+from tna_jax.frameworks.conversion import Model, call_options, call_parameters, network_of, refuse_padding
 from tna_jax.masks import Params
 from tna_jax.networks import State
 

@@ -10,7 +10,14 @@ from flax import errors
 from jaxtyping import Array, Key
 
 from tna_jax import trees
-from tna_jax.frameworks.model import Model, batch_norm_mask, call_options, call_parameters, network_of, refuse_padding
+from tna_jax.frameworks.conversion import (
+    Model,
+    batch_norm_mask,
+    call_options,
+    call_parameters,
+    network_of,
+    refuse_padding,
+)
 from tna_jax.masks import Params
 from tna_jax.networks import State
 

@@ -10,7 +10,14 @@ import jax
 from jaxtyping import Array, Key
 
 from tna_jax import trees
-from tna_jax.frameworks.model import Model, batch_norm_mask, call_options, call_parameters, network_of, refuse_padding
+from tna_jax.frameworks.conversion import (
+    Model,
+    batch_norm_mask,
+    call_options,
+    call_parameters,
+    network_of,
+    refuse_padding,
+)
 from tna_jax.masks import Params
 from tna_jax.networks import State
 
@@ -43,7 +50,8 @@ def from_nnx(
         module = create(jax.random.key(0) if key is None else key)
 
     def split(module: Any) -> tuple[Any, Params, Any, Any]:
-        graph, params, rngs, rest = nnx.split(module, nnx.Param, nnx.RngState, ...)
+        parts: Any = nnx.split(module, nnx.Param, nnx.RngState, ...)
+        graph, params, rngs, rest = parts
         return graph, nnx.as_pure(params), nnx.as_pure(rngs), nnx.as_pure(rest)
 
     def graph_of(training: bool, drawing: bool) -> Any:
