@@ -159,9 +159,9 @@ def evaluate_path(network: Network, *models: Any, **options: Any) -> Any:
 
     >>> network = lambda params, inputs: inputs @ params["w"]
     >>> a, b = {"w": jnp.array([[1.0, -1.0]])}, {"w": jnp.array([[-1.0, 1.0]])}
-    >>> path = evaluate_path(network, a, b, (jnp.array([[1.0], [2.0]]), jnp.array([0, 0])), alphas=3)
+    >>> path = evaluate_path(network, a, b, (jnp.array([[1.0], [2.0]]), jnp.array([0, 0])), alphas=5)
     >>> path.accuracy.tolist(), float(barrier(path))
-    ([1.0, 1.0, 0.0], 0.5)
+    ([1.0, 1.0, 1.0, 0.0, 0.0], 0.25)
     """
     if _stacked_call(models, options):
         warnings.warn(
