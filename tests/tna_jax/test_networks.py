@@ -134,7 +134,7 @@ def test_ends_keep_their_own_statistics_and_points_between_get_new_ones(data, me
     )
     splits, alphas = {"train": data}, connectivity.grid(5)
     chosen = np.array([[0, 1], [2, 3], [1, 1]])
-    path = connectivity.evaluate_path(
+    path = connectivity.evaluate_paths(
         NET,
         members.params,
         chosen,
@@ -169,7 +169,7 @@ def test_mixtures_are_lines_where_two_weights_are_set_and_keep_a_single_members_
         NET, members.params, {"train": data}, state=members.state, batch_size=20, placement=placement
     )["train"].loss_sum
     alphas = np.array([0, 0.25, 0.5, 1], np.float32)
-    line = connectivity.evaluate_path(NET, members.params, [[0, 1]], alphas, {"train": data}, **options)["train"]
+    line = connectivity.evaluate_paths(NET, members.params, [[0, 1]], alphas, {"train": data}, **options)["train"]
     close(found[0], line.metrics.loss_sum[0, 1])
     close(found[1], alone[2])
     assert abs(found[2] / alone.mean() - 1) > 1e-3  # the control: the average of all is none of them
@@ -177,7 +177,7 @@ def test_mixtures_are_lines_where_two_weights_are_set_and_keep_a_single_members_
 
 def test_a_network_with_state_needs_calibration_inputs(data, members):
     with pytest.raises(ValueError, match="calibration"):
-        connectivity.evaluate_path(
+        connectivity.evaluate_paths(
             NET, members.params, np.array([[0, 1]]), connectivity.grid(3), {"a": data}, state=members.state
         )
 
