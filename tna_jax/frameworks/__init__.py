@@ -9,8 +9,8 @@ Importing this package imports none of the frameworks but Linen; Equinox need no
 """
 
 from tna_jax.frameworks.conversion import Model
-from tna_jax.frameworks.equinox import from_equinox
-from tna_jax.frameworks.linen import from_linen
-from tna_jax.frameworks.nnx import from_nnx
+from tna_jax.frameworks.equinox_modules import from_equinox
+from tna_jax.frameworks.linen_modules import from_linen
+from tna_jax.frameworks.nnx_modules import from_nnx
 
 __all__ = ["Model", "from_equinox", "from_linen", "from_nnx"]
