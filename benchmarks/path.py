@@ -28,7 +28,7 @@ def case(inputs: int, depth: int, width: int, examples: int, batch: int = 128) -
 
     def one_pass():
         return jax.block_until_ready(
-            connectivity.evaluate_path(apply, members, pair, alphas, {"test": (images, labels)})
+            connectivity.evaluate_paths(apply, members, pair, alphas, {"test": (images, labels)})
         )
 
     mix = jax.jit(line)

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from sklearn.datasets import load_digits
 
-from tna_jax import barrier, evaluate_path, masks, pairs, tna_mask
+from tna_jax import barrier, evaluate_paths, masks, pairs, tna_mask
 from tna_jax.connectivity import grid
 
 images, digits = load_digits(return_X_y=True)
@@ -83,7 +83,7 @@ paths = {}
 for name, optimizer in (("plain", plain), ("anchored, ratio 0.4", aligned)):
     a, b = fit(start, optimizer, seed=1), fit(start, optimizer, seed=2)
     members = jax.tree.map(lambda *leaves: jnp.stack(leaves), a, b)
-    paths[name] = evaluate_path(network, members, pairs(2), grid(21), {"test": test})["test"]
+    paths[name] = evaluate_paths(network, members, pairs(2), grid(21), {"test": test})["test"]
 
 # %% [markdown]
 # The path from one network (0) to the other (1). The barrier is what it loses on the way.

@@ -22,7 +22,7 @@ import numpy as np
 import optax
 from sklearn.datasets import load_digits
 
-from tna_jax import barrier, evaluate_path, masks, models
+from tna_jax import barrier, evaluate_paths, masks, models
 from tna_jax.connectivity import grid
 from tna_jax.ensemble import Trainer, init_ensemble, train_ensemble
 from tna_jax.networks import linen
@@ -70,7 +70,7 @@ print(f"{len(orders)} networks trained")
 # %%
 firsts = 3 * np.arange(len(cells))
 walks = np.concatenate([np.stack([firsts, firsts + 1], 1), np.stack([firsts, firsts + 2], 1)])
-path = evaluate_path(network, members.params, walks, grid(11), {"test": test})["test"]
+path = evaluate_paths(network, members.params, walks, grid(11), {"test": test})["test"]
 lost = np.asarray(barrier(path, metric="accuracy")).reshape(2, len(RATIOS), SEEDS)
 ends = np.asarray(path.accuracy)[:, [0, -1]].mean(1).reshape(2, len(RATIOS), SEEDS)
 middle = np.asarray(path.accuracy)[:, 5].reshape(2, len(RATIOS), SEEDS)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; the same names as below
         ensemble as ensemble,
         federated as federated,
         finetuning as finetuning,
+        frameworks as frameworks,
         interpolation as interpolation,
         linear_probe as linear_probe,
         masked_lm as masked_lm,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; the same names as below
         metrics as metrics,
         models as models,
         networks as networks,
+        objectives as objectives,
         placement as placement,
         prng as prng,
         repair as repair,
@@ -42,14 +44,16 @@ if TYPE_CHECKING:  # what type checkers and editors see; the same names as below
     )
 
     # isort: on
+    from tna_jax.alphas import grid
     from tna_jax.averaging import greedy_soup, stack, uniform_soup, weighted_average
-    from tna_jax.connectivity import barrier, evaluate_path, pairs
+    from tna_jax.connectivity import barrier, evaluate_path, evaluate_paths, pairs
+    from tna_jax.frameworks import from_equinox, from_linen, from_nnx
     from tna_jax.interpolation import line
     from tna_jax.transform import anchored, apply_updates, tna_mask
 
 __all__ = [
-    "anchored", "apply_updates", "barrier", "checks", "evaluate_path", "greedy_soup", "line", "masks", "pairs", "stack", "tna_mask",
-    "uniform_soup", "weighted_average",
+    "anchored", "apply_updates", "barrier", "checks", "evaluate_path", "evaluate_paths", "from_equinox", "from_linen", "from_nnx",
+    "greedy_soup", "grid", "line", "masks", "objectives", "pairs", "stack", "tna_mask", "uniform_soup", "weighted_average",
 ]  # fmt: skip
 
 _HOMES = {
@@ -57,7 +61,12 @@ _HOMES = {
     "apply_updates": "transform",
     "barrier": "connectivity",
     "evaluate_path": "connectivity",
+    "evaluate_paths": "connectivity",
+    "from_equinox": "frameworks",
+    "from_linen": "frameworks",
+    "from_nnx": "frameworks",
     "greedy_soup": "averaging",
+    "grid": "alphas",
     "line": "interpolation",
     "pairs": "connectivity",
     "stack": "averaging",
@@ -69,7 +78,7 @@ _HOMES = {
 
 _MODULES = frozenset({
     "alphas", "augment", "averaging", "checks", "cold_fusion", "connectivity", "corruptions", "ensemble", "federated", "finetuning",
-    "interpolation", "linear_probe", "masked_lm", "masks", "matching", "metrics", "models", "networks", "placement", "prng", "repair",
+    "frameworks", "interpolation", "linear_probe", "masked_lm", "masks", "matching", "metrics", "models", "networks", "objectives", "placement", "prng", "repair",
     "theory", "transform", "trees",
 })  # fmt: skip
 """The modules of the core. Those that touch files (`io`, `hf`, `flower`, `programs`) are imported by name."""

@@ -117,17 +117,21 @@ class GreedySoup(NamedTuple):
 
 
 def greedy_recipe(
-    scores: Sequence[float] | Shaped[np.ndarray, " M"], score: Callable[[np.ndarray], float], ties: Ties = "keep"
+    scores: Sequence[float] | Shaped[np.ndarray, " M"],
+    score: Callable[[np.ndarray], float],
+    ties: Ties = "keep",
+    larger_is_better: bool = True,
 ) -> GreedySoup:
     """Returns which of M models to average: tried from the best to the worst, each kept if the soup's score does not fall with it.
 
     arXiv 2203.05482, recipe 1. Law: the score is at least the best single model's. Equal models are tried in their order.
 
     Args:
-      scores: (M,) held-out score of each model, larger is better; models whose score is not finite are left out.
+      scores: (M,) held-out score of each model; models whose score is not finite are left out.
       score: (M,) weights, 1 for each ingredient and 0 else, to the held-out score of their average. It is called at most M - 1
         times.
       ties: see `Ties`.
+      larger_is_better: whether the best score is the largest, or (losses) the smallest.
 
     Raises:
       ValueError: no finite score, or an unknown rule.
@@ -135,7 +139,8 @@ def greedy_recipe(
     if ties not in ("keep", "drop"):
         raise ValueError(f"unknown rule for ties {ties!r}: known are keep, drop")
     alone = [float(value) for value in scores]
-    order = sorted(range(len(alone)), key=lambda i: -alone[i] if math.isfinite(alone[i]) else math.inf)
+    sign = 1 if larger_is_better else -1
+    order = sorted(range(len(alone)), key=lambda i: -sign * alone[i] if math.isfinite(alone[i]) else math.inf)
     if not order or not math.isfinite(alone[order[0]]):
         raise ValueError("a greedy soup needs at least one model with a finite score")
     best = alone[order[0]]
@@ -148,7 +153,7 @@ def greedy_recipe(
             candidate = weights.copy()
             candidate[i] = 1
             soup_score = float(score(candidate))
-        kept = soup_score >= best if ties == "keep" else soup_score > best
+        kept = sign * soup_score >= sign * best if ties == "keep" else sign * soup_score > sign * best
         if kept:
             weights, best = candidate, soup_score
         trail.append(Ingredient(i, alone[i], soup_score, kept))
@@ -160,14 +165,16 @@ def greedy_soup(
     score: Callable[[Params], Any],
     ties: Ties = "keep",
     scores: Sequence[float] | Shaped[np.ndarray, " M"] | None = None,
+    larger_is_better: bool = True,
 ) -> tuple[PyTree[Shaped[Array, "..."]], GreedySoup]:
     """Returns the greedy soup of M models, and its recipe; see `greedy_recipe`.
 
     Args:
       members: pytree with leaves (M, ...).
-      score: one model's parameters to its score on held-out data (not on the test set), larger is better.
+      score: one model's parameters to its score on held-out data (not on the test set).
       ties: see `Ties`.
       scores: (M,) of the single models, if they are known; else `score` computes them.
+      larger_is_better: of the score; `False` for losses.
 
     Returns:
       The soup, leaves (...), and what it is made of.
@@ -183,5 +190,7 @@ def greedy_soup(
     count = count_of(members)
     if scores is None:
         scores = [float(score(jax.tree.map(lambda leaf, i=i: leaf[i], members))) for i in range(count)]
-    recipe = greedy_recipe(scores, lambda weights: float(score(weighted_average(members, weights))), ties)
+    recipe = greedy_recipe(
+        scores, lambda weights: float(score(weighted_average(members, weights))), ties, larger_is_better
+    )
     return weighted_average(members, recipe.weights), recipe

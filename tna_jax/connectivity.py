@@ -3,7 +3,7 @@
 >>> members = {"w": jnp.array([[[1.0, -1.0]], [[-1.0, 1.0]]])}  # M = 2 linear classifiers of one feature
 >>> network = lambda params, inputs: inputs @ params["w"]
 >>> data = {"test": (jnp.array([[1.0], [2.0]]), jnp.array([0, 0]))}  # the first is always right, the second always wrong
->>> path = evaluate_path(network, members, pairs(2), grid(5), data)["test"]  # P = 1 pair
+>>> path = evaluate_paths(network, members, pairs(2), grid(5), data)["test"]  # P = 1 pair
 >>> path.accuracy.tolist()
 [[1.0, 1.0, 1.0, 0.0, 0.0]]
 >>> barrier(path, metric="accuracy").tolist()  # (P,)
@@ -12,8 +12,9 @@
 
 import functools
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args, overload
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +22,22 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, Integer, PyTree, Shaped
 
-from tna_jax import interpolation, metrics, networks, repair
+from tna_jax import averaging, interpolation, metrics, networks, objectives, repair
 from tna_jax import placement as placement_lib
 from tna_jax.alphas import check_alphas as check_alphas
 from tna_jax.alphas import grid as grid
 from tna_jax.ensemble import member
 from tna_jax.masks import Params
-from tna_jax.metrics import Metrics
+from tna_jax.metrics import AnyMetrics, Metrics
 from tna_jax.networks import Network, State, Stateful
+from tna_jax.objectives import CLASSIFICATION, Objective
 from tna_jax.placement import Placement
 
-Data = Mapping[str, tuple[Shaped[Array | np.ndarray, "..."], Integer[Array | np.ndarray, "..."]]]
-"""Inputs (N, ...) and labels (N,) by the name of the split; each split has an N of its own."""
+Split = tuple[PyTree[Shaped[Array | np.ndarray, "..."]], PyTree[Shaped[Array | np.ndarray, "..."]]]
+"""Inputs (N, ...) and labels (N,), or other targets (N, ...), in every leaf."""
+
+Data = Mapping[str, Split]
+"""Inputs and targets by the name of the split; each split has an N of its own."""
 
 BarrierKind = Literal["linear", "relative", "midpoint", "ends", "worst"]
 
@@ -76,17 +81,21 @@ class Path(NamedTuple):
 
     alphas: Any
     """(A,) increasing, 0 at the first model and 1 at the second."""
-    metrics: Metrics
+    metrics: AnyMetrics
     """Leaves (P, A), or (..., A) in general."""
+
+    def value(self, name: str) -> Any:
+        """(..., A) the metric of that name; ValueError for a name there is not."""
+        return self.metrics.value(name)
 
     @property
     def loss(self) -> Any:
-        """(..., A) mean cross-entropy, in nats."""
+        """(..., A) mean loss; of classification cross-entropy, in nats."""
         return self.metrics.loss
 
     @property
     def accuracy(self) -> Any:
-        """(..., A) share of correct examples, in [0, 1]."""
+        """(..., A) share of correct examples, in [0, 1]; ValueError for objectives without it."""
         return self.metrics.accuracy
 
 
@@ -95,19 +104,120 @@ def pairs(models: int) -> Int32[np.ndarray, "P 2"]:
     return np.array(list(itertools.combinations(range(models), 2)), np.int32).reshape(-1, 2)
 
 
+@overload
 def evaluate_path(
+    network: Network,
+    a: Params,
+    b: Params,
+    data: Split,
+    /,
+    *,
+    alphas: int | Float[np.ndarray, "..."] | Sequence[float] = ...,
+    state: State = ...,
+    calibration: Any = ...,
+    objective: Objective = ...,
+    batch_size: int = ...,
+    placement: Placement = ...,
+) -> Path: ...
+@overload
+def evaluate_path(
+    network: Network,
+    a: Params,
+    b: Params,
+    data: Data,
+    /,
+    *,
+    alphas: int | Float[np.ndarray, "..."] | Sequence[float] = ...,
+    state: State = ...,
+    calibration: Any = ...,
+    objective: Objective = ...,
+    batch_size: int = ...,
+    placement: Placement = ...,
+) -> dict[str, Path]: ...
+@overload
+def evaluate_path(network: Network, *models: Any, **options: Any) -> Any: ...
+def evaluate_path(network: Network, *models: Any, **options: Any) -> Any:
+    """Computes the metrics of `line(a, b, alpha)` for two models: what lies between them.
+
+    `evaluate_path(network, a, b, data, *, alphas=11, state=(), calibration=None, objective=CLASSIFICATION, batch_size=1000,
+    placement="auto")`. The ends equal `evaluate` of the models alone exactly (`vmap`: up to rounding). For many pairs at once see
+    `evaluate_paths`, whose call (network, members, pairs, alphas, data) is still understood here, with a warning.
+
+    Args:
+      network: a function (params, inputs (B, ...)) -> outputs, or a `Stateful` network.
+      a, b: parameters of two models, of one structure.
+      data: (inputs (N, ...), targets (N, ...)), or a mapping of names to such splits.
+      alphas: their number, odd, or (A,) increasing, holding 0, 1/2 and 1.
+      state: (state of a, state of b), for a `Stateful` network.
+      calibration, objective, batch_size, placement: as in `evaluate_paths`.
+
+    Returns:
+      A `Path` with metrics (A,) float32, NumPy: `path.alphas` and `path.loss` are ready to plot; of a mapping a dict of them.
+
+    Raises:
+      ValueError: models of different structure or shapes; and as `evaluate_paths`.
+
+    >>> network = lambda params, inputs: inputs @ params["w"]
+    >>> a, b = {"w": jnp.array([[1.0, -1.0]])}, {"w": jnp.array([[-1.0, 1.0]])}
+    >>> path = evaluate_path(network, a, b, (jnp.array([[1.0], [2.0]]), jnp.array([0, 0])), alphas=5)
+    >>> path.accuracy.tolist(), float(barrier(path))
+    ([1.0, 1.0, 1.0, 0.0, 0.0], 0.25)
+    """
+    if _stacked_call(models, options):
+        warnings.warn(
+            "evaluate_path of stacked members and pairs is called evaluate_paths now", DeprecationWarning, stacklevel=2
+        )
+        return evaluate_paths(network, *models, **options)
+    return _between(network, *models, **options)
+
+
+def _stacked_call(models: tuple[Any, ...], options: Mapping[str, Any]) -> bool:
+    """Whether the arguments are members, pairs, alphas and data, as they were before."""
+    if len(models) > 3 or "members" in options or "pairs" in options:
+        return True
+    if len(models) < 2 or isinstance(models[1], Mapping):
+        return False
+    try:
+        pairs = np.asarray(models[1])
+    except (TypeError, ValueError):  # a tree
+        return False
+    return bool(pairs.ndim == 2 and pairs.shape[1] == 2 and np.issubdtype(pairs.dtype, np.integer))
+
+
+def _between(
+    network: Network,
+    a: Params,
+    b: Params,
+    data: Split | Data,
+    *,
+    alphas: int | Float[np.ndarray, "..."] | Sequence[float] = 11,
+    state: State = (),
+    **options: Any,
+) -> Path | dict[str, Path]:
+    if jax.tree.leaves(state) and not (isinstance(state, (tuple, list)) and len(state) == 2):
+        raise ValueError("state must be a pair, that of the first model and that of the second")
+    stacked = averaging.stack([a, b])
+    states = averaging.stack(state) if jax.tree.leaves(state) else ()
+    splits = data if isinstance(data, Mapping) else {"": data}
+    paths = evaluate_paths(network, stacked, [(0, 1)], alphas, splits, state=states, **options)
+    single = {split: Path(path.alphas, jax.tree.map(lambda x: x[0], path.metrics)) for split, path in paths.items()}
+    return single if isinstance(data, Mapping) else single[""]
+
+
+def evaluate_paths(
     network: Network,
     members: PyTree[Shaped[Array | np.ndarray, "M ..."]],
     pairs: Integer[np.ndarray, "..."] | Sequence[Sequence[int]],
-    alphas: Float[np.ndarray, "..."] | Sequence[float],
+    alphas: int | Float[np.ndarray, "..."] | Sequence[float],
     data: Data,
     *,
     state: State = (),
-    calibration: Shaped[Array | np.ndarray, "N ..."] | None = None,
+    calibration: PyTree[Shaped[Array | np.ndarray, "N ..."]] | None = None,
+    objective: Objective = CLASSIFICATION,
     batch_size: int = 1000,
     placement: Placement = "auto",
 ) -> dict[str, Path]:
-    """Computes loss and accuracy of `line(members[i], members[j], alpha)` for P pairs x A alphas x every split, in one compiled call.
+    """Computes the metrics of `line(members[i], members[j], alpha)` for P pairs x A alphas x every split, in one compiled call.
 
     The P * A models are spread over all devices; one interpolated model is alive per device (`map`). Every example counts
     once. Laws: the ends equal `evaluate` of the stand-alone models exactly (`vmap`: up to rounding); a pair (i, i) is flat.
@@ -116,13 +226,14 @@ def evaluate_path(
     `calibration` (`reset_batch_stats`); the ends keep their own.
 
     Args:
-      network: (params, inputs (B, ...)) -> logits (B, C), or a `Stateful` network.
+      network: (params, inputs (B, ...)) -> outputs, or a `Stateful` network.
       members: pytree with leaves (M, ...).
       pairs: (P, 2) ints in [0, M).
-      alphas: (A,) increasing, holding 0, 1/2 and 1 (see `grid`).
-      data: inputs (N, ...) and labels (N,) by the name of the split.
+      alphas: (A,) increasing, holding 0, 1/2 and 1 (see `grid`), or their number.
+      data: inputs (N, ...) and labels (N,), or the objective's targets (N, ...), by the name of the split; any pytrees.
       state: (M, ...) state of the members, for a `Stateful` network.
       calibration: (N, ...) training inputs, for a `Stateful` network; 2,000 are usually enough.
+      objective: what is measured, see `tna_jax.objectives`; default: classification.
       batch_size: examples per forward pass; a smaller N is one batch. Also of the calibration.
       placement: `map`, `vmap` (all models of a device at once), `loop` (one dispatch per model and batch) or `auto`.
 
@@ -133,14 +244,14 @@ def evaluate_path(
       ValueError: alphas without 0, 1/2 or 1; pairs out of range; numbers of inputs and labels that differ; a `Stateful`
         network without calibration inputs.
     """
-    alphas = check_alphas(alphas)
+    alphas = grid(alphas) if isinstance(alphas, int) else check_alphas(alphas)
     pairs = np.asarray(pairs, np.int32)  # (P, 2)
     count = jax.tree.leaves(members)[0].shape[0]
     if pairs.ndim != 2 or pairs.shape[1] != 2 or (pairs.size and not 0 <= pairs.min() <= pairs.max() < count):
         raise ValueError(f"pairs must be (P, 2) indices of {count} members, got {pairs.tolist()}")
-    calibration = _checked(calibration, network)
+    calibration = _checked(calibration, network, state)
     tasks = _Line(np.repeat(pairs, len(alphas), axis=0), np.tile(alphas, len(pairs)))  # (P*A, 2), (P*A,)
-    points = _evaluate(network, members, state, calibration, tasks, data, batch_size, placement)
+    points = _evaluate(network, members, state, calibration, tasks, data, objective, batch_size, placement)
     shape = (len(pairs), len(alphas))
     return {split: Path(alphas, jax.tree.map(lambda x: x.reshape(shape), m)) for split, m in points.items()}
 
@@ -151,13 +262,14 @@ def evaluate(
     data: Data,
     *,
     state: State = (),
+    objective: Objective = CLASSIFICATION,
     batch_size: int = 1000,
     placement: Placement = "auto",
-) -> dict[str, Metrics]:
-    """Computes loss and accuracy of M stand-alone models for every split: `Metrics` with leaves (M,). As `evaluate_path`."""
+) -> dict[str, AnyMetrics]:
+    """Computes the metrics of M stand-alone models for every split, leaves (M,). As `evaluate_paths`."""
     indices = np.arange(jax.tree.leaves(members)[0].shape[0], dtype=np.int32)
     tasks = _Line(np.stack([indices, indices], axis=1), np.zeros(len(indices), np.float32))
-    return _evaluate(network, members, state, None, tasks, data, batch_size, placement)
+    return _evaluate(network, members, state, None, tasks, data, objective, batch_size, placement)
 
 
 def evaluate_mixtures(
@@ -167,37 +279,38 @@ def evaluate_mixtures(
     data: Data,
     *,
     state: State = (),
-    calibration: Shaped[Array | np.ndarray, "N ..."] | None = None,
+    calibration: PyTree[Shaped[Array | np.ndarray, "N ..."]] | None = None,
+    objective: Objective = CLASSIFICATION,
     batch_size: int = 1000,
     placement: Placement = "auto",
-) -> dict[str, Metrics]:
-    """Computes loss and accuracy of T weighted sums of M models for every split, in one compiled call: soups, planes, simplices.
+) -> dict[str, AnyMetrics]:
+    """Computes the metrics of T weighted sums of M models for every split, in one compiled call: soups, planes, simplices.
 
     A weight of 1 with zeros elsewhere is that model, its own statistics included; entries equal in all models are copied.
-    Otherwise as `evaluate_path`.
+    Otherwise as `evaluate_paths`.
 
     Args:
       weights: (T, M) floats; rows of averages sum to 1, which is not checked.
 
     Returns:
-      `Metrics` with leaves (T,) float32 for each split, NumPy.
+      The objective's metrics with leaves (T,) float32 for each split, NumPy.
 
     Raises:
-      ValueError: weights of another shape, or non-finite; and as `evaluate_path`.
+      ValueError: weights of another shape, or non-finite; and as `evaluate_paths`.
     """
     count = jax.tree.leaves(members)[0].shape[0]
     weights = np.asarray(weights, np.float32)
     if weights.ndim != 2 or weights.shape[1] != count or not np.isfinite(weights).all():
         raise ValueError(f"weights must be finite and (T, {count}), a column for each member; got {weights.shape}")
-    calibration = _checked(calibration, network)
-    return _evaluate(network, members, state, calibration, _Mixture(weights), data, batch_size, placement)
+    calibration = _checked(calibration, network, state)
+    return _evaluate(network, members, state, calibration, _Mixture(weights), data, objective, batch_size, placement)
 
 
-def _checked(calibration: Any, network: Network) -> Any:
+def _checked(calibration: Any, network: Network, state: State) -> Any:
     """The calibration inputs that a network needs: `None` without running statistics; else ValueError if there are none."""
-    if not isinstance(network, Stateful):
+    if not isinstance(network, Stateful) or not jax.tree.leaves(state):
         return None
-    if calibration is None or not len(calibration):
+    if calibration is None or not len(jax.tree.leaves(calibration)[0]):
         raise ValueError(
             "a network with running statistics needs `calibration`: training inputs to estimate them on again"
         )
@@ -211,24 +324,25 @@ def _evaluate(
     calibration: Any,
     tasks: _Point,
     data: Data,
+    objective: Objective,
     batch_size: int,
     placement: Placement,
-) -> dict[str, Metrics]:
-    for split, (inputs, labels) in data.items():
-        if labels.shape != inputs.shape[:1] or not len(labels):
-            raise ValueError(f"split {split!r} has {inputs.shape[0]} inputs but labels of shape {labels.shape}")
+) -> dict[str, AnyMetrics]:
+    for split, (inputs, targets) in data.items():
+        if not objectives.check_examples(objective, inputs, targets, f"split {split!r} has " if split else ""):
+            raise ValueError(f"split {split!r} has no examples")
     model = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), (members, state))
     first = next(iter(data.values()))[0]
-    example = jax.ShapeDtypeStruct((1, *first.shape[1:]), first.dtype)
+    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), first)
     placement = placement_lib.resolve(placement, functools.partial(networks.evaluate, network), *model, example)
     mesh, count = placement_lib.mesh(), len(jax.tree.leaves(tasks)[0])
     copies = placement_lib.replicate(((members, state), calibration, dict(data)), mesh)
     tasks = placement_lib.shard(placement_lib.pad(jax.tree.map(np.asarray, tasks), mesh.size), mesh)
     if placement == "loop":
-        points = _loop_points(network, tasks, copies, batch_size, mesh)
+        points = _loop_points(network, objective, tasks, copies, batch_size, mesh)
     else:
-        points = placement_lib.to_host(_path_program(network, placement, mesh, batch_size)(tasks, *copies))
-    unpadded: dict[str, Metrics] = jax.tree.map(lambda x: x[:count], points)
+        points = placement_lib.to_host(_path_program(network, objective, placement, mesh, batch_size)(tasks, *copies))
+    unpadded: dict[str, AnyMetrics] = jax.tree.map(lambda x: x[:count], points)
     return unpadded
 
 
@@ -247,30 +361,40 @@ def _chosen(state: State, fresh: State, point: _Point) -> State:
     return jax.tree.map(lambda stored, new: jnp.where(alone, stored, new), member(state, index), fresh)
 
 
-def _batch_metrics(network: Network, params: Params, state: State, inputs: Any, labels: Array) -> Metrics:
-    logits = networks.evaluate(network, params, state, inputs)
-    return metrics.classification(logits, labels, jnp.ones(labels.shape, jnp.float32))
+def _batch_metrics(
+    network: Network,
+    params: Params,
+    state: State,
+    inputs: Any,
+    targets: Any,
+    objective: Objective = CLASSIFICATION,
+) -> AnyMetrics:
+    outputs = networks.evaluate(network, params, state, inputs)
+    return objective.sums(outputs, targets, jnp.ones(jax.tree.leaves(targets)[0].shape[:1], jnp.float32))
 
 
 @functools.lru_cache(maxsize=32)
-def _path_program(network: Network, placement: Placement, mesh: Mesh, batch_size: int) -> Any:
-    def split_metrics(params: Params, state: State, inputs: Any, labels: Array) -> Metrics:
-        size = min(batch_size, inputs.shape[0])
-        full = inputs.shape[0] // size * size  # examples of the batches that are full
+def _path_program(network: Network, objective: Objective, placement: Placement, mesh: Mesh, batch_size: int) -> Any:
+    def split_metrics(params: Params, state: State, *data: Any) -> AnyMetrics:
+        examples = _examples(data)
+        size = min(batch_size, examples)
+        full = examples // size * size  # examples of the batches that are full
 
-        def step(total: Metrics, part: Any) -> tuple[Metrics, None]:
-            return metrics.merge(total, _batch_metrics(network, params, state, *part)), None
+        def step(total: AnyMetrics, part: Any) -> tuple[AnyMetrics, None]:
+            inputs, targets = part
+            return metrics.merge(total, _batch_metrics(network, params, state, inputs, targets, objective)), None
 
-        cut = jax.tree.map(lambda x: x[:full].reshape(-1, size, *x.shape[1:]), (inputs, labels))
-        total, _ = jax.lax.scan(step, metrics.zero(), cut)
-        if full == inputs.shape[0]:
+        cut = jax.tree.map(lambda x: x[:full].reshape(-1, size, *x.shape[1:]), data)
+        total, _ = jax.lax.scan(step, objective.zero(), cut)
+        if full == examples:
             return total
-        return metrics.merge(total, _batch_metrics(network, params, state, inputs[full:], labels[full:]))
+        inputs, targets = _part(data, slice(full, None))
+        return metrics.merge(total, _batch_metrics(network, params, state, inputs, targets, objective))
 
     def on_share(tasks: Any, models: Any, calibration: Any, data: Any) -> Any:
         members, states = models
 
-        def point_metrics(point: _Point) -> dict[str, Metrics]:
+        def point_metrics(point: _Point) -> dict[str, AnyMetrics]:
             params = point.params(members)
             state = _statistics(network, params, states, calibration, point, batch_size)
             return {split: split_metrics(params, state, *arrays) for split, arrays in data.items()}
@@ -281,7 +405,7 @@ def _path_program(network: Network, placement: Placement, mesh: Mesh, batch_size
 
 
 @functools.lru_cache(maxsize=32)
-def _point_programs(network: Network, mesh: Mesh) -> list[Any]:
+def _point_programs(network: Network, objective: Objective, mesh: Mesh) -> list[Any]:
     """The pieces of one point on each device: one program each for all devices, compiled once (and once for a rest)."""
 
     def mixed(point: _Point, models: Any) -> tuple[Params, State]:
@@ -299,18 +423,21 @@ def _point_programs(network: Network, mesh: Mesh) -> list[Any]:
     def stored(point: _Point, models: Any) -> State:
         return member(models[1], point.corner()[0])
 
-    def batch(running: Any, inputs: Any, labels: Array) -> Metrics:
+    def batch(running: Any, inputs: Any, targets: Any) -> AnyMetrics:
         total, params, state = running
-        return metrics.merge(total, _batch_metrics(network, params, state, inputs, labels))
+        merged: AnyMetrics = metrics.merge(total, _batch_metrics(network, params, state, inputs, targets, objective))
+        return merged
 
     pieces = ((mixed, 1), (statistics, 2), (chosen, 1), (stored, 1), (batch, 2))
     return [jax.jit(placement_lib.shard_map_single(piece, mesh, replicated)) for piece, replicated in pieces]
 
 
-def _loop_points(network: Network, tasks: _Point, copies: Any, batch_size: int, mesh: Mesh) -> dict[str, Metrics]:
+def _loop_points(
+    network: Network, objective: Objective, tasks: _Point, copies: Any, batch_size: int, mesh: Mesh
+) -> dict[str, AnyMetrics]:
     """The points as a plain Python loop over models and batches, all devices side by side: the reference of the one-pass
     program, and the fastest for convolutions on CPUs."""
-    mixed, statistics, chosen, stored, batch = _point_programs(network, mesh)
+    mixed, statistics, chosen, stored, batch = _point_programs(network, objective, mesh)
     models, calibration, data = copies
     shares = jax.tree.leaves(tasks)[0].shape[0] // mesh.size
     turns = [
@@ -321,23 +448,32 @@ def _loop_points(network: Network, tasks: _Point, copies: Any, batch_size: int, 
     for task in turns:  # task t of each device's share
         params, state = mixed(task, models)
         if calibration is not None:
-            for part in _parts(calibration.shape[0], batch_size):
-                share = np.float32((part.stop - part.start) / calibration.shape[0])
-                state = statistics((state, params), calibration[part], share)
+            for part in _parts(_examples(calibration), batch_size):
+                share = np.float32((part.stop - part.start) / _examples(calibration))
+                state = statistics((state, params), _part(calibration, part), share)
             state = chosen((task, state), models)
         else:
             state = stored(task, models)
         totals = {}
-        for split, (inputs, labels) in data.items():
-            zero = jax.tree.map(lambda x: np.zeros(mesh.size, x.dtype), metrics.zero())
+        for split, arrays in data.items():
+            zero = jax.tree.map(lambda x: np.zeros(mesh.size, x.dtype), objective.zero())
             totals[split] = placement_lib.shard(zero, mesh)
-            for part in _parts(inputs.shape[0], batch_size):
-                totals[split] = batch((totals[split], params, state), inputs[part], labels[part])
+            for part in _parts(_examples(arrays), batch_size):
+                totals[split] = batch((totals[split], params, state), *_part(arrays, part))
         points.append(totals)
-    joined: dict[str, Metrics] = jax.tree.map(
+    joined: dict[str, AnyMetrics] = jax.tree.map(
         lambda *x: np.stack(x, axis=1).reshape(-1), *placement_lib.to_host(points)
     )
     return joined
+
+
+def _examples(arrays: Any) -> int:
+    """N of (N, ...)."""
+    return int(jax.tree.leaves(arrays)[0].shape[0])
+
+
+def _part(arrays: Any, part: slice) -> Any:
+    return jax.tree.map(lambda x: x[part], arrays)
 
 
 def _parts(examples: int, size: int) -> list[slice]:
@@ -345,11 +481,12 @@ def _parts(examples: int, size: int) -> list[slice]:
 
 
 def barrier(
-    path: Path, kind: BarrierKind = "linear", metric: Literal["accuracy", "loss"] = "accuracy"
+    path: Path, kind: BarrierKind = "linear", metric: str | None = None, larger_is_better: bool | None = None
 ) -> Float[Any, "..."]:  # of NumPy or JAX, as the path
     """Computes how much worse the models between two ends are than the ends: 0 for a flat path, larger is worse.
 
-    With L(a) the loss at alpha a, or the error (1 - accuracy), and `lin(a) = (1 - a) L(0) + a L(1)`:
+    With L(a) the loss at alpha a, or 1 - the metric where larger is better (of accuracy: the error),
+    and `lin(a) = (1 - a) L(0) + a L(1)`:
 
     | kind | definition | source |
     | --- | --- | --- |
@@ -365,7 +502,9 @@ def barrier(
     Args:
       path: a `Path` with metrics (..., A), NumPy or JAX.
       kind: one of the table.
-      metric: `accuracy` (result as a share, 0.1 = ten points) or `loss` (in nats).
+      metric: `accuracy` (result as a share, 0.1 = ten points), `loss` (in nats), or any name of the objective's metrics; default:
+        accuracy for classification, else the loss.
+      larger_is_better: of that metric; default: as the objective says.
 
     Returns:
       (...,) of the path's dtype; non-finite where the path is.
@@ -373,14 +512,19 @@ def barrier(
     Raises:
       ValueError: an unknown kind or metric, or a grid without 0, 1/2 and 1.
     """
-    if kind not in get_args(BarrierKind) or metric not in ("accuracy", "loss"):
-        raise ValueError(f"unknown barrier {kind!r} of {metric!r}: kinds are {', '.join(get_args(BarrierKind))}")
+    if metric is None:
+        metric = "accuracy" if isinstance(path.metrics, Metrics) else "loss"
+    if kind not in get_args(BarrierKind) or metric not in path.metrics.names:
+        raise ValueError(
+            f"unknown barrier {kind!r} of {metric!r}: kinds are {', '.join(get_args(BarrierKind))}, "
+            f"metrics {', '.join(path.metrics.names)}"
+        )
     alphas = check_alphas(path.alphas)
-    accuracy = metric == "accuracy"
-    values = path.accuracy if accuracy else path.loss
+    larger = path.metrics.metric(metric).larger_is_better if larger_is_better is None else larger_is_better
+    values = path.value(metric)
     a = alphas.astype(values.dtype)
     linear = (1 - a) * values[..., :1] + a * values[..., -1:]
-    gap = linear - values if accuracy else values - linear  # (..., A), 0 at both ends
+    gap = linear - values if larger else values - linear  # (..., A), 0 at both ends
     measure: Any
     if kind == "linear":
         measure = gap.max(-1)
@@ -390,8 +534,8 @@ def barrier(
     elif kind == "midpoint":
         measure = gap[..., int(np.argmax(alphas == 0.5))]
     elif kind == "worst":
-        measure = (1 - values if accuracy else values).max(-1)
+        measure = (1 - values if larger else values).max(-1)
     else:
         ends = (values[..., :1] + values[..., -1:]) / 2
-        measure = (ends - values if accuracy else values - ends).max(-1)
+        measure = (ends - values if larger else values - ends).max(-1)
     return measure

@@ -17,18 +17,19 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32, Int32, Integer, Key, PyTree, Shaped
 
-from tna_jax import metrics, networks, transform
+from tna_jax import metrics, networks, objectives, transform
 from tna_jax import placement as placement_lib
 from tna_jax.masks import Mask, Params
-from tna_jax.metrics import Metrics
+from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import Network, State
+from tna_jax.objectives import CLASSIFICATION, Objective
 from tna_jax.placement import Placement
 
 Hyper = dict[str, jax.Array]
 """A member's hyper-parameters, scalars by name."""
 
-Batch = tuple[Any, jax.Array, jax.Array]
-"""Inputs (B, ...), labels and the weight of each label, 0 for padding."""
+Batch = tuple[Any, Any, jax.Array]
+"""Inputs (B, ...), labels or other targets, and the weight of each, 0 for padding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Trainer:
     """What all members of an ensemble have in common.
 
     Attributes:
-      network: a function (params, inputs) -> logits, or a `Stateful` one. Inputs are scaled there: it is given the stored
-        ones (say uint8 images) as they are.
+      network: a function (params, inputs) -> outputs, or a `Stateful` one. Inputs are scaled there: it is given the stored
+        ones (say uint8 images) as they are. They are any pytree, as targets are.
       optimizer: an optax transformation, or a function from a member's `Hyper` to one, for hyper-parameters that differ
         between members: `lambda hyper: optax.sgd(hyper["learning_rate"])`. It is run under `anchored`.
       batch_size: examples per step. The last batch of an epoch is smaller if need be (padded under a mask).
@@ -47,8 +48,9 @@ class Trainer:
       prepare: (key, hyper, batch) -> batch, run after `augment`: for what depends on a member's hyper-parameters, or makes
         labels of its own (see `tna_jax.finetuning`, `tna_jax.masked_lm`). Inputs may become any pytree that the network takes,
         labels and weight (B, ...) of one shape.
-      loss: (logits (..., C), labels (...), hyper) -> losses (...), what is minimized; default: cross-entropy. Metrics stay
-        cross-entropy and accuracy.
+      loss: (outputs, targets, hyper) -> losses of the shape of the objective's, what is minimized where that depends on a
+        member's hyper-parameters; default: the objective's loss. Metrics stay the objective's.
+      objective: the loss and the metrics, see `tna_jax.objectives`; default: classification.
       accumulate: parts that a batch is cut into, whose gradients are summed before the step: the same step in less memory,
         up to rounding. Must divide the batch size; not for networks with a state.
     """
@@ -57,10 +59,11 @@ class Trainer:
     optimizer: optax.GradientTransformation | Callable[[Hyper], optax.GradientTransformation]
     batch_size: int
     placement: Placement = "auto"
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    augment: Callable[[jax.Array, Any], Any] | None = None
     prepare: Callable[[jax.Array, Hyper, Batch], Batch] | None = None
-    loss: Callable[[jax.Array, jax.Array, Hyper], jax.Array] | None = None
+    loss: Callable[[Any, Any, Hyper], jax.Array] | None = None
     accumulate: int = 1
+    objective: Objective = CLASSIFICATION
 
     def __post_init__(self) -> None:
         if self.accumulate < 1 or self.batch_size % self.accumulate:
@@ -171,42 +174,44 @@ def train_step(
     trainer: Trainer,
     member: Members,
     inputs: PyTree[Shaped[Array, "B ..."]],
-    labels: Integer[Array, " B *K"],
+    labels: PyTree[Shaped[Array, "B ..."]],
     weight: Float[Array, " B *K"],
     *,
     padded: bool = True,
-) -> tuple[Members, Metrics]:
+    key: Key[Array, ""] | None = None,
+) -> tuple[Members, AnyMetrics]:
     """Takes one optimizer step of one member (no leading axis) on one batch: gradient of the weighted mean loss.
 
     Args:
       trainer: the common part.
       member: its state before the step.
       inputs: (B, ...) in every leaf.
-      labels: (B,) integers, or (B, K) where an example has K of them.
-      weight: float of the labels' shape, 0 for padding.
+      labels: (B,) integers, or (B, K) where an example has K of them; of another objective its targets, (B, ...) in every leaf.
+      weight: float (B,), or (B, K) where an example has K labels; 0 for padding.
       padded: whether any weight of the epoch is 0; else batch statistics need no mask.
+      key: of this step, for networks that want one (dropout).
 
     Returns:
-      The member after the step, and the batch's `Metrics` before it.
+      The member after the step, and the batch's metrics before it.
     """
 
     def loss(
-        params: Params, inputs: Any, labels: Array, weight: Array, total: Array | None
-    ) -> tuple[Array, tuple[Metrics, State]]:
+        params: Params, inputs: Any, labels: Any, weight: Array, total: Array | None, key: Array | None
+    ) -> tuple[Array, tuple[AnyMetrics, State]]:
         real = weight if padded else None
-        logits, state = networks.train(trainer.network, params, member.state, inputs, real)
-        sums = metrics.classification(logits, labels, weight)
+        outputs, state = networks.train(trainer.network, params, member.state, inputs, real, key)
+        sums = trainer.objective.sums(outputs, labels, weight)
         summed = sums.loss_sum
         if trainer.loss is not None:
-            losses = trainer.loss(logits, labels, member.hyper)
-            summed = jnp.sum(jnp.where(weight > 0, losses, np.float32(0)) * weight)
+            losses, weights = trainer.loss(outputs, labels, member.hyper), trainer.objective.weights(labels, weight)
+            summed = jnp.sum(jnp.where(weights > 0, losses, np.float32(0)) * weights)
         return summed / jnp.maximum(sums.count if total is None else total, np.float32(1)), (sums, state)
 
     gradient = jax.grad(loss, has_aux=True)
     if trainer.accumulate == 1:
-        gradients, (sums, state) = gradient(member.params, inputs, labels, weight, None)
+        gradients, (sums, state) = gradient(member.params, inputs, labels, weight, None, key)
     else:
-        gradients, sums = _accumulated(gradient, member.params, (inputs, labels, weight), trainer.accumulate)
+        gradients, sums = _accumulated(trainer, gradient, member.params, (inputs, labels, weight), key)
         state = member.state
     optimizer = trainer.anchored_optimizer(member.hyper)
     updates, opt_state = optimizer.update(gradients, member.opt_state, member.params, mask=member.mask)
@@ -214,17 +219,21 @@ def train_step(
     return member._replace(params=params, opt_state=opt_state, state=state), sums
 
 
-def _accumulated(gradient: Callable[..., Any], params: Params, batch: Batch, parts: int) -> tuple[Params, Metrics]:
-    """The batch's gradient and metrics as sums over `parts` equal parts of it, one after the other."""
-    total = jnp.sum(batch[2].astype(jnp.float32))
+def _accumulated(
+    trainer: Trainer, gradient: Callable[..., Any], params: Params, batch: Batch, key: Array | None
+) -> tuple[Params, AnyMetrics]:
+    """The batch's gradient and metrics as sums over equal parts of it, one after the other."""
+    total = jnp.sum(trainer.objective.weights(*batch[1:]))
+    parts = trainer.accumulate
     cut = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
 
-    def add(carry: tuple[Params, Metrics], part: Batch) -> tuple[tuple[Params, Metrics], None]:
-        gradients, (sums, _) = gradient(params, *part, total)
+    def add(carry: tuple[Params, AnyMetrics], numbered: tuple[Array, Batch]) -> tuple[tuple[Params, AnyMetrics], None]:
+        number, part = numbered
+        gradients, (sums, _) = gradient(params, *part, total, None if key is None else jax.random.fold_in(key, number))
         return jax.tree.map(jnp.add, carry, (gradients, sums)), None
 
-    zero = jax.tree.map(jnp.zeros_like, params), metrics.zero()
-    (gradients, sums), _ = jax.lax.scan(add, zero, cut)
+    zero = jax.tree.map(jnp.zeros_like, params), trainer.objective.zero()
+    (gradients, sums), _ = jax.lax.scan(add, zero, (jnp.arange(parts, dtype=jnp.int32), cut))
     return gradients, sums
 
 
@@ -236,71 +245,83 @@ PREPARE = 2
 """Stream of an epoch's key for what `Trainer.prepare` draws."""
 
 
+NETWORK = 3
+"""Stream of an epoch's key for what the network draws in training (dropout)."""
+
+
 def _batch_step(
     trainer: Trainer, member: Members, data: Any, epoch: Array, number: Array, index: Array, weight: Array
-) -> tuple[Members, Metrics]:
+) -> tuple[Members, AnyMetrics]:
     """Step `number` of an epoch: gathers the batch, augments and prepares it, trains on it."""
     inputs, labels = member.member_data or data
-    batch, targets = inputs[index], labels[index]
+    batch, targets = jax.tree.map(lambda x: x[index], (inputs, labels))
     key = jax.random.fold_in(member.data_keys, epoch)
+    wanted = networks.wants_key(trainer.network)
+    network_key = jax.random.fold_in(jax.random.fold_in(key, NETWORK), number) if wanted else None
     if trainer.augment is not None:
         batch = trainer.augment(jax.random.fold_in(jax.random.fold_in(key, AUGMENT), number), batch)
     if trainer.prepare is not None:
         key = jax.random.fold_in(jax.random.fold_in(key, PREPARE), number)
         batch, targets, weight = trainer.prepare(key, member.hyper, (batch, targets, weight))
-    padded = inputs.shape[0] % trainer.batch_size != 0
-    return train_step(trainer, member, batch, targets, weight, padded=padded)
+    padded = _examples(inputs) % trainer.batch_size != 0
+    return train_step(trainer, member, batch, targets, weight, padded=padded, key=network_key)
+
+
+def _examples(arrays: Any) -> int:
+    """N of (N, ...)."""
+    return int(jax.tree.leaves(arrays)[0].shape[0])
 
 
 def examples_of(member: Members, inputs: Any) -> int:
     """Returns N, the examples that one member (no leading axis) trains on in an epoch, of shared inputs (N, ...) or its data."""
-    return int((member.member_data[0] if member.member_data else inputs).shape[0])
+    return _examples(member.member_data[0] if member.member_data else inputs)
 
 
 def train_epoch(
     trainer: Trainer,
     members: Members,
-    inputs: Shaped[Array | np.ndarray, "..."] | None,
-    labels: Integer[Array | np.ndarray, "..."] | None,
+    inputs: PyTree[Shaped[Array | np.ndarray, "..."]] | None,
+    labels: PyTree[Shaped[Array | np.ndarray, "..."]] | None,
     epoch: int,
     *,
     donate: bool = False,
-) -> tuple[Members, Metrics]:
+) -> tuple[Members, AnyMetrics]:
     """Trains every member for one epoch, over all devices the members are placed on.
 
     Args:
       trainer: the common part.
       members: M members. To use several devices, place them first: `placement.shard(placement.pad(members, n), mesh)`.
-      inputs: (N, ...) examples of any dtype, shared by all members; `None` where members have data of their own.
-      labels: (N,) integers; `None` where members have data of their own.
+      inputs: (N, ...) examples of any dtype, shared by all members, any pytree; `None` where members have data of their own.
+      labels: (N,) integers, or the targets of another objective, (N, ...) in every leaf; `None` where members have data of
+        their own.
       epoch: the epoch's number; it selects the data order.
       donate: reuse the memory of `members`, which must not be read afterwards.
 
     Returns:
-      The members after the epoch, and `Metrics` with leaves (M,): sums over the epoch of each batch before its step. A
+      The members after the epoch, and the objective's metrics with leaves (M,): sums over the epoch of each batch before its step. A
       member with a non-finite `loss_sum` has diverged.
 
     Raises:
       ValueError: a batch larger than the data, or numbers of inputs and labels that differ.
     """
     _check(trainer, members, inputs, labels)
-    placement = resolve(trainer, members, inputs)
+    placement = resolve(trainer, members, inputs, labels)
     sharding = members.data_keys.sharding
     mesh: Mesh = getattr(sharding, "mesh", None) or placement_lib.mesh([next(iter(members.data_keys.devices()))])
     if placement == "loop":
         return _loop_epoch(trainer, members, inputs, labels, epoch, mesh)
     program = epoch_program(trainer, placement, mesh, donate)
-    trained: tuple[Members, Metrics] = program(members, inputs, labels, jnp.int32(epoch))
+    trained: tuple[Members, AnyMetrics] = program(members, inputs, labels, jnp.int32(epoch))
     return trained
 
 
 def _check(trainer: Trainer, members: Members, inputs: Any, labels: Any) -> None:
     if not members.member_data:
-        return check_data(inputs, labels, trainer.batch_size)
+        return check_data(inputs, labels, trainer.batch_size, trainer.objective)
     if inputs is not None or labels is not None:
         raise ValueError("these members have their own data: give None for inputs and labels")
     inputs, labels = _without_leading_axis(members.member_data)
-    check_data(inputs, labels, trainer.batch_size)
+    check_data(inputs, labels, trainer.batch_size, trainer.objective)
 
 
 def _without_leading_axis(members: Any) -> Any:
@@ -308,36 +329,39 @@ def _without_leading_axis(members: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), members)
 
 
-def resolve(trainer: Trainer, members: Members, inputs: Any) -> Placement:
-    """Returns the placement that the trainer's stands for with these members and inputs (arrays or shapes)."""
+def resolve(trainer: Trainer, members: Members, inputs: Any, labels: Any = None) -> Placement:
+    """Returns the placement that the trainer's stands for with these members, inputs and targets (arrays or shapes; by default labels)."""
     if trainer.placement != "auto":
         return placement_lib.resolve(trainer.placement, None)
     output = functools.partial(network_inputs, trainer)
-    return placement_lib.resolve("auto", output, _without_leading_axis(members), inputs)
+    return placement_lib.resolve("auto", output, _without_leading_axis(members), inputs, labels)
 
 
-def network_inputs(trainer: Trainer, member: Members, inputs: Any) -> Float[Array, "..."]:
+def network_inputs(trainer: Trainer, member: Members, inputs: Any, labels: Any = None) -> PyTree[Float[Array, "..."]]:
     """Computes the network's output on one prepared batch: what is traced to see what a step is made of."""
-    inputs, labels = member.member_data or (inputs, jnp.zeros(inputs.shape[:1], jnp.int32))
-    batch = inputs[: trainer.batch_size], labels[: trainer.batch_size], jnp.ones(trainer.batch_size, jnp.float32)
+    if member.member_data:
+        inputs, labels = member.member_data
+    elif labels is None:
+        labels = jnp.zeros(_examples(inputs), jnp.int32)
+    batch = jax.tree.map(lambda x: x[: trainer.batch_size], (inputs, labels))
     if trainer.prepare is not None:
-        batch = trainer.prepare(member.data_keys, member.hyper, batch)
+        weight = jnp.ones(trainer.batch_size, jnp.float32)
+        batch = trainer.prepare(member.data_keys, member.hyper, (*batch, weight))[:2]
     return networks.evaluate(trainer.network, member.params, member.state, batch[0])
 
 
-def check_data(inputs: Any, labels: Any, batch_size: int) -> None:
-    """Raises ValueError where inputs (N, ...), labels (N,) and the batch size do not go together."""
-    if labels.shape != inputs.shape[:1]:
-        raise ValueError(f"{inputs.shape[0]} inputs but labels of shape {labels.shape}")
-    if not 1 <= batch_size <= inputs.shape[0]:
-        raise ValueError(f"a batch of {batch_size} examples needs as many, but the data has {inputs.shape[0]}")
+def check_data(inputs: Any, labels: Any, batch_size: int, objective: Objective = CLASSIFICATION) -> None:
+    """Raises ValueError where inputs (N, ...), labels (N,) or other targets (N, ...), and the batch size do not go together."""
+    examples = objectives.check_examples(objective, inputs, labels)
+    if not 1 <= batch_size <= examples:
+        raise ValueError(f"a batch of {batch_size} examples needs as many, but the data has {examples}")
 
 
 @functools.lru_cache(maxsize=32)
 def epoch_program(trainer: Trainer, placement: Placement, mesh: Mesh, donate: bool) -> Any:
     """Returns the compiled epoch of `map` and `vmap`: (members, inputs, labels, epoch) -> (members, metrics), over the mesh `mesh`."""
 
-    def member_epoch(member: Members, inputs: Any, labels: Any, epoch: Array) -> tuple[Members, Metrics]:
+    def member_epoch(member: Members, inputs: Any, labels: Any, epoch: Array) -> tuple[Members, AnyMetrics]:
         indices, weights = batch_indices(
             member.data_keys, epoch, examples_of(member, inputs), trainer.batch_size
         )  # (S, B)
@@ -349,7 +373,9 @@ def epoch_program(trainer: Trainer, placement: Placement, mesh: Mesh, donate: bo
             return (*_trained(state), metrics.merge(total, sums)), None
 
         numbers = jnp.arange(indices.shape[0], dtype=jnp.int32)
-        (*trained, total), _ = jax.lax.scan(step, (*_trained(member), metrics.zero()), (numbers, indices, weights))
+        (*trained, total), _ = jax.lax.scan(
+            step, (*_trained(member), trainer.objective.zero()), (numbers, indices, weights)
+        )
         return _with_trained(member, trained), total
 
     def epoch_of_share(members: Members, inputs: Any, labels: Any, epoch: Array) -> Any:
@@ -379,7 +405,7 @@ def _step_programs(trainer: Trainer, mesh: Mesh) -> tuple[Any, Any, Any, Any]:
     One program for all devices, compiled once; they run side by side.
     """
 
-    def step(state: Any, rest: Any, inputs: Any, labels: Any, epoch: Array, number: Array) -> tuple[Any, Metrics]:
+    def step(state: Any, rest: Any, inputs: Any, labels: Any, epoch: Array, number: Array) -> tuple[Any, AnyMetrics]:
         trained, total = state
         fixed, (indices, weights) = rest  # (S, B) each
         batch = (epoch, number, indices[number], weights[number])
@@ -409,7 +435,7 @@ def _step_programs(trainer: Trainer, mesh: Mesh) -> tuple[Any, Any, Any, Any]:
 
 def _loop_epoch(
     trainer: Trainer, members: Members, inputs: Any, labels: Any, epoch: int, mesh: Mesh
-) -> tuple[Members, Metrics]:
+) -> tuple[Members, AnyMetrics]:
     """The same epoch as a plain Python loop: the reference of the other placements, and the fastest for convolutions on CPUs.
 
     Each member stays on its device; all devices take a step of one of theirs, then of the next.
@@ -417,7 +443,7 @@ def _loop_epoch(
     step, epoch_batches, cut, join = _step_programs(trainer, mesh)
     numbers = range(members.data_keys.shape[0] // mesh.size)
     members_in_turn = [cut(members, jnp.int32(i)) for i in numbers]
-    zero = jax.tree.map(lambda x: np.zeros(mesh.size, x.dtype), metrics.zero())
+    zero = jax.tree.map(lambda x: np.zeros(mesh.size, x.dtype), trainer.objective.zero())
     states = [(_trained(member), placement_lib.shard(zero, mesh)) for member in members_in_turn]
     orders = [epoch_batches(member, jnp.int32(epoch), inputs) for member in members_in_turn]
     rests = [
@@ -434,13 +460,13 @@ def _loop_epoch(
 def train_ensemble(
     trainer: Trainer,
     members: Members,
-    inputs: Shaped[Array | np.ndarray, "..."] | None,
-    labels: Integer[Array | np.ndarray, "..."] | None,
+    inputs: PyTree[Shaped[Array | np.ndarray, "..."]] | None,
+    labels: PyTree[Shaped[Array | np.ndarray, "..."]] | None,
     epochs: int,
     *,
     start: int = 0,
-    on_epoch: Callable[[int, Callable[..., Members], Metrics], None] | None = None,
-) -> tuple[Members, list[Metrics]]:
+    on_epoch: Callable[[int, Callable[..., Members], Any], None] | None = None,
+) -> tuple[Members, list[AnyMetrics]]:
     """Trains M members for epochs `start` ... `epochs - 1` on all devices, or on M of them where there are more.
 
     M need not be a multiple of the number of devices: the last member is repeated and cut off again.
@@ -454,7 +480,7 @@ def train_ensemble(
         into, if there are any: (parameters, optimizer state, state), (M, ...) each.
 
     Returns:
-      The members, and the `Metrics` of each epoch with leaves (M,), NumPy. What was trained is NumPy too where M is not a
+      The members, and the metrics of each epoch with leaves (M,), NumPy. What was trained is NumPy too where M is not a
       multiple of the devices.
 
     Raises:

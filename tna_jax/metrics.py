@@ -1,11 +1,50 @@
-"""Metrics as sums and a count, so that every example counts once however the data is cut into batches."""
+"""Metrics as sums and a count, so that every example counts once however the data is cut into batches.
 
-from typing import Any, NamedTuple
+`Metrics` are those of classification; `Sums` those of any other objective (see `tna_jax.objectives`). Both have `loss`,
+`count`, `names` and `value(name)`, any leading axes, and merge by adding.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Integer
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One named number of an objective.
+
+    Attributes:
+      name: as in `value(name)`.
+      values: (outputs, targets) -> values of the shape of the losses, or (B,), one for each example; or a pair of arrays of
+        one such shape, whose sums are divided by each other (F1, Dice). `None` for a metric derived from another.
+      larger_is_better: whether larger is better.
+      unit: what an axis says: `nats a token`.
+      of, transform: a derived metric is `transform` of the mean of metric `of` (perplexity: exp of the loss); with NumPy or
+        JAX arrays.
+    """
+
+    name: str
+    values: Callable[[Any, Any], Any] | None = None
+    larger_is_better: bool = False
+    unit: str = ""
+    of: str = ""
+    transform: Callable[[Any], Any] | None = None
+
+
+LOSS = Metric("loss", unit="nats")
+ACCURACY = Metric("accuracy", larger_is_better=True, unit="share of correct examples")
+
+
+def _named(metrics: tuple[Metric, ...], name: str) -> Metric:
+    for metric in metrics:
+        if metric.name == name:
+            return metric
+    raise ValueError(f"there is no metric {name!r}: known are {', '.join(metric.name for metric in metrics)}")
 
 
 class Metrics(NamedTuple):
@@ -32,10 +71,81 @@ class Metrics(NamedTuple):
         """(...,) share of correct examples, in [0, 1]."""
         return self.correct / self.count
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `value` knows."""
+        return LOSS.name, ACCURACY.name
 
-def merge(a: Metrics, b: Metrics) -> Metrics:
+    def value(self, name: str) -> Any:
+        """(...,) `loss` or `accuracy`; ValueError for other names."""
+        return self.loss if self.metric(name) is LOSS else self.accuracy
+
+    def metric(self, name: str) -> Metric:
+        """What `name` is: its unit, and whether larger is better; ValueError for a name there is not."""
+        return _named((LOSS, ACCURACY), name)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sums:
+    """Named sums and counts over examples (tokens, pixels), float32 on device, any leading axes. Laws as for `Metrics`."""
+
+    sums: dict[str, tuple[Any, Any]]
+    """(sum, count) by the name of the metric, (...,) each."""
+    metrics: tuple[Metric, ...] = dataclasses.field(metadata={"static": True})
+    """All there are, the loss first; those that are derived have no sum of their own."""
+
+    @property
+    def loss_sum(self) -> Any:
+        """(...,) summed loss."""
+        return self.sums[LOSS.name][0]
+
+    @property
+    def count(self) -> Any:
+        """(...,) what the loss is a mean over: examples, tokens or pixels."""
+        return self.sums[LOSS.name][1]
+
+    @property
+    def loss(self) -> Any:
+        """(...,) mean loss."""
+        return self.value(LOSS.name)
+
+    @property
+    def accuracy(self) -> Any:
+        """(...,) the metric of that name; ValueError for objectives without it."""
+        return self.value(ACCURACY.name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `value` knows, the loss first."""
+        return tuple(metric.name for metric in self.metrics)
+
+    def value(self, name: str) -> Any:
+        """(...,) the metric of that name; ValueError for a name there is not."""
+        metric = self.metric(name)
+        total, count = self.sums[metric.of or name]
+        mean = total / count
+        return mean if metric.transform is None else metric.transform(mean)
+
+    def __getitem__(self, name: str) -> Any:
+        """As `value`."""
+        return self.value(name)
+
+    def metric(self, name: str) -> Metric:
+        """As `Metrics.metric`."""
+        return _named(self.metrics, name)
+
+
+AnyMetrics = Metrics | Sums
+"""Of classification, or of another objective."""
+
+_Counted = TypeVar("_Counted", Metrics, Sums, AnyMetrics)
+
+
+def merge(a: _Counted, b: _Counted) -> _Counted:
     """Returns the metrics of both sets of examples together; leaves of any one shape (...)."""
-    return Metrics(*(x + y for x, y in zip(a, b, strict=True)))
+    both: _Counted = jax.tree.map(lambda x, y: x + y, a, b)
+    return both
 
 
 def cross_entropy(logits: Float[Array, "*B C"], labels: Integer[Array, "*B"]) -> Float32[Array, "*B"]:

@@ -22,7 +22,7 @@ Inputs: TypeAlias = PyTree[Shaped[Array, "B ..."]]
 """A batch, (B, ...) in every leaf."""
 
 Apply = Callable[[Params, jax.Array], jax.Array]
-"""A network without state: parameters and a batch of inputs (B, ...) to logits (B, C)."""
+"""A network without state or randomness: parameters and a batch of inputs (B, ...) to logits (B, C)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,18 +32,48 @@ class Stateful:
     Attributes:
       train: (params, state, inputs (B, ...), weight) -> (logits (B, C), new state). `weight` is (B,) float, 0 for padding
         that must not enter the statistics, or `None` if there is no padding.
+        With `wants_key` it takes a fifth argument, the key of the step; `None` is training mode without randomness, in
+        which running statistics are estimated.
       evaluate: (params, state, inputs (B, ...)) -> logits (B, C). Reads the state only.
+      wants_key: whether `train` draws random numbers (dropout) and takes a key.
+      settled: state -> state, run on statistics that were estimated anew (`repair.reset_batch_stats`) where a state holds
+        more than the averages, say a count by which they are corrected; `None`: nothing to do.
     """
 
-    train: Callable[[Params, State, jax.Array, jax.Array | None], tuple[jax.Array, State]]
+    train: Callable[..., tuple[jax.Array, State]]
     evaluate: Callable[[Params, State, jax.Array], jax.Array]
+    wants_key: bool = False
+    settled: Callable[[State], State] | None = None
 
 
-Network = Apply | Stateful
+@dataclasses.dataclass(frozen=True)
+class Stochastic:
+    """A network without state that draws random numbers in training: dropout, noise.
+
+    Attributes:
+      train: (params, inputs (B, ...), key) -> logits (B, C).
+      evaluate: (params, inputs (B, ...)) -> logits (B, C).
+    """
+
+    train: Callable[[Params, jax.Array, jax.Array], jax.Array]
+    evaluate: Apply
+
+
+Network = Apply | Stateful | Stochastic
+
+
+def wants_key(network: Network) -> bool:
+    """Returns whether a network draws random numbers in training, so that `train` needs a key."""
+    return isinstance(network, Stochastic) or (isinstance(network, Stateful) and network.wants_key)
 
 
 def train(
-    network: Network, params: Params, state: State, inputs: Inputs, weight: Float[Array, "..."] | None
+    network: Network,
+    params: Params,
+    state: State,
+    inputs: Inputs,
+    weight: Float[Array, "..."] | None,
+    key: Key[Array, ""] | None = None,
 ) -> tuple[Float[Array, "B ..."], State]:
     """Computes logits in training mode, and the state after the batch; any network.
 
@@ -53,18 +83,29 @@ def train(
       state: of that model, `()` without one, which is then returned as it is.
       inputs: (B, ...).
       weight: (B,) float, 0 for padding, or `None` if there is none.
+      key: of this step, one typed key; only networks with randomness read it.
 
     Returns:
       Logits (B, C) or (B, K, C), and the new state.
+
+    Raises:
+      ValueError: a network with randomness (see `wants_key`) and no key.
     """
+    if wants_key(network) and key is None:
+        raise ValueError("this network draws random numbers in training (dropout): give a key for the step")
+    if isinstance(network, Stochastic):
+        assert key is not None
+        return network.train(params, inputs, key), state
     if isinstance(network, Stateful):
-        return network.train(params, state, inputs, weight)
+        return network.train(params, state, inputs, weight, *([key] if network.wants_key else []))
     return network(params, inputs), state
 
 
 def evaluate(network: Network, params: Params, state: State, inputs: Inputs) -> Float[Array, "B ..."]:
     """Computes logits in evaluation mode; any network. Arguments as in `train`."""
-    return network.evaluate(params, state, inputs) if isinstance(network, Stateful) else network(params, inputs)
+    if isinstance(network, Stateful):
+        return network.evaluate(params, state, inputs)
+    return network.evaluate(params, inputs) if isinstance(network, Stochastic) else network(params, inputs)
 
 
 def linen(

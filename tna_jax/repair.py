@@ -12,11 +12,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, PyTree, Shaped
 
-from tna_jax import interpolation
+from tna_jax import interpolation, networks, trees
 from tna_jax.masks import Params
-from tna_jax.networks import State, Stateful
+from tna_jax.matching import layers
+from tna_jax.networks import Network, State, Stateful
+from tna_jax.trees import KeyPath
 
 Scalar = float | Shaped[Array | np.ndarray | np.number, ""]
 
@@ -25,14 +27,15 @@ def batch_statistics(
     network: Stateful,
     params: Params,
     state: State,
-    inputs: Shaped[Array, "B ..."],
+    inputs: PyTree[Shaped[Array, "B ..."]],
     weight: Shaped[Array, " B"] | None = None,
 ) -> State:
     """Computes the statistics of one batch, freed from the running average's momentum and start.
 
     A running average is `new = m * old + (1 - m) * batch`. Training mode is run with `old` = 0 and `old` = K, in one pass
     (only the averages differ), which gives m and the batch's own value, whatever the momentum. K is a power of two far
-    above any statistic (2^64 in float32), so that m keeps its digits beside large statistics.
+    above any statistic (2^64 in float32), so that m keeps its digits beside large statistics. Dropout is off, as it is when
+    the network is evaluated.
 
     Args:
       network: the network; each floating-point leaf of its state must be such an average with m < 1.
@@ -43,18 +46,21 @@ def batch_statistics(
     def starts(leaf: Array) -> Array:
         return jnp.stack([jnp.zeros_like(leaf), jnp.full_like(leaf, _high(leaf))] if _floating(leaf) else [leaf, leaf])
 
-    new = jax.vmap(lambda s: network.train(params, s, inputs, weight)[1])(jax.tree.map(starts, state))
+    without_randomness = [None] if network.wants_key else []
+    new = jax.vmap(lambda s: network.train(params, s, inputs, weight, *without_randomness)[1])(
+        jax.tree.map(starts, state)
+    )
     statistics: State = jax.tree.map(
         lambda n, s: n[0] / (1 - (n[1] - n[0]) / _high(s)) if _floating(s) else s, new, state
     )
-    return statistics
+    return statistics if network.settled is None else network.settled(statistics)
 
 
 def reset_batch_stats(
     network: Stateful,
     params: Params,
     state: State,
-    inputs: Shaped[Array, "N ..."],
+    inputs: PyTree[Shaped[Array, "N ..."]],
     *,
     batch_size: int = 500,
 ) -> State:
@@ -67,7 +73,7 @@ def reset_batch_stats(
       network: the network in training and evaluation mode.
       params: pytree of one model's parameters.
       state: pytree of its state, of which floating-point leaves are replaced; only their shapes are read.
-      inputs: (N, ...) training inputs as the network takes them, N >= 1; 2,000 are usually enough.
+      inputs: (N, ...) training inputs as the network takes them, in every leaf, N >= 1; 2,000 are usually enough.
       batch_size: examples per pass, >= 1; a smaller rest is a batch of its own.
 
     Returns:
@@ -76,7 +82,7 @@ def reset_batch_stats(
     Raises:
       ValueError: no inputs, or a batch size below 1.
     """
-    examples = inputs.shape[0]
+    examples = jax.tree.leaves(inputs)[0].shape[0]
     if examples < 1:
         raise ValueError("statistics need at least one input")
     if batch_size < 1:
@@ -85,16 +91,17 @@ def reset_batch_stats(
     full = examples // size  # batches
     total = no_statistics(state)
     if examples > size:
-        batches = inputs[: full * size].reshape(full, size, *inputs.shape[1:])
+        batches = jax.tree.map(lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), inputs)
         share = np.float32(size / examples)
 
-        def step(total: State, batch: Array) -> tuple[State, None]:
+        def step(total: State, batch: Any) -> tuple[State, None]:
             return add_statistics(network, total, params, state, batch, share), None
 
         total, _ = jax.lax.scan(step, total, batches)
-        inputs = inputs[full * size :]
-    if inputs.shape[0]:
-        total = add_statistics(network, total, params, state, inputs, np.float32(inputs.shape[0] / examples))
+        inputs = jax.tree.map(lambda x: x[full * size :], inputs)
+    rest = jax.tree.leaves(inputs)[0].shape[0]
+    if rest:
+        total = add_statistics(network, total, params, state, inputs, np.float32(rest / examples))
     return total
 
 
@@ -109,7 +116,7 @@ def add_statistics(
     total: State,
     params: Params,
     state: State,
-    inputs: Shaped[Array, "B ..."],
+    inputs: PyTree[Shaped[Array, "B ..."]],
     share: Scalar,
 ) -> State:
     """Returns `total + share * statistics of the batch`; summed over batches whose shares add up to 1 this is `reset_batch_stats`.
@@ -118,7 +125,7 @@ def add_statistics(
     """
     statistics = batch_statistics(network, params, state, inputs)
     factor = jnp.asarray(share)
-    added: State = jax.tree.map(lambda t, s: t + s * factor.astype(t.dtype) if _floating(t) else t, total, statistics)
+    added: State = jax.tree.map(lambda t, s: t + s * factor.astype(t.dtype) if _floating(t) else s, total, statistics)
     return added
 
 
@@ -144,19 +151,19 @@ class Repaired:
     shift: dict[str, Float[Array, "..."]]
     layers: tuple[str, ...]
 
-    def apply(self, module: nn.Module, inputs: Shaped[Array, "B ..."]) -> Float[Array, "B ..."]:
+    def apply(self, network: nn.Module | Network, inputs: Shaped[Array, "B ..."]) -> Float[Array, "B ..."]:
         """Computes logits of the repaired network, shifts included."""
 
         def add(path: str, output: jax.Array) -> jax.Array:
             shift = self.shift.get(path)
             return output if shift is None else _affine(output, jnp.ones_like(shift), shift)
 
-        logits: Array = _run(module, self.params, inputs, add)
+        logits: Array = _layered(network, self.params, inputs).run(self.params, add)
         return logits
 
 
 def repair(
-    module: nn.Module,
+    network: nn.Module | Network,
     params: Params,
     ends: Sequence[Params],
     weights: Sequence[Scalar] | Shaped[Array | np.ndarray, "..."],
@@ -165,15 +172,19 @@ def repair(
     skip: Callable[[str], bool] | None = None,
     preprocess: Callable[[Any], Any] = lambda x: x,
 ) -> Repaired:
-    """Rescales hidden units by REPAIR in closed form, for a Linen network without BatchNorm (arXiv 2211.08403, section 4).
+    """Rescales hidden units by REPAIR in closed form, for a network without BatchNorm (arXiv 2211.08403, section 4).
 
     Every dense and convolutional layer but the last is rescaled and shifted, unit by unit, so that over `inputs` the mean
     and standard deviation of its outputs (before the non-linearity) are the weighted means of the ends' means and standard
     deviations. Layers are repaired in the order in which the network runs them, each on the outputs of those before.
 
+    The layers of a function are found in its jaxpr (`tna_jax.matching.layers`): products and convolutions of activations
+    with one parameter that has one axis of units.
+
     Args:
-      module: the network, `module.apply({"params": params}, x) -> (B, C)`; convolutions and dense layers are `nn.Conv`
-        and `nn.Dense` or subclasses of them.
+      network: any function (params, inputs (B, ...)) -> (B, C), such as `from_nnx(...).network` (evaluation mode of a
+        `Stochastic` one); or a Linen module, `module.apply({"params": params}, x)`, whose convolutions and dense layers are
+        `nn.Conv` and `nn.Dense` or subclasses of them.
       params: the fused model, e.g. `line(a, b, 0.5)`.
       ends: the models it was fused from, pytrees of the same form.
       weights: one for each end, sum 1: (1 - alpha, alpha) on a line.
@@ -186,16 +197,16 @@ def repair(
       ends, give the model back up to rounding.
 
     Raises:
-      ValueError: another number of weights than ends, a network with BatchNorm (`reset_batch_stats` is its repair), or a
-        layer to be repaired that the network runs more than once.
+      ValueError: another number of weights than ends, a network with BatchNorm (`reset_batch_stats` is its repair), a
+        layer to be repaired that the network runs more than once, or layers of a function that cannot be told apart.
     """
     shares = jnp.asarray(weights, jnp.float32)
     if shares.shape != (len(ends),) or not len(ends):
         raise ValueError(f"expected one weight for each of 1 or more ends, got {shares.shape} for {len(ends)}")
-    inputs = preprocess(inputs)
-    moments = [_measure(module, end, inputs) for end in ends]
-    layers = list(moments[0])
-    chosen = set(layers[:-1] if skip is None else [path for path in layers if not skip(path)])
+    layered = _layered(network, params, preprocess(inputs))
+    moments = [_measure(layered, end) for end in ends]
+    names = list(moments[0])
+    chosen = set(names[:-1] if skip is None else [path for path in names if not skip(path)])
     goal: dict[str, list[Any]] = {
         path: [sum(share * m[path][i] for share, m in zip(shares, moments, strict=True)) for i in (0, 1)]
         for path in chosen
@@ -212,19 +223,17 @@ def repair(
         change[path] = scale, goal[path][0] - mean * scale
         return _affine(output, *change[path])
 
-    _run(module, params, inputs, fix)
+    layered.run(params, fix)
     shift: dict[str, jax.Array] = {}
-    flat = {tuple(p.key for p in path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
+    flat = dict(trees.named_leaves(params))
     for path, (scale, offset) in change.items():
-        at = tuple(path.split("/"))
-        kernel = flat[*at, "kernel"]
-        flat[*at, "kernel"] = _affine(kernel, scale)
-        if (*at, "bias") in flat:
-            flat[*at, "bias"] = _affine(flat[*at, "bias"], scale, offset)
+        (kernel, kernel_axis), bias = layered.leaves(path, flat)
+        flat[kernel] = _affine(flat[kernel], scale, axis=kernel_axis)
+        if bias is not None:
+            flat[bias[0]] = _affine(flat[bias[0]], scale, offset, axis=bias[1])
         else:
             shift[path] = offset
-    leaves = [flat[tuple(p.key for p in path)] for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-    return Repaired(jax.tree.unflatten(jax.tree.structure(params), leaves), shift, tuple(change))
+    return Repaired(trees.like(params, list(flat.values())), shift, tuple(change))
 
 
 def _moments(output: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -237,17 +246,86 @@ def _moments(output: jax.Array) -> tuple[jax.Array, jax.Array]:
     return flat.mean(0), jnp.where(constant, np.float32(0), flat.std(0))
 
 
-def _affine(values: jax.Array, scale: jax.Array, offset: jax.Array | None = None) -> jax.Array:
-    """`values * scale + offset` along the last axis, in float32; the dtype of `values` is kept."""
-    scaled = values.astype(jnp.float32) * _along_units(scale, values)
-    return (scaled if offset is None else scaled + _along_units(offset, values)).astype(values.dtype)
+def _affine(values: jax.Array, scale: jax.Array, offset: jax.Array | None = None, axis: int = -1) -> jax.Array:
+    """`values * scale + offset` along one axis, in float32; the dtype of `values` is kept."""
+    scaled = values.astype(jnp.float32) * _along_units(scale, values, axis)
+    return (scaled if offset is None else scaled + _along_units(offset, values, axis)).astype(values.dtype)
 
 
-def _along_units(values: jax.Array, like: jax.Array) -> jax.Array:
-    return values.reshape((1,) * (like.ndim - 1) + (-1,))
+def _along_units(values: jax.Array, like: jax.Array, axis: int) -> jax.Array:
+    shape = [1] * like.ndim
+    shape[axis] = -1
+    return values.reshape(shape)
 
 
-def _measure(module: nn.Module, params: Params, inputs: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
+Edit = Callable[[str, jax.Array], jax.Array]
+"""(module path, a layer's output with its units on the last axis) -> what stands in its place."""
+
+Place = tuple[KeyPath, int]
+"""A leaf, and its axis of units."""
+
+
+class _LinenLayers:
+    """A Linen module, whose layers are its submodules `nn.Dense` and `nn.Conv`."""
+
+    def __init__(self, module: nn.Module, inputs: Any) -> None:
+        self.module, self.inputs = module, inputs
+
+    def run(self, params: Params, edit: Edit) -> Any:
+        """Applies the network with `edit` on the output of every layer."""
+
+        def intercept(call: Callable[..., Any], arguments: Any, options: Any, context: Any) -> Any:
+            if isinstance(context.module, nn.BatchNorm):
+                raise ValueError(_BATCH_NORM)
+            output = call(*arguments, **options)
+            layer = isinstance(context.module, nn.Dense | nn.Conv) and context.method_name == "__call__"
+            return edit("/".join(context.module.path), output) if layer else output
+
+        with nn.intercept_methods(intercept):
+            return self.module.apply({"params": params}, self.inputs)
+
+    def leaves(self, path: str, flat: dict[KeyPath, Any]) -> tuple[Place, Place | None]:
+        """The kernel and the bias of a layer."""
+        at = tuple(path.split("/"))
+        return ((*at, "kernel"), -1), (((*at, "bias"), -1) if (*at, "bias") in flat else None)
+
+
+class _TracedLayers:
+    """A network given as a function, whose layers are found in its jaxpr."""
+
+    def __init__(self, network: Network, params: Params, inputs: Any) -> None:
+        def run(params: Params, inputs: Any) -> Any:
+            return networks.evaluate(network, params, (), inputs)
+
+        self.inputs = inputs
+        self.closed, shape = jax.make_jaxpr(run, return_shape=True)(params, inputs)
+        self.outputs = jax.tree.structure(shape)
+        self.layers = layers.find_layers(self.closed, params, len(jax.tree.leaves(inputs)))
+
+    def run(self, params: Params, edit: Edit) -> Any:
+        """As that of Linen."""
+        arguments = [jnp.asarray(leaf) for leaf in jax.tree.leaves((params, self.inputs))]
+        outputs = layers.run_layers(self.closed, arguments, self.layers, lambda i, x: edit(self.layers[i].name, x))
+        return jax.tree.unflatten(self.outputs, outputs)
+
+    def leaves(self, path: str, flat: dict[KeyPath, Any]) -> tuple[Place, Place | None]:
+        """As those of Linen."""
+        layer = next(layer for layer in self.layers if layer.name == path)
+        return (layer.kernel, layer.kernel_axis), None if layer.bias is None else (layer.bias, layer.bias_axis)
+
+
+_BATCH_NORM = "this network has BatchNorm: use reset_batch_stats, which is its repair"
+
+
+def _layered(network: nn.Module | Network, params: Params, inputs: Any) -> _LinenLayers | _TracedLayers:
+    if isinstance(network, nn.Module):
+        return _LinenLayers(network, inputs)
+    if isinstance(network, Stateful):
+        raise ValueError(_BATCH_NORM)
+    return _TracedLayers(network, params, inputs)
+
+
+def _measure(layered: _LinenLayers | _TracedLayers, params: Params) -> dict[str, tuple[jax.Array, jax.Array]]:
     """Moments of every layer's outputs, by module path, in the order of the network."""
     moments: dict[str, tuple[jax.Array, jax.Array]] = {}
 
@@ -255,27 +333,13 @@ def _measure(module: nn.Module, params: Params, inputs: jax.Array) -> dict[str, 
         moments[path] = _moments(output)
         return output
 
-    _run(module, params, inputs, look)
+    layered.run(params, look)
     return moments
 
 
-def _run(module: nn.Module, params: Params, inputs: jax.Array, edit: Callable[[str, jax.Array], jax.Array]) -> Any:
-    """Applies the network with `edit(path, output)` on the output of every dense and convolutional layer."""
-
-    def intercept(call: Callable[..., Any], arguments: Any, options: Any, context: Any) -> Any:
-        if isinstance(context.module, nn.BatchNorm):
-            raise ValueError("this network has BatchNorm: use reset_batch_stats, which is its repair")
-        output = call(*arguments, **options)
-        layer = isinstance(context.module, nn.Dense | nn.Conv) and context.method_name == "__call__"
-        return edit("/".join(context.module.path), output) if layer else output
-
-    with nn.intercept_methods(intercept):
-        return module.apply({"params": params}, inputs)
-
-
 def repair_line(
-    module: nn.Module, a: Params, b: Params, alpha: Scalar, inputs: Shaped[Array, "N ..."], **options: Any
+    network: nn.Module | Network, a: Params, b: Params, alpha: Scalar, inputs: Shaped[Array, "N ..."], **options: Any
 ) -> Repaired:
     """Runs `repair` on the model at `alpha` on the line from `a` to `b`; arguments and options as there."""
     weights = jnp.asarray([1 - alpha, alpha], jnp.float32)
-    return repair(module, interpolation.line(a, b, alpha), [a, b], weights, inputs, **options)
+    return repair(network, interpolation.line(a, b, alpha), [a, b], weights, inputs, **options)

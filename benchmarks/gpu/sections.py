@@ -65,7 +65,7 @@ def path(bench: Bench, cases: dict[str, Any]) -> None:
 
                 def run():  # its result is NumPy: it is done
                     with jax.default_matmul_precision(PRECISIONS[precision]):
-                        connectivity.evaluate_path(
+                        connectivity.evaluate_paths(
                             net, members, pairs, alphas, data, batch_size=batch, placement=placement
                         )
 

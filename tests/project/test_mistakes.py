@@ -101,7 +101,7 @@ def test_batch_norm_without_calibration_is_refused(tmp_path, capsys):
     network = Stateful(lambda p, s, x, w: (x, s), lambda p, s, x: x)
     both = {"w": jnp.ones((2, 3))}
     with pytest.raises(ValueError, match="calibration") as error:
-        connectivity.evaluate_path(network, both, [[0, 1]], [0, 0.5, 1], {"test": (jnp.ones((2, 3)), jnp.zeros(2, int))},
+        connectivity.evaluate_paths(network, both, [[0, 1]], [0, 0.5, 1], {"test": (jnp.ones((2, 3)), jnp.zeros(2, int))},
                                    state={"m": jnp.ones((2, 3))})  # fmt: skip
     assert quoted(str(error.value))
     tensors = {f"state/batch_stats/BatchNorm_0/{name}": np.ones(3, np.float32) for name in ("mean", "var")}

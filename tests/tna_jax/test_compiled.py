@@ -74,7 +74,7 @@ def test_a_sweep_traces_each_program_once(placement):
         members = ensemble.init_ensemble(trainer, params, keys, hyper={"rate": rate * jnp.ones(8)})
         members, _ = ensemble.train_ensemble(trainer, members, *data, 3)
         pairs = connectivity.pairs(8)[seed : seed + 6]
-        connectivity.evaluate_path(
+        connectivity.evaluate_paths(
             apply, jax.device_get(members.params), pairs, connectivity.grid(3), {"a": data}, placement=placement
         )
         return traces["now"]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tna_jax import barrier, connectivity, evaluate_path, line, pairs
+from tna_jax import barrier, connectivity, evaluate_paths, line, pairs
 from tna_jax.connectivity import Path
 from tna_jax.metrics import Metrics
 
@@ -58,7 +58,7 @@ def plain_loop(members, chosen, alphas, inputs, labels):
 @pytest.mark.parametrize("batch_size", [1000, 10])
 def test_the_pass_equals_a_plain_loop(members, data, placement, batch_size):
     alphas, chosen = connectivity.grid(5), pairs(3)
-    found = evaluate_path(apply, members, chosen, alphas, data, batch_size=batch_size, placement=placement)
+    found = evaluate_paths(apply, members, chosen, alphas, data, batch_size=batch_size, placement=placement)
     for split, (inputs, labels) in data.items():
         loss, correct = plain_loop(members, chosen, alphas, inputs, labels)
         np.testing.assert_allclose(found[split].metrics.loss_sum, loss, rtol=2e-6)
@@ -76,7 +76,7 @@ def test_the_ends_equal_the_stand_alone_evaluation(members, data, placement):
         else np.testing.assert_array_equal
     )
     chosen = pairs(4)
-    path = evaluate_path(apply, members, chosen, connectivity.grid(3), data, batch_size=10, placement=placement)
+    path = evaluate_paths(apply, members, chosen, connectivity.grid(3), data, batch_size=10, placement=placement)
     alone = connectivity.evaluate(apply, members, data, batch_size=10, placement=placement)
     for split in data:
         for end, column in ((0, 0), (-1, 1)):
@@ -89,7 +89,7 @@ def test_the_ends_equal_the_stand_alone_evaluation(members, data, placement):
 
 
 def test_a_path_from_a_model_to_itself_is_flat_and_a_reversed_path_has_the_same_barriers(members, data):
-    found = evaluate_path(apply, members, np.array([[1, 1], [0, 2], [2, 0]]), connectivity.grid(5), data)["train"]
+    found = evaluate_paths(apply, members, np.array([[1, 1], [0, 2], [2, 0]]), connectivity.grid(5), data)["train"]
     for metric in ("accuracy", "loss"):
         for kind in ("linear", "relative", "midpoint", "ends"):
             values = np.asarray(barrier(found, kind, metric))
@@ -102,11 +102,11 @@ def test_a_path_from_a_model_to_itself_is_flat_and_a_reversed_path_has_the_same_
 
 @pytest.mark.cpu_only("needs eight devices")
 def test_number_of_devices_changes_nothing(members, data, monkeypatch):
-    every = evaluate_path(apply, members, pairs(3), connectivity.grid(5), data)["train"]
+    every = evaluate_paths(apply, members, pairs(3), connectivity.grid(5), data)["train"]
     assert jax.device_count() == 8
     one_device = connectivity.placement_lib.mesh(jax.devices()[:1])
     monkeypatch.setattr(connectivity.placement_lib, "mesh", lambda devices=None: one_device)
-    alone = evaluate_path(apply, members, pairs(3), connectivity.grid(5), data)["train"]
+    alone = evaluate_paths(apply, members, pairs(3), connectivity.grid(5), data)["train"]
     for a, b in zip(every.metrics, alone.metrics, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -118,9 +118,9 @@ def test_the_second_call_compiles_nothing(members, data):
         traces.append(1)
         return apply(params, x)
 
-    evaluate_path(counted, members, pairs(3), connectivity.grid(5), data, placement="map")
+    evaluate_paths(counted, members, pairs(3), connectivity.grid(5), data, placement="map")
     first = len(traces)
-    evaluate_path(counted, members, pairs(3), np.array([0, 0.2, 0.5, 0.9, 1]), data, placement="map")
+    evaluate_paths(counted, members, pairs(3), np.array([0, 0.2, 0.5, 0.9, 1]), data, placement="map")
     assert len(traces) == first
 
 
@@ -156,16 +156,16 @@ def test_barriers_by_hand(kind, metric, values, expected):
 )
 def test_grids_without_the_ends_or_the_middle_are_refused(alphas, message, members, data):
     with pytest.raises(ValueError, match=message):
-        evaluate_path(apply, members, pairs(2), np.array(alphas), data)
+        evaluate_paths(apply, members, pairs(2), np.array(alphas), data)
 
 
 def test_other_bad_input_is_refused(members, data):
     with pytest.raises(ValueError, match="odd number"):
         connectivity.grid(4)
     with pytest.raises(ValueError, match="indices of 4 members"):
-        evaluate_path(apply, members, np.array([[0, 4]]), connectivity.grid(3), data)
+        evaluate_paths(apply, members, np.array([[0, 4]]), connectivity.grid(3), data)
     with pytest.raises(ValueError, match="split 'train' has 53 inputs but labels of shape"):
-        evaluate_path(apply, members, pairs(2), connectivity.grid(3), {"train": (data["train"][0], data["test"][1])})
+        evaluate_paths(apply, members, pairs(2), connectivity.grid(3), {"train": (data["train"][0], data["test"][1])})
     with pytest.raises(ValueError, match="unknown barrier"):
         barrier(path(), "median")
 
@@ -174,5 +174,5 @@ def test_line_is_what_the_path_walks(members, data):
     inputs, labels = data["test"]
     params = line(*(jax.tree.map(lambda x, i=i: x[i], members) for i in (0, 3)), 0.25)
     hits = int(jnp.sum(jnp.argmax(apply(params, inputs), -1) == labels))
-    found = evaluate_path(apply, members, np.array([[0, 3]]), connectivity.grid(5), data)["test"]
+    found = evaluate_paths(apply, members, np.array([[0, 3]]), connectivity.grid(5), data)["test"]
     assert int(found.metrics.correct[0, 1]) == hits

@@ -134,7 +134,7 @@ def test_ends_keep_their_own_statistics_and_points_between_get_new_ones(data, me
     )
     splits, alphas = {"train": data}, connectivity.grid(5)
     chosen = np.array([[0, 1], [2, 3], [1, 1]])
-    path = connectivity.evaluate_path(
+    path = connectivity.evaluate_paths(
         NET,
         members.params,
         chosen,
@@ -169,7 +169,7 @@ def test_mixtures_are_lines_where_two_weights_are_set_and_keep_a_single_members_
         NET, members.params, {"train": data}, state=members.state, batch_size=20, placement=placement
     )["train"].loss_sum
     alphas = np.array([0, 0.25, 0.5, 1], np.float32)
-    line = connectivity.evaluate_path(NET, members.params, [[0, 1]], alphas, {"train": data}, **options)["train"]
+    line = connectivity.evaluate_paths(NET, members.params, [[0, 1]], alphas, {"train": data}, **options)["train"]
     close(found[0], line.metrics.loss_sum[0, 1])
     close(found[1], alone[2])
     assert abs(found[2] / alone.mean() - 1) > 1e-3  # the control: the average of all is none of them
@@ -177,7 +177,7 @@ def test_mixtures_are_lines_where_two_weights_are_set_and_keep_a_single_members_
 
 def test_a_network_with_state_needs_calibration_inputs(data, members):
     with pytest.raises(ValueError, match="calibration"):
-        connectivity.evaluate_path(
+        connectivity.evaluate_paths(
             NET, members.params, np.array([[0, 1]]), connectivity.grid(3), {"a": data}, state=members.state
         )
 
@@ -205,3 +205,29 @@ def test_augmentation_is_drawn_anew_each_step_and_alike_in_every_placement(data,
     for a, b, c in zip(*map(jax.tree.leaves, (reference, found, without)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
         assert not np.allclose(b, c, rtol=1e-4)
+
+
+def test_a_key_reaches_networks_that_draw_random_numbers_and_no_others():
+    params, x, key = {"w": jnp.ones(())}, jnp.ones((4, 1)), jax.random.key(7)
+
+    def plain(params, inputs):
+        return inputs * params["w"]
+
+    def noisy(params, inputs, key):
+        return plain(params, inputs) + jax.random.normal(key, inputs.shape)
+
+    four = networks.Stateful(lambda p, s, x, w: (plain(p, x), s + 1), lambda p, s, x: plain(p, x))
+    five = networks.Stateful(lambda p, s, x, w, key: (noisy(p, x, key), s + 1), lambda p, s, x: plain(p, x), True)
+    alone = networks.Stochastic(noisy, plain)
+    for network, drawn in ((plain, False), (four, False), (five, True), (alone, True)):
+        assert networks.wants_key(network) == drawn
+        state = 1 if isinstance(network, networks.Stateful) else ()
+        outputs, new = networks.train(network, params, state, x, None, key)
+        np.testing.assert_array_equal(outputs, noisy(params, x, key) if drawn else x)
+        assert new == (2 if state else ())
+        np.testing.assert_array_equal(networks.evaluate(network, params, state, x), x)
+        if drawn:
+            with pytest.raises(ValueError, match="give a key for the step"):
+                networks.train(network, params, state, x, None)
+        else:
+            np.testing.assert_array_equal(networks.train(network, params, state, x, None)[0], x)

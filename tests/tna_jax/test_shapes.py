@@ -62,7 +62,7 @@ def test_training(core):
 
 def test_paths(core):
     data = {"test": (INPUTS, LABELS), "train": (INPUTS[:2], LABELS[:2])}
-    path = core.connectivity.evaluate_path(network, MEMBERS, [(0, 1)], core.connectivity.grid(3), data)["test"]
+    path = core.connectivity.evaluate_paths(network, MEMBERS, [(0, 1)], core.connectivity.grid(3), data)["test"]
     assert core.connectivity.barrier(path).shape == (1,)
     assert core.connectivity.evaluate_mixtures(network, MEMBERS, [[0.5, 0.5]], data)["train"].count.tolist() == [2]
 

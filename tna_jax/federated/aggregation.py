@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from tna_jax import metrics, networks, trees
+from tna_jax import networks, trees
 from tna_jax.federated import servers
 from tna_jax.federated.algorithm import Broadcast, ClientUpdate, Tree, gradient_weight
 from tna_jax.federated.federation import Federation, Server
 from tna_jax.federated.schedules import live_in_round
 from tna_jax.masks import Mask, Params
-from tna_jax.metrics import Metrics
+from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import State
 from tna_jax.placement import Placement
 
@@ -36,7 +36,7 @@ class Aggregate(NamedTuple):
     """float32, how many updates."""
     steps: jax.Array
     """(2,) int32, steps made in each phase by all of them."""
-    metrics: Metrics
+    metrics: AnyMetrics
 
 
 def merge(a: Aggregate, b: Aggregate) -> Aggregate:
@@ -90,7 +90,7 @@ def sums(
         models = (updates.delta, updates.state)
         teacher = _weighted(jax.lax.map(logits, models) if placement == "map" else jax.vmap(logits)(models), count)
     steps = jnp.sum(jnp.where(accepted[:, None], updates.steps, 0), axis=0, dtype=jnp.int32)
-    scores = metrics.Metrics(*(_weighted(x, count) for x in updates.metrics))
+    scores = jax.tree.map(lambda x: _weighted(x, count), updates.metrics)
     return Aggregate(total, teacher, jnp.sum(weight), jnp.sum(count), steps, scores)
 
 

@@ -21,11 +21,11 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tna_jax import metrics
 from tna_jax.federated.schedules import by_phase
 from tna_jax.masks import Mask, Params
-from tna_jax.metrics import Metrics
+from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import State
+from tna_jax.objectives import CLASSIFICATION, Objective
 
 Tree = Any
 """A pytree of arrays, `()` for nothing."""
@@ -69,7 +69,7 @@ class ClientUpdate(NamedTuple):
     """(2,) int32: steps made in the first and in the second phase."""
     examples: jax.Array
     """float32 scalar, n_k."""
-    metrics: Metrics
+    metrics: AnyMetrics
     """Summed over the steps, each before its update."""
 
 
@@ -81,7 +81,7 @@ class Context(NamedTuple):
     live: Mask
     """The mask of this step."""
     class_counts: jax.Array
-    """(C,) float32, n_y of this client."""
+    """(C,) float32, n_y of this client; zeros where targets are no class labels."""
     features: Callable[[Params, State, jax.Array], jax.Array] | None
     """(params, state, inputs (B, ...)) -> (B, F)."""
     state: State
@@ -102,6 +102,8 @@ class Algorithm:
     weighting: ClassVar[Literal["examples", "clients"]] = "examples"
     """What a client counts in averages: its number of examples, or one."""
     needs_features: ClassVar[bool] = False
+    needs_classes: ClassVar[bool] = False
+    """Whether it is defined for classification only."""
     positive: ClassVar[tuple[str, ...]] = ()
     """Fields that must lie above 0; every other number must be at least 0."""
 
@@ -126,7 +128,7 @@ class Algorithm:
         return ()
 
     def logits(self, logits: jax.Array, context: Context) -> jax.Array:
-        """(B, C) logits of the training loss."""
+        """(B, C) logits, or other outputs, of the training loss."""
         return logits
 
     def penalty(self, params: Params, inputs: jax.Array, weight: jax.Array, context: Context) -> jax.Array | None:
@@ -198,8 +200,8 @@ def per_step(delta: Params, mask: Mask, weight: jax.Array) -> Params:
     )
 
 
-def mean_loss(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
-    """Mean cross-entropy of the real examples of a batch."""
-    sums = metrics.classification(logits, labels, weight)
+def mean_loss(outputs: Any, targets: Any, weight: jax.Array, objective: Objective = CLASSIFICATION) -> jax.Array:
+    """Mean loss, of classification cross-entropy, of the real examples of a batch."""
+    sums = objective.sums(outputs, targets, weight)
     mean: jax.Array = sums.loss_sum / jnp.maximum(sums.count, jnp.float32(1))
     return mean

@@ -10,16 +10,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree, Shaped
 
-from tna_jax import metrics, networks, transform
+from tna_jax import metrics, networks, objectives, transform
 from tna_jax import placement as placement_lib
 from tna_jax.federated.algorithm import Broadcast, ClientState, ClientUpdate, Context, Tree, gradient_weight, mean_loss
 from tna_jax.federated.federation import Federation
 from tna_jax.federated.schedules import first_phase, live_in_step
 from tna_jax.masks import Params
-from tna_jax.metrics import Metrics
+from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import State
+
+NETWORK = 2**31 - 1
+"""Stream of a client's key for what its network draws in training; the numbers of its passes, from 0, draw their orders."""
 
 
 class Examples(NamedTuple):
@@ -43,7 +46,9 @@ class Plan(NamedTuple):
     first: jax.Array
     """int32 scalar, steps of the first phase."""
     class_counts: jax.Array
-    """(C,) float32."""
+    """(C,) float32, zeros where targets are no class labels."""
+    key: jax.Array
+    """Of this client in this round, for networks that draw in training."""
 
 
 class Running(NamedTuple):
@@ -52,7 +57,7 @@ class Running(NamedTuple):
     params: Params
     state: State
     opt_state: Any
-    metrics: Metrics
+    metrics: AnyMetrics
 
 
 def order(key: PRNGKeyArray, size: int, count: Int[Array, ""]) -> Int[Array, " size"]:
@@ -68,7 +73,7 @@ def order(key: PRNGKeyArray, size: int, count: Int[Array, ""]) -> Int[Array, " s
 def plan(
     federation: Federation,
     broadcast: Broadcast,
-    labels: jax.Array,
+    labels: Any,
     examples: Examples,
     key: jax.Array,
     share: jax.Array,
@@ -78,7 +83,7 @@ def plan(
     Args:
       federation: what all parties agree on.
       broadcast: what the client works with.
-      labels: (N,) of the shared arrays.
+      labels: (N,) of the shared arrays, or the targets of another objective.
       examples: the client's.
       key: of this client in this round.
       share: float32 in [0, 1], of its steps that it makes (a straggler makes fewer), at least one; 0: none at all.
@@ -89,16 +94,20 @@ def plan(
     full = per_epoch * federation.epochs
     steps = jnp.ceil(share * full.astype(jnp.float32)).astype(jnp.int32)
     real = jnp.arange(size) < examples.count
-    hot = jax.nn.one_hot(labels[examples.indices], federation.num_classes, dtype=jnp.float32)
-    counts = jnp.sum(hot * real[:, None].astype(jnp.float32), axis=0)
-    return Plan(jnp.stack(orders), steps, jnp.maximum(per_epoch, 1), first_phase(broadcast.split, steps), counts)
+    if federation.objective.classes:
+        hot = jax.nn.one_hot(labels[examples.indices], federation.num_classes, dtype=jnp.float32)
+        counts = jnp.sum(hot * real[:, None].astype(jnp.float32), axis=0)
+    else:
+        counts = jnp.zeros(federation.num_classes, jnp.float32)
+    first = first_phase(broadcast.split, steps)
+    return Plan(jnp.stack(orders), steps, jnp.maximum(per_epoch, 1), first, counts, key)
 
 
 def start(federation: Federation, broadcast: Broadcast, client_state: ClientState) -> Running:
     """Returns a client before its first step."""
     state = client_state.state if federation.norm == "local" else broadcast.state
     optimizer = federation.client_optimizer(broadcast.learning_rate)
-    return Running(broadcast.params, state, optimizer.init(broadcast.params), metrics.zero())
+    return Running(broadcast.params, state, optimizer.init(broadcast.params), federation.objective.zero())
 
 
 def step(
@@ -107,8 +116,8 @@ def step(
     client_state: ClientState,
     local_plan: Plan,
     examples: Examples,
-    inputs: jax.Array,
-    labels: jax.Array,
+    inputs: Any,
+    labels: Any,
     number: jax.Array,
     running: Running,
     rows: int | None = None,
@@ -118,15 +127,17 @@ def step(
     at = (number % local_plan.per_epoch) * batch + jnp.arange(rows or batch, dtype=jnp.int32)
     weight = (at < examples.count).astype(jnp.float32)
     chosen = examples.indices[local_plan.order[number // local_plan.per_epoch][jnp.minimum(at, size - 1)]]
-    x, y = inputs[chosen], labels[chosen]
-    algorithm = federation.algorithm
+    x, y = jax.tree.map(lambda array: array[chosen], (inputs, labels))
+    algorithm, objective = federation.algorithm, federation.objective
+    drawn = jax.random.fold_in(local_plan.key, NETWORK)
+    key = jax.random.fold_in(drawn, number) if networks.wants_key(federation.network) else None
     live = live_in_step(broadcast.mask, number >= local_plan.first)
     context = Context(broadcast, client_state.memory, live, local_plan.class_counts, federation.features, running.state)
 
-    def loss(params: Params) -> tuple[jax.Array, tuple[Metrics, State]]:
-        logits, state = networks.train(federation.network, params, running.state, x, weight)
-        sums = metrics.classification(logits, y, weight)
-        value = mean_loss(algorithm.logits(logits, context), y, weight)
+    def loss(params: Params) -> tuple[jax.Array, tuple[AnyMetrics, State]]:
+        outputs, state = networks.train(federation.network, params, running.state, x, weight, key)
+        sums = objective.sums(outputs, y, weight)
+        value = mean_loss(algorithm.logits(outputs, context), y, weight, objective)
         penalty = algorithm.penalty(params, x, weight, context)
         return value if penalty is None else value + penalty, (sums, state)
 
@@ -177,7 +188,8 @@ def update_shapes(federation: Federation, broadcast: Broadcast, client_state: Cl
 
     def update(broadcast: Broadcast, client_state: ClientState) -> ClientUpdate:
         unit, counts = jnp.int32(1), jnp.zeros(federation.num_classes, jnp.float32)
-        local_plan = Plan(jnp.zeros((federation.epochs, 1), jnp.int32), unit, unit, unit, counts)
+        key = jax.random.key(0)
+        local_plan = Plan(jnp.zeros((federation.epochs, 1), jnp.int32), unit, unit, unit, counts, key)
         examples = Examples(jnp.zeros(1, jnp.int32), unit)
         return finish(
             federation, broadcast, client_state, local_plan, examples, start(federation, broadcast, client_state)
@@ -216,8 +228,8 @@ def train_client(
     federation: Federation,
     broadcast: Broadcast,
     client_state: ClientState,
-    inputs: Shaped[Array | np.ndarray, "n ..."],
-    labels: Int[Array | np.ndarray, " m"],
+    inputs: PyTree[Shaped[Array | np.ndarray, "..."]],
+    labels: PyTree[Shaped[Array | np.ndarray, "..."]],
     key: PRNGKeyArray,
     share: float = 1.0,
 ) -> tuple[ClientUpdate, ClientState]:
@@ -227,8 +239,8 @@ def train_client(
       federation: what all parties agree on.
       broadcast: what the server sent, see `federation.broadcast`.
       client_state: from the client's last round, at first `init_client_state`.
-      inputs: (n, ...) its examples, as they are stored.
-      labels: (n,) integers.
+      inputs: (n, ...) its examples, as they are stored, any pytree.
+      labels: (n,) integers, or the objective's targets, (n, ...) in every leaf.
       key: `stream(root, ORDER, round, client)`.
       share: of its steps that it makes, in (0, 1].
 
@@ -238,26 +250,40 @@ def train_client(
     Raises:
       ValueError: no examples, or another number of labels.
     """
-    if len(labels) != len(inputs) or not len(labels):
-        raise ValueError(f"a client needs examples and as many labels, got {len(inputs)} and {len(labels)}")
-    examples = Examples(jnp.arange(len(labels), dtype=jnp.int32), jnp.int32(len(labels)))
+    count = _count(federation, inputs, labels)
+    examples = Examples(jnp.arange(count, dtype=jnp.int32), jnp.int32(count))
     run = functools.partial(networks.evaluate, federation.network)
     state = client_state.state if federation.norm == "local" else broadcast.state
-    placement = placement_lib.resolve(federation.placement, run, broadcast.params, state, inputs[:1])
+    placement = placement_lib.resolve(
+        federation.placement, run, broadcast.params, state, jax.tree.map(lambda x: x[:1], inputs)
+    )
     federation = federation.of_clients()
     first = (federation, broadcast, client_state)
-    data, share = (jnp.asarray(inputs), jnp.asarray(labels)), jnp.float32(share)
+    data, share = jax.tree.map(jnp.asarray, (inputs, labels)), jnp.float32(share)
     if placement != "loop":
         reply: tuple[ClientUpdate, ClientState] = _run_round(*first, examples, key, share, *data)
         return reply
     local_plan = _plan(federation, broadcast, data[1], examples, key, share)
     running = start(*first)
-    counts = np.array([len(labels)])
+    counts = np.array([count])
     for number in range(int(local_plan.steps)):
         rows = num_rows(federation, counts, number)
         running = _step(*first, local_plan, examples, *data, jnp.int32(number), running, rows)
     reply = _finish(*first, local_plan, examples, running)
     return reply
+
+
+def _count(federation: Federation, inputs: Any, labels: Any) -> int:
+    """n; ValueError where a client has no examples, or not as many targets."""
+    if federation.objective.classes:
+        if len(labels) != len(jax.tree.leaves(inputs)[0]) or not len(labels):
+            raise ValueError(
+                f"a client needs examples and as many labels, got {len(jax.tree.leaves(inputs)[0])} and {len(labels)}"
+            )
+        return len(labels)
+    if not (count := objectives.check_examples(federation.objective, inputs, labels, "a client: ")):
+        raise ValueError("a client needs examples")
+    return count
 
 
 _run_round, _plan, _finish = (jax.jit(function, static_argnums=0) for function in (run_round, plan, finish))

@@ -2,19 +2,21 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Int, Shaped
+from jaxtyping import PyTree, Shaped
 
 from tna_jax import metrics, networks
 from tna_jax import placement as placement_lib
 from tna_jax.federated.algorithm import ClientState
 from tna_jax.federated.federation import Federation, Server
 from tna_jax.masks import Params
-from tna_jax.metrics import Metrics
+from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import Network, State
+from tna_jax.objectives import Objective
 
 
 class TestSet:
@@ -22,23 +24,31 @@ class TestSet:
 
     __test__ = False
 
-    def __init__(self, inputs: Shaped[np.ndarray, "N ..."], labels: Int[np.ndarray, " N"], batch_size: int = 500):
-        """Places (N, ...) inputs and (N,) labels."""
+    def __init__(
+        self,
+        inputs: PyTree[Shaped[np.ndarray, "..."]],
+        labels: PyTree[Shaped[np.ndarray, "..."]],
+        batch_size: int = 500,
+    ):
+        """Places (N, ...) inputs and (N,) labels, or other targets (N, ...); any pytrees."""
+        count = len(jax.tree.leaves(labels)[0])
         self.mesh = placement_lib.mesh()
-        share = -(-len(labels) // self.mesh.size)
+        share = -(-count // self.mesh.size)
         batch = min(batch_size, share)
         total = -(-share // batch) * batch * self.mesh.size
-        rows = np.minimum(np.arange(total), len(labels) - 1)
-        weight = (np.arange(total) < len(labels)).astype(np.float32)
+        rows = np.minimum(np.arange(total), count - 1)
+        weight = (np.arange(total) < count).astype(np.float32)
 
         def cut(array: np.ndarray) -> np.ndarray:
             return array.reshape(self.mesh.size, -1, batch, *array.shape[1:])
 
-        self.batches = placement_lib.shard((cut(inputs[rows]), cut(labels[rows]), cut(weight)), self.mesh)
+        self.batches = placement_lib.shard(
+            (*jax.tree.map(lambda x: cut(x[rows]), (inputs, labels)), cut(weight)), self.mesh
+        )
 
 
-def evaluate(federation: Federation, server: Server, client_states: ClientState, test: TestSet) -> Metrics:
-    """Computes loss and accuracy of the server's model on the test set: sums, NumPy scalars.
+def evaluate(federation: Federation, server: Server, client_states: ClientState, test: TestSet) -> AnyMetrics:
+    """Computes the objective's metrics of the server's model on the test set: sums, NumPy scalars.
 
     Args:
       federation: what all parties agree on.
@@ -57,20 +67,22 @@ def evaluate(federation: Federation, server: Server, client_states: ClientState,
     return functools.reduce(metrics.merge, by_client)
 
 
-def _evaluate_model(federation: Federation, params: Params, state: State, test: TestSet) -> Metrics:
+def _evaluate_model(federation: Federation, params: Params, state: State, test: TestSet) -> AnyMetrics:
     params, state = placement_lib.replicate((params, state), test.mesh)
-    batches = test.batches[0].shape[1]
-    step = _step(federation.network, test.mesh)
+    batches = test.batches[-1].shape[1]
+    step = _step(federation.network, federation.objective, test.mesh)
     parts = [step(test.batches, params, state, np.int32(i)) for i in range(batches)]
-    sums = [Metrics(*(np.sum(x) for x in placement_lib.to_host(part))) for part in parts]
-    return functools.reduce(metrics.merge, sums)
+    sums = [jax.tree.map(np.sum, placement_lib.to_host(part)) for part in parts]
+    merged: AnyMetrics = functools.reduce(metrics.merge, sums)
+    return merged
 
 
 @functools.lru_cache(maxsize=32)
-def _step(network: Network, mesh: Mesh) -> Callable[..., Metrics]:
-    def batch_metrics(share: tuple[jax.Array, ...], params: Params, state: State, number: jax.Array) -> Metrics:
-        inputs, labels, weight = (jax.lax.dynamic_index_in_dim(x, number, keepdims=False) for x in share)
-        return metrics.classification(networks.evaluate(network, params, state, inputs), labels, weight)
+def _step(network: Network, objective: Objective, mesh: Mesh) -> Callable[..., AnyMetrics]:
+    def batch_metrics(share: Any, params: Params, state: State, number: jax.Array) -> AnyMetrics:
+        batch = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), share)
+        inputs, targets, weight = batch
+        return objective.sums(networks.evaluate(network, params, state, inputs), targets, weight)
 
-    step: Callable[..., Metrics] = jax.jit(placement_lib.shard_map_single(batch_metrics, mesh, 3))
+    step: Callable[..., AnyMetrics] = jax.jit(placement_lib.shard_map_single(batch_metrics, mesh, 3))
     return step

@@ -15,6 +15,7 @@ from tna_jax.federated.schedules import Schedule, of_round
 from tna_jax.federated.servers import MEAN, ServerRule
 from tna_jax.masks import Params
 from tna_jax.networks import Network, State, Stateful
+from tna_jax.objectives import CLASSIFICATION, Objective
 from tna_jax.placement import Placement
 
 NormPolicy = Literal["none", "shared", "local"]
@@ -31,9 +32,9 @@ class Federation:
     """What server and clients agree on before the first round. Hashable: it selects compiled programs.
 
     Attributes:
-      network: (params, inputs) -> logits, or a `Stateful` network; it scales its inputs itself.
+      network: (params, inputs) -> outputs, or a `Stateful` network; it scales its inputs itself.
       clients: N, the number of clients there are.
-      num_classes: C.
+      num_classes: C; not needed for objectives other than classification.
       algorithm: see `tna_jax.federated.ALGORITHMS`.
       server: see `servers`.
       epochs, batch_size: E passes of a client over its data in a round, in batches of B; the last of a pass may be smaller.
@@ -41,6 +42,7 @@ class Federation:
       norm: policy for running statistics; `none` for networks without.
       features: (params, state, inputs (B, ...)) -> (B, F), for MOON; see `features.penultimate`.
       placement: how clients share a device, see `tna_jax.placement`.
+      objective: loss and metrics, see `tna_jax.objectives`; FedLC and FedDF are for classification only.
 
     Raises:
       ValueError: a policy that does not go with the network, MOON without features, numbers out of range; all are listed.
@@ -48,7 +50,7 @@ class Federation:
 
     network: Network
     clients: int
-    num_classes: int
+    num_classes: int = 0
     algorithm: Algorithm = FEDAVG
     server: ServerRule = MEAN
     epochs: int = 1
@@ -58,10 +60,19 @@ class Federation:
     norm: NormPolicy = "none"
     features: Callable[[Params, State, jax.Array], jax.Array] | None = None
     placement: Placement = "auto"
+    objective: Objective = CLASSIFICATION
 
     def __post_init__(self) -> None:
-        wrong = [f"{name} must be at least 1, got {getattr(self, name)}" for name in ("clients", "num_classes", "epochs", "batch_size")
-                 if getattr(self, name) < 1]  # fmt: skip
+        positive = ("clients", *(("num_classes",) if self.objective.classes else ()), "epochs", "batch_size")
+        wrong = [
+            f"{name} must be at least 1, got {getattr(self, name)}" for name in positive if getattr(self, name) < 1
+        ]
+        needing = [rule.title for rule, needs in ((self.algorithm, self.algorithm.needs_classes),
+                   (self.server, self.server.distillation is not None)) if needs and not self.objective.classes]  # fmt: skip
+        if needing:
+            wrong.append(
+                f"{' and '.join(needing)} is defined for classification only, the objective is {self.objective.name}"
+            )
         if not 0 <= self.momentum < 1:
             wrong.append(f"momentum must lie in [0, 1), got {self.momentum}")
         if not self.weight_decay >= 0:

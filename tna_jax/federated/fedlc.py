@@ -21,6 +21,7 @@ class FedLC(Algorithm):
 
     title: ClassVar[str] = "FedLC"
     paper: ClassVar[str] = "2209.00189"
+    needs_classes: ClassVar[bool] = True
     tau: float = 1.0
 
     def logits(self, logits: jax.Array, context: Context) -> jax.Array:

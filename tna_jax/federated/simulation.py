@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, PRNGKeyArray, PyTree, Shaped
 
 from tna_jax import networks
 from tna_jax import placement as placement_lib
@@ -30,7 +30,7 @@ from tna_jax.federated.partition import Clients
 from tna_jax.federated.prng import DISTIL, ORDER, stream
 from tna_jax.federated.schedules import Schedule, live_share
 from tna_jax.masks import Params
-from tna_jax.metrics import Metrics
+from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import State
 from tna_jax.placement import Placement
 
@@ -48,7 +48,7 @@ class Round(NamedTuple):
     """Clients whose updates were not accepted, with what was wrong."""
     accepted: int
     """How many updates were."""
-    metrics: Metrics
+    metrics: AnyMetrics
     """Training metrics of the accepted ones, summed over their steps."""
     live: float
     """Share of the entries that were live in some step of some client; 0 if no update was accepted."""
@@ -71,8 +71,8 @@ def simulate_round(
     server: Server,
     client_states: ClientState,
     clients: Clients,
-    inputs: Shaped[Array | np.ndarray, "n ..."],
-    labels: Int[Array | np.ndarray, " n"],
+    inputs: PyTree[Shaped[Array | np.ndarray, "..."]],
+    labels: PyTree[Shaped[Array | np.ndarray, "..."]],
     learning_rate: float,
     *,
     participation: float = 1.0,
@@ -89,7 +89,7 @@ def simulate_round(
       server: its state before the round.
       client_states: (N, ...) NumPy, written to in place: the rows of this round's clients.
       clients: who has which rows of the data.
-      inputs, labels: (n, ...), (n,): the data of all clients; replicated over the devices they are not copied in each round.
+      inputs, labels: (n, ...), (n,), or other targets (n, ...): the data of all clients; replicated over the devices they are not copied in each round.
       learning_rate: of this round.
       participation: the share of the N clients that take part in a round, at least one.
       faults: drop-outs, stragglers, and clients whose updates are spoilt.
@@ -132,7 +132,7 @@ def simulate_round(
         # an update that was refused did not happen for its client either
         new_states.append((placement_lib.to_host(states), rows, accepted))
     if aggregate is None or not aggregate.accepted:
-        zero = Metrics(*(np.zeros((), np.float32) for _ in Metrics._fields))
+        zero = jax.tree.map(lambda x: np.zeros((), x.dtype), federation.objective.zero())
         return server, Round(turnout, refused, 0, zero, 0.0, False)
     live = live_share(server.params, broadcast.mask, aggregate.steps)
     new_server = aggregation.server_update(
@@ -150,7 +150,8 @@ def resolve(
     federation: Federation, params: Params, state: State, inputs: Shaped[Array | np.ndarray, "n ..."]
 ) -> Placement:
     """Returns how clients share a device, for a model (arrays or shapes) and inputs (n, ...)."""
-    leaves, structure = jax.tree.flatten((params, state, jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)))
+    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), inputs)
+    leaves, structure = jax.tree.flatten((params, state, example))
     return _resolved(federation.of_clients(), structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
 
 

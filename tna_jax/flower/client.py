@@ -61,6 +61,7 @@ def train(task: Task, client: int, store: Store, request: Request) -> Answer:
         "extra": packing.pack(update.extra, protocol.mask_for(update.extra, update.delta, live)),
         "state": packing.pack(update.state),
     }
+    assert isinstance(update.metrics, metrics.Metrics)  # a task is one of classification
     numbers = {
         "client": client, "round": number, "num-examples": len(labels), "steps": np.asarray(update.steps).tolist(),
         "loss-sum": float(update.metrics.loss_sum), "correct": float(update.metrics.correct),
@@ -161,6 +162,8 @@ PARTS = ("model", "message")
 
 def score(task: Task, params: Any, state: Any, data: Data) -> metrics.Metrics:
     """Computes the model's metrics on all examples of `data`: sums."""
-    return evaluation.evaluate(
+    sums = evaluation.evaluate(
         task.federation, Server(params, state, (), ()), ClientState((), ()), evaluation.TestSet(*data)
     )
+    assert isinstance(sums, metrics.Metrics)  # a task is one of classification
+    return sums

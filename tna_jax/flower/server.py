@@ -186,7 +186,9 @@ class Coordinator:
             self.phases = np.zeros(2, bool)
         self.number += 1
         self.prepare()
-        total = Metrics(*(np.float32(x) for x in aggregate.metrics)) if aggregate is not None else NOTHING
+        total = NOTHING
+        if aggregate is not None:
+            total = Metrics(*(np.float32(x) for x in jax.tree.leaves(aggregate.metrics)))
         return Outcome(number, accepted, refused, remarks, server is not None, total)
 
     def _enough(self, accepted: list[int]) -> bool:

@@ -43,6 +43,13 @@ class Task:
     proxy: Callable[[], np.ndarray] | None = None
     participation: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not self.federation.objective.classes:
+            raise ValueError(
+                f"on Flower a federation is one of classification, the objective is {self.federation.objective.name}: "
+                "its metrics travel by name (see tna_jax.flower.validate)"
+            )
+
     @property
     def root(self) -> jax.Array:
         """The federation's key."""

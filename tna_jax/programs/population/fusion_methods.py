@@ -9,91 +9,112 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import connectivity, metrics, networks, repair
+from tna_jax import connectivity, networks, repair
 from tna_jax.averaging import GreedySoup, Ties, greedy_recipe, weighted_average
 from tna_jax.ensemble import member
 from tna_jax.masks import Params
-from tna_jax.metrics import Metrics
+from tna_jax.metrics import AnyMetrics, Metrics
 from tna_jax.networks import Network, State
+from tna_jax.objectives import CLASSIFICATION, Objective
 from tna_jax.placement import Placement
 
-Data = Mapping[str, tuple[jax.Array, jax.Array]]
-"""Inputs (N, ...) and labels (N,) by the name of the split."""
-Mix = Callable[[np.ndarray, Data], dict[str, Metrics]]
+Data = Mapping[str, tuple[Any, Any]]
+"""Inputs (N, ...) and labels (N,), or other targets (N, ...), by the name of the split."""
+Mix = Callable[[np.ndarray, Data], dict[str, AnyMetrics]]
 """Weights (T, M), sum 1 each, and data to the metrics (T,) of the T averages."""
 
 
 class Fusions(NamedTuple):
     """Metrics by split. All but `members` are of one model each."""
 
-    members: dict[str, Metrics]
+    members: dict[str, AnyMetrics]
     """Leaves (M,)."""
     best: int
     """The model with the best held-out score."""
-    uniform: dict[str, Metrics]
-    greedy: dict[str, Metrics]
+    uniform: dict[str, AnyMetrics]
+    greedy: dict[str, AnyMetrics]
     recipe: GreedySoup
     """Of the greedy soup."""
-    ensemble: dict[str, Metrics]
-    """The mean of all members' logits."""
+    ensemble: dict[str, AnyMetrics]
+    """The mean of all members' logits, or other outputs."""
 
 
 def fuse(
     network: Network,
     members: Params,
     data: Data,
-    held_out: tuple[jax.Array, jax.Array],
+    held_out: tuple[Any, Any],
     mix: Mix,
     *,
     state: State = (),
     ties: Ties = "keep",
     placement: Placement = "auto",
     batch_size: int = 1000,
+    objective: Objective = CLASSIFICATION,
+    chosen_by: str | None = None,
 ) -> Fusions:
     """Computes all fusions of M models.
 
     Args:
       network, members, state: (M, ...).
       data: what is reported.
-      held_out: examples by whose accuracy the best model and the greedy soup are chosen.
-      mix: evaluates averages, see `mixtures` and `repaired`.
+      held_out: examples by whose metric the best model and the greedy soup are chosen.
+      mix: evaluates averages by the same objective, see `mixtures` and `repaired`.
       ties: of the greedy soup.
       batch_size: examples per forward pass.
+      objective: what is measured.
+      chosen_by: the metric that chooses; default: accuracy for classification, else the loss.
+
+    Raises:
+      ValueError: a metric that the objective does not have.
     """
+    metric = objective.metric(chosen_by or ("accuracy" if objective.classes else "loss"))
     count = jax.tree.leaves(members)[0].shape[0]
     alone = connectivity.evaluate(
-        network, members, {**data, "held out": held_out}, state=state, batch_size=batch_size, placement=placement
+        network,
+        members,
+        {**data, "held out": held_out},
+        state=state,
+        objective=objective,
+        batch_size=batch_size,
+        placement=placement,
     )
-    scores = [float(score) for score in alone["held out"].accuracy]
+    scores = [float(score) for score in alone["held out"].value(metric.name)]
 
     def score(weights: np.ndarray) -> float:
-        return float(mix(weights[None] / weights.sum(), {"held out": held_out})["held out"].accuracy[0])
+        return float(mix(weights[None] / weights.sum(), {"held out": held_out})["held out"].value(metric.name)[0])
 
-    recipe = greedy_recipe(scores, score, ties)
+    recipe = greedy_recipe(scores, score, ties, metric.larger_is_better)
     soups = np.stack([np.full(count, 1 / count, np.float32), recipe.weights / recipe.weights.sum()])
     fused = mix(soups, data)
-    uniform, greedy = ({split: Metrics(*(x[i] for x in pair)) for split, pair in fused.items()} for i in (0, 1))
-    ensemble = logit_ensemble(network, members, data, state=state, batch_size=batch_size)
+    uniform, greedy = (
+        {split: jax.tree.map(lambda x, i=i: x[i], pair) for split, pair in fused.items()} for i in (0, 1)
+    )
+    ensemble = output_ensemble(network, members, data, state=state, batch_size=batch_size, objective=objective)
     best = recipe.trail[0].model
     return Fusions({split: alone[split] for split in data}, best, uniform, greedy, recipe, ensemble)
 
 
 def rows(found: Fusions) -> list[dict[str, Any]]:
-    """Returns one row per fusion and split; accuracies are shares, losses nats."""
+    """Returns one row per fusion and split, with every metric by its name; accuracies are shares, losses nats."""
     result = []
     for split, members in found.members.items():
-        accuracy, loss = members.accuracy.astype(np.float64), members.loss.astype(np.float64)
-        spread = {"accuracy_std": accuracy.std(ddof=1), "loss_std": loss.std(ddof=1)}
-        table = {
-            "best single": {"accuracy": accuracy[found.best], "loss": loss[found.best], "models": [found.best]},
-            "mean of members": {"accuracy": accuracy.mean(), "loss": loss.mean(), **spread},
-            **{name: {"accuracy": m[split].accuracy, "loss": m[split].loss} for name, m in (
+        names = ("accuracy", "loss") if isinstance(members, Metrics) else members.names
+        values = {name: members.value(name).astype(np.float64) for name in names}
+        table: dict[str, dict[str, Any]] = {
+            "best single": {**{name: value[found.best] for name, value in values.items()}, "models": [found.best]},
+            "mean of members": {
+                **{name: value.mean() for name, value in values.items()},
+                **{f"{name}_std": value.std(ddof=1) for name, value in values.items()},
+            },
+            **{name: {key: m[split].value(key) for key in names} for name, m in (
                 ("uniform soup", found.uniform), ("greedy soup", found.greedy), ("logit ensemble", found.ensemble))},
         }  # fmt: skip
         table["greedy soup"]["models"] = np.flatnonzero(found.recipe.weights)
-        for name, values in table.items():
-            row = {"fusion": name, "split": split, "examples": int(members.count[0]), **values}
-            result.append({**row, **({"member_accuracy": accuracy} if name == "mean of members" else {})})
+        for name, row_values in table.items():
+            row = {"fusion": name, "split": split, "examples": int(members.count[0]), **row_values}
+            single = {f"member_{names[0]}": values[names[0]]} if name == "mean of members" else {}
+            result.append({**row, **single})
     return result
 
 
@@ -104,10 +125,11 @@ def mixtures(
     calibration: jax.Array | None,
     placement: Placement,
     batch_size: int = 1000,
+    objective: Objective = CLASSIFICATION,
 ) -> Mix:
     """Returns how averages are evaluated as they are, running statistics, if any, estimated again on `calibration` (N, ...)."""
 
-    def mix(weights: np.ndarray, data: Data) -> dict[str, Metrics]:
+    def mix(weights: np.ndarray, data: Data) -> dict[str, AnyMetrics]:
         return connectivity.evaluate_mixtures(
             network,
             members,
@@ -115,6 +137,7 @@ def mixtures(
             data,
             state=state,
             calibration=calibration,
+            objective=objective,
             batch_size=batch_size,
             placement=placement,
         )
@@ -128,11 +151,12 @@ def repaired(
     members: Params,
     calibration: jax.Array,
     placement: Placement,
+    objective: Objective = CLASSIFICATION,
 ) -> Mix:
     """Returns how averages are evaluated after REPAIR on `calibration` (N, ...); of networks without running statistics."""
     network = _shifted(module, preprocess)
 
-    def mix(weights: np.ndarray, data: Data) -> dict[str, Metrics]:
+    def mix(weights: np.ndarray, data: Data) -> dict[str, AnyMetrics]:
         averages = []
         for shares in weights:
             used = np.flatnonzero(shares)
@@ -142,7 +166,7 @@ def repaired(
             )
             averages.append((repaired_average.params, repaired_average.shift))
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *averages)
-        return connectivity.evaluate(network, stacked, data, placement=placement)
+        return connectivity.evaluate(network, stacked, data, objective=objective, placement=placement)
 
     return mix
 
@@ -157,23 +181,39 @@ def _shifted(module: nn.Module, preprocess: Callable[[jax.Array], jax.Array]) ->
     return apply
 
 
-def logit_ensemble(
-    network: Network, members: Params, data: Data, *, state: State = (), batch_size: int = 1000
-) -> dict[str, Metrics]:
-    """Computes loss and accuracy of the mean of M models' logits: `Metrics` of scalars for each split. M times a model's cost."""
+def output_ensemble(
+    network: Network,
+    members: Params,
+    data: Data,
+    *,
+    state: State = (),
+    batch_size: int = 1000,
+    objective: Objective = CLASSIFICATION,
+) -> dict[str, AnyMetrics]:
+    """Computes the metrics of the mean of M models' outputs (logits, predictions), scalars for each split. M times a model's cost."""
     run = _logits(network)
     count = jax.tree.leaves(members)[0].shape[0]
-    result = {}
-    for split, (inputs, labels) in data.items():
-        total = np.zeros((), np.float32)
+    result: dict[str, AnyMetrics] = {}
+    for split, (inputs, targets) in data.items():
+        examples = len(jax.tree.leaves(targets)[0])
+        batches = [
+            jax.tree.map(lambda x, start=start: x[start : start + batch_size], inputs)
+            for start in range(0, examples, batch_size)
+        ]
+        total: Any = None
         for i in range(count):
             model = member(members, i), member(state, i)
-            parts = [inputs[start : start + batch_size] for start in range(0, len(labels), batch_size)]
-            total = total + np.concatenate([np.asarray(run(*model, part), np.float32) for part in parts])
-        logits = jnp.asarray(total / np.float32(count))
-        counted = metrics.classification(logits, labels, jnp.ones(len(labels), jnp.float32))
-        result[split] = Metrics(*map(np.asarray, counted))
+            outputs = _joined([run(*model, batch) for batch in batches])
+            total = outputs if total is None else jax.tree.map(np.add, total, outputs)
+        mean = jax.tree.map(lambda x: jnp.asarray(x / np.float32(count)), total)
+        counted = objective.sums(mean, targets, jnp.ones(examples, jnp.float32))
+        result[split] = jax.tree.map(np.asarray, counted)
     return result
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Batches of outputs as NumPy float32, one after the other."""
+    return jax.tree.map(lambda *x: np.concatenate([np.asarray(part, np.float32) for part in x]), *parts)
 
 
 @functools.lru_cache(maxsize=8)

@@ -60,7 +60,7 @@ def evaluate_pairs(
     calibration_examples: int = 2000,
     memory_limit: float | None = None,
 ) -> dict[str, Path]:
-    """`evaluate_path` on the training and the test split, metrics float64 on the host.
+    """`evaluate_paths` on the training and the test split, metrics float64 on the host.
 
     Args:
       params, state: (M, ...) on the host.
@@ -79,7 +79,7 @@ def evaluate_pairs(
     for group in groups(pairs, max(2, free // max(model_bytes, 1))):
         used, index = np.unique(group, return_inverse=True)
         chosen = jax.tree.map(lambda x, used=used: x[used], (params, state))
-        path = connectivity.evaluate_path(
+        path = connectivity.evaluate_paths(
             network,
             chosen[0],
             index.reshape(-1, 2),

@@ -60,7 +60,7 @@ class Plan(NamedTuple):
     trainer: Trainer
     example: jax.Array
     """An input of the module."""
-    evaluate: Callable[[Params], metrics.Metrics]
+    evaluate: Callable[[Params], metrics.AnyMetrics]
     """On the test examples."""
     beside: Callable[[Path], None]
     """Writes what belongs beside the model."""
@@ -144,11 +144,12 @@ def images(settings: PretrainOptions) -> Plan:
         settings, network, len(found.train.labels), prepare=finetuning.augmented, loss=finetuning.smoothed
     )  # fmt: skip
 
-    def evaluate(params: Params) -> metrics.Metrics:
+    def evaluate(params: Params) -> metrics.AnyMetrics:
         stacked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], params)
         test = (jnp.asarray(found.test.images), jnp.asarray(found.test.labels))
         (made,) = connectivity.evaluate(network, stacked, {"test": test}, batch_size=250).values()
-        return metrics.Metrics(*(leaf[0] for leaf in made))
+        single: metrics.AnyMetrics = jax.tree.map(lambda leaf: leaf[0], made)
+        return single
 
     what = f"classification of {found.describe()}"
     about = {"data": settings.dataset, "train_examples": len(found.train.labels), "classes": found.num_classes}

@@ -98,7 +98,7 @@ def compare(opened: Population, pairs: np.ndarray, settings: RebasinOptions) -> 
                 jax.tree.map(lambda x, y, i=pair[0]: np.stack([x[i], np.asarray(y)]), *trees)
                 for trees in ((opened.params, found.params), (opened.state, found.state))
             )
-            after = connectivity.evaluate_path(
+            after = connectivity.evaluate_paths(
                 opened.network,
                 both,
                 np.array([[0, 1]]),

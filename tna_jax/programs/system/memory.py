@@ -74,7 +74,8 @@ def _batch(count: int, inputs: Arrays) -> tuple[jax.ShapeDtypeStruct, jax.ShapeD
 def _working(net: networks.Network, params: Params, state: State, batch: Arrays, weight: Arrays) -> int:
     def residuals(params: Params, state: State, batch: Arrays, weight: Arrays) -> Any:
         def logits(params: Params) -> Any:
-            return networks.train(net, params, state, batch, weight)[0]
+            key = jax.random.key(0) if networks.wants_key(net) else None
+            return networks.train(net, params, state, batch, weight, key)[0]
 
         return jax.vjp(logits, params)[1]
 
