@@ -125,3 +125,32 @@ for params, name in ((a, "trained"), (b, "trained"), (line(a, b, 0.5), "average"
 # %%
 moved = jax.tree.map(lambda p, s, m: int(jnp.sum((p != s) & ~m)), a, start, mask)
 print("anchors that moved:", sum(jax.tree.leaves(moved)), "of", int(sum((~m).sum() for m in jax.tree.leaves(mask))))
+
+# %% [markdown]
+# ## The rest of the library, with either
+#
+# `from_nnx` and `from_equinox` make a network of a module: a function of its parameters, which ensembles, paths, matching and repair take. Two models are
+# trained as one program; then the line between them is walked, and a point of it comes back as a module.
+
+# %%
+from tna_jax import barrier, ensemble, from_equinox, from_nnx
+from tna_jax.connectivity import evaluate_paths
+
+models = {
+    "NNX": from_nnx(Network),  # what creates a module, so that more can be drawn
+    "Equinox": from_equinox(lambda key: eqx.nn.MLP(64, 10, width_size=64, depth=2, key=key)),
+}
+for name, model in models.items():
+    keys = jax.random.split(jax.random.key(2), 2)  # M = 2 orders of the data
+    params, _ = jax.vmap(model.init)(jnp.stack([jax.random.key(0)] * 2))  # one initialization
+    mask = jax.vmap(lambda p: masks.bernoulli(jax.random.key(1), p, ratio=0.4))(params)
+    trainer = ensemble.Trainer(model.network, optax.adamw(3e-3, weight_decay=0.01), batch_size=32)
+    members, _ = ensemble.train_ensemble(trainer, ensemble.init_ensemble(trainer, params, keys, mask), *train, 10)
+    path = evaluate_paths(model.network, members.params, [(0, 1)], (0, 0.25, 0.5, 0.75, 1), {"test": test})["test"]
+    print(
+        f"{name}: accuracy along the path {np.round(path.accuracy[0], 3)}, barrier {barrier(path, metric='accuracy')[0]:.3f}"
+    )
+    middle = line(*(ensemble.member(members.params, i) for i in (0, 1)), 0.5)
+    module = model.to_module(middle)
+    logits = module(test[0]) if name == "NNX" else jax.vmap(module)(test[0])
+    print(f"{name}: the module of the average {share_correct(logits):.3f}")
