@@ -135,13 +135,25 @@ def evaluate_path(
     placement: Placement = ...,
 ) -> dict[str, Path]: ...
 @overload
-def evaluate_path(network: Network, *models: Any, **options: Any) -> Any: ...
-def evaluate_path(network: Network, *models: Any, **options: Any) -> Any:
+def evaluate_path(network: Network, *stacked: Any, **options: Any) -> Any: ...
+def evaluate_path(
+    network: Network,
+    a: Params = None,
+    b: Params = None,
+    data: Any = None,
+    *stacked: Any,
+    alphas: Any = 11,
+    state: State = (),
+    calibration: Any = None,
+    objective: Objective = CLASSIFICATION,
+    batch_size: int = 1000,
+    placement: Placement = "auto",
+    **renamed: Any,
+) -> Any:
     """Computes the metrics of `line(a, b, alpha)` for two models: what lies between them.
 
-    `evaluate_path(network, a, b, data, *, alphas=11, state=(), calibration=None, objective=CLASSIFICATION, batch_size=1000,
-    placement="auto")`. The ends equal `evaluate` of the models alone exactly (`vmap`: up to rounding). For many pairs at once see
-    `evaluate_paths`, whose call (network, members, pairs, alphas, data) is still understood here, with a warning.
+    The ends equal `evaluate` of the models alone exactly (`vmap`: up to rounding). For many pairs at once see `evaluate_paths`,
+    whose call (network, members, pairs, alphas, data) is still understood here, with a warning.
 
     Args:
       network: a function (params, inputs (B, ...)) -> outputs, or a `Stateful` network.
@@ -163,45 +175,37 @@ def evaluate_path(network: Network, *models: Any, **options: Any) -> Any:
     >>> path.accuracy.tolist(), float(barrier(path))
     ([1.0, 1.0, 1.0, 0.0, 0.0], 0.25)
     """
-    if _stacked_call(models, options):
+    options: dict[str, Any] = {
+        "calibration": calibration, "objective": objective, "batch_size": batch_size, "placement": placement
+    }  # fmt: skip
+    if stacked or renamed or _is_pairs(b):
         warnings.warn(
             "evaluate_path of stacked members and pairs is called evaluate_paths now", DeprecationWarning, stacklevel=2
         )
-        return evaluate_paths(network, *models, **options)
-    return _between(network, *models, **options)
+        if stacked:
+            before = {"members": a, "pairs": b, "alphas": data, "data": stacked[0]}
+        else:
+            before = {"members": a, "pairs": b, "alphas": alphas, "data": data} | renamed
+        return evaluate_paths(network, **before, state=state, **options)
+    if jax.tree.leaves(state) and not (isinstance(state, (tuple, list)) and len(state) == 2):
+        raise ValueError("state must be a pair, that of the first model and that of the second")
+    members = averaging.stack([a, b])
+    states = averaging.stack(state) if jax.tree.leaves(state) else ()
+    splits = data if isinstance(data, Mapping) else {"": data}
+    paths = evaluate_paths(network, members, [(0, 1)], alphas, splits, state=states, **options)
+    single = {split: Path(path.alphas, jax.tree.map(lambda x: x[0], path.metrics)) for split, path in paths.items()}
+    return single if isinstance(data, Mapping) else single[""]
 
 
-def _stacked_call(models: tuple[Any, ...], options: Mapping[str, Any]) -> bool:
-    """Whether the arguments are members, pairs, alphas and data, as they were before."""
-    if len(models) > 3 or "members" in options or "pairs" in options:
-        return True
-    if len(models) < 2 or isinstance(models[1], Mapping):
+def _is_pairs(b: Any) -> bool:
+    """Whether what stands in the place of the second model are pairs (P, 2), as before."""
+    if isinstance(b, Mapping):
         return False
     try:
-        pairs = np.asarray(models[1])
+        pairs = np.asarray(b)
     except (TypeError, ValueError):  # a tree
         return False
     return bool(pairs.ndim == 2 and pairs.shape[1] == 2 and np.issubdtype(pairs.dtype, np.integer))
-
-
-def _between(
-    network: Network,
-    a: Params,
-    b: Params,
-    data: Split | Data,
-    *,
-    alphas: int | Float[np.ndarray, "..."] | Sequence[float] = 11,
-    state: State = (),
-    **options: Any,
-) -> Path | dict[str, Path]:
-    if jax.tree.leaves(state) and not (isinstance(state, (tuple, list)) and len(state) == 2):
-        raise ValueError("state must be a pair, that of the first model and that of the second")
-    stacked = averaging.stack([a, b])
-    states = averaging.stack(state) if jax.tree.leaves(state) else ()
-    splits = data if isinstance(data, Mapping) else {"": data}
-    paths = evaluate_paths(network, stacked, [(0, 1)], alphas, splits, state=states, **options)
-    single = {split: Path(path.alphas, jax.tree.map(lambda x: x[0], path.metrics)) for split, path in paths.items()}
-    return single if isinstance(data, Mapping) else single[""]
 
 
 def evaluate_paths(

@@ -7,7 +7,7 @@
     average = line(a, match.params, 0.5)
 
 A file holds one idea: `axes` (what an axis holds), `unification` and `tracing` (which axes are the same units), `jaxprs` (the walk over
-a program), `permutations`, `assignment`, `weights`, `activations`, `many`.
+a program), `layers` (dense and convolutional layers found there), `permutations`, `assignment`, `weights`, `activations`, `many`.
 """
 
 from tna_jax.matching.activations import activation_matching
