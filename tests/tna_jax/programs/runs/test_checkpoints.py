@@ -14,6 +14,7 @@ import pytest
 from tna_jax.io import manifest, restore
 from tna_jax.io.errors import UsageError
 from tna_jax.io.manifest import Damaged
+from tna_jax.programs.runs import restore as resuming
 from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.runs.folder import Run
 
@@ -66,13 +67,13 @@ def test_a_later_call_reports_the_failure_of_a_save(saved, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with Checkpoints(saved, minutes=0) as checkpoints:
-        monkeypatch.setattr(checkpoints.manager, "save", full)
+        monkeypatch.setattr(checkpoints.store.manager, "save", full)
         checkpoints.save(4, tree(4))
         while not checkpoints.writing.done():
             time.sleep(0.01)
         with pytest.raises(UsageError, match="No space left on device; checkpoint 3 is intact"):
             checkpoints.due(1)
-    monkeypatch.setattr(restore.ocp.CheckpointManager, "save", full)
+    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
     with pytest.raises(UsageError, match="No space left on device"):
         saving(saved, 4)  # leaving the block waits
 
@@ -110,7 +111,7 @@ def test_damage_is_named_and_moved_out_of_the_way_when_the_run_goes_on(saved, ca
         patch.setattr(manifest, "digest", lambda array: "0" * 64)
         with Checkpoints(saved, minutes=0) as checkpoints:
             checkpoints.save(4, tree(4))
-    step, found = restore.restore(saved, tree(0))
+    step, found = resuming.restore(saved, tree(0))
     assert step == 3
     assert same(found, tree(3))
     told = " ".join(capsys.readouterr().err.split())
@@ -174,7 +175,7 @@ def test_intervals_do_not_depend_on_the_systems_clock(saved, monkeypatch):
 
 @pytest.mark.parametrize("name", ["lr[0.1]", "a]", "what?", "*"])
 def test_a_path_that_orbax_takes_for_a_pattern_is_refused_before_training(tmp_path, name):
-    with pytest.raises(UsageError, match=r"name another one, or rename the folder"):
+    with pytest.raises(UsageError, match=r"name another folder, or rename"):
         Checkpoints(tmp_path / name / "run" / "checkpoints", minutes=0)
     for out in (name, f"{name}/run"):
         with pytest.raises(UsageError, match=rf"^--out {re.escape(str(tmp_path / out))}: .* path holds"):
