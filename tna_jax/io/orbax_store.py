@@ -4,8 +4,11 @@ It uses the API of orbax-checkpoint before 1.0 (`orbax.checkpoint.CheckpointMana
 """
 
 import contextlib
+import gc
+import inspect
 import sys
 import time
+import types
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -83,7 +86,7 @@ def read(folder: Path, keys: set[str]) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def stragglers_hushed() -> Iterator[None]:
-    """Keeps tracebacks of reads and writes that outlive a failed one beside them off the screen: that one is reported."""
+    """Keeps what reads and writes beside a failed one would print off the screen: the failed one is reported."""
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
@@ -94,7 +97,19 @@ def stragglers_hushed() -> Iterator[None]:
     try:
         yield
     except Exception:
-        time.sleep(0.3)  # for the stragglers
+        quiet_down()
         raise
     finally:
         sys.unraisablehook = before
+
+
+def quiet_down() -> None:
+    """Waits for what outlives a failed read or write, and closes the coroutines of orbax that it kept from starting.
+
+    Python would warn, whenever it collects them, that nobody awaited those.
+    """
+    time.sleep(0.3)
+    for thing in gc.get_objects():
+        if isinstance(thing, types.CoroutineType) and "orbax" in thing.cr_code.co_filename:
+            if inspect.getcoroutinestate(thing) == inspect.CORO_CREATED:
+                thing.close()

@@ -15,7 +15,7 @@ import numpy as np
 
 from tna_jax.io import manifest
 from tna_jax.io.errors import UsageError
-from tna_jax.io.orbax_store import INDEX, STATE, Store, require_plain, stragglers_hushed
+from tna_jax.io.orbax_store import INDEX, STATE, Store, quiet_down, require_plain, stragglers_hushed
 from tna_jax.io.restore import listed
 
 
@@ -59,7 +59,7 @@ class Checkpoints:
                 with contextlib.suppress(Exception):
                     self.store.close()
                 if isinstance(error, UsageError):
-                    time.sleep(0.3)  # for writes that outlive a failed one, see `stragglers_hushed`
+                    quiet_down()
         finally:
             self.worker.shutdown()
 
