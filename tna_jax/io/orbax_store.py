@@ -110,6 +110,7 @@ def quiet_down() -> None:
     """
     time.sleep(0.3)
     for thing in gc.get_objects():
-        if isinstance(thing, types.CoroutineType) and "orbax" in thing.cr_code.co_filename:
-            if inspect.getcoroutinestate(thing) == inspect.CORO_CREATED:
-                thing.close()
+        if not isinstance(thing, types.CoroutineType) or "orbax" not in thing.cr_code.co_filename:
+            continue
+        if inspect.getcoroutinestate(thing) == inspect.CORO_CREATED:
+            thing.close()
