@@ -173,7 +173,7 @@ def test_an_interrupted_run_keeps_what_was_finished_and_goes_on_to_the_same_numb
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and "to go on" in text and "Traceback" not in text, text
+    assert process.returncode == 130 and "to resume" in text and "Traceback" not in text, text
     assert not (tmp_path / "cut" / "lmc.json").exists()
     done = len(metrics.read_text().splitlines())
     assert done < 40
