@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; the same names as below
         alphas as alphas,
         augment as augment,
         averaging as averaging,
+        barriers as barriers,
         checks as checks,
         cold_fusion as cold_fusion,
         connectivity as connectivity,
@@ -77,7 +78,7 @@ _HOMES = {
 """The module of each public name that is not a module."""
 
 _MODULES = frozenset({
-    "alphas", "augment", "averaging", "checks", "cold_fusion", "connectivity", "corruptions", "ensemble", "federated", "finetuning",
+    "alphas", "augment", "averaging", "barriers", "checks", "cold_fusion", "connectivity", "corruptions", "ensemble", "federated", "finetuning",
     "frameworks", "interpolation", "linear_probe", "masked_lm", "masks", "matching", "metrics", "models", "networks", "objectives", "placement", "prng", "repair",
     "theory", "transform", "trees",
 })  # fmt: skip

@@ -14,7 +14,7 @@ import functools
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args, overload
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,12 @@ from tna_jax import averaging, interpolation, metrics, networks, objectives, rep
 from tna_jax import placement as placement_lib
 from tna_jax.alphas import check_alphas as check_alphas
 from tna_jax.alphas import grid as grid
+from tna_jax.barriers import BarrierKind as BarrierKind
+from tna_jax.barriers import Path as Path
+from tna_jax.barriers import barrier as barrier
 from tna_jax.ensemble import member
 from tna_jax.masks import Params
-from tna_jax.metrics import AnyMetrics, Metrics
+from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import Network, State, Stateful
 from tna_jax.objectives import CLASSIFICATION, Objective
 from tna_jax.placement import Placement
@@ -38,8 +41,6 @@ Split = tuple[PyTree[Shaped[Array | np.ndarray, "..."]], PyTree[Shaped[Array | n
 
 Data = Mapping[str, Split]
 """Inputs and targets by the name of the split; each split has an N of its own."""
-
-BarrierKind = Literal["linear", "relative", "midpoint", "ends", "worst"]
 
 
 class _Line(NamedTuple):
@@ -74,29 +75,6 @@ class _Mixture(NamedTuple):
 
 
 _Point = _Line | _Mixture
-
-
-class Path(NamedTuple):
-    """Metrics along the lines between P pairs of models, at A points each."""
-
-    alphas: Any
-    """(A,) increasing, 0 at the first model and 1 at the second."""
-    metrics: AnyMetrics
-    """Leaves (P, A), or (..., A) in general."""
-
-    def value(self, name: str) -> Any:
-        """(..., A) the metric of that name; ValueError for a name there is not."""
-        return self.metrics.value(name)
-
-    @property
-    def loss(self) -> Any:
-        """(..., A) mean loss; of classification cross-entropy, in nats."""
-        return self.metrics.loss
-
-    @property
-    def accuracy(self) -> Any:
-        """(..., A) share of correct examples, in [0, 1]; ValueError for objectives without it."""
-        return self.metrics.accuracy
 
 
 def pairs(models: int) -> Int32[np.ndarray, "P 2"]:
@@ -482,64 +460,3 @@ def _part(arrays: Any, part: slice) -> Any:
 
 def _parts(examples: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, examples)) for start in range(0, examples, size)]
-
-
-def barrier(
-    path: Path, kind: BarrierKind = "linear", metric: str | None = None, larger_is_better: bool | None = None
-) -> Float[Any, "..."]:  # of NumPy or JAX, as the path
-    """Computes how much worse the models between two ends are than the ends: 0 for a flat path, larger is worse.
-
-    With L(a) the loss at alpha a, or 1 - the metric where larger is better (of accuracy: the error),
-    and `lin(a) = (1 - a) L(0) + a L(1)`:
-
-    | kind | definition | source |
-    | --- | --- | --- |
-    | `linear` | max over a of L(a) - lin(a) | Entezari et al. 2022, arXiv 2110.06296 |
-    | `relative` | max over a of that gap divided by the linear value at a: of the accuracy, or of the loss | code of arXiv 2402.01342's authors |
-    | `midpoint` | L(1/2) - lin(1/2) | |
-    | `ends` | max over a of L(a) - (L(0) + L(1)) / 2 | Git Re-Basin, arXiv 2209.04836 |
-    | `worst` | max over a of L(a), for accuracy the largest error | Lim et al. 2024, arXiv 2405.20231 |
-
-    Laws: 0 (but for `worst`) where both ends are one model; `linear` and `relative` are at least 0; reversing a path
-    changes nothing.
-
-    Args:
-      path: a `Path` with metrics (..., A), NumPy or JAX.
-      kind: one of the table.
-      metric: `accuracy` (result as a share, 0.1 = ten points), `loss` (in nats), or any name of the objective's metrics; default:
-        accuracy for classification, else the loss.
-      larger_is_better: of that metric; default: as the objective says.
-
-    Returns:
-      (...,) of the path's dtype; non-finite where the path is.
-
-    Raises:
-      ValueError: an unknown kind or metric, or a grid without 0, 1/2 and 1.
-    """
-    if metric is None:
-        metric = "accuracy" if isinstance(path.metrics, Metrics) else "loss"
-    if kind not in get_args(BarrierKind) or metric not in path.metrics.names:
-        raise ValueError(
-            f"unknown barrier {kind!r} of {metric!r}: kinds are {', '.join(get_args(BarrierKind))}, "
-            f"metrics {', '.join(path.metrics.names)}"
-        )
-    alphas = check_alphas(path.alphas)
-    larger = path.metrics.metric(metric).larger_is_better if larger_is_better is None else larger_is_better
-    values = path.value(metric)
-    a = alphas.astype(values.dtype)
-    linear = (1 - a) * values[..., :1] + a * values[..., -1:]
-    gap = linear - values if larger else values - linear  # (..., A), 0 at both ends
-    measure: Any
-    if kind == "linear":
-        measure = gap.max(-1)
-    elif kind == "relative":
-        nowhere = (linear == 0).astype(linear.dtype)  # no model at either end is ever right: there is nothing to lose
-        measure = (gap / (linear + nowhere)).max(-1)
-    elif kind == "midpoint":
-        measure = gap[..., int(np.argmax(alphas == 0.5))]
-    elif kind == "worst":
-        measure = (1 - values if larger else values).max(-1)
-    else:
-        ends = (values[..., :1] + values[..., -1:]) / 2
-        measure = (ends - values if larger else values - ends).max(-1)
-    return measure
