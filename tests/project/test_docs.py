@@ -29,6 +29,7 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_public_name_has_a_place(site):
     missing = []
     for module in reference.modules():
@@ -37,6 +38,7 @@ def test_every_public_name_has_a_place(site):
     assert not missing
 
 
+@pytest.mark.slow
 def test_the_names_one_starts_with_are_listed(site):
     import tna_jax
 
@@ -44,6 +46,7 @@ def test_the_names_one_starts_with_are_listed(site):
     assert all(f">{name}</code>" in page for name in tna_jax.__all__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["tna_jax.masks", "tna_jax.io", "tna_jax.hf", "tna_jax.federated"])
 def test_what_a_package_offers_leads_to_where_it_is_explained(site, module):
     page = (site / reference.place(module)).with_suffix(".html").read_text()
@@ -53,6 +56,7 @@ def test_what_a_package_offers_leads_to_where_it_is_explained(site, module):
         assert re.search(rf'href="[^"]*#{re.escape(home)}"[^>]*><code>{name}</code>', page), name
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_from_the_network(site):
     for page in site.rglob("*.html"):
         fetched = re.findall(
@@ -62,6 +66,7 @@ def test_nothing_is_fetched_from_the_network(site):
         assert not [link for link in fetched if "canonical" not in link], page.name
 
 
+@pytest.mark.slow
 def test_formulas_are_mathml(site):
     page = (site / "theorem.html").read_text()
     assert page.count("<math") > 50
@@ -69,6 +74,7 @@ def test_formulas_are_mathml(site):
     assert "$$" not in page
 
 
+@pytest.mark.slow
 def test_every_experiment_and_its_figure_are_shown(site):
     pages = "".join(page.read_text() for page in site.glob("*.html"))
     for figure in [*ROOT.glob("train/results/*.png"), *ROOT.glob("fusion/results/*.png")]:

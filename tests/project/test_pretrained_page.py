@@ -14,6 +14,7 @@ from tna_jax.hf import names as hf_names
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "pretrained.md"
 
 
+@pytest.mark.slow
 def test_the_example_runs_and_its_folder_is_what_it_says():
     pytest.importorskip("tokenizers", reason="needs the extra hf")
     (code,) = re.findall(r"<!-- runs -->\n\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests.parameters import slow_but
 from tests.project.snippets import PAGES, RECIPES, ROOT, blocks, calls
 from tna_jax.io.errors import UsageError
 from tna_jax.programs.cli import parsing
@@ -38,6 +39,7 @@ clients = [(draw(i), jnp.arange(8) % 10) for i in range(3)]
     "docs/runs.md": """
 import equinox as eqx, flax.linen as nn, jax, jax.numpy as jnp
 from flax import nnx
+from tests.parameters import slow_but
 import json
 from tna_jax import io as saved
 params = nn.Dense(3).init(jax.random.key(0), jnp.ones((1, 2)))["params"]
@@ -67,7 +69,7 @@ def as_a_user_has_it():
         yield
 
 
-@pytest.mark.parametrize("page", RUNNING)
+@pytest.mark.parametrize("page", slow_but(["README.md", "docs/runs.md"], RUNNING))
 def test_the_python_of_a_page_runs_from_top_to_bottom(page):
     values: dict = {}
     exec(compile(BEFORE.get(page, ""), f"before {page}", "exec"), values)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import slow
 from tna_jax import masks
 from tna_jax.masks import AnchorRecipe, recipe
 
@@ -85,7 +86,7 @@ def test_another_key_draws_another_mask_by_the_same_rule():
 
 
 @pytest.mark.parametrize("fields", [
-    {}, {"scale": 1.5, "trainable_scale": 0.1}, {"values": "normal", "scale": 0.5}, {"values": "normal"},
+    {}, {"scale": 1.5, "trainable_scale": 0.1}, *slow({"values": "normal", "scale": 0.5}), {"values": "normal"},
     {"soft": 0.2, "scale": 2.0}, {"ratio": 0.0, "trainable_scale": 0.1}, {"where": "bias", "trainable_scale": 0.0},
 ], ids=str)  # fmt: skip
 def test_initial_values_are_those_of_runs(fields):

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.parameters import slow
 from tna_jax import connectivity, ensemble, metrics, models, networks
 from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Trainer
@@ -39,7 +40,7 @@ def compiled_epoch(placement: str, members: int = 8) -> str:
 
 
 @pytest.mark.cpu_only("needs eight devices")
-@pytest.mark.parametrize("placement", ["map", "vmap", "loop"])
+@pytest.mark.parametrize("placement", ["map", *slow("vmap", "loop")])
 def test_a_training_epoch_on_eight_devices_has_no_collective(placement):
     text = compiled_epoch(placement)
     assert "num_partitions=8" in text
@@ -54,7 +55,7 @@ def test_the_search_finds_a_collective_where_there_is_one():
     assert COLLECTIVE.findall(total.lower(jnp.ones(8)).compile().as_text())
 
 
-@pytest.mark.parametrize("placement", ["map", "vmap", "loop"])
+@pytest.mark.parametrize("placement", ["map", *slow("vmap", "loop")])
 def test_a_sweep_traces_each_program_once(placement):
     """Other initial values, masks, epochs and learning rates are arrays: nothing is traced again."""
     traces = {"train": 0, "evaluate": 0}
@@ -84,6 +85,7 @@ def test_a_sweep_traces_each_program_once(placement):
     assert sweep(2, 0.3) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.cpu_only("needs eight devices")
 def test_uneven_numbers_of_models_are_padded_and_cut(monkeypatch):
     """Eleven models on eight devices equal eleven on one."""

@@ -1,12 +1,14 @@
 """The path in one pass against a plain loop, and the five barriers against hand-written numbers."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import slow, slow_but
 from tna_jax import barrier, connectivity, evaluate_paths, line, pairs
 from tna_jax.connectivity import Path
 from tna_jax.metrics import Metrics
@@ -54,8 +56,10 @@ def plain_loop(members, chosen, alphas, inputs, labels):
     return loss, correct
 
 
-@pytest.mark.parametrize("placement", ["map", "vmap", "loop"])
-@pytest.mark.parametrize("batch_size", [1000, 10])
+@pytest.mark.parametrize(
+    ("batch_size", "placement"),
+    slow_but([(10, "loop"), (10, "map")], itertools.product([1000, 10], ["map", "vmap", "loop"])),
+)
 def test_the_pass_equals_a_plain_loop(members, data, placement, batch_size):
     alphas, chosen = connectivity.grid(5), pairs(3)
     found = evaluate_paths(apply, members, chosen, alphas, data, batch_size=batch_size, placement=placement)
@@ -66,7 +70,7 @@ def test_the_pass_equals_a_plain_loop(members, data, placement, batch_size):
         np.testing.assert_array_equal(found[split].metrics.count, np.full((3, 5), len(labels)))
 
 
-@pytest.mark.parametrize("placement", ["map", "vmap", "loop"])
+@pytest.mark.parametrize("placement", ["map", *slow("vmap", "loop")])
 def test_the_ends_equal_the_stand_alone_evaluation(members, data, placement):
     """Bit for bit where models are evaluated one after the other; `vmap` of 12 points and of 6 models are two programs, and
     some CPUs round their batched softmax differently."""

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.parameters import slow
 from tna_jax import ensemble, finetuning, masks, metrics, models
 from tna_jax.ensemble import Trainer
 from tna_jax.finetuning import FinetuneConfig
@@ -70,6 +71,7 @@ def at_once(data):
     return ensemble.train_ensemble(trainer, start(trainer, PLAN), *data, 2)[0]
 
 
+@pytest.mark.slow
 def test_recipes_at_once_are_recipes_one_by_one(data, at_once):
     trainer = made()
     for i, recipe in enumerate(PLAN):
@@ -78,6 +80,7 @@ def test_recipes_at_once_are_recipes_one_by_one(data, at_once):
     assert not same_bits(ensemble.member(at_once.params, 0), ensemble.member(at_once.params, 1))
 
 
+@pytest.mark.slow
 def test_each_value_of_a_recipe_has_an_effect(data, at_once):
     """The control of the test above: a recipe that differs in one value trains to other numbers."""
     trainer, base = made(), PLAN[1]
@@ -127,7 +130,7 @@ def test_an_optimizer_step_is_that_of_optax(data):
         )  # Adam's first step is the gradient's sign: tiny gradients may round to the other
 
 
-@pytest.mark.parametrize("parts", [2, pytest.param(16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("parts", [2, *slow(16)])
 def test_accumulated_gradients_are_those_of_the_large_batch(data, parts):
     sgd = lambda hyper: optax.sgd(hyper["learning_rate"] * 100, momentum=0.9)  # noqa: E731
     found = []
@@ -148,7 +151,8 @@ def test_what_cannot_be_accumulated_is_refused():
         made(accumulate=3)
 
 
-@pytest.mark.parametrize("placement", ["loop", pytest.param("vmap", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["loop", "vmap"])
 def test_members_with_data_of_their_own_train_as_alone(data, placement):
     images, labels = data
     rows = np.stack([np.arange(20), np.arange(20, 40), np.arange(10, 30)])

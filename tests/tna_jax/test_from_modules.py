@@ -118,7 +118,7 @@ def bits(tree):
 
 KINDS = {"plain": (False, 0.0), "BatchNorm": (True, 0.0), "dropout": (False, 0.5), "both": (True, 0.5)}
 FRAMEWORKS = ("linen", "nnx", "equinox")
-BY_DEFAULT = {("nnx", "both"), ("equinox", "plain")}
+BY_DEFAULT = {("equinox", "plain")}
 CASES = [
     pytest.param(
         framework, kind, id=f"{framework}-{kind}", marks=[] if (framework, kind) in BY_DEFAULT else pytest.mark.slow

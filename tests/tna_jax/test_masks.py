@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import slow
 from tna_jax import masks
 
 KEY = jax.random.key(7)
@@ -199,7 +200,7 @@ UNITS = {
 }
 
 
-@pytest.mark.parametrize(("shapes", "axes"), UNITS.values(), ids=UNITS)
+@pytest.mark.parametrize(("shapes", "axes"), [*list(UNITS.values())[:4], *slow(*list(UNITS.values())[4:])], ids=UNITS)
 def test_neurons_anchor_whole_units(shapes, axes):
     params = tree({"Module_0": shapes})
     both = compiled(lambda key: (masks.neurons(key, params, 0.4), masks.exact(key, params, 0.4)), KEY)

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.parameters import slow
 from tna_jax import connectivity, ensemble, masks, networks, repair
 from tna_jax.ensemble import Trainer
 
@@ -74,7 +75,7 @@ def test_linen_tells_networks_with_state_from_those_without():
         networks.linen(Odd(), (SIZE,))
 
 
-@pytest.mark.parametrize("placement", ["loop", "vmap"])
+@pytest.mark.parametrize("placement", [*slow("loop"), "vmap"])
 def test_placements_agree_on_parameters_and_statistics(data, placement):
     """To rounding: sums over a batch are ordered differently in different programs."""
     one, other = (trained(which, data, epochs=1)[0] for which in ("map", placement))
@@ -88,9 +89,7 @@ def test_placements_agree_on_parameters_and_statistics(data, placement):
     assert sum(moved) > 5
 
 
-@pytest.mark.parametrize(
-    "placement", ["vmap", *(pytest.param(name, marks=pytest.mark.slow) for name in ("map", "loop"))]
-)
+@pytest.mark.parametrize("placement", ["vmap", *slow("map", "loop")])
 def test_anchors_do_not_move_a_bit(data, placement):
     trainer = Trainer(NET, optax.adamw(0.1, weight_decay=0.1), 16, placement)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax's own arithmetic
@@ -104,6 +103,7 @@ def test_anchors_do_not_move_a_bit(data, placement):
     assert moved > 100
 
 
+@pytest.mark.slow
 def test_padding_of_the_last_batch_does_not_enter_the_statistics(data):
     """50 examples in batches of 16 against the same order with a last batch of 2, by a plain loop."""
     inputs, labels = data
@@ -123,9 +123,7 @@ def test_padding_of_the_last_batch_does_not_enter_the_statistics(data):
     assert not np.allclose(jax.tree.leaves(ignoring)[0], jax.tree.leaves(masked)[0])  # the control: weights do matter
 
 
-@pytest.mark.parametrize(
-    "placement", ["loop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("map", "vmap"))]
-)
+@pytest.mark.parametrize("placement", ["loop", *slow("map", "vmap")])
 def test_ends_keep_their_own_statistics_and_points_between_get_new_ones(data, members, placement):
     close = (
         np.testing.assert_array_equal
@@ -159,7 +157,7 @@ def test_ends_keep_their_own_statistics_and_points_between_get_new_ones(data, me
     assert abs(float(stale) / float(expected) - 1) > 1e-3  # the control: old statistics give other numbers
 
 
-@pytest.mark.parametrize("placement", ["map", "vmap", "loop"])
+@pytest.mark.parametrize("placement", [*slow("map", "vmap"), "loop"])
 def test_mixtures_are_lines_where_two_weights_are_set_and_keep_a_single_members_statistics(data, members, placement):
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
     options = {"state": members.state, "calibration": data[0], "batch_size": 20, "placement": placement}
@@ -190,9 +188,8 @@ def test_a_state_of_the_wrong_length_is_named(data):
         ensemble.init_ensemble(trainer, params, keys, state=jax.tree.map(lambda x: x[:2], state))
 
 
-@pytest.mark.parametrize(
-    "placement", ["map", *(pytest.param(name, marks=pytest.mark.slow) for name in ("loop", "vmap"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["map", "loop", "vmap"])
 def test_augmentation_is_drawn_anew_each_step_and_alike_in_every_placement(data, placement):
     def noise(key, inputs):
         return inputs + jax.random.randint(key, inputs.shape, 0, 3).astype(inputs.dtype)

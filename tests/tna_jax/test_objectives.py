@@ -1,6 +1,7 @@
 """Objectives: each against NumPy, padding and ignored targets not counted; through training, paths, barriers, soups and federations."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.parameters import slow_but
 from tna_jax import barrier, connectivity, evaluate_path, evaluate_paths, grid, line, metrics, objectives, stack
 from tna_jax.averaging import greedy_recipe
 from tna_jax.ensemble import Trainer, batch_indices, init_ensemble, member, train_ensemble
@@ -144,8 +146,9 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("placement", ["map", "loop"])
+@pytest.mark.parametrize(
+    ("placement", "name"), slow_but([("map", "regression")], itertools.product(["map", "loop"], SETTINGS))
+)
 def test_training_equals_a_plain_loop_and_ends_of_a_path_the_models_alone(name, placement):
     network, init, objective, data = SETTINGS[name]
     trainer = Trainer(network, optax.sgd(0.1), 8, objective=objective, placement=placement)

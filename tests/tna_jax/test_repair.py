@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import slow
 from tna_jax import interpolation, models, networks, repair
 from tna_jax.models.layers import Conv
 
@@ -117,7 +118,7 @@ def forward(module, params, inputs, shift=None):
     return logits, found
 
 
-@pytest.mark.parametrize("name", [*SMALL, "cnn", pytest.param("resnet20", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["mlp", *slow("mixed", "cnn", "resnet20")])
 def test_repaired_layers_have_the_weighted_moments_of_the_ends(name):
     module, inputs, a, b = two_ends(name, count=8)
     *_, layers, without_bias = NETS[name]
@@ -148,7 +149,7 @@ def test_repaired_layers_have_the_weighted_moments_of_the_ends(name):
     assert by_params_alone == (not without_bias)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ["mlp", *slow("mixed")])
 def test_many_ends_with_any_weights(name):
     module, inputs, a, b = two_ends(name)
     ends, weights = [a, b, perturbed(a, 8)], [0.5, 0.2, 0.3]
@@ -161,7 +162,7 @@ def test_many_ends_with_any_weights(name):
         np.testing.assert_allclose(after[path], goal, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*slow("mlp"), "mixed"])
 def test_one_end_or_equal_ends_give_the_model_back(name):
     module, inputs, a, b = two_ends(name)
     plain = forward(module, a, inputs)[0]
@@ -174,7 +175,7 @@ def test_one_end_or_equal_ends_give_the_model_back(name):
     assert np.abs(changed.apply(module, inputs) - plain).max() > 0.01
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*slow("mlp"), "mixed"])
 def test_the_ends_of_a_repaired_line_are_the_ends(name):
     module, inputs, a, b = two_ends(name)
     for alpha, end in ((0, a), (1.0, b), (jnp.float32(1), b)):
@@ -215,7 +216,7 @@ def test_skip(skip, expected):
         assert np.allclose(after[path], goal, rtol=1e-4, atol=1e-4) == (path in expected)
 
 
-@pytest.mark.parametrize("bias", [0.0, 0.1, -123.4])
+@pytest.mark.parametrize("bias", [*slow(0.0, 0.1), -123.4])
 def test_constant_units_are_shifted_not_rescaled(bias):
     module, inputs, a, b = two_ends("mlp", count=1000)  # so many that their mean is not the constant, by rounding
     fused = jax.tree.map(jnp.array, interpolation.line(a, b, 0.5))
@@ -244,6 +245,7 @@ def test_a_layer_behind_dead_units_stays_finite():
         assert np.isfinite(made.apply(module, inputs)).all()
 
 
+@pytest.mark.slow
 def test_half_precision_parameters_and_compute_keep_their_dtypes():
     _, inputs, a, b = two_ends("mixed")
 

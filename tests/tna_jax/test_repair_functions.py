@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.parameters import slow_but
 from tna_jax import interpolation, repair
 from tna_jax.frameworks import from_equinox, from_linen, from_nnx
 from tna_jax.matching import layers
@@ -95,7 +96,7 @@ def moments(network, params, x, shift):
     return measured
 
 
-@pytest.mark.parametrize("framework", MODELS)
+@pytest.mark.parametrize("framework", slow_but(["nnx"], MODELS))
 def test_layers_have_the_mean_moments_of_the_ends(framework):
     model, x = MODELS[framework](), images()
     a, b = ends(model)
@@ -173,6 +174,7 @@ def test_networks_whose_layers_cannot_be_repaired_are_refused(network, words):
         repair.repair_line(network, a, b, 0.5, x)
 
 
+@pytest.mark.slow
 def test_one_unit_positions_and_residuals():
     """A sum with another layer's output or with positions is no bias; one unit is one unit; several kernels of a module."""
 

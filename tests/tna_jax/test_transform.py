@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
+from tests.parameters import slow
 from tna_jax import anchored, masks, tna_mask
 from tna_jax.transform import apply_updates
 
@@ -43,7 +44,7 @@ def test_updates_by_hand():
     assert whole.update(gradients, whole.init(PARAMS))[0]["w"].tolist() == [0.0] * 4
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.float32, *slow(jnp.bfloat16, jnp.float16)])
 def test_non_finite_gradients_and_decay_do_not_reach_an_anchor(dtype):
     params = {"w": PARAMS["w"].astype(dtype)}
     gradients = {"w": jnp.array([1.0, jnp.nan, 1.0, -jnp.inf]).astype(dtype)}
@@ -139,7 +140,7 @@ class NnxNet(nnx.Module):
         return self.second(nnx.relu(self.first(x)))
 
 
-@pytest.mark.parametrize("form", ["boxed", "pure", "dict"])
+@pytest.mark.parametrize("form", [*slow("boxed", "pure"), "dict"])
 def test_nnx_optimizer_takes_any_form_of_mask(form):
     model = NnxNet(nnx.Rngs(0))
     state = nnx.state(model, nnx.Param)

@@ -14,6 +14,7 @@ import optax
 import optax.contrib
 import pytest
 
+from tests.parameters import slow_but
 from tna_jax import masks
 from tna_jax.transform import anchored, apply_updates, tna_mask
 
@@ -105,6 +106,12 @@ WRAPPERS = {
         optax.scale(-RATE)),
     "MultiSteps": lambda: optax.MultiSteps(DECAY(), 2).gradient_transformation(),
 }  # fmt: skip
+
+# Tried by default; the others are slow.
+COMMON = (
+    "sgd", "adam", "adamw", "nadam", "lamb", "lion", "muon", "lbfgs", "yogi", "schedule_free_adamw", "scale_by_adam",
+    "chain", "flatten", "inject_hyperparams", "masked", "multi_transform", "sam", "MultiSteps",
+)  # fmt: skip
 
 # Tested by itself below: its parameters are a pair.
 ALONE = {"lookahead"}
@@ -238,7 +245,7 @@ def moved(after, before=PARAMS):
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")  # optax warns of its own names
-@pytest.mark.parametrize("name", [*OPTIMIZERS, *PIECES, *WRAPPERS])
+@pytest.mark.parametrize("name", slow_but(COMMON, [*OPTIMIZERS, *PIECES, *WRAPPERS]))
 def test_no_optimizer_moves_an_anchor(name):
     after = train(name, anchored(build(name), MASK))
     anchors, trainable = moved(after)
@@ -248,7 +255,7 @@ def test_no_optimizer_moves_an_anchor(name):
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", slow_but(COMMON, OPTIMIZERS))
 def test_the_mask_only_first_is_right_for_optimizers_that_answer_zero_with_zero(name):
     after = train(name, optax.chain(tna_mask(MASK), build(name)))
     pairs = zip(*map(jax.tree.leaves, (after, PARAMS, MASK)), strict=True)

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.parameters import slow
 from tna_jax import anchored, masks, tna_mask
 from tna_jax.transform import apply_updates
 
@@ -88,7 +89,7 @@ def test_switching_masks_in_a_chain_compiles_nothing():
     assert len(traces) == 2  # control: another dtype is another program
 
 
-@pytest.mark.parametrize("mask", [MASK, SOFT], ids=["bool", "soft"])
+@pytest.mark.parametrize("mask", [*slow(MASK), SOFT], ids=["bool", "soft"])
 def test_stacked_masks_train_as_each_would_alone(mask):
     params = jax.tree.map(jnp.asarray, PARAMS)
     every = [jax.tree.map(jnp.asarray, m) for m in (mask, masks.complement(mask))]

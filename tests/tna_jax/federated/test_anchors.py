@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.parameters import slow_but
 from tna_jax import federated, masks
 from tna_jax.federated import (
     ALGORITHMS,
@@ -76,13 +77,7 @@ def assert_kept(live, before, after, what):
 RULES = {name: make() for name, make in SERVERS.items()}
 
 
-STATEFUL = ("fedavg", "scaffold", "feddyn")
-"""Of the algorithms, the plain one and those that keep a state like the parameters; the others' tests are slow."""
-
-
-@pytest.mark.parametrize(
-    "algorithm", [pytest.param(name, marks=[pytest.mark.slow] * (name not in STATEFUL)) for name in ALGORITHMS]
-)
+@pytest.mark.parametrize("algorithm", slow_but(["scaffold"], ALGORITHMS))
 @pytest.mark.usefixtures("lenient")
 def test_an_entry_anchored_for_a_round_is_as_it_was(small, algorithm):
     """Every server and mask schedule with this algorithm; all momentum and variates are far from 0 before the round."""
@@ -117,7 +112,7 @@ def test_an_entry_anchored_for_a_round_is_as_it_was(small, algorithm):
                 assert assert_kept(live, old, new, what) > 0.6
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", slow_but(["adam", "rmsprop"], OPTIMIZERS))
 @pytest.mark.usefixtures("lenient")
 def test_any_optax_optimizer_serves(small, name):
     optimizer = getattr(optax, name)(0.1)
@@ -197,6 +192,7 @@ def test_sam_perturbs_live_entries_alone(small):
         np.testing.assert_allclose(moved, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_state_that_has_other_shapes_here_and_there_is_kept_where_it_has_those_of_the_parameters():
     """Adafactor's second moments are factored in large matrices alone."""
     params = {"large": jnp.ones((200, 130)), "bias": jnp.ones(7), "small": jnp.ones((130, 10))}

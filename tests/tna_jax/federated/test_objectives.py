@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import slow
 from tna_jax import federated, objectives
 from tna_jax.federated import ORDER, Federation, FedLC, Schedule, stream
 from tna_jax.federated.evaluation import TestSet, evaluate
@@ -19,7 +20,7 @@ def network(params, inputs):
     return (inputs["x"] @ params["w"])[:, 0]
 
 
-@pytest.mark.parametrize("placement", ["map", "loop"])
+@pytest.mark.parametrize("placement", [*slow("map"), "loop"])
 def test_a_client_of_a_regression_makes_plain_gradient_steps(placement):
     objective = objectives.regression()
     federation = Federation(network, 2, batch_size=12, epochs=3, objective=objective, placement=placement)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import slow
 from tna_jax import masks, models
 from tna_jax.federated import FedLC, Moon, Schedule, features, of_round, validate_update
 from tna_jax.federated.algorithm import ClientUpdate, Context
@@ -19,7 +20,7 @@ from tna_jax.metrics import zero
 LABELS = np.random.default_rng(0).integers(0, 5, 1000)
 
 
-@pytest.mark.parametrize("kind", ["dirichlet", "shard", "iid"])
+@pytest.mark.parametrize("kind", [*slow("dirichlet"), "shard", "iid"])
 def test_every_example_goes_to_one_client(kind):
     parts = partition(kind, jax.random.key(1), LABELS, 13, alpha=0.1, least=4)
     assert sorted(np.concatenate(parts).tolist()) == list(range(1000))
@@ -80,6 +81,7 @@ def test_masks_are_fresh_each_round_and_follow_from_seed_and_round(small):
     assert float(of_round(Schedule("pnu", 0.5, split=0.25), root, small.params, 1).split) == 0.25
 
 
+@pytest.mark.slow
 def test_a_mask_is_the_same_in_another_process(small):
     code = (
         "import jax, numpy as np; from tna_jax.federated import Schedule, of_round\n"
@@ -130,6 +132,7 @@ def test_fedlc_is_the_rule_and_leaves_absent_classes_out(small):
     assert float(jax.nn.softmax(found)[0, 2]) == 0
 
 
+@pytest.mark.slow
 def test_moon_prefers_the_servers_features_and_starts_neutral(small):
     broadcast = type("Broadcast", (), {"params": small.params})()
     other = jax.tree.map(lambda p: -p, small.params)

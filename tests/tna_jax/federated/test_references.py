@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.parameters import slow
 from tna_jax import federated
 from tna_jax.federated import (
     DISTIL,
@@ -108,6 +109,7 @@ def test_fedavg_is_the_plain_average(small, momentum, decay):
     assert np.abs(np.asarray(server.params["w"]) - unweighted["w"]).max() > 1e-4  # the control: sizes count
 
 
+@pytest.mark.slow
 def test_fedprox_adds_its_term_and_is_fedavg_without_it(small):
     federation = small.federation(algorithm=FedProx(mu=0.5))
     server, _ = ours(small, federation, 2)
@@ -169,7 +171,7 @@ def test_feddyn_two_clients_two_steps_two_rounds(small):
     assert_close(client_states[0].memory, own[0])
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("momentum", [0.0, *slow(0.9)])
 def test_fednova_two_clients_of_unlike_steps(small, momentum):
     """Client 1 has 12 examples and makes 6 steps, client 2 has 3 and makes 2."""
     federation = small.federation(algorithm=FedNova(), momentum=momentum)
@@ -259,8 +261,8 @@ def test_adaptive_servers_are_the_papers(name):
 
 
 @pytest.mark.parametrize("make", [
-    lambda: optax.sgd(1.0, momentum=0.9), lambda: optax.adam(0.01, 0.9, 0.99, 1e-3), lambda: optax.yogi(0.01),
-    lambda: optax.adagrad(0.03), lambda: optax.lamb(0.01),
+    lambda: optax.sgd(1.0, momentum=0.9), *slow(lambda: optax.adam(0.01, 0.9, 0.99, 1e-3), lambda: optax.yogi(0.01),
+    lambda: optax.adagrad(0.03), lambda: optax.lamb(0.01)),
 ])  # fmt: skip
 @pytest.mark.usefixtures("lenient")
 def test_a_server_is_optax_on_the_pseudo_gradient(small, make):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import slow
 from tna_jax import federated, networks
 from tna_jax import placement as placement_lib
 from tna_jax.federated import (
@@ -82,6 +83,7 @@ def test_map_vmap_loop_and_single_clients_agree(small):
     assert np.abs(np.asarray(server.params["w"]) - np.asarray(small.params["w"])).max() > 0.05  # the control
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lenient")
 def test_groups_and_devices_change_nothing(small, monkeypatch):
     federation = small.federation(server=SERVERS["feddf"](steps=3))
@@ -122,7 +124,7 @@ def test_bad_replies_are_named_and_the_rest_goes_on(small):
     assert_close(untouched.params, small.params, atol=0)
 
 
-@pytest.mark.parametrize("algorithm", [FedDyn(alpha=0.3), Scaffold()])
+@pytest.mark.parametrize("algorithm", [*slow(FedDyn(alpha=0.3)), Scaffold()])
 def test_refused_replies_leave_the_variates_of_server_and_clients_in_step(small, algorithm):
     """With all clients asked, h is the mean of the h_k and c that of the c_k, whatever was refused."""
     federation, faults = small.federation(algorithm=algorithm), Faults(drop=0.3, nan=(1,), wrong_shape=(3,))
@@ -221,7 +223,7 @@ class Normed(nn.Module):
         return nn.Dense(3)(nn.relu(x))
 
 
-@pytest.mark.parametrize("policy", ["shared", "local"])
+@pytest.mark.parametrize("policy", [*slow("shared"), "local"])
 def test_running_statistics_follow_their_policy(policy):
     net, init = networks.linen(Normed(), (4,))
     rng = np.random.default_rng(1)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.parameters import slow, slow_but
 from tests.tna_jax.flower.tasks import task
 from tests.tna_jax.flower.test_server import changed
 from tna_jax.federated import Scaffold, Schedule
@@ -19,7 +20,7 @@ N = 80
 """Examples of each client: five steps."""
 
 
-@pytest.fixture(scope="module", params=["fedavg", "scaffold"])
+@pytest.fixture(scope="module", params=[*slow("fedavg"), "scaffold"])
 def first(request, tmp_path_factory):
     """A task, the introductions and the answers of its three clients to the first round."""
     job = task(Schedule("pfn"), **({"algorithm": Scaffold()} if request.param == "scaffold" else {}))
@@ -42,7 +43,7 @@ KINDS = ["V3", "S3", "U1", "f4,f4", "f4,(", "__dict__", "__path__", "finfo", "",
          "é", "[('a','f4')]", "__builtins__", "float32\n", "a" * 10**6, "\x1b[2J\nINFO: all is well"]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=range(len(KINDS)))
+@pytest.mark.parametrize("kind", slow_but(["V3", "f4,(", "__builtins__", "a" * 10**6], KINDS), ids=range(len(KINDS)))
 def test_a_peers_dtype_is_looked_up_and_never_evaluated(first, kind):
     job, answers = first
     coordinator = introduced(job)

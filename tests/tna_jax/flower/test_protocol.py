@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.parameters import slow
 from tests.tna_jax.flower.tasks import simulated, task
 from tna_jax.federated import ALGORITHMS, SERVERS, Schedule, packing
 from tna_jax.flower import client as flower_client
@@ -42,8 +43,7 @@ SLOW += [
     ("fedavg", "pfn", "feddf"),
     ("fednova", "pnu", "fedavgm"),
 ]
-CASES = [("fedavg", "pfn", "mean"), ("scaffold", "pnu", "fedadam")]
-CASES += [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
+CASES = [("scaffold", "pnu", "fedadam"), *slow(("fedavg", "pfn", "mean"), *SLOW)]
 
 
 @pytest.mark.parametrize(("algorithm", "kind", "server"), CASES)
@@ -106,6 +106,7 @@ def test_a_variate_travels_by_its_live_entries_too(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_client_that_sat_out_a_round_gets_the_whole_model(tmp_path):
     job = task(Schedule("pfn"), participation=0.67)
     _, _, servers, traffic = run(job, tmp_path, 6)
@@ -120,7 +121,7 @@ def test_a_client_that_sat_out_a_round_gets_the_whole_model(tmp_path):
     assert {("live", True), ("whole", True)} <= hows
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "old", "other"])
+@pytest.mark.parametrize("damage", ["gone", *slow("cut", "old", "other")])
 def test_a_client_that_lost_its_state_says_so_and_is_whole_the_next_round(tmp_path, damage):
     job = task(Schedule("pfn"), algorithm=ALGORITHMS["scaffold"]())
     file = Store(tmp_path, 1).file

@@ -5,6 +5,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.parameters import slow_but
 from tests.tna_jax.flower.tasks import task
 from tna_jax.federated import Schedule, packing
 from tna_jax.flower import client as flower_client
@@ -74,7 +75,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but(["nan", "dtype", "client", "more"], CASES))
 def test_a_bad_reply_is_refused_by_name_and_the_others_count(first, case):
     job, _, answers = first
     spoil, words = CASES[case]

@@ -10,6 +10,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks import git_rebasin
+from tests.parameters import slow, slow_but
 from tna_jax import models, networks, trees
 from tna_jax.matching import assignment, permutations
 from tna_jax.matching.many import match_to_first, merge_many
@@ -88,7 +89,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", slow_but(["mlp", "vgg11"], PUBLISHED))
 def test_the_groups_are_those_of_the_table_written_by_hand(name):
     table, options = PUBLISHED[name]
     spec, _ = case(name, **options)
@@ -125,8 +126,7 @@ def test_the_objective_is_at_least_that_of_the_published_algorithm(name):
     ("name", "options"),
     [
         ("mlp", {"depth": 3, "width": 24}),
-        ("resnet20", {"norm": "batch"}),
-        pytest.param("resnet20_option_a", {}, marks=pytest.mark.slow),
+        *slow(("resnet20", {"norm": "batch"}), ("resnet20_option_a", {})),
     ],
 )
 def test_a_network_finds_itself_again(name, options):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.parameters import slow_but
 from tna_jax import models, networks, trees
 from tna_jax.matching import axes, permutations
 from tna_jax.matching.axes import Concat, Constant, Fixed, Group, Product
@@ -59,10 +60,10 @@ OURS = [
 ]
 
 
-OFTEN = (1, 4, 8)
-"""Rows whose like is tried all the same: they are slow."""
+QUICK = ("mlp-{'depth': 3, 'width': 12}", "cnn-{'norm': 'group'}")
 CASES = [
-    pytest.param(*row, id=f"{row[0]}-{row[1]}", marks=[pytest.mark.slow] * (i in OFTEN)) for i, row in enumerate(OURS)
+    pytest.param(*row, id=(case := f"{row[0]}-{row[1]}"), marks=[pytest.mark.slow] * (case not in QUICK))
+    for row in OURS
 ]
 
 
@@ -173,7 +174,7 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("case", FOREIGN)
+@pytest.mark.parametrize("case", slow_but(["bert", "nnx"], FOREIGN))
 def test_attention_texts_and_networks_of_other_frameworks(case):
     make, expected = FOREIGN[case]
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

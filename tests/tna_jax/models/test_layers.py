@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from tests.parameters import slow
 from tna_jax import models
 from tna_jax import placement as placement_lib
 from tna_jax.models import layers, xla_cpu
@@ -42,7 +43,7 @@ def close(a, b, tolerance):
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 @pytest.mark.parametrize(
     ("kernel_size", "strides"),
-    [((3, 3), (1, 1)), ((3, 3), (2, 2)), ((1, 1), (2, 2)), ((2, 3), (1, 2)), ((2, 2), (3, 3))],
+    [*slow(((3, 3), (1, 1)), ((3, 3), (2, 2)), ((1, 1), (2, 2))), ((2, 3), (1, 2)), *slow(((2, 2), (3, 3)))],
 )
 def test_sliced_convolution_is_the_native_one(kernel_size, strides, padding):
     """Two models batched, on an even and an odd side; values and gradients by parameters and inputs."""
@@ -67,6 +68,7 @@ def test_both_convolutions_start_from_the_same_values():
     assert same(native, sliced) and np.asarray(native["params"]["kernel"]).any()
 
 
+@pytest.mark.slow
 def test_the_cnn_with_sliced_convolutions_is_the_native_one():
     x = random_images(2, 2, 18, 18, 3)
 
@@ -86,7 +88,7 @@ def test_resnet20_with_sliced_convolutions_is_the_native_one():
     close(jax.jit(sliced.apply)(variables, x), jax.jit(native.apply)(variables, x), 1e-5)
 
 
-@pytest.mark.parametrize("sides", [(2, 2), (1, 4), (3, 3)])
+@pytest.mark.parametrize("sides", [*slow(((2, 2),), ((1, 4),)), (3, 3)])
 def test_images_smaller_than_the_kernel_are_convolved_as_xla_does(sides):
     x = random_images(1, 2, *sides, 3)
     params = {"kernel": random_images(2, 3, 3, 3, 5), "bias": random_images(3, 5)}

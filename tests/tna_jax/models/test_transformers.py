@@ -1,5 +1,6 @@
 """ViT, BERT and RoBERTa: against a plain NumPy forward pass, padding without influence, dropout, remat, dtypes, sizes."""
 
+import itertools
 import math
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
+from tests.parameters import slow, slow_but
 from tna_jax import models
 from tna_jax.models import transformer, vit
 
@@ -141,7 +143,7 @@ def reference_bert(p, ids, types, head, kind, pad, eps=1e-12):
     return np.stack(found)
 
 
-@pytest.mark.parametrize("head", ["classes", "pooled", "none"])
+@pytest.mark.parametrize("head", ["classes", *slow("pooled", "none")])
 def test_a_vit_is_the_reference(head):
     x = images(2, 8, 12, 3)
     model = models.create("vit", **VIT, head=head)
@@ -151,8 +153,13 @@ def test_a_vit_is_the_reference(head):
     assert expected.std() > 0.1
 
 
-@pytest.mark.parametrize("head", ["classes", "masked_lm", "pooled", "none"])
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    slow_but(
+        [("bert", "classes"), ("roberta", "masked_lm")],
+        itertools.product(["bert", "roberta"], ["classes", "masked_lm", "pooled", "none"]),
+    ),
+)
 def test_bert_and_roberta_are_the_reference(kind, head):
     options = {"bert": BERT, "roberta": ROBERTA}[kind]
     pad = options.get("pad_id", 0)
@@ -169,7 +176,7 @@ def test_bert_and_roberta_are_the_reference(kind, head):
     assert np.abs(run(model, params, ids) - found)[0].max() > 1e-3  # the control: types matter
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("kind", ["bert", *slow("roberta")])
 def test_padding_has_no_influence_and_gets_no_gradient(kind):
     options = {"bert": BERT, "roberta": ROBERTA}[kind]
     pad = options.get("pad_id", 0)
@@ -252,6 +259,7 @@ def test_dropout_needs_training_and_a_key_and_is_off_by_default(name, options):
         assert np.abs(one - expected).max() > 1e-2 and np.abs(one - three).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_rematerialisation_changes_memory_and_nothing_else():
     x = tokens()
     plain, again = (models.create("bert", **BERT | SHALLOW, dropout=0.3, remat=remat) for remat in (False, True))
@@ -271,7 +279,7 @@ def test_rematerialisation_changes_memory_and_nothing_else():
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("vit", VIT), ("bert", BERT), ("roberta", ROBERTA | {"head": "masked_lm"})]
+    ("name", "options"), [("vit", VIT), *slow(("bert", BERT), ("roberta", ROBERTA | {"head": "masked_lm"}))]
 )
 def test_bfloat16_computes_products_only(name, options):
     """Parameters, softmax, norms and outputs are float32; nothing is compiled for the dtypes."""
@@ -298,7 +306,8 @@ def dtypes(jaxpr, found):
     return found
 
 
-@pytest.mark.parametrize(("name", "options"), [("vit", VIT), pytest.param("roberta", ROBERTA, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [("vit", VIT), ("roberta", ROBERTA)])
 def test_models_side_by_side_are_the_models_alone(name, options):
     x = images(3, 2, 8, 8, 3) if name == "vit" else np.stack([tokens(1), tokens(1)[::-1], tokens(1)])
     model = models.create(name, **options | SHALLOW)
@@ -323,6 +332,7 @@ def test_cubic_interpolation_by_hand():
     np.testing.assert_allclose(vit.cubic(7, 3).sum(1), 1)
 
 
+@pytest.mark.slow
 def test_a_vit_takes_images_of_other_sizes_only_if_told_to():
     small, large = images(2, 8, 8, 3), images(2, 12, 8, 3)
     params = random_params(models.create("vit", **VIT), small)

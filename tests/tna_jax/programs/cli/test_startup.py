@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from tests.parameters import slow, slow_but
+
 HEAVY = ("jax", "flax", "optax", "matplotlib", "tna_jax.masks")
 PROGRAM = """
 import sys
@@ -60,14 +62,14 @@ def started(words: list[str], before: str = "") -> subprocess.CompletedProcess:
     return done
 
 
-@pytest.mark.parametrize("words", SHOWN)
+@pytest.mark.parametrize("words", slow_but(["", "--version", "lmc --help"], SHOWN))
 def test_help_and_version_import_no_jax(words):
     done = started(words.split())
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("heavy: []\n") and len(done.stdout) > 20
 
 
-@pytest.mark.parametrize(("words", "expected"), REFUSED)
+@pytest.mark.parametrize(("words", "expected"), [*REFUSED[:4], *slow(*REFUSED[4:])])
 def test_refusals_import_no_jax(words, expected):
     done = started(words.split())
     assert done.returncode == 2, done.stderr
@@ -81,7 +83,7 @@ def test_a_program_that_runs_is_seen_to_import_it():
     assert "'jax'" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["tyro", "rich", "orbax"])
+@pytest.mark.parametrize("name", ["tyro", *slow("rich", "orbax")])
 def test_without_the_extra_the_command_says_what_to_install(name):
     done = started(["barrier", "gone"], f"sys.modules[{name!r}] = None")
     assert done.returncode == 2, done.stderr

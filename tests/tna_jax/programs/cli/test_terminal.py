@@ -9,6 +9,7 @@ import pytest
 import rich.console
 import rich.table
 
+from tests.parameters import slow
 from tests.tna_jax.programs.commands import fails
 from tna_jax.programs.cli import progress
 from tna_jax.programs.cli.main import main
@@ -27,7 +28,7 @@ def test_hints_are_words_of_a_shell(tmp_path):
     assert Run(Path("k/a b")).quoted_path == "'k/a b'" and Run(Path("k/ab")).quoted_path == "k/ab"
 
 
-@pytest.mark.parametrize("words", [["report", "RUN", "-o", "F.html"], ["report", "RUN", "-o", "/proc/a.html"], ["barrier", "N"],
+@pytest.mark.parametrize("words", [*slow(["report", "RUN", "-o", "F.html"], ["report", "RUN", "-o", "/proc/a.html"]), ["barrier", "N"],
                                    ["resume", "N"], ["report", "N"], ["merge", "N", "b", "-o", "x"], ["export", "RUN", "-o", "N"]])  # fmt: skip
 def test_what_the_system_says_of_a_file_is_one_line(ensemble, tmp_path, capsys, words):
     (tmp_path / "F.html").mkdir()

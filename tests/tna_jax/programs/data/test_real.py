@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.parameters import slow
 from tna_jax.programs import data
 
 BESIDE = Path(__file__).resolve().parents[5] / "shared" / "datasets"
@@ -32,7 +33,7 @@ MNIST_TEST = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     [
         ("mnist", (28, 28, 1), MNIST_TRAIN, MNIST_TEST, "5"),
         ("fashion_mnist", (28, 28, 1), [6000] * 10, [1000] * 10, "Ankle boot"),
-        ("cifar10", (32, 32, 3), [5000] * 10, [1000] * 10, "frog"),
+        *slow(("cifar10", (32, 32, 3), [5000] * 10, [1000] * 10, "frog")),
     ],
 )
 def test_shapes_and_class_counts(name, shape, train, test, first):

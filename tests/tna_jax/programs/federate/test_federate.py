@@ -67,6 +67,7 @@ def test_the_program_end_to_end(whole, capsys):
     assert main(["export", "whole", "--model", "3", "-o", "server.safetensors"]) == 0
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_it_ends_with_the_same_bytes(whole, monkeypatch):
     rounds = []
     machine = federate_run._Machine.round
@@ -108,6 +109,7 @@ def test_a_stop_between_rounds_saves_and_says_how_to_go_on(monkeypatch, capsys):
     assert "stopped after round 1 of 4" in said and "tna resume stopped" in said
 
 
+@pytest.mark.slow
 def test_missing_and_spoilt_clients_are_named_and_the_run_goes_on(capsys):
     words = [
         *TINY,

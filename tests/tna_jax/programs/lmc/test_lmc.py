@@ -129,6 +129,7 @@ def test_at_ratio_0_both_methods_are_plain_training(finished):
     assert other["tna"] != other["prune"]
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_numbers_also_from_its_config_file(finished, tmp_path):
     assert main(["lmc", "--config", str(finished / "config.json"), "--out", str(tmp_path / "again")]) == 0
     first, again = (json.loads((run / "lmc.json").read_text())["rows"] for run in (finished, tmp_path / "again"))
@@ -149,6 +150,7 @@ def test_a_run_is_not_written_over_unless_asked(finished, capsys, tmp_path):
     assert "cannot write to --out" in fails(capsys, *SMALL, "--out", str(tmp_path / "file" / "below"))
 
 
+@pytest.mark.slow
 def test_overwriting_keeps_what_is_not_the_runs_own(finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     (out / "notes.txt").write_text("mine")
@@ -202,6 +204,7 @@ def test_eight_devices_give_the_numbers_of_one(tmp_path):
         np.testing.assert_allclose(a["accuracy_path"], b["accuracy_path"], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_member_that_diverges_is_named_and_the_table_still_comes(tmp_path, capsys):
     words = [
         *SMALL,
@@ -223,9 +226,8 @@ def test_a_member_that_diverges_is_named_and_the_table_still_comes(tmp_path, cap
     assert "diverged in epoch" in printed
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "draw"), [("lamb", "neurons"), pytest.param("adamw", "exact", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("optimizer", "draw"), [("lamb", "neurons"), ("adamw", "exact")])
 def test_other_anchors_and_optimizers_keep_anchors_bit_for_bit(tmp_path, draw, optimizer, monkeypatch):
     seen = {}
     train = ensembles.ensemble.train_ensemble

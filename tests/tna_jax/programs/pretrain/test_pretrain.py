@@ -5,6 +5,7 @@ import contextlib
 import jax
 import pytest
 
+from tests.parameters import slow
 from tests.tna_jax.programs.commands import BERT, COLD, SOUP, VIT, fails, read, same_arrays
 from tests.tna_jax.programs.stops import After
 from tna_jax.hf import loading
@@ -19,10 +20,7 @@ def optax_arithmetic():
         yield
 
 
-KINDS = ["vit", pytest.param("bert", marks=pytest.mark.slow)]
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["vit", *slow("bert")])
 def test_pretraining_writes_a_folder_that_says_what_it_stands_on(home, kind, request):
     run = home / "vit" if kind == "vit" else request.getfixturevalue("bert")
     result, about = read(run / "pretrain.json"), read(run / "model" / "pretraining.json")
@@ -37,7 +35,8 @@ def test_pretraining_writes_a_folder_that_says_what_it_stands_on(home, kind, req
         assert loading.load(run / "model").module.head == "masked_lm"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vit", "bert"])
 def test_an_interrupted_pretraining_goes_on_to_the_same_model(home, tmp_path, monkeypatch, kind, request):
     words = [*VIT] if kind == "vit" else [*BERT, "--data-dir", str(home / "data")]
     with monkeypatch.context() as patch:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.parameters import slow
 from tna_jax import placement as placement_lib
 from tna_jax.io import restore
 from tna_jax.io.restore import listed
@@ -116,9 +117,8 @@ def cut_after(monkeypatch, epochs: int):
             yield
 
 
-@pytest.mark.parametrize(
-    "placement", ["map", *(pytest.param(name, marks=pytest.mark.slow) for name in ("loop", "vmap"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["map", "loop", "vmap"])
 def test_resumed_with_any_placement_and_on_other_devices(tmp_path, monkeypatch, placement):
     words = ["train", *TINY, "--epochs", "3", "--placement", placement]
     assert main([*words, "--out", "whole"]) == 0
@@ -146,7 +146,7 @@ def test_resumed_with_any_placement_and_on_other_devices(tmp_path, monkeypatch, 
     assert not np.allclose(final(Path("other"))[kernel], final(Path("cut"))[kernel], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("left", [[], ["provenance.json"], [".config.json.x1.unfinished", ".lock"]])
+@pytest.mark.parametrize("left", [[], *slow(["provenance.json"], [".config.json.x1.unfinished", ".lock"])])
 def test_killed_before_anything_was_written_the_run_starts_anew(tmp_path, left):
     out = tmp_path / "run"
     out.mkdir()
@@ -157,9 +157,7 @@ def test_killed_before_anything_was_written_the_run_starts_anew(tmp_path, left):
     assert result(out)["models"]
 
 
-@pytest.mark.parametrize(
-    "placement", ["map", *(pytest.param(name, marks=pytest.mark.slow) for name in ("loop", "vmap"))]
-)
+@pytest.mark.parametrize("placement", ["map", *slow("loop", "vmap")])
 def test_a_member_that_goes_nan_leaves_the_others_bit_for_bit(tmp_path, monkeypatch, capsys, placement):
     words = ["train", *TINY, "--epochs", "2", "--placement", placement]
     assert main([*words, "--out", "clean"]) == 0
@@ -182,6 +180,7 @@ def test_a_member_that_goes_nan_leaves_the_others_bit_for_bit(tmp_path, monkeypa
         assert array[[0, 2]].tobytes() == other[[0, 2]].tobytes(), name
 
 
+@pytest.mark.slow
 def test_a_second_program_in_the_folder_is_refused_and_a_killed_one_lets_go(tmp_path, capsys):
     out = tmp_path / "run"
     first = process("train", *TINY, "--epochs", "100000", "--out", str(out))
@@ -233,6 +232,7 @@ def test_a_full_disk_stops_the_run_in_one_line_and_it_goes_on_later(tmp_path, ca
         assert_same_bytes(tmp_path / "whole", small / "run")
 
 
+@pytest.mark.slow
 def test_a_folder_that_becomes_read_only_stops_the_run_in_one_line(tmp_path, monkeypatch, capsys):
     out, log, stack = tmp_path / "run", train.Run.log, contextlib.ExitStack()
 

@@ -62,7 +62,8 @@ def said(process: subprocess.CompletedProcess) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("placement", ["map", pytest.param("loop", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["map", "loop"])
 def test_two_processes_equal_one(tmp_path, placement):
     first, second = together(tmp_path, *SMALL, "--placement", placement, "--out", "two")
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr

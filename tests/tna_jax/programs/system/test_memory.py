@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.parameters import slow
 from tna_jax import ensemble, models, networks
 from tna_jax.ensemble import Trainer
 from tna_jax.io.errors import UsageError
@@ -34,7 +35,7 @@ def one_member(name: str, **options):
 @pytest.mark.parametrize(
     ("name", "options", "most"),
     # The compiler computes batch normalisation again for the gradient instead of keeping what the prediction counts.
-    [("mlp", {"width": 256}, 2), ("cnn", {}, 2), ("cnn", {"norm": "batch"}, 4.5), ("resnet20", {}, 2)],
+    [("mlp", {"width": 256}, 2), ("cnn", {}, 2), *slow(("cnn", {"norm": "batch"}, 4.5), ("resnet20", {}, 2))],
 )
 def test_the_prediction_is_near_what_the_compiler_plans(name, options, most):
     trainer, member, data = one_member(name, **options)

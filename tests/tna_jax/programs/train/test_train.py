@@ -32,9 +32,8 @@ def test_what_does_not_fit_at_once_trains_in_waves_to_the_same_numbers(ensemble,
     assert not (tmp_path / "no" / "train.json").exists()
 
 
-@pytest.mark.parametrize(
-    "epochs", [pytest.param(0, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
-)  # in the first wave, at its end, in the second
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [0, 2, 3])  # in the first wave, at its end, in the second
 def test_waves_that_were_interrupted_go_on_to_the_same_numbers(ensemble, tmp_path, monkeypatch, epochs):
     out = tmp_path / "waves"
     words = ["train", *NINE, "--out", str(out)]

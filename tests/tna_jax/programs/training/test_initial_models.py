@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.parameters import slow
 from tna_jax import models, networks
 from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.programs.cli import ranges
@@ -21,10 +22,9 @@ def kernels(start):
 
 
 @pytest.mark.parametrize(("options", "anchors", "trainable"), [
-    ({}, 1.0, 1.0),
-    ({"anchor_scale": 2.0}, 2.0, 1.0),
+    *slow(({}, 1.0, 1.0), ({"anchor_scale": 2.0}, 2.0, 1.0)),
     ({"anchor_scale": 1.5, "trainable_scale": 0.25}, 1.5, 0.25),
-    ({"anchors": "exact", "where": "kernel", "trainable_scale": 0.0}, 1.0, 0.0),
+    *slow(({"anchors": "exact", "where": "kernel", "trainable_scale": 0.0}, 1.0, 0.0)),
 ])  # fmt: skip
 def test_anchors_are_shared_and_both_kinds_of_weights_have_the_scale_asked_for(options, anchors, trainable):
     values, mask = kernels(build(PAIR, INIT, recipe(AnchorOptions(**options))))
