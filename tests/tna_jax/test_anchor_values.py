@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import slow
 from tna_jax import masks
 
 SHAPES = {"a": {"kernel": (40, 50), "bias": (50,)}, "b": {"kernel": (50, 10)}}
@@ -24,7 +25,7 @@ def flat(tree) -> np.ndarray:
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("make", [
     lambda p, m: masks.scale_anchors(p, m, 2.0),
-    lambda p, m: masks.draw_anchors(jax.random.key(3), p, m, 0.5),
+    *slow(lambda p, m: masks.draw_anchors(jax.random.key(3), p, m, 0.5)),
 ])  # fmt: skip
 def test_only_anchors_get_new_values(make, dtype):
     before = params(dtype)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import slow_but
 from tna_jax import augment
 
 KEY = jax.random.key(0)
@@ -100,7 +101,7 @@ def test_shape_and_dtype_are_kept_and_keys_decide(kind, dtype):
     assert not np.array_equal(first, batch)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(["flip"], KINDS))
 def test_jit_and_vmap_over_keys(kind):
     batch = jnp.asarray(images(16))
     change = augment.create(kind, 2)
@@ -127,7 +128,7 @@ def test_create_none_is_none():
     assert augment.create("none", 2) is None
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(["flip"], KINDS))
 def test_create_gives_the_same_object_so_that_nothing_is_compiled_again(kind):
     assert augment.create(kind, 3) is augment.create(kind, padding=3)
     traces = []

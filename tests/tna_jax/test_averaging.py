@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import slow
 from tna_jax import greedy_soup, interpolation, masks, stack, uniform_soup, weighted_average
 from tna_jax.averaging import greedy_recipe
 
@@ -26,7 +27,7 @@ def same_bits(x, y) -> bool:
     return all(p.dtype == q.dtype and np.asarray(p).tobytes() == np.asarray(q).tobytes() for p, q in pairs)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float32, *slow(jnp.bfloat16)])
 def test_anchors_are_copied_and_naive_averages_would_move_them(dtype):
     members = tree(7, dtype)
     mask = masks.bernoulli(jax.random.key(1), member(members, 0), 0.5)

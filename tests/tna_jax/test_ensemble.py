@@ -116,6 +116,7 @@ def test_any_number_of_devices_gives_the_same_bits(data, devices, monkeypatch):
     assert same_bits(again, history)
 
 
+@pytest.mark.slow
 def test_the_compiled_epoch_has_no_collective(data):
     trainer, mesh = Trainer(apply, sgd, 16, "map"), placement_lib.mesh()
     members = placement_lib.shard(placement_lib.pad(start(trainer), mesh.size), mesh)
@@ -181,6 +182,7 @@ def test_members_are_copied_into_given_arrays_without_the_padding(data):
     assert same_bits(copied.params, room[0]) and not same_bits(room[0], start(trainer).params)
 
 
+@pytest.mark.slow
 def test_one_program_for_all_epochs(data):
     traces = []
 

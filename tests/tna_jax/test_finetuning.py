@@ -171,6 +171,7 @@ def test_members_with_data_of_their_own_train_as_alone(data, placement):
         ensemble.train_ensemble(trainer, start(trainer, PLAN, own=own), images, labels, 1)
 
 
+@pytest.mark.slow
 def test_augmentation_at_strength_0_is_the_identity_and_stays_in_range(data):
     images = data[0]
     key = jax.random.key(0)

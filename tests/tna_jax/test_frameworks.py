@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
+from tests.parameters import slow
 from tna_jax import anchored, masks, tna_mask, trees
 
 KEY = jax.random.key(5)
@@ -133,7 +134,7 @@ def loss(params):
 
 
 @pytest.mark.parametrize(("make", "anchors_move"), COMPOSITIONS.values(), ids=COMPOSITIONS)
-@pytest.mark.parametrize("form", [lambda s: s, nnx.as_pure, nnx.to_pure_dict], ids=["boxed", "pure", "dict"])
+@pytest.mark.parametrize("form", [*slow(lambda s: s, nnx.as_pure), nnx.to_pure_dict], ids=["boxed", "pure", "dict"])
 def test_training_with_nnx_optimizer(form, make, anchors_move):
     """`nnx.Optimizer` calls init with boxes and update without them."""
     model = NnxNet(nnx.Rngs(0))
@@ -146,7 +147,7 @@ def test_training_with_nnx_optimizer(form, make, anchors_move):
 
 
 @pytest.mark.parametrize(("make", "anchors_move"), COMPOSITIONS.values(), ids=COMPOSITIONS)
-@pytest.mark.parametrize("framework", ["Linen", "Equinox"])
+@pytest.mark.parametrize("framework", ["Linen", *slow("Equinox")])
 def test_training_functional_trees(framework, make, anchors_move):
     shapes = (
         {name: linen_params()[name] for name in ("conv", "norm", "dense")}

@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 import tna_jax
+from tests.parameters import slow, slow_but
 from tna_jax import connectivity, ensemble, io, masks, matching, networks, repair, trees
 from tna_jax.ensemble import Trainer
 
@@ -177,9 +178,8 @@ OWN_KEY = {("equinox", False), ("equinox", True)}
 """Modules of the user's own that take `key=`, whatever they do with it."""
 
 
-@pytest.mark.parametrize(
-    "framework", [pytest.param("linen", marks=pytest.mark.slow), "nnx", pytest.param("equinox", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_matched_and_repaired(framework):
     model, (inputs, _) = model_of(framework, False, 0.5 if framework != "equinox" else 0.0), data()
     a, b = (model.init(key)[0] for key in jax.random.split(KEY, 2))
@@ -211,7 +211,7 @@ def hidden(framework, module, x):
     )
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", slow_but(["nnx"], FRAMEWORKS))
 def test_a_steps_key_reaches_dropout_and_evaluation_has_none(framework):
     model, (x, _) = model_of(framework, True, 0.5), data()
     run = functools.partial(networks.train, model.network, model.params, model.state, x, None)
@@ -227,7 +227,7 @@ def test_a_steps_key_reaches_dropout_and_evaluation_has_none(framework):
         networks.train(model.network, model.params, model.state, x, None)
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", slow_but(["nnx"], FRAMEWORKS))
 def test_padding_does_not_enter_batch_norm(framework):
     model, (x, _) = model_of(framework, True), data()
     weight = jnp.asarray([1.0] * 15 + [0.0] * 9)
@@ -244,7 +244,7 @@ def test_padding_does_not_enter_batch_norm(framework):
     assert not np.allclose(jax.tree.leaves(state)[0], jax.tree.leaves(train(x, None, *tail)[1])[0])  # the control
 
 
-@pytest.mark.parametrize("mode", ["batch", "ema"])
+@pytest.mark.parametrize("mode", [*slow("batch"), "ema"])
 def test_equinox_statistics_estimated_anew_stand_on_their_own(mode):
     model, (x, _) = tna_jax.from_equinox(equinox_creator(True, 0.0, mode=mode), key=KEY), data()
     _, state = networks.train(model.network, model.params, model.state, x[:3], None, KEY)

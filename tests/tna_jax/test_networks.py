@@ -75,7 +75,8 @@ def test_linen_tells_networks_with_state_from_those_without():
         networks.linen(Odd(), (SIZE,))
 
 
-@pytest.mark.parametrize("placement", [*slow("loop"), "vmap"])
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["loop", "vmap"])
 def test_placements_agree_on_parameters_and_statistics(data, placement):
     """To rounding: sums over a batch are ordered differently in different programs."""
     one, other = (trained(which, data, epochs=1)[0] for which in ("map", placement))

@@ -85,20 +85,21 @@ def cases():
 @pytest.mark.parametrize("case", list(cases()), ids=lambda case: case[0].name)
 def test_an_objective_equals_numpy_and_padding_changes_nothing(case):
     objective, outputs, targets, count, expected = case
-    sums = objective.sums(*padded(outputs, targets))
+    measured = jax.jit(objective.sums)  # compiled at once, not operation by operation
+    sums = measured(*padded(outputs, targets))
     assert float(sums.count) == count
     assert set(sums.names) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(sums.value(name), value, rtol=2e-6)
         assert sums.value(name).dtype == np.float32
     # in two parts the same
-    both = [
-        objective.sums(*(jnp.asarray(x[part]) for x in padded(outputs, targets))) for part in (np.s_[:2], np.s_[2:])
-    ]
+    both = [measured(*(jnp.asarray(x[part]) for x in padded(outputs, targets))) for part in (np.s_[:2], np.s_[2:])]
     merged = metrics.merge(metrics.merge(objective.zero(), both[0]), both[1])
     for name, value in expected.items():
         np.testing.assert_allclose(merged.value(name), value, rtol=2e-6)
-    gradient = jax.grad(lambda z, *rest: objective.sums(z, *rest).loss_sum)(*padded(np.nan_to_num(outputs), targets))
+    gradient = jax.jit(jax.grad(lambda z, *rest: objective.sums(z, *rest).loss_sum))(
+        *padded(np.nan_to_num(outputs), targets)
+    )
     assert not np.any(np.asarray(gradient[-2:])[np.isfinite(gradient[-2:])])
 
 
@@ -157,6 +158,14 @@ def test_training_equals_a_plain_loop_and_ends_of_a_path_the_models_alone(name, 
     counted = len(data[1]) if name == "regression" else (data[1] != objectives.IGNORED_TOKEN).sum()
     assert history[0].count.tolist() == [counted] * 2
 
+    @jax.jit
+    def step(params, x, y, weight):
+        def loss(p):
+            sums = objective.sums(network(p, x), y, weight)
+            return sums.loss_sum / sums.count
+
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params))
+
     params = init(jax.random.split(jax.random.key(0), 2)[1])
     examples = len(jax.tree.leaves(data)[0])
     for epoch in range(3):
@@ -165,11 +174,7 @@ def test_training_equals_a_plain_loop_and_ends_of_a_path_the_models_alone(name, 
         ):
             x, y = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf)[rows], data)
 
-            def loss(p, x=x, y=y, weight=weight):
-                sums = objective.sums(network(p, x), y, weight)
-                return sums.loss_sum / sums.count
-
-            params = jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params))
+            params = step(params, x, y, weight)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), member(members.params, 1), params)
 
     a, b = (member(members.params, i) for i in (0, 1))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.parameters import slow_but
+from tests.parameters import slow, slow_but
 from tna_jax import interpolation, networks, repair
 
 KEY = jax.random.key(0)
@@ -70,7 +70,11 @@ BATCHES = {  # inputs, batch size: the batches' sizes
 }
 
 
-@pytest.mark.parametrize(("count", "size", "parts"), BATCHES.values(), ids=BATCHES)
+@pytest.mark.parametrize(
+    ("count", "size", "parts"),
+    slow_but([BATCHES["a smaller last batch"], BATCHES["single inputs"]], BATCHES.values()),
+    ids=BATCHES,
+)
 def test_reset_is_the_mean_over_batches_weighted_by_examples(count, size, parts):
     net, params, state = normed()
     inputs = some_inputs(count)
@@ -124,6 +128,7 @@ def counting(momentum=0.75):
     return networks.Stateful(train, lambda p, s, x: x - s["mean"]), np.float32(2), state
 
 
+@pytest.mark.slow
 def test_leaves_that_are_not_floating_point_are_kept():
     net, params, state = counting()
     inputs = jnp.float32([[1, 10], [2, 20], [6, 60]])
@@ -137,7 +142,7 @@ def test_leaves_that_are_not_floating_point_are_kept():
     assert changed["batches"] == 42 and changed["seen"]  # the control
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, *slow(jnp.float16)])
 def test_half_precision_statistics(dtype):
     def train(params, state, inputs, weight):
         return inputs, jax.tree.map(lambda s: (s * 0.75 + inputs.mean(0) * 0.25).astype(dtype), state)

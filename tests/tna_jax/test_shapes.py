@@ -60,6 +60,7 @@ def test_training(core):
     assert indices.shape == (3, 2)
 
 
+@pytest.mark.slow
 def test_paths(core):
     data = {"test": (INPUTS, LABELS), "train": (INPUTS[:2], LABELS[:2])}
     path = core.connectivity.evaluate_paths(network, MEMBERS, [(0, 1)], core.connectivity.grid(3), data)["test"]

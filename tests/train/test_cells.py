@@ -12,6 +12,7 @@ from train import cells
 SMALL = LmcOptions(depth=1, width=8, seeds=2, ratios=(0.0, 0.5), epochs=2, alphas=(3.0,), init="same", methods=("tna",))
 
 
+@pytest.mark.slow
 def test_a_finished_cell_is_not_computed_again_and_another_setting_is(monkeypatch):
     first = cells.cell("e", "a", SMALL)
     calls = []

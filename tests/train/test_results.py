@@ -8,11 +8,15 @@ import pytest
 
 from fusion import __main__ as fusion
 from tests.figures import assert_shows_data
+from tests.parameters import slow_but
 from tna_jax.io import provenance
 from train import __main__ as train
 from train import experiments, figure4
 
 NAMES = [("train", name) for name in train.NAMES] + [("fusion", name) for name in fusion.NAMES]
+
+
+QUICK = [("fusion", "soup"), ("train", "depth"), ("train", "figure5")]
 
 
 @pytest.mark.parametrize(("room", "name"), NAMES)
@@ -23,7 +27,7 @@ def test_an_experiment_opens_with_its_contract(room, name):
     assert f"python -m {room} {name}" in text
 
 
-@pytest.mark.parametrize(("room", "name"), NAMES)
+@pytest.mark.parametrize(("room", "name"), slow_but(QUICK, NAMES))
 def test_a_committed_result_has_its_provenance_and_is_drawn_again(room, name, tmp_path, capsys, figures):
     module = importlib.import_module(f"{room}.{name}")
     result = json.loads((experiments.ROOT / room / "results" / f"{name}.json").read_text())

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "flower.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_task_of_ones_own_trains(tmp_path):
     (code,) = (block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "def build" in block)
     values: dict = {}

@@ -81,6 +81,7 @@ def test_the_cnn_with_sliced_convolutions_is_the_native_one():
     assert all((leaf != 0).any() for leaf in jax.tree.leaves(native))  # the control: every gradient is there to compare
 
 
+@pytest.mark.slow
 def test_resnet20_with_sliced_convolutions_is_the_native_one():
     x = random_images(2, 2, 9, 8, 1)
     native, sliced = (models.create("resnet20", num_classes=4, conv=conv) for conv in ("native", "slices"))
@@ -140,6 +141,7 @@ def test_a_residual_stream_is_not_summed_again_on_several_devices_either():
     assert side_by_side < 1.3 * alone
 
 
+@pytest.mark.slow
 def test_tied_entries_share_the_gradient_of_a_max_pool():
     x = jnp.array([[1.0, 1.0, 5.0], [0.0, 1.0, 5.0]]).reshape(1, 2, 3, 1)
     found = jax.grad(lambda x: 6 * xla_cpu.max_pool(x).sum())(x)

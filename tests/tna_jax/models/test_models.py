@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from tests.parameters import slow
 from tna_jax import models
 from tna_jax import placement as placement_lib
 from tna_jax.models import layers
@@ -79,10 +80,12 @@ def test_parameter_counts_of_the_mlp(inputs, depth, width, expected):
         ("resnet32", {}, 9 * 3 * 16 + (378 * 5 - 80) * 16**2 + 65 * 10),
         ("resnet44", {}, 9 * 3 * 16 + (378 * 7 - 80) * 16**2 + 65 * 10),
         ("resnet56", {}, 851_514),
-        ("resnet110", {}, 9 * 3 * 16 + (378 * 18 - 80) * 16**2 + 65 * 10),
+        *slow(
+            ("resnet110", {}, 9 * 3 * 16 + (378 * 18 - 80) * 16**2 + 65 * 10),
+            ("wrn56_4", {}, 13_611_210),
+            ("wrn56_8", {}, 54_436_234),
+        ),
         ("wrn56_2", {}, 3_403_882),
-        ("wrn56_4", {}, 13_611_210),
-        ("wrn56_8", {}, 54_436_234),
     ],
 )
 def test_parameter_counts_of_the_convolutional_networks(name, options, expected):
@@ -101,22 +104,21 @@ def encoder(width, depth, mlp):
     ("name", "options", "expected"),
     [
         ("vit_b16", {"num_classes": 1000}, 86_567_656),
-        ("vit_b32", {"num_classes": 1000}, 88_224_232),
+        *slow(("vit_b32", {"num_classes": 1000}, 88_224_232),
         ("vit_l16", {"num_classes": 1000}, 304_326_632),
         ("vit_l32", {"num_classes": 1000}, 306_535_400),
         ("vit_s16", {"num_classes": 1000}, 22_050_664),
         ("vit_s32", {"num_classes": 1000}, 22_050_664 + (3 * 3 * 16**2 - 196 + 49) * 384),
         ("vit_ti16", {"num_classes": 1000}, 5_717_416),
-        ("vit_ti32", {"num_classes": 1000}, 5_717_416 + (3 * 3 * 16**2 - 196 + 49) * 192),
+        ("vit_ti32", {"num_classes": 1000}, 5_717_416 + (3 * 3 * 16**2 - 196 + 49) * 192)),
         ("vit", {"num_classes": 10, "image": (32, 32, 3), "patch": 4, "width": 96, "depth": 6, "heads": 3, "mlp": 200},
          (48 + 1 + 1 + 65) * 96 + encoder(96, 6, 200) + 2 * 96 + 97 * 10),
-        ("bert_base", {"head": "pooled"}, 109_482_240),
+        *slow(("bert_base", {"head": "pooled"}, 109_482_240)),
         ("bert_base", {"head": "masked_lm"}, 109_514_298),
-        ("bert_base", {"num_classes": 2}, 109_482_240 + 769 * 2),
-        ("bert_large", {"head": "pooled"}, 335_141_888),
-        ("roberta_base", {"head": "pooled"}, 124_645_632),
+        *slow(("bert_base", {"num_classes": 2}, 109_482_240 + 769 * 2), ("bert_large", {"head": "pooled"}, 335_141_888),
+              ("roberta_base", {"head": "pooled"}, 124_645_632)),
         ("roberta_base", {"num_classes": 2}, 124_645_632 + 769 * 2),  # its head has the pooler's dense layer
-        ("roberta_large", {"head": "pooled"}, 355_359_744),
+        *slow(("roberta_large", {"head": "pooled"}, 355_359_744)),
         ("bert", {"head": "none", "vocab": 100, "positions": 20, "width": 64, "depth": 2},
          (100 + 20 + 2 + 2) * 64 + encoder(64, 2, 256)),
         ("roberta", {"head": "none", "vocab": 100, "positions": 20, "width": 64, "depth": 2},
@@ -154,7 +156,7 @@ def test_names_of_the_submodules():
 
 
 @pytest.mark.parametrize("norm", layers.NORMS)
-@pytest.mark.parametrize("name", ["cnn", "vgg11", "resnet20_option_a"])
+@pytest.mark.parametrize("name", ["cnn", *slow("vgg11", "resnet20_option_a")])
 @pytest.mark.parametrize(
     ("image", "dtype", "conv"), [((28, 28, 1), None, "native"), ((32, 32, 3), jnp.bfloat16, "slices")]
 )

@@ -214,6 +214,7 @@ def test_an_example_that_is_all_padding_is_finite_and_harms_no_other():
     np.testing.assert_allclose(found[:4], run(model, params, ids), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_tokens_are_a_set_but_for_their_positions():
     """Patches in another order with their positions in that order too: the same logits; and without: others."""
     model = models.create("vit", **VIT)

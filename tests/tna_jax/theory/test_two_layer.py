@@ -145,6 +145,7 @@ def test_the_gap_is_exactly_zero_where_all_of_u_is_anchored_and_at_the_ends():
     assert [float(two_layer.gap(pair, jnp.asarray(X), alpha)) != 0 for alpha in (0.0, 0.5, 1.0)] == [False, True, False]
 
 
+@pytest.mark.slow
 def test_the_gap_grows_like_the_root_of_the_width():
     sizes = {h: np.sqrt(np.mean(np.square(drawn(10, h, "gaussian", 0.4, 0.4)), axis=0)) for h in (6, H)}
     slope = np.log(sizes[H] / sizes[6]) / np.log(H / 6)
@@ -161,6 +162,7 @@ def test_the_gap_of_a_unit_shrinks_with_its_trainable_share_as_derived():
         np.testing.assert_allclose(shared / (4 * np.sqrt(2) / (3 * np.pi) * weight * free**1.5), 1, atol=0.03)
 
 
+@pytest.mark.slow
 def test_the_second_moment_is_linear_in_the_ratio_of_v():
     moments = [np.mean(np.square(drawn(12, H, "gaussian", rho_v, 0.4)), axis=0) for rho_v in (0.0, 0.5, 1.0)]
     np.testing.assert_allclose(moments[1], (moments[0] + moments[2]) / 2, rtol=0.08)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.tna_jax.programs.commands import COLD, read, same_arrays
+from tests.tna_jax.programs.conftest import write_bert
 from tests.tna_jax.programs.stops import After
 from tna_jax.hf import loading
 from tna_jax.programs.cli.main import main
@@ -81,8 +82,9 @@ def test_models_that_do_not_fit_at_once_train_in_waves_to_the_same_numbers(cold_
     }  # the last one is always scored
 
 
-def test_classes_that_a_task_lacks_are_shut(home):
-    loaded = loading.load(home / "drawn", head="new", num_classes=6, key=jax.random.key(0))
+def test_classes_that_a_task_lacks_are_shut(tmp_path):
+    write_bert(tmp_path / "drawn")
+    loaded = loading.load(tmp_path / "drawn", head="new", num_classes=6, key=jax.random.key(0))
     params = cold_tasks.shut(loaded.params, 2)
     logits = np.asarray(loaded.module.apply({"params": params}, np.ones((3, 5), np.int32)))
     free = np.asarray(loaded.module.apply({"params": loaded.params}, np.ones((3, 5), np.int32)))

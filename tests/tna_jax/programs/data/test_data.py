@@ -65,6 +65,7 @@ def test_digits_holds_every_example_of_scikit_learn_once():
     assert digits.describe() == "digits: 1437 train + 360 test images 8x8x1, 10 classes"
 
 
+@pytest.mark.slow
 def test_two_processes_load_equal_bytes_and_import_neither_jax_nor_tensorflow():
     script = (
         "import sys, hashlib; from tna_jax.programs import data; d = data.load('digits').subset(100, 50);"

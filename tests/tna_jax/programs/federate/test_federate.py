@@ -94,6 +94,7 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bytes(whole, monkeypatch)
     )  # the control: variates are in it
 
 
+@pytest.mark.slow
 def test_a_stop_between_rounds_saves_and_says_how_to_go_on(monkeypatch, capsys):
     bar = federate_run.Bar.round
     monkeypatch.setattr(federate_run.Bar, "round", lambda self, *a: (bar(self, *a), stop(self)))

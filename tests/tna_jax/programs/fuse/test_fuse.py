@@ -20,24 +20,23 @@ def run(unaligned):
     return unaligned
 
 
+def fuse(run, *words):
+    assert main(["fuse", str(run), "--alphas", "3", *words]) == 0
+    return read(run / "fuse.json")
+
+
 @pytest.fixture(scope="module")
-def fused(run):
-    """What `tna fuse` found with each kind of matching."""
-    found = {}
-    for name, words in {"weight": ["--matching", "weight"], "repaired": ["--matching", "activation", "--repair"],
-                        "plain": []}.items():  # fmt: skip
-        assert main(["fuse", str(run), "--alphas", "3", *words]) == 0
-        found[name] = read(run / "fuse.json")
-    return found
+def plain(run):
+    """What `tna fuse` finds without matching."""
+    return fuse(run)
 
 
-def test_fusions_are_those_of_the_library(run, fused):
-    result = fused["plain"]
+def test_fusions_are_those_of_the_library(run, plain):
     opened = open_runs((str(run),), None)
     data = splits(opened.data)
-    rows = {(row["fusion"], row["split"]): row for row in result["rows"]}
+    rows = {(row["fusion"], row["split"]): row for row in plain["rows"]}
     names = ["best single", "mean of members", "uniform soup", "greedy soup", "logit ensemble"]
-    assert list(dict.fromkeys(row["fusion"] for row in result["rows"])) == names
+    assert list(dict.fromkeys(row["fusion"] for row in plain["rows"])) == names
     assert rows["uniform soup", "test"]["examples"] == 200
     soup = jax.tree.map(lambda leaf: leaf[None], uniform_soup(opened.params))
     alone = connectivity.evaluate(opened.network, soup, data)
@@ -51,14 +50,20 @@ def test_fusions_are_those_of_the_library(run, fused):
         assert rows["mean of members", split]["member_accuracy"] == pytest.approx(members[split].accuracy.tolist())
     assert rows["logit ensemble", "test"]["accuracy"] == pytest.approx(float(together.accuracy), abs=1e-6)
     assert rows["logit ensemble", "test"]["loss"] == pytest.approx(float(together.loss), rel=1e-5)
-    trail = result["greedy"]["trail"]
+    trail = plain["greedy"]["trail"]
     assert rows["best single", "test"]["models"] == [trail[0]["model"]]
-    assert trail[0]["own"] == max(step["own"] for step in trail) and result["greedy"]["score"] >= trail[0]["own"]
+    assert trail[0]["own"] == max(step["own"] for step in trail) and plain["greedy"]["score"] >= trail[0]["own"]
     assert rows["greedy soup", "test"]["models"] == sorted(step["model"] for step in trail if step["kept"])
-    assert len(result["pairs"]) == 2 * 3 and (run / "fuse.png").read_bytes()[:4] == b"\x89PNG"
+    assert len(plain["pairs"]) == 2 * 3 and (run / "fuse.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_matching_and_repair_help_where_models_are_not_aligned(fused):
+@pytest.mark.slow
+def test_matching_and_repair_help_where_models_are_not_aligned(run, plain):
+    fused = {
+        "plain": plain,
+        "weight": fuse(run, "--matching", "weight"),
+        "repaired": fuse(run, "--matching", "activation", "--repair"),
+    }
     tables = {
         name: {row["fusion"]: row["accuracy"] for row in result["rows"] if row["split"] == "test"}
         for name, result in fused.items()
@@ -108,15 +113,15 @@ def test_bad_options_are_answered_in_one_line(run, capsys, words, expected):
     assert expected.replace("RUN", str(run)) in message and "Traceback" not in message
 
 
-def test_a_figure_shows_every_member_and_hides_none(run, fused, tmp_path, monkeypatch):
+def test_a_figure_shows_every_member_and_hides_none(run, plain, tmp_path, monkeypatch):
     from matplotlib import pyplot as plt
 
     drawn = []
     monkeypatch.setattr(plt, "close", drawn.append)
-    png.draw(fuse_report.describe(fused["plain"]), tmp_path / "f.png")
+    png.draw(fuse_report.describe(plain), tmp_path / "f.png")
     axis = drawn[0].axes[0]
     assert not axis.patches  # no bars: their length would say something only from 0 on
     (rings,) = [line for line in axis.lines if len(line.get_xdata()) == 3]
-    (row,) = [r for r in fused["plain"]["rows"] if r["fusion"] == "mean of members" and r["split"] == "test"]
+    (row,) = [r for r in plain["rows"] if r["fusion"] == "mean of members" and r["split"] == "test"]
     assert list(rings.get_xdata()) == list(row["member_accuracy"]) and not axis.texts
     assert [tick.get_text() for tick in axis.get_yticklabels()][1] == f"mean of members  {row['accuracy']:.4f}"

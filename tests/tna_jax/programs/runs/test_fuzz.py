@@ -171,7 +171,7 @@ def check(make, read, folder: Path, examples: int) -> None:
 
 @pytest.mark.parametrize(("make", "read"), READERS)
 def test_mutated_files(make, read, tmp_path):
-    check(make, read, tmp_path, 60)
+    check(make, read, tmp_path, 20)
 
 
 @pytest.mark.slow

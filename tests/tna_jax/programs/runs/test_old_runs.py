@@ -51,6 +51,7 @@ def results(file: Path, *parts: str) -> dict[str, Any]:
     return {key: value for key, value in read.items() if key not in parts}
 
 
+@pytest.mark.slow
 def test_a_run_of_tna_lmc_resumes_to_the_result_of_the_run_that_was_not_stopped():
     shutil.copytree(OLD / "lmc", "lmc")
     before = restore.arrays(Path("lmc/checkpoints").absolute(), 4)

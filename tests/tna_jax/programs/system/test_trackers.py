@@ -53,6 +53,7 @@ def test_tensorboard_shows_what_was_logged():
     assert step == 4 and value == pytest.approx(sum(m["test_accuracy"] for m in result) / 2)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_the_same_log():
     pytest.importorskip("tensorboard")
     with stopping_after(1):
@@ -87,6 +88,7 @@ class Broken:
         raise RuntimeError("closed badly")
 
 
+@pytest.mark.slow
 def test_a_view_that_fails_in_the_middle_is_given_up_and_the_run_goes_on(monkeypatch, capsys):
     assert train("plain") == 0
     monkeypatch.setitem(trackers.TRACKERS, "json", Broken)  # a name for which there is a package
@@ -140,6 +142,7 @@ def test_only_the_main_process_has_trackers(monkeypatch):
     assert not other.trackers.open
 
 
+@pytest.mark.slow
 def test_a_run_that_is_replaced_leaves_no_events_of_the_old_one():
     pytest.importorskip("tensorboard")
     assert train("run", "--log", "tensorboard") == 0

@@ -19,6 +19,7 @@ def rows(run: Path) -> list[dict]:
     return json.loads((run / "barrier.json").read_text())["rows"]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_at_once_trains_in_waves_to_the_same_numbers(ensemble, tmp_path, capsys):
     out = tmp_path / "waves"
     assert main(["train", *NINE, "--out", str(out), "--memory-limit", "0.00175"]) == 0

@@ -38,6 +38,7 @@ def test_anchors_are_shared_and_both_kinds_of_weights_have_the_scale_asked_for(o
     assert (plain[1][fixed] != plain[0][fixed]).all()  # the control: without sharing they would differ
 
 
+@pytest.mark.slow
 def test_normal_anchors_have_their_own_values_and_are_shared():
     values, mask = kernels(build(PAIR, INIT, recipe(AnchorOptions(anchor_values="normal", anchor_scale=3.0))))
     fixed = ~mask[0]
