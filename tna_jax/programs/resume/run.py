@@ -1,6 +1,7 @@
 """`tna resume RUN`: resumes an interrupted run where it stopped, to the same result."""
 
 import dataclasses
+from typing import Any
 
 from tna_jax.io.errors import UsageError, unknown
 from tna_jax.programs.cli import parsing
@@ -15,8 +16,13 @@ PASSED_ON = tuple(field.name for field in dataclasses.fields(ResumeOptions) if f
 
 def run(settings: ResumeOptions) -> int:
     """Resumes the run; returns the exit code of its program."""
-    overrides = {name: value for name in PASSED_ON if (value := getattr(settings, name)) not in (None, False)}
-    return tna(command(settings.run, parsing.to_words(overrides)))
+    return tna(command(settings.run, parsing.to_words(overrides(settings))))
+
+
+def overrides(settings: ResumeOptions) -> dict[str, Any]:
+    """Returns the options that were given; 0 is a value (`--process-id 0`)."""
+    given = {name: getattr(settings, name) for name in PASSED_ON}
+    return {name: value for name, value in given.items() if value is not None and value is not False}
 
 
 def command(name: str, more: list[str]) -> list[str]:
