@@ -3,6 +3,7 @@
 import os
 
 import jax
+import pytest
 
 GIVEN = "TNA_TESTS_XLA_FLAGS"
 """The variable that keeps what XLA_FLAGS was when pytest started, for programs under another JAX."""
@@ -19,6 +20,13 @@ def append_flags(*flags: str) -> None:
     os.environ.setdefault(GIVEN, given)
     names = {flag.partition("=")[0] for flag in given.split()}
     os.environ["XLA_FLAGS"] = " ".join([*given.split(), *(f for f in flags if f.partition("=")[0] not in names)])
+
+
+NO_FLOAT16 = pytest.mark.skipif(
+    jax.__version_info__ < (0, 11) and "--xla_cpu_max_isa=SSE4_2" in os.environ.get("XLA_FLAGS", "").split(),
+    reason="jaxlib 0.10 cannot compile float16 for SSE 4.2: Failed to materialize symbols",
+)
+"""The mark of tests that compute in float16."""
 
 
 def environment_of_a_user(**more: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.xla_flags import NO_FLOAT16
 from tna_jax import interpolation, line
 
 
@@ -18,7 +19,7 @@ def same_bits(x, y) -> bool:
     return all(p.dtype == q.dtype and np.asarray(p).tobytes() == np.asarray(q).tobytes() for p, q in pairs)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, pytest.param(jnp.float16, marks=NO_FLOAT16)])
 def test_the_ends_of_a_line_are_the_models_bit_for_bit(dtype):
     a, b = tree(0, dtype), tree(1, dtype)
     a["a"] = a["a"].at[0, 0].set(-0.0)

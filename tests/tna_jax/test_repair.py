@@ -99,7 +99,7 @@ def two_ends(name, count=16):
     return module, jnp.asarray(inputs), end(1), end(2)
 
 
-@functools.partial(quick_jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def forward(module, params, inputs, shift=None):
     """Logits, and mean and deviation of every layer's outputs with `shift` added: the test's own measurement."""
     shift, found = shift or {}, {}

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.parameters import slow, slow_but
+from tests.parameters import slow_but
+from tests.xla_flags import NO_FLOAT16
 from tna_jax import interpolation, networks, repair
 
 KEY = jax.random.key(0)
@@ -142,7 +143,7 @@ def test_leaves_that_are_not_floating_point_are_kept():
     assert changed["batches"] == 42 and changed["seen"]  # the control
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, *slow(jnp.float16)])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=[pytest.mark.slow, NO_FLOAT16])])
 def test_half_precision_statistics(dtype):
     def train(params, state, inputs, weight):
         return inputs, jax.tree.map(lambda s: (s * 0.75 + inputs.mean(0) * 0.25).astype(dtype), state)

@@ -135,7 +135,8 @@ def test_parameter_counts_of_the_transformers(name, options, expected):
 def test_every_network_of_the_registry_is_counted_above():
     tests = (test_parameter_counts_of_the_convolutional_networks, test_parameter_counts_of_the_transformers)
     marks = [mark for test in tests for mark in test.pytestmark]
-    assert {case[0] for mark in marks for case in mark.args[1]} | {"mlp"} == set(models.MODELS)
+    cases = [getattr(case, "values", case) for mark in marks for case in mark.args[1]]
+    assert {case[0] for case in cases} | {"mlp"} == set(models.MODELS)
 
 
 def test_names_of_the_submodules():
