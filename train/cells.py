@@ -43,7 +43,7 @@ def cell(experiment: str, name: str, settings: LmcOptions) -> dict[str, Any]:
     """
     folder = RUNS / experiment / name
     wanted = to_json(result_options(settings))
-    console.print(f"[bold]{experiment}: {name}[/bold]")
+    console.print(f"{experiment}: {name}", style="bold")
     result = _read(folder / "lmc.json")
     if result is None or not _same(result["config"], wanted, LmcOptions()):
         begun = _same(_read(folder / CONFIG), wanted, LmcOptions())
@@ -64,7 +64,7 @@ def populated(experiment: str, name: str, options: dict[str, Any]) -> Path:
     folder = RUNS / experiment / name
     settings = TrainOptions(**options)
     wanted, defaults = to_json(result_options(settings)), TrainOptions()
-    console.print(f"[bold]{experiment}: {name}[/bold]")
+    console.print(f"{experiment}: {name}", style="bold")
     if not _same(_read(folder / train.RESULT, "config"), wanted, defaults):
         begun = _same(_read(folder / CONFIG), wanted, defaults)
         train.run(dataclasses.replace(settings, out=str(folder), resume=begun, overwrite=not begun))
@@ -80,7 +80,7 @@ def finished(experiment: str, name: str, program: Any, settings: Any) -> dict[st
     """
     folder = RUNS / experiment / name
     wanted, defaults = to_json(result_options(settings)), type(settings)()
-    console.print(f"[bold]{experiment}: {name}[/bold]")
+    console.print(f"{experiment}: {name}", style="bold")
     result: dict[str, Any] | None = _read(folder / program.RESULTS[0])
     if result is None or not _same(result["config"], wanted, defaults):
         begun = _same(_read(folder / CONFIG), wanted, defaults)
@@ -104,7 +104,7 @@ def federated(experiment: str, name: str, options: dict[str, Any]) -> dict[str, 
     folder = RUNS / experiment / name
     settings = resolved(FederateOptions(**options))
     wanted, defaults = to_json(result_options(settings)), FederateOptions()
-    console.print(f"[bold]{experiment}: {name}[/bold]")
+    console.print(f"{experiment}: {name}", style="bold")
     result = _read(folder / federate.RESULTS[0])
     if result is None or not _same(result["config"], wanted, defaults):
         begun = _same(_read(folder / CONFIG), wanted, defaults)
