@@ -139,6 +139,7 @@ def test_different_initial_values_are_told(capsys):
     assert compatibility.warnings([model(ratio=0), model(ratio=0, order=1)], [{}, {}]) == []
 
 
+@pytest.mark.slow
 def test_programs_say_it_and_results_keep_it(capsys):
     tiny = ["--width", "4", "--depth", "1", "--epochs", "1", "--members", "2"]
     assert main(["train", *tiny, "--out", "a"]) == 0

@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 
-from tests.parameters import slow
 from tna_jax import ensemble, finetuning, masks, metrics, models
 from tna_jax.ensemble import Trainer
 from tna_jax.finetuning import FinetuneConfig
@@ -130,7 +129,8 @@ def test_an_optimizer_step_is_that_of_optax(data):
         )  # Adam's first step is the gradient's sign: tiny gradients may round to the other
 
 
-@pytest.mark.parametrize("parts", [2, *slow(16)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [2, 16])
 def test_accumulated_gradients_are_those_of_the_large_batch(data, parts):
     sgd = lambda hyper: optax.sgd(hyper["learning_rate"] * 100, momentum=0.9)  # noqa: E731
     found = []

@@ -194,6 +194,7 @@ def test_reset_under_jit_vmap_and_map():
     close(jax.lax.map(reset, stacked), expected, 0, apart)
 
 
+@pytest.mark.slow
 def test_batches_added_in_python_are_the_reset():
     net, params, state = normed(layers=2)
     inputs = jnp.asarray(some_inputs())

@@ -68,6 +68,7 @@ def test_paths(core):
     assert core.connectivity.evaluate_mixtures(network, MEMBERS, [[0.5, 0.5]], data)["train"].count.tolist() == [2]
 
 
+@pytest.mark.slow
 def test_fusing(core):
     assert core.averaging.weighted_average(MEMBERS, [1, 3])["w"].tolist() == [2.25, 3.25, 4.25]
     first, second = ({"w": MEMBERS["w"][i]} for i in (0, 1))

@@ -171,6 +171,7 @@ def test_feddyn_two_clients_two_steps_two_rounds(small):
     assert_close(client_states[0].memory, own[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.0, *slow(0.9)])
 def test_fednova_two_clients_of_unlike_steps(small, momentum):
     """Client 1 has 12 examples and makes 6 steps, client 2 has 3 and makes 2."""

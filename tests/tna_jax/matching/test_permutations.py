@@ -60,7 +60,7 @@ OURS = [
 ]
 
 
-QUICK = ("mlp-{'depth': 3, 'width': 12}", "cnn-{'norm': 'group'}")
+QUICK = ("mlp-{'depth': 3, 'width': 12}",)
 CASES = [
     pytest.param(*row, id=(case := f"{row[0]}-{row[1]}"), marks=[pytest.mark.slow] * (case not in QUICK))
     for row in OURS

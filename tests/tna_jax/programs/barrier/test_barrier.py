@@ -40,6 +40,7 @@ def test_the_run_holds_every_model_and_every_pair(ensemble):
     assert (ensemble / "barrier.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.slow
 def test_named_pairs_are_the_same_numbers_and_may_be_reversed(ensemble, capsys):
     every = {tuple(row["pair"]): row for row in rows(ensemble) if row["split"] == "test"}
     assert main(["barrier", str(ensemble), "--alphas", "3", "--pairs", "0-3", "5-2"]) == 0

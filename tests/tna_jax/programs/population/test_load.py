@@ -23,6 +23,7 @@ def twin(run, tmp_path):
     return str(shutil.copytree(run, tmp_path / "twin"))
 
 
+@pytest.mark.slow
 def test_models_are_chosen_on_examples_they_have_not_seen(run):
     assert main(["fuse", str(run), "--alphas", "3"]) == 0
     opened = open_runs((str(run),), None)

@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from tests.parameters import slow
 from tna_jax.io import manifest, restore
 from tna_jax.io.errors import UsageError
 from tna_jax.io.manifest import Damaged
@@ -88,7 +89,7 @@ def damage(file: Path, rng: random.Random) -> None:
         file.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("rounds", [25, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [12, *slow(600)])
 def test_a_flipped_bit_or_a_cut_file_is_never_taken_for_the_state(saved, tmp_path, rounds):
     """Either the damage did not touch the data, or the checkpoint before is used: nothing else is ever returned."""
     rng, passed_over = random.Random(rounds), 0

@@ -136,6 +136,7 @@ def test_the_compiler_s_own_plan_holds_members_data_and_a_step():
         memory.compiled_bytes(Trainer(trainer.network, trainer.optimizer, 32, "loop"), members, *data)
 
 
+@pytest.mark.slow
 def test_what_the_compiler_plans_corrects_an_estimate_that_is_too_low(monkeypatch):
     trainer, one, data = one_member("mlp", width=256)
     models = 2 * jax.device_count()

@@ -120,6 +120,7 @@ def test_unknown_and_missing_views_are_refused_before_anything_is_made(monkeypat
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_or_written_unless_asked_for():
     code = (
         "import sys, tna_jax.programs.train.run, tna_jax.programs.lmc.run; from tna_jax.programs.system import trackers; trackers.chosen(None);"
