@@ -109,6 +109,7 @@ def test_anchors_keep_their_bits_and_the_rest_moves(at_once):
     assert moved > 0.4
 
 
+@pytest.mark.slow
 def test_an_optimizer_step_is_that_of_optax(data):
     """One step of a recipe against optax.adamw with the same numbers, decay on matrices only, no clipping."""
     recipe = FinetuneConfig(1e-3, 30.0)

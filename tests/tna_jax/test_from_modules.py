@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 
 import tna_jax
-from tests.parameters import slow, slow_but
+from tests.parameters import slow_but
 from tna_jax import connectivity, ensemble, io, masks, matching, networks, repair, trees
 from tna_jax.ensemble import Trainer
 
@@ -244,7 +244,8 @@ def test_padding_does_not_enter_batch_norm(framework):
     assert not np.allclose(jax.tree.leaves(state)[0], jax.tree.leaves(train(x, None, *tail)[1])[0])  # the control
 
 
-@pytest.mark.parametrize("mode", [*slow("batch"), "ema"])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["batch", "ema"])
 def test_equinox_statistics_estimated_anew_stand_on_their_own(mode):
     model, (x, _) = tna_jax.from_equinox(equinox_creator(True, 0.0, mode=mode), key=KEY), data()
     _, state = networks.train(model.network, model.params, model.state, x[:3], None, KEY)

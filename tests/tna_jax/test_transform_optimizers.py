@@ -301,6 +301,7 @@ def test_lookahead_goes_around_anchored():
     assert fast[0].any()  # control: decay moves anchors
 
 
+@pytest.mark.slow
 def test_schedule_free_needs_anchors_inside_for_its_evaluation_parameters():
     """`anchored(schedule_free(base))` keeps the parameters, but the average that is evaluated drifts with base's decay.
 

@@ -32,6 +32,7 @@ def flat(tree) -> np.ndarray:
     return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)])
 
 
+@pytest.mark.slow
 def test_the_anchors_of_a_run_are_found_again_and_are_equal_in_its_models(two):
     recipe = runs.anchor_recipe(two, model=1)
     assert recipe == AnchorRecipe("exact", 0.3, 5, "Dense")

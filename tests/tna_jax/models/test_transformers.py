@@ -241,9 +241,8 @@ def test_masked_positions_alone_have_the_logits_that_all_have():
     np.testing.assert_allclose(run(model, params, ids, at=at), np.take_along_axis(whole, at[:, :, None], 1), atol=5e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("vit", VIT | SHALLOW), pytest.param("roberta", ROBERTA | SHALLOW, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [("vit", VIT | SHALLOW), ("roberta", ROBERTA | SHALLOW)])
 def test_dropout_needs_training_and_a_key_and_is_off_by_default(name, options):
     x = images(2, 8, 8, 3) if name == "vit" else tokens(options.get("pad_id", 0))
     plain = models.create(name, **options)

@@ -174,6 +174,7 @@ def test_wrong_options_are_answered_in_one_line(words, message, capsys):
     assert not Path("runs").exists() or not list(Path("runs").glob("*/federate.json"))
 
 
+@pytest.mark.slow
 def test_one_seed_and_one_round_are_enough(capsys):
     assert main([*TINY, "--rounds", "1", "--anchors", "pnu", "--out", "one"]) == 0
     printed = capsys.readouterr().out

@@ -76,6 +76,7 @@ def test_matching_and_repair_help_where_models_are_not_aligned(run, plain):
             assert tables[name]["uniform soup"] > tables["plain"]["uniform soup"] + 0.1
 
 
+@pytest.mark.slow
 def test_an_average_of_one_model_is_that_model_also_repaired(run):
     opened = open_runs((str(run),), None)
     data = {"test": splits(opened.data)["test"]}

@@ -52,6 +52,7 @@ def ensemble(tmp_path_factory):
     return str(folder)
 
 
+@pytest.mark.slow
 def test_the_program_end_to_end(ensemble, capsys):
     assert main(["landscape", ensemble, "--points", "5", "--test-examples", "100"]) == 0
     plane = json.loads(Path(ensemble, "landscape.json").read_text())

@@ -80,6 +80,7 @@ def test_two_processes_equal_one(tmp_path, placement):
     assert one.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_refusal_reaches_every_process(tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("mine")

@@ -119,6 +119,7 @@ def test_free_memory_is_a_number_and_a_limit_is_taken_at_its_word():
     assert np.isfinite(memory.SHARE)
 
 
+@pytest.mark.slow
 def test_the_compiler_s_own_plan_holds_members_data_and_a_step():
     trainer, one, data = one_member("mlp", width=256)
     count = 3

@@ -43,6 +43,7 @@ def stopping_after(epochs: int):
         yield
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_what_was_logged():
     pytest.importorskip("tensorboard")
     assert train("run", "--log", "tensorboard") == 0
