@@ -30,7 +30,7 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     folder = Run.open(settings.run).writable()
     config = folder.read(CONFIG)
     distributed.start(settings, 16)
-    described = description(config, settings.run, settings.data_dir)
+    described = description(config, settings.run, settings.data_dir, settings.trust_code)
     data, network, init = load(described)
     params, state, models, step = finished(folder, init)
     chosen = choose_pairs(settings.pairs, len(models))

@@ -31,7 +31,11 @@ def run(settings: FuseOptions) -> dict[str, Any]:
     settings.check()
     alphas = path_grid(settings.alphas)
     distributed.start(settings, 16)
-    opened = open_runs(settings.runs, settings.data_dir, settings.models)
+    opened = open_runs(settings.runs, settings.data_dir, settings.models, settings.trust_code)
+    if settings.repair and opened.module is None:
+        raise UsageError(
+            "--repair: not for a network of your own here; in Python tna_jax.repair.repair takes any function"
+        )
     if settings.repair and isinstance(opened.network, Stateful):
         raise UsageError("--repair: this network has BatchNorm; its statistics are estimated again in any case")
     console.print(f"{opened.data.describe()}; {opened.what}; {len(opened.models)} models")
@@ -43,7 +47,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
             matched = match(opened, calibration, settings.matching, settings.seed)
         params, state = matched.members, matched.state
     chosen_on, labels, unseen = held_out(opened, settings.data_dir, settings.held_out_examples)
-    if settings.repair:
+    if settings.repair and opened.module is not None:
         mix = fusion_methods.repaired(opened.module, opened.data.preprocess, params, calibration, placement)
     else:
         mix = fusion_methods.mixtures(opened.network, params, state, calibration, placement)

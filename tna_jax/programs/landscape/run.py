@@ -44,7 +44,7 @@ def run(settings: LandscapeOptions) -> dict[str, Any]:
 def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
     """What `landscape.json` holds: the plane's coordinates of the three models, and loss and accuracy on the grid."""
     config = folder.read(CONFIG)
-    described = description(config, settings.run, settings.data_dir)
+    described = description(config, settings.run, settings.data_dir, settings.trust_code)
     data, network, init = load(described)
     params, state, models, step = finished(folder, init)
     checkpoints = [checkpoint_status.reached(folder, config, step)]

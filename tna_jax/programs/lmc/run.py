@@ -22,7 +22,7 @@ from tna_jax.programs.population.paths import evaluate_pairs, path_grid
 from tna_jax.programs.reports.present import present
 from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.system import distributed
-from tna_jax.programs.training import anchors, ensembles
+from tna_jax.programs.training import anchors, ensembles, own_models
 from tna_jax.programs.training.initial_models import ModelSpec, build
 from tna_jax.programs.training.setup import prepare, record, result_options
 
@@ -41,6 +41,7 @@ def run(settings: LmcOptions) -> dict[str, Any]:
     settings.check()
     members, cells = plan(settings)
     distributed.start(settings, len(members))
+    settings = own_models.recorded(settings)
     data, network, init, trainer = prepare(settings)
     name = f"lmc-{settings.dataset.replace(':', '-')}"
     with Run.create(settings.out, name, RESULTS, settings.overwrite, settings.resume) as folder:

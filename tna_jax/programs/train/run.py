@@ -13,7 +13,7 @@ from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.system import distributed
 from tna_jax.programs.train import report as train_report
 from tna_jax.programs.train.options import TrainOptions
-from tna_jax.programs.training import anchors, ensembles
+from tna_jax.programs.training import anchors, ensembles, own_models
 from tna_jax.programs.training.initial_models import ModelSpec, build
 from tna_jax.programs.training.setup import prepare, record, result_options
 
@@ -31,8 +31,9 @@ def run(settings: TrainOptions) -> dict[str, Any]:
     settings.check()
     members = plan(settings)
     distributed.start(settings, len(members))
+    settings = own_models.recorded(settings)
     data, network, init, trainer = prepare(settings)
-    name = f"train-{settings.model}-{settings.dataset.replace(':', '-')}"
+    name = f"train-{settings.model_word}-{settings.dataset.replace(':', '-')}"
     with Run.create(settings.out, name, (RESULT,), settings.overwrite, settings.resume) as folder:
         record(folder, "train", settings, [settings.seed])
         console.print(

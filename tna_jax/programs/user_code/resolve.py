@@ -35,7 +35,7 @@ def resolve(reference: str, option: str, recorded_sha256: str | None = None, tru
     Args:
       reference: `package.module:name` or `./file.py:name`.
       option: as it is written, for errors: `--model`.
-      recorded_sha256: the hash that a run holds beside the reference (empty where it holds none); `None`: the user named it.
+      recorded_sha256: the hash that a run holds beside the reference (anything else where it holds none); `None`: the user named it.
       trust: run it whatever was recorded (`--trust-code`).
 
     Raises:
@@ -73,7 +73,7 @@ def line_of(error: BaseException, file: Path | str) -> str:
 
 def _check_trusted(source: Source, option: str, recorded: str) -> None:
     if source.sha256 != recorded:
-        state = "has changed since the run" if recorded else "has no hash in the run"
+        state = "has changed since the run" if len(recorded) == 64 else "has no hash in the run"
     elif not trusted_files.is_trusted(source.file, source.sha256):
         state = "was never named by you on this machine"
     else:

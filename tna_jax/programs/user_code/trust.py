@@ -7,6 +7,8 @@ from typing import Any
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import PRIVATE, read_json, write_json
 
+_NAMED: set[tuple[str, str]] = set()
+"""What was named in this process."""
 KEPT = 20
 """Hashes that are remembered of one file, the last ones."""
 
@@ -20,11 +22,12 @@ def file() -> Path:
 
 def is_trusted(source: Path, sha256: str) -> bool:
     """Returns whether this user has named that very file, with these contents, before."""
-    return sha256 in _hashes(_read(), source)
+    return (str(source), sha256) in _NAMED or sha256 in _hashes(_read(), source)
 
 
 def remember(source: Path, sha256: str) -> None:
-    """Remembers that this user named the file with these contents; where that cannot be written, nothing is remembered."""
+    """Remembers that this user named the file with these contents; where that cannot be written, for this process alone."""
+    _NAMED.add((str(source), sha256))
     known = _read()
     hashes = _hashes(known, source)
     if hashes[-1:] == [sha256]:

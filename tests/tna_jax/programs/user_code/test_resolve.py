@@ -14,6 +14,7 @@ from tna_jax.programs.user_code import is_reference, references, resolve, trust
 def state(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trust, "_NAMED", set())
     monkeypatch.setattr(sys, "path", list(sys.path))
     return tmp_path / "state" / "tna-jax" / "trusted.json"
 
@@ -91,6 +92,7 @@ def test_a_damaged_list_trusts_nothing(state):
     sha256 = resolve("net.py:create", "--model").sha256
     for text in ("{", "[]", '{"files": 3}', json.dumps({"files": {str(Path("net.py").resolve()): sha256}})):
         state.write_text(text)
+        trust._NAMED.clear()
         assert not trust.is_trusted(Path("net.py").resolve(), sha256)
         with pytest.raises(UsageError, match="never named"):
             resolve("net.py:create", "--model", sha256)
