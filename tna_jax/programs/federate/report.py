@@ -73,7 +73,7 @@ def describe(result: Result, split: str = "test") -> Description:
     figures = [rounds.styled(figure, COLORS, labels, title=f"{figure.title}, scored over the shaded ones",
                              yaxis=names.get(figure.yaxis, figure.yaxis), span=shaded)
                for figure in rounds.curves_of(generic)]  # fmt: skip
-    heading = f"{config['dataset']}, {result['network']}, {headline(config)}, {plural(config['rounds'], 'round')}"
+    heading = f"{dataset_name(config)}, {result['network']}, {headline(config)}, {plural(config['rounds'], 'round')}"
     seeds = len({run["seed"] for run in runs})
     over = plural(seeds, "seed") if seeds > 1 else "those rounds"
     heads = ["anchors", "ratio", f"accuracy, mean of the last {last} rounds ± std over {over}", "best round", "test loss",

@@ -52,7 +52,7 @@ def stale(result: dict[str, Any], newest: int) -> str:
 def title(result: dict[str, Any]) -> str:
     """Returns the title of a figure: the data, network and training of a result."""
     config = result["run"]
-    parts = [str(config.get("dataset", "")), result["network"]]
+    parts = [dataset_name(config), result["network"]]
     parts += [f"{plural(config['epochs'], 'epoch')}"] if "epochs" in config else []
     parts += [f"mask ratio {config['ratio']:g}"] if "ratio" in config else []
     parts += [

@@ -12,6 +12,7 @@ import numpy as np
 from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.masks import Params
 from tna_jax.networks import Network, State, linen
+from tna_jax.objectives import Objective
 from tna_jax.programs.cli.options import ModelOptions
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.data import Dataset
@@ -20,6 +21,7 @@ from tna_jax.programs.population.description import RunDescription, description,
 from tna_jax.programs.runs.folder import CONFIG, Run
 from tna_jax.programs.training.builders import build_model
 from tna_jax.programs.training.ensembles import finished
+from tna_jax.programs.training.objective_fit import check_fit, objective_of
 
 
 class Population(NamedTuple):
@@ -37,6 +39,8 @@ class Population(NamedTuple):
     """The same in float32, for matching: in bfloat16 a permuted network is the same function only roughly."""
     module: nn.Module | None
     """None for a network of the user's own."""
+    objective: Objective
+    """What the models were trained for."""
     params: Params
     """(M, ...) on the host."""
     state: State
@@ -69,6 +73,7 @@ def open_runs(
     described = [description(config, name, data_dir, trust_code) for name, config in zip(names, configs, strict=True)]
     _require_alike(names, described)
     data, network, init = load(described[0])
+    check_fit(described[0], data, network, init)
     module, exact = None, network
     if not described[0].own_model:
         module = build_model(described[0], data.num_classes, described[0].precision)
@@ -110,6 +115,7 @@ def open_runs(
         network,
         exact,
         module,
+        objective_of(described[0]),
         params,
         state,
         models,

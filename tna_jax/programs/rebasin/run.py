@@ -36,6 +36,11 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
     settings.check()
     distributed.start(settings, 16)
     opened = open_runs((settings.run,), settings.data_dir, trust_code=settings.trust_code)
+    if not opened.objective.classes:
+        raise UsageError(
+            f"{settings.run} was trained for {opened.objective.name}, and tna rebasin measures accuracy: tna fuse --matching "
+            "weight matches its models"
+        )
     count = len(opened.models)
     pairs = choose_pairs(settings.pairs, count)
     if not settings.pairs:

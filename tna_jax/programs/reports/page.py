@@ -84,7 +84,7 @@ def story_fields(story: Story, label: str, index: int) -> dict[str, Any]:
     """What the page says of one run, in the template's words."""
     config = story.config
     length = next((f"{config[unit]} {unit}" for unit in ("rounds", "iterations", "epochs") if unit in config), "")
-    what = [str(config.get("dataset", "")), story.network, length]
+    what = [dataset_name(config), story.network, length]
     return {
         "label": label,
         "slug": f"run-{index}",

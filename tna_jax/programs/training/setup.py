@@ -17,7 +17,7 @@ from tna_jax.programs.cli.options import Settings
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.runs.folder import CONFIG, PROVENANCE, Run
 from tna_jax.programs.system import distributed
-from tna_jax.programs.training import anchors, own_models
+from tna_jax.programs.training import anchors, objective_fit, own_models
 from tna_jax.programs.training.builders import build_model, build_optimizer, load_data
 
 
@@ -34,6 +34,7 @@ class TrainingSetup(NamedTuple):
 def prepare(settings: Settings) -> TrainingSetup:
     """Returns the data, the network and the trainer of `settings`; raises UsageError where they do not go together."""
     data, net, init = load(settings)
+    objective_fit.check_fit(settings, data, net, init)
     examples = len(data.train.labels)
     if settings.batch_size > examples:
         raise UsageError(f"--batch-size {settings.batch_size} is larger than the {examples} training examples")
@@ -43,7 +44,8 @@ def prepare(settings: Settings) -> TrainingSetup:
         raise UsageError(f"--where: {error}") from error
     optimizer = build_optimizer(settings, -(-examples // settings.batch_size))
     change = augment.create(settings.augment)
-    trainer = Trainer(net, optimizer, settings.batch_size, settings.placement, change)
+    objective = objective_fit.objective_of(settings)
+    trainer = Trainer(net, optimizer, settings.batch_size, settings.placement, change, objective=objective)
     return TrainingSetup(data, net, init, trainer)
 
 
@@ -99,7 +101,10 @@ OF_ONE_START = ("out", "overwrite", "resume", "trust_code", "distributed", "coor
 """Of these, those that are not kept: they are passed at every start."""
 
 
-UNSAID = {"model_options": None, "model_sha256": None, "objective": "classification"}
+UNSAID = {
+    "model_options": None, "model_sha256": None, "objective": "classification", "target": None, "image_size": None,
+    "dataset_sha256": None, "data_fingerprint": None,
+}  # fmt: skip
 """Options that are recorded only where they differ from these: runs from before they were there have none."""
 
 
