@@ -5,8 +5,9 @@ from typing import Annotated, ClassVar
 
 from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.programs.cli import ranges
-from tna_jax.programs.cli.arguments import ANCHORS, MACHINE, Section
+from tna_jax.programs.cli.arguments import ANCHORS, MACHINE, Known, Section
 from tna_jax.programs.cli.choices import (
+    DATASETS,
     OPTIMIZERS,
     Algorithm,
     MaskKind,

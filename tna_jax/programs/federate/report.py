@@ -10,6 +10,7 @@ from tna_jax.programs.reports import rounds, terminal
 from tna_jax.programs.reports.blocks import Description, Table
 from tna_jax.programs.reports.rounds import LAST
 from tna_jax.programs.reports.statistics import format_mean_std, format_number, mean_std, number
+from tna_jax.programs.reports.wording import dataset_name
 
 SCHEDULES = {
     "none": ("no anchors", "-"),

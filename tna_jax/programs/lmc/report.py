@@ -16,7 +16,7 @@ from tna_jax.programs.reports.statistics import (
     mean_std,
     mean_std_columns,
 )
-from tna_jax.programs.reports.wording import ALPHA, network_name
+from tna_jax.programs.reports.wording import ALPHA, dataset_name, network_name
 
 TITLES = {"same": "same initialization", "different": "different initialization, shared anchors"}
 NAMES = {"tna": "TNA", "prune": "pruning"}

@@ -4,6 +4,7 @@ import shlex
 from typing import Any
 
 from tna_jax.programs.cli.progress import console, plural
+from tna_jax.programs.reports.wording import dataset_name
 from tna_jax.programs.runs.folder import Run
 
 TRAINED = ("lmc", "train")

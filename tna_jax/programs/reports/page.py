@@ -24,6 +24,7 @@ from tna_jax.programs.reports.blocks import Number, Table
 from tna_jax.programs.reports.figures import Curve, Curves
 from tna_jax.programs.reports.interactive import plot
 from tna_jax.programs.reports.kinds import Story
+from tna_jax.programs.reports.wording import dataset_name
 
 HERE = Path(__file__).parent
 INSTALL = "pip install 'tna-jax[cli]'"

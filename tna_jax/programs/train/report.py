@@ -6,7 +6,7 @@ from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.blocks import Description, Number, Table
 from tna_jax.programs.reports.statistics import format_number, format_spread
-from tna_jax.programs.reports.wording import network_name
+from tna_jax.programs.reports.wording import dataset_name, network_name
 
 
 def describe(result: dict[str, Any], split: str = "test") -> Description:
