@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tna_jax.programs.cli.dataset_names import absolute, form, short
-from tna_jax.programs.data import arrays, npz, user_function
+from tna_jax.programs.data import arrays, image_folder, npz, table, user_function
 from tna_jax.programs.data.source import DataError, Dataset
 from tna_jax.programs.user_code import resolve
 
@@ -39,8 +39,25 @@ def load(name: str, data_dir: str | os.PathLike[str] | None, download: bool, req
         return dataclasses.replace(dataset, source=user.reference, code_sha256=user.sha256)
     readers: dict[str, Callable[[], Dataset]] = {
         "npz": lambda: arrays.from_arrays(short(name), npz.read(find(name, data_dir)), request.objective),
+        "folder": lambda: _images(name, find(name, data_dir), request),
+        "table": lambda: _table(name, find(name, data_dir), request),
     }
     return dataclasses.replace(readers[kind](), source=absolute(name))
+
+
+def _images(name: str, folder: Path, request: Request) -> Dataset:
+    if request.objective != "classification":
+        raise DataError(f"{name}: folders of images have labels, which --objective {request.objective} does not take")
+    return arrays.from_arrays(short(name), image_folder.read(folder, request.image_size), request.objective)
+
+
+def _table(name: str, file: Path, request: Request) -> Dataset:
+    values, notes = table.arrays(table.columns(file), request.target, request.objective, short(name))
+    names: tuple[str, ...] = ()
+    if request.objective == "classification":
+        values["y_train"], names = table.in_order(values["y_train"])
+    dataset = arrays.from_arrays(short(name), values, request.objective)
+    return dataclasses.replace(dataset, notes=notes, class_names=names, num_classes=len(names) or dataset.num_classes)
 
 
 def find(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
