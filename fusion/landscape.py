@@ -17,6 +17,7 @@ from tna_jax.programs.landscape.options import LandscapeOptions
 from tna_jax.programs.landscape.report import plane as plane_figure
 from tna_jax.programs.landscape.run import survey
 from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.measures import LOSS
 from tna_jax.programs.reports.png import contour_levels, contours
 from tna_jax.programs.reports.terminal import show_table
 from tna_jax.programs.runs.folder import Run
@@ -55,7 +56,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
     levels = contour_levels(everything, "loss", 10)
     with page(file, 2, 2, width=3.8, height=3.6) as axes:
         for axis, plane in zip(axes.ravel(), planes, strict=True):
-            filled = contours(axis, plane_figure(plane, "loss"), levels, numbers=False)
+            filled = contours(axis, plane_figure(plane, LOSS), levels, numbers=False)
             axis.grid(visible=False)
             axis.set_title(plane["title"], loc="left", fontsize=8)
             axis.set_xlabel("distance of weights (each plane its own scale)", fontsize=8)

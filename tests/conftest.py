@@ -18,6 +18,7 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ.pop("COLUMNS", None)  # tables as wide as a pipe takes them, whatever the terminal
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tna-test-cache-")  # compiled programs
+    os.environ["XDG_STATE_HOME"] = os.environ["XDG_CACHE_HOME"]  # the list of trusted code
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 import jax

@@ -4,38 +4,53 @@ from typing import Any
 
 from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.population import checkpoint_status
+from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.blocks import Description, Number, Table
 from tna_jax.programs.reports.figures import Matrix
+from tna_jax.programs.reports.measures import Measure
 from tna_jax.programs.reports.paths import pair_paths
 from tna_jax.programs.reports.statistics import format_number, format_spread, number
 from tna_jax.programs.reports.wording import pairs_that_diverged
 
 SHOWN = 12
 """Of more pairs the table has the mean alone."""
-BARRIERS = {"accuracy barrier": "accuracy_barrier_linear", "relative barrier": "accuracy_barrier_relative",
-            "loss barrier": "loss_barrier_linear", "accuracy barrier at the midpoint": "accuracy_barrier_midpoint"}  # fmt: skip
+
+
+def _barriers(measured: tuple[Measure, ...]) -> dict[str, str]:
+    """The columns of barriers: linear ones of all measures, and those of the first relative and at the midpoint."""
+    first, *others = measured
+    return {
+        f"{first.label} barrier": f"{first.name}_barrier_linear",
+        "relative barrier": f"{first.name}_barrier_relative",
+        **{f"{measure.label} barrier": f"{measure.name}_barrier_linear" for measure in others},
+        f"{first.label} barrier at the midpoint": f"{first.name}_barrier_midpoint",
+    }
 
 
 def describe(result: dict[str, Any], split: str = "test") -> Description:
     """Describes the straight line between every two models."""
     rows = [row for row in result["rows"] if row["split"] == split]
     count, middle = len(result["models"]), result["alphas"].index(0.5)
-    columns: dict[str, list[float]] = {"accuracy, ends": [], "accuracy, midpoint": []}
+    measured = measures.of_result(result)
+    first, barriers = measured[0], _barriers(measured)
+    ends, midpoint = f"{first.label}, ends", f"{first.label}, midpoint"
+    columns: dict[str, list[float]] = {ends: [], midpoint: []}
     for row in rows:
-        path = [number(value) for value in row["accuracy_path"]]
-        columns["accuracy, ends"].append((path[0] + path[-1]) / 2)
-        columns["accuracy, midpoint"].append(path[middle])
-    columns |= {name: [number(row[column]) for row in rows] for name, column in BARRIERS.items()}
+        path = [number(value) for value in row[f"{first.name}_path"]]
+        columns[ends].append((path[0] + path[-1]) / 2)
+        columns[midpoint].append(path[middle])
+    columns |= {name: [number(row[column]) for row in rows] for name, column in barriers.items()}
     numbers = [Number(name, format_spread(columns[name]), plural(len(rows), "pair"))
-               for name in ("accuracy barrier", "loss barrier")]  # fmt: skip
+               for name in (f"{measure.label} barrier" for measure in measured)]  # fmt: skip
     lines = [["-".join(map(str, row["pair"])), *(format_number(values[i]) for values in columns.values())]
              for i, row in enumerate(rows) if len(rows) <= SHOWN]  # fmt: skip
     table = Table(f"{split} set, mean ± standard deviation over pairs", ["pair", *columns],
                   [*lines, ["all pairs", *map(format_spread, columns.values())]])  # fmt: skip
-    paths = [pair_paths(result["alphas"], rows, measure, split) for measure in ("accuracy", "loss")]
-    values = {(row["pair"][0], row["pair"][1]): number(row[BARRIERS["accuracy barrier"]]) for row in rows}
-    matrix = Matrix(title="Accuracy barrier of each pair", alt=f"Matrix of the {split} accuracy barriers between {count} models.",
-                    names=[str(i) for i in range(count)], values=values, what="accuracy barrier")  # fmt: skip
+    paths = [pair_paths(result["alphas"], rows, measure, split) for measure in measured]
+    what = f"{first.label} barrier"
+    values = {(row["pair"][0], row["pair"][1]): number(row[barriers[what]]) for row in rows}
+    matrix = Matrix(title=f"{first.title} barrier of each pair", alt=f"Matrix of the {split} {what}s between {count} models.",
+                    names=[str(i) for i in range(count)], values=values, what=what)  # fmt: skip
     lead = f"The straight line between the weights of every two of {count} models."
     return Description("Barriers between pairs", checkpoint_status.title(result), lead, numbers,
                        [table, *paths, matrix], notes=pairs_that_diverged(rows))  # fmt: skip

@@ -14,9 +14,11 @@ from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.population import checkpoint_status, compatibility
 from tna_jax.programs.population.description import description, load
 from tna_jax.programs.population.paths import choose_pairs, evaluate_pairs, path_grid
+from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.present import present
 from tna_jax.programs.runs.folder import CONFIG, Run
 from tna_jax.programs.system import distributed
+from tna_jax.programs.training import objective_fit
 from tna_jax.programs.training.ensembles import finished
 from tna_jax.programs.training.setup import result_config
 
@@ -30,8 +32,10 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     folder = Run.open(settings.run).writable()
     config = folder.read(CONFIG)
     distributed.start(settings, 16)
-    described = description(config, settings.run, settings.data_dir)
+    described = description(config, settings.run, settings.data_dir, settings.trust_code)
     data, network, init = load(described)
+    objective = objective_fit.objective_of(described)
+    objective_fit.check_fit(described, data, network, init)
     params, state, models, step = finished(folder, init)
     chosen = choose_pairs(settings.pairs, len(models))
     if not len(chosen):
@@ -45,14 +49,15 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     with console.status(f"evaluating {plural(len(chosen), 'path')} of {len(alphas)} points"):
         paths = evaluate_pairs(
             network, params, state, chosen, alphas, data, placement=settings.placement,
-            calibration_examples=settings.calibration_examples, memory_limit=settings.memory_limit,
+            calibration_examples=settings.calibration_examples, memory_limit=settings.memory_limit, objective=objective,
         )  # fmt: skip
+    names = [measure.name for measure in measures.of_objective(objective)]
     rows = [
         {
             "pair": chosen[i], "split": split,
-            "accuracy_path": path.accuracy[i], "loss_path": path.loss[i],
+            **{f"{metric}_path": path.value(metric)[i] for metric in names},
             **{f"{metric}_barrier_{kind}": np.asarray(connectivity.barrier(path, kind, metric))[i]
-               for metric in ("accuracy", "loss") for kind in ("linear", "relative", "midpoint", "ends", "worst")},
+               for metric in names for kind in ("linear", "relative", "midpoint", "ends", "worst")},
         }
         for split, path in paths.items()
         for i in range(len(chosen))
@@ -61,6 +66,7 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
         "provenance": provenance([]),
         "run": result_config(config),
         "network": described.describe(),
+        **measures.as_recorded(objective),
         "models": models,
         "checkpoints": checkpoints,
         "warnings": warnings,

@@ -16,7 +16,7 @@ OWN = "own"
 
 VALUES = {
     "alphas": "X", "checkpoint": "DIR", "checkpoint_minutes": "MINUTES", "coordinator": "HOST:PORT", "data_dir": "DIR",
-    "dataset": "NAME", "evaluate": "COMMAND", "log": "NAME,NAME", "memory_limit": "GB", "out": "PATH", "pairs": "I-J",
+    "dataset": "NAME", "evaluate": "COMMAND", "log": "NAME,NAME", "memory_limit": "GB", "model_options": "KEY=VALUE", "out": "PATH", "pairs": "I-J",
     "where": "REGEX",
 }  # fmt: skip
 """What help calls the value of an option, by field; of all others by type: N, X or NAME."""
@@ -39,6 +39,16 @@ class Section(NamedTuple):
     """Puts an option into another section of the help than the one of its class: `Annotated[Placement, MACHINE]`."""
 
     name: str
+
+
+class Known(NamedTuple):
+    """The names among others that an option may have, for help and completion: `Annotated[str, Known(("mlp", "cnn"))]`."""
+
+    names: tuple[str, ...]
+
+
+class Hidden(NamedTuple):
+    """Marks what a run records and no user writes: help and completion leave it out."""
 
 
 DATA, ANCHORS, MACHINE = Section("data"), Section("anchors"), Section("machine")
@@ -65,6 +75,9 @@ class Option(NamedTuple):
     metavar: str
     """Of a positional argument; empty for all others."""
     alias: str
+    known: tuple[str, ...] = ()
+    """Values to complete, where others will do too."""
+    hidden: bool = False
 
     @property
     def flag(self) -> str:
@@ -104,6 +117,8 @@ def _option(cls: type, field: Any, hint: Any, doc: str) -> Option:
         next((part.name for part in metadata if isinstance(part, Section)), _section(cls, field.name)),
         next((part.metavar for part in metadata if isinstance(part, Positional)), ""),
         next((part.flag for part in metadata if isinstance(part, Alias)), ""),
+        next((part.names for part in metadata if isinstance(part, Known)), ()),
+        any(isinstance(part, Hidden) for part in metadata),
     )
 
 

@@ -47,6 +47,8 @@ OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 WITH_MOMENTUM = ("adafactor", "lars", "rmsprop", "sgd", "sm3")
 """Optimizers that have an option `momentum`."""
 
+Objective = Literal["classification", "next-token", "masked-lm", "regression", "multi-label", "segmentation"]
+
 Algorithm = Literal["fedavg", "fedprox", "feddyn", "scaffold", "fednova", "moon", "fedlc", "fedsam"]
 ServerName = Literal["mean", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "feddf"]
 Server = Literal[ServerName, Optimizer]

@@ -31,6 +31,8 @@ class RunDataOptions:
 
     data_dir: str | None = None
     """Folder that holds the data sets, if not where $TNA_DATA_DIR says."""
+    trust_code: bool = False
+    """Run code that a run folder names although you never named that file here, or it has changed: read it first."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

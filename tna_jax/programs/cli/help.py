@@ -26,7 +26,7 @@ def text(name: str, cls: type, everything: bool = False, width: int | None = Non
       width: columns; default: those of the terminal, 100 at most.
     """
     width = width or min(shutil.get_terminal_size().columns, 100)
-    found = options(cls)
+    found = [option for option in options(cls) if not option.hidden]
     common = getattr(cls, "COMMON", ())
     few = bool(common) and len(found) > FEW and not everything
     places = [option for option in found if option.metavar]
@@ -88,6 +88,7 @@ def _body(option: Option) -> str:
     notes = [rule.note for rule in option.rules if rule.note]
     listed = bool(option.choices) and _choices(option) not in _head(option)
     choices = f" One of: {', '.join(map(str, option.choices))}." if listed else ""
+    choices = f" Known: {', '.join(option.known)}." if option.known else choices
     if option.default is REQUIRED:
         notes.append("" if option.metavar else "required")
     elif option.default is not None and option.kind is not bool and option.default != ():

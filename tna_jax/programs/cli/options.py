@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Annotated, ClassVar, get_args
 
-from tna_jax.io.errors import UsageError, collect_errors, unknown
-from tna_jax.programs.cli import ranges
-from tna_jax.programs.cli.arguments import MACHINE
+from tna_jax.io.errors import UsageError, collect_errors
+from tna_jax.programs.cli import dataset_names, ranges
+from tna_jax.programs.cli.arguments import MACHINE, Hidden, Known
 from tna_jax.programs.cli.choices import (
     DATASETS,
     TEXT_MODELS,
@@ -24,19 +24,8 @@ from tna_jax.programs.cli.choices import (
 from tna_jax.programs.cli.ranges import BOUND, COUNT, NOT_NEGATIVE, PATTERN, POSITIVE, SHARE, Rule
 from tna_jax.programs.cli.run_options import MachineOptions, RunOptions
 
-JOIN, CHOOSE, TFDS, AUTO = "+", ":", "tfds:", "auto"
-
-
-def _dataset(flag: str, name: str) -> str:
-    parts = [name] if name.startswith(TFDS) else name.split(JOIN)
-    for part in parts:
-        base = part if part.startswith(TFDS) else part.partition(CHOOSE)[0]
-        if base not in DATASETS and not base.startswith(TFDS):
-            return f"{flag}: {unknown('data set', base, [*DATASETS, f'{TFDS}NAME'])}"
-    return ""
-
-
-DATASET = Rule(_dataset)
+AUTO = "auto"
+DATASET = Rule(dataset_names.problem)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,17 +34,30 @@ class DataOptions:
 
     SECTION: ClassVar[str] = "data"
 
-    dataset: Annotated[str, DATASET] = "digits"
-    """Data set: digits, mnist, fashion_mnist, cifar10, cifar100, cifar100_test (its test file alone), or tfds:NAME for any set of
-    TensorFlow Datasets; some classes of a set: cifar10:0-4, cifar10:cat,dog; several sets as one: cifar10:0-4+cifar100_test."""
+    dataset: Annotated[str, DATASET, Known(DATASETS)] = "digits"
+    """Data set by name (cifar100_test: the test file alone); tfds:NAME for any set of TensorFlow Datasets; some classes of a set: cifar10:0-4, cifar10:cat,dog; several sets as one: cifar10:0-4+cifar100_test. Data of
+    your own: FILE.npz, FILE.csv, FILE.parquet, ./FOLDER of images, ./FILE.py:NAME (a function), hf:NAME (Hugging Face)."""
+    target: str | None = None
+    """Column of your own table that is predicted."""
+    image_size: Annotated[int | None, COUNT] = None
+    """Side in pixels to which images of your own folder are cropped and scaled; default: as they are, if all have one size."""
+    dataset_sha256: Annotated[str | None, Hidden()] = None
+    """The hash of the file of a function of the user's own, as a run records it."""
+    data_fingerprint: Annotated[str | None, Hidden()] = None
+    """The hash of the content of the user's own data, as a run records it."""
     data_dir: str | None = None
     """Folder that holds the data sets; $TNA_DATA_DIR and the TFDS folder are searched after it."""
     download: bool = False
-    """Let TensorFlow Datasets download the set if it is found nowhere."""
+    """Let TensorFlow Datasets, or Hugging Face for hf:NAME, download the set if it is found nowhere."""
     train_examples: Annotated[int | None, COUNT] = None
     """Use this many training examples, chosen once for all seeds; default: all."""
     test_examples: Annotated[int | None, COUNT] = None
     """Use this many test examples; default: all."""
+
+    @property
+    def dataset_word(self) -> str:
+        """The data set in a word, for names of folders."""
+        return dataset_names.word(self.dataset)
 
 
 def _image_model(flag: str, name: str) -> str:

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, TypeVar
 
@@ -15,6 +16,7 @@ from tna_jax.io.formats import check_format
 from tna_jax.io.json_files import read_json, to_json
 from tna_jax.programs.cli import arguments as cli_arguments
 from tna_jax.programs.cli.arguments import Option
+from tna_jax.programs.user_code import is_reference
 
 Config = TypeVar("Config")
 
@@ -45,14 +47,15 @@ def parse(cls: type[Config], arguments: list[str], program: str) -> Config:
 @functools.cache
 def command_line(cls: type, choices: bool) -> type:
     """Returns a dataclass like `cls` as tyro takes it: with or without the choices, which `ranges.check` refuses in our words."""
-    fields = [_field(option, choices) for option in cli_arguments.options(cls)]
+    fields = [_field(option, choices) for option in cli_arguments.options(cls) if not (choices and option.hidden)]
     made = dataclasses.make_dataclass(cls.__name__, fields, frozen=True, kw_only=True)
     made.__doc__ = cls.__doc__
     return made
 
 
 def _field(option: Option, choices: bool) -> tuple[str, Any, Any]:
-    kind: Any = Literal[option.choices] if choices and option.choices else option.kind
+    names = option.choices or option.known
+    kind: Any = Literal[names] if choices and names else option.kind
     kind = tuple[kind, ...] if option.many else kind
     kind = Optional[kind] if option.optional else kind  # noqa: UP045
     about = tyro.conf.arg(
@@ -107,7 +110,7 @@ def _file_options(cls: type, name: str) -> list[str]:
     strange = sorted(set(values) - known)
     if strange:
         raise UsageError(f"--config {name}: unknown options {', '.join(strange)}; known: {', '.join(sorted(known))}")
-    return to_words(values)
+    return to_words(checked_values(values, f"--config {name}", known))
 
 
 ABOUT = ("format", "program", "started_with")
@@ -117,9 +120,37 @@ ABOUT = ("format", "program", "started_with")
 def from_values(cls: type[Config], values: dict[str, Any], where: str) -> Config:
     """Returns the options `values`, as a file holds them; raises UsageError, which names `where`, for a wrong type or name."""
     try:
-        return parse(cls, to_words(values), "")
+        known = {option.field for option in cli_arguments.options(cls)}
+        return parse(cls, to_words(checked_values(values, "", known)), "")
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+RECORDED = "_sha256"
+"""Ends the name of the option beside one that may name code: the hash that the run recorded."""
+
+
+def checked_values(values: dict[str, Any], where: str, known: Iterable[str]) -> dict[str, Any]:
+    """Returns options of a file as they may be turned into words: none of them can become another option, or run code.
+
+    Code that a file names is never named by the user: its hash stands beside it, empty where the file holds none.
+
+    Raises:
+      UsageError: a text that begins like an option, or what only a user may say.
+    """
+    front = f"{where}: " if where else ""
+    if values.get("trust_code"):
+        raise UsageError(f"{front}trust_code is for the command line alone")
+    for key, value in values.items():
+        texts = value if isinstance(value, list) else [value]
+        if wrong := [text for text in texts if isinstance(text, str) and re.match(r"-+[^\d.]", text)]:
+            raise UsageError(f"{front}{key} must not begin with a dash, got {wrong[0]!r}")
+    hashes = [key for key in values if f"{key}{RECORDED}" in known and is_reference(str(values[key]))]
+    return {**values, **{f"{key}{RECORDED}": values.get(f"{key}{RECORDED}") or NOT_RECORDED for key in hashes}}
+
+
+NOT_RECORDED = "none"
+"""Stands for the hash of code of which a file holds none: it is that of no file."""
 
 
 def defaults(cls: type) -> dict[str, Any]:

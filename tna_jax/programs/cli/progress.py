@@ -98,7 +98,7 @@ def room_for_bar(words: int = WORDS) -> list[ProgressColumn]:
 
 def _columns() -> list[ProgressColumn]:
     """Of the bar of a training. On a narrow screen the count of epochs and the time left stay, the bar goes first."""
-    numbers = "{task.fields[unit]}  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}"
+    numbers = "{task.fields[unit]}  loss {task.fields[loss]}  {task.fields[measure]} {task.fields[accuracy]}"
     left: list[ProgressColumn] = [TextColumn("left"), TimeRemainingColumn()]
     if console.width < WORDS:
         return [TextColumn("{task.fields[members]}"), MofNCompleteColumn(), TextColumn(numbers), *left]
@@ -115,7 +115,7 @@ class TrainingBar:
         self.examples = examples
         self.bar = Progress(*_columns(), console=console)
         unit = "epochs" if waves == 1 else f"epochs of {waves} waves"
-        empty: dict[str, Any] = {"loss": "-", "accuracy": "-", "speed": "-", "unit": unit}
+        empty: dict[str, Any] = {"loss": "-", "measure": "accuracy", "accuracy": "-", "speed": "-", "unit": unit}
         words = f"{members} model{'s' * (members > 1)}"
         self.task = self.bar.add_task("", total=epochs * waves, completed=done, members=words, **empty)
 
@@ -127,13 +127,20 @@ class TrainingBar:
     def __exit__(self, *exception: object) -> None:
         self.bar.stop()
 
-    def epoch(self, loss: float, accuracy: float, models: int) -> float:
-        """One epoch of `models` models is done; returns the examples per second it ran at."""
+    def epoch(self, means: dict[str, float], models: int) -> float:
+        """One epoch of `models` models is done, with these metrics, the loss first; returns the examples per second it ran at."""
         now = time.perf_counter()
         speed = models * self.examples / (now - self.last)
         self.last = now
-        self.bar.update(self.task, advance=1, loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", speed=f"{speed:,.0f}")
+        numbers: dict[str, Any] = self._numbers(means)
+        self.bar.update(self.task, advance=1, speed=f"{speed:,.0f}", **numbers)
         return speed
+
+    @staticmethod
+    def _numbers(means: dict[str, float]) -> dict[str, str]:
+        (_, loss), *others = means.items()
+        name, other = next(iter(others), ("loss", loss))
+        return {"loss": f"{loss:.4f}", "measure": name.replace("_", " "), "accuracy": f"{other:.4f}"}
 
 
 class PhaseBar:

@@ -1,4 +1,4 @@
-"""Image data sets in memory, by name: `load("digits")`, `load("mnist")`, `load("tfds:NAME")`.
+"""Data sets in memory, by name: `load("digits")`, `load("mnist")`, `load("tfds:NAME")`, and data of the user's own.
 
 Needs NumPy only; scikit-learn, Pillow and TensorFlow Datasets are imported by the sets that are read with them, JAX and
 TensorFlow never. The same call gives the same bytes. Nothing is fetched from the network unless `download=True`.
@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tna_jax.io.errors import unknown
-from tna_jax.programs.data import cifar, digits, idx, subsets, tfds_download, tfds_source
+from tna_jax.programs.cli.dataset_names import is_own
+from tna_jax.programs.data import cifar, digits, idx, own, subsets, tfds_download, tfds_source
+from tna_jax.programs.data.own import Request
 from tna_jax.programs.data.search_path import missing, places, tfds_root
 from tna_jax.programs.data.source import DataError, Dataset, Split, Unusable
 
-__all__ = ["DataError", "Dataset", "Split", "load", "names"]
+__all__ = ["DataError", "Dataset", "Request", "Split", "load", "names"]
 
 TFDS = "tfds:"
 
@@ -32,7 +34,13 @@ def names() -> tuple[str, ...]:
     return "digits", *FILES
 
 
-def load(name: str, *, data_dir: str | os.PathLike[str] | None = None, download: bool = False) -> Dataset:
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    request: Request = Request(),  # noqa: B008
+) -> Dataset:
     """Loads the data set called `name` into memory, all of it.
 
     It is looked for in `data_dir`, then in `$TNA_DATA_DIR`, then in the folder of TensorFlow Datasets
@@ -45,9 +53,10 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None, download:
 
     Args:
       name: one of `names()`, or `tfds:NAME`, `tfds:NAME/CONFIG`, `tfds:NAME:VERSION`; `cifar10:0-4`, `cifar10:cat,dog`,
-        `cifar10:0-4+cifar100_test`.
+        `cifar10:0-4+cifar100_test`; or data of the user's own, see `tna_jax.programs.data.own`.
       data_dir: a folder that holds data sets, each in a folder named for it.
-      download: let TensorFlow Datasets use the network.
+      download: let TensorFlow Datasets, or Hugging Face for `hf:NAME`, use the network.
+      request: what the options say of data of the user's own.
 
     Raises:
       DataError: the name is unknown, or the set is damaged or found nowhere; names what is wrong, every place looked
@@ -56,6 +65,8 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None, download:
     >>> load("digits").describe()
     'digits: 1437 train + 360 test images 8x8x1, 10 classes'
     """
+    if is_own(name):
+        return own.load(name, data_dir, download, request)
     if subsets.JOIN in name and not name.startswith(TFDS):
         return subsets.join([load(part, data_dir=data_dir, download=download) for part in name.split(subsets.JOIN)])
     if subsets.CHOOSE in name and not name.startswith(TFDS):

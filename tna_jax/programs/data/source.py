@@ -21,39 +21,51 @@ class Split(NamedTuple):
     """Examples in their stored order."""
 
     images: np.ndarray
-    """(N, H, W, C) uint8."""
+    """(N, H, W, C) uint8; of a user's own data (N, ...), also float32 or int32."""
     labels: np.ndarray
-    """(N,) int32, in [0, num_classes)."""
+    """(N,) int32, in [0, num_classes); of a user's own data other targets too, (N, ...) int32 or float32."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A train and a test split of labeled images of one size."""
+    """A train and a test split of labeled images of one size, or of other inputs and targets of a user's own."""
 
     name: str
     train: Split
     test: Split
     num_classes: int
+    """How many outputs a network needs: the classes, or the numbers of a target."""
     class_names: tuple[str, ...]
+    """Empty where targets are not classes."""
     max_value: int
     """Largest value a pixel can take: 255; digits 16."""
     mean: tuple[float, ...]
-    """One number per channel, in units of image / max_value."""
+    """One number per channel, in units of image / max_value; empty for inputs that a network takes as they are."""
     std: tuple[float, ...]
-    """One number per channel, in units of image / max_value."""
+    """One number per channel, in units of image / max_value; empty like `mean`."""
+    source: str = ""
+    """A user's own data: its name as a run records it; empty for known sets."""
+    code_sha256: str = ""
+    """Of the file of the function that returned it."""
+    fingerprint: str = ""
+    """The sha256 of a user's own data."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of how it was read."""
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
-        height, width, channels = self.train.images.shape[1:]
-        return height, width, channels
+    def image_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of every image, or the shape of another input."""
+        return tuple(self.train.images.shape[1:])
 
     def preprocess(self, x: Any) -> Any:
         """Maps stored images to what a network takes: `(x / max_value - mean) / std`, float32, the shape unchanged.
 
         Args:
-          x: (..., H, W, C) uint8, a NumPy array or a (traced) JAX array; the result is of the same kind.
+          x: (..., H, W, C) uint8, a NumPy array or a (traced) JAX array; the result is of the same kind. Inputs without `mean`
+            are returned as they are.
         """
+        if not self.mean:
+            return x
         shape = (1,) * (x.ndim - 1) + (-1,)  # equal ranks: nothing is promoted silently under JAX's strict settings
         mean, std = (np.asarray(v, np.float32).reshape(shape) for v in (self.mean, self.std))
         return (x.astype(np.float32) / np.float32(self.max_value) - mean) / std
@@ -61,8 +73,11 @@ class Dataset:
     def describe(self) -> str:
         """Describes the set in one line: name, numbers of examples, image size, number of classes."""
         size = "x".join(map(str, self.image_shape))
-        counts = f"{len(self.train.labels)} train + {len(self.test.labels)} test images"
-        return f"{self.name}: {counts} {size}, {self.num_classes} classes"
+        kind = f"images {size}" if self.mean else f"examples of {size or 'one number'}"
+        counts = f"{len(self.train.labels)} train + {len(self.test.labels)} test {kind}"
+        shape = "x".join(map(str, self.train.labels.shape[1:]))
+        targets = f"{self.num_classes} classes" if self.class_names else f"targets of {shape or 'one number'}"
+        return "; ".join([f"{self.name}: {counts}, {targets}", *self.notes])
 
     def subset(self, train_examples: int | None = None, test_examples: int | None = None) -> "Dataset":
         """Returns the same data set with fewer examples; a split whose number is None stays as it is, order included.

@@ -5,8 +5,9 @@ from typing import Annotated, ClassVar
 
 from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.programs.cli import ranges
-from tna_jax.programs.cli.arguments import ANCHORS, MACHINE, Section
+from tna_jax.programs.cli.arguments import ANCHORS, MACHINE, Known, Section
 from tna_jax.programs.cli.choices import (
+    DATASETS,
     OPTIMIZERS,
     Algorithm,
     MaskKind,
@@ -160,7 +161,9 @@ class FederateOptions(
     """Number of seeds; each has its own initial value, partition, masks and data order."""
     first_seed: Annotated[int, NOT_NEGATIVE] = 0
     """The first of them."""
-    dataset: Annotated[str, Rule(lambda flag, name: "" if name == AUTO else DATASET.problem(flag, name))] = AUTO
+    dataset: Annotated[
+        str, Rule(lambda flag, name: "" if name == AUTO else DATASET.problem(flag, name)), Known((AUTO, *DATASETS))
+    ] = AUTO
     """Data set, as in tna train; auto: fashion_mnist where it is found, else digits."""
     train_examples: Annotated[int | None, COUNT] = None
     """Use this many training examples, chosen once for all seeds; default: all, with --dataset auto 10,000 of fashion_mnist."""

@@ -10,6 +10,7 @@ from tna_jax.programs.reports import rounds, terminal
 from tna_jax.programs.reports.blocks import Description, Table
 from tna_jax.programs.reports.rounds import LAST
 from tna_jax.programs.reports.statistics import format_mean_std, format_number, mean_std, number
+from tna_jax.programs.reports.wording import dataset_name
 
 SCHEDULES = {
     "none": ("no anchors", "-"),
@@ -73,7 +74,7 @@ def describe(result: Result, split: str = "test") -> Description:
     figures = [rounds.styled(figure, COLORS, labels, title=f"{figure.title}, scored over the shaded ones",
                              yaxis=names.get(figure.yaxis, figure.yaxis), span=shaded)
                for figure in rounds.curves_of(generic)]  # fmt: skip
-    heading = f"{config['dataset']}, {result['network']}, {headline(config)}, {plural(config['rounds'], 'round')}"
+    heading = f"{dataset_name(config)}, {result['network']}, {headline(config)}, {plural(config['rounds'], 'round')}"
     seeds = len({run["seed"] for run in runs})
     over = plural(seeds, "seed") if seeds > 1 else "those rounds"
     heads = ["anchors", "ratio", f"accuracy, mean of the last {last} rounds ± std over {over}", "best round", "test loss",

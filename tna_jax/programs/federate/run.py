@@ -10,6 +10,7 @@ from tna_jax.federated import PROXY, stream
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.progress import console
+from tna_jax.programs.data import own
 from tna_jax.programs.federate import report as federate_report
 from tna_jax.programs.federate import rounds as federate_rounds
 from tna_jax.programs.federate.options import FederateOptions
@@ -33,8 +34,9 @@ def run(settings: FederateOptions) -> dict[str, Any]:
     settings = resolved(settings)
     distributed.start(settings, settings.clients)
     prepared = prepare(settings)
+    settings = own.recorded(settings, prepared.data)
     seeds = list(range(settings.first_seed, settings.first_seed + settings.seeds))
-    name = f"federate-{settings.algorithm}-{settings.dataset.replace(':', '-')}"
+    name = f"federate-{settings.algorithm}-{settings.dataset_word}"
     with Run.create(settings.out, name, RESULTS, settings.overwrite, settings.resume) as folder:
         record(folder, "federate", settings, seeds)
         console.print(

@@ -4,6 +4,7 @@ from typing import Any
 
 from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.population import checkpoint_status
+from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.blocks import Description, Number, Table
 from tna_jax.programs.reports.figures import Dot, Dots, Matrix
 from tna_jax.programs.reports.statistics import format_mean_std, format_number, format_spread, number
@@ -22,30 +23,33 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
     def pair(row: dict[str, Any], measure: str) -> list[float | None]:
         return [number(row[measure]), row.get(f"{measure}_std")]
 
-    cells = {name: [format_mean_std(pair(both[s], measure)) for s in order for measure in ("accuracy", "loss")]
+    measured = measures.of_result(result)
+    names, first = [measure.name for measure in measured], measured[0]
+    cells = {name: [format_mean_std(pair(both[s], measure)) for s in order for measure in names]
              for name, both in fusions.items()}  # fmt: skip
     rows = [
         [name, str(len(both[split].get("models", result["models"]))), *cells[name]] for name, both in fusions.items()
     ]
-    heads = ["fusion", "models", *(f"{s} {measure}" for s in order for measure in ("accuracy", "loss"))]
-    numbers = [Number(f"accuracy, {name}", cells[name][0], minor=name in ("mean of members", "logit ensemble"))
+    heads = ["fusion", "models", *(f"{s} {measure.label}" for s in order for measure in measured)]
+    numbers = [Number(f"{first.label}, {name}", cells[name][0], minor=name in ("mean of members", "logit ensemble"))
                for name in fusions]  # fmt: skip
-    barriers = {(row["pair"][0], row["pair"][1]): number(row["accuracy_barrier"])
+    barriers = {(row["pair"][0], row["pair"][1]): number(row[f"{first.name}_barrier"])
                 for row in result["pairs"] if row["split"] == split}  # fmt: skip
     pairs, spread = plural(len(barriers), "pair"), format_spread(barriers.values())
-    numbers.append(Number("accuracy barrier, models to fuse", spread, pairs, True))
+    numbers.append(Number(f"{first.label} barrier, models to fuse", spread, pairs, True))
     largest = format_number(max(barriers.values(), default=float("nan")))
-    remarks = [f"{split} accuracy barrier, {pairs}: {spread}, largest {largest}", *_matching(result)]
+    remarks = [f"{split} {first.label} barrier, {pairs}: {spread}, largest {largest}", *_matching(result)]
     dots = Dots(
-        title=f"{split.capitalize()} accuracy of each fusion",
-        alt=f"Dot chart of the {split} accuracy: {', '.join(f'{name} {texts[0]}' for name, texts in cells.items())}.",
-        dots=[Dot(name, number(both[split]["accuracy"]), both[split].get("accuracy_std"), list(map(number, both[split].get("member_accuracy", ()))),
+        title=f"{split.capitalize()} {first.label} of each fusion",
+        alt=f"Dot chart of the {split} {first.label}: {', '.join(f'{name} {texts[0]}' for name, texts in cells.items())}.",
+        dots=[Dot(name, number(both[split][first.name]), both[split].get(f"{first.name}_std"),
+                  list(map(number, both[split].get(f"member_{first.name}", ()))),
                   COLORS.get(name, "muted")) for name, both in fusions.items()],
-        what=f"{split} accuracy", singles="the models",
+        what=f"{split} {first.label}", singles="the models",
     )  # fmt: skip
-    matrix = Matrix(title="Accuracy barrier of each pair", alt=f"Matrix of the {split} accuracy barriers between {count} models.",
-                    names=[str(i) for i in range(count)], values=barriers, what="accuracy barrier")  # fmt: skip
-    table = Table("accuracy and loss of each fusion", heads, rows)
+    matrix = Matrix(title=f"{first.title} barrier of each pair", alt=f"Matrix of the {split} {first.label} barriers between {count} models.",
+                    names=[str(i) for i in range(count)], values=barriers, what=f"{first.label} barrier")  # fmt: skip
+    table = Table(f"{' and '.join(names).replace('_', ' ')} of each fusion", heads, rows)
     return Description("Fusions", checkpoint_status.title(result), _lead(result), numbers, [table, dots, matrix],
                        remarks=remarks)  # fmt: skip
 

@@ -19,6 +19,7 @@ from tna_jax.programs.fuse.options import FuseOptions
 from tna_jax.programs.population import fusion_methods
 from tna_jax.programs.population.load import Population, held_out, open_runs, splits
 from tna_jax.programs.population.paths import evaluate_pairs, path_grid
+from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.present import present
 from tna_jax.programs.system import distributed
 from tna_jax.programs.training.setup import result_config
@@ -31,10 +32,16 @@ def run(settings: FuseOptions) -> dict[str, Any]:
     settings.check()
     alphas = path_grid(settings.alphas)
     distributed.start(settings, 16)
-    opened = open_runs(settings.runs, settings.data_dir, settings.models)
+    opened = open_runs(settings.runs, settings.data_dir, settings.models, settings.trust_code)
+    if settings.repair and opened.module is None:
+        raise UsageError(
+            "--repair: not for a network of your own here; in Python tna_jax.repair.repair takes any function"
+        )
     if settings.repair and isinstance(opened.network, Stateful):
         raise UsageError("--repair: this network has BatchNorm; its statistics are estimated again in any case")
     console.print(f"{opened.data.describe()}; {opened.what}; {len(opened.models)} models")
+    objective = opened.objective
+    names = [measure.name for measure in measures.of_objective(objective)]
     data, placement = splits(opened.data), settings.placement
     calibration = data["train"][0][: settings.calibration_examples]
     params, state, matched = opened.params, opened.state, None
@@ -43,10 +50,10 @@ def run(settings: FuseOptions) -> dict[str, Any]:
             matched = match(opened, calibration, settings.matching, settings.seed)
         params, state = matched.members, matched.state
     chosen_on, labels, unseen = held_out(opened, settings.data_dir, settings.held_out_examples)
-    if settings.repair:
-        mix = fusion_methods.repaired(opened.module, opened.data.preprocess, params, calibration, placement)
+    if settings.repair and opened.module is not None:
+        mix = fusion_methods.repaired(opened.module, opened.data.preprocess, params, calibration, placement, objective)
     else:
-        mix = fusion_methods.mixtures(opened.network, params, state, calibration, placement)
+        mix = fusion_methods.mixtures(opened.network, params, state, calibration, placement, objective=objective)
     with console.status(f"averaging {len(opened.models)} models, scored on {len(labels)} examples"):
         found = fusion_methods.fuse(
             opened.network,
@@ -56,19 +63,21 @@ def run(settings: FuseOptions) -> dict[str, Any]:
             mix,
             state=state,
             ties=settings.ties,
+            objective=objective,
             placement=placement,
         )
     pairs = connectivity.pairs(len(opened.models))
     with console.status(f"evaluating {plural(len(pairs), 'path')} of {len(alphas)} points"):
         paths = evaluate_pairs(
             opened.network, params, state, pairs, alphas, opened.data, placement=placement,
-            calibration_examples=settings.calibration_examples, memory_limit=settings.memory_limit,
+            calibration_examples=settings.calibration_examples, memory_limit=settings.memory_limit, objective=objective,
         )  # fmt: skip
     result: dict[str, Any] = to_json({
         "provenance": provenance([settings.seed]),
         "runs": settings.runs,
         "run": result_config(opened.config),
         "network": opened.what,
+        **measures.as_recorded(objective),
         "models": opened.models,
         "checkpoints": opened.checkpoints,
         "warnings": opened.warnings,
@@ -78,9 +87,8 @@ def run(settings: FuseOptions) -> dict[str, Any]:
         "greedy": {"weights": found.recipe.weights, "score": found.recipe.score,
                    "trail": [step._asdict() for step in found.recipe.trail]},
         "pairs": [
-            {"pair": pairs[i], "split": split, "accuracy_midpoint": path.accuracy[i, int(np.argmax(alphas == 0.5))],
-             "accuracy_barrier": np.asarray(connectivity.barrier(path, "linear", "accuracy"))[i],
-             "loss_barrier": np.asarray(connectivity.barrier(path, "linear", "loss"))[i]}
+            {"pair": pairs[i], "split": split, f"{names[0]}_midpoint": path.value(names[0])[i, int(np.argmax(alphas == 0.5))],
+             **{f"{name}_barrier": np.asarray(connectivity.barrier(path, "linear", name))[i] for name in names}}
             for split, path in paths.items()
             for i in range(len(pairs))
         ],

@@ -18,9 +18,11 @@ from tna_jax.programs.landscape import report as landscape_report
 from tna_jax.programs.landscape.options import ORIGIN, LandscapeOptions
 from tna_jax.programs.population import checkpoint_status, compatibility
 from tna_jax.programs.population.description import description, load
+from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.present import present
 from tna_jax.programs.runs.folder import CONFIG, Run
 from tna_jax.programs.system import distributed
+from tna_jax.programs.training import objective_fit
 from tna_jax.programs.training.ensembles import finished
 from tna_jax.programs.training.initial_models import ModelSpec, build
 from tna_jax.programs.training.setup import result_config
@@ -44,8 +46,11 @@ def run(settings: LandscapeOptions) -> dict[str, Any]:
 def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
     """What `landscape.json` holds: the plane's coordinates of the three models, and loss and accuracy on the grid."""
     config = folder.read(CONFIG)
-    described = description(config, settings.run, settings.data_dir)
+    described = description(config, settings.run, settings.data_dir, settings.trust_code)
     data, network, init = load(described)
+    objective = objective_fit.objective_of(described)
+    objective_fit.check_fit(described, data, network, init)
+    names = sorted((measure.name for measure in measures.of_objective(objective)), key=lambda name: name != "loss")
     params, state, models, step = finished(folder, init)
     checkpoints = [checkpoint_status.reached(folder, config, step)]
     three, labels = _three(settings, config, params, init, models)
@@ -64,15 +69,16 @@ def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
             network, three, np.concatenate([np.eye(3), weights]), test,
             state=jax.tree.map(lambda leaf: leaf[np.array(own)], state),
             calibration=jnp.asarray(data.train.images[: settings.calibration_examples]),
-            placement=settings.placement,
+            placement=settings.placement, objective=objective,
         )["test"]  # fmt: skip
     shape = (settings.points, settings.points)
     return {
         "provenance": provenance([]),
         "run": result_config(config),
         "network": described.describe(),
+        **measures.as_recorded(objective),
         "models": [
-            {"name": name, "x": where[i, 0], "y": where[i, 1], "loss": found.loss[i], "accuracy": found.accuracy[i]}
+            {"name": name, "x": where[i, 0], "y": where[i, 1], **{key: found.value(key)[i] for key in names}}
             for i, name in enumerate(labels)
         ],
         "checkpoints": checkpoints,
@@ -80,8 +86,7 @@ def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
         "lengths": axes,
         "x": x,
         "y": y,
-        "loss": found.loss[3:].reshape(shape),
-        "accuracy": found.accuracy[3:].reshape(shape),
+        **{key: found.value(key)[3:].reshape(shape) for key in names},
         "examples": int(found.count[0]),
     }
 

@@ -3,13 +3,14 @@
 import dataclasses
 from typing import Annotated, ClassVar, Literal
 
+from tna_jax.programs.cli.code_options import AnyModelOptions
 from tna_jax.programs.cli.evaluation_options import ALPHAS
 from tna_jax.programs.cli.options import Settings
 from tna_jax.programs.cli.ranges import COUNT, DIFFERENT, NOT_NEGATIVE, RATIOS
 
 
 @dataclasses.dataclass(frozen=True)
-class LmcOptions(Settings):
+class LmcOptions(Settings, AnyModelOptions):
     """Train pairs of networks with and without anchors, walk the line between the two of each pair, report the barriers."""
 
     COMMON: ClassVar[tuple[str, ...]] = (

@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 
 from tna_jax.programs.cli.progress import plural
+from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.blocks import Description, Number, Table
 from tna_jax.programs.reports.figures import Curve, Curves, Figure
+from tna_jax.programs.reports.measures import Measure
 from tna_jax.programs.reports.statistics import (
     MeanStd,
     format_mean_std,
@@ -14,17 +16,23 @@ from tna_jax.programs.reports.statistics import (
     mean_std,
     mean_std_columns,
 )
-from tna_jax.programs.reports.wording import ALPHA, network_name
+from tna_jax.programs.reports.wording import ALPHA, dataset_name, network_name
 
 TITLES = {"same": "same initialization", "different": "different initialization, shared anchors"}
 NAMES = {"tna": "TNA", "prune": "pruning"}
 COLORS = {"tna": "c1", "prune": "c2"}
 """Names of colors in figures."""
-COLUMNS = {
-    "accuracy_ends": "accuracy, ends", "accuracy_midpoint": "accuracy, midpoint", "accuracy_barrier": "accuracy barrier",
-    "accuracy_barrier_relative": "relative barrier", "loss_barrier": "loss barrier",
-}  # fmt: skip
 Result = dict[str, Any]
+
+
+def columns(measured: tuple[Measure, ...]) -> dict[str, str]:
+    """Returns the columns of the table: the ends, midpoint and barriers of the first measure, the barriers of the others."""
+    first, *others = measured
+    return {
+        f"{first.name}_ends": f"{first.label}, ends", f"{first.name}_midpoint": f"{first.label}, midpoint",
+        f"{first.name}_barrier": f"{first.label} barrier", f"{first.name}_barrier_relative": "relative barrier",
+        **{f"{measure.name}_barrier": f"{measure.label} barrier" for measure in others},
+    }  # fmt: skip
 
 
 def select(result: Result, **wanted: Any) -> list[dict[str, Any]]:
@@ -54,13 +62,21 @@ def pairs_mean_std(rows: list[dict[str, Any]], name: str) -> MeanStd:
 
 def describe(result: Result, split: str = "test") -> Description:
     """Describes the barriers on the test or the training set."""
+    first = measures.of_result(result)[0]
+    barrier = (
+        f"{split} accuracy (loss) on the line falls below (rises above)"
+        if first == measures.ACCURACY
+        else f"{split} {first.label} on the line {'falls below' if first.larger_is_better else 'rises above'}"
+    )
     config, pairs = result["config"], plural(result["config"]["seeds"], "pair")
     inits, methods, ratios = (present(result, name) for name in ("init", "method", "ratio"))
     numbers: list[Number] = []
     blocks: list[Table | Figure] = [_table(result, split)]
     for init in inits:
         anchored = {ratio: select(result, init=init, method="tna", ratio=ratio, split=split) for ratio in ratios}
-        numbers += _headline(init, {ratio: column(rows, "accuracy_barrier") for ratio, rows in anchored.items()})
+        numbers += _headline(
+            first.label, init, {ratio: column(rows, f"{first.name}_barrier") for ratio, rows in anchored.items()}
+        )
         blocks += [
             *_against_ratio(result, split, init, methods, ratios),
             *_along_path(result, split, init, methods, ratios),
@@ -70,17 +86,17 @@ def describe(result: Result, split: str = "test") -> Description:
         f"{model['order']}, which diverged in epoch {model['epoch']}."
         for model in result["diverged"]
     ]
-    heading = f"{config['dataset']}, {network_name(result)}, {plural(config['epochs'], 'epoch')}, {pairs}"
+    heading = f"{dataset_name(config)}, {network_name(result)}, {plural(config['epochs'], 'epoch')}, {pairs}"
     lead = (
         f"Pairs of networks that saw the data in different orders, and the straight line between their weights. The barrier "
-        f"is how far the {split} accuracy (loss) on the line falls below (rises above) the line between the two ends. "
+        f"is how far the {barrier} the line between the two ends. "
         f"Means ± standard deviation over {pairs}."
     )
     return Description("Linear mode connectivity", heading, lead, numbers, blocks, notes=notes)
 
 
-def _headline(init: str, barriers: dict[float, list[float]]) -> list[Number]:
-    label = f"accuracy barrier, {init} initialization"
+def _headline(measure: str, init: str, barriers: dict[float, list[float]]) -> list[Number]:
+    label = f"{measure} barrier, {init} initialization"
     plain = barriers.get(0)
     anchored = {ratio: values for ratio, values in barriers.items() if ratio > 0 and values}
     numbers = [Number(f"{label}, no anchors", format_spread(plain), f"n = {len(plain)}")] if plain else []
@@ -93,17 +109,17 @@ def _headline(init: str, barriers: dict[float, list[float]]) -> list[Number]:
 
 
 def _table(result: Result, split: str) -> Table:
-    rows = []
+    rows, names = [], columns(measures.of_result(result))
     for init in present(result, "init"):
         for method in present(result, "method"):
             for ratio in present(result, "ratio"):
                 pairs = select(result, init=init, method=method, ratio=ratio, split=split)
                 if not pairs or (ratio == 0 and method != present(result, "method")[0]):
                     continue
-                cells = [format_mean_std(pairs_mean_std(pairs, name)) for name in COLUMNS]
+                cells = [format_mean_std(pairs_mean_std(pairs, name)) for name in names]
                 name, count = NAMES[method] if ratio else "no anchors", str(sum(map(finite, pairs)))
                 rows.append([init, name, f"{ratio:g}", count, *cells])
-    heads = ["initialization", "method", "ratio", "n", *COLUMNS.values()]
+    heads = ["initialization", "method", "ratio", "n", *names.values()]
     return Table(f"{split} set, mean ± standard deviation over pairs", heads, rows, keys=3)
 
 
@@ -112,30 +128,33 @@ def _curve(name: str, cells: list[list[dict[str, Any]]], column: str, ratios: li
 
 
 def _against_ratio(result: Result, split: str, init: str, methods: list[str], ratios: list[float]) -> list[Curves]:
+    first = measures.of_result(result)[0]
+    key, label = first.name, first.label
     accuracy, barrier, gaps = [], [], []
     for method in methods:
         name, color = NAMES[method], COLORS[method]
         cells = [select(result, init=init, method=method, ratio=ratio, split=split) for ratio in ratios]
-        accuracy.append(_curve(f"{name}, ends", cells, "accuracy_ends", ratios, color=color, dash="dot"))
-        accuracy.append(_curve(f"{name}, midpoint", cells, "accuracy_midpoint", ratios, color=color))
-        barrier.append(_curve(name, cells, "accuracy_barrier", ratios, color=color))
-        gaps.append((f"{name}, barrier", f"{name}, ends", f"{name}, midpoint"))
+        accuracy.append(_curve(f"{name}, ends", cells, f"{key}_ends", ratios, color=color, dash="dot"))
+        accuracy.append(_curve(f"{name}, midpoint", cells, f"{key}_midpoint", ratios, color=color))
+        barrier.append(_curve(name, cells, f"{key}_barrier", ratios, color=color))
+        between = (f"{name}, ends", f"{name}, midpoint")
+        gaps.append((f"{name}, barrier", *(between if first.larger_is_better else between[::-1])))
     what = f"{TITLES[init]}; {', '.join(NAMES[m] for m in methods)}; ratios {', '.join(f'{r:g}' for r in ratios)}"
     where = f"against the mask ratio, {TITLES[init]}"
     xaxis = f"mask ratio (share of {'anchored or pruned' if 'prune' in methods else 'anchored'} weights)"
     return [
-        Curves(title=f"Accuracy {where}", alt=f"Line chart of {split} accuracy at the ends and at the midpoint of the path "
-               f"against the mask ratio: {what}.", curves=accuracy, xaxis=xaxis, yaxis=f"{split} accuracy", spread="bars",
+        Curves(title=f"{first.title} {where}", alt=f"Line chart of {split} {label} at the ends and at the midpoint of the path "
+               f"against the mask ratio: {what}.", curves=accuracy, xaxis=xaxis, yaxis=f"{split} {label}", spread="bars",
                gaps=gaps),
-        Curves(title=f"Accuracy barrier {where}", alt=f"Line chart of the {split} accuracy barrier against the mask ratio: "
-               f"{what}.", curves=barrier, xaxis=xaxis, yaxis="accuracy barrier", from_zero=True, compared=True,
+        Curves(title=f"{first.title} barrier {where}", alt=f"Line chart of the {split} {label} barrier against the mask ratio: "
+               f"{what}.", curves=barrier, xaxis=xaxis, yaxis=f"{label} barrier", from_zero=True, compared=True,
                png=False),
     ]  # fmt: skip
 
 
 def _along_path(result: Result, split: str, init: str, methods: list[str], ratios: list[float]) -> list[Curves]:
     alphas, figures = [round(alpha, 6) for alpha in result["alphas"]], []
-    for measure in ("accuracy", "loss"):
+    for measure in measures.of_result(result):
         curves = []
         for method in methods:
             for i, ratio in enumerate(ratios):
@@ -145,10 +164,10 @@ def _along_path(result: Result, split: str, init: str, methods: list[str], ratio
                 first = method == methods[0]
                 color = "muted" if ratio == 0 else f"c{i % 7 + (ratios[0] != 0)}"
                 name = f"{NAMES[method]} {ratio:g}" if ratio else "no anchors"
-                path = mean_std_columns([row[f"{measure}_path"] for row in rows])
+                path = mean_std_columns([row[f"{measure.name}_path"] for row in rows])
                 curves.append(Curve.of(name, alphas, path, color=color, dash="solid" if first else "dash", shown=first))
-        alt = f"Line chart of {split} {measure} along the path between two models, {TITLES[init]}, a line for each mask ratio."
-        title = f"{measure.capitalize()} along the path, {TITLES[init]}"
-        figures.append(Curves(title=title, alt=alt, curves=curves, xaxis=ALPHA, yaxis=f"{split} {measure}", ordered=True,
-                              png=measure == "accuracy"))  # fmt: skip
+        alt = f"Line chart of {split} {measure.label} along the path between two models, {TITLES[init]}, a line for each mask ratio."
+        title = f"{measure.title} along the path, {TITLES[init]}"
+        figures.append(Curves(title=title, alt=alt, curves=curves, xaxis=ALPHA, yaxis=f"{split} {measure.label}", ordered=True,
+                              png=measure.on_png))  # fmt: skip
     return figures

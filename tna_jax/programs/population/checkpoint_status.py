@@ -4,6 +4,7 @@ import shlex
 from typing import Any
 
 from tna_jax.programs.cli.progress import console, plural
+from tna_jax.programs.reports.wording import dataset_name
 from tna_jax.programs.runs.folder import Run
 
 TRAINED = ("lmc", "train")
@@ -52,7 +53,7 @@ def stale(result: dict[str, Any], newest: int) -> str:
 def title(result: dict[str, Any]) -> str:
     """Returns the title of a figure: the data, network and training of a result."""
     config = result["run"]
-    parts = [str(config.get("dataset", "")), result["network"]]
+    parts = [dataset_name(config), result["network"]]
     parts += [f"{plural(config['epochs'], 'epoch')}"] if "epochs" in config else []
     parts += [f"mask ratio {config['ratio']:g}"] if "ratio" in config else []
     parts += [

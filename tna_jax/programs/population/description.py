@@ -6,7 +6,8 @@ from typing import Any
 from tna_jax.io.errors import UsageError
 from tna_jax.networks import Network
 from tna_jax.programs.cli import parsing, ranges
-from tna_jax.programs.cli.options import DataOptions, ModelOptions
+from tna_jax.programs.cli.code_options import AnyModelOptions
+from tna_jax.programs.cli.options import DataOptions
 from tna_jax.programs.cli.run_options import MachineOptions
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.data.search_path import DOWNLOAD
@@ -15,30 +16,31 @@ from tna_jax.programs.training import builders, setup
 
 
 @dataclasses.dataclass(frozen=True)
-class RunDescription(MachineOptions, ModelOptions, DataOptions):
+class RunDescription(MachineOptions, AnyModelOptions, DataOptions):
     """The options of a run that make its data and network."""
 
 
-def description(config: dict[str, Any], run: str, data_dir: str | None) -> RunDescription:
+def description(config: dict[str, Any], run: str, data_dir: str | None, trust_code: bool = False) -> RunDescription:
     """Returns the options that `config` holds, but for the folder of the data.
 
     Args:
       config: the contents of the run's config.json.
       run: the folder's name, for errors.
       data_dir: where the data sets are, if not where $TNA_DATA_DIR says.
+      trust_code: whether code that it names runs unseen (`--trust-code`).
 
     Raises:
       UsageError: options of a wrong type, or that this version does not know.
     """
     known = {field.name for field in dataclasses.fields(RunDescription)}
-    of_the_machine = {field.name for field in dataclasses.fields(MachineOptions)} - {"precision"}
+    of_the_machine = {field.name for field in dataclasses.fields(MachineOptions)} - {"precision"} | {"trust_code"}
     values = {key: value for key, value in config.items() if key in known - of_the_machine}
     described = parsing.from_values(RunDescription, {**values, "data_dir": data_dir}, f"{run}/{CONFIG}")
     try:
         ranges.check(described)
     except UsageError as error:
         raise UsageError(f"{run}/{CONFIG}: {error}") from error
-    return described
+    return dataclasses.replace(described, trust_code=trust_code)
 
 
 def load_data(described: RunDescription) -> Dataset:

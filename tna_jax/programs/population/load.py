@@ -12,6 +12,7 @@ import numpy as np
 from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.masks import Params
 from tna_jax.networks import Network, State, linen
+from tna_jax.objectives import Objective
 from tna_jax.programs.cli.options import ModelOptions
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.data import Dataset
@@ -20,6 +21,7 @@ from tna_jax.programs.population.description import RunDescription, description,
 from tna_jax.programs.runs.folder import CONFIG, Run
 from tna_jax.programs.training.builders import build_model
 from tna_jax.programs.training.ensembles import finished
+from tna_jax.programs.training.objective_fit import check_fit, objective_of
 
 
 class Population(NamedTuple):
@@ -35,7 +37,10 @@ class Population(NamedTuple):
     network: Network
     exact: Network
     """The same in float32, for matching: in bfloat16 a permuted network is the same function only roughly."""
-    module: nn.Module
+    module: nn.Module | None
+    """None for a network of the user's own."""
+    objective: Objective
+    """What the models were trained for."""
     params: Params
     """(M, ...) on the host."""
     state: State
@@ -48,12 +53,15 @@ class Population(NamedTuple):
     """Of each run, see `tna_jax.programs.population.checkpoint_status`."""
 
 
-def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, ...] = ()) -> Population:
+def open_runs(
+    names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, ...] = (), trust_code: bool = False
+) -> Population:
     """Loads all models of the runs, or the chosen ones, but those that diverged, which are named on the screen.
 
     Args:
       names: folders.
       data_dir: where the data sets are, if not where $TNA_DATA_DIR says.
+      trust_code: see `description`.
       chosen: numbers of models, counted from 0 through all runs in order; none: all.
 
     Raises:
@@ -62,11 +70,14 @@ def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, .
     """
     folders = _open_folders(names)
     configs = [folder.read(CONFIG) for folder in folders]
-    described = [description(config, name, data_dir) for name, config in zip(names, configs, strict=True)]
+    described = [description(config, name, data_dir, trust_code) for name, config in zip(names, configs, strict=True)]
     _require_alike(names, described)
     data, network, init = load(described[0])
-    module = build_model(described[0], data.num_classes, described[0].precision)
-    exact = linen(build_model(described[0], data.num_classes), data.image_shape, data.preprocess)[0]
+    check_fit(described[0], data, network, init)
+    module, exact = None, network
+    if not described[0].own_model:
+        module = build_model(described[0], data.num_classes, described[0].precision)
+        exact = linen(build_model(described[0], data.num_classes), data.image_shape, data.preprocess)[0]
     parts = [finished(folder, init) for folder in folders]
     checkpoints = [
         checkpoint_status.reached(folder, config, part[3])
@@ -99,11 +110,12 @@ def open_runs(names: tuple[str, ...], data_dir: str | None, chosen: tuple[int, .
     return Population(
         folders[0],
         configs[0],
-        ModelOptions.describe(described[0]),
+        described[0].describe(),
         data,
         network,
         exact,
         module,
+        objective_of(described[0]),
         params,
         state,
         models,
@@ -141,8 +153,10 @@ def _require_alike(names: tuple[str, ...], described: list[RunDescription]) -> N
 
 def effective(described: RunDescription) -> dict[str, Any]:
     """Returns the options of a run's network and data; for those that were not set, what the network has by default."""
-    module = build_model(described, 2)
     options = dataclasses.asdict(described)
+    if described.own_model:
+        return options
+    module = build_model(described, 2)
     for field in dataclasses.fields(ModelOptions):
         if options[field.name] is None:
             options[field.name] = getattr(module, field.name, None)

@@ -12,6 +12,7 @@ from tna_jax.connectivity import Path
 from tna_jax.io.errors import UsageError
 from tna_jax.masks import Params
 from tna_jax.networks import Network, State
+from tna_jax.objectives import CLASSIFICATION, Objective
 from tna_jax.placement import Placement
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.system import memory
@@ -59,6 +60,7 @@ def evaluate_pairs(
     placement: Placement,
     calibration_examples: int = 2000,
     memory_limit: float | None = None,
+    objective: Objective = CLASSIFICATION,
 ) -> dict[str, Path]:
     """`evaluate_paths` on the training and the test split, metrics float64 on the host.
 
@@ -66,6 +68,7 @@ def evaluate_pairs(
       params, state: (M, ...) on the host.
       pairs: (P, 2), distinct.
       calibration_examples: the first training examples, on which BatchNorm's statistics are estimated again.
+      objective: what is measured.
       memory_limit: GB the models may take; default: a third of what is free.
     """
     splits = {
@@ -88,6 +91,7 @@ def evaluate_pairs(
             state=chosen[1],
             calibration=calibration,
             placement=placement,
+            objective=objective,
         )
         paths.append(path)
     return {

@@ -8,6 +8,7 @@ from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.population import checkpoint_status
 from tna_jax.programs.reports.blocks import Description, Number, Table
 from tna_jax.programs.reports.figures import Dot, Dots
+from tna_jax.programs.reports.measures import CLASSIFICATION
 from tna_jax.programs.reports.paths import kind_paths
 from tna_jax.programs.reports.statistics import finite_mean_std, format_spread, number
 from tna_jax.programs.reports.wording import pairs_that_diverged
@@ -35,7 +36,7 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
              for kind, pairs in kinds.items()]  # fmt: skip
     search = [[kind, *(format_spread([row[name] for row in pairs], 2 if name == "seconds" else 1) for name in SEARCH.values())]
               for kind, pairs in kinds.items() if "sweeps" in pairs[0] and "REPAIR" not in kind]  # fmt: skip
-    figures = [kind_paths(result["alphas"], kinds, COLORS, measure, split) for measure in ("accuracy", "loss")]
+    figures = [kind_paths(result["alphas"], kinds, COLORS, measure, split) for measure in CLASSIFICATION]
     dots = Dots(
         title="Accuracy barriers", alt=f"Dot chart of the {split} accuracy barriers: " + ", ".join(
             f"{kind} {format_spread(values)}" for kind, values in barriers.items()) + ".",

@@ -35,7 +35,12 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
     """Matches the pairs and writes rebasin.json and rebasin.png into the run's folder; returns what the JSON holds."""
     settings.check()
     distributed.start(settings, 16)
-    opened = open_runs((settings.run,), settings.data_dir)
+    opened = open_runs((settings.run,), settings.data_dir, trust_code=settings.trust_code)
+    if not opened.objective.classes:
+        raise UsageError(
+            f"{settings.run} was trained for {opened.objective.name}, and tna rebasin measures accuracy: tna fuse --matching "
+            "weight matches its models"
+        )
     count = len(opened.models)
     pairs = choose_pairs(settings.pairs, count)
     if not settings.pairs:
@@ -87,7 +92,7 @@ def compare(opened: Population, pairs: np.ndarray, settings: RebasinOptions) -> 
     for split, path in before.items():
         for i, pair in enumerate(pairs):
             yield row(pair, "unmatched", split, Path(alphas, jax.tree.map(lambda x, i=i: x[i], path.metrics)))
-    repairs = settings.repair and not isinstance(opened.network, Stateful)
+    repairs = settings.repair and opened.module is not None and not isinstance(opened.network, Stateful)
     for pair in track(pairs, "matching pairs", console=console, transient=True):
         for method in settings.methods:
             start = time.perf_counter()
@@ -111,7 +116,7 @@ def compare(opened: Population, pairs: np.ndarray, settings: RebasinOptions) -> 
             for split, path in after.items():
                 alone = Path(alphas, jax.tree.map(lambda x: x[0], path.metrics))
                 yield row(pair, f"{method} matching", split, alone) | facts
-            if repairs:
+            if repairs and opened.module is not None:
                 mix = fusion_methods.repaired(opened.module, opened.data.preprocess, both, calibration, placement)
                 for split, metrics in mix(np.stack([1 - alphas, alphas], axis=1), data).items():
                     yield row(pair, f"{method} matching + REPAIR", split, Path(alphas, metrics)) | facts

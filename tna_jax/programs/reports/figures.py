@@ -118,7 +118,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contours(Figure):
-    """A loss (on a logarithmic scale) or an accuracy on a plane, with the models as marks."""
+    """A loss (on a logarithmic scale), an accuracy or another measure on a plane, with the models as marks."""
 
     x: list[float]
     y: list[float]
@@ -126,7 +126,14 @@ class Contours(Figure):
     """(len(y), len(x))."""
     points: list[Point]
     measure: str
-    """`loss` or `accuracy`."""
+    """What it is, with its unit: `loss`, `accuracy`, `loss (nats a token)`."""
+    larger_is_better: bool | None = None
+    """If not, its scale is logarithmic; default: as it is of `accuracy`, and not of others."""
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether small values are good, on a logarithmic scale."""
+        return self.measure != "accuracy" if self.larger_is_better is None else not self.larger_is_better
 
     def table(self) -> Table:
         """Returns a row for each model."""

@@ -123,7 +123,7 @@ def _matrix(figure: Matrix) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 def _contours(figure: Contours) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Light where it is good."""
-    array, loss = np.array(figure.values, float), figure.measure == "loss"
+    array, loss = np.array(figure.values, float), figure.is_loss
     shown = np.log10(np.maximum(array, 1e-6)) if loss else array
     finite = shown[np.isfinite(shown)]
     low, high = (float(finite.min()), float(np.quantile(finite, 0.97))) if len(finite) else (0.0, 1.0)

@@ -15,7 +15,7 @@ from tna_jax.io.json_files import read_json
 from tna_jax.io.restore import listed
 from tna_jax.programs.cli.main import PROGRAMS
 from tna_jax.programs.population import checkpoint_status
-from tna_jax.programs.reports import logs, other, rounds, run_status
+from tna_jax.programs.reports import logs, measures, other, rounds, run_status
 from tna_jax.programs.reports.blocks import Description
 from tna_jax.programs.reports.wording import network_name
 from tna_jax.programs.runs.folder import CHECKPOINTS, CONFIG, METRICS, PLAN, PROVENANCE, Run
@@ -62,7 +62,10 @@ def read(name: str, split: str) -> Story:
     if logged and all(isinstance(line.get("round"), int) for line in logged):
         parts += [] if contents else [rounds.describe({"rounds": logged}, split)]
     elif any(name in line for line in logged for name in logs.MEASURES):
-        parts.append(logs.describe(logged, bool(contents)))
+        measured = next(
+            (measures.of_result(value) for value in contents.values() if "metrics" in value), measures.CLASSIFICATION
+        )
+        parts.append(logs.describe(logged, bool(contents), measured))
     results = list(contents.values())
     state, config, provenance = "", _config(results), results[0]["provenance"] if results else {}
     if (path / CONFIG).is_file():

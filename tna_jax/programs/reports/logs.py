@@ -7,6 +7,7 @@ from typing import Any
 from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.reports.blocks import Description, Number
 from tna_jax.programs.reports.figures import Curve, Curves
+from tna_jax.programs.reports.measures import CLASSIFICATION, Measure
 from tna_jax.programs.reports.statistics import format_number
 
 MEASURES = ("accuracy", "loss")
@@ -27,13 +28,17 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return readable
 
 
-def describe(logged: list[dict[str, Any]], minor: bool = False) -> Description:
+def describe(
+    logged: list[dict[str, Any]], minor: bool = False, measured: tuple[Measure, ...] = CLASSIFICATION
+) -> Description:
     """Describes the curves of a run: each number that its lines have, by epoch, else by step, and a line for each wave.
 
     Args:
       logged: the lines of metrics.jsonl, one or more.
       minor: the run has results, which are its headline.
+      measured: of the run's objective, which name its numbers.
     """
+    labels = {measure.name: measure.label for measure in measured}
     unit = "epoch" if all("epoch" in line for line in logged) else "step"
     first = 1 if unit == "epoch" else 0
     waves: dict[int, list[dict[str, Any]]] = {}
@@ -42,18 +47,17 @@ def describe(logged: list[dict[str, Any]], minor: bool = False) -> Description:
     numeric = [name for name in dict.fromkeys(key for line in logged for key in line)
                if name not in ABOUT and any(isinstance(line.get(name), int | float) for line in logged)]  # fmt: skip
     figures = []
-    for measure in sorted(numeric, key=lambda name: (*MEASURES, name).index(name)):
-        title = f"Training {measure}" if measure in MEASURES else measure.replace("_", " ").capitalize()
-        curves = [Curve(f"wave {wave}" if len(waves) > 1 else f"training {measure}",
+    for measure in sorted(numeric, key=lambda name: (*labels, name).index(name)):
+        label = labels.get(measure, measure.replace("_", " "))
+        title = f"Training {label}" if measure in labels else label.capitalize()
+        curves = [Curve(f"wave {wave}" if len(waves) > 1 else f"training {label}",
                         [line[unit] + first for line in waves[wave]], [line.get(measure) for line in waves[wave]])
                   for wave in sorted(waves)]  # fmt: skip
         alt = f"Line chart of {title.lower()} by {unit}, mean over the models."
-        figures.append(
-            Curves(title=title, alt=alt, curves=curves, xaxis=unit, yaxis=measure.replace("_", " "), compared=True)
-        )
+        figures.append(Curves(title=title, alt=alt, curves=curves, xaxis=unit, yaxis=label, compared=True))
     last = logged[-1]
-    numbers = [Number(f"training {name}, last epoch", format_number(last.get(name)),
-                      f"after {plural(last[unit] + 1, unit)}", minor) for name in MEASURES if name in last]  # fmt: skip
+    numbers = [Number(f"training {labels[name]}, last epoch", format_number(last.get(name)),
+                      f"after {plural(last[unit] + 1, unit)}", minor) for name in labels if name in last]  # fmt: skip
     return Description(
         "Training", lead="Mean over the models that train together, as logged after each epoch.", numbers=numbers,
         blocks=[*figures],

@@ -24,6 +24,7 @@ from tna_jax.programs.reports.blocks import Number, Table
 from tna_jax.programs.reports.figures import Curve, Curves
 from tna_jax.programs.reports.interactive import plot
 from tna_jax.programs.reports.kinds import Story
+from tna_jax.programs.reports.wording import dataset_name
 
 HERE = Path(__file__).parent
 INSTALL = "pip install 'tna-jax[cli]'"
@@ -84,7 +85,7 @@ def story_fields(story: Story, label: str, index: int) -> dict[str, Any]:
     """What the page says of one run, in the template's words."""
     config = story.config
     length = next((f"{config[unit]} {unit}" for unit in ("rounds", "iterations", "epochs") if unit in config), "")
-    what = [str(config.get("dataset", "")), story.network, length]
+    what = [dataset_name(config), story.network, length]
     return {
         "label": label,
         "slug": f"run-{index}",

@@ -150,8 +150,8 @@ def contours(axis: Any, figure: Contours, levels: np.ndarray | None = None, numb
     Returns:
       The filled contours, for a color bar.
     """
-    values, loss = np.array(figure.values, float), figure.measure == "loss"
-    levels = contour_levels(values, figure.measure) if levels is None else levels
+    values, loss = np.array(figure.values, float), figure.is_loss
+    levels = contour_levels(values, "loss" if loss else "accuracy") if levels is None else levels
     plane = (figure.x, figure.y, values)
     filled = axis.contourf(*plane, levels=levels, cmap="Greys" if loss else "Greys_r", extend="max", alpha=0.55, norm="log" if loss else None)  # fmt: skip
     lines = axis.contour(*plane, levels=levels, colors="black", linewidths=0.7)

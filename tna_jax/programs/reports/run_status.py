@@ -7,6 +7,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.restore import listed
 from tna_jax.programs.cli.parsing import ABOUT
 from tna_jax.programs.cli.progress import plural
+from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.statistics import mean_std
 from tna_jax.programs.runs.folder import CONFIG, PLAN, Run
 from tna_jax.programs.runs.lock import held
@@ -61,23 +62,27 @@ def headline(result: dict[str, Any]) -> str:
     try:
         if isinstance(result.get("headline"), str):
             return str(result["headline"])
+        first = measures.of_result(result)[0]
         if "rows" in result:
             rows = [row for row in result["rows"] if row["split"] == "test"]
             parts = []
             for ratio in sorted({row["ratio"] for row in rows}):
-                values = [row["accuracy_barrier"] for row in rows if row["ratio"] == ratio and row["method"] == "tna"]
+                values = [
+                    row[f"{first.name}_barrier"] for row in rows if row["ratio"] == ratio and row["method"] == "tna"
+                ]
                 finite = [value for value in values if value is not None]
                 parts += [f"{mean_std(finite).mean:.4f} at ratio {ratio:g}"] if finite else []
-            return f"accuracy barrier {', '.join(parts)}"
+            return f"{first.label} barrier {', '.join(parts)}"
         if "runs" in result:
             scores: dict[str, list[float]] = {}
             for one in result["runs"]:
                 scores.setdefault(one["anchors"], []).append(one["score"])
             return "accuracy " + ", ".join(f"{mean_std(found).mean:.4f} {kind}" for kind, found in scores.items())
         if "models" in result and "at_once" not in result:
-            values = [model["test_accuracy"] for model in result["models"] if model["test_accuracy"] is not None]
+            key = f"test_{first.name}"
+            values = [model[key] for model in result["models"] if model[key] is not None]
             return (
-                f"test accuracy {mean_std(values).mean:.4f} of {plural(len(values), 'model')}"
+                f"test {first.label} {mean_std(values).mean:.4f} of {plural(len(values), 'model')}"
                 if values
                 else "all models diverged"
             )

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from tna_jax.programs.cli.dataset_names import short
+
 RATIO = "mask ratio (share of anchored weights)"
 ALPHA = "α, from one model (0) to the other (1)"
 
@@ -13,6 +15,11 @@ def network_name(result: dict[str, Any]) -> str:
         "model" in config and f"{config['model']} {config.get('depth')}x{config.get('width')}"
     )
     return str(known or "")
+
+
+def dataset_name(config: dict[str, Any]) -> str:
+    """Returns the data set of a result as titles show it: of the user's own data without folders."""
+    return short(str(config.get("dataset", "")))
 
 
 def ratio_text(ratio: float | None) -> str:

@@ -36,6 +36,8 @@ class ResumeOptions:
     """Memory the models may take, in GB, on each device (CPU: in all)."""
     cpu_devices: Annotated[int | None, COUNT] = None
     """CPU devices of a process to spread the models over."""
+    trust_code: bool = False
+    """Run code that the run folder names although you never named that file here: read it first."""
     distributed: bool = False
     """Run as one process of several, as the cluster says (TPU pod, SLURM, Open MPI): start the same command on each host."""
     coordinator: str | None = None

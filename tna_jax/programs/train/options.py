@@ -4,12 +4,13 @@ import dataclasses
 from typing import Annotated, ClassVar
 
 from tna_jax.programs.cli.choices import Initialization
+from tna_jax.programs.cli.code_options import AnyModelOptions
 from tna_jax.programs.cli.options import Settings
 from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, SHARE
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainOptions(Settings):
+class TrainOptions(Settings, AnyModelOptions):
     """Train an ensemble of networks with shared anchors and keep it in a run folder, for tna barrier, tna fuse and the like."""
 
     COMMON: ClassVar[tuple[str, ...]] = (

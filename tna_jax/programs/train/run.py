@@ -8,12 +8,14 @@ import numpy as np
 from tna_jax import connectivity
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.progress import console, plural
+from tna_jax.programs.data import own
+from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.present import present
 from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.system import distributed
 from tna_jax.programs.train import report as train_report
 from tna_jax.programs.train.options import TrainOptions
-from tna_jax.programs.training import anchors, ensembles
+from tna_jax.programs.training import anchors, ensembles, own_models
 from tna_jax.programs.training.initial_models import ModelSpec, build
 from tna_jax.programs.training.setup import prepare, record, result_options
 
@@ -31,8 +33,10 @@ def run(settings: TrainOptions) -> dict[str, Any]:
     settings.check()
     members = plan(settings)
     distributed.start(settings, len(members))
+    settings = own_models.recorded(settings)
     data, network, init, trainer = prepare(settings)
-    name = f"train-{settings.model}-{settings.dataset.replace(':', '-')}"
+    settings = own.recorded(settings, data)
+    name = f"train-{settings.model_word}-{settings.dataset_word}"
     with Run.create(settings.out, name, (RESULT,), settings.overwrite, settings.resume) as folder:
         record(folder, "train", settings, [settings.seed])
         console.print(
@@ -48,26 +52,27 @@ def run(settings: TrainOptions) -> dict[str, Any]:
             for name, split in (("train", data.train), ("test", data.test))
         }
         found = connectivity.evaluate(
-            network, trained.params, splits, state=trained.state, placement=trained.facts["placement"]
+            network, trained.params, splits, state=trained.state, placement=trained.facts["placement"],
+            objective=trainer.objective,
         )  # fmt: skip
+        names = [measure.name for measure in measures.of_objective(trainer.objective)]
         result: dict[str, Any] = to_json({
             "provenance": {**folder.read(PROVENANCE), **trained.facts},
             "config": result_options(settings),
             "network": settings.describe(),
+            **measures.as_recorded(trainer.objective),
             "models": [
                 {**described[i], "diverged_in_epoch": trained.diverged.get(i)}
                 | {
-                    f"{name}_{metric}": getattr(m, metric)[i]
+                    f"{name}_{metric}": m.value(metric)[i]
                     for name, m in found.items()
-                    for metric in ("accuracy", "loss")
+                    for metric in names
                 }
                 for i in range(len(members))
             ],
         })  # fmt: skip
         folder.write(RESULT, result)
-        tested = {
-            f"test_{metric}": float(np.nanmean(getattr(found["test"], metric))) for metric in ("accuracy", "loss")
-        }
+        tested = {f"test_{metric}": float(np.nanmean(found["test"].value(metric))) for metric in names}
         folder.trackers.log({"step": settings.epochs * trained.facts["waves"], **tested})
         if distributed.is_main_process():
             present(train_report.describe(result))

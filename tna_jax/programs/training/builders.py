@@ -14,12 +14,19 @@ from tna_jax.io.errors import UsageError, unknown
 from tna_jax.programs import data
 from tna_jax.programs.cli.finetuning_options import TuningOptions
 from tna_jax.programs.cli.options import DataOptions, ModelOptions, TrainingOptions
+from tna_jax.programs.data import own
 
 
 def load_data(options: DataOptions) -> data.Dataset:
     """Returns the data set; raises UsageError where it cannot be loaded."""
     try:
-        dataset = data.load(options.dataset, data_dir=options.data_dir, download=options.download)
+        request = data.Request(
+            getattr(options, "objective", "classification"), options.target, options.image_size,
+            options.dataset_sha256, getattr(options, "trust_code", False),
+        )  # fmt: skip
+        dataset = data.load(options.dataset, data_dir=options.data_dir, download=options.download, request=request)
+        if problem := own.changed(dataset, options.data_fingerprint):
+            raise UsageError(f"--dataset: {problem}")
         return dataset.subset(options.train_examples, options.test_examples)
     except data.DataError as error:
         raise UsageError(f"--dataset: {error}") from error

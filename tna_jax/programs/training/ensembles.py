@@ -14,7 +14,7 @@ from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Trainer
 from tna_jax.io.errors import UsageError
 from tna_jax.masks import Params
-from tna_jax.metrics import Metrics
+from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import State
 from tna_jax.programs.cli.progress import TrainingBar, console, stoppable
 from tna_jax.programs.runs.checkpoints import Checkpoints
@@ -118,16 +118,17 @@ def train(
                 opt_state = jax.tree.map(jnp.asarray, cut["opt_state"])
                 members = members._replace(opt_state=opt_state)
 
-            def on_epoch(epoch: int, members: Any, metrics: Metrics, part: slice = part, number: int = number) -> None:
+            def on_epoch(
+                epoch: int, members: Any, metrics: AnyMetrics, part: slice = part, number: int = number
+            ) -> None:
                 step = number * settings.epochs + epoch + 1
-                loss, accuracy = _means(metrics)
-                speed = bar.epoch(loss, accuracy, part.stop - part.start)
+                means = _means(metrics)
+                speed = bar.epoch(means, part.stop - part.start)
                 bad = part.start + np.flatnonzero(~np.isfinite(metrics.loss_sum))
                 for model in bad[diverged[bad] < 0]:
                     console.print(f"model {model} diverged in epoch {epoch}; the others do not depend on it")
                     diverged[model] = epoch
-                folder.log(step=step - 1, epoch=epoch, wave=number, loss=loss, accuracy=accuracy,
-                           images_per_second=speed, diverged=bad)  # fmt: skip
+                folder.log(step=step - 1, epoch=epoch, wave=number, **means, images_per_second=speed, diverged=bad)
                 stopping = distributed.any_process(stop.asked)
                 due = saved.due(step)
                 save = step == steps or stopping or distributed.any_process(distributed.is_main_process() and due)
@@ -198,9 +199,9 @@ def _store(saved_state: dict[str, Any], part: slice, members: Callable[..., Any]
     saved_state["diverged"][part] = diverged
 
 
-def _means(metrics: Metrics) -> tuple[float, float]:
-    """Computes the mean loss and accuracy of the members that have not diverged."""
+def _means(metrics: AnyMetrics) -> dict[str, float]:
+    """Computes the mean of each metric over the members that have not diverged, the loss first."""
     finite = np.isfinite(metrics.loss_sum)
     if not finite.any():
-        return float("nan"), float("nan")
-    return float(metrics.loss[finite].mean()), float(metrics.accuracy[finite].mean())
+        return dict.fromkeys(metrics.names, float("nan"))
+    return {name: float(metrics.value(name)[finite].mean()) for name in metrics.names}

@@ -17,7 +17,7 @@ from tna_jax.programs.cli.options import Settings
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.runs.folder import CONFIG, PROVENANCE, Run
 from tna_jax.programs.system import distributed
-from tna_jax.programs.training import anchors
+from tna_jax.programs.training import anchors, objective_fit, own_models
 from tna_jax.programs.training.builders import build_model, build_optimizer, load_data
 
 
@@ -34,6 +34,7 @@ class TrainingSetup(NamedTuple):
 def prepare(settings: Settings) -> TrainingSetup:
     """Returns the data, the network and the trainer of `settings`; raises UsageError where they do not go together."""
     data, net, init = load(settings)
+    objective_fit.check_fit(settings, data, net, init)
     examples = len(data.train.labels)
     if settings.batch_size > examples:
         raise UsageError(f"--batch-size {settings.batch_size} is larger than the {examples} training examples")
@@ -43,7 +44,8 @@ def prepare(settings: Settings) -> TrainingSetup:
         raise UsageError(f"--where: {error}") from error
     optimizer = build_optimizer(settings, -(-examples // settings.batch_size))
     change = augment.create(settings.augment)
-    trainer = Trainer(net, optimizer, settings.batch_size, settings.placement, change)
+    objective = objective_fit.objective_of(settings)
+    trainer = Trainer(net, optimizer, settings.batch_size, settings.placement, change, objective=objective)
     return TrainingSetup(data, net, init, trainer)
 
 
@@ -55,6 +57,8 @@ def load(settings: Any) -> tuple[Dataset, Network, Any]:
 
 def build_network(settings: Any, data: Dataset) -> tuple[Network, Any]:
     """Returns the network for the data and its initialization, a key to (params, state)."""
+    if getattr(settings, "own_model", False):
+        return own_models.build(settings, data)
     module = build_model(settings, data.num_classes, settings.precision)
     try:
         return networks.linen(module, data.image_shape, data.preprocess)
@@ -90,16 +94,25 @@ def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
 
 PASSING_OPTIONS = (
     "out", "overwrite", "resume", "checkpoint_minutes", "checkpoint_every", "checkpoints_kept", "cpu_devices", "data_dir",
-    "download", "memory_limit", "log", "distributed", "coordinator", "num_processes", "process_id",
+    "download", "memory_limit", "log", "trust_code", "distributed", "coordinator", "num_processes", "process_id",
 )  # fmt: skip
 """Options that do not shape the result."""
-OF_ONE_START = ("out", "overwrite", "resume", "distributed", "coordinator", "num_processes", "process_id")
+OF_ONE_START = ("out", "overwrite", "resume", "trust_code", "distributed", "coordinator", "num_processes", "process_id")
 """Of these, those that are not kept: they are passed at every start."""
+
+
+UNSAID = {
+    "model_options": None, "model_sha256": None, "objective": "classification", "target": None, "image_size": None,
+    "dataset_sha256": None, "data_fingerprint": None,
+}  # fmt: skip
+"""Options that are recorded only where they differ from these: runs from before they were there have none."""
 
 
 def result_options(settings: Any) -> dict[str, Any]:
     """Returns the options that shape the result, as config.json keeps them."""
-    return {key: value for key, value in dataclasses.asdict(settings).items() if key not in PASSING_OPTIONS}
+    options = dataclasses.asdict(settings)
+    left_out = {key for key, value in UNSAID.items() if options.get(key) == value}
+    return {key: value for key, value in options.items() if key not in left_out and key not in PASSING_OPTIONS}
 
 
 def result_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import get_args
 import optax
 import pytest
 
-from tna_jax import augment, averaging, corruptions, federated, models, placement
+from tna_jax import augment, averaging, corruptions, federated, models, objectives, placement
 from tna_jax.federated import federation, partition, schedules
 from tna_jax.federated.servers import SERVERS
 from tna_jax.masks import DRAWS
@@ -35,6 +35,7 @@ IMAGE_MODELS = [name for name in models.MODELS if not name.startswith(choices.TE
         (choices.Convolution, layers.CONVS),
         (choices.TextTask, text.names()),
         (choices.ImageModel, IMAGE_MODELS),
+        (choices.Objective, objectives.BY_NAME),
         (choices.Algorithm, federated.ALGORITHMS),
         (choices.ServerName, SERVERS),
         (choices.MaskSchedule, get_args(schedules.ScheduleKind)),

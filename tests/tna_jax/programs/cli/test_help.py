@@ -21,6 +21,9 @@ def test_every_option_has_a_text_and_a_place(name):
     for field in dataclasses.fields(cls):
         option = next(option for option in options(cls) if option.field == field.name)
         assert option.doc, f"{name}: {field.name} has no text"
+        if option.hidden:
+            assert option.flag not in text
+            continue
         head = re.escape(option.flag).replace("\\-\\-", r"\-\-(\[no-\])?", 1) if not option.metavar else option.metavar
         assert re.search(rf"^  (-\w, )?{head}\b", text, re.M), option.flag
     assert max(map(len, text.splitlines())) <= 80

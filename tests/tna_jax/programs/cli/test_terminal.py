@@ -60,7 +60,7 @@ def test_a_narrow_screen_cuts_no_number_off(width, monkeypatch):
     screen = rich.console.Console(file=io.StringIO(), width=width, force_terminal=True)
     monkeypatch.setattr(progress, "console", screen)
     with progress.TrainingBar(16, 60_000, 600, 599) as bar:
-        bar.epoch(0.1234, 0.9876, 16)
+        bar.epoch({"loss": 0.1234, "accuracy": 0.9876}, 16)
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.file.getvalue())
     last = shown.strip().splitlines()[-1]
     assert "600/600" in last and "accuracy 0.9876" in last and "left 0:00:00" in last and "…" not in last

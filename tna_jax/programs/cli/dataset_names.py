@@ -1,0 +1,84 @@
+"""What the value of `--dataset` names: a known set, or data of the user's own, by its form. Imports nothing that is slow."""
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+from tna_jax.io.errors import unknown
+from tna_jax.programs.cli.choices import DATASETS
+from tna_jax.programs.user_code import is_reference
+
+JOIN, CHOOSE, TFDS, HF = "+", ":", "tfds:", "hf:"
+Form = Literal["known", "npz", "table", "function", "folder", "hf", "unknown"]
+TABLES = (".csv", ".tsv", ".parquet")
+FORMS = "FILE.npz, FILE.csv, FILE.tsv, FILE.parquet, ./FOLDER of images, ./FILE.py:NAME, PACKAGE.MODULE:NAME, hf:NAME"
+"""What data of the user's own looks like, for messages."""
+
+
+def form(name: str) -> Form:
+    """Returns what kind of data a name stands for; names of known sets come first."""
+    if _known(name):
+        return "known"
+    if name.startswith(HF):
+        return "hf"
+    suffix = Path(name).suffix.lower()
+    if suffix == ".npz":
+        return "npz"
+    if suffix in TABLES:
+        return "table"
+    if is_reference(name) and not _misspelled(name):
+        return "function"
+    return "folder" if name[:1] in (".", "~") or "/" in name or Path(name).is_dir() else "unknown"
+
+
+def is_own(name: str) -> bool:
+    """Returns whether a name stands for data of the user's own."""
+    return form(name) not in ("known", "unknown")
+
+
+def problem(flag: str, name: str) -> str:
+    """Returns what is wrong with a name; empty if nothing is. Whether a file is there is for loading to say."""
+    if form(name) != "unknown":
+        return ""
+    bases = [part.partition(CHOOSE)[0] for part in name.split(JOIN)]
+    wrong = next((base for base in bases if base not in DATASETS), name)
+    return f"{flag}: {unknown('data set', wrong, [*DATASETS, f'{TFDS}NAME'])}; or data of your own: {FORMS}"
+
+
+def short(name: str) -> str:
+    """Returns the name as titles show it: of the user's own data without folders."""
+    if not is_own(name):
+        return name
+    if name.startswith(HF) and not os.path.isabs(name.removeprefix(HF)):
+        return name
+    return name.removeprefix(HF).rstrip("/").rpartition("/")[2]
+
+
+def word(name: str) -> str:
+    """Returns the name as a part of a folder's name."""
+    if not is_own(name):
+        return name.replace(":", "-")
+    return re.sub(r"[^\w.,+-]+", "-", short(name)).strip("-")
+
+
+def absolute(name: str) -> str:
+    """Returns the name as a run records it: files and folders by their absolute path."""
+    kind = form(name)
+    if kind == "hf":
+        folder = Path(name.removeprefix(HF)).expanduser()
+        return f"{HF}{os.path.abspath(folder)}" if folder.is_dir() else name
+    return os.path.abspath(os.path.expanduser(name)) if kind in ("npz", "table", "folder") else name
+
+
+def _known(name: str) -> bool:
+    return name.startswith(TFDS) or all(
+        part.startswith(TFDS) or part.partition(CHOOSE)[0] in DATASETS for part in name.split(JOIN)
+    )
+
+
+def _misspelled(reference: str) -> bool:
+    """Whether a reference is rather a known set, misspelled: `cifra10:cat`."""
+    module = reference.rpartition(":")[0]
+    return not module.endswith(".py") and bool(difflib.get_close_matches(module, DATASETS, n=1, cutoff=0.75))

@@ -1,0 +1,100 @@
+"""Data of the user's own by the form of its name: which reader, where its file is, what a run records of it."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tna_jax.programs.cli.dataset_names import absolute, form, short
+from tna_jax.programs.data import arrays, image_folder, npz, table, user_function
+from tna_jax.programs.data.source import DataError, Dataset
+from tna_jax.programs.user_code import resolve
+
+
+class Request(NamedTuple):
+    """What the options say of data of the user's own."""
+
+    objective: str = "classification"
+    target: str | None = None
+    """The column of a table that is predicted."""
+    image_size: int | None = None
+    """Side to which images are brought."""
+    sha256: str | None = None
+    """Of the code that a run recorded; None for code that the user has named now."""
+    trust: bool = False
+
+
+def load(name: str, data_dir: str | os.PathLike[str] | None, download: bool, request: Request) -> Dataset:
+    """Loads data of the user's own, all of it.
+
+    Raises:
+      DataError, UsageError: it cannot be used; one line.
+    """
+    kind = form(name)
+    _check_options(name, kind, request)
+    if kind == "function":
+        user = resolve(name, "--dataset", request.sha256, request.trust)
+        dataset = arrays.from_arrays(short(name), user_function.read(user), request.objective)
+        return dataclasses.replace(dataset, source=user.reference, code_sha256=user.sha256)
+    readers: dict[str, Callable[[], Dataset]] = {
+        "npz": lambda: arrays.from_arrays(short(name), npz.read(find(name, data_dir)), request.objective),
+        "folder": lambda: _images(name, find(name, data_dir), request),
+        "table": lambda: _table(name, find(name, data_dir), request),
+    }
+    return dataclasses.replace(readers[kind](), source=absolute(name))
+
+
+def _images(name: str, folder: Path, request: Request) -> Dataset:
+    if request.objective != "classification":
+        raise DataError(f"{name}: folders of images have labels, which --objective {request.objective} does not take")
+    return arrays.from_arrays(short(name), image_folder.read(folder, request.image_size), request.objective)
+
+
+def _table(name: str, file: Path, request: Request) -> Dataset:
+    values, notes = table.arrays(table.columns(file), request.target, request.objective, short(name))
+    names: tuple[str, ...] = ()
+    if request.objective == "classification":
+        values["y_train"], names = table.in_order(values["y_train"])
+    dataset = arrays.from_arrays(short(name), values, request.objective)
+    return dataclasses.replace(dataset, notes=notes, class_names=names, num_classes=len(names) or dataset.num_classes)
+
+
+def find(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
+    """Returns the file or folder of that name; where it is gone, one called the same in `data_dir`.
+
+    Raises:
+      DataError: there is none.
+    """
+    path = Path(absolute(name))
+    moved = Path(data_dir).expanduser() / path.name if data_dir else None
+    if not path.exists() and moved is not None and moved.exists():
+        return moved
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder{f', nor {moved}' if moved is not None else ''}")
+    return path
+
+
+def _check_options(name: str, kind: str, request: Request) -> None:
+    if request.target is not None and kind not in ("table", "hf"):
+        raise DataError(f"{name} has no columns: --target is for tables (.csv, .tsv, .parquet) and hf:NAME")
+    if request.image_size is not None and kind not in ("folder", "hf"):
+        raise DataError(f"{name}: --image-size is for folders of images and hf:NAME")
+
+
+def changed(dataset: Dataset, recorded: str | None) -> str:
+    """Returns what is wrong where a run recorded another content; empty if nothing is."""
+    if recorded is None or dataset.fingerprint == recorded:
+        return ""
+    return (
+        f"{dataset.source or dataset.name} is not the data of the run any more: its content has the fingerprint "
+        f"{dataset.fingerprint[:12] or 'none'}, the run recorded {recorded[:12]}; put the old data back, or train anew"
+    )
+
+
+def recorded(settings: Any, dataset: Dataset) -> Any:
+    """Returns the options as a run records them: data of the user's own by its absolute name, and by what it holds."""
+    if not dataset.source:
+        return dataclasses.replace(settings, dataset_sha256=None, data_fingerprint=None)
+    return dataclasses.replace(settings, dataset=dataset.source, dataset_sha256=dataset.code_sha256 or None,
+                               data_fingerprint=dataset.fingerprint)  # fmt: skip
