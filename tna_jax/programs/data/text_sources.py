@@ -102,6 +102,12 @@ def _hugging_face(name: str, target: str | None) -> tuple[dict[str, Rows], tuple
             f"{name}: {len(columns)} columns of text ({', '.join(columns) or 'none'}), expected one, or two for pairs"
         )
     parts = hugging_face.choose(name, found, label)
+    if len(parts) > 1:
+        held = next((part for part in ("validation", "dev", "valid") if part in found), "")
+        if parts["test"] is not found.get("test"):
+            parts = {"train": parts["train"], "dev": parts["test"]}
+        elif held:
+            parts["dev"] = found[held]
     names = hugging_face.class_names(first, label)
     return {
         part if len(parts) > 1 else "all": (
