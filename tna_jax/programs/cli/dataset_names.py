@@ -4,10 +4,10 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from tna_jax.io.errors import unknown
-from tna_jax.programs.cli.choices import DATASETS
+from tna_jax.io.errors import UsageError, require_known, unknown
+from tna_jax.programs.cli.choices import DATASETS, TextTask
 from tna_jax.programs.user_code import is_reference
 
 JOIN, CHOOSE, TFDS, HF = "+", ":", "tfds:", "hf:"
@@ -47,6 +47,26 @@ def problem(flag: str, name: str) -> str:
     return f"{flag}: {unknown('data set', wrong, [*DATASETS, f'{TFDS}NAME'])}; or data of your own: {FORMS}"
 
 
+TEXT_FORMS = "FILE.tsv, FILE.csv, FILE.parquet, ./FOLDER of them, hf:NAME"
+"""What texts of the user's own look like, for messages."""
+
+
+def text_problem(flag: str, names: tuple[str, ...]) -> str:
+    """Returns what is wrong with names of text tasks; empty if nothing is."""
+    known = get_args(TextTask)
+    wrong = [name for name in names if name not in known and form(name) not in ("table", "folder", "hf")]
+    try:
+        require_known(flag, wrong, known)
+    except UsageError as error:
+        return f"{error}; or texts of your own: {TEXT_FORMS}"
+    return ""
+
+
+def own_tasks(names: tuple[str, ...]) -> list[str]:
+    """Returns those of the names of text tasks that stand for the user's own texts."""
+    return [name for name in names if name not in get_args(TextTask)]
+
+
 def short(name: str) -> str:
     """Returns the name as titles show it: of the user's own data without folders."""
     if not is_own(name):
@@ -69,6 +89,8 @@ def absolute(name: str) -> str:
     if kind == "hf":
         folder = Path(name.removeprefix(HF)).expanduser()
         return f"{HF}{os.path.abspath(folder)}" if folder.is_dir() else name
+    if name in get_args(TextTask):
+        return name
     return os.path.abspath(os.path.expanduser(name)) if kind in ("npz", "table", "folder") else name
 
 

@@ -91,13 +91,16 @@ def _with_config(cls: type, arguments: list[str]) -> list[str]:
     """Replaces `--config FILE` by the options the file holds, put before all others."""
     for i, word in enumerate(arguments):
         if word == "--config" and i + 1 < len(arguments):
-            return _file_options(cls, arguments[i + 1]) + arguments[:i] + arguments[i + 2 :]
+            rest = arguments[:i] + arguments[i + 2 :]
+            return _file_options(cls, arguments[i + 1], rest) + rest
         if word.startswith("--config="):
-            return _file_options(cls, word.partition("=")[2]) + arguments[:i] + arguments[i + 1 :]
+            rest = arguments[:i] + arguments[i + 1 :]
+            return _file_options(cls, word.partition("=")[2], rest) + rest
     return arguments
 
 
-def _file_options(cls: type, name: str) -> list[str]:
+def _file_options(cls: type, name: str, rest: list[str]) -> list[str]:
+    """The options of a file as words; code that `rest`, the user's own words, names instead has no recorded hash."""
     try:
         values = read_json(Path(name))
     except UsageError as error:
@@ -110,7 +113,9 @@ def _file_options(cls: type, name: str) -> list[str]:
     strange = sorted(set(values) - known)
     if strange:
         raise UsageError(f"--config {name}: unknown options {', '.join(strange)}; known: {', '.join(sorted(known))}")
-    return to_words(checked_values(values, f"--config {name}", known))
+    values = checked_values(values, f"--config {name}", known)
+    named = {word.partition("=")[0].removeprefix("--") for word in rest if word.startswith("--")}
+    return to_words({key: value for key, value in values.items() if key.removesuffix(RECORDED) not in named})
 
 
 ABOUT = ("format", "program", "started_with")
@@ -145,7 +150,12 @@ def checked_values(values: dict[str, Any], where: str, known: Iterable[str]) -> 
         texts = value if isinstance(value, list) else [value]
         if wrong := [text for text in texts if isinstance(text, str) and re.match(r"-+[^\d.]", text)]:
             raise UsageError(f"{front}{key} must not begin with a dash, got {wrong[0]!r}")
-    hashes = [key for key in values if f"{key}{RECORDED}" in known and is_reference(str(values[key]))]
+    hashes = [
+        key
+        for key, value in values.items()
+        if f"{key}{RECORDED}" in known
+        and any(is_reference(str(x)) for x in (value if isinstance(value, list) else [value]))
+    ]
     return {**values, **{f"{key}{RECORDED}": values.get(f"{key}{RECORDED}") or NOT_RECORDED for key in hashes}}
 
 

@@ -1,15 +1,17 @@
 """The options of `tna cold`."""
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, get_args
 
 from tna_jax.io.errors import UsageError, collect_errors
-from tna_jax.programs.cli.arguments import Section
+from tna_jax.programs.cli.arguments import Hidden, Known, Section
 from tna_jax.programs.cli.choices import TextTask
+from tna_jax.programs.cli.dataset_names import text_problem
 from tna_jax.programs.cli.finetuning_options import TuningOptions
-from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, POSITIVE, RATIOS
+from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, POSITIVE, RATIOS, Rule
 
 SCORES = Section("scores")
+TASKS = Rule(text_problem)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +25,21 @@ class ColdOptions(TuningOptions):
 
     checkpoint: str | None = None
     """Hugging Face folder of the encoder, with its tokenizer: of tna pretrain --model bert, or a downloaded BERT or RoBERTa."""
-    tasks: tuple[TextTask, ...] = ("sst2", "mr", "subj", "trec", "cr", "mpqa", "cola")
-    """Contributors: each of these tasks fine-tunes the body in every iteration."""
-    unseen: tuple[TextTask, ...] = ("ag_news", "rte")
+    tasks: Annotated[tuple[str, ...], TASKS, Known(get_args(TextTask))] = (
+        "sst2",
+        "mr",
+        "subj",
+        "trec",
+        "cr",
+        "mpqa",
+        "cola",
+    )
+    """Contributors: each of these tasks fine-tunes the body in every iteration. Texts of your own: FILE.tsv or FILE.csv with the
+    columns text (text2) and label, a folder of them, hf:NAME."""
+    unseen: Annotated[tuple[str, ...], TASKS, Known(get_args(TextTask))] = ("ag_news", "rte")
     """Tasks that do not contribute and are only scored."""
+    task_fingerprints: Annotated[tuple[str, ...] | None, Hidden()] = None
+    """The hashes of the contents of the user's own texts, as a run records them: of --tasks, then of --unseen."""
     ratios: Annotated[tuple[float, ...], RATIOS] = (0.0, 0.4)
     """Mask ratios of the body: shares of ANCHORED weights, drawn anew in each iteration; 0 is plain ColD Fusion."""
     seeds: Annotated[int, COUNT] = 1

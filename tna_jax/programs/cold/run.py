@@ -77,6 +77,7 @@ def run(settings: ColdOptions) -> dict[str, Any]:
     variants = [Variant(settings.seed + seed, ratio) for seed in range(settings.seeds) for ratio in settings.ratios]
     distributed.start(settings, len(variants) * len(settings.tasks))
     fusion, facts = prepare(settings, variants)
+    settings = cold_tasks.recorded(settings, fusion.tasks)
     standing = backbone.pretraining_record(settings.checkpoint or "")
     with Run.create(settings.out, "cold", RESULTS, settings.overwrite, settings.resume) as folder:
         record(folder, "cold", settings, sorted({variant.seed for variant in variants}))

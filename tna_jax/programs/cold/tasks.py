@@ -4,6 +4,7 @@ Contributors train at once as one ensemble, so their classifiers have as many ou
 task lacks are shut: their kernel is 0, their bias -1e9, and both are anchored, so that their probability is exactly 0.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ from tna_jax import trees
 from tna_jax.hf import tokenizer
 from tna_jax.io.errors import UsageError
 from tna_jax.masks import Mask, Params
-from tna_jax.programs.data import text, tokens
+from tna_jax.programs.cli.dataset_names import own_tasks, short
+from tna_jax.programs.data import text_sources, tokens
 from tna_jax.programs.data.search_path import DOWNLOAD
 from tna_jax.programs.data.source import SUBSET_SEED, DataError, permutation
 
@@ -37,15 +39,20 @@ class Task(NamedTuple):
     seen: bool
     """Whether it contributes."""
     how_split: str
+    source: str = ""
+    fingerprint: str = ""
+    """Of the user's own texts, see `TextTask`."""
 
 
 def load(names: Sequence[str], seen: Sequence[str], settings: Any) -> list[Task]:
     """The tasks, encoded with the checkpoint's tokenizer; raises UsageError for what is not there."""
     words = tokenizer.load(settings.checkpoint)
     made, found, wrong = [], {}, {}
+    own = own_tasks(tuple(names))
+    hashes = dict(zip(own, getattr(settings, "task_fingerprints", None) or (), strict=False))
     for name in names:
         try:
-            found[name] = text.load(name, data_dir=settings.data_dir)
+            found[name] = text_sources.load(name, data_dir=settings.data_dir, recorded=hashes.get(name))
         except DataError as error:
             wrong[name] = str(error).removesuffix(DOWNLOAD)
     if wrong:
@@ -57,8 +64,21 @@ def load(names: Sequence[str], seen: Sequence[str], settings: Any) -> list[Task]
         train, test = (
             tokens.encode_split(words, split, settings.length) for split in (task.train, task.test.take(rows))
         )
-        made.append(Task(name, task.title, task.num_classes, train, test, name in seen, task.how_split))
+        made.append(Task(short(name), task.title, task.num_classes, train, test, name in seen, task.how_split,
+                         task.source, task.fingerprint))  # fmt: skip
     return made
+
+
+def recorded(settings: Any, tasks: Sequence[Task]) -> Any:
+    """Returns the options as a run records them: the user's own texts by their absolute names and contents."""
+    fingerprints = tuple(task.fingerprint for task in tasks if task.source)
+    if not fingerprints:
+        return settings
+    names = [task.source or task.name for task in tasks]
+    count = len(settings.tasks)
+    return dataclasses.replace(
+        settings, tasks=tuple(names[:count]), unseen=tuple(names[count:]), task_fingerprints=fingerprints
+    )
 
 
 def drawn(key: jax.Array, task: Task, count: int) -> tuple[np.ndarray, np.ndarray]:

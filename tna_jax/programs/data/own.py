@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tna_jax.programs.cli.dataset_names import absolute, form, short
-from tna_jax.programs.data import arrays, image_folder, npz, table, user_function
+from tna_jax.programs.data import arrays, hugging_face, image_folder, npz, table, user_function
 from tna_jax.programs.data.source import DataError, Dataset
 from tna_jax.programs.user_code import resolve
 
@@ -41,6 +41,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None, download: bool, req
         "npz": lambda: arrays.from_arrays(short(name), npz.read(find(name, data_dir)), request.objective),
         "folder": lambda: _images(name, find(name, data_dir), request),
         "table": lambda: _table(name, find(name, data_dir), request),
+        "hf": lambda: _hugging_face(name, download, request),
     }
     return dataclasses.replace(readers[kind](), source=absolute(name))
 
@@ -49,6 +50,16 @@ def _images(name: str, folder: Path, request: Request) -> Dataset:
     if request.objective != "classification":
         raise DataError(f"{name}: folders of images have labels, which --objective {request.objective} does not take")
     return arrays.from_arrays(short(name), image_folder.read(folder, request.image_size), request.objective)
+
+
+def _hugging_face(name: str, download: bool, request: Request) -> Dataset:
+    values, names = hugging_face.arrays(name, hugging_face.splits(name, download), request.target, request.image_size)
+    dataset = arrays.from_arrays(short(name), values, request.objective)
+    if not names or not dataset.class_names or dataset.class_names == names:
+        return dataset
+    if dataset.num_classes > len(names):
+        raise DataError(f"{name}: labels up to {dataset.num_classes - 1}, but {len(names)} classes")
+    return dataclasses.replace(dataset, class_names=names, num_classes=len(names))
 
 
 def _table(name: str, file: Path, request: Request) -> Dataset:
@@ -82,7 +93,7 @@ def _check_options(name: str, kind: str, request: Request) -> None:
         raise DataError(f"{name}: --image-size is for folders of images and hf:NAME")
 
 
-def changed(dataset: Dataset, recorded: str | None) -> str:
+def changed(dataset: Any, recorded: str | None) -> str:
     """Returns what is wrong where a run recorded another content; empty if nothing is."""
     if recorded is None or dataset.fingerprint == recorded:
         return ""

@@ -123,7 +123,11 @@ def _text(path: Path) -> Columns:
             file.seek(0)
             tabs = path.suffix.lower() == ".tsv"
             mark = "\t" if tabs else ";" if ";" in first and "," not in first else ","
-            rows = [row for row in csv.reader(file, delimiter=mark, quoting=csv.QUOTE_MINIMAL) if row]
+            rows = [
+                row
+                for row in csv.reader(file, delimiter=mark, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)
+                if row
+            ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     header = [name.strip() for name in rows[0]] if rows else []

@@ -77,6 +77,10 @@ class TextTask:
     test: TextSplit
     how_split: str
     """Where each split comes from, in words."""
+    source: str = ""
+    """A user's own texts: their name as a run records it; empty for known tasks."""
+    fingerprint: str = ""
+    """The sha256 of a user's own texts."""
 
     @property
     def num_classes(self) -> int:
@@ -118,7 +122,7 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> TextTa
                 continue
             if lacking:
                 raise DataError(f"{home} lacks {', '.join(lacking)}")
-            return _split(name, form, {part: read(path, form) for part, path in paths.items()})
+            return split_task(name, form, {part: read(path, form) for part, path in paths.items()})
     raise missing(name, searched, holds)
 
 
@@ -157,7 +161,8 @@ def _fault(label: str, parts: list[str], form: Form) -> str:
     return ""
 
 
-def _split(name: str, form: Form, parts: dict[str, TextSplit]) -> TextTask:
+def split_task(name: str, form: Form, parts: dict[str, TextSplit]) -> TextTask:
+    """Returns the task of what its files hold, by split (train, dev, test, or all): see `load`."""
     if set(parts) == {"train", "dev", "test"}:
         train, validation, test = (parts[part] for part in ("train", "dev", "test"))
         how = "train, dev and test files as they are; dev is validation"

@@ -53,7 +53,7 @@ def command(name: str, more: list[str]) -> list[str]:
         program,
         "--config",
         str(folder.folder / CONFIG),
-        *parsing.to_words(before),
+        *parsing.to_words(parsing.checked_values(before, f"{folder.folder / CONFIG}: started_with", known)),
         "--out",
         name,
         "--resume",

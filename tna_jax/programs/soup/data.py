@@ -1,5 +1,6 @@
 """What `tna soup` trains, chooses and reports on: images or a text task, held-out examples, shifted test sets."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from tna_jax.hf import tokenizer
 from tna_jax.io.errors import UsageError
 from tna_jax.prng import Stream, stream
 from tna_jax.programs import data
-from tna_jax.programs.data import text, tokens
+from tna_jax.programs.data import own, text, text_sources, tokens
 from tna_jax.programs.data.search_path import DOWNLOAD
 from tna_jax.programs.data.source import SUBSET_SEED, DataError, Split, permutation
 from tna_jax.programs.training import backbone
@@ -32,16 +33,29 @@ class Material(NamedTuple):
     """Inputs and labels by split: `test`, then the shifted ones."""
     shifted: tuple[str, ...]
     """Names of those."""
+    recorded: Any
+    """The options as a run records them."""
 
 
 def load(settings: Any, checkpoint: str) -> Material:
     """The data of the options, for the network of `checkpoint`; raises UsageError where they do not go together."""
-    return (_texts if settings.dataset in text.names() else _images)(settings, checkpoint)
+    return (_texts if is_text(settings.dataset) else _images)(settings, checkpoint)
+
+
+def is_text(name: str) -> bool:
+    """Returns whether a data set holds texts; raises UsageError where that cannot be seen."""
+    try:
+        return text_sources.is_text(name)
+    except DataError as error:
+        raise UsageError(f"--dataset: {error}") from error
 
 
 def _images(settings: Any, checkpoint: str) -> Material:
     try:
-        found = data.load(settings.dataset, data_dir=settings.data_dir)
+        request = data.Request("classification", settings.target, settings.image_size, settings.dataset_sha256)
+        found = data.load(settings.dataset, data_dir=settings.data_dir, request=request)
+        if problem := own.changed(found, settings.data_fingerprint) or _not_images(found):
+            raise DataError(problem)
         test = found.subset(None, settings.test_examples).test
     except DataError as error:
         raise UsageError(f"--dataset: {str(error).removesuffix(DOWNLOAD)}") from error
@@ -56,8 +70,15 @@ def _images(settings: Any, checkpoint: str) -> Material:
     labels = jnp.asarray(test.labels)
     return Material(
         f"{found.name}: {_counts(train, held, test)}, {found.num_classes} classes", made, train, held,
-        {name: (inputs, labels) for name, inputs in tests.items()}, tuple(tests)[1:],
+        {name: (inputs, labels) for name, inputs in tests.items()}, tuple(tests)[1:], own.recorded(settings, found),
     )  # fmt: skip
+
+
+def _not_images(found: data.Dataset) -> str:
+    """What is wrong where the inputs are not images of 8 bits; empty if they are."""
+    if found.train.images.dtype == np.uint8 and found.train.images.ndim == 4:
+        return ""
+    return f"{found.name}: inputs are {found.train.images.dtype} {found.image_shape}, tna soup takes images of uint8 (N, H, W, C)"
 
 
 def shifted(key: jax.Array, images: jax.Array, kind: str, severity: int, max_value: int) -> jax.Array:
@@ -71,7 +92,8 @@ def shifted(key: jax.Array, images: jax.Array, kind: str, severity: int, max_val
 
 def _texts(settings: Any, checkpoint: str) -> Material:
     try:
-        task = text.load(settings.dataset, data_dir=settings.data_dir)
+        task = text_sources.load(settings.dataset, data_dir=settings.data_dir, target=settings.target,
+                                 recorded=settings.data_fingerprint)  # fmt: skip
     except DataError as error:
         raise UsageError(f"--dataset: {str(error).removesuffix(DOWNLOAD)}") from error
     made = backbone.for_text(checkpoint, settings.length, task.num_classes, **transformer_fields(settings))
@@ -85,8 +107,15 @@ def _texts(settings: Any, checkpoint: str) -> Material:
     test = found["test"]
     return Material(
         f"{task.title}: {_counts(*found.values())}, {task.num_classes} classes", made, found["train"], found["held out"],
-        {"test": (jnp.asarray(test.images), jnp.asarray(test.labels))}, (),
+        {"test": (jnp.asarray(test.images), jnp.asarray(test.labels))}, (), recorded_texts(settings, task),
     )  # fmt: skip
+
+
+def recorded_texts(settings: Any, task: text.TextTask) -> Any:
+    """Returns the options as a run records them: the user's own texts by their absolute name and content."""
+    if not task.source:
+        return dataclasses.replace(settings, dataset_sha256=None, data_fingerprint=None)
+    return dataclasses.replace(settings, dataset=task.source, data_fingerprint=task.fingerprint)
 
 
 def _encoded(

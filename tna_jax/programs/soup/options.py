@@ -1,16 +1,18 @@
 """The options of `tna soup`."""
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, get_args
 
 from tna_jax.io.errors import UsageError, collect_errors
-from tna_jax.programs.cli.arguments import Section
-from tna_jax.programs.cli.choices import Corruption, Ties
+from tna_jax.programs.cli.arguments import DATA, Hidden, Known, Section
+from tna_jax.programs.cli.choices import DATASETS, Corruption, TextTask, Ties
+from tna_jax.programs.cli.dataset_names import problem
 from tna_jax.programs.cli.finetuning_options import TuningOptions
 from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, POSITIVE, PROBABILITY, RATIOS, SHARE, TWO, Range, Rule
 
 SEVERITY = Range("lie in 1 to 5", lambda value: 1 <= value <= 5, "each in 1 to 5")
 RECIPES = Section("recipes")
+DATASET = Rule(lambda flag, name: "" if name in get_args(TextTask) else problem(flag, name))
 ONE_OR_MORE = Rule(lambda flag, values: "" if values else f"{flag} needs a value")
 
 
@@ -27,8 +29,17 @@ class SoupOptions(TuningOptions):
     """Hugging Face folder (config.json, model.safetensors) to start from: of tna pretrain, or a downloaded ViT, BERT or RoBERTa."""
     models: tuple[str, ...] = ()
     """Instead of training: Hugging Face folders of two or more models fine-tuned from one checkpoint for this data."""
-    dataset: str = "cifar10"
-    """Images, as in tna train, or a text task: sst2, sst5, mr, cr, mpqa, subj, trec, cola, rte, ag_news."""
+    dataset: Annotated[str, DATASET, Known((*DATASETS, *get_args(TextTask)))] = "cifar10"
+    """Images, as in tna train, or a text task, or data of your own: ./FOLDER of images, FILE.npz, ./FILE.py:NAME; FILE.tsv or FILE.csv
+    with the columns text (text2) and label, ./FOLDER of them; hf:NAME."""
+    target: Annotated[str | None, DATA] = None
+    """Column of labels in your own data; default: label."""
+    image_size: Annotated[int | None, COUNT, DATA] = None
+    """Side in pixels to which images of your own folder are cropped and scaled; default: as they are, if all have one size."""
+    dataset_sha256: Annotated[str | None, Hidden()] = None
+    """The hash of the file of a function of the user's own, as a run records it."""
+    data_fingerprint: Annotated[str | None, Hidden()] = None
+    """The hash of the content of the user's own data, as a run records it."""
     ratios: Annotated[tuple[float, ...], RATIOS] = (0.0, 0.4)
     """Mask ratios of the body: shares of ANCHORED weights; 0 is the plain soup."""
     seeds: Annotated[int, COUNT] = 1

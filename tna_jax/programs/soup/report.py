@@ -7,7 +7,7 @@ from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.reports.blocks import Description, Number, Table
 from tna_jax.programs.reports.figures import Curve, Curves, Dot, Dots, Figure
 from tna_jax.programs.reports.statistics import format_mean_std, format_number, mean_std, number
-from tna_jax.programs.reports.wording import RATIO, memory_use, ratio_name, ratio_text
+from tna_jax.programs.reports.wording import RATIO, dataset_name, memory_use, ratio_name, ratio_text
 
 FUSIONS = ("best single", "mean of members", "uniform soup", "greedy soup", "logit ensemble")
 COLORS = dict(zip(FUSIONS, ("c7", "muted", "c1", "c3", "c5"), strict=True))
@@ -69,7 +69,9 @@ def _figure(result: dict[str, Any], split: str) -> Figure:
     chosen = {fusion: [line for line in result["summary"] if (line["fusion"], line["split"]) == (fusion, split)]
               for fusion in FUSIONS}  # fmt: skip
     chosen = {fusion: lines for fusion, lines in chosen.items() if lines}
-    title = f"test set: {result['config']['dataset']}" if split == "test" else f"mean of {', '.join(result['shifted'])}"
+    title = (
+        f"test set: {dataset_name(result['config'])}" if split == "test" else f"mean of {', '.join(result['shifted'])}"
+    )
     if len(next(iter(chosen.values()))) == 1:
         dots = [Dot(fusion, number(lines[0]["accuracy"][0]), lines[0]["accuracy"][1], color=COLORS[fusion])
                 for fusion, lines in chosen.items()]  # fmt: skip

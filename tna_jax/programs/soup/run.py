@@ -17,8 +17,8 @@ from tna_jax.io.json_files import to_json
 from tna_jax.io.runs import BODY
 from tna_jax.masks import AnchorRecipe, Mask, Params
 from tna_jax.prng import Stream, stream
+from tna_jax.programs.cli.dataset_names import word
 from tna_jax.programs.cli.progress import console, plural
-from tna_jax.programs.data import text
 from tna_jax.programs.population import fusion_methods
 from tna_jax.programs.population.fusion_methods import Fusions
 from tna_jax.programs.reports.present import present
@@ -42,7 +42,7 @@ EVALUATED = 4
 
 def plan(settings: SoupOptions) -> list[recipe_grid.FinetuneConfig]:
     """Returns the recipes of a population."""
-    images = settings.dataset not in text.names()
+    images = not soup_data.is_text(settings.dataset)
     augmentations = settings.augmentations if images else (0.0,)
     lists = (settings.learning_rates, settings.weight_decays, settings.label_smoothings, augmentations)
     return recipe_grid.grid(*lists, count=settings.recipes)
@@ -70,7 +70,8 @@ def run(settings: SoupOptions) -> dict[str, Any]:
     prepared = None if settings.models else prepare(settings, material)
     given = [given_models(settings.models, material)] if settings.models else []
     standing = backbone.pretraining_record(settings.checkpoint or settings.models[0])
-    name = f"soup-{settings.dataset.replace(':', '-')}"
+    settings = material.recorded
+    name = f"soup-{word(settings.dataset)}"
     with Run.create(settings.out, name, (*RESULTS, FUSED), settings.overwrite, settings.resume) as folder:
         record(folder, "soup", settings, list(range(settings.seed, settings.seed + settings.seeds)))
         console.print(f"{material.what}; on {standing['in_words']}")

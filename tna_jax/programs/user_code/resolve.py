@@ -74,13 +74,14 @@ def line_of(error: BaseException, file: Path | str) -> str:
 def _check_trusted(source: Source, option: str, recorded: str) -> None:
     if source.sha256 != recorded:
         state = "has changed since the run" if len(recorded) == 64 else "has no hash in the run"
+        allow = "put back the file of the run, or read this one and add --trust-code"
     elif not trusted_files.is_trusted(source.file, source.sha256):
         state = "was never named by you on this machine"
+        allow = f"read it, then name it in a command of your own ({option} {source.reference}) or add --trust-code"
     else:
         return
     raise UsageError(
-        f"{option} {source.reference}: the run names code, and {source.file} {state}; nothing of it was run: read it, then "
-        f"name it yourself ({option} {source.reference}) or add --trust-code"
+        f"{option} {source.reference}: the run names code, and {source.file} {state}; nothing of it was run: {allow}"
     )
 
 

@@ -100,3 +100,41 @@ def test_the_runs_are_listed_with_what_came_out(souped, cold_fused, home, capsys
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.count("finished") == 4
     assert "uniform soup" in printed and "iteration 2 less" in printed
+
+
+@pytest.mark.slow
+def test_texts_of_the_users_own_contribute_and_are_found_again(bert, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.tsv", "b.tsv"):
+        (tmp_path / name).write_text(
+            "text\tlabel\n" + "".join(f"{name} number {i}\t{'yes' if i % 3 else 'no'}\n" for i in range(80))
+        )
+    words = ["--tasks", "a.tsv", "b.tsv", "--iterations", "1", "--examples", "20", "--score-examples", "20", "--score-epochs", "1",
+             "--probe-examples", "20", "--batch-size", "20", "--length", "8", "--ratios", "0"]  # fmt: skip
+    assert (
+        main(
+            [
+                "cold",
+                "--checkpoint",
+                str(bert / "model"),
+                *words,
+                "--unseen",
+                "mr",
+                "--data-dir",
+                str(bert.parent / "data"),
+                "--out",
+                "run",
+            ]
+        )
+        == 0
+    )
+    config = read(tmp_path / "run" / "config.json")
+    assert (
+        config["tasks"] == [str(tmp_path / "a.tsv"), str(tmp_path / "b.tsv")] and len(config["task_fingerprints"]) == 2
+    )
+    assert [task["name"] for task in read(tmp_path / "run" / "cold.json")["tasks"]] == ["a.tsv", "b.tsv", "mr"]
+    assert main(["resume", "run"]) == 0
+    (tmp_path / "b.tsv").write_text((tmp_path / "a.tsv").read_text())
+    capsys.readouterr()
+    assert main(["resume", "run"]) == 2
+    assert "b.tsv is not the data of the run any more" in capsys.readouterr().err.replace("\n", " ")

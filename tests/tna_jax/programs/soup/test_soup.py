@@ -5,6 +5,7 @@ import contextlib
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.tna_jax.programs.commands import SOUP, fails, read, same_arrays
 from tests.tna_jax.programs.stops import After
@@ -134,3 +135,17 @@ def test_a_text_task_makes_soups_too(home, bert, tmp_path):
     result = read(out / "soup.json")
     assert {row["split"] for row in result["rows"]} == {"test"} and result["greedy"][0]["anchors_moved"] == 0
     assert (out / "soup-ratio-0.3" / "tokenizer.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_folder_of_images_makes_a_soup(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i in range(40):
+        (tmp_path / "pets" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (9, 8), 6 * i).save(tmp_path / "pets" / "ab"[i % 2] / f"{i}.png")
+    words = ["--dataset", "pets", "--image-size", "8", "--recipes", "2", "--ratios", "0", "--held-out-examples", "8", "--epochs", "1",
+             "--batch-size", "8", "--corruptions", "noise"]  # fmt: skip
+    assert main(["soup", "--checkpoint", str(home / "vit" / "model"), *words, "--out", "run"]) == 0
+    config = read(tmp_path / "run" / "config.json")
+    assert config["dataset"] == str(tmp_path / "pets") and len(config["data_fingerprint"]) == 64
+    assert main(["resume", "run"]) == 0

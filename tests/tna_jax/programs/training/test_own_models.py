@@ -137,17 +137,22 @@ def test_code_of_a_run_is_not_run_unless_it_was_named_here_and_is_the_same(run, 
         assert "never named by you on this machine" in fails(capsys, *words)
     config = read(run / "config.json")
     for change in ({"model_sha256": None}, {"model_sha256": ""}, {"trust_code": True}, {"model": "-m"},
+                   {"model": [config["model"]], "model_sha256": None}, {"started_with": {"log": ["tensorboard", "--model", config["model"]]}},
+                   {"started_with": {"trust_code": True}},
                    {"model_options": ["a=1", "--trust-code"]}, {"dataset": "--model=./net.py:create"}):  # fmt: skip
         file.write_text(NNX + f"\nopen({str(ran)!r}, 'w').close()\n")
         (run / "config.json").write_text(json.dumps({**config, **change}))
         fails(capsys, "train", "--config", "run/config.json", "--out", "other")
         fails(capsys, "resume", "run")
-        if "trust_code" not in change:
+        if not {"trust_code", "started_with"} & set(change):
             fails(capsys, "barrier", "run")
     assert not ran.exists()
     (run / "config.json").write_text(json.dumps(config))
+    fails(capsys, "train", "--config", "run/config.json", "--out", "other")
+    assert not ran.exists()
     assert main(["barrier", "run", "--alphas", "3", "--trust-code"]) == 0
     assert ran.exists()
+    assert main(["train", "--config", "run/config.json", "--model", "./net.py:create", "--out", "other"]) == 0
 
 
 def test_a_changed_network_that_is_trusted_must_still_fit_the_run(run, capsys):
