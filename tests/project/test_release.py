@@ -1,6 +1,5 @@
 """What is released: one version, one typed package, a license, distributions that check and install, and completion for the shell."""
 
-import dataclasses
 import functools
 import re
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 import tna_jax
 from tests.project.first_run import first_run
 from tests.xla_flags import environment_of_a_user
+from tna_jax.programs.cli.arguments import options
 from tna_jax.programs.cli.main import PROGRAMS, main, options_of
 from tna_jax.programs.completion.run import script
 
@@ -145,10 +145,16 @@ def test_every_shell_gets_all_programs_and_their_options(shell):
     text = completion(shell)
     for name in PROGRAMS:
         assert name in text
-        for field in dataclasses.fields(options_of(name)):
-            assert field.name.replace("_", "-") in text or field.name in ("run", "runs", "files", "words", "shell"), (
+        for option in (option for option in options(options_of(name)) if not option.hidden):
+            assert option.field.replace("_", "-") in text or option.field in (
+                "run",
+                "runs",
+                "files",
+                "words",
+                "shell",
+            ), (
                 name,
-                field.name,
+                option.field,
             )
 
 

@@ -161,6 +161,8 @@ def test_options_of_other_forms_are_refused():
     np.savez("mine.npz", **both())
     with pytest.raises(DataError, match="--target is for tables"):
         data.load("mine.npz", request=Request(target="price"))
+    with pytest.raises(DataError, match="--image-size 8 is for data of your own, digits is a known set"):
+        data.load("digits", request=Request(image_size=8))
     with pytest.raises(DataError, match="--image-size is for folders"):
         data.load("mine.npz", request=Request(image_size=8))
 
