@@ -67,6 +67,9 @@ def load(
     """
     if is_own(name):
         return own.load(name, data_dir, download, request)
+    for option, value in (("--target", request.target), ("--image-size", request.image_size)):
+        if value is not None:
+            raise DataError(f"{option} {value} is for data of your own, {name} is a known set")
     if subsets.JOIN in name and not name.startswith(TFDS):
         return subsets.join([load(part, data_dir=data_dir, download=download) for part in name.split(subsets.JOIN)])
     if subsets.CHOOSE in name and not name.startswith(TFDS):

@@ -182,7 +182,8 @@ def held_out(population: Population, data_dir: str | None, examples: int) -> tup
     used = population.config.get("train_examples")
     split, unseen = population.data.train, False
     if used is not None:
-        described = description({**population.config, "train_examples": None}, "", data_dir)
+        # the code it may name has been run already, to open the population
+        described = description({**population.config, "train_examples": None}, "", data_dir, trust_code=True)
         data = load_data(described)
         if used < len(data.train.labels):
             ordered = data.subset(len(data.train.labels)).train

@@ -3,9 +3,11 @@
 import dataclasses
 from typing import Annotated, ClassVar, Literal, get_args
 
-from tna_jax.programs.cli.choices import TextTask
+from tna_jax.programs.cli.arguments import DATA, Hidden, Known
+from tna_jax.programs.cli.choices import DATASETS, TextTask
+from tna_jax.programs.cli.dataset_names import problem
 from tna_jax.programs.cli.finetuning_options import TuningOptions
-from tna_jax.programs.cli.ranges import COUNT, FOUR, NOT_NEGATIVE, POSITIVE, PROBABILITY, SHARE
+from tna_jax.programs.cli.ranges import COUNT, FOUR, NOT_NEGATIVE, POSITIVE, PROBABILITY, SHARE, Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +20,17 @@ class PretrainOptions(TuningOptions):
 
     model: Literal["vit", "bert"] = "vit"
     """vit: classify the images of --dataset; bert: predict hidden tokens of the training texts of --tasks."""
-    dataset: str = "cifar10"
-    """Images to classify (vit), as in tna train; also some classes (cifar10:0-4) and several sets (cifar10:0-4+cifar100_test)."""
+    dataset: Annotated[str, Rule(problem), Known(DATASETS)] = "cifar10"
+    """Images to classify (vit), as in tna train; also some classes (cifar10:0-4) and several sets (cifar10:0-4+cifar100_test), or
+    images of your own."""
+    target: Annotated[str | None, DATA] = None
+    """Column of labels in your own data; default: label."""
+    image_size: Annotated[int | None, COUNT, DATA] = None
+    """Side in pixels to which images of your own folder are cropped and scaled; default: as they are, if all have one size."""
+    dataset_sha256: Annotated[str | None, Hidden()] = None
+    """The hash of the file of a function of the user's own, as a run records it."""
+    data_fingerprint: Annotated[str | None, Hidden()] = None
+    """The hash of the content of the user's own data, as a run records it."""
     tasks: tuple[TextTask, ...] = get_args(TextTask)
     """Text tasks whose training texts are read (bert); their labels are not used."""
     width: Annotated[int, COUNT] = 128

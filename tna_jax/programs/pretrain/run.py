@@ -19,7 +19,7 @@ from tna_jax.masks import Params
 from tna_jax.prng import Stream, stream
 from tna_jax.programs import data
 from tna_jax.programs.cli.progress import console, plural
-from tna_jax.programs.data import text, tokens
+from tna_jax.programs.data import own, text, tokens
 from tna_jax.programs.data.source import Split
 from tna_jax.programs.pretrain import report as pretrain_report
 from tna_jax.programs.pretrain.options import PretrainOptions
@@ -73,6 +73,7 @@ def run(settings: PretrainOptions) -> dict[str, Any]:
     settings.check()
     distributed.start(settings, 1)
     plan = (images if settings.model == "vit" else texts)(settings)
+    settings = own.recorded(settings, plan.data) if settings.model == "vit" else settings
     start = _start(plan, settings)
     size = backbone.num_parameters(start.params)
     name = f"pretrain-{settings.model}"
@@ -123,7 +124,12 @@ def _start(plan: Plan, settings: PretrainOptions) -> InitialModels:
 def images(settings: PretrainOptions) -> Plan:
     """A ViT that classifies images."""
     try:
-        found = data.load(settings.dataset, data_dir=settings.data_dir)
+        request = data.Request("classification", settings.target, settings.image_size, settings.dataset_sha256)
+        found = data.load(settings.dataset, data_dir=settings.data_dir, request=request)
+        if problem := own.changed(found, settings.data_fingerprint):
+            raise data.DataError(problem)
+        if found.train.images.ndim != 4:
+            raise data.DataError(f"{found.name}: inputs are {found.image_shape}, a ViT takes images (N, H, W, C)")
         found = found.subset(settings.train_examples, settings.test_examples)
         module: Any = models.create(
             "vit", num_classes=found.num_classes, width=settings.width, depth=settings.depth, heads=settings.heads,

@@ -161,6 +161,8 @@ def test_options_of_other_forms_are_refused():
     np.savez("mine.npz", **both())
     with pytest.raises(DataError, match="--target is for tables"):
         data.load("mine.npz", request=Request(target="price"))
+    with pytest.raises(DataError, match="--image-size 8 is for data of your own, digits is a known set"):
+        data.load("digits", request=Request(image_size=8))
     with pytest.raises(DataError, match="--image-size is for folders"):
         data.load("mine.npz", request=Request(image_size=8))
 
@@ -198,6 +200,15 @@ def test_code_that_a_run_names_is_run_only_if_it_is_the_same():
     with pytest.raises(UsageError, match="has changed since the run"):
         data.load(found.source, request=Request(sha256=found.code_sha256))
     data.load(found.source, request=Request(sha256=found.code_sha256, trust=True))
+
+
+@pytest.mark.parametrize("program", ["train", "lmc", "federate", "pretrain", "soup"])
+def test_a_configuration_that_names_code_runs_none_of_it(here, capsys, program):
+    Path("evil.py").write_text("open('ran', 'w')\ndef load():\n    return {}\n")
+    Path("config.json").write_text(json.dumps({"dataset": f"{here / 'evil.py'}:load"}))
+    more = ["--checkpoint", "bert"] if program == "soup" else []
+    assert "nothing of it was run" in fails(capsys, program, "--config", "config.json", *more)
+    assert not Path("ran").exists()
 
 
 TRAIN = ["--members", "2", "--epochs", "1", "--width", "4", "--depth", "1"]
