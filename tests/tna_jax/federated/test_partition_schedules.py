@@ -175,6 +175,6 @@ def test_what_is_wrong_with_a_reply_is_said_by_path(small):
     assert validate_update(half, half) == []
     assert validate_update(half, spoilt) == ["delta/b holds 1 numbers that are not finite"]
     both = validate_update(
-        good, good._replace(delta={"w": w.astype(jnp.float16), "b": jnp.asarray([jnp.inf, 0, jnp.nan])})
+        good, good._replace(delta={"w": np.asarray(w).astype(np.float16), "b": jnp.asarray([jnp.inf, 0, jnp.nan])})
     )
     assert both == ["delta/b holds 2 numbers that are not finite", "delta/w is float16 [4, 3], expected float32 [4, 3]"]

@@ -6,10 +6,11 @@ import re
 from typing import Annotated, Any, ClassVar, get_args
 
 from tna_jax.io.errors import UsageError, unknown
-from tna_jax.programs.cli.arguments import MACHINE, Hidden, Known
+from tna_jax.programs.cli.arguments import Hidden, Known
 from tna_jax.programs.cli.choices import TEXT_MODELS, ImageModel, Objective
 from tna_jax.programs.cli.options import ModelOptions
 from tna_jax.programs.cli.ranges import Rule
+from tna_jax.programs.cli.run_options import TrustOptions
 from tna_jax.programs.user_code import is_reference
 from tna_jax.programs.user_code.references import FORM
 
@@ -36,7 +37,7 @@ def _pairs(flag: str, words: tuple[str, ...]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class AnyModelOptions(ModelOptions):
+class AnyModelOptions(ModelOptions, TrustOptions):
     """Which network, of this library or of the user's own, and what is trained?"""
 
     SECTION: ClassVar[str] = "network"
@@ -49,8 +50,6 @@ class AnyModelOptions(ModelOptions):
     """The hash of the file of a network of the user's own, as a run records it."""
     objective: Objective = "classification"
     """What is trained and measured; others than classification need targets that fit them."""
-    trust_code: Annotated[bool, MACHINE] = False
-    """Run code that a run folder names although you never named that file here, or it has changed: read it first."""
 
     @property
     def own_model(self) -> bool:

@@ -22,14 +22,14 @@ from tna_jax.programs.cli.choices import (
     model_options,
 )
 from tna_jax.programs.cli.ranges import BOUND, COUNT, NOT_NEGATIVE, PATTERN, POSITIVE, SHARE, Rule
-from tna_jax.programs.cli.run_options import MachineOptions, RunOptions
+from tna_jax.programs.cli.run_options import MachineOptions, RunOptions, TrustOptions
 
 AUTO = "auto"
 DATASET = Rule(dataset_names.problem)
 
 
 @dataclasses.dataclass(frozen=True)
-class DataOptions:
+class DataOptions(TrustOptions):
     """On which data?"""
 
     SECTION: ClassVar[str] = "data"

@@ -39,6 +39,16 @@ class RunOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class TrustOptions:
+    """Which code of others may run? For programs that take a network or data of the user's own."""
+
+    SECTION: ClassVar[str] = "machine"
+
+    trust_code: bool = False
+    """Run code that a run folder names although you never named that file here, or it has changed: read it first."""
+
+
+@dataclasses.dataclass(frozen=True)
 class MachineOptions:
     """On which machines and devices?"""
 

@@ -8,10 +8,11 @@ from tna_jax.programs.cli.choices import DATASETS, TextTask
 from tna_jax.programs.cli.dataset_names import problem
 from tna_jax.programs.cli.finetuning_options import TuningOptions
 from tna_jax.programs.cli.ranges import COUNT, FOUR, NOT_NEGATIVE, POSITIVE, PROBABILITY, SHARE, Rule
+from tna_jax.programs.cli.run_options import TrustOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainOptions(TuningOptions):
+class PretrainOptions(TuningOptions, TrustOptions):
     """Train a ViT by classification or a BERT encoder by masked-language modeling, and write it as a Hugging Face folder."""
 
     COMMON: ClassVar[tuple[str, ...]] = (

@@ -124,7 +124,9 @@ def _start(plan: Plan, settings: PretrainOptions) -> InitialModels:
 def images(settings: PretrainOptions) -> Plan:
     """A ViT that classifies images."""
     try:
-        request = data.Request("classification", settings.target, settings.image_size, settings.dataset_sha256)
+        request = data.Request(
+            "classification", settings.target, settings.image_size, settings.dataset_sha256, settings.trust_code
+        )
         found = data.load(settings.dataset, data_dir=settings.data_dir, request=request)
         if problem := own.changed(found, settings.data_fingerprint):
             raise data.DataError(problem)

@@ -52,7 +52,9 @@ def is_text(name: str) -> bool:
 
 def _images(settings: Any, checkpoint: str) -> Material:
     try:
-        request = data.Request("classification", settings.target, settings.image_size, settings.dataset_sha256)
+        request = data.Request(
+            "classification", settings.target, settings.image_size, settings.dataset_sha256, settings.trust_code
+        )
         found = data.load(settings.dataset, data_dir=settings.data_dir, request=request)
         if problem := own.changed(found, settings.data_fingerprint) or _not_images(found):
             raise DataError(problem)

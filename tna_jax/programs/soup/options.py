@@ -9,6 +9,7 @@ from tna_jax.programs.cli.choices import DATASETS, Corruption, TextTask, Ties
 from tna_jax.programs.cli.dataset_names import problem
 from tna_jax.programs.cli.finetuning_options import TuningOptions
 from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, POSITIVE, PROBABILITY, RATIOS, SHARE, TWO, Range, Rule
+from tna_jax.programs.cli.run_options import TrustOptions
 
 SEVERITY = Range("lie in 1 to 5", lambda value: 1 <= value <= 5, "each in 1 to 5")
 RECIPES = Section("recipes")
@@ -17,7 +18,7 @@ ONE_OR_MORE = Rule(lambda flag, values: "" if values else f"{flag} needs a value
 
 
 @dataclasses.dataclass(frozen=True)
-class SoupOptions(TuningOptions):
+class SoupOptions(TuningOptions, TrustOptions):
     """Fine-tune many recipes from one checkpoint, with and without anchors, and average them into soups."""
 
     COMMON: ClassVar[tuple[str, ...]] = (

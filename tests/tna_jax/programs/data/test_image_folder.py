@@ -111,19 +111,6 @@ def test_a_run_on_a_folder_goes_the_whole_way():
     for i in range(10):
         for name in "ab":
             write(f"pets/{name}/{i}.png", (6 + i, 6), color=(i, 200 * (name == "a"), 0))
-    words = [
-        "--epochs",
-        "1",
-        "--width",
-        "4",
-        "--depth",
-        "1",
-        "--members",
-        "2",
-        "--batch-size",
-        "4",
-        "--image-size",
-        "6",
-    ]
+    words = ["--epochs", "1", "--width", "4", "--depth", "1", "--members", "2", "--batch-size", "4", "--image-size", "6"]  # fmt: skip
     assert main(["train", "--dataset", "pets", *words, "--out", "run"]) == 0
     assert main(["barrier", "run", "--alphas", "3"]) == 0

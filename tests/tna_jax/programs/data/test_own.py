@@ -1,5 +1,6 @@
 """Data of the user's own: forms of names, arrays, files and functions; what is refused, and that a run finds its data again."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from tests.tna_jax.programs.commands import fails
 from tna_jax.io.errors import UsageError
 from tna_jax.programs import data
 from tna_jax.programs.cli import dataset_names
-from tna_jax.programs.cli.main import main
+from tna_jax.programs.cli.main import main, options_of
 from tna_jax.programs.cli.options import DataOptions
 from tna_jax.programs.data import DataError, Request, own
 from tna_jax.programs.data.arrays import from_arrays
+from tna_jax.programs.resume.run import PROGRAMS
 
 REGRESSION = Request("regression")
 
@@ -258,19 +260,15 @@ def test_regression_on_data_of_a_function_goes_the_whole_way(here):
     Path("mine.py").write_text(
         "import numpy as np\ndef load():\n    x = np.linspace(0, 1, 60)[:, None]\n    return {'x_train': x, 'y_train': x[:, 0] ** 2}\n"
     )
-    words = [
-        "--dataset",
-        "./mine.py:load",
-        "--objective",
-        "regression",
-        "--epochs",
-        "1",
-        "--width",
-        "4",
-        "--depth",
-        "1",
-    ]
+    words = ["--dataset", "./mine.py:load", "--objective", "regression", "--epochs", "1", "--width", "4", "--depth", "1"]  # fmt: skip
     assert main(["lmc", *words, "--ratios", "0", "0.4", "--seeds", "1", "--out", "run"]) == 0
     config = json.loads(Path("run/config.json").read_text())
     assert config["dataset"] == f"{here / 'mine.py'}:load" and len(config["dataset_sha256"]) == 64
     assert main(["resume", "run"]) == 0
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_programs_that_record_code_and_they_alone_take_trust_code(program):
+    """So that `tna resume --trust-code` reaches each of them."""
+    fields = {field.name for field in dataclasses.fields(options_of(program))}
+    assert ("trust_code" in fields) == ("dataset_sha256" in fields)
