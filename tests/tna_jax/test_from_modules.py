@@ -212,6 +212,7 @@ def hidden(framework, module, x):
 
 
 @pytest.mark.parametrize("framework", slow_but(["nnx"], FRAMEWORKS))
+@pytest.mark.slow
 def test_a_steps_key_reaches_dropout_and_evaluation_has_none(framework):
     model, (x, _) = model_of(framework, True, 0.5), data()
     run = functools.partial(networks.train, model.network, model.params, model.state, x, None)

@@ -65,6 +65,7 @@ def test_a_key_gives_one_draw_and_another_key_another():
     assert not np.array_equal(one.positions, other.positions)
 
 
+@pytest.mark.slow
 def test_a_text_without_ordinary_tokens_predicts_nothing():
     ids = jnp.asarray([[2, 3, 0, 0], [2, 9, 3, 0]], jnp.int32)
     made = masked_lm.mask_tokens(jax.random.key(0), ids, special=jnp.asarray(SPECIAL), mask_id=MASK)

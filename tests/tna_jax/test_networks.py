@@ -161,6 +161,7 @@ def test_ends_keep_their_own_statistics_and_points_between_get_new_ones(data, me
 
 
 @pytest.mark.parametrize("placement", [*slow("map", "vmap"), "loop"])
+@pytest.mark.slow
 def test_mixtures_are_lines_where_two_weights_are_set_and_keep_a_single_members_statistics(data, members, placement):
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
     options = {"state": members.state, "calibration": data[0], "batch_size": 20, "placement": placement}

@@ -164,6 +164,7 @@ def test_many_ends_with_any_weights(name):
 
 
 @pytest.mark.parametrize("name", [*slow("mlp"), "mixed"])
+@pytest.mark.slow
 def test_one_end_or_equal_ends_give_the_model_back(name):
     module, inputs, a, b = two_ends(name)
     plain = forward(module, a, inputs)[0]

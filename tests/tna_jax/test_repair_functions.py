@@ -97,6 +97,7 @@ def moments(network, params, x, shift):
 
 
 @pytest.mark.parametrize("framework", slow_but(["nnx"], MODELS))
+@pytest.mark.slow
 def test_layers_have_the_mean_moments_of_the_ends(framework):
     model, x = MODELS[framework](), images()
     a, b = ends(model)

@@ -141,6 +141,7 @@ class NnxNet(nnx.Module):
 
 
 @pytest.mark.parametrize("form", [*slow("boxed", "pure"), "dict"])
+@pytest.mark.slow
 def test_nnx_optimizer_takes_any_form_of_mask(form):
     model = NnxNet(nnx.Rngs(0))
     state = nnx.state(model, nnx.Param)

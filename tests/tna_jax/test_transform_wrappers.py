@@ -90,6 +90,7 @@ def test_switching_masks_in_a_chain_compiles_nothing():
 
 
 @pytest.mark.parametrize("mask", [*slow(MASK), SOFT], ids=["bool", "soft"])
+@pytest.mark.slow
 def test_stacked_masks_train_as_each_would_alone(mask):
     params = jax.tree.map(jnp.asarray, PARAMS)
     every = [jax.tree.map(jnp.asarray, m) for m in (mask, masks.complement(mask))]

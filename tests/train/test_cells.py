@@ -46,6 +46,7 @@ def test_an_interrupted_cell_goes_on_where_it_stopped(monkeypatch):
     assert seen == [True]
 
 
+@pytest.mark.slow
 def test_an_option_that_came_later_counts_as_its_default():
     cells.cell("e", "a", SMALL)
     file = cells.RUNS / "e/a/lmc.json"

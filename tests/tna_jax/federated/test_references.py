@@ -266,6 +266,7 @@ def test_adaptive_servers_are_the_papers(name):
     lambda: optax.adagrad(0.03), lambda: optax.lamb(0.01)),
 ])  # fmt: skip
 @pytest.mark.usefixtures("lenient")
+@pytest.mark.slow
 def test_a_server_is_optax_on_the_pseudo_gradient(small, make):
     optimizer = make()
     server, _ = ours(small, small.federation(server=ServerRule(optimizer)), 3)

@@ -224,6 +224,7 @@ class Normed(nn.Module):
 
 
 @pytest.mark.parametrize("policy", [*slow("shared"), "local"])
+@pytest.mark.slow
 def test_running_statistics_follow_their_policy(policy):
     net, init = networks.linen(Normed(), (4,))
     rng = np.random.default_rng(1)

@@ -174,6 +174,7 @@ def test_a_digest_sees_every_bit_name_and_shape():
     assert wire.shape_digest(tree) == wire.shape_digest(others[0]) != wire.shape_digest(others[1])
 
 
+@pytest.mark.slow
 def test_settings_are_the_options_of_the_program():
     config = {
         "dataset": "digits",

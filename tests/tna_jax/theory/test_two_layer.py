@@ -137,6 +137,7 @@ def test_pairs_share_their_anchors_bit_for_bit_and_nothing_else():
         assert np.mean(equal) == pytest.approx(ratio, abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_gap_is_exactly_zero_where_all_of_u_is_anchored_and_at_the_ends():
     assert not drawn(9, H, "gaussian", 0.4, 1.0).any()
     assert drawn(9, H, "gaussian", 0.4, 0.97).any(axis=1).mean() > 0.9  # control

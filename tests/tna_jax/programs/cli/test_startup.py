@@ -77,6 +77,7 @@ def test_refusals_import_no_jax(words, expected):
     assert done.stdout == "heavy: []\n"
 
 
+@pytest.mark.slow
 def test_a_program_that_runs_is_seen_to_import_it():
     done = started(["barrier", "gone"])
     assert done.returncode == 2 and "gone is not a run folder" in done.stderr

@@ -64,6 +64,7 @@ def test_wrong_options_are_refused(options, words):
         collect_errors(lambda: ranges.check(AnchorOptions(**options)), AnchorOptions(**options).check_anchors)
 
 
+@pytest.mark.slow
 def test_a_start_is_the_same_in_every_call():
     options = AnchorOptions(anchor_values="normal")
     first, second = (build(PAIR, INIT, recipe(options)).params for _ in range(2))
