@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; the same names as below
         masked_lm as masked_lm,
         masks as masks,
         matching as matching,
+        merging as merging,
         metrics as metrics,
         models as models,
         networks as networks,
@@ -79,7 +80,7 @@ _HOMES = {
 
 _MODULES = frozenset({
     "alphas", "augment", "averaging", "barriers", "checks", "cold_fusion", "connectivity", "corruptions", "ensemble", "federated", "finetuning",
-    "frameworks", "interpolation", "linear_probe", "masked_lm", "masks", "matching", "metrics", "models", "networks", "objectives", "placement", "prng", "repair",
+    "frameworks", "interpolation", "linear_probe", "masked_lm", "masks", "matching", "merging", "metrics", "models", "networks", "objectives", "placement", "prng", "repair",
     "theory", "transform", "trees",
 })  # fmt: skip
 """The modules of the core. Those that touch files (`io`, `hf`, `flower`, `programs`) are imported by name."""

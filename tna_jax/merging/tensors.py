@@ -1,0 +1,116 @@
+"""Merges one tensor by any method: sums in float32, casts back, copies what must stay. Needs NumPy only.
+
+What holds for every method:
+- an entry that is equal in all models and the base, bit for bit, is copied, bit for bit: anchors stay anchors;
+- an entry that a mask anchors is copied from the base (without one, from the first model);
+- a tensor that is not floating-point is copied likewise;
+- a value that does not fit the dtype, though all that entered were finite, is an error.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tna_jax.merging.method import Array, Context, Method, Options
+
+
+def is_floating(dtype: Any) -> bool:
+    """Returns whether entries of the dtype are real numbers: NumPy's floats, and bfloat16 and 8-bit floats of ml_dtypes."""
+    return np.issubdtype(dtype, np.floating) or np.dtype(dtype).name.startswith(("bfloat", "float"))
+
+
+def vectors_of(method: Method, models: Sequence[Array], base: Array | None) -> Array:
+    """Returns (M, ...) float32 (float64 where the models are) of what a core takes: task vectors, or models."""
+    wide = np.float64 if models[0].dtype == np.float64 else np.float32
+    stacked = np.empty((len(models), *models[0].shape), wide)
+    for row, model in zip(stacked, models, strict=True):
+        row[...] = model
+        if method.needs_base:
+            assert base is not None
+            row -= base.astype(wide)
+    return stacked
+
+
+def gather_facts(method: Method, pieces: Callable[[], Iterable[Array]], options: Options) -> Any:
+    """Returns what a method must know of a tensor or of whole models before it merges; `None` where it needs nothing.
+
+    Args:
+      method: any.
+      pieces: called once for each survey; the vectors (M, ...) of all pieces of the tensor, or of all tensors of the models.
+      options: of the method, checked.
+    """
+    facts: Any = None
+    for survey in method.surveys:
+        total: Array | None = None
+        for vectors in pieces():
+            part = survey.measure(vectors, facts, options)
+            total = part if total is None else total + part
+        facts = survey.conclude(total, facts, options) if total is not None else None
+    return facts
+
+
+def merge_tensor(
+    method: Method,
+    models: Sequence[Array],
+    base: Array | None,
+    weights: Array,
+    options: Options,
+    name: str = "",
+    *,
+    facts: Any = None,
+    start: int = 0,
+    anchored: Array | None = None,
+    refuse_overflow: bool = True,
+) -> Array:
+    """Merges one tensor of M models, or a piece of one.
+
+    Args:
+      method: any of `METHODS`.
+      models: M arrays (...) of one dtype.
+      base: (...) of that dtype; only methods that need it use it, others copy from it.
+      weights: (M,), from `method.shares`.
+      options: from `method.check`.
+      name: of the tensor; see `Context`.
+      facts: what `gather_facts` returned; by default they are gathered over these arrays.
+      start: of the piece in the flattened tensor.
+      anchored: (...) bool, entries to copy.
+      refuse_overflow: whether values that do not fit are an error; else they are infinite.
+
+    Returns:
+      (...) of the models' dtype; a new array.
+
+    Raises:
+      ValueError: a merged value does not fit the dtype although all that entered are finite.
+    """
+    source = models[0] if base is None else base
+    if not is_floating(source.dtype) or not source.size:
+        return source.copy()
+    vectors = vectors_of(method, models, base)
+    if facts is None and method.surveys:
+        facts = gather_facts(method, lambda: [vectors], options)
+    wide_base = None if base is None else base.astype(vectors.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        merged = method.core(
+            wide_base, vectors, weights.astype(vectors.dtype), Context(name, facts, start), **options
+        ).astype(source.dtype)
+    copied = equal_in_all([source, *models])
+    if anchored is not None:
+        copied |= anchored
+    bits = np.dtype(f"u{source.dtype.itemsize}")
+    np.copyto(merged.view(bits), np.ascontiguousarray(source).view(bits), where=copied)
+    if refuse_overflow and not np.isfinite(merged).all() and all(np.isfinite(x).all() for x in (source, *models)):
+        raise ValueError(
+            f"{method.name} gives values in {name or 'a tensor'} that {source.dtype} cannot hold (up to "
+            f"{np.abs(vectors).max():.3g} entered): use a smaller strength, smaller weights, or a wider dtype"
+        )
+    return merged
+
+
+def equal_in_all(arrays: Sequence[Array]) -> Array:
+    """Returns which entries (...) are equal in all arrays, bit for bit; bool."""
+    bits = [np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}") for array in arrays]
+    equal = np.ones(arrays[0].shape, bool)
+    for other in bits[1:]:
+        equal &= bits[0] == other
+    return equal
