@@ -7,7 +7,7 @@ are not floating-point are the first model's.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,9 @@ from tna_jax.masks import Params
 
 Stacked: TypeAlias = PyTree[Shaped[Array | np.ndarray, "M ..."]]
 """M models as one pytree with leaves (M, ...)."""
+
+Tree = TypeVar("Tree")
+"""The type of a model, which its average has too."""
 
 Ties = Literal["keep", "drop"]
 """What becomes of an ingredient that leaves the score as it is: `keep` (the paper's rule, >=) or `drop` (its code's, >)."""
@@ -33,7 +36,8 @@ def weighted_average(
     whose weight is not 0 is copied; all bit for bit.
 
     Args:
-      members: one pytree with leaves (M, ...), NumPy or JAX, the models stacked; of models one by one see `stack`.
+      members: one pytree with leaves (M, ...), NumPy or JAX, the models stacked; or a list or tuple of two or more models of one
+        structure, see `stacked`.
       weights: (M,) floats whose sum is not 0; negative ones extrapolate.
 
     Returns:
@@ -43,7 +47,14 @@ def weighted_average(
       ValueError: leaves with unlike numbers of models (their paths are listed), another number of weights than models, or weights
         whose sum is 0 or not finite.
     """
-    count = count_of(members)
+    return average_stacked(stacked(members), weights)
+
+
+def average_stacked(
+    members: Stacked, weights: Shaped[Array | np.ndarray, "..."] | Sequence[float]
+) -> PyTree[Shaped[Array, "..."]]:
+    """Returns `weighted_average` of one pytree with leaves (M, ...), also where that is a list whose entries look like models."""
+    count = _leading(members)
     weights = jnp.asarray(weights, jnp.result_type(float))
     if weights.shape != (count,):
         raise ValueError(f"expected one weight for each of the {count} models, got the shape {weights.shape}")
@@ -66,9 +77,16 @@ def stack(models: Sequence[Params]) -> Stacked:
 
     Raises:
       ValueError: no models, or models that do not fit each other; all differing paths are listed.
+      TypeError: leaves that are not arrays (a whole Equinox module); all their paths are listed.
     """
     if not models:
         raise ValueError("there are no models to stack")
+    odd = [path for path, leaf in trees.named_leaves(models[0]) if not _is_array(leaf)]
+    if odd:
+        raise TypeError(
+            f"models are stacked array by array, but these leaves are not arrays: {', '.join(map(trees.name, odd))}. Stack the "
+            "trainable part: eqx.filter(model, eqx.is_inexact_array), nnx.state(model, nnx.Param), variables['params']"
+        )
     others = [
         trees.align(model, models[0], what="first model", subject=f"model {i}") for i, model in enumerate(models[1:], 1)
     ]
@@ -76,12 +94,42 @@ def stack(models: Sequence[Params]) -> Stacked:
     return trees.like(models[0], [jnp.stack([jnp.asarray(leaf) for leaf in column]) for column in columns])
 
 
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (bool, int, float, complex)) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
+
+
+def stacked(members: Params) -> Stacked:
+    """Returns a stacked tree as it is, and a list or tuple of two or more models stacked.
+
+    Trees of equal paths, shapes and dtypes in a list or tuple are models one by one, also where they could be the layers of stacked
+    models: put such layers into a dict.
+
+    >>> stacked([{"w": np.zeros(3)}, {"w": np.ones(3)}])["w"].shape
+    (2, 3)
+    """
+    return stack(members) if _one_by_one(members) else members
+
+
+def _one_by_one(members: Params) -> bool:
+    if type(members) not in (list, tuple) or len(members) < 2:
+        return False
+    forms = [
+        {path: (np.shape(leaf), jnp.result_type(leaf)) for path, leaf in trees.named_leaves(model) if _is_array(leaf)}
+        for model in members
+    ]
+    return bool(forms[0]) and all(form == forms[0] for form in forms[1:])
+
+
 def count_of(members: Params) -> int:
-    """Returns M of a stacked tree, leaves (M, ...).
+    """Returns M of a stacked tree, leaves (M, ...), or of a list or tuple of models (see `stacked`).
 
     Raises:
       ValueError: no leaves, or leaves whose leading axes differ.
     """
+    return len(members) if _one_by_one(members) else _leading(members)
+
+
+def _leading(members: Stacked) -> int:
     shapes = {trees.name(path): jnp.shape(leaf) for path, leaf in trees.named_leaves(members)}
     sizes = {shape[0] for shape in shapes.values() if shape}
     if len(sizes) != 1 or () in shapes.values():
@@ -170,7 +218,7 @@ def greedy_soup(
     """Returns the greedy soup of M models, and its recipe; see `greedy_recipe`.
 
     Args:
-      members: pytree with leaves (M, ...).
+      members: as for `weighted_average`.
       score: one model's parameters to its score on held-out data (not on the test set).
       ties: see `Ties`.
       scores: (M,) of the single models, if they are known; else `score` computes them.
@@ -187,10 +235,11 @@ def greedy_soup(
     >>> soup["w"].tolist(), recipe.weights.tolist()
     ([1.5], [1.0, 1.0, 0.0])
     """
-    count = count_of(members)
+    members = stacked(members)
+    count = _leading(members)
     if scores is None:
         scores = [float(score(jax.tree.map(lambda leaf, i=i: leaf[i], members))) for i in range(count)]
     recipe = greedy_recipe(
-        scores, lambda weights: float(score(weighted_average(members, weights))), ties, larger_is_better
+        scores, lambda weights: float(score(average_stacked(members, weights))), ties, larger_is_better
     )
-    return weighted_average(members, recipe.weights), recipe
+    return average_stacked(members, recipe.weights), recipe

@@ -71,14 +71,21 @@ def barrier(
 
     Raises:
       ValueError: an unknown kind or metric, or a grid without 0, 1/2 and 1.
+      TypeError: what is given is no `Path`.
     """
+    if not isinstance(path, Path):
+        several = (
+            f"; these are several, by name: barrier(paths[{next(iter(path))!r}])"
+            if path and isinstance(path, dict)
+            else ""
+        )
+        raise TypeError(f"barrier takes a Path, got {type(path).__name__}{several}")
     if metric is None:
         metric = "accuracy" if isinstance(path.metrics, Metrics) else "loss"
-    if kind not in get_args(BarrierKind) or metric not in path.metrics.names:
-        raise ValueError(
-            f"unknown barrier {kind!r} of {metric!r}: kinds are {', '.join(get_args(BarrierKind))}, "
-            f"metrics {', '.join(path.metrics.names)}"
-        )
+    if kind not in get_args(BarrierKind):
+        raise ValueError(f"unknown barrier {kind!r}: kinds are {', '.join(get_args(BarrierKind))}")
+    if metric not in path.metrics.names:
+        raise ValueError(f"this path has no metric {metric!r}: it has {', '.join(path.metrics.names)}")
     alphas = check_alphas(path.alphas)
     larger = path.metrics.metric(metric).larger_is_better if larger_is_better is None else larger_is_better
     values = path.value(metric)

@@ -27,8 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Integer, Key, PyTree, Shaped
 
-from tna_jax import masks, trees
-from tna_jax.averaging import uniform_soup, weighted_average
+from tna_jax import averaging, masks, trees
 from tna_jax.masks import Mask, Params
 
 IsHead = Callable[[str], bool]
@@ -100,7 +99,8 @@ def fuse(
     flags = _flags(params, is_head)
     leaves = jax.tree.leaves(params)
     bodies = [leaf for flag, leaf in zip(flags, leaves, strict=True) if not flag]
-    fused = iter(uniform_soup(bodies) if weights is None else weighted_average(bodies, weights))
+    shares = np.ones(averaging.count_of(params), np.float32) if weights is None else weights
+    fused = iter(averaging.average_stacked(bodies, shares))
     fused_leaves: list[Any] = [
         leaf if flag else jnp.broadcast_to(next(fused)[None], leaf.shape)
         for flag, leaf in zip(flags, leaves, strict=True)

@@ -227,6 +227,8 @@ def evaluate_paths(
         network without calibration inputs.
     """
     alphas = grid(alphas) if isinstance(alphas, int) else check_alphas(alphas)
+    _check_splits(data)
+    members, state = _stacked(network, members, state, data)
     pairs = np.asarray(pairs, np.int32)  # (P, 2)
     count = jax.tree.leaves(members)[0].shape[0]
     if pairs.ndim != 2 or pairs.shape[1] != 2 or (pairs.size and not 0 <= pairs.min() <= pairs.max() < count):
@@ -249,6 +251,8 @@ def evaluate(
     placement: Placement = "auto",
 ) -> dict[str, AnyMetrics]:
     """Computes the metrics of M stand-alone models for every split, leaves (M,). As `evaluate_paths`."""
+    _check_splits(data)
+    members, state = _stacked(network, members, state, data)
     indices = np.arange(jax.tree.leaves(members)[0].shape[0], dtype=np.int32)
     tasks = _Line(np.stack([indices, indices], axis=1), np.zeros(len(indices), np.float32))
     return _evaluate(network, members, state, None, tasks, data, objective, batch_size, placement)
@@ -280,12 +284,41 @@ def evaluate_mixtures(
     Raises:
       ValueError: weights of another shape, or non-finite; and as `evaluate_paths`.
     """
+    _check_splits(data)
+    members, state = _stacked(network, members, state, data)
     count = jax.tree.leaves(members)[0].shape[0]
     weights = np.asarray(weights, np.float32)
     if weights.ndim != 2 or weights.shape[1] != count or not np.isfinite(weights).all():
         raise ValueError(f"weights must be finite and (T, {count}), a column for each member; got {weights.shape}")
     calibration = _checked(calibration, network, state)
     return _evaluate(network, members, state, calibration, _Mixture(weights), data, objective, batch_size, placement)
+
+
+def _check_splits(data: Any) -> None:
+    """Raises TypeError where the splits are not given by name."""
+    if not isinstance(data, Mapping):
+        raise TypeError(
+            f"data must be a mapping of names to (inputs, targets), {{'test': (inputs, labels)}}; got {type(data).__name__}"
+        )
+    for split, pair in data.items():
+        if not isinstance(pair, Sequence) or len(pair) != 2:
+            raise TypeError(f"split {split!r} must be (inputs, targets), got {type(pair).__name__}")
+
+
+def _stacked(network: Network, members: Params, state: State, data: Data) -> tuple[Params, State]:
+    """Models and their states (M, ...): a list or tuple of models is stacked, unless the network runs on it as it is."""
+    models = averaging.stacked(members)
+    if models is members:
+        return members, state
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x)[1:], jnp.result_type(x)), (members, state))
+    inputs = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((1, *np.shape(x)[1:]), jnp.result_type(x)), next(iter(data.values()))[0]
+    )
+    try:
+        jax.eval_shape(functools.partial(networks.evaluate, network), *shapes, inputs)
+    except Exception:  # whatever a network says of parameters that are not its own
+        return models, averaging.stacked(state) if jax.tree.leaves(state) else state
+    return members, state
 
 
 def _checked(calibration: Any, network: Network, state: State) -> Any:

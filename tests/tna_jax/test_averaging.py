@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.parameters import slow
-from tna_jax import greedy_soup, interpolation, masks, stack, uniform_soup, weighted_average
+from tna_jax import averaging, greedy_soup, interpolation, masks, stack, uniform_soup, weighted_average
 from tna_jax.averaging import greedy_recipe
 
 
@@ -136,3 +136,23 @@ def test_models_one_by_one_are_stacked_and_what_is_not_stacked_is_named():
         stack([models[0], {"a": models[1]["a"]}])
     with pytest.raises(ValueError, match="no models"):
         stack([])
+
+
+def test_a_list_or_tuple_of_models_is_that_many_models():
+    a, b = ({"q": np.full((4, 4), v, np.float32), "k": [np.full((4, 4), v, np.float32)] * 2} for v in (1.0, 3.0))
+    for models in ([a, b], (a, b), [a, b, b, a]):
+        soup = uniform_soup(models)
+        assert jax.tree.structure(soup) == jax.tree.structure(a)
+        assert all(leaf.shape == (4, 4) and (leaf == 2).all() for leaf in jax.tree.leaves(soup))
+    assert weighted_average([a, b], [1, 0])["q"].tolist() == a["q"].tolist()
+    soup, recipe = greedy_soup([a, b], lambda model: -abs(float(model["q"][0, 0]) - 2.0))
+    assert soup["q"][0, 0] == 2 and recipe.weights.tolist() == [1, 1]
+    layers = [{"w": np.ones((2, 4, 3))}, {"w": np.ones((2, 3, 5))}]  # of two stacked models: their shapes differ
+    assert [layer["w"].shape for layer in uniform_soup(layers)] == [(4, 3), (3, 5)]
+    alike = [{"w": np.ones((3, 2, 2))}, {"w": np.zeros((3, 2, 2))}]
+    assert [layer["w"].shape for layer in averaging.average_stacked(alike, [1, 1, 1])] == [(2, 2), (2, 2)]
+
+
+def test_modules_that_are_not_arrays_are_not_stacked():
+    with pytest.raises(TypeError, match=r"not arrays: act\. Stack the trainable part: eqx.filter"):
+        stack([{"w": np.ones(2), "act": jnp.tanh}] * 2)

@@ -172,6 +172,25 @@ def test_other_bad_input_is_refused(members, data):
         evaluate_paths(apply, members, pairs(2), connectivity.grid(3), {"train": (data["train"][0], data["test"][1])})
     with pytest.raises(ValueError, match="unknown barrier"):
         barrier(path(), "median")
+    with pytest.raises(ValueError, match="no metric 'f1': it has loss, accuracy"):
+        barrier(path(), metric="f1")
+    with pytest.raises(TypeError, match=r"barrier\(paths\['test'\]\)"):
+        barrier({"test": path()})
+    with pytest.raises(TypeError, match="a mapping of names"):
+        evaluate_paths(apply, members, pairs(4), 3, data["test"])
+
+
+def test_models_one_by_one_are_walked_as_stacked_ones(members, data):
+    models = [jax.tree.map(lambda x, i=i: x[i], members) for i in range(4)]
+    stacked, _ = connectivity._stacked(apply, models, (), data)
+    jax.tree.map(np.testing.assert_array_equal, stacked, members)
+    layers = [{"w": jnp.ones((3, 2, 2))}, {"w": jnp.ones((3, 2, 2))}]  # three models of two layers
+
+    def deep(params, inputs):
+        first, second = params
+        return jnp.ones((inputs.shape[0], 2)) @ first["w"] @ second["w"]
+
+    assert connectivity._stacked(deep, layers, (), data)[0] is layers
 
 
 def test_line_is_what_the_path_walks(members, data):

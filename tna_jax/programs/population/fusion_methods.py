@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import connectivity, networks, repair
-from tna_jax.averaging import GreedySoup, Ties, greedy_recipe, weighted_average
+from tna_jax.averaging import GreedySoup, Ties, average_stacked, greedy_recipe
 from tna_jax.ensemble import member
 from tna_jax.masks import Params
 from tna_jax.metrics import AnyMetrics, Metrics
@@ -162,7 +162,7 @@ def repaired(
             used = np.flatnonzero(shares)
             ends = [member(members, int(i)) for i in used]
             repaired_average = repair.repair(
-                module, weighted_average(members, shares), ends, shares[used], calibration, preprocess=preprocess
+                module, average_stacked(members, shares), ends, shares[used], calibration, preprocess=preprocess
             )
             averages.append((repaired_average.params, repaired_average.shift))
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *averages)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import finetuning as recipe_grid
-from tna_jax.averaging import weighted_average
+from tna_jax.averaging import average_stacked
 from tna_jax.hf import loading
 from tna_jax.io.errors import UsageError
 from tna_jax.io.formats import FORMAT
@@ -217,6 +217,6 @@ def moved(group: Group) -> int | None:
 
 def _save(folder: Path, group: Group, found: Fusions, material: Material) -> None:
     """Writes the greedy soup of a population beside the results, in the form that the checkpoint had."""
-    soup = weighted_average(group.params, found.recipe.weights)
+    soup = average_stacked(group.params, found.recipe.weights)
     name = "soup" if group.ratio is None else f"soup-ratio-{group.ratio:g}"
     material.backbone.save(folder / name, soup, overwrite=True)
