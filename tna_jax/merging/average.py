@@ -19,6 +19,12 @@ def combine(coefficients: Array, vectors: Array) -> Array:
     return total
 
 
+def shifted(base: Array, strength: float, vector: Array) -> Array:
+    """Computes `base + strength * vector` in the dtype of `vector`."""
+    result: Array = base + vector.dtype.type(strength) * vector
+    return result
+
+
 def average(base: Array | None, vectors: Array, weights: Array, context: Context, /, **options: Any) -> Array:
     """Computes the average of the models `vectors` (M, ...). Law: a single weight that is not 0 gives that model, bit for bit."""
     return combine(weights, vectors)

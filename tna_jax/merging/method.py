@@ -121,6 +121,8 @@ class Method:
     surveys: tuple[Survey, ...] = ()
     in_pieces: bool = True
     """Whether, once its facts are known, a tensor may be merged in pieces of its flattened entries, with the same result."""
+    problem: Callable[[Options], str | None] = lambda options: None
+    """What is wrong with the options together, in words, or `None`."""
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
@@ -146,7 +148,10 @@ class Method:
             raise ValueError(
                 f"{self.name} has no option {', '.join(unknown)}; it has {', '.join(known) if known else 'none'}"
             )
-        return {name: option.check(options.get(name, option.default)) for name, option in known.items()}
+        checked = {name: option.check(options.get(name, option.default)) for name, option in known.items()}
+        if (problem := self.problem(checked)) is not None:
+            raise ValueError(f"{self.name}: {problem}")
+        return checked
 
     def shares(self, weights: Any, models: int) -> Array:
         """Returns the weights as the core takes them, (M,) float64: equal by default, divided by their sum where `normalized`.

@@ -1,0 +1,44 @@
+"""Sign election and the mean of those that agree: steps 2 and 3 of TIES (arXiv 2306.01708, section 3), for all methods that elect."""
+
+from typing import Any
+
+import numpy as np
+
+from tna_jax.merging.average import combine
+from tna_jax.merging.method import Array, Option
+
+ELECT = Option(
+    "elect", "sum", "how an entry's sign is elected: by the sum of its values (the paper), or by the number of models",
+    choices=("sum", "count"),
+)  # fmt: skip
+ELECT_OR_NONE = Option(
+    "elect", "none", "how signs are elected; none: all values are added", choices=("none", "sum", "count")
+)
+
+
+def agreeing_mean(vectors: Array, weights: Array, elect: str) -> Array:
+    """Computes the mean over the models whose sign is the elected one, entry by entry: (M, ...) to (...), 0 where there is none.
+
+    `sum` elects the sign of `sum_i w_i v_i`, the paper's rule ("elect" by total magnitude); `count` the sign that more models have,
+    weights aside (an option of mergekit). Where both signs weigh the same no sign is elected, and the entry is 0: so the formula reads, `sgn(0) = 0`; the
+    paper's code takes the sign that most entries of the tensor have, mergekit the positive one. Values that are 0 do not vote and are not counted.
+
+    Args:
+      vectors: (M, ...) task vectors, trimmed or dropped.
+      weights: (M,); a negative one turns its vector round, and the mean's divisor is the sum of their magnitudes.
+      elect: `sum` or `count`.
+    """
+    turned = np.where(weights < 0, -1, 1).astype(vectors.dtype)
+    total = combine(weights, vectors) if elect == "sum" else combine(np.sign(weights), np.sign(vectors))
+    sign = np.sign(total)
+    mean, divisor = np.zeros_like(total), np.zeros_like(total)
+    for vector, weight, turn in zip(vectors, weights, turned, strict=True):
+        agrees = (np.sign(vector) * turn == sign) & (sign != 0) & (weight != 0)
+        mean += np.where(agrees, weight * vector, 0)
+        divisor += np.where(agrees, abs(weight), 0)
+    return np.divide(mean, divisor, out=mean, where=divisor != 0)
+
+
+def fuse(vectors: Array, weights: Array, elect: str, **options: Any) -> Array:
+    """Returns `agreeing_mean`, or the plain weighted sum where `elect` is `none`."""
+    return combine(weights, vectors) if elect == "none" else agreeing_mean(vectors, weights, elect)
