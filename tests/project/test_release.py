@@ -9,11 +9,13 @@ import tomllib
 import venv
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 import tna_jax
 from tests.project.first_run import first_run
+from tests.project.own_model import COMMANDS, barrier_of_own_model, lines_of_code
 from tests.xla_flags import environment_of_a_user
 from tna_jax.programs.cli import arguments
 from tna_jax.programs.cli.main import PROGRAMS, main, options_of
@@ -214,36 +216,59 @@ def test_the_wheel_is_one_package_and_users_have_their_own_train_and_fusion(whee
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_distributions_check_and_the_wheel_runs_in_an_empty_environment(dist, wheel, tmp_path):
+def test_the_distributions_check(dist):
     files = sorted(dist.iterdir())
     assert [file.name for file in files] == [
         f"tna_jax-{tna_jax.__version__}-py3-none-any.whl",
         f"tna_jax-{tna_jax.__version__}.tar.gz",
     ]
     subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *map(str, files)], check=True)
-    venv.create(tmp_path / "empty", with_pip=True)
-    python = tmp_path / "empty" / "bin" / "python"
-    pip = [
-        str(python),
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "install",
-        "-q",
-        "-c",
-        str(ROOT / "constraints.txt"),
-    ]
-    clean = environment_of_a_user()
-    tna = python.with_name("tna")
-    subprocess.run([*pip, str(wheel)], check=True)
+
+
+class Installed(NamedTuple):
+    """An environment with the wheel, its extra `cli`, and nothing else."""
+
+    python: Path
+    environment: dict[str, str]
+    bare: subprocess.CompletedProcess
+    """What `tna lmc` said before the extra was installed."""
+
+    @property
+    def tna(self) -> Path:
+        return self.python.with_name("tna")
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Installed:
+    folder, clean = tmp_path_factory.mktemp("installed"), environment_of_a_user()
+    venv.create(folder / "empty", with_pip=True)
+    python = folder / "empty" / "bin" / "python"
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q", "-c", ROOT / "constraints.txt"]
+    subprocess.run([*pip, wheel], check=True)
     library = "from tna_jax import anchored, barrier, federated, masks, matching, models"
-    subprocess.run([python, "-W", "error", "-c", library], cwd=tmp_path, env=clean, check=True)
-    bare = subprocess.run([tna, "lmc"], cwd=tmp_path, env=clean, capture_output=True, text=True)
-    assert bare.returncode == 2
-    assert "pip install 'tna-jax[cli]'" in bare.stderr
-    assert len(bare.stderr.splitlines()) == 1
+    subprocess.run([python, "-W", "error", "-c", library], cwd=folder, env=clean, check=True)
+    bare = subprocess.run([python.with_name("tna"), "lmc"], cwd=folder, env=clean, capture_output=True, text=True)
     subprocess.run([*pip, f"{wheel}[cli]"], check=True)
-    first_run(tna, tmp_path, clean)
+    return Installed(python, clean, bare)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_wheel_runs_in_an_empty_environment(installed, tmp_path):
+    assert installed.bare.returncode == 2
+    assert "pip install 'tna-jax[cli]'" in installed.bare.stderr
+    assert len(installed.bare.stderr.splitlines()) == 1
+    first_run(installed.tna, tmp_path, installed.environment)
     assert (tmp_path / "first" / "lmc.png").read_bytes().startswith(b"\x89PNG")
-    version = subprocess.run([tna, "--version"], cwd=tmp_path, env=clean, capture_output=True, text=True).stdout
+    words = [installed.tna, "--version"]
+    version = subprocess.run(words, cwd=tmp_path, env=installed.environment, capture_output=True, text=True).stdout
     assert version == f"tna_jax {tna_jax.__version__}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_own_network_and_own_data_to_a_barrier_in_three_commands(installed, tmp_path):
+    assert lines_of_code() < 25 and len(COMMANDS) == 3
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    (tmp_path / "empty").mkdir()
+    barrier_of_own_model(installed.tna, tmp_path / "empty", installed.environment | state, installed.python)
