@@ -33,7 +33,7 @@ def breadcrumbs(
     assert base is not None
     size = magnitudes.magnitudes(vectors)
     low, high = (context.facts[:, i].reshape(-1, *(1,) * base.ndim) for i in (0, 1))
-    stays = np.where((size >= low) & (size <= high), vectors, 0)
+    stays = np.where((size < low) | (size > high), 0, vectors)
     return base + combine(weights * weights.dtype.type(strength), stays)
 
 

@@ -12,13 +12,24 @@ import numpy as np
 from tna_jax.merging.average import combine, shifted
 from tna_jax.merging.method import STRENGTH, Array, Context, Method
 
+ZERO = 1e-6
+"""Share of the largest singular value below which one is taken for 0."""
+
 
 def isotropic(matrix: Array) -> Array:
-    """Returns a matrix with the singular vectors of `matrix` and the mean of its singular values in place of each that is not 0."""
-    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-    rank = int(np.count_nonzero(s > s.max(initial=0) * max(matrix.shape) * np.finfo(s.dtype).eps))
-    result: Array = s.mean(dtype=s.dtype) * (u[:, :rank] @ vt[:rank])
-    return result
+    """Returns a matrix with the singular vectors of `matrix` and the mean of its singular values in place of each that is not 0.
+
+    Computed from the eigenvectors of the smaller Gram matrix in float64: many times quicker than a decomposition of a tall matrix, and as
+    accurate for float32 entries.
+    """
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    wide = tall.astype(np.float64)
+    eigenvalues, v = np.linalg.eigh(wide.T @ wide)
+    s = np.sqrt(np.maximum(eigenvalues, 0))
+    used = s > ZERO * s.max(initial=0)
+    turned = v[:, used] * (s.mean() / s[used]) @ v[:, used].T
+    result: Array = (wide @ turned).astype(matrix.dtype)
+    return result if tall is matrix else result.T
 
 
 def iso_c(

@@ -23,8 +23,11 @@ DENSITY = Option("density", 0.1, "share of entries that are selected, by varianc
 
 def variance(vectors: Array) -> Array:
     """Returns (1, ...) float32 variances over the models."""
-    spread: Array = np.var(vectors, axis=0, dtype=vectors.dtype)
-    return spread[None].astype(np.float32)
+    mean, spread = np.add.reduce(vectors) / vectors.dtype.type(len(vectors)), np.zeros_like(vectors[0])
+    for vector in vectors:
+        spread += np.square(vector - mean)
+    result: Array = (spread / vectors.dtype.type(len(vectors)))[None].astype(np.float32)
+    return result
 
 
 def _smallest_selected(size: int, options: Options) -> list[int]:

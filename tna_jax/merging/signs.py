@@ -1,7 +1,5 @@
 """Sign election and the mean of those that agree: steps 2 and 3 of TIES (arXiv 2306.01708, section 3), for all methods that elect."""
 
-from typing import Any
-
 import numpy as np
 
 from tna_jax.merging.average import combine
@@ -11,9 +9,6 @@ ELECT = Option(
     "elect", "sum", "how an entry's sign is elected: by the sum of its values (the paper), or by the number of models",
     choices=("sum", "count"),
 )  # fmt: skip
-ELECT_OR_NONE = Option(
-    "elect", "none", "how signs are elected; none: all values are added", choices=("none", "sum", "count")
-)
 
 
 def agreeing_mean(vectors: Array, weights: Array, elect: str) -> Array:
@@ -28,17 +23,14 @@ def agreeing_mean(vectors: Array, weights: Array, elect: str) -> Array:
       weights: (M,); a negative one turns its vector round, and the mean's divisor is the sum of their magnitudes.
       elect: `sum` or `count`.
     """
-    turned = np.where(weights < 0, -1, 1).astype(vectors.dtype)
     total = combine(weights, vectors) if elect == "sum" else combine(np.sign(weights), np.sign(vectors))
-    sign = np.sign(total)
+    positive, negative = total > 0, total < 0
     mean, divisor = np.zeros_like(total), np.zeros_like(total)
-    for vector, weight, turn in zip(vectors, weights, turned, strict=True):
-        agrees = (np.sign(vector) * turn == sign) & (sign != 0) & (weight != 0)
-        mean += np.where(agrees, weight * vector, 0)
-        divisor += np.where(agrees, abs(weight), 0)
+    for vector, weight in zip(vectors, weights, strict=True):
+        if weight == 0:
+            continue
+        value = weight * vector
+        agrees = ((value > 0) & positive) | ((value < 0) & negative)
+        mean += value * agrees  # what is not finite stays so, whether it agrees or not
+        divisor += abs(weight) * agrees
     return np.divide(mean, divisor, out=mean, where=divisor != 0)
-
-
-def fuse(vectors: Array, weights: Array, elect: str, **options: Any) -> Array:
-    """Returns `agreeing_mean`, or the plain weighted sum where `elect` is `none`."""
-    return combine(weights, vectors) if elect == "none" else agreeing_mean(vectors, weights, elect)

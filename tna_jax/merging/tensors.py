@@ -14,6 +14,9 @@ import numpy as np
 
 from tna_jax.merging.method import Array, Context, Method, Options
 
+PIECE = 1 << 16
+"""Entries that are merged at a time where a method allows it: what several models' take stays in a core's cache."""
+
 
 def is_floating(dtype: Any) -> bool:
     """Returns whether entries of the dtype are real numbers: NumPy's floats, and bfloat16 and 8-bit floats of ml_dtypes."""
@@ -22,7 +25,7 @@ def is_floating(dtype: Any) -> bool:
 
 def vectors_of(method: Method, models: Sequence[Array], base: Array | None) -> Array:
     """Returns (M, ...) float32 (float64 where the models are) of what a core takes: task vectors, or models."""
-    wide = np.float64 if models[0].dtype == np.float64 else np.float32
+    wide = _wide(models[0].dtype)
     stacked = np.empty((len(models), *models[0].shape), wide)
     for row, model in zip(stacked, models, strict=True):
         row[...] = model
@@ -30,6 +33,11 @@ def vectors_of(method: Method, models: Sequence[Array], base: Array | None) -> A
             assert base is not None
             row -= base.astype(wide)
     return stacked
+
+
+def _wide(dtype: Any) -> np.dtype[Any]:
+    """The dtype of sums."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
 def gather_facts(method: Method, pieces: Callable[[], Iterable[Array]], options: Options) -> Any:
@@ -86,30 +94,41 @@ def merge_tensor(
     source = models[0] if base is None else base
     if not is_floating(source.dtype) or not source.size:
         return source.copy()
-    vectors = vectors_of(method, models, base)
+    if method.in_pieces:
+        shape, arrays = source.shape, [np.ascontiguousarray(array).reshape(-1) for array in (source, *models)]
+        cuts = [slice(first, first + PIECE) for first in range(0, source.size, PIECE)]
+    else:
+        shape, arrays, cuts = source.shape, [source, *models], [slice(None)]
     if facts is None and method.surveys:
-        facts = gather_facts(method, lambda: [vectors], options)
-    wide_base = None if base is None else base.astype(vectors.dtype)
-    with np.errstate(over="ignore", invalid="ignore"):
-        merged = method.core(
-            wide_base, vectors, weights.astype(vectors.dtype), Context(name, facts, start), **options
-        ).astype(source.dtype)
-    copied = equal_in_all([source, *models])
+        pieces = [([model[cut] for model in arrays[1:]], arrays[0][cut]) for cut in cuts]
+        facts = gather_facts(method, lambda: (vectors_of(method, *piece) for piece in pieces), options)
+    weights = weights.astype(_wide(source.dtype))
+    merged = np.empty(arrays[0].shape, source.dtype)
+    for cut in cuts:
+        first, parts = arrays[0][cut], [model[cut] for model in arrays[1:]]
+        vectors = vectors_of(method, parts, first)
+        wide_base = None if base is None else first.astype(vectors.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            merged[cut] = method.core(
+                wide_base, vectors, weights, Context(name, facts, start + (cut.start or 0)), **options
+            )
+        bits = np.dtype(f"u{source.dtype.itemsize}")
+        np.copyto(merged[cut].view(bits), first.view(bits), where=equal_in_all([first, *parts]))
+    merged = merged.reshape(shape)
     if anchored is not None:
-        copied |= anchored
-    bits = np.dtype(f"u{source.dtype.itemsize}")
-    np.copyto(merged.view(bits), np.ascontiguousarray(source).view(bits), where=copied)
+        np.copyto(merged.view(bits), np.ascontiguousarray(source).view(bits), where=anchored)
     if refuse_overflow and not np.isfinite(merged).all() and all(np.isfinite(x).all() for x in (source, *models)):
+        largest = max(float(np.abs(x).max()) for x in (source, *models))
         raise ValueError(
-            f"{method.name} gives values in {name or 'a tensor'} that {source.dtype} cannot hold (up to "
-            f"{np.abs(vectors).max():.3g} entered): use a smaller strength, smaller weights, or a wider dtype"
+            f"{method.name} gives values in {name or 'a tensor'} that {source.dtype} cannot hold ({largest:.3g} is the largest that entered): "
+            "use a smaller strength, smaller weights, or a wider dtype"
         )
     return merged
 
 
 def equal_in_all(arrays: Sequence[Array]) -> Array:
     """Returns which entries (...) are equal in all arrays, bit for bit; bool."""
-    bits = [np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}") for array in arrays]
+    bits = [np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").reshape(array.shape) for array in arrays]
     equal = np.ones(arrays[0].shape, bool)
     for other in bits[1:]:
         equal &= bits[0] == other

@@ -28,7 +28,7 @@ def _smallest_kept(size: int, options: Options) -> list[int]:
 def trim(vectors: Array, thresholds: Array) -> Array:
     """Returns (M, ...) with entries whose magnitude is below the (M, 1) threshold of their model set to 0."""
     limits = thresholds[:, 0].reshape(-1, *(1,) * (vectors.ndim - 1))
-    return np.where(magnitudes.magnitudes(vectors) >= limits, vectors, 0)
+    return np.where(magnitudes.magnitudes(vectors) < limits, 0, vectors)
 
 
 def ties(
