@@ -255,6 +255,31 @@ def _batch_step(
     """Step `number` of an epoch: gathers the batch, augments and prepares it, trains on it."""
     inputs, labels = member.member_data or data
     batch, targets = jax.tree.map(lambda x: x[index], (inputs, labels))
+    padded = _examples(inputs) % trainer.batch_size != 0
+    return numbered_step(trainer, member, batch, targets, weight, epoch, number, padded=padded)
+
+
+def numbered_step(
+    trainer: Trainer,
+    member: Members,
+    inputs: PyTree[Shaped[Array, "B ..."]],
+    targets: PyTree[Shaped[Array, "B ..."]],
+    weight: Float[Array, " B"],
+    epoch: Integer[Array, ""],
+    number: Integer[Array, ""],
+    *,
+    padded: bool = True,
+) -> tuple[Members, AnyMetrics]:
+    """Takes step `number` of an epoch of one member (no leading axis): augments and prepares the batch with its keys, trains on it.
+
+    Args:
+      trainer, member, inputs, targets, weight, padded: as in `train_step`.
+      epoch, number: int32 scalars; what is drawn at random depends on them and on the member's data key.
+
+    Returns:
+      As `train_step`.
+    """
+    batch = inputs
     key = jax.random.fold_in(member.data_keys, epoch)
     wanted = networks.wants_key(trainer.network)
     network_key = jax.random.fold_in(jax.random.fold_in(key, NETWORK), number) if wanted else None
@@ -263,7 +288,6 @@ def _batch_step(
     if trainer.prepare is not None:
         key = jax.random.fold_in(jax.random.fold_in(key, PREPARE), number)
         batch, targets, weight = trainer.prepare(key, member.hyper, (batch, targets, weight))
-    padded = _examples(inputs) % trainer.batch_size != 0
     return train_step(trainer, member, batch, targets, weight, padded=padded, key=network_key)
 
 
@@ -368,15 +392,15 @@ def epoch_program(trainer: Trainer, placement: Placement, mesh: Mesh, donate: bo
 
         def step(carry: tuple[Any, ...], batch: tuple[Array, Array, Array]) -> tuple[tuple[Any, ...], None]:
             *trained, total = carry
-            state = _with_trained(member, trained)
+            state = with_trained(member, trained)
             state, sums = _batch_step(trainer, state, (inputs, labels), epoch, *batch)
-            return (*_trained(state), metrics.merge(total, sums)), None
+            return (*trained_part(state), metrics.merge(total, sums)), None
 
         numbers = jnp.arange(indices.shape[0], dtype=jnp.int32)
         (*trained, total), _ = jax.lax.scan(
-            step, (*_trained(member), trainer.objective.zero()), (numbers, indices, weights)
+            step, (*trained_part(member), trainer.objective.zero()), (numbers, indices, weights)
         )
-        return _with_trained(member, trained), total
+        return with_trained(member, trained), total
 
     def epoch_of_share(members: Members, inputs: Any, labels: Any, epoch: Array) -> Any:
         if placement == "vmap":
@@ -388,12 +412,13 @@ def epoch_program(trainer: Trainer, placement: Placement, mesh: Mesh, donate: bo
     )
 
 
-def _trained(members: Members) -> tuple[Any, Any, Any]:
-    """What a step changes."""
+def trained_part(members: Members) -> tuple[Any, Any, Any]:
+    """Returns what a step changes: parameters, optimizer state, state."""
     return members.params, members.opt_state, members.state
 
 
-def _with_trained(members: Members, trained: Sequence[Any]) -> Members:
+def with_trained(members: Members, trained: Sequence[Any]) -> Members:
+    """Returns the members with other parameters, optimizer states and states."""
     params, opt_state, state = trained
     return members._replace(params=params, opt_state=opt_state, state=state)
 
@@ -409,17 +434,11 @@ def _step_programs(trainer: Trainer, mesh: Mesh) -> tuple[Any, Any, Any, Any]:
         trained, total = state
         fixed, (indices, weights) = rest  # (S, B) each
         batch = (epoch, number, indices[number], weights[number])
-        member, sums = _batch_step(trainer, _with_trained(fixed, trained), (inputs, labels), *batch)
-        return _trained(member), metrics.merge(total, sums)
+        member, sums = _batch_step(trainer, with_trained(fixed, trained), (inputs, labels), *batch)
+        return trained_part(member), metrics.merge(total, sums)
 
     def epoch_batches(member: Members, epoch: Array, inputs: Any) -> tuple[Array, Array]:
         return batch_indices(member.data_keys, epoch, examples_of(member, inputs), trainer.batch_size)
-
-    def cut(share: Any, number: Array) -> Any:
-        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number, 1), share)
-
-    def join(parts: Any) -> Any:
-        return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
     def step_on_each(state: Any, rest: Any, *copies: Any) -> Any:
         run = placement_lib.shard_map_single(lambda both, *copies: step(*both, *copies), mesh, 4)
@@ -428,6 +447,21 @@ def _step_programs(trainer: Trainer, mesh: Mesh) -> tuple[Any, Any, Any, Any]:
     return (
         jax.jit(step_on_each, donate_argnums=0),
         jax.jit(placement_lib.shard_map_single(epoch_batches, mesh, 2)),
+        *turn_programs(mesh),
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def turn_programs(mesh: Mesh) -> tuple[Any, Any]:
+    """Returns what cuts one member out of each device's share, (members, number) -> members, and what puts a list of such back."""
+
+    def cut(share: Any, number: Array) -> Any:
+        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number, 1), share)
+
+    def join(parts: Any) -> Any:
+        return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+
+    return (
         jax.jit(placement_lib.shard_map_stacked(cut, mesh, 1)),
         jax.jit(placement_lib.shard_map_stacked(join, mesh, 0)),
     )
@@ -444,7 +478,7 @@ def _loop_epoch(
     numbers = range(members.data_keys.shape[0] // mesh.size)
     members_in_turn = [cut(members, jnp.int32(i)) for i in numbers]
     zero = jax.tree.map(lambda x: np.zeros(mesh.size, x.dtype), trainer.objective.zero())
-    states = [(_trained(member), placement_lib.shard(zero, mesh)) for member in members_in_turn]
+    states = [(trained_part(member), placement_lib.shard(zero, mesh)) for member in members_in_turn]
     orders = [epoch_batches(member, jnp.int32(epoch), inputs) for member in members_in_turn]
     rests = [
         (member._replace(params=None, opt_state=None, state=None), drawn)
@@ -454,7 +488,7 @@ def _loop_epoch(
         for i in numbers:
             states[i] = step(states[i], rests[i], inputs, labels, np.int32(epoch), np.int32(s))
     trained, totals = join(states)
-    return _with_trained(members, trained), totals
+    return with_trained(members, trained), totals
 
 
 def train_ensemble(
@@ -494,12 +528,7 @@ def train_ensemble(
     inputs, labels = placement_lib.replicate((inputs, labels), mesh)
 
     def on_host(into: tuple[Any, Any, Any] | None = None) -> Members:
-        if into is not None:
-            placement_lib.fetch_into(_trained(current), into)
-            return _with_trained(members, into)
-        # Not by slicing on the devices: that needs communication, which CPU devices that share a core may never finish.
-        trained = placement_lib.to_host(_trained(current))
-        return _with_trained(members, jax.tree.map(lambda x: x[:count], trained))
+        return to_host(members, current, into)
 
     history = []
     for epoch in range(start, epochs):
@@ -508,6 +537,22 @@ def train_ensemble(
         if on_epoch is not None:
             on_epoch(epoch, on_host, history[-1])
     return (on_host() if count % mesh.size else current), history
+
+
+def to_host(members: Members, current: Members, into: tuple[Any, Any, Any] | None = None) -> Members:
+    """Returns `members` as they are in training now: parameters, optimizer states and states on the host, without the padding.
+
+    Args:
+      members: M members, as they were before the training.
+      current: the same, padded and placed.
+      into: NumPy arrays to copy into: (parameters, optimizer state, state), (M, ...) each.
+    """
+    if into is not None:
+        placement_lib.fetch_into(trained_part(current), into)
+        return with_trained(members, into)
+    # Not by slicing on the devices: that needs communication, which CPU devices that share a core may never finish.
+    count = members.data_keys.shape[0]
+    return with_trained(members, jax.tree.map(lambda x: x[:count], placement_lib.to_host(trained_part(current))))
 
 
 def member(

@@ -33,7 +33,7 @@ def compiled_epoch(placement: str, members: int = 8) -> str:
         member = cut(state, jnp.int32(0))
         total = placement_lib.shard(jax.tree.map(lambda x: np.zeros(8, x.dtype), metrics.zero()), mesh)
         rest = (member._replace(params=None, opt_state=None, state=None), order(member, jnp.int32(0), data[0]))
-        arguments = ((ensemble._trained(member), total), rest, *data, np.int32(0), np.int32(0))
+        arguments = ((ensemble.trained_part(member), total), rest, *data, np.int32(0), np.int32(0))
         return step.lower(*arguments).compile().as_text()
     program = ensemble.epoch_program(trainer, placement, mesh, False)
     return program.lower(state, *data, jnp.int32(0)).compile().as_text()

@@ -6,6 +6,9 @@
     params = io.load("model.safetensors", like=params, part="params")      # matched by path, shape and dtype
     io.write("arrays.safetensors", {"a": np.zeros(3)}); arrays, metadata = io.read("arrays.safetensors")
 
+    io.write_records("mine/train", examples)                               # (x, y) each, one by one: data larger than memory
+    records = io.Records("mine/train")                                     # what tna_jax.streaming trains on
+
     run = io.open_run("runs/train-digits-20270101-120000")
     run.config, run.models, run.diverged, run.params(0)
     mask = run.anchor_recipe(0).draw(params)                               # or io.anchor_mask(run.path, 0)
@@ -21,11 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tna_jax.io.errors import UsageError
+    from tna_jax.io.records import Records, write_records
     from tna_jax.io.run_folder import RunFolder, open_run
     from tna_jax.io.runs import anchor_mask, anchor_recipe
     from tna_jax.io.safetensors import fill, load, read, save, write
 
 __all__ = [
+    "Records",
     "RunFolder",
     "UsageError",
     "anchor_mask",
@@ -36,10 +41,12 @@ __all__ = [
     "read",
     "save",
     "write",
+    "write_records",
 ]
 
 _MODULES = {
     "errors": ("UsageError",),
+    "records": ("Records", "write_records"),
     "run_folder": ("RunFolder", "open_run"),
     "runs": ("anchor_mask", "anchor_recipe"),
     "safetensors": ("fill", "load", "read", "save", "write"),
