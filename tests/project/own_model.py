@@ -36,12 +36,13 @@ def lines_of_code() -> int:
 
 
 def barrier_of_own_model(tna: str | Path, folder: Path, environment: dict[str, str], python: str | Path) -> None:
-    """Runs the three commands in `folder`; asserts that they end well, say nothing on stderr and draw the barrier."""
+    """Runs the three commands in `folder`; asserts that they end well, without a warning, and draw the barrier."""
     (folder / "net.py").write_text(NET)
     (folder / "make_data.py").write_text(DATA)
     subprocess.run([python, "make_data.py"], cwd=folder, env=environment, check=True)
     for command in COMMANDS:
         done = subprocess.run([tna, *command.split()], cwd=folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0 and not done.stderr, f"tna {command}\n{done.stdout}{done.stderr}"
+        said = f"tna {command}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0 and "warning" not in said.lower(), said
     assert (folder / "run" / "barrier.png").read_bytes().startswith(PNG)
     assert "Barriers between pairs" in (folder / "run" / "report.html").read_text()

@@ -20,10 +20,10 @@ def _barriers(measured: tuple[Measure, ...]) -> dict[str, str]:
     """The columns of barriers: linear ones of all measures, and those of the first relative and at the midpoint."""
     first, *others = measured
     return {
-        f"{first.label} barrier": f"{first.name}_barrier_linear",
+        first.label_of(" barrier"): f"{first.name}_barrier_linear",
         "relative barrier": f"{first.name}_barrier_relative",
-        **{f"{measure.label} barrier": f"{measure.name}_barrier_linear" for measure in others},
-        f"{first.label} barrier at the midpoint": f"{first.name}_barrier_midpoint",
+        **{measure.label_of(" barrier"): f"{measure.name}_barrier_linear" for measure in others},
+        first.label_of(" barrier at the midpoint"): f"{first.name}_barrier_midpoint",
     }
 
 
@@ -33,7 +33,7 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
     count, middle = len(result["models"]), result["alphas"].index(0.5)
     measured = measures.of_result(result)
     first, barriers = measured[0], _barriers(measured)
-    ends, midpoint = f"{first.label}, ends", f"{first.label}, midpoint"
+    ends, midpoint = first.label_of(", ends"), first.label_of(", midpoint")
     columns: dict[str, list[float]] = {ends: [], midpoint: []}
     for row in rows:
         path = [number(value) for value in row[f"{first.name}_path"]]
@@ -41,15 +41,15 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
         columns[midpoint].append(path[middle])
     columns |= {name: [number(row[column]) for row in rows] for name, column in barriers.items()}
     numbers = [Number(name, format_spread(columns[name]), plural(len(rows), "pair"))
-               for name in (f"{measure.label} barrier" for measure in measured)]  # fmt: skip
+               for name in (measure.label_of(" barrier") for measure in measured)]  # fmt: skip
     lines = [["-".join(map(str, row["pair"])), *(format_number(values[i]) for values in columns.values())]
              for i, row in enumerate(rows) if len(rows) <= SHOWN]  # fmt: skip
     table = Table(f"{split} set, mean ± standard deviation over pairs", ["pair", *columns],
                   [*lines, ["all pairs", *map(format_spread, columns.values())]])  # fmt: skip
     paths = [pair_paths(result["alphas"], rows, measure, split) for measure in measured]
-    what = f"{first.label} barrier"
+    what = first.label_of(" barrier")
     values = {(row["pair"][0], row["pair"][1]): number(row[barriers[what]]) for row in rows}
-    matrix = Matrix(title=f"{first.title} barrier of each pair", alt=f"Matrix of the {split} {what}s between {count} models.",
+    matrix = Matrix(title=f"{first.title_of(' barrier')} of each pair", alt=f"Matrix of the {split} {first.label_of(' barriers')} between {count} models.",
                     names=[str(i) for i in range(count)], values=values, what=what)  # fmt: skip
     lead = f"The straight line between the weights of every two of {count} models."
     return Description("Barriers between pairs", checkpoint_status.title(result), lead, numbers,

@@ -16,7 +16,8 @@ OWN = "own"
 
 VALUES = {
     "alphas": "X", "checkpoint": "DIR", "checkpoint_minutes": "MINUTES", "coordinator": "HOST:PORT", "data_dir": "DIR",
-    "dataset": "NAME", "evaluate": "COMMAND", "log": "NAME,NAME", "memory_limit": "GB", "model_options": "KEY=VALUE", "out": "PATH", "pairs": "I-J",
+    "dataset": "NAME", "evaluate": "COMMAND", "log": "NAME,NAME", "memory_limit": "GB", "model_options": "KEY=VALUE", "objective_options": "KEY=VALUE",
+    "out": "PATH", "pairs": "I-J",
     "where": "REGEX",
 }  # fmt: skip
 """What help calls the value of an option, by field; of all others by type: N, X or NAME."""

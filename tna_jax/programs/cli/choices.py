@@ -9,6 +9,10 @@ Placement = Literal["auto", "map", "vmap", "loop"]
 Precision = Literal["float32", "tf32", "bf16"]
 Augmentation = Literal["none", "crop", "flip", "crop-flip"]
 Ties = Literal["keep", "drop"]
+MergingMethod = Literal[
+    "average", "slerp", "karcher", "model_stock", "task_arithmetic", "ties", "dare_linear", "dare_ties", "della", "della_linear",
+    "breadcrumbs", "sce", "iso_c", "wudi",
+]  # fmt: skip
 MaskKind = Literal["bernoulli", "exact", "neurons"]
 Initialization = Literal["same", "different"]
 AnchorValues = Literal["initial", "normal"]
@@ -48,6 +52,11 @@ WITH_MOMENTUM = ("adafactor", "lars", "rmsprop", "sgd", "sm3")
 """Optimizers that have an option `momentum`."""
 
 Objective = Literal["classification", "next-token", "masked-lm", "regression", "multi-label", "segmentation"]
+OBJECTIVE_OPTIONS: dict[str, dict[str, type | tuple[str, ...]]] = {
+    "next-token": {"ignore": int}, "masked-lm": {"ignore": int}, "segmentation": {"ignore": int},
+    "regression": {"loss": ("squared", "absolute")},
+}  # fmt: skip
+"""The arguments of an objective, each with its type or the words it may be; the others have none."""
 
 Algorithm = Literal["fedavg", "fedprox", "feddyn", "scaffold", "fednova", "moon", "fedlc", "fedsam"]
 ServerName = Literal["mean", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "feddf"]

@@ -1,14 +1,16 @@
 """The options of programs that take a network and an objective of the user's own. They import no JAX."""
 
 import dataclasses
-import json
 import re
 from typing import Annotated, Any, ClassVar, get_args
 
 from tna_jax.io.errors import UsageError, unknown
+from tna_jax.programs.cli import pairs
 from tna_jax.programs.cli.arguments import Hidden, Known
-from tna_jax.programs.cli.choices import TEXT_MODELS, ImageModel, Objective
+from tna_jax.programs.cli.choices import TEXT_MODELS, ImageModel
+from tna_jax.programs.cli.objective_options import ObjectiveOptions
 from tna_jax.programs.cli.options import ModelOptions
+from tna_jax.programs.cli.pairs import PAIRS
 from tna_jax.programs.cli.ranges import Rule
 from tna_jax.programs.cli.run_options import TrustOptions
 from tna_jax.programs.user_code import is_reference
@@ -27,29 +29,18 @@ def _model(flag: str, name: str) -> str:
     return f"{unknown(flag, name, MODELS)}; or a network of your own, {FORM}"
 
 
-def _pairs(flag: str, words: tuple[str, ...]) -> str:
-    names = [word.partition("=")[0] for word in words]
-    wrong = [word for word, name in zip(words, names, strict=True) if "=" not in word or not name.isidentifier()]
-    if wrong:
-        return f"{flag} must be written KEY=VALUE, got {', '.join(wrong)}"
-    again = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    return f"{flag} names {', '.join(again)} more than once" if again else ""
-
-
 @dataclasses.dataclass(frozen=True)
-class AnyModelOptions(ModelOptions, TrustOptions):
+class AnyModelOptions(ObjectiveOptions, ModelOptions, TrustOptions):
     """Which network, of this library or of the user's own, and what is trained?"""
 
     SECTION: ClassVar[str] = "network"
 
     model: Annotated[str, Rule(_model), Known(MODELS)] = "mlp"  # type: ignore[assignment]
     """Network, or one of your own: ./FILE.py:NAME or PACKAGE.MODULE:NAME, a function that returns a Linen, NNX or Equinox module."""
-    model_options: Annotated[tuple[str, ...] | None, Rule(_pairs)] = None
+    model_options: Annotated[tuple[str, ...] | None, PAIRS] = None
     """Options of a network of your own: arguments of its function, values as in JSON, else text."""
     model_sha256: Annotated[str | None, Hidden()] = None
     """The hash of the file of a network of the user's own, as a run records it."""
-    objective: Objective = "classification"
-    """What is trained and measured; others than classification need targets that fit them."""
 
     @property
     def own_model(self) -> bool:
@@ -64,11 +55,11 @@ class AnyModelOptions(ModelOptions, TrustOptions):
     @property
     def factory_options(self) -> dict[str, Any]:
         """The arguments of a network of the user's own."""
-        pairs = (word.partition("=") for word in self.model_options or ())
-        return {name: _value(text) for name, _, text in pairs}
+        return pairs.values(self.model_options)
 
     def check_model(self) -> None:
-        """Raises UsageError for options that the network does not have."""
+        """Raises UsageError for options that the network, or the objective, does not have."""
+        self.check_objective()
         if not self.own_model:
             if self.model_options:
                 raise UsageError(
@@ -81,10 +72,6 @@ class AnyModelOptions(ModelOptions, TrustOptions):
         if odd:
             instead = " ".join(f"{name[2:]}={getattr(self, name[2:])}" for name in odd)
             raise UsageError(f"{' '.join(odd)}: a network of your own takes --model-options {instead}")
-        if getattr(self, "precision", "float32") == "bf16":
-            raise UsageError(
-                "--precision bf16: a network of your own computes as its module says; give it a dtype there"
-            )
 
     def describe(self) -> str:
         """Returns the network in a few words: of the user's own the function and its options."""
@@ -92,10 +79,3 @@ class AnyModelOptions(ModelOptions, TrustOptions):
             return super().describe()
         place, _, name = self.model.rpartition(":")
         return " ".join([f"{place.rpartition('/')[2]}:{name}", *(self.model_options or ())])
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text

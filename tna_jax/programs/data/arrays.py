@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tna_jax.programs.data.source import SUBSET_SEED, DataError, Dataset, Split, permutation
+from tna_jax.programs.user_code import is_reference
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 HELD = 0.2
@@ -161,7 +162,8 @@ def _targets(name: str, train: np.ndarray, test: np.ndarray, objective: str) -> 
         if objective in TOKENS and array.dtype.kind == "f":
             raise DataError(f"{name}: {key} holds {array.dtype}, expected integers for --objective {objective}")
     both = {"train": train, "test": test}
-    if objective in TOKENS:
+    integers = train.dtype.kind in "iu" and test.dtype.kind in "iu"
+    if objective in TOKENS or (is_reference(objective) and integers):  # an objective of the user's own takes what is there
         y = {part: _numbers(name, f"y_{part}", array) for part, array in both.items()}
         return y, (), max(int(y["train"].max()), int(y["test"].max()), 0) + 1
     y = {part: _numbers(name, f"y_{part}", array.astype(np.float64)) for part, array in both.items()}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from tna_jax.programs.cli.dataset_names import absolute, form, short
 from tna_jax.programs.data import arrays, hugging_face, image_folder, npz, table, user_function
 from tna_jax.programs.data.source import DataError, Dataset
-from tna_jax.programs.user_code import resolve
+from tna_jax.programs.user_code import is_reference, resolve
 
 
 class Request(NamedTuple):
@@ -47,9 +47,9 @@ def load(name: str, data_dir: str | os.PathLike[str] | None, download: bool, req
 
 
 def _images(name: str, folder: Path, request: Request) -> Dataset:
-    if request.objective != "classification":
+    if request.objective != "classification" and not is_reference(request.objective):
         raise DataError(f"{name}: folders of images have labels, which --objective {request.objective} does not take")
-    return arrays.from_arrays(short(name), image_folder.read(folder, request.image_size), request.objective)
+    return arrays.from_arrays(short(name), image_folder.read(folder, request.image_size), "classification")
 
 
 def _hugging_face(name: str, download: bool, request: Request) -> Dataset:

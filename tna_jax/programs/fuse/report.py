@@ -35,10 +35,11 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
                for name in fusions]  # fmt: skip
     barriers = {(row["pair"][0], row["pair"][1]): number(row[f"{first.name}_barrier"])
                 for row in result["pairs"] if row["split"] == split}  # fmt: skip
+    barrier = first.label_of(" barrier")
     pairs, spread = plural(len(barriers), "pair"), format_spread(barriers.values())
-    numbers.append(Number(f"{first.label} barrier, models to fuse", spread, pairs, True))
+    numbers.append(Number(f"{barrier}, models to fuse", spread, pairs, True))
     largest = format_number(max(barriers.values(), default=float("nan")))
-    remarks = [f"{split} {first.label} barrier, {pairs}: {spread}, largest {largest}", *_matching(result)]
+    remarks = [f"{split} {barrier}, {pairs}: {spread}, largest {largest}", *_matching(result)]
     dots = Dots(
         title=f"{split.capitalize()} {first.label} of each fusion",
         alt=f"Dot chart of the {split} {first.label}: {', '.join(f'{name} {texts[0]}' for name, texts in cells.items())}.",
@@ -47,9 +48,10 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
                   COLORS.get(name, "muted")) for name, both in fusions.items()],
         what=f"{split} {first.label}", singles="the models",
     )  # fmt: skip
-    matrix = Matrix(title=f"{first.title} barrier of each pair", alt=f"Matrix of the {split} {first.label} barriers between {count} models.",
-                    names=[str(i) for i in range(count)], values=barriers, what=f"{first.label} barrier")  # fmt: skip
-    table = Table(f"{' and '.join(names).replace('_', ' ')} of each fusion", heads, rows)
+    matrix = Matrix(title=f"{first.title_of(' barrier')} of each pair", alt=f"Matrix of the {split} {first.label_of(' barriers')} between {count} models.",
+                    names=[str(i) for i in range(count)], values=barriers, what=barrier)  # fmt: skip
+    listed = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names).replace("_", " ")
+    table = Table(f"{listed} of each fusion", heads, rows)
     return Description("Fusions", checkpoint_status.title(result), _lead(result), numbers, [table, dots, matrix],
                        remarks=remarks)  # fmt: skip
 

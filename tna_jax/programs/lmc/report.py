@@ -29,9 +29,9 @@ def columns(measured: tuple[Measure, ...]) -> dict[str, str]:
     """Returns the columns of the table: the ends, midpoint and barriers of the first measure, the barriers of the others."""
     first, *others = measured
     return {
-        f"{first.name}_ends": f"{first.label}, ends", f"{first.name}_midpoint": f"{first.label}, midpoint",
-        f"{first.name}_barrier": f"{first.label} barrier", f"{first.name}_barrier_relative": "relative barrier",
-        **{f"{measure.name}_barrier": f"{measure.label} barrier" for measure in others},
+        f"{first.name}_ends": first.label_of(", ends"), f"{first.name}_midpoint": first.label_of(", midpoint"),
+        f"{first.name}_barrier": first.label_of(" barrier"), f"{first.name}_barrier_relative": "relative barrier",
+        **{f"{measure.name}_barrier": measure.label_of(" barrier") for measure in others},
     }  # fmt: skip
 
 
@@ -75,7 +75,9 @@ def describe(result: Result, split: str = "test") -> Description:
     for init in inits:
         anchored = {ratio: select(result, init=init, method="tna", ratio=ratio, split=split) for ratio in ratios}
         numbers += _headline(
-            first.label, init, {ratio: column(rows, f"{first.name}_barrier") for ratio, rows in anchored.items()}
+            first.label_of(" barrier"),
+            init,
+            {ratio: column(rows, f"{first.name}_barrier") for ratio, rows in anchored.items()},
         )
         blocks += [
             *_against_ratio(result, split, init, methods, ratios),
@@ -95,8 +97,8 @@ def describe(result: Result, split: str = "test") -> Description:
     return Description("Linear mode connectivity", heading, lead, numbers, blocks, notes=notes)
 
 
-def _headline(measure: str, init: str, barriers: dict[float, list[float]]) -> list[Number]:
-    label = f"{measure} barrier, {init} initialization"
+def _headline(what: str, init: str, barriers: dict[float, list[float]]) -> list[Number]:
+    label = f"{what}, {init} initialization"
     plain = barriers.get(0)
     anchored = {ratio: values for ratio, values in barriers.items() if ratio > 0 and values}
     numbers = [Number(f"{label}, no anchors", format_spread(plain), f"n = {len(plain)}")] if plain else []
@@ -146,8 +148,8 @@ def _against_ratio(result: Result, split: str, init: str, methods: list[str], ra
         Curves(title=f"{first.title} {where}", alt=f"Line chart of {split} {label} at the ends and at the midpoint of the path "
                f"against the mask ratio: {what}.", curves=accuracy, xaxis=xaxis, yaxis=f"{split} {label}", spread="bars",
                gaps=gaps),
-        Curves(title=f"{first.title} barrier {where}", alt=f"Line chart of the {split} {label} barrier against the mask ratio: "
-               f"{what}.", curves=barrier, xaxis=xaxis, yaxis=f"{label} barrier", from_zero=True, compared=True,
+        Curves(title=f"{first.title_of(' barrier')} {where}", alt=f"Line chart of the {split} {first.label_of(' barrier')} against the mask ratio: "
+               f"{what}.", curves=barrier, xaxis=xaxis, yaxis=first.label_of(" barrier"), from_zero=True, compared=True,
                png=False),
     ]  # fmt: skip
 

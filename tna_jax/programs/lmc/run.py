@@ -24,7 +24,7 @@ from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.present import present
 from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.system import distributed
-from tna_jax.programs.training import anchors, ensembles, own_models
+from tna_jax.programs.training import anchors, ensembles, recorded_code
 from tna_jax.programs.training.initial_models import ModelSpec, build
 from tna_jax.programs.training.setup import prepare, record, result_options
 
@@ -43,7 +43,7 @@ def run(settings: LmcOptions) -> dict[str, Any]:
     settings.check()
     members, cells = plan(settings)
     distributed.start(settings, len(members))
-    settings = own_models.recorded(settings)
+    settings = recorded_code.recorded(settings)
     data, network, init, trainer = prepare(settings)
     settings = own.recorded(settings, data)
     name = f"lmc-{settings.dataset_word}"

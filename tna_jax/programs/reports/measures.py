@@ -19,7 +19,16 @@ class Measure(NamedTuple):
     @property
     def title(self) -> str:
         """The label as a title begins."""
-        return self.label[:1].upper() + self.label[1:]
+        return self.title_of("")
+
+    def label_of(self, more: str) -> str:
+        """Returns the label with words before its unit: `loss barrier (nats a token)`."""
+        name, bracket, unit = self.label.partition(" (")
+        return f"{name}{more}{bracket}{unit}"
+
+    def title_of(self, more: str) -> str:
+        """Returns that as a title begins."""
+        return self.label_of(more)[:1].upper() + self.label_of(more)[1:]
 
 
 ACCURACY, LOSS = Measure("accuracy", "accuracy", True), Measure("loss", "loss", on_png=False)

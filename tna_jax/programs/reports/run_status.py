@@ -72,7 +72,7 @@ def headline(result: dict[str, Any]) -> str:
                 ]
                 finite = [value for value in values if value is not None]
                 parts += [f"{mean_std(finite).mean:.4f} at ratio {ratio:g}"] if finite else []
-            return f"{first.label} barrier {', '.join(parts)}"
+            return f"{first.label_of(' barrier')} {', '.join(parts)}"
         if "runs" in result:
             scores: dict[str, list[float]] = {}
             for one in result["runs"]:

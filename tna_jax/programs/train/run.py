@@ -15,7 +15,7 @@ from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.system import distributed
 from tna_jax.programs.train import report as train_report
 from tna_jax.programs.train.options import TrainOptions
-from tna_jax.programs.training import anchors, ensembles, own_models
+from tna_jax.programs.training import anchors, ensembles, recorded_code
 from tna_jax.programs.training.initial_models import ModelSpec, build
 from tna_jax.programs.training.setup import prepare, record, result_options
 
@@ -33,7 +33,7 @@ def run(settings: TrainOptions) -> dict[str, Any]:
     settings.check()
     members = plan(settings)
     distributed.start(settings, len(members))
-    settings = own_models.recorded(settings)
+    settings = recorded_code.recorded(settings)
     data, network, init, trainer = prepare(settings)
     settings = own.recorded(settings, data)
     name = f"train-{settings.model_word}-{settings.dataset_word}"

@@ -11,6 +11,10 @@ from tna_jax.io.errors import UsageError
 from tna_jax.networks import Network
 from tna_jax.objectives import BY_NAME, IGNORED_PIXEL, IGNORED_TOKEN, Objective
 from tna_jax.programs.data import Dataset
+from tna_jax.programs.training import own_objectives
+
+OUT_OF_FORM = (ValueError, TypeError, AttributeError, IndexError)
+"""What a shipped objective raises of outputs and targets that do not fit it."""
 
 
 class Form(NamedTuple):
@@ -36,18 +40,40 @@ FORMS = {
     "regression": Form("floating-point values (N, ...)", "the same shape", None, np.floating, classes=False),
     "multi-label": Form("0 and 1 (N, L)", "logits (N, L)", 2, None, classes=False),
 }
+OWN = Form("", "", None, None, classes=False)
+"""Of an objective of the user's own nothing is known but that its loss runs."""
 
 
 def objective_of(settings: Any) -> Objective:
-    """Returns the objective that the options name."""
-    return BY_NAME[getattr(settings, "objective", "classification")]()
+    """Returns the objective that the options name, of this library or of the user's own.
+
+    Raises:
+      UsageError: options that it does not have; see `own_objectives` for the user's own.
+    """
+    if getattr(settings, "own_objective", False):
+        return own_objectives.build(settings)
+    objective: Objective = BY_NAME[getattr(settings, "objective", "classification")](**_arguments(settings))
+    return objective
+
+
+def _arguments(settings: Any) -> dict[str, Any]:
+    return getattr(settings, "objective_arguments", {})
+
+
+def _form(settings: Any) -> Form:
+    """What the objective needs, with the target that does not count."""
+    form = FORMS.get(getattr(settings, "objective", "classification"), OWN)
+    return form._replace(ignore=_arguments(settings).get("ignore", form.ignore))
 
 
 def check_fit(settings: Any, data: Dataset, network: Network, init: Any) -> None:
     """Raises UsageError where the targets of the data, or the outputs of the network, are not what the objective needs."""
     name = getattr(settings, "objective", "classification")
-    objective, form = BY_NAME[name](), FORMS[name]
+    objective, form = objective_of(settings), _form(settings)
     needs = f"--objective {name} needs targets that are {form.targets} and outputs that are {form.outputs}"
+    needs = (
+        needs if form.targets else f"--objective {name}: its loss and metrics do not go with the data and the network"
+    )
     for split, part in (("train", data.train), ("test", data.test)):
         targets = jax.tree.leaves(part.labels)
         have = ", ".join(f"{leaf.dtype} {leaf.shape}" for leaf in targets)
@@ -66,9 +92,11 @@ def check_fit(settings: Any, data: Dataset, network: Network, init: Any) -> None
     weight = jnp.ones(len(jax.tree.leaves(batch[1])[0]), jnp.float32)
     try:
         jax.eval_shape(objective.sums, outputs, batch[1], weight)
-    except (ValueError, TypeError, AttributeError, IndexError) as error:
-        raise UsageError(f"{needs}; for 2 examples the network returns {shapes}, the targets are "
-                         f"{' '.join(map(str, np.shape(batch[1])))}") from error  # fmt: skip
+    except Exception as error:
+        if not getattr(settings, "own_objective", False) and not isinstance(error, OUT_OF_FORM):
+            raise
+        have = f"for 2 examples the network returns {shapes}, the targets are {np.shape(batch[1])}"
+        raise UsageError(f"{needs}; {have}{own_objectives.line(settings, error)}") from error
     if form.classes and len(outputs.shape) != batch[1].ndim + 1:
         raise UsageError(f"{needs}; for 2 examples the network returns {shapes}, the targets are {batch[1].shape}")
     if form.classes:
@@ -79,7 +107,9 @@ def _check_range(data: Dataset, classes: int, ignore: int | None) -> None:
     """Raises UsageError for targets that are no index into the outputs."""
     for split, part in (("train", data.train), ("test", data.test)):
         counted = part.labels[part.labels != ignore] if ignore is not None else part.labels
-        low, high = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
+        if not counted.size:
+            raise UsageError(f"--dataset {data.name}: no {split} target counts: all are {ignore}, which is ignored")
+        low, high = int(counted.min()), int(counted.max())
         if low < 0 or high >= classes:
             raise UsageError(
                 f"--model: the network returns {classes} numbers for each target, and the {split} targets of {data.name} go "

@@ -1,9 +1,8 @@
 """A network of the user's own (`--model ./net.py:create`): its function, called with its options, as network and initialization."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,10 +15,10 @@ from tna_jax.networks import Network, State
 from tna_jax.programs.cli.code_options import AnyModelOptions
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.user_code import UserFunction, resolve
+from tna_jax.programs.user_code.arguments import check_arguments
 from tna_jax.programs.user_code.resolve import line_of
 
 EXPECTED = "a Linen, NNX or Equinox module, tna_jax.from_linen(...) and the like, or (network, init)"
-Options = TypeVar("Options", bound=AnyModelOptions)
 
 
 class BuiltModel(NamedTuple):
@@ -30,32 +29,20 @@ class BuiltModel(NamedTuple):
     """A key to (params, state)."""
 
 
-def recorded(settings: Options) -> Options:
-    """Returns the options as a run records them: code by its absolute path and its hash. Runs the code.
-
-    Raises:
-      UsageError: see `tna_jax.programs.user_code.resolve`.
-    """
-    if not settings.own_model:
-        return settings
-    named = _function(settings)
-    return dataclasses.replace(settings, model=named.reference, model_sha256=named.sha256)
-
-
 def build(settings: AnyModelOptions, data: Dataset) -> BuiltModel:
     """Returns the network that the user's function creates.
 
     Raises:
       UsageError: the function fails, takes other options, or returns something else.
     """
-    named = _function(settings)
+    named = function_of(settings)
     options, place = settings.factory_options, f"--model {settings.model}"
     file = named.reference.rpartition(":")[0]
 
     def failed(what: str, error: Exception) -> UsageError:
         return UsageError(f"{place}: {what}: {line_of(error, file)}")
 
-    takes = _parameters(named.function, options, place)
+    takes = check_arguments(named.function, options, place, "--model-options", ("rngs", "key"))
 
     def create(key: Any) -> Any:
         return named.function(**options, **({"key": key} if "key" in takes else {}))
@@ -79,29 +66,9 @@ def build(settings: AnyModelOptions, data: Dataset) -> BuiltModel:
     return model
 
 
-def _function(settings: AnyModelOptions) -> UserFunction:
+def function_of(settings: AnyModelOptions) -> UserFunction:
+    """Returns the function that `--model` names; UsageError where it is not to be run, see `tna_jax.programs.user_code.resolve`."""
     return resolve(settings.model, "--model", settings.model_sha256, settings.trust_code)
-
-
-def _parameters(function: Callable[..., Any], options: dict[str, Any], place: str) -> set[str]:
-    """Of `rngs` and `key` those that the function takes; UsageError for options that it does not take, or lacks."""
-    called = inspect.getattr_static(function, "__init__") if isinstance(function, type) else function  # NNX hides them
-    if isinstance(function, type) and dataclasses.is_dataclass(function):
-        called = function  # a Linen module: its fields
-    try:
-        parameters = dict(inspect.signature(called).parameters)
-    except (TypeError, ValueError):
-        return set()
-    parameters.pop("self", None)
-    any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    reserved = {"rngs", "key"} & set(named)
-    takes = [name for name in named if name not in ("rngs", "key", "parent", "name")]
-    if odd := [name for name in options if name in ("rngs", "key") or (name not in named and not any_name)]:
-        raise UsageError(f"{place}: --model-options {', '.join(odd)}: it takes {', '.join(takes) or 'no options'}")
-    if lacking := [name for name in takes if named[name].default is inspect.Parameter.empty and name not in options]:
-        raise UsageError(f"{place}: it needs --model-options {' '.join(f'{name}=...' for name in lacking)}")
-    return reserved
 
 
 Create = Callable[[Any], Any]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import optax
 import pytest
@@ -63,6 +63,14 @@ def test_servers_are_rules_and_optimizers():
 def test_the_options_of_a_network_are_those_it_has(name):
     fields = [field.name for field in dataclasses.fields(ModelOptions) if field.name != "model"]
     assert choices.model_options(name) == tuple(f for f in fields if f in models.MODELS[name].options)
+
+
+@pytest.mark.parametrize("name", get_args(choices.Objective))
+def test_the_options_of_an_objective_are_those_it_has(name):
+    make, stated = objectives.BY_NAME[name], choices.OBJECTIVE_OPTIONS.get(name, {})
+    hints = get_type_hints(inspect.unwrap(make))
+    assert list(stated) == list(inspect.signature(make).parameters)
+    assert all(kind in (hints[option], get_args(hints[option])) for option, kind in stated.items())
 
 
 @pytest.mark.parametrize("name", choices.OPTIMIZERS)
