@@ -136,10 +136,9 @@ class Method:
           ValueError: too few or too many models, no base where one is needed, an unknown option, or a value that is not allowed.
         """
         if models < self.min_models or (self.max_models is not None and models > self.max_models):
-            most = "or more" if self.max_models is None else f"to {self.max_models}"
-            if self.min_models == self.max_models:
-                most = "exactly"
-            raise ValueError(f"{self.name} merges {self.min_models} {most} models, got {models}")
+            most = "" if self.min_models == self.max_models else f" to {self.max_models}"
+            needed = f"{self.min_models}{' or more' if self.max_models is None else most}"
+            raise ValueError(f"{self.name} merges {needed} models, got {models}")
         if self.needs_base and not base:
             raise ValueError(f"{self.name} needs the base, the model from which the others were fine-tuned")
         known = {option.name: option for option in self.options}

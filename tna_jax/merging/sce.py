@@ -36,7 +36,7 @@ def _smallest_selected(size: int, options: Options) -> list[int]:
 
 def select(vectors: Array, threshold: Array) -> Array:
     """Returns (M, ...), 0 where the variance is below the (1, 1) threshold."""
-    return np.where(variance(vectors) >= threshold.reshape(()), vectors, 0)
+    return np.where(variance(vectors) < threshold.reshape(()), 0, vectors)
 
 
 ENERGY = Survey(
@@ -58,8 +58,9 @@ def sce(
     shares = energy / total if total > 0 else np.full(len(energy), 1 / len(energy))
     coefficients = shares.astype(weights.dtype) * weights
     selected = select(vectors, threshold)
-    sign = np.sign(selected.sum(axis=0))
-    agreeing = np.where(np.sign(selected) == sign, selected, 0)
+    total_change = selected.sum(axis=0)
+    erased = ((selected > 0) & (total_change <= 0)) | ((selected < 0) & (total_change >= 0))
+    agreeing = np.where(erased, 0, selected)
     return shifted(base, strength, agreeing_mean(agreeing, coefficients, "sum"))
 
 

@@ -31,7 +31,10 @@ def vectors_of(method: Method, models: Sequence[Array], base: Array | None) -> A
         row[...] = model
         if method.needs_base:
             assert base is not None
-            row -= base.astype(wide)
+            with np.errstate(invalid="ignore"):
+                row -= base.astype(wide)
+            if not np.isfinite(row).all():  # infinite or NaN in both, bit for bit: no change
+                row[equal_in_all([model, base])] = 0
     return stacked
 
 
@@ -94,24 +97,23 @@ def merge_tensor(
     source = models[0] if base is None else base
     if not is_floating(source.dtype) or not source.size:
         return source.copy()
-    if method.in_pieces:
+    if method.in_pieces or not source.ndim:
         shape, arrays = source.shape, [np.ascontiguousarray(array).reshape(-1) for array in (source, *models)]
-        cuts = [slice(first, first + PIECE) for first in range(0, source.size, PIECE)]
+        cuts: list[Any] = [slice(first, first + PIECE) for first in range(0, source.size, PIECE)]
     else:
-        shape, arrays, cuts = source.shape, [source, *models], [slice(None)]
+        shape, arrays, cuts = source.shape, [source, *models], [...]
     if facts is None and method.surveys:
         pieces = [([model[cut] for model in arrays[1:]], arrays[0][cut]) for cut in cuts]
         facts = gather_facts(method, lambda: (vectors_of(method, *piece) for piece in pieces), options)
     weights = weights.astype(_wide(source.dtype))
     merged = np.empty(arrays[0].shape, source.dtype)
     for cut in cuts:
+        first_entry = 0 if cut is ... else cut.start
         first, parts = arrays[0][cut], [model[cut] for model in arrays[1:]]
         vectors = vectors_of(method, parts, first)
         wide_base = None if base is None else first.astype(vectors.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
-            merged[cut] = method.core(
-                wide_base, vectors, weights, Context(name, facts, start + (cut.start or 0)), **options
-            )
+            merged[cut] = method.core(wide_base, vectors, weights, Context(name, facts, start + first_entry), **options)
         bits = np.dtype(f"u{source.dtype.itemsize}")
         np.copyto(merged[cut].view(bits), first.view(bits), where=equal_in_all([first, *parts]))
     merged = merged.reshape(shape)
