@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, Integer, PyTree, Shaped
 
-from tna_jax import averaging, interpolation, metrics, networks, objectives, repair
+from tna_jax import averaging, interpolation, metrics, networks, objectives, repair, streaming
 from tna_jax import placement as placement_lib
 from tna_jax.alphas import check_alphas as check_alphas
 from tna_jax.alphas import grid as grid
@@ -35,12 +35,13 @@ from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import Network, State, Stateful
 from tna_jax.objectives import CLASSIFICATION, Objective
 from tna_jax.placement import Placement
+from tna_jax.streaming import Stream
 
 Split = tuple[PyTree[Shaped[Array | np.ndarray, "..."]], PyTree[Shaped[Array | np.ndarray, "..."]]]
 """Inputs (N, ...) and labels (N,), or other targets (N, ...), in every leaf."""
 
-Data = Mapping[str, Split]
-"""Inputs and targets by the name of the split; each split has an N of its own."""
+Data = Mapping[str, Split | Stream]
+"""Inputs and targets, or a stream of them, by the name of the split; each split has an N of its own."""
 
 
 class _Line(NamedTuple):
@@ -136,7 +137,7 @@ def evaluate_path(
     Args:
       network: a function (params, inputs (B, ...)) -> outputs, or a `Stateful` network.
       a, b: parameters of two models, of one structure.
-      data: (inputs (N, ...), targets (N, ...)), or a mapping of names to such splits.
+      data: (inputs (N, ...), targets (N, ...)), or a mapping of names to such splits; a split may be a stream (`tna_jax.streaming`).
       alphas: their number, odd, or (A,) increasing, holding 0, 1/2 and 1.
       state: (state of a, state of b), for a `Stateful` network.
       calibration, objective, batch_size, placement: as in `evaluate_paths`.
@@ -212,7 +213,8 @@ def evaluate_paths(
       members: pytree with leaves (M, ...).
       pairs: (P, 2) ints in [0, M).
       alphas: (A,) increasing, holding 0, 1/2 and 1 (see `grid`), or their number.
-      data: inputs (N, ...) and labels (N,), or the objective's targets (N, ...), by the name of the split; any pytrees.
+      data: inputs (N, ...) and labels (N,), or the objective's targets (N, ...), by the name of the split; any pytrees. A split
+        may be a stream, see `tna_jax.streaming`: it is read once, part by part.
       state: (M, ...) state of the members, for a `Stateful` network.
       calibration: (N, ...) training inputs, for a `Stateful` network; 2,000 are usually enough.
       objective: what is measured, see `tna_jax.objectives`; default: classification.
@@ -301,6 +303,8 @@ def _check_splits(data: Any) -> None:
             f"data must be a mapping of names to (inputs, targets), {{'test': (inputs, labels)}}; got {type(data).__name__}"
         )
     for split, pair in data.items():
+        if isinstance(pair, Stream):
+            continue
         if not isinstance(pair, Sequence) or len(pair) != 2:
             raise TypeError(f"split {split!r} must be (inputs, targets), got {type(pair).__name__}")
 
@@ -312,7 +316,7 @@ def _stacked(network: Network, members: Params, state: State, data: Data) -> tup
         return members, state
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x)[1:], jnp.result_type(x)), (members, state))
     inputs = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((1, *np.shape(x)[1:]), jnp.result_type(x)), next(iter(data.values()))[0]
+        lambda x: jax.ShapeDtypeStruct((1, *np.shape(x)[1:]), jnp.result_type(x)), _first_inputs(data)
     )
     try:
         jax.eval_shape(functools.partial(networks.evaluate, network), *shapes, inputs)
@@ -322,14 +326,25 @@ def _stacked(network: Network, members: Params, state: State, data: Data) -> tup
 
 
 def _checked(calibration: Any, network: Network, state: State) -> Any:
-    """The calibration inputs that a network needs: `None` without running statistics; else ValueError if there are none."""
-    if not isinstance(network, Stateful) or not jax.tree.leaves(state):
+    """The calibration inputs that a network needs: `None` without running statistics (a state of integers or keys has none); else
+    ValueError if there are none."""
+    if not isinstance(network, Stateful) or not any(map(repair.is_statistic, jax.tree.leaves(state))):
         return None
     if calibration is None or not len(jax.tree.leaves(calibration)[0]):
         raise ValueError(
             "a network with running statistics needs `calibration`: training inputs to estimate them on again"
         )
     return calibration
+
+
+def _first_inputs(data: Data) -> Any:
+    """Inputs (N, ...) of the first split; of a stream those of its first example."""
+    split = next(iter(data.values()))
+    return (streaming.example(split) if isinstance(split, Stream) else split)[0]
+
+
+_STREAMED_BYTES = 2**27
+"""Inputs of a stream that are measured at once, about, where something has to be computed for them beside the batches."""
 
 
 def _evaluate(
@@ -343,15 +358,55 @@ def _evaluate(
     batch_size: int,
     placement: Placement,
 ) -> dict[str, AnyMetrics]:
+    """The metrics of the points by split. A stream is read part by part, and the sums are added on the host in float64."""
+    model = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), (members, state))
+    first = _first_inputs(data)
+    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), first)
+    placement = placement_lib.resolve(placement, functools.partial(networks.evaluate, network), *model, example)
+    arrays = {split: part for split, part in data.items() if not isinstance(part, Stream)}
+    results = {}
+    if arrays:
+        results = _evaluate_arrays(
+            network, members, state, calibration, tasks, arrays, objective, batch_size, placement
+        )
+    for split, stream in data.items():
+        if not isinstance(stream, Stream):
+            continue
+        if not len(stream):
+            raise ValueError(f"split {split!r} has no examples")
+        size, mesh = batch_size, placement_lib.mesh()
+        params, states, fixed = placement_lib.replicate((members, state, calibration), mesh)
+        if calibration is not None:  # its statistics are estimated anew for every part
+            example_bytes = sum(x[:1].nbytes for x in jax.tree.leaves(streaming.example(stream)[0]))
+            size *= max(1, _STREAMED_BYTES // max(batch_size * example_bytes, 1))
+        total: Any = None
+        for part in streaming.parts(stream, size):
+            points = _evaluate_arrays(
+                network, params, states, fixed, tasks, {split: part}, objective, batch_size, placement
+            )
+            total = streaming.sum_parts(total, points[split])
+        results[split] = total
+    return {split: results[split] for split in data}
+
+
+def _evaluate_arrays(
+    network: Network,
+    members: Params,
+    state: State,
+    calibration: Any,
+    tasks: _Point,
+    data: Mapping[str, Split],
+    objective: Objective,
+    batch_size: int,
+    placement: Placement,
+) -> dict[str, AnyMetrics]:
     for split, (inputs, targets) in data.items():
         if not objectives.check_examples(objective, inputs, targets, f"split {split!r} has " if split else ""):
             raise ValueError(f"split {split!r} has no examples")
-    model = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), (members, state))
-    first = next(iter(data.values()))[0]
-    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), first)
-    placement = placement_lib.resolve(placement, functools.partial(networks.evaluate, network), *model, example)
     mesh, count = placement_lib.mesh(), len(jax.tree.leaves(tasks)[0])
     copies = placement_lib.replicate(((members, state), calibration, dict(data)), mesh)
+    if calibration is not None:
+        _check_reset(network, mesh, copies[0], copies[1])
     tasks = placement_lib.shard(placement_lib.pad(jax.tree.map(np.asarray, tasks), mesh.size), mesh)
     if placement == "loop":
         points = _loop_points(network, objective, tasks, copies, batch_size, mesh)
@@ -359,6 +414,32 @@ def _evaluate(
         points = placement_lib.to_host(_path_program(network, objective, placement, mesh, batch_size)(tasks, *copies))
     unpadded: dict[str, AnyMetrics] = jax.tree.map(lambda x: x[:count], points)
     return unpadded
+
+
+def _check_reset(network: Network, mesh: Mesh, models: Any, calibration: Any) -> None:
+    """Raises ValueError where statistics estimated anew are not what the first member's evaluation reads."""
+    batch = min(_examples(calibration), _RESET_BATCH)
+    gap = float(placement_lib.to_host(_reset_program(network, mesh, batch)(models, calibration)))
+    if not gap <= repair.RESET_TOLERANCE:
+        raise ValueError(
+            "the running statistics of this network cannot be estimated anew: on one batch, evaluation with that batch's statistics "
+            f"is {gap:.0%} away from training mode. Floating-point leaves of the state must be running averages of what training "
+            "normalizes by; where evaluation corrects them by a count, give `settled` to networks.Stateful"
+        )
+
+
+_RESET_BATCH = 128
+"""Examples on which a reset is tried."""
+
+
+@functools.lru_cache(maxsize=32)
+def _reset_program(network: Network, mesh: Mesh, batch: int) -> Any:
+    def disagreement(models: Any, calibration: Any) -> Array:
+        assert isinstance(network, Stateful)
+        return repair.reset_disagreement(network, *member(models, 0), _part(calibration, slice(batch)))
+
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.jit(disagreement, out_shardings=replicated)
 
 
 def _statistics(

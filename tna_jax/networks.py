@@ -5,6 +5,7 @@ these from a Linen module; for other frameworks they are a few lines of the user
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -116,8 +117,9 @@ def linen(
 ) -> tuple[Network, Callable[[Key[Array, ""]], tuple[Params, State]]]:
     """Returns a Linen module as a `Network`, and its initialization.
 
-    A module that makes a `batch_stats` collection becomes a `Stateful` network; it must then be callable as
-    `module(x, train=..., weight=...)`, like those of `tna_jax.models`.
+    A module that makes a `batch_stats` collection becomes a `Stateful` network, called as `module(x, train=..., weight=...)` like
+    those of `tna_jax.models`. A module with dropout, or with `batch_stats` and another call, becomes what
+    `tna_jax.from_linen` makes of it.
 
     Args:
       module: the network.
@@ -136,11 +138,24 @@ def linen(
         drawn: Any = module.init(key, jnp.zeros((1, *shape), dtype))
         return dict(drawn)
 
-    collections = set(jax.eval_shape(variables, jax.random.key(0)))
+    drops = []
+
+    def look(call: Callable[..., Any], arguments: Any, options: Any, context: Any) -> Any:
+        drops.extend([context.module] if draws_in_training(context.module) else [])
+        return call(*arguments, **options)
+
+    with nn.intercept_methods(look):
+        collections = set(jax.eval_shape(variables, jax.random.key(0)))
     if collections - {"params", "batch_stats"}:
         raise ValueError(
             f"{type(module).__name__} has collections other than params and batch_stats: {', '.join(collections)}"
         )
+
+    if drops or ("batch_stats" in collections and not {"train", "weight"} <= _call_options(module)):
+        from tna_jax.frameworks import from_linen
+
+        model = from_linen(module, jax.ShapeDtypeStruct((1, *shape), dtype), preprocess=preprocess)
+        return model.network, model.init
 
     def init(key: jax.Array) -> tuple[Params, State]:
         drawn = variables(key)
@@ -166,3 +181,13 @@ def linen(
         return logits
 
     return Stateful(in_training, in_evaluation), init
+
+
+def draws_in_training(module: nn.Module) -> bool:
+    """Returns whether a Linen layer is dropout with a rate above 0, its own or inside it (attention)."""
+    rate = getattr(module, "rate" if isinstance(module, nn.Dropout) else "dropout_rate", 0)
+    return isinstance(rate, (int, float)) and rate > 0
+
+
+def _call_options(module: nn.Module) -> set[str]:
+    return set(inspect.signature(type(module).__call__).parameters)

@@ -44,14 +44,16 @@ def batch_statistics(
     """
 
     def starts(leaf: Array) -> Array:
-        return jnp.stack([jnp.zeros_like(leaf), jnp.full_like(leaf, _high(leaf))] if _floating(leaf) else [leaf, leaf])
+        return jnp.stack(
+            [jnp.zeros_like(leaf), jnp.full_like(leaf, _high(leaf))] if is_statistic(leaf) else [leaf, leaf]
+        )
 
     without_randomness = [None] if network.wants_key else []
     new = jax.vmap(lambda s: network.train(params, s, inputs, weight, *without_randomness)[1])(
         jax.tree.map(starts, state)
     )
     statistics: State = jax.tree.map(
-        lambda n, s: n[0] / (1 - (n[1] - n[0]) / _high(s)) if _floating(s) else s, new, state
+        lambda n, s: n[0] / (1 - (n[1] - n[0]) / _high(s)) if is_statistic(s) else s, new, state
     )
     return statistics if network.settled is None else network.settled(statistics)
 
@@ -105,9 +107,34 @@ def reset_batch_stats(
     return total
 
 
+RESET_TOLERANCE = 0.05
+"""How far, relative to the largest output, evaluation after a reset may be from training mode on the same batch."""
+
+
+def reset_disagreement(
+    network: Stateful, params: Params, state: State, inputs: PyTree[Shaped[Array, "B ..."]]
+) -> Float[Array, ""]:
+    """Computes how far evaluation on the statistics of one batch is from training mode on that batch, relative to the largest output.
+
+    It is 0 up to rounding where `reset_batch_stats` means something: where each floating-point leaf of the state is a running
+    average of what training mode normalizes by. It is large or not a number for a state that evaluation reads in another way: a
+    count by which it corrects the averages (say so in `Stateful.settled`), power iterations, averaged weights. 0 where training mode
+    itself gives no finite outputs.
+    """
+    fresh = batch_statistics(network, params, state, inputs)
+    trained = network.train(params, state, inputs, None, *([None] if network.wants_key else []))[0]
+    evaluated = network.evaluate(params, fresh, inputs)
+    gaps = [
+        jnp.stack([jnp.abs(e.astype(jnp.float32) - t.astype(jnp.float32)).max(), jnp.abs(t.astype(jnp.float32)).max()])
+        for e, t in zip(jax.tree.leaves(evaluated), jax.tree.leaves(trained), strict=True)
+    ]
+    gap, largest = jnp.stack(gaps).max(0)
+    return jnp.where(jnp.isfinite(largest), gap / jnp.maximum(largest, np.float32(1e-6)), np.float32(0))
+
+
 def no_statistics(state: State) -> State:
     """Returns the zero from which `add_statistics` sums: leaves that are not floating-point are kept."""
-    zero: State = jax.tree.map(lambda s: jnp.zeros_like(s) if _floating(s) else s, state)
+    zero: State = jax.tree.map(lambda s: jnp.zeros_like(s) if is_statistic(s) else s, state)
     return zero
 
 
@@ -125,11 +152,14 @@ def add_statistics(
     """
     statistics = batch_statistics(network, params, state, inputs)
     factor = jnp.asarray(share)
-    added: State = jax.tree.map(lambda t, s: t + s * factor.astype(t.dtype) if _floating(t) else s, total, statistics)
+    added: State = jax.tree.map(
+        lambda t, s: t + s * factor.astype(t.dtype) if is_statistic(t) else s, total, statistics
+    )
     return added
 
 
-def _floating(leaf: Any) -> bool:
+def is_statistic(leaf: Any) -> bool:
+    """Returns whether a leaf of a state may be a running average: floating-point."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
