@@ -436,7 +436,9 @@ _RESET_BATCH = 128
 def _reset_program(network: Network, mesh: Mesh, batch: int) -> Any:
     def disagreement(models: Any, calibration: Any) -> Array:
         assert isinstance(network, Stateful)
-        return repair.reset_disagreement(network, *member(models, 0), _part(calibration, slice(batch)))
+        params, state = models
+        first = _part(calibration, slice(batch))
+        return repair.reset_disagreement(network, member(params, 0), member(state, 0), first)
 
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.jit(disagreement, out_shardings=replicated)

@@ -96,9 +96,11 @@ def call_options(parameters: Any, training: bool, drawing: bool, weight: Any) ->
         "train": training,
         "training": training,
         "is_training": training,
+        "is_train": training,
         "use_running_average": not training,
         "inference": not training,
         "deterministic": not drawing,
+        "enable_dropout": drawing,
         "weight": weight,
     }
     return {name: value for name, value in values.items() if name in parameters}
@@ -128,4 +130,12 @@ def refuse_padding(where: str, by_weight: bool = True) -> ValueError:
     return ValueError(
         f"the last batch is padded, and padding would enter the state of this module ({where}): choose a batch size that "
         f"divides the number of examples{', or let __call__ take `weight` (B,), 0 for padding' if by_weight else ''}"
+    )
+
+
+def refuse_still_dropout(where: list[str]) -> ValueError:
+    """Returns the error for dropout of a rate above 0 that is switched off in training mode."""
+    return ValueError(
+        f"dropout does not run in training: {', '.join(sorted(set(where)))} is switched off there. Let __call__ take `train` or "
+        "`deterministic` (Equinox: `inference`) and hand it to dropout, or give it the rate 0"
     )

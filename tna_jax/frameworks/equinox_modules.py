@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from tna_jax import trees
-from tna_jax.frameworks.conversion import Model, call_options, call_parameters, network_of, refuse_padding
+from tna_jax.frameworks.conversion import (
+    Model,
+    call_options,
+    call_parameters,
+    network_of,
+    refuse_padding,
+    refuse_still_dropout,
+)
 from tna_jax.masks import Params
 from tna_jax.networks import State
 
@@ -37,7 +44,8 @@ def from_equinox(
     Raises:
       ImportError: Equinox is not installed.
       TypeError: what is given is no module, and does not create one.
-      ValueError: a module with BatchNorm without its state, or BatchNorms of several axis names; in training: a padded batch.
+      ValueError: a module with BatchNorm without its state, or BatchNorms of several axis names; in training: a padded batch,
+        or dropout that is switched off by the module itself.
     """
     eqx = _equinox()
     create = None
@@ -89,6 +97,9 @@ def from_equinox(
         ready = eqx.combine(params, rests[training, drawing or (training and not wants_key)])
         options = call_options(parameters, training, drawing, None)
         inputs = preprocess(inputs)
+        still: list[str] = []
+        if training and drawing:
+            ready = _watch_dropout(ready, still)
 
         def example(x: Any, key: Any) -> Any:
             extra = {"key": key} if wants_key else {}
@@ -97,6 +108,8 @@ def from_equinox(
         keys = jax.random.split(key, jax.tree.leaves(inputs)[0].shape[0]) if wants_key and drawing else None
         run_all = jax.vmap(example, in_axes=(0, None if keys is None else 0), out_axes=(0, None), axis_name=axis_name)
         outputs, new = run_all(inputs, keys)
+        if still:
+            raise refuse_still_dropout(still)
         return outputs, opened(new) if training and has_state else state
 
     def settled(state: State) -> State:
@@ -146,6 +159,28 @@ def _creator(function: Any) -> Callable[[Any], tuple[Any, Any]]:
         return module, state
 
     return create
+
+
+def _watch_dropout(module: Any, still: list[str]) -> Any:
+    """The module with dropout that adds its path to `still` where it is switched off."""
+    dropout = _equinox().nn.Dropout
+
+    class Watched(dropout):  # type: ignore[valid-type, misc]
+        def __call__(self, x: Array, *, key: Any = None, inference: Any = None, deterministic: Any = None) -> Any:
+            off = next(flag for flag in (deterministic, inference, self.inference) if flag is not None)
+            if isinstance(off, bool) and off:
+                still.append(self.__dict__["path"])
+            return dropout.__call__(self, x, key=key, inference=off)
+
+    def watch(path: Any, part: Any) -> Any:
+        if not isinstance(part, dropout) or not isinstance(part.p, (int, float)) or part.p == 0:
+            return part
+        watched = object.__new__(Watched)
+        for name, value in {**vars(part), "path": jax.tree_util.keystr(path, simple=True, separator="/")}.items():
+            object.__setattr__(watched, name, value)
+        return watched
+
+    return jax.tree_util.tree_map_with_path(watch, module, is_leaf=lambda part: isinstance(part, dropout))
 
 
 def _parts(module: Any, kind: Any) -> list[Any]:

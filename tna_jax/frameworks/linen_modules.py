@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import errors
 from jaxtyping import Array, Key
 
-from tna_jax import trees
+from tna_jax import networks, trees
 from tna_jax.frameworks.conversion import (
     Model,
     batch_norm_mask,
@@ -17,6 +17,7 @@ from tna_jax.frameworks.conversion import (
     call_parameters,
     network_of,
     refuse_padding,
+    refuse_still_dropout,
 )
 from tna_jax.masks import Params
 from tna_jax.networks import State
@@ -43,7 +44,8 @@ def from_linen(
       preprocess: stored inputs to what the module takes (scaling); run first.
 
     Raises:
-      ValueError: the module draws random numbers in evaluation mode; in training: padding in a state other than BatchNorm's.
+      ValueError: the module draws random numbers in evaluation mode, or has dropout that is off in training mode too; in
+        training: padding in a state other than BatchNorm's.
     """
     shape = isinstance(example, tuple) and all(isinstance(size, int) for size in example)
     batch = jax.ShapeDtypeStruct((1, *example), jnp.float32) if shape else example
@@ -98,11 +100,14 @@ def _apply(
 ) -> tuple[Array, State]:
     """Runs the module; `quiet`: dropout is left out where there is no key."""
     normalized: set[tuple[str, ...]] = set()
+    still: list[str] = []
 
     def intercept(call: Callable[..., Any], arguments: Any, options: Any, context: Any) -> Any:
         if context.method_name == "__call__":
             if isinstance(context.module, nn.Dropout) and key is None and quiet:
                 return arguments[0]
+            if _is_still(context.module, arguments, options):
+                still.append("/".join(context.module.path))
             if isinstance(context.module, nn.BatchNorm) and weight is not None:
                 normalized.add(context.module.path)
                 if options.get("mask") is None:
@@ -116,11 +121,22 @@ def _apply(
     if not training:
         return apply(variables, inputs, **options), state
     with nn.intercept_methods(intercept):
-        if not state:
-            return apply(variables, inputs, **rngs, **options), state
-        outputs, new = apply(variables, inputs, mutable=list(state), **rngs, **options)
+        if state:
+            outputs, new = apply(variables, inputs, mutable=list(state), **rngs, **options)
+        else:
+            outputs, new = apply(variables, inputs, **rngs, **options), state
+    if still and (key is not None or not quiet):
+        raise refuse_still_dropout(still)
     if weight is not None and "weight" not in parameters:
         others = [trees.name(path) for path, _ in trees.named_leaves(state) if path[1:-1] not in normalized]
         if others:
             raise refuse_padding(", ".join(others))
-    return outputs, dict(new)
+    return outputs, dict(new) if state else state
+
+
+def _is_still(module: nn.Module, arguments: Any, options: Any) -> bool:
+    """Whether a layer is called that would draw (see `networks.draws_in_training`), but is told not to."""
+    if not isinstance(module, nn.Dropout | nn.MultiHeadDotProductAttention) or not networks.draws_in_training(module):
+        return False
+    called = arguments[1] if isinstance(module, nn.Dropout) and len(arguments) > 1 else options.get("deterministic")
+    return bool(module.deterministic if called is None else called)

@@ -17,6 +17,7 @@ from tna_jax.frameworks.conversion import (
     call_parameters,
     network_of,
     refuse_padding,
+    refuse_still_dropout,
 )
 from tna_jax.masks import Params
 from tna_jax.networks import State
@@ -40,7 +41,7 @@ def from_nnx(
 
     Raises:
       TypeError: what is given is no module, and does not create one.
-      ValueError: in training: padding in a state other than BatchNorm's.
+      ValueError: in training: padding in a state other than BatchNorm's, or dropout that is switched off by the module itself.
     """
     from flax import nnx
 
@@ -76,11 +77,14 @@ def from_nnx(
         masked = training and weight is not None and "weight" not in parameters
         if masked:
             _mask_batch_norms(copy, state)
+        still = _watch_dropout(copy) if training and drawing else []
         token = _WEIGHT.set(weight if masked else None)
         try:
             outputs = copy(preprocess(inputs), **options)
         finally:
             _WEIGHT.reset(token)
+        if still:
+            raise refuse_still_dropout(still)
         if not training or not jax.tree.leaves(state):
             return outputs, state
         nnx.pop(copy, nnx.Intermediate)
@@ -165,3 +169,29 @@ def _mask_batch_norms(module: Any, state: State) -> None:
         raise refuse_padding(", ".join(others))
     for part in norms.values():
         object.__setattr__(part, "__class__", _masked(type(part)))
+
+
+@functools.lru_cache(maxsize=64)
+def _watched(kind: Any) -> Any:
+    """A class like that dropout or attention that notes where it is told not to draw."""
+
+    def call(self: Any, *arguments: Any, deterministic: bool | None = None, **options: Any) -> Any:
+        if self.deterministic if deterministic is None else deterministic:
+            path, still = self._watch
+            still.append(path)
+        return kind.__call__(self, *arguments, deterministic=deterministic, **options)
+
+    return type(kind.__name__, (kind,), {"__call__": call})
+
+
+def _watch_dropout(module: Any) -> list[str]:
+    """Returns a list to which the dropout of a module made for one call adds its path where it is switched off."""
+    from flax import nnx
+
+    still: list[str] = []
+    for path, part in nnx.iter_modules(module):
+        rate = getattr(part, "rate" if isinstance(part, nnx.Dropout) else "dropout_rate", 0)
+        if isinstance(part, nnx.Dropout | nnx.MultiHeadAttention) and isinstance(rate, (int, float)) and rate > 0:
+            object.__setattr__(part, "__class__", _watched(type(part)))
+            object.__setattr__(part, "_watch", ("/".join(map(str, path)), still))
+    return still
