@@ -14,6 +14,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.networks import Network, State
 from tna_jax.programs.cli.code_options import AnyModelOptions
 from tna_jax.programs.data import Dataset
+from tna_jax.programs.training import half_precision
 from tna_jax.programs.user_code import UserFunction, resolve
 from tna_jax.programs.user_code.arguments import check_arguments
 from tna_jax.programs.user_code.resolve import line_of
@@ -55,9 +56,12 @@ def build(settings: AnyModelOptions, data: Dataset) -> BuiltModel:
     except Exception as error:
         raise failed("creating the network fails", error) from error
     try:
-        model = _model(made, create if "key" in takes else None, by_rngs if "rngs" in takes else None, data)
+        half = getattr(settings, "precision", "float32") == "bf16"
+        preprocess = half_precision.rounded_inputs(data.preprocess) if half else data.preprocess
+        model = _model(made, create if "key" in takes else None, by_rngs if "rngs" in takes else None, data, preprocess)
         if model is None:
             raise UsageError(f"{place}: returned {type(made).__name__}, expected {EXPECTED}")
+        model = model._replace(network=half_precision.in_bfloat16(model.network)) if half else model
         _check(model, data)
     except UsageError as error:
         raise error if str(error).startswith(place) else UsageError(f"{place}: {error}") from error
@@ -74,26 +78,26 @@ def function_of(settings: AnyModelOptions) -> UserFunction:
 Create = Callable[[Any], Any]
 
 
-def _model(made: Any, by_key: Create | None, by_rngs: Create | None, data: Dataset) -> BuiltModel | None:
+def _model(
+    made: Any, by_key: Create | None, by_rngs: Create | None, data: Dataset, preprocess: Create
+) -> BuiltModel | None:
     """The network of what the function returned; None for what is no network."""
     if isinstance(made, nn.Module):
-        return _of_model(
-            frameworks.from_linen(made, data.preprocess(data.train.images[:1]), preprocess=data.preprocess)
-        )
+        return _of_model(frameworks.from_linen(made, data.preprocess(data.train.images[:1]), preprocess=preprocess))
     if isinstance(made, nnx.Module):
         if by_rngs is None:
             raise UsageError("its function must take rngs (flax.nnx.Rngs), from which other initial values are drawn")
-        return _of_model(frameworks.from_nnx(by_rngs, preprocess=data.preprocess))
+        return _of_model(frameworks.from_nnx(by_rngs, preprocess=preprocess))
     if isinstance(made, frameworks.Model):
-        return BuiltModel(_preprocessed(made.network, data.preprocess), made.init)
+        return BuiltModel(_preprocessed(made.network, preprocess), made.init)
     if isinstance(made, tuple) and len(made) == 2 and callable(made[1]) and _is_network(made[0]):
-        return BuiltModel(_preprocessed(made[0], data.preprocess), made[1])
+        return BuiltModel(_preprocessed(made[0], preprocess), made[1])
     if _is_network(getattr(made, "network", None)) and callable(getattr(made, "init", None)):
-        return BuiltModel(_preprocessed(made.network, data.preprocess), made.init)
+        return BuiltModel(_preprocessed(made.network, preprocess), made.init)
     if _is_equinox(made[0] if isinstance(made, tuple) and made else made):
         if by_key is None:
             raise UsageError("its function must take key (a jax.random.key), from which other initial values are drawn")
-        return _of_model(frameworks.from_equinox(by_key, preprocess=data.preprocess))
+        return _of_model(frameworks.from_equinox(by_key, preprocess=preprocess))
     return None
 
 

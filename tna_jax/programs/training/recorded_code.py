@@ -14,7 +14,7 @@ def recorded(settings: Options) -> Options:
     Raises:
       UsageError: see `tna_jax.programs.user_code.resolve`.
     """
-    changes = {}
+    changes: dict[str, str | None] = {}
     for option, is_own, function_of in (
         ("model", settings.own_model, own_models.function_of),
         ("objective", settings.own_objective, own_objectives.function_of),
