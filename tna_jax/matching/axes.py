@@ -118,6 +118,25 @@ def indices(axis: Axis, permutation: dict[str, np.ndarray]) -> np.ndarray:
     return np.arange(axis.size)
 
 
+def units(axis: Axis) -> list[tuple[str, int]]:
+    """Returns whose units the entries of an axis are, (name of the group, which of its units); `""` for entries without a group.
+
+    Of a product with several groups, such as (heads, units of a head), the last one counts: what is said of a unit then holds
+    in every head.
+    """
+    if isinstance(axis, Group):
+        return [(str(axis.name), i) for i in range(axis.size)]
+    if isinstance(axis, Concat):
+        return [unit for part in axis.parts for unit in units(part)]
+    if isinstance(axis, Product):
+        at = max((i for i, part in enumerate(axis.parts) if groups(part)), default=-1)
+        if at >= 0:
+            inner = math.prod(part.size for part in axis.parts[at + 1 :])
+            outer = math.prod(part.size for part in axis.parts[:at])
+            return [unit for unit in units(axis.parts[at]) for _ in range(inner)] * outer
+    return [("", i) for i in range(axis.size)]
+
+
 def views(array: Any, axis: Axis, group: str) -> list[Any]:
     """Returns the entries that a group orders: for each place where it occurs, the array as (units of the group, everything else).
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from tna_jax import networks, trees
 from tna_jax.masks import Params
-from tna_jax.matching import axes, jaxprs, tracing, unification
+from tna_jax.matching import axes, incoming, jaxprs, tracing, unification
 from tna_jax.matching.axes import Axis, Group
 from tna_jax.matching.tracing import MatmulSite
 from tna_jax.networks import Network, State
@@ -37,6 +37,7 @@ class PermutationSpec:
       sites: where activations meet weights.
       network: the network that was traced.
       inputs: its example inputs, (B, ...).
+      incoming: by path of the leaf, which of its axes units sum over: their inputs (`tna_jax.matching.incoming`).
     """
 
     groups: dict[str, int]
@@ -45,6 +46,19 @@ class PermutationSpec:
     sites: tuple[MatmulSite, ...]
     network: Network
     inputs: Any
+    incoming: dict[KeyPath, tuple[bool, ...]]
+
+    def units(self, path: KeyPath) -> tuple[tuple[int, ...], list[tuple[str, int]]]:
+        """Returns which axes of a leaf count units, and whose: for `masks.neurons`.
+
+        Returns:
+          The axis that holds a group's units, the last one of several, and for each of its entries (name of the group, which
+          unit), `""` for entries without a group; or, where no group is, all axes that no unit sums over, and nothing.
+        """
+        leaf = self.params[path]
+        kept = [i for i, summed in enumerate(self.incoming[path]) if not summed]
+        grouped = [i for i in kept if axes.groups(leaf[i])]
+        return ((grouped[-1],), axes.units(leaf[grouped[-1]])) if grouped else (tuple(kept), [])
 
     def where(self, group: str) -> list[tuple[KeyPath, int]]:
         """Returns the leaves of the parameters, and their axes, that hold the units of a group."""
@@ -107,7 +121,9 @@ def permutation_spec(network: Network, params: Params, x: Any, state: State = ()
     tables = [{path: tuple(_named(axis, names) for axis in leaf) for path, leaf in table.items()} for table in tables]
     sites = [site._replace(axis=_named(unifier.resolve(site.axis), names)) for site in tracer.sites]
     places = tuple(site for site in sites if axes.groups(site.axis))
-    return PermutationSpec(sizes, tables[0], tables[1], places, network, x)
+    return PermutationSpec(
+        sizes, tables[0], tables[1], places, network, x, incoming.incoming_axes(closed, params, state)
+    )
 
 
 def _names(tables: list[dict[KeyPath, tuple[Axis, ...]]]) -> dict[int | str, str]:
