@@ -6,6 +6,7 @@ CONVERT = (
     "it holds pickled weights, which could run any code when opened and are not read here; convert it where you trust it: "
     'safetensors.torch.save_file(torch.load(file, weights_only=True), "model.safetensors")'
 )
+HTML = "it is a web page, not the file: a download that went wrong, or one that asks for a login"
 STARTS = {
     b"PK\x03\x04": CONVERT,
     b"\x80\x02": CONVERT,
@@ -13,6 +14,12 @@ STARTS = {
     b"\x80\x04": CONVERT,
     b"\x80\x05": CONVERT,
     b"\x93NUMPY": "it is a NumPy array; tna_jax.io.safetensors.save(file, tree) writes a tree of arrays as safetensors",
+    b"version ": "it is a pointer of Git LFS, not the file itself: fetch it with git lfs pull",
+    b"<!DOCTYP": HTML,
+    b"<!doctyp": HTML,
+    b"<html": HTML,
+    b"<HTML": HTML,
+    b"GGUF": "it is a GGUF file, whose weights are mostly quantised codes; merge the safetensors that it was made of",
     b"\x89HDF\r\n": "it is an HDF5 file; read it with its own library and write it with safetensors.numpy.save_file",
 }
 """How files start that are passed for safetensors files, and what to say of them. `torch.save` writes zip files."""

@@ -8,8 +8,9 @@ tile the file exactly. Format: https://github.com/huggingface/safetensors#format
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -96,11 +97,17 @@ def open_checkpoint(name: str) -> Checkpoint:
     """
     path = Path(name)
     if path.is_dir():
-        if (path / INDEX).is_file():
-            return _sharded(path)
-        if not (path / SINGLE).is_file():
-            raise UsageError(f"{path} has neither {INDEX} nor {SINGLE}{refused_formats.in_folder(path)}")
-        files = [path / SINGLE]
+        layouts = [name for name in (INDEX, SINGLE) if (path / name).is_file()]
+        if len(layouts) > 1:
+            raise UsageError(
+                f"{path} holds two models, {SINGLE} and the shards of {INDEX}; which one is meant, readers decide differently: "
+                "remove one of them"
+            )
+        if layouts == [INDEX]:
+            return _sharded(path, INDEX)
+        files = [path / SINGLE] if layouts else [_other_name(path)]
+        if files[0].name.endswith(".index.json"):
+            return _sharded(path, files[0].name)
     elif path.is_file():
         files = [path]
     else:
@@ -109,20 +116,44 @@ def open_checkpoint(name: str) -> Checkpoint:
     return Checkpoint(path, tensors, {files[0].name: list(tensors)}, {files[0].name: metadata})
 
 
-def _sharded(folder: Path) -> Checkpoint:
+OTHER_NAMES = (
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "adapter_model.safetensors",
+)
+"""Names of the weights of other libraries' folders: diffusers, PEFT."""
+
+
+def _other_name(folder: Path) -> Path:
+    """Returns the weights of a folder that has none of the usual names: another library's, or the only safetensors file.
+
+    Raises:
+      UsageError: there is none, or several.
+    """
+    for name in OTHER_NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    only = sorted(file for file in folder.glob("*.safetensors") if file.is_file())
+    if len(only) == 1:
+        return only[0]
+    several = f"; name one of {', '.join(file.name for file in only)}" if only else ""
+    raise UsageError(f"{folder} has neither {INDEX} nor {SINGLE}{refused_formats.in_folder(folder)}{several}")
+
+
+def _sharded(folder: Path, index: str) -> Checkpoint:
     try:
-        where = json.loads((folder / INDEX).read_text())["weight_map"]
+        where = json.loads((folder / index).read_text())["weight_map"]
         shards = sorted(set(where.values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{folder / INDEX} is not an index with a weight_map: {error}") from error
+        raise UsageError(f"{folder / index} is not an index with a weight_map: {error}") from error
     outside = [str(shard) for shard in shards if not isinstance(shard, str) or Path(shard).name != shard]
     if outside:
-        raise UsageError(f"{folder / INDEX} names files outside its folder: {', '.join(outside)}")
+        raise UsageError(f"{folder / index} names files outside its folder: {', '.join(outside)}")
     headers = {shard: read_header(folder / shard) for shard in shards}
     wrong = sorted(name for name, shard in where.items() if name not in headers[shard][0])
     wrong += sorted(name for shard, (held, _) in headers.items() for name in held if where.get(name) != shard)
     if wrong:
-        raise UsageError(f"{folder / INDEX} and its files do not agree on these tensors: {', '.join(wrong)}")
+        raise UsageError(f"{folder / index} and its files do not agree on these tensors: {', '.join(wrong)}")
     return Checkpoint(
         folder,
         {name: tensor for held, _ in headers.values() for name, tensor in held.items()},
@@ -206,23 +237,20 @@ def _refused(text: str) -> Any:
     raise ValueError(f"{text} is not a number of the format")
 
 
-def differences(checkpoints: list[Checkpoint]) -> list[str]:
-    """Describes what keeps checkpoints from being averaged: names, shapes and dtypes that differ from the first's."""
-    first, *others = checkpoints
-    lines = []
-    for other in others:
-        for name in sorted({*first.tensors, *other.tensors}):
-            ours, theirs = first.tensors.get(name), other.tensors.get(name)
-            if ours is None or theirs is None:
-                lines.append(f"{name} is not in {first.path if ours is None else other.path}")
-            elif ours.shape != theirs.shape:
-                lines.append(f"{name} is {list(ours.shape)} in {first.path} but {list(theirs.shape)} in {other.path}")
-            elif ours.kind != theirs.kind:
-                lines.append(f"{name} is {ours.kind} in {first.path} but {theirs.kind} in {other.path}")
-    return lines
+class Described(Protocol):
+    """What a header says of a tensor."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def size(self) -> int: ...
 
 
-def header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+def header(tensors: Mapping[str, Described], metadata: dict[str, str]) -> bytes:
     """Returns the first bytes of a file that holds `tensors` in this order; a multiple of 8 long, as the format asks for."""
     entries: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     start = 0

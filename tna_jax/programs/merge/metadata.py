@@ -13,6 +13,7 @@ from tna_jax.io.formats import FORMAT
 from tna_jax.io.json_files import read_json
 from tna_jax.io.tensor_headers import Checkpoint
 from tna_jax.programs.cli.options import AnchorOptions, DataOptions, ModelOptions
+from tna_jax.programs.merge import folder_output
 from tna_jax.programs.merge.verify_anchors import ABOUT
 from tna_jax.programs.training.backbone import ABOUT as PRETRAINING
 from tna_jax.programs.training.initial_models import ModelSpec
@@ -27,20 +28,24 @@ FACTS = ("seed", "seeds", "ratio", "ratios", *(field.name for field in dataclass
 """Options that say which anchors a model has: of a merge they hold only where that was verified."""
 
 
-def metadata(checkpoints: list[Checkpoint], file: str, weights: np.ndarray, verified: bool) -> dict[str, str]:
+def metadata(
+    checkpoints: list[Checkpoint], file: str, weights: np.ndarray, verified: bool, how: dict[str, Any]
+) -> dict[str, str]:
     """Returns the metadata of a merge: what all inputs say alike, how its file is read, and of what it was made.
 
     Args:
-      checkpoints: the inputs, `file` is one of the first's.
+      checkpoints: the inputs.
+      file: that is written; where the first has one of that name, its metadata are the ones to keep.
       weights: (M,)
       verified: whether all inputs have the anchors that their common recipe names, so that the merge has them too.
+      how: the method and its options; empty for averages.
     """
     held = [text for checkpoint in checkpoints for text in checkpoint.metadata.values()]
-    first = checkpoints[0].metadata[file]
+    first = checkpoints[0].metadata.get(file, next(iter(checkpoints[0].metadata.values())))
     kept = {key: text for key, text in first.items() if all(other.get(key) == text for other in held)}
     kept |= {key: first[key] for key in OF_FORMAT if key in first}
     names = [checkpoint.path.name for checkpoint in checkpoints]
-    note = {"models": names, "weights": (weights / weights.sum()).tolist()}
+    note = {"models": names, "weights": _shares(weights), **how}
     about = _about([text.get(ABOUT) for text in held], note, verified)
     kept = {key: text for key, text in kept.items() if key not in (ABOUT, NOTE)}
     return kept | ({ABOUT: json.dumps(about)} if about else {}) | {NOTE: json.dumps(note)}
@@ -64,6 +69,12 @@ def _about(texts: list[str | None], note: dict[str, Any], verified: bool) -> dic
         return None
 
 
+def _shares(weights: np.ndarray) -> list[float]:
+    """Returns weights divided by their sum, or as they are where that is 0 (task vectors)."""
+    shares: list[float] = (weights / weights.sum() if weights.sum() else weights).tolist()
+    return shares
+
+
 def _alike(values: list[dict[str, Any]]) -> dict[str, Any]:
     missing = object()
     return {key: value for key, value in values[0].items() if all(other.get(key, missing) == value for other in values)}
@@ -78,20 +89,27 @@ def pretraining(checkpoints: list[Checkpoint], weights: np.ndarray) -> dict[str,
     names = [checkpoint.path.resolve().name for checkpoint in checkpoints]
     models = [
         {"name": name, "weight": float(weight), "pretraining": record}
-        for name, weight, record in zip(names, weights / weights.sum(), records, strict=True)
+        for name, weight, record in zip(names, _shares(weights), records, strict=True)
     ]
     return {"in_words": f"a merge of {', '.join(names)}", "merged": models}
 
 
-def others(checkpoint: Checkpoint, weight_files: tuple[str, ...], report: str) -> list[Path]:
-    """Returns the files of a folder that a merge gets a copy of: configuration, tokenizer, index of the shards."""
-    if not checkpoint.path.is_dir():
+def others(checkpoint: Checkpoint) -> list[Path]:
+    """Returns the files of a folder that a merge gets a copy of: configuration, tokenizer, those of inner folders (1_Pooling)."""
+    folder = checkpoint.path
+    if not folder.is_dir():
         return []
+    inner = [file for path in sorted(folder.iterdir()) if _describes(path) for file in sorted(path.rglob("*"))]
     return [
-        file
-        for file in sorted(checkpoint.path.iterdir())
-        if file.is_file() and not file.name.endswith(weight_files) and file.name not in (report, *OF_ONE_MODEL)
-    ]
+        file for file in [*sorted(folder.iterdir()), *inner]
+        if file.is_file() and not folder_output.is_weights(file.name) and not file.name.startswith(".")
+        and file.name not in (folder_output.REPORT, *OF_ONE_MODEL)
+    ]  # fmt: skip
+
+
+def _describes(path: Path) -> bool:
+    """Whether a folder inside a model's folder belongs to the model: not an earlier checkpoint, nor what a hub keeps."""
+    return path.is_dir() and not path.name.startswith((".", "checkpoint-", "runs", "onnx", "openvino", "logs"))
 
 
 def require_apart(written: Iterable[Path], checkpoints: list[Checkpoint]) -> None:
@@ -119,7 +137,7 @@ def require_different(checkpoints: list[Checkpoint]) -> None:
 def _files(checkpoint: Checkpoint) -> list[Path]:
     if not checkpoint.path.is_dir():
         return [checkpoint.path]
-    return [file for file in checkpoint.path.iterdir() if file.is_file()]
+    return [file for file in checkpoint.path.rglob("*") if file.is_file()]
 
 
 def _identity(file: Path) -> tuple[int, int]:

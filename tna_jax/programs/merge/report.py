@@ -1,15 +1,22 @@
-"""What `tna merge` shows: the weights, or the trail of a greedy soup, and how much was copied."""
+"""What `tna merge` shows: the weights, or the trail of a greedy soup, how near the models are, and how much was copied."""
 
+from pathlib import Path
 from typing import Any
 
+from tna_jax.programs.cli.progress import plural, size
+from tna_jax.programs.merge.options import MergeOptions
+from tna_jax.programs.merge.plan import Output, Plan
 from tna_jax.programs.reports.blocks import Description, Number, Table
+from tna_jax.programs.reports.present import present
 from tna_jax.programs.reports.statistics import finite_mean_std, format_number
 
 
 def describe(result: dict[str, Any], split: str = "test") -> Description:
     """Describes the merge, the models in the order in which a greedy soup tried them."""
     trail = {step["model"]: step for step in result.get("trail", [])}
-    rows = [[str(result["models"][i]), format_number(result["weights"][i]), *_step(trail.get(i))]
+    near = result.get("similarity")
+    names = _short(result["models"])
+    rows = [[names[i], format_number(result["weights"][i]), *_nearness(near, i), *_step(trail.get(i))]
             for i in list(trail) or range(len(result["models"]))]  # fmt: skip
     share = result["entries_equal_in_all"] / max(result["entries"], 1)
     score = [Number("score of the greedy soup", format_number(result["score"]))] if "score" in result else []
@@ -27,11 +34,81 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
         remarks.append(f"the {verified['anchored']:,} anchors that the files' recipe names are the same in all models")
     alone = finite_mean_std(step["own"] for step in trail.values()).mean
     lead = f"The models alone score {format_number(alone)} on average." if trail else ""
-    table = Table(
-        "what went into it", ["model", "weight", *(["score alone", "soup with it", "kept"] if trail else [])], rows
+    heads = [
+        "model",
+        "weight",
+        *(["to mean", "cosine"] if near else []),
+        *(["score alone", "soup with it", "kept"] if trail else []),
+    ]
+    table = Table("what went into it", heads, rows)
+    if near:
+        remarks.append(
+            "to mean: distance to the merged models' mean over its length; cosine: the smallest with another model "
+            "(matrices and kernels only)"
+        )
+    options = ", ".join(f"{key} {value}" for key, value in result.get("method_options", {}).items())
+    method = f"{result.get('method', 'average')}{f' ({options})' if options else ''}"
+    heading = f"{method} of {result['tensors']} tensors, sums in {result['accumulate']}"
+    return Description(
+        "Merge", heading, lead, numbers, [table], remarks=remarks, notes=list(result.get("warnings", []))
     )
-    heading = f"{result['tensors']} tensors, sums in {result['accumulate']}"
-    return Description("Merge", heading, lead, numbers, [table], remarks=remarks)
+
+
+def _nearness(near: dict[str, Any] | None, i: int) -> list[str]:
+    if near is None:
+        return []
+    others = [value for j, value in enumerate(near["cosines"][i]) if j != i and value is not None]
+    distance = near["distance_to_mean"][i] / near["length_of_mean"] if near["length_of_mean"] else 0.0
+    return [f"{distance:.4f}", f"{min(others):.4f}" if others else "–"]
+
+
+def _short(paths: list[str]) -> list[str]:
+    """Returns the names of models without what all of their paths begin with."""
+    parts = [Path(path).parts for path in paths]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return paths
+
+
+def print_plan(settings: MergeOptions, plan: Plan, warnings: list[str], memory: int) -> None:
+    """Prints what a merge would write, what it would take, and writes nothing."""
+    rows = [
+        [output.name, "x".join(map(str, output.shape)) or "scalar", output.kind, size(output.bytes), _what(output, plan)]
+        for output in plan.outputs
+    ]  # fmt: skip
+    heads = ["tensor", "shape", "dtype", "size", ""]
+    read = sum(source.size * source.dtype.itemsize for output in plan.outputs for source in output.sources)
+    seconds = read / RATE[settings.method == "average"]
+    remarks = [
+        f"{len(plan.outputs)} tensors, {size(plan.bytes)} in {plural(len(plan.files), 'file')}; {size(read)} are read",
+        f"about {size(memory)} of memory beside the program's own, and {seconds:.0f} s or more, by the disk",
+        "a dry run: nothing was written",
+    ]
+    present(
+        Description(
+            "Merge",
+            f"would write {settings.out}",
+            "",
+            [],
+            [Table("tensors", heads, rows)],
+            remarks=remarks,
+            notes=warnings,
+        )
+    )
+
+
+RATE = {True: 600e6, False: 60e6}
+"""Bytes read a second, roughly: of averages, and of methods that see whole tensors."""
+
+
+def _what(output: Output, plan: Plan) -> str:
+    if output.copied:
+        return "copied"
+    if not output.sources[0].floating:
+        return "the first's"
+    return "" if len(set(output.weights)) == 1 else " ".join(f"{weight:g}" for weight in output.weights)
 
 
 def _step(step: dict[str, Any] | None) -> list[str]:

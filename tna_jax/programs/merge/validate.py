@@ -5,10 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from tna_jax.io.errors import UsageError
-from tna_jax.io.tensor_headers import Checkpoint, differences
+from tna_jax.io.tensor_headers import Checkpoint
 from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.merge import metadata as merge_metadata
 from tna_jax.programs.merge import verify_anchors
+from tna_jax.programs.merge.plan import Choices
 
 STATISTICS = ("batch_stats/", "running_mean", "running_var", "moving_mean", "moving_variance")
 """Parts of the names of BatchNorm's running statistics."""
@@ -18,15 +19,57 @@ SHOWN = 10
 """Differences and tensors that are named; of more there is a count."""
 
 
-def require_alike(checkpoints: list[Checkpoint]) -> None:
+def require_alike(checkpoints: list[Checkpoint], base: Checkpoint | None, choices: Choices) -> None:
     """Raises UsageError unless all have the same tensors: it names the kinds of models and the first differences."""
-    wrong = differences(checkpoints)
+    held = [*checkpoints, *([base] if base is not None else [])]
+    wrong = [line for line in _differences(held, choices) if line]
     if not wrong:
         return
-    kinds = merge_metadata.kinds(checkpoints)
+    kinds = merge_metadata.kinds(held)
     shown = wrong[:SHOWN] + ([f"... and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else [])
     head = f"{kinds}: these are other networks; they" if kinds else "the models"
     raise UsageError("\n  ".join([f"{head} differ in {plural(len(wrong), 'place')}:", *shown]))
+
+
+def _differences(checkpoints: list[Checkpoint], choices: Choices) -> list[str]:
+    """Describes what keeps models from being merged, of the tensors that are."""
+    first, *others = checkpoints
+    lines = []
+    for other in others:
+        if prefix := _prefix(first, other):
+            lines.append(prefix)
+            continue
+        for name in sorted({*first.tensors, *other.tensors}):
+            if not choices.merged(name):
+                continue
+            ours, theirs = first.tensors.get(name), other.tensors.get(name)
+            if ours is None or theirs is None:
+                lines.append(f"{name} is not in {first.path if ours is None else other.path}")
+            elif ours.shape != theirs.shape:
+                lines.append(f"{name} is {list(ours.shape)} in {first.path} but {list(theirs.shape)} in {other.path}")
+            elif ours.kind != theirs.kind and (choices.dtype is None or not (ours.floating and theirs.floating)):
+                hint = "; --dtype says in which one to write" if ours.floating and theirs.floating else ""
+                lines.append(f"{name} is {ours.kind} in {first.path} but {theirs.kind} in {other.path}{hint}")
+    if any("vocab" in line or "embed" in line or "wte" in line for line in lines if " but [" in line):
+        lines.append(
+            "vocabularies of other sizes: give both the same tokens first (transformers: resize_token_embeddings), or leave "
+            "these tensors out with --skip"
+        )
+    return lines
+
+
+def _prefix(first: Checkpoint, other: Checkpoint) -> str:
+    """Says that one model names everything as the other does, with a prefix in front; empty if not."""
+    for a, b in ((first, other), (other, first)):
+        short, long = set(a.tensors), set(b.tensors)
+        if short == long:
+            continue
+        some = min(short)
+        for name in long:
+            prefix = name.removesuffix(some)
+            if prefix != name and prefix and {prefix + n for n in short} == long:
+                return f"{b.path} names everything with {prefix!r} in front: --strip-prefix {prefix} takes it off"
+    return ""
 
 
 def warn_of_values(checkpoints: list[Checkpoint], weights: np.ndarray, not_finite: Mapping[str, int]) -> list[str]:

@@ -1,6 +1,7 @@
 """Verifies that exported models share their anchors: the mask is drawn again from the recipe in the files' metadata."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -59,6 +60,11 @@ def verify(checkpoints: list[Checkpoint]) -> dict[str, Any] | None:
     return {**{field: getattr(first, field) for field in FIELDS}, "anchored": anchored}
 
 
+def files_of(tensor: Tensor) -> list[Path]:
+    """Returns the files that a tensor is read from: several for one that an adapter is folded into."""
+    factors = [part for part in (getattr(tensor, "a", None), getattr(tensor, "b", None)) if part is not None]
+    return [tensor.file, *(part.file for part in factors)]
+
+
 def _bits(tensor: Tensor) -> np.ndarray:
-    kind = np.dtype(f"u{tensor.dtype.itemsize}")
-    return np.fromfile(tensor.file, kind, tensor.size, offset=tensor.start)
+    return tensor.read().reshape(-1).view(f"u{tensor.dtype.itemsize}")

@@ -17,6 +17,7 @@ from tna_jax.prng import Stream, stream
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.merge import run as merge
 from tna_jax.programs.merge import streaming
+from tna_jax.programs.merge.plan import Output
 
 MODELS = 3
 
@@ -121,7 +122,7 @@ def test_sharded_folders_beside_single_files(tmp_path, files):
     save_file(tensors(1), tmp_path / "b" / tensor_headers.SINGLE)
     assert main(["merge", str(tmp_path / "a"), str(tmp_path / "b"), files[2], "-o", "merged"]) == 0
     assert sorted(os.listdir("merged")) == [
-        "config.json", "merge.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", tensor_headers.INDEX,
+        "README.md", "config.json", "merge.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", tensor_headers.INDEX,
     ]  # fmt: skip
     assert main(["merge", *files, "-o", "out.safetensors"]) == 0
     whole, parts = tensor_headers.open_checkpoint("out.safetensors"), tensor_headers.open_checkpoint("merged")
@@ -227,7 +228,7 @@ def test_a_greedy_soup_is_found_by_a_command_and_leaves_no_candidate(files, tmp_
     assert report["score"] >= max(step["own"] for step in report["trail"])
     assert "soup with it" in capsys.readouterr().out
     assert sorted(os.listdir()) == sorted(
-        [*map(os.path.basename, files), "out.merge.json", "out.safetensors", "score.py"]
+        [*map(os.path.basename, files), "out.merge.json", "out.merge.scores.json", "out.safetensors", "score.py"]
     )
     assert main(["merge", files[0], files[2], "-o", "two.safetensors"]) == 0
     one, two = load_file("out.safetensors"), load_file("two.safetensors")
@@ -283,11 +284,11 @@ def test_integers_that_differ_are_the_first_models_and_said(tmp_path, capsys):
 
 def test_memory_does_not_grow_with_the_files(tmp_path):
     """Buffers are a few pieces, however large a tensor is."""
-    blender = streaming.Blender(np.ones(2), np.dtype(np.float32))
+    blender = streaming.Blender(np.dtype(np.float32))
     save_file({"w": np.ones(10_000, np.float32)}, tmp_path / "w.safetensors")
-    held = [tensor_headers.open_checkpoint(str(tmp_path / "w.safetensors")).tensors["w"]] * 2
-    for name, first, size in streaming.pieces({"w": held}):
-        assert name == "w" and len(blender.piece(held, first, size)[0]) <= 64
+    held = (tensor_headers.open_checkpoint(str(tmp_path / "w.safetensors")).tensors["w"],) * 2
+    for output, first, size in streaming.pieces([Output("w", "F32", held, (1.0, 1.0))]):
+        assert len(blender.piece(output, first, size).values) <= 64
     assert sum(buffer.nbytes for buffer in blender.buffers.values()) <= 4 * 64 * 4
     blender.close()
     assert merge.WIDE["float32"] == np.float32
@@ -416,7 +417,13 @@ def test_a_merged_folder_has_a_record_of_its_own(tmp_path):
             (tmp_path / name / file).write_text("{}")
         (tmp_path / name / "pretraining.json").write_text(json.dumps({"in_words": f"seed {i}", "seed": i}))
     assert main(["merge", "a", "b", "-o", "ab", "--weights", "3", "1"]) == 0
-    assert sorted(os.listdir("ab")) == ["config.json", "merge.json", "model.safetensors", "pretraining.json"]
+    assert sorted(os.listdir("ab")) == [
+        "README.md",
+        "config.json",
+        "merge.json",
+        "model.safetensors",
+        "pretraining.json",
+    ]
     record = json.loads(Path("ab/pretraining.json").read_text())
     assert record["in_words"] == "a merge of a, b" and "seed" not in record
     assert [one["pretraining"]["seed"] for one in record["merged"]] == [0, 1]
