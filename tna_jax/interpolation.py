@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer, PyTree, Shaped
 
-from tna_jax import trees
+from tna_jax import sharding, trees
 from tna_jax.masks import Params
 
 Scalar = float | Shaped[Array | np.ndarray | np.number, ""]
@@ -45,7 +45,7 @@ def line(a: Params, b: Params, alpha: Scalar) -> Params:
 @jax.custom_jvp
 def _between(x: Array, y: Array, t: Array) -> Array:
     mixed = ((1 - t) * x.astype(t.dtype) + t * y.astype(t.dtype)).astype(x.dtype)
-    return jnp.where((t == 0) | (x == y), x, jnp.where(t == 1, y, mixed))
+    return sharding.where((t == 0) | (x == y), x, sharding.where(t == 1, y, mixed))
 
 
 @_between.defjvp
@@ -107,9 +107,9 @@ def _weighted(leaves: Float[Array, " M *shape"], weights: Float[Array, " M"]) ->
 @jax.custom_jvp
 def _summed(leaves: Array, weights: Array) -> Array:
     index, alone = corner(weights)
-    first, w = leaves[index], weights.reshape(-1, *(1,) * (leaves.ndim - 1))
+    first, w = sharding.entry(leaves, index), weights.reshape(-1, *(1,) * (leaves.ndim - 1))
     same = ((leaves == first[None]) | (w == 0)).all(0) & (weights != 0).any()
-    return jnp.where(alone | same, first, _parts(leaves, w).sum(0).astype(leaves.dtype))
+    return sharding.where(alone | same, first, _parts(leaves, w).sum(0).astype(leaves.dtype))
 
 
 @_summed.defjvp
@@ -122,7 +122,7 @@ def _summed_tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array])
 
 def _parts(leaves: Array, w: Array) -> Array:
     """Products with the weights; a model of weight 0 may hold anything."""
-    return jnp.where(w == 0, jnp.zeros((), w.dtype), w * leaves.astype(w.dtype))
+    return sharding.where(w == 0, jnp.zeros((), w.dtype), w * leaves.astype(w.dtype))
 
 
 def corner(weights: Float[Array, " M"]) -> tuple[Integer[Array, ""], Shaped[Array, ""]]:
@@ -139,7 +139,9 @@ def _wide(leaf: Array) -> np.dtype[Any]:
 def _combine(mix: Callable[..., Array], first: Params, *rest: Params) -> Params:
     others = [trees.align(tree, first, what="first model", subject="other model") for tree in rest]
     leaves = [
-        mix(*map(jnp.asarray, column)) if jnp.issubdtype(jnp.result_type(column[0]), jnp.inexact) else column[0]
+        mix(*(sharding.match(leaf, column[0]) for leaf in column))
+        if jnp.issubdtype(jnp.result_type(column[0]), jnp.inexact)
+        else column[0]
         for column in zip(jax.tree.leaves(first), *others, strict=True)
     ]
     return trees.like(first, leaves)

@@ -155,13 +155,23 @@ def test_masked_and_partitioned_parts_pass_through():
 @pytest.mark.parametrize(
     "make", [lambda: tna_mask(MASK), lambda: anchored(DECAY(), MASK)], ids=["tna_mask", "anchored"]
 )
-def test_tree_map_params_finds_the_moments_and_takes_the_mask_for_none(make):
+def test_tree_map_params_finds_the_moments_and_the_mask(make):
     tx = optax.chain(make(), optax.adam(0.1))
     state = tx.init(jax.tree.map(jnp.asarray, PARAMS))
     marked = optax.tree_utils.tree_map_params(tx, lambda _: "moment", state, transform_non_params=lambda _: "other")
-    assert set(jax.tree.leaves(marked[0].mask)) == {"other"}
-    assert len(jax.tree.leaves(marked[0].mask)) == 3
-    assert set(jax.tree.leaves(marked[1][0].mu)) == {"moment"}
+    assert jax.tree.structure(marked[0].mask) == jax.tree.structure(PARAMS) == jax.tree.structure(marked[1][0].mu)
+    assert set(jax.tree.leaves(marked[0].mask)) == {"moment"} == set(jax.tree.leaves(marked[1][0].mu))
+    assert marked[1][0].count == "other"
+
+
+def test_a_state_of_an_earlier_version_goes_on():
+    """It held the mask's leaves in a tuple, those of whole parameters without axes."""
+    params = jax.tree.map(jnp.asarray, PARAMS)
+    tx = anchored(DECAY(), MASK)
+    state = tx.init(params)
+    earlier = state._replace(mask=tuple(map(jnp.asarray, jax.tree.leaves(MASK))))
+    now, before = (tx.update(gradients(params), s, params)[0] for s in (state, earlier))
+    assert jax.tree.all(jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(), now, before))
 
 
 def test_a_donated_state_leaves_the_callers_mask_alive():
@@ -171,7 +181,7 @@ def test_a_donated_state_leaves_the_callers_mask_alive():
     step = jax.jit(lambda s, p: tx.update(gradients(p), s, p)[1], donate_argnums=0)
     step(state, jax.tree.map(jnp.asarray, PARAMS))
     assert not any(m.is_deleted() for m in jax.tree.leaves(mask))
-    assert all(m.is_deleted() for m in state.mask)  # control: the state's own copy was donated
+    assert all(m.is_deleted() for m in jax.tree.leaves(state.mask))  # control: the state's own copy was donated
 
 
 @pytest.mark.parametrize(

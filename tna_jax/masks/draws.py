@@ -8,12 +8,14 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
-from tna_jax import trees
+from tna_jax import sharding, trees
 from tna_jax.masks.operations import Mask, Params
 from tna_jax.trees import KeyPath, PathFilter
 
@@ -37,7 +39,7 @@ def bernoulli(key: jax.Array, params: Params, ratio: float | jax.Array, where: P
     """
     check_ratio(ratio)
     threshold = jnp.asarray(ratio, jnp.float32)
-    return _draw(params, where, lambda path, leaf: uniform(key, path, leaf.shape) >= threshold)
+    return _draw(params, where, lambda path, leaf: uniform(key, path, leaf.shape, like=leaf) >= threshold)
 
 
 def exact(key: jax.Array, params: Params, ratio: float, where: PathFilter | None = None) -> Mask:
@@ -82,21 +84,61 @@ def _draw(params: Params, where: PathFilter | None, leaf_mask: Callable[[KeyPath
     named = trees.parameters(params)
     chosen = trees.selector(where, [path for path, _ in named])
     leaves = [leaf_mask(path, leaf) if chosen(path) else jnp.ones(leaf.shape, bool) for path, leaf in named]
-    return trees.like(params, leaves)
+    return trees.like(params, [sharding.place(m, leaf) for m, (_, leaf) in zip(leaves, named, strict=True)])
 
 
-def uniform(key: jax.Array, path: KeyPath, shape: tuple[int, ...]) -> jax.Array:
-    """Returns uniform float32 in [0, 1), a function of (key, path, shape) alone: 64 bits of SHA-256 of the path are folded in."""
+def uniform(key: jax.Array, path: KeyPath, shape: tuple[int, ...], like: Any = None) -> jax.Array:
+    """Returns uniform float32 in [0, 1), a function of (key, path, shape) alone: 64 bits of SHA-256 of the path are folded in.
+
+    Laid out as `like`, if that is given: each device draws its part.
+    """
     digest = hashlib.sha256("\0".join(path).encode()).digest()
-    drawn: jax.Array = _draws(key, np.frombuffer(digest[:8], "<u4"), shape)
+    layout = sharding.sharding_of(like) if shape else None
+    if layout is None:
+        drawn: jax.Array = _draws(key, np.frombuffer(digest[:8], "<u4"), shape)
+    else:
+        drawn = _sharded_draws(layout)(_anywhere(key), np.frombuffer(digest[:8], "<u4"), shape)
     return drawn
 
 
-@functools.partial(jax.jit, static_argnums=2)  # one small program for each shape, however many leaves have it
-def _draws(key: jax.Array, words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Drawn flat, which gives the same numbers and compiles many times faster."""
+def _anywhere(key: jax.Array) -> jax.Array:
+    """A concrete key as an array that belongs to no device, so that it goes with parameters on any."""
+    if isinstance(key, jax.core.Tracer):
+        return key
+    with sharding.no_mesh(), jax.ensure_compile_time_eval():
+        if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            return jnp.asarray(np.asarray(key))
+        words = jnp.asarray(np.asarray(jax.random.key_data(key)))
+        unplaced: jax.Array = jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
+        return unplaced
+
+
+@functools.lru_cache(maxsize=512)
+def _sharded_draws(layout: NamedSharding) -> Callable[..., jax.Array]:
+    """As `_draws`, laid out over a mesh: the layout of an array, or (`jax.sharding.AbstractMesh`) of a traced one."""
+    if not isinstance(layout.mesh, Mesh):
+        return functools.partial(_draws, layout=layout)
+    program = jax.jit(lambda key, words, shape: _draws(key, words, shape, True), static_argnums=2, out_shardings=layout)
+
+    def draw(key: jax.Array, words: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
+        with sharding.no_mesh():
+            drawn: jax.Array = program(key, words, shape)
+        return drawn
+
+    return draw
+
+
+# One small program for each shape, however many leaves have it.
+@functools.partial(jax.jit, static_argnames=("shape", "layout"))
+def _draws(
+    key: jax.Array, words: jax.Array, shape: tuple[int, ...], layout: NamedSharding | bool | None = None
+) -> jax.Array:
+    """Drawn flat, which gives the same numbers and compiles many times faster; in its shape where devices draw parts of it (`layout`)."""
     leaf_key = jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
     with jax.threefry_partitionable(True):
+        if layout or not jax.sharding.get_abstract_mesh().empty:
+            out = layout if isinstance(layout, NamedSharding) else None
+            return jax.random.uniform(leaf_key, shape, jnp.float32, out_sharding=out)
         return jax.random.uniform(leaf_key, (math.prod(shape),), jnp.float32).reshape(shape)
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import trees
+from tna_jax import sharding, trees
 from tna_jax.trees import Tree
 
 Mask = Tree
@@ -24,7 +24,7 @@ def soft(mask: Mask, multiplier: float) -> Mask:
     if not 0 <= multiplier <= 1:
         raise ValueError(f"the multiplier of soft anchors must lie in [0, 1], got {multiplier}")
     _require_bool(mask)
-    return jax.tree.map(lambda m: jnp.where(m, np.float32(1), np.float32(multiplier)), mask)
+    return jax.tree.map(lambda m: sharding.where(m, np.float32(1), np.float32(multiplier)), mask)
 
 
 def complement(mask: Mask) -> Mask:

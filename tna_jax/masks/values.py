@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import trees
+from tna_jax import sharding, trees
 from tna_jax.masks.draws import uniform
 from tna_jax.masks.operations import Mask, Params, is_anchored
 
@@ -18,7 +18,9 @@ def prune(params: Params, mask: Mask) -> Params:
     A soft mask multiplies. Dtypes are kept. Raises ValueError where the mask does not fit (see `share_anchors`).
     """
     leaves = [
-        jnp.where(m, p, jnp.zeros_like(p)) if jnp.asarray(m).dtype == bool else p * jnp.asarray(m, p.dtype)
+        sharding.where(m, p, jnp.zeros_like(p))
+        if jnp.asarray(m).dtype == bool
+        else p * sharding.match(m, p).astype(p.dtype)
         for m, p in zip(trees.align(mask, params), jax.tree.leaves(params), strict=True)
     ]
     return trees.like(params, leaves)
@@ -47,7 +49,10 @@ def draw_anchors(key: jax.Array, params: Params, mask: Mask, scale: float) -> Pa
     """
     _check_scale(scale)
     drawn = [
-        (jax.scipy.special.ndtri(_inside(uniform(key, path, leaf.shape))) * np.float32(scale)).astype(leaf.dtype)
+        sharding.place(
+            (jax.scipy.special.ndtri(_inside(uniform(key, path, leaf.shape))) * np.float32(scale)).astype(leaf.dtype),
+            leaf,
+        )
         for path, leaf in trees.parameters(params)
     ]
     return share_anchors(params, trees.like(params, drawn), mask)
@@ -99,16 +104,16 @@ def share_anchors(params: Params, source: Params, mask: Mask) -> Params:
 def bitwise_where(chosen: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """Selects as `jnp.where` does and keeps every bit: the CPU selects 16-bit floats as float32, which loses the payload of a NaN."""
     a, b = jnp.asarray(a), jnp.asarray(b)
-    return jnp.where(chosen, a, b) if a.dtype.itemsize > 2 else _select_bits(chosen, a, b)
+    return sharding.where(chosen, a, b) if a.dtype.itemsize > 2 else _select_bits(chosen, a, b)
 
 
 @jax.custom_jvp
 def _select_bits(chosen: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     bits = np.dtype(f"u{a.dtype.itemsize}")
-    return jnp.where(chosen, a.view(bits), b.view(bits)).view(a.dtype)
+    return sharding.where(chosen, a.view(bits), b.view(bits)).view(a.dtype)
 
 
 @_select_bits.defjvp
 def _select_tangent(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[Any, Any]:
     """Bits have no derivative; what is chosen has."""
-    return _select_bits(*primals), jnp.where(primals[0], *tangents[1:])
+    return _select_bits(*primals), sharding.where(primals[0], *tangents[1:])
