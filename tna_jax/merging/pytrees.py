@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import trees
-from tna_jax.masks.operations import Mask, Params, is_anchored
+from tna_jax.masks.operations import Mask, Params
 from tna_jax.merging import tensors
+from tna_jax.merging.columns import columns_of
 from tna_jax.merging.method import Array, Method, Scope
 from tna_jax.merging.methods import METHODS
 
@@ -55,24 +54,20 @@ def merge(
     shares = method.shares(weights, len(models))
     if scope not in ("tensor", "model"):
         raise ValueError(f"scope must be tensor or model, got {scope!r}")
-    columns = _columns(models, base)
-    anchored = None if mask is None else [np.asarray(is_anchored(m)) for m in trees.align(mask, models[0])]
-
-    def vectors(column: tuple[list[Array], Array | None]) -> Array:
-        return tensors.vectors_of(method, *column)
-
+    columns = columns_of(models, base, mask)
     facts = None
     if method.surveys and scope == "model":
-        facts = tensors.gather_facts(method, lambda: map(vectors, filter(_is_merged, columns)), checked)
-    merged: list[Any] = []
-    for i, (path, first) in enumerate(trees.named_leaves(models[0])):
-        arrays, start = columns[i]
-        keep = None if anchored is None else np.broadcast_to(anchored[i], arrays[0].shape)
-        leaf = tensors.merge_tensor(
-            method, arrays, start, shares, checked, trees.name(path), facts=facts, anchored=keep
-        )  # fmt: skip
-        merged.append(jnp.asarray(leaf) if isinstance(first, jax.Array) else leaf)
-    return trees.like(models[0], merged)
+        used = [column for column in columns if column.is_merged]
+        facts = tensors.gather_facts(
+            method, lambda: (tensors.vectors_of(method, column.models, column.base) for column in used), checked
+        )
+    leaves = [
+        tensors.merge_tensor(
+            method, column.models, column.base, shares, checked, column.name, facts=facts, anchored=column.anchored
+        )
+        for column in columns
+    ]
+    return like(models[0], leaves)
 
 
 def task_vector(model: Params, base: Params) -> Params:
@@ -83,10 +78,10 @@ def task_vector(model: Params, base: Params) -> Params:
     """
     method = METHODS["task_arithmetic"]
     leaves = [
-        tensors.vectors_of(method, arrays, start)[0]
-        if tensors.is_floating(arrays[0].dtype)
-        else np.zeros_like(arrays[0])
-        for arrays, start in _columns([model], base)
+        tensors.vectors_of(method, column.models, column.base)[0]
+        if tensors.is_floating(column.models[0].dtype)
+        else np.zeros_like(column.models[0])
+        for column in columns_of([model], base)
     ]
     return trees.like(model, leaves)
 
@@ -97,23 +92,3 @@ def _method(method: str | Method) -> Method:
     if method not in METHODS:
         raise ValueError(f"unknown merging method {method!r}: known are {', '.join(METHODS)}")
     return METHODS[method]
-
-
-def _is_merged(column: tuple[list[Array], Array | None]) -> bool:
-    return tensors.is_floating(column[0][0].dtype) and column[0][0].size > 0
-
-
-def _columns(models: Sequence[Params], base: Params | None) -> list[tuple[list[Array], Array | None]]:
-    """The arrays of all models and of the base, leaf by leaf of the first model; raises ValueError where they do not fit."""
-    trees_by_name = {f"model {i}": model for i, model in enumerate(models)} | ({} if base is None else {"base": base})
-    aligned = [trees.align(tree, models[0], what="first model", subject=name) for name, tree in trees_by_name.items()]
-    paths = [trees.name(path) for path, _ in trees.named_leaves(models[0])]
-    columns = [[np.asarray(leaf) for leaf in column] for column in zip(*aligned, strict=True)]
-    wrong = [
-        f"{path} ({', '.join(f'{name} {a.dtype}{list(a.shape)}' for name, a in zip(trees_by_name, column, strict=True))})"
-        for path, column in zip(paths, columns, strict=True)
-        if len({(array.dtype, array.shape) for array in column}) > 1 or np.iscomplexobj(column[0])
-    ]
-    if wrong:
-        raise ValueError(f"models are merged in one real dtype and shape; these leaves differ: {'; '.join(wrong)}")
-    return [(column, None) if base is None else (column[:-1], column[-1]) for column in columns]

@@ -119,12 +119,8 @@ def merge_tensor(
     merged = merged.reshape(shape)
     if anchored is not None:
         np.copyto(merged.view(bits), np.ascontiguousarray(source).view(bits), where=anchored)
-    if refuse_overflow and not np.isfinite(merged).all() and all(np.isfinite(x).all() for x in (source, *models)):
-        largest = max(float(np.abs(x).max()) for x in (source, *models))
-        raise ValueError(
-            f"{method.name} gives values in {name or 'a tensor'} that {source.dtype} cannot hold ({largest:.3g} is the largest that entered): "
-            "use a smaller strength, smaller weights, or a wider dtype"
-        )
+    if refuse_overflow:
+        _require_finite(merged, [source, *models], method.name, name)
     return merged
 
 
@@ -135,3 +131,35 @@ def equal_in_all(arrays: Sequence[Array]) -> Array:
     for other in bits[1:]:
         equal &= bits[0] == other
     return equal
+
+
+def settle(
+    values: Array, models: Sequence[Array], base: Array | None, anchored: Array | None, method: str, name: str
+) -> Array:
+    """Returns a merged tensor, computed elsewhere, in the models' dtype, with what is equal in all or anchored copied; see `merge_tensor`.
+
+    Raises:
+      ValueError: a value does not fit the dtype although all that entered are finite.
+    """
+    source = models[0] if base is None else base
+    with np.errstate(over="ignore", invalid="ignore"):
+        merged = np.ascontiguousarray(values.astype(source.dtype)).reshape(source.shape)
+    copied = equal_in_all([source, *models])
+    bits = np.dtype(f"u{source.dtype.itemsize}")
+    np.copyto(
+        merged.view(bits),
+        np.ascontiguousarray(source).reshape(source.shape).view(bits),
+        where=copied if anchored is None else copied | anchored,
+    )
+    _require_finite(merged, [source, *models], method, name)
+    return merged
+
+
+def _require_finite(merged: Array, inputs: Sequence[Array], method: str, name: str) -> None:
+    if np.isfinite(merged).all() or not all(np.isfinite(array).all() for array in inputs):
+        return
+    largest = max(float(np.abs(array).max()) for array in inputs)
+    raise ValueError(
+        f"{method} gives values in {name or 'a tensor'} that {merged.dtype} cannot hold ({largest:.3g} is the largest that entered): "
+        "use a smaller strength, smaller weights, or a wider dtype"
+    )
