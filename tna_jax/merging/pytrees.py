@@ -8,7 +8,7 @@ import numpy as np
 from tna_jax import trees
 from tna_jax.masks.operations import Mask, Params
 from tna_jax.merging import tensors
-from tna_jax.merging.columns import columns_of
+from tna_jax.merging.columns import columns_of, like
 from tna_jax.merging.method import Array, Method, Scope
 from tna_jax.merging.methods import METHODS
 
