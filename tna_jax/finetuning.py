@@ -133,6 +133,7 @@ def smoothed(logits: Float[Array, "*B C"], labels: Integer[Array, "*B"], hyper: 
     logits = logits.astype(jnp.float32)
     share = hyper["label_smoothing"]
     spread = jax.nn.logsumexp(logits, axis=-1) - jnp.mean(logits, axis=-1)
+    spread = jnp.where(share > 0, spread, np.float32(0))  # infinite where a class has a logit of minus infinity
     return (1 - share) * metrics.cross_entropy(logits, labels) + share * spread
 
 

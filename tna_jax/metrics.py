@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Integer
 
+from tna_jax import labels as labels_lib
+
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
@@ -148,34 +150,65 @@ def merge(a: _Counted, b: _Counted) -> _Counted:
     return both
 
 
-def cross_entropy(logits: Float[Array, "*B C"], labels: Integer[Array, "*B"]) -> Float32[Array, "*B"]:
+def cross_entropy(
+    logits: Float[Array, "*B C"], labels: Integer[Array, "..."] | Bool[Array, "..."]
+) -> Float32[Array, "*B"]:
     """Computes the softmax cross-entropy of each example in nats, in float32.
 
     Args:
-      logits: (..., C), any float dtype.
-      labels: (...,) integers in [0, C).
+      logits: (..., C), any float dtype; minus infinity for a class that cannot occur.
+      labels: (...,) integers of any type in [0, C); the loss of one outside is NaN.
+
+    Raises:
+      ValueError: labels of another shape, or that are not integers.
     """
-    logits = logits.astype(jnp.float32)
-    picked = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)  # a product, not a gather: 5x on the CPU
-    return jax.nn.logsumexp(logits, axis=-1) - jnp.sum(logits * picked, axis=-1)
+    logits, labels = logits.astype(jnp.float32), _class_numbers(logits, labels)
+    classes = logits.shape[-1]
+    # A selection and a sum, not a gather: 5x on the CPU. Not a product: minus infinity times 0 is NaN.
+    picked = jnp.where(jax.nn.one_hot(labels, classes, dtype=bool), logits, np.float32(0))
+    losses = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(picked, axis=-1)
+    return jnp.where((labels >= 0) & (labels < classes), losses, np.float32(np.nan))
+
+
+def correct(logits: Float[Array, "*B C"], labels: Integer[Array, "..."] | Bool[Array, "..."]) -> Bool[Array, "*B"]:
+    """Returns whether each example's largest logit is the label's; arguments as in `cross_entropy`."""
+    hits: Array = jnp.argmax(logits, axis=-1).astype(jnp.int32) == _class_numbers(logits, labels)
+    return hits
+
+
+def _class_numbers(logits: Array, labels: Any) -> Array:
+    numbers = labels_lib.class_numbers(labels)
+    if numbers.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"logits {logits.shape} need integer labels {logits.shape[:-1]}, one for each row of logits; got the shape "
+            f"{numbers.shape}{labels_lib.shape_hint(numbers.shape, logits.shape[:-1])}"
+        )
+    return numbers
 
 
 def classification(
-    logits: Float[Array, "*B C"], labels: Integer[Array, "*B"], weight: Bool[Array, "*B"] | Float[Array, "*B"]
+    logits: Float[Array, "*B C"],
+    labels: Integer[Array, "..."] | Bool[Array, "..."],
+    weight: Bool[Array, "..."] | Float[Array, "..."],
 ) -> Metrics:
     """Computes the metrics of one batch under a padding mask.
 
     Args:
       logits: (B, C) floats, or (B, K, C) where each example has K labels.
-      labels: (B,) or (B, K) integers in [0, C).
+      labels: (B,) or (B, K) integers of any type in [0, C).
       weight: bool or float of the labels' shape, 0 for padding. Where it is 0 the logits may be anything, also non-finite.
 
     Returns:
       `Metrics` with float32 scalars.
+
+    Raises:
+      ValueError: as `cross_entropy`, or a weight of another shape than the labels.
     """
+    if weight.shape != labels.shape:
+        raise ValueError(f"labels {labels.shape} need a weight of their shape, got {weight.shape}")
     weight = weight.astype(jnp.float32)
     losses = jnp.where(weight > 0, cross_entropy(logits, labels), np.float32(0))
-    hits = ((jnp.argmax(logits, axis=-1) == labels) & jnp.isfinite(losses)).astype(jnp.float32)
+    hits = (correct(logits, labels) & jnp.isfinite(losses)).astype(jnp.float32)
     return Metrics(jnp.sum(losses * weight), jnp.sum(hits * weight), jnp.sum(weight))
 
 

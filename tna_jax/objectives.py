@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Integer, PyTree, Shaped
 
+from tna_jax import labels as labels_lib
 from tna_jax import metrics
 from tna_jax.metrics import LOSS, AnyMetrics, Metric, Sums
 
@@ -109,8 +110,8 @@ class Objective:
           ValueError: losses or values of another shape than what counts.
         """
         weights = self.weights(targets, weight)
-        losses = self.loss(outputs, targets)
-        _check_shape(f"the losses of {self.name}", losses.shape, weights.shape)
+        losses = jnp.asarray(self.loss(outputs, targets))
+        check_shape(f"the losses of {self.name}", losses.shape, weights.shape)
         sums = {LOSS.name: (_total(losses, weights), jnp.sum(weights))}
         for metric in self.metrics:
             if metric.values is not None:
@@ -130,12 +131,15 @@ def _total(values: Array, weights: Array) -> Array:
 
 def _ratio(metric: Metric, values: Any, weights: Array, weight: Array) -> tuple[Array, Array]:
     above, below = values if isinstance(values, tuple) else (values, None)
+    above = jnp.asarray(above)
     used = weight if above.shape != weights.shape and above.shape == weight.shape else weights
-    _check_shape(f"the values of {metric.name}", above.shape, used.shape)
+    for part in (above, *(() if below is None else (below,))):
+        check_shape(f"the values of {metric.name}", jnp.shape(part), used.shape)
     return _total(above, used), jnp.sum(used) if below is None else _total(below, used)
 
 
-def _check_shape(what: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def check_shape(what: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raises ValueError where losses or values are not one for each example, token or pixel that counts: they are never broadcast."""
     if shape != expected:
         raise ValueError(
             f"{what} have the shape {shape}, expected {expected}: one for each example, token or pixel that counts"
@@ -144,11 +148,21 @@ def _check_shape(what: str, shape: tuple[int, ...], expected: tuple[int, ...]) -
 
 @dataclasses.dataclass(frozen=True)
 class Classification(Objective):
-    """Cross-entropy in nats and accuracy, of integer labels (B,), or (B, K) under weights (B, K). The default everywhere."""
+    """Cross-entropy in nats and accuracy, of integer labels (B,), or (B, K) under weights (B, K). The default everywhere.
+
+    Its loss and metrics cannot be replaced: ValueError. An `Objective` has others.
+    """
 
     name: str = "classification"
     loss: Callable[[Any, Any], Array] = metrics.cross_entropy
     unit: str = "nats"
+
+    def __post_init__(self) -> None:
+        if self.loss is not metrics.cross_entropy or self.metrics or self.counted is not None:
+            raise ValueError(
+                "Classification is cross-entropy and accuracy of every example; for another loss, metrics or `counted` use "
+                'Objective("name", loss, metrics, counted)'
+            )
 
     @property
     def classes(self) -> bool:
@@ -209,7 +223,7 @@ def regression(loss: Literal["squared", "absolute"] = "squared") -> Objective:
 
 @functools.lru_cache
 def multi_label() -> Objective:
-    """Returns multi-label classification: targets (B, L) of 0 and 1, logits (B, L).
+    """Returns multi-label classification: targets (B, L) of 0 and 1 (or between), logits (B, L); outside of that the loss is NaN.
 
     The loss is the mean binary cross-entropy of an example's labels, in nats; `accuracy` the share of labels right,
     `exact_match` that of examples whose labels are all right, `f1` the F1 over all labels of all examples (micro).
@@ -224,15 +238,19 @@ def multi_label() -> Objective:
     return Objective("multi-label", _binary, named, unit="nats a label")
 
 
-def check_examples(objective: Objective, inputs: Any, targets: Any, what: str = "") -> int:
-    """Returns N, the number of examples of inputs and targets (N, ...); ValueError where they do not go together, in front `what`."""
+def check_examples(objective: Objective, inputs: Any, targets: Any, what: str = "", classes: int | None = None) -> int:
+    """Returns N, the number of examples of inputs and targets (N, ...); ValueError where they do not go together, in front `what`.
+
+    Class labels are looked at closely, see `labels.check_labels`; `classes` is their number, if it is known.
+    """
     sizes = [np.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)]
     examples = sizes[0][0] if sizes and len(set(sizes)) == 1 and sizes[0] else None
     if examples is None:
         raise ValueError(f"{what}inputs need one number of examples in front, got {[*sizes]}")
+    if objective.classes:
+        labels_lib.check_labels(targets, examples, what, classes)
+    labels_lib.check_numeric(targets, what)
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(targets)]
-    if objective.classes and shapes != [(examples,)]:
-        raise ValueError(f"{what}{examples} inputs but labels of shape {', '.join(map(str, shapes))}")
     if not shapes or any(shape[:1] != (examples,) for shape in shapes):
         raise ValueError(f"{what}{examples} inputs but targets of shape {', '.join(map(str, shapes))}")
     return int(examples)
@@ -276,13 +294,14 @@ def _labeled(logits: Float[Array, "... C"], labels: Integer[Array, "..."]) -> Fl
     if logits.shape[:-1] != labels.shape or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(
             f"outputs {logits.shape} need integer targets of the shape {logits.shape[:-1]}, got {labels.dtype} {labels.shape}"
+            + labels_lib.shape_hint(labels.shape, logits.shape[:-1])
         )
     return metrics.cross_entropy(logits, labels)
 
 
 def _hits(logits: Float[Array, "... C"], labels: Integer[Array, "..."]) -> Bool[Array, "..."]:
     """Right, and of a finite loss."""
-    return (jnp.argmax(logits, axis=-1) == labels) & jnp.isfinite(metrics.cross_entropy(logits, labels))
+    return metrics.correct(logits, labels) & jnp.isfinite(metrics.cross_entropy(logits, labels))
 
 
 def _error(outputs: Array, targets: Array) -> Float32[Array, "B ..."]:
@@ -310,12 +329,15 @@ def _binary(logits: Float[Array, "B L"], targets: Array) -> Float32[Array, " B"]
         raise ValueError(
             f"multi-label needs logits and targets (B, L) of one shape, got {logits.shape} and {targets.shape}"
         )
-    z, y = logits.astype(jnp.float32), targets.astype(jnp.float32)
-    return jnp.mean(jax.nn.softplus(z) - z * y, axis=-1)
+    z, y = jnp.minimum(logits.astype(jnp.float32), np.finfo(np.float32).max), targets.astype(jnp.float32)
+    losses = jax.nn.softplus(z) - jnp.where(
+        y == 0, np.float32(0), z * y
+    )  # a logit of minus infinity: the label cannot occur
+    return jnp.mean(jnp.where((y >= 0) & (y <= 1), losses, np.float32(np.nan)), axis=-1)
 
 
 def _right(logits: Array, targets: Array) -> Bool[Array, "B L"]:
-    return ((logits > 0) == (targets > 0)) & jnp.isfinite(logits)
+    return ((logits > 0) == (targets > 0)) & ~jnp.isnan(logits)
 
 
 def _f1(logits: Array, targets: Array) -> tuple[Float32[Array, " B"], Float32[Array, " B"]]:

@@ -108,6 +108,22 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return _place(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def distinct(tree: Any) -> Any:
+    """Returns the tree with a copy of every array whose memory is that of an earlier one: no memory may be donated twice."""
+    seen: set[Any] = set()
+
+    def copied(x: Any) -> Any:
+        if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
+            return x
+        data = jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        places = {(shard.device, shard.data.unsafe_buffer_pointer()) for shard in data.addressable_shards}
+        twice = bool(places & seen)
+        seen.update(places)
+        return x.copy() if twice else x
+
+    return jax.tree.map(copied, tree)
+
+
 def _place(tree: Any, sharding: NamedSharding) -> Any:
     """`device_put`, also onto devices of other processes, which all hold the same host arrays and run the same call."""
     if sharding.is_fully_addressable:

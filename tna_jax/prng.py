@@ -7,11 +7,18 @@ index are folded. Nothing is handed on from one draw to the next. There are two 
 - `FEDERATED_*`: one federation. The indices are the round, then the client, as far as the draw depends on them.
 
 The numbers are part of the format of runs: they never change, and a new stream takes a new number.
+
+Bits do not depend on switches of the process: keys are those of `THREEFRY` whatever `jax_default_prng_impl` says, and what promises its
+bits is drawn under `same_bits`, whatever `jax_threefry_partitionable` says.
 """
 
 import enum
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 RUN = 256
 """Added to the numbers of the run family, which keeps the members of two families apart."""
@@ -60,11 +67,48 @@ class Stream(enum.IntEnum):
         return self.value % RUN
 
 
+THREEFRY = "threefry2x32"
+"""JAX's own generator, by its name: its bits are the same on every device and under every transformation."""
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def root_key(seed: int) -> jax.Array:
+    """Returns the key of a seed: `jax.random.key(seed)`, of `THREEFRY` whatever the default is."""
+    return jax.random.key(seed, impl=THREEFRY)
+
+
+def threefry(key: jax.Array) -> jax.Array:
+    """Returns a key of any generator as a typed key of `THREEFRY`, which is returned as it is.
+
+    Its first two words are the key: `rbg` derives its keys as threefry does, twice side by side, so that a seed's draws are the
+    same under either.
+    """
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        words = key
+    elif str(jax.random.key_impl(key)) == THREEFRY:
+        return key
+    else:
+        words = jax.random.key_data(key)
+    return jax.random.wrap_key_data(words[..., :2], impl=THREEFRY)
+
+
+def same_bits(function: _Function) -> _Function:
+    """Returns `function` so that what it draws does not depend on the switch `jax_threefry_partitionable`: as with JAX's default."""
+
+    @functools.wraps(function)
+    def draw(*args: Any, **options: Any) -> Any:
+        with jax.threefry_partitionable(True):
+            return function(*args, **options)
+
+    return draw  # type: ignore[return-value]
+
+
 def stream(root: jax.Array | int, which: Stream, *indices: int | jax.Array) -> jax.Array:
     """Returns the key for one purpose: the number of `which`, then each of `indices`, folded into the root key.
 
     Args:
-      root: a key, or the seed that `jax.random.key` makes it from.
+      root: a key of any generator, see `threefry`, or a seed.
       which: what is drawn.
       indices: see `Stream`; ints, which may be traced.
 
@@ -74,7 +118,7 @@ def stream(root: jax.Array | int, which: Stream, *indices: int | jax.Array) -> j
     """
     if which >= RUN and not indices:
         indices = (0,)
-    key = root if isinstance(root, jax.Array) else jax.random.key(root)
+    key = threefry(root) if isinstance(root, jax.Array) else root_key(root)
     key = jax.random.fold_in(key, which.number)
     for index in indices:
         key = jax.random.fold_in(key, index)
