@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from tna_jax import ensemble, masks, metrics, models, transform
+from tna_jax import ensemble, metrics, models, transform
 from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Trainer
 
@@ -24,18 +24,17 @@ def sgd(hyper):
 
 @pytest.fixture(scope="module")
 def data():
-    keys = jax.random.split(jax.random.key(3), 2)
-    return jax.random.randint(keys[0], (N, 6), 0, 17).astype(jnp.uint8), jax.random.randint(keys[1], (N,), 0, 3)
+    rng = np.random.default_rng(3)
+    return jax.device_put((rng.integers(0, 17, (N, 6)).astype(np.uint8), rng.integers(0, 3, N).astype(np.int32)))
 
 
 def start(trainer: Trainer, members: int = M, rate: float = 0.1) -> ensemble.Members:
-    """Members that differ in everything: initial value, mask, order, learning rate."""
-    keys = jax.random.split(jax.random.key(0), members)
-    params = jax.vmap(lambda key: MODEL.init(key, jnp.zeros((1, 6)))["params"])(keys)
-    one = ensemble.member(params, 0)
-    drawn = [masks.bernoulli(keys[i], one, 0.1 * i) for i in range(members)]
-    mask = jax.tree.map(lambda *m: jnp.stack(m), *drawn)
-    hyper = {"learning_rate": rate * (1 + jnp.arange(members, dtype=jnp.float32))}
+    """Members that differ in everything: initial value, mask, order, learning rate; drawn by NumPy, which compiles nothing."""
+    rng, shapes = np.random.default_rng(0), jax.eval_shape(MODEL.init, jax.random.key(0), jnp.zeros((1, 6)))["params"]
+    params = jax.tree.map(lambda leaf: rng.normal(0, 0.4, (members, *leaf.shape)).astype(np.float32), shapes)
+    mask = jax.tree.map(lambda leaf: np.stack([rng.random(leaf.shape) >= 0.1 * i for i in range(members)]), shapes)
+    hyper = {"learning_rate": np.float32(rate) * (1 + np.arange(members, dtype=np.float32))}
+    params, mask, hyper = jax.device_put((params, mask, hyper))
     return ensemble.init_ensemble(trainer, params, jax.random.split(jax.random.key(1), members), mask, hyper)
 
 
