@@ -60,6 +60,7 @@ def average_stacked(
         raise ValueError(f"expected one weight for each of the {count} models, got the shape {weights.shape}")
     if not isinstance(weights, jax.core.Tracer) and not (np.isfinite(weights).all() and float(weights.sum())):
         raise ValueError(f"the weights must be finite, and their sum not 0; got {np.asarray(weights).tolist()}")
+    trees.require_exact(members)
     average: Params = _mixture(members, weights / weights.sum())
     return average
 
@@ -90,6 +91,7 @@ def stack(models: Sequence[Params]) -> Stacked:
     others = [
         trees.align(model, models[0], what="first model", subject=f"model {i}") for i, model in enumerate(models[1:], 1)
     ]
+    trees.require_exact(*models)
     columns = zip(jax.tree.leaves(models[0]), *others, strict=True)
     return trees.like(models[0], [jnp.stack([jnp.asarray(leaf) for leaf in column]) for column in columns])
 

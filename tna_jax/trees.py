@@ -35,7 +35,7 @@ def _is_leaf(node: Any) -> bool:
 
 
 def _contents(node: Any) -> Any:
-    leaves = jax.tree.leaves(node)
+    leaves = jax.tree.leaves(node, is_leaf=lambda part: isinstance(part, optax.MaskedNode))
     return leaves[0] if len(leaves) == 1 else node
 
 
@@ -101,7 +101,8 @@ def align(mask: Tree, tree: Tree, what: str = "params", subject: str = "mask") -
     """Returns the leaves of `mask` in the leaf order of `tree`, matched by key path.
 
     Args:
-      mask: the tree to reorder; a leaf has the shape of its partner in `tree`, or shape `()` for the whole leaf.
+      mask: the tree to reorder; a leaf has the shape of its partner in `tree`, or shape `()` for the whole leaf. Of a mask (not
+        of another `subject`) a leaf of shape `()` may also stand for a whole branch, `{"encoder": False, "head": True}`.
       tree: the tree to follow; parts taken out by `optax.masked` or `optax.multi_transform` need no partner.
       what, subject: what `tree` and `mask` are called in the error.
 
@@ -110,10 +111,13 @@ def align(mask: Tree, tree: Tree, what: str = "params", subject: str = "mask") -
     """
     if not jax.tree.leaves(tree):
         return []
+    named = named_leaves(tree)
     parts = dict(named_leaves(mask))
+    if subject == "mask":
+        parts = _spread(parts, named)
     aligned: list[Any] = []
     missing, shapes = [], []
-    for path, leaf in named_leaves(tree):
+    for path, leaf in named:
         part = parts.pop(path, None)
         if isinstance(leaf, optax.MaskedNode):
             parts = {other: m for other, m in parts.items() if other[: len(path)] != path}
@@ -135,3 +139,35 @@ def align(mask: Tree, tree: Tree, what: str = "params", subject: str = "mask") -
     if problems:
         raise ValueError(f"the {subject} does not fit the {what}; {'; '.join(problems)}. Make it from these {what}.")
     return aligned
+
+
+def _spread(parts: dict[KeyPath, Any], named: list[tuple[KeyPath, Any]]) -> dict[KeyPath, Any]:
+    """The leaves of a mask, those of shape `()` that stand for a branch of the tree repeated for each leaf in it."""
+    branches = {path for path, part in parts.items() if np.shape(part) == ()} - {path for path, _ in named}
+    for path, _ in named if branches else ():
+        above = next((path[:n] for n in range(len(path) - 1, -1, -1) if path[:n] in branches), None)
+        if path not in parts and above is not None:
+            parts = parts | {path: parts[above]}
+    filled = {path[:n] for path, _ in named for n in range(len(path))} & branches
+    return {path: part for path, part in parts.items() if path not in filled}
+
+
+def require_exact(*trees: Tree) -> None:
+    """Raises ValueError for NumPy integers of 64 bits that JAX would cut to 32 (without jax_enable_x64); all their paths are listed.
+
+    Integers that fit into 32 bits keep their values and pass; so do floats, which are rounded.
+    """
+    wrong = [
+        f"{name(path)} ({leaf.dtype}, up to {np.abs(leaf).max()})" for tree in trees for path, leaf in named_leaves(tree)
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iu" and leaf.size and _is_cut(leaf)
+    ]  # fmt: skip
+    if wrong:
+        raise ValueError(f"JAX would cut these integers to 32 bits: {', '.join(dict.fromkeys(wrong))}; set jax_enable_x64 for them")
+
+
+def _is_cut(array: np.ndarray) -> bool:
+    narrow = jax.dtypes.canonicalize_dtype(array.dtype)
+    if narrow.itemsize >= array.dtype.itemsize:
+        return False
+    limits = np.iinfo(narrow)
+    return bool(array.max() > limits.max or array.min() < limits.min)

@@ -156,3 +156,12 @@ def test_a_list_or_tuple_of_models_is_that_many_models():
 def test_modules_that_are_not_arrays_are_not_stacked():
     with pytest.raises(TypeError, match=r"not arrays: act\. Stack the trainable part: eqx.filter"):
         stack([{"w": np.ones(2), "act": jnp.tanh}] * 2)
+
+
+def test_integers_that_jax_would_cut_are_refused_by_name():
+    large = {"w": np.ones(2, np.float32), "steps": np.array([2**40 + 3])}
+    small = large | {"steps": np.array([7])}
+    for call in (lambda: stack([large, large]), lambda: uniform_soup(jax.tree.map(lambda x: np.stack([x, x]), large))):
+        with pytest.raises(ValueError, match=r"cut these integers to 32 bits: steps \(int64, up to 1099511627779\)"):
+            call()
+    assert stack([small, small])["steps"].tolist() == [[7], [7]]

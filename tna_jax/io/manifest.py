@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tna_jax.io.errors import UsageError
 from tna_jax.io.formats import FORMAT, check_format
 
 Form = tuple[tuple[int, ...], str]
@@ -31,13 +32,26 @@ class Leaf(NamedTuple):
 
 
 def named(tree: Any) -> dict[str, np.ndarray]:
-    """Returns the arrays of a pytree by name (`params/Dense_0/kernel`), in the order of `jax.tree.leaves`."""
+    """Returns the arrays of a pytree by name (`params/Dense_0/kernel`), in the order of `jax.tree.leaves`.
+
+    Raises:
+      UsageError: the paths of several leaves join to one name (`{"a/b": x}` beside `{"a": {"b": y}}`).
+    """
     import optax
 
     from tna_jax import trees
 
-    leaves = trees.named_leaves(tree)
-    return {trees.name(path): leaf for path, leaf in leaves if not isinstance(leaf, optax.MaskedNode)}
+    arrays: dict[str, np.ndarray] = {}
+    twice = []
+    for path, leaf in trees.named_leaves(tree):
+        if isinstance(leaf, optax.MaskedNode):
+            continue
+        name = trees.name(path)
+        twice += [name] if name in arrays else []
+        arrays[name] = leaf
+    if twice:
+        raise UsageError(f"several leaves would be called {', '.join(twice)}: a key holds the `/` that joins keys; rename it")
+    return arrays
 
 
 def digest(array: np.ndarray) -> str:

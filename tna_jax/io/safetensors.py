@@ -9,6 +9,7 @@ Headers are checked before anything is read, see `tna_jax.io.tensor_headers`.
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
@@ -27,14 +28,17 @@ def write(
 
     Args:
       file: to write; replaced if it is there.
-      arrays: by name, of any shape, of the dtypes in `tensor_headers.DTYPES`.
+      arrays: by name, of any shape, order and byte order, of the dtypes in `tensor_headers.DTYPES`.
       metadata: texts by name, kept in the file's header.
       mode: who may read the file, as `os.chmod` takes it.
 
     Raises:
-      UsageError: an array has another dtype, or the file cannot be written.
+      UsageError: an array has another dtype, or a name that the format keeps for itself or cannot hold, or the file cannot be written.
     """
-    ready = {name: np.array(array, order="C", copy=None) for name, array in arrays.items()}
+    ready = {name: _native(np.asarray(array)) for name, array in arrays.items()}
+    odd = [repr(name) for name in ready if name == METADATA or not _is_text(name)]
+    if odd:
+        raise UsageError(f"no array can be called so in a safetensors file: {', '.join(odd)}; give it another name")
     unknown = [f"{name} ({array.dtype})" for name, array in ready.items() if array.dtype not in DTYPES.values()]
     if unknown:
         raise UsageError(f"cannot be kept in a safetensors file: {', '.join(unknown)}")
@@ -43,6 +47,23 @@ def write(
             save_file(ready, unfinished, metadata)
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+METADATA = "__metadata__"
+"""The format's own entry."""
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """Returns an array in C order and little-endian, as the format has it."""
+    return np.array(array, array.dtype.newbyteorder("<"), order="C", copy=None)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read(file: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -66,13 +87,15 @@ def save(file: str | Path, tree: trees.Tree, metadata: dict[str, str] | None = N
 def load(file: str | Path, like: trees.Tree, part: str = "") -> trees.Tree:
     """Reads a file into a pytree of the structure of `like` (a Linen dict, an NNX state, an Equinox module).
 
+    A leaf that is a NumPy array is read as one, in its own dtype; all others become JAX arrays.
+
     Args:
       like: arrays or shapes; leaves are matched by path, and must have the shape and dtype of their partners.
       part: take only what is under this name, `params` or `state` of an exported model; others in the file are left alone.
 
     Raises:
-      UsageError: the file cannot be read, or does not fit; all leaves that are missing, too many or of another shape or dtype
-        are listed.
+      UsageError: the file cannot be read, or does not fit; all leaves that are missing, too many, of another shape or dtype, or of one that
+        JAX would read in fewer bits (64, without jax_enable_x64) are listed.
     """
     return fill(like, read(file)[0], part, str(file))
 
@@ -90,8 +113,20 @@ def fill(like: trees.Tree, arrays: dict[str, np.ndarray], part: str = "", where:
     """
     under = f"{part}/" if part else ""
     present = {name.removeprefix(under): array for name, array in arrays.items() if name.startswith(under)}
-    expected = {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in manifest.named(like).items()}
+    leaves = manifest.named(like)
+    expected = {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in leaves.items()}
+    narrow = [
+        f"{name} ({array.dtype})" for name, array in present.items()
+        if name in expected and not isinstance(leaves[name], np.ndarray) and jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype
+    ]  # fmt: skip
+    if narrow:
+        raise UsageError(
+            f"{where} holds what JAX would read in fewer bits: {', '.join(narrow)}; set jax_enable_x64, or give NumPy arrays as the "
+            "leaves of `like`: they are read as they are"
+        )
     problems = manifest.misfits({name: (array.shape, str(array.dtype)) for name, array in present.items()}, expected)
     if problems:
         raise UsageError(f"{where} does not fit this tree; {problems}")
-    return trees.like(like, [jnp.asarray(present[name]) for name in expected])
+    return trees.like(
+        like, [present[name] if isinstance(leaves[name], np.ndarray) else jnp.asarray(present[name]) for name in expected]
+    )

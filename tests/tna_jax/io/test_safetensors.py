@@ -250,3 +250,41 @@ def test_runs_with_wrong_contents_are_refused_in_one_line(run, tmp_path, capsys,
     assert before == {
         path: path.read_bytes() for path in Path("copy").rglob("*") if path.is_file() and path.name != ".lock"
     }
+
+
+BASE = np.arange(24, dtype=np.float32).reshape(4, 6)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.asfortranarray(BASE), BASE.T, BASE[::-2, ::-3], np.broadcast_to(np.float32(3), (2, 3)), np.array(3, np.float32), BASE[:0],
+        BASE.astype(">f4"), np.asfortranarray(BASE.astype(">f8")), np.array([2**40 + 3, -5], ">i8"), np.array([2**63 + 1], np.uint64),
+        np.asarray(jnp.asarray(BASE, jnp.bfloat16)).T, np.array([1 + 1e-12]), np.array([True, False])[::-1],
+    ],
+)  # fmt: skip
+def test_an_array_of_any_layout_comes_back_as_it_was(tmp_path, array):
+    safetensors.save(tmp_path / "a", {"x": array})
+    back = safetensors.load(tmp_path / "a", like={"x": np.empty(array.shape, array.dtype.newbyteorder("="))})["x"]
+    assert isinstance(back, np.ndarray) and back.dtype == array.dtype.newbyteorder("=")
+    assert back.shape == array.shape and back.tolist() == array.tolist()
+
+
+def test_what_jax_would_cut_to_32_bits_is_refused_by_name(tmp_path):
+    tree = {"steps": np.array([2**40 + 3]), "w": np.array([1 + 1e-12]), "fine": np.ones(1, np.float32)}
+    safetensors.save(tmp_path / "a", tree)
+    like = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in tree.items()}
+    with pytest.raises(UsageError, match=r"fewer bits: steps \(int64\), w \(float64\); set jax_enable_x64"):
+        safetensors.load(tmp_path / "a", like=like)
+
+
+@pytest.mark.parametrize("name", ["__metadata__", "\ud800"])
+def test_names_that_the_format_cannot_hold_are_refused(tmp_path, name):
+    with pytest.raises(UsageError, match="no array can be called so"):
+        safetensors.write(tmp_path / "a", {name: BASE})
+    assert not (tmp_path / "a").exists()
+
+
+def test_two_paths_of_one_name_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="several leaves would be called a/b"):
+        safetensors.save(tmp_path / "a", {"a": {"b": BASE}, "a/b": BASE})
