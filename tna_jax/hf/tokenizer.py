@@ -43,7 +43,7 @@ class Encoded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer and the ids of its special tokens (`unk` may be missing: None)."""
+    """A tokenizer and the ids of its special tokens."""
 
     backend: Any
     """A `tokenizers.Tokenizer`."""
@@ -51,6 +51,10 @@ class Tokenizer:
     cls: int
     sep: int
     mask: int
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """The tokenizer_config.json that it was read with: saved again as it is."""
+    max_length: int | None = None
+    """The most tokens that its model takes, special ones too, for those who read it with transformers; None if nobody said."""
 
     @property
     def vocab(self) -> int:
@@ -89,12 +93,22 @@ class Tokenizer:
         return str(self.backend.decode([int(i) for i in ids]))
 
     def save(self, folder: str | Path) -> None:
-        """Writes tokenizer.json and tokenizer_config.json, which transformers reads as well."""
+        """Writes tokenizer.json and tokenizer_config.json: transformers frames, cuts and pads texts and pairs with them as this does.
+
+        What the folder that it was loaded from said in its tokenizer_config.json is kept.
+        """
         Path(folder).mkdir(parents=True, exist_ok=True)
         names = {
             f"{role}_token": self.backend.id_to_token(getattr(self, role)) for role in ("pad", "cls", "sep", "mask")
         }
-        about = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
+        names |= {"unk_token": token for kind in SPECIAL.values() if names["cls_token"] == kind["cls"]
+                  for token in [kind["unk"]] if self.backend.token_to_id(token) is not None}  # fmt: skip
+        types = names["cls_token"] == SPECIAL["wordpiece"]["cls"]
+        inputs = ["input_ids", *(["token_type_ids"] if types else []), "attention_mask"]
+        about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs, "padding_side": "right",
+                 "truncation_side": "right", **names} | self.about  # fmt: skip
+        if self.max_length is not None:
+            about["model_max_length"] = self.max_length
         write_atomic(Path(folder) / FILE, (self.backend.to_str(pretty=True) + "\n").encode())
         write_atomic(Path(folder) / CONFIG, (json.dumps(about, indent=2) + "\n").encode())
 
@@ -115,7 +129,9 @@ def load(folder: str | Path) -> Tokenizer:
             f"there is neither {folder / FILE}, nor {WORDS}, nor {PIECES} with {MERGES} beside it: tna_jax.hf.train_tokenizer "
             "trains one; a checkpoint's is beside its model on the hub"
         )
-    about = read_json(folder / CONFIG) if file.name != FILE and (folder / CONFIG).is_file() else {}
+    about = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    if not isinstance(about, dict):
+        raise UsageError(f"{folder / CONFIG}: expected a JSON object")
     try:
         backend = READERS[file.name](file, about)
     except UsageError:
@@ -124,7 +140,13 @@ def load(folder: str | Path) -> Tokenizer:
         raise UsageError(f"{file} is not a tokenizer that the tokenizers library reads: {error}") from error
     backend.no_padding()
     backend.no_truncation()
-    return _with_ids(backend, str(file))
+    length = about.get("model_max_length")
+    known = length if isinstance(length, int) and length < NO_LIMIT else None
+    return dataclasses.replace(_with_ids(backend, str(file)), about=about, max_length=known)
+
+
+NO_LIMIT = 10**9
+"""Lengths from here on stand for none: transformers writes 10^30."""
 
 
 def _library_file(file: Path, about: dict[str, Any]) -> Any:
@@ -174,7 +196,9 @@ def _framed(library: Any, backend: Any, kind: str, where: str) -> Any:
     return backend
 
 
-def train(texts: Iterable[str], vocab: int = 8000, kind: str = "wordpiece", lowercase: bool = True) -> Tokenizer:
+def train(
+    texts: Iterable[str], vocab: int = 8000, kind: str = "wordpiece", lowercase: bool = True, max_length: int | None = None
+) -> Tokenizer:
     """Trains a tokenizer whose vocabulary is learned from `texts`. The same texts give the same one.
 
     Args:
@@ -182,6 +206,7 @@ def train(texts: Iterable[str], vocab: int = 8000, kind: str = "wordpiece", lowe
       vocab: the most ids, special tokens included (short texts may give fewer).
       kind: wordpiece (BERT: words cut into the longest known parts) or bpe (RoBERTa: merged bytes, so nothing is unknown).
       lowercase: wordpiece only: lower case, accents stripped.
+      max_length: the most tokens that the model takes, kept for those who read the tokenizer with transformers.
 
     Raises:
       UsageError: unknown kind, or a vocabulary too small for the single characters or bytes.
@@ -201,7 +226,8 @@ def train(texts: Iterable[str], vocab: int = 8000, kind: str = "wordpiece", lowe
         backend.decoder = library.decoders.ByteLevel()
         alphabet = sorted(library.pre_tokenizers.ByteLevel.alphabet())
         backend.train_from_iterator(texts, library.trainers.BpeTrainer(**options, initial_alphabet=alphabet))
-    return _with_ids(_framed(library, backend, kind, "the trained tokenizer"), "the trained tokenizer")
+    trained = _with_ids(_framed(library, backend, kind, "the trained tokenizer"), "the trained tokenizer")
+    return dataclasses.replace(trained, max_length=max_length)
 
 
 INNER = 0x100000

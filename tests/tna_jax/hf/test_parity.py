@@ -226,6 +226,43 @@ def test_transformers_reads_our_tokenizers(kind):
     assert theirs.pad_token_id == tokenizer.load("words").pad
 
 
+FRAMES = {
+    "text": ((["the cat sat on the mat"], None), {}),
+    "pairs": ((["the cat", "a dog and another dog"], ["sat on the mat", "no"]), {"padding": True}),
+    "cut": ((["the cat sat on the mat"], None), {"truncation": True, "max_length": 5}),
+    "pairs, the longer one cut": ((["the cat sat on the mat"], ["a dog"]), {"truncation": "longest_first", "max_length": 8}),
+    "cut at the model's length": ((["the cat sat on the mat " * 5], None), {"truncation": True}),
+    "padded": ((["the cat", "a dog and another dog"], None), {"padding": "max_length", "max_length": 16}),
+    "unknown": ((["\U0001F984 the cat"], None), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ["trained", "tokenizer.json", "older files"])
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_a_saved_tokenizer_does_in_transformers_what_the_original_does(kind, source):
+    """Pairs with their types, cutting, padding, the model's length, special tokens: not ids alone."""
+    texts = ["the cat sat on the mat", "a dog and another dog"]
+    made = tokenizer.train(texts, 300, kind, max_length=12)
+    cls = {"wordpiece": transformers.BertTokenizer, "bpe": transformers.RobertaTokenizer}[kind]
+    older_folders.write(made, kind, Path("older"), tokenizer_class=cls.__name__, model_max_length=12)
+    original = cls.from_pretrained("older")
+    if source == "older files":
+        tokenizer.load("older").save("saved")
+    elif source == "tokenizer.json":
+        original.save_pretrained("fast")
+        tokenizer.load("fast").save("saved")
+    else:
+        made.save("saved")
+    saved = transformers.AutoTokenizer.from_pretrained("saved")
+    assert saved.model_max_length == original.model_max_length == 12
+    for role in ("pad", "cls", "sep", "mask", "unk"):
+        assert getattr(saved, f"{role}_token_id") == getattr(original, f"{role}_token_id"), role
+    for (first, second), options in FRAMES.values():
+        expected, found = original(first, second, **options), saved(first, second, **options)
+        assert dict(found) == dict(expected)
+    assert saved.decode(saved("the cat")["input_ids"], skip_special_tokens=True) == "the cat"
+
+
 @pytest.mark.parametrize(("kind", "model_type"), [("wordpiece", "bert"), ("bpe", "roberta")])
 def test_folders_without_tokenizer_json_give_the_ids_of_transformers(kind, model_type):
     """vocab.txt, or vocab.json and merges.txt, with what tokenizer_config.json says."""

@@ -55,6 +55,19 @@ def test_pairs_have_types_in_bert_and_a_double_end_in_roberta(made, kind):
     assert short.mask.all() and made.decode(short.ids[0]).startswith("the cat") and "dog" in made.decode(short.ids[0])
 
 
+def test_what_a_folder_says_of_its_tokenizer_is_saved_again(made, kind):
+    made.save("words")
+    about = json.loads(Path("words/tokenizer_config.json").read_text())
+    assert about["unk_token"] == {"wordpiece": "[UNK]", "bpe": "<unk>"}[kind] and "model_max_length" not in about
+    assert ("token_type_ids" in about["model_input_names"]) == (kind == "wordpiece")
+    about |= {"model_max_length": 77, "do_lower_case": True, "chat_template": "x"}
+    Path("words/tokenizer_config.json").write_text(json.dumps(about))
+    again = tokenizer.load("words")
+    assert again.max_length == 77
+    again.save("more")
+    assert json.loads(Path("more/tokenizer_config.json").read_text()) == about
+
+
 def test_the_same_texts_give_the_same_tokenizer(made, kind):
     """Of several trainings: hash tables are seeded anew in each."""
     sizes = {"wordpiece": 60, "bpe": 320}

@@ -215,7 +215,7 @@ def texts(settings: PretrainOptions) -> Plan:
     about = {"tasks": settings.tasks, "train_examples": len(train), "vocabulary": made.vocab, "length": settings.length}
     splits = Texts(*(Split(encoded, np.zeros(len(encoded), np.int32)) for encoded in (train, test)))
     return Plan(what, splits, module, trainer, jnp.zeros((1, 4), jnp.int32), evaluate,
-                lambda folder: made.save(folder), about)  # fmt: skip
+                lambda folder: dataclasses.replace(made, max_length=module.positions).save(folder), about)  # fmt: skip
 
 
 def _different(splits: Any) -> list[str]:
