@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tna_jax.merging.angles import GRAM, cosines
 from tna_jax.merging.average import combine
-from tna_jax.merging.gram import GRAM, cosines
 from tna_jax.merging.method import Array, Context, Method
 
 STEPS, TOLERANCE = 100, 1e-12

@@ -134,7 +134,7 @@ def test_model_stock_goes_as_far_as_the_cosine_says(vectors, ratio):
 def test_angles_of_large_tensors_are_exact():
     """Inner products are summed in float64, over pieces."""
     models = RNG.normal(size=(2, 3 << 16)).astype(np.float32)
-    from tna_jax.merging.gram import inner_products
+    from tna_jax.merging.angles import inner_products
 
     exact = models.astype(np.float64) @ models.T.astype(np.float64)
     np.testing.assert_allclose(inner_products(models, None, {}), exact, rtol=1e-12, atol=1e-9)
