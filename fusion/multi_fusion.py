@@ -19,10 +19,11 @@ import numpy as np
 
 from tna_jax import connectivity
 from tna_jax.io.json_files import to_json
-from tna_jax.programs.population.load import Population, open_runs, splits
+from tna_jax.programs.population.load import Population, open_runs
 from tna_jax.programs.reports.blocks import Table
 from tna_jax.programs.reports.statistics import format_mean_std, mean_std
 from tna_jax.programs.reports.terminal import show_table
+from tna_jax.programs.training.splits import splits
 from train.cells import populated
 from train.plots import GREYS, MARKS, page
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.parameters import slow
 from tna_jax import ensemble, networks, objectives, streaming
+from tna_jax.connectivity import evaluate_paths
 from tna_jax.ensemble import Trainer
 from tna_jax.models.mlp import MLP
 
@@ -113,6 +114,17 @@ def test_batches_of_members_are_each_in_its_own_order():
     rest = list(streaming.member_batches(Arrays(x, y), members.data_keys, 3, 16, done=2))
     assert [number for number, *_ in rest] == [2, 3]
     same([batch for _, batch, _ in rest], [batch for _, batch, _ in seen[2:]])
+
+
+def test_a_path_is_measured_on_a_stream_as_on_the_arrays():
+    trainer, members = setup()
+    x, y = data()
+    splits = {"arrays": (x, y), "stream": Arrays(x, y)}
+    paths = evaluate_paths(trainer.network, members.params, [(0, 1), (1, 2)], 3, splits, batch_size=16)
+    arrays, stream = paths["arrays"].metrics, paths["stream"].metrics
+    same((arrays.correct, arrays.count), (stream.correct, stream.count))
+    np.testing.assert_allclose(arrays.loss_sum, stream.loss_sum, rtol=1e-5)
+    assert stream.count.dtype == np.float64  # exact beyond 2^24 examples
 
 
 def test_bad_input_is_refused_before_training():

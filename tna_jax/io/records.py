@@ -250,6 +250,11 @@ class Records:
         chosen.rows = np.asarray(rows) if self.rows is None else self.rows[rows]
         return chosen
 
+    @property
+    def example_bytes(self) -> int:
+        """Of one example, as it is read."""
+        return self._layout.size
+
     def __len__(self) -> int:
         return self._ends[-1] if self.rows is None else len(self.rows)
 

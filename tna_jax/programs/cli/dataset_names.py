@@ -10,10 +10,10 @@ from tna_jax.io.errors import UsageError, require_known, unknown
 from tna_jax.programs.cli.choices import DATASETS, TextTask
 from tna_jax.programs.user_code import is_reference
 
-JOIN, CHOOSE, TFDS, HF = "+", ":", "tfds:", "hf:"
-Form = Literal["known", "npz", "table", "function", "folder", "hf", "unknown"]
+JOIN, CHOOSE, TFDS, HF, RECORDS = "+", ":", "tfds:", "hf:", "records:"
+Form = Literal["known", "npz", "table", "function", "folder", "hf", "records", "unknown"]
 TABLES = (".csv", ".tsv", ".parquet")
-FORMS = "FILE.npz, FILE.csv, FILE.tsv, FILE.parquet, ./FOLDER of images, ./FILE.py:NAME, PACKAGE.MODULE:NAME, hf:NAME"
+FORMS = "FILE.npz, FILE.csv, FILE.tsv, FILE.parquet, ./FOLDER of images, ./FILE.py:NAME, PACKAGE.MODULE:NAME, hf:NAME, records:FOLDER"
 """What data of the user's own looks like, for messages."""
 
 
@@ -23,6 +23,8 @@ def form(name: str) -> Form:
         return "known"
     if name.startswith(HF):
         return "hf"
+    if name.startswith(RECORDS):
+        return "records"
     suffix = Path(name).suffix.lower()
     if suffix == ".npz":
         return "npz"
@@ -73,7 +75,7 @@ def short(name: str) -> str:
         return name
     if name.startswith(HF) and not os.path.isabs(name.removeprefix(HF)):
         return name
-    return name.removeprefix(HF).rstrip("/").rpartition("/")[2]
+    return name.removeprefix(HF).removeprefix(RECORDS).rstrip("/").rpartition("/")[2]
 
 
 def word(name: str) -> str:
@@ -89,6 +91,8 @@ def absolute(name: str) -> str:
     if kind == "hf":
         folder = Path(name.removeprefix(HF)).expanduser()
         return f"{HF}{os.path.abspath(folder)}" if folder.is_dir() else name
+    if kind == "records":
+        return f"{RECORDS}{os.path.abspath(os.path.expanduser(name.removeprefix(RECORDS)))}"
     if name in get_args(TextTask):
         return name
     return os.path.abspath(os.path.expanduser(name)) if kind in ("npz", "table", "folder") else name

@@ -36,7 +36,7 @@ class DataOptions(TrustOptions):
 
     dataset: Annotated[str, DATASET, Known(DATASETS)] = "digits"
     """Data set by name (cifar100_test: the test file alone); tfds:NAME for any set of TensorFlow Datasets; some classes of a set: cifar10:0-4, cifar10:cat,dog; several sets as one: cifar10:0-4+cifar100_test. Data of
-    your own: FILE.npz, FILE.csv, FILE.parquet, ./FOLDER of images, ./FILE.py:NAME (a function), hf:NAME (Hugging Face)."""
+    your own: FILE.npz, FILE.csv, FILE.parquet, ./FOLDER of images, ./FILE.py:NAME (a function), hf:NAME (Hugging Face), records:FOLDER (larger than memory)."""
     target: str | None = None
     """Column of your own table that is predicted."""
     image_size: Annotated[int | None, COUNT] = None

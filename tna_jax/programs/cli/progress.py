@@ -133,8 +133,14 @@ class TrainingBar:
         speed = models * self.examples / (now - self.last)
         self.last = now
         numbers: dict[str, Any] = self._numbers(means)
+        self.part(0)
         self.bar.update(self.task, advance=1, speed=f"{speed:,.0f}", **numbers)
         return speed
+
+    def part(self, share: float) -> None:
+        """A share of the current epoch is done."""
+        done = next(int(task.completed) for task in self.bar.tasks if task.id == self.task)
+        self.bar.update(self.task, completed=done + share)
 
     @staticmethod
     def _numbers(means: dict[str, float]) -> dict[str, str]:

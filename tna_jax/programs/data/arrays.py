@@ -63,6 +63,11 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
     return state.hexdigest()
 
 
+def joined(hashes: list[str]) -> str:
+    """Returns one sha256 for several; of one it is that."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
 def renamed(dataset: Dataset, **fields: Any) -> Dataset:
     """Returns the data set with other fields: its source, say."""
     return dataclasses.replace(dataset, **fields)
@@ -91,7 +96,7 @@ def _plain(name: str, key: str, value: Any) -> np.ndarray:
         )
     if not array.ndim:
         raise DataError(f"{name}: {key} is a single value, expected an array with one entry for each example")
-    _check_finite(name, key, array)
+    check_finite(name, key, array)
     return array
 
 
@@ -102,7 +107,8 @@ def _check_lengths(name: str, part: str, x: np.ndarray, y: np.ndarray) -> None:
         raise DataError(f"{name}: x_{part} and y_{part} have no examples")
 
 
-def _check_finite(name: str, key: str, array: np.ndarray) -> None:
+def check_finite(name: str, key: str, array: np.ndarray) -> None:
+    """Raises DataError that names the first value that is not finite."""
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return
     bad = ~np.isfinite(array)
@@ -117,15 +123,15 @@ def _check_finite(name: str, key: str, array: np.ndarray) -> None:
 def _inputs(name: str, key: str, array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint8 and array.ndim in (3, 4):
         return np.ascontiguousarray(array[..., None] if array.ndim == 3 else array)
-    return _numbers(name, key, array)
+    return numbers(name, key, array)
 
 
-def _numbers(name: str, key: str, array: np.ndarray) -> np.ndarray:
-    """Floats as float32, integers as int32."""
+def numbers(name: str, key: str, array: np.ndarray) -> np.ndarray:
+    """Returns floats as float32, integers as int32; DataError for what does not fit."""
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):
             narrow = np.ascontiguousarray(array, np.float32)
-        _check_finite(name, f"{key} as float32", narrow)
+        check_finite(name, f"{key} as float32", narrow)
         return narrow
     _check_int32(name, key, array)
     return np.ascontiguousarray(array, np.int32)
@@ -163,10 +169,12 @@ def _targets(name: str, train: np.ndarray, test: np.ndarray, objective: str) -> 
             raise DataError(f"{name}: {key} holds {array.dtype}, expected integers for --objective {objective}")
     both = {"train": train, "test": test}
     integers = train.dtype.kind in "iu" and test.dtype.kind in "iu"
-    if objective in TOKENS or (is_reference(objective) and integers):  # an objective of the user's own takes what is there
-        y = {part: _numbers(name, f"y_{part}", array) for part, array in both.items()}
+    if objective in TOKENS or (
+        is_reference(objective) and integers
+    ):  # an objective of the user's own takes what is there
+        y = {part: numbers(name, f"y_{part}", array) for part, array in both.items()}
         return y, (), max(int(y["train"].max()), int(y["test"].max()), 0) + 1
-    y = {part: _numbers(name, f"y_{part}", array.astype(np.float64)) for part, array in both.items()}
+    y = {part: numbers(name, f"y_{part}", array.astype(np.float64)) for part, array in both.items()}
     return y, (), int(np.prod(train.shape[1:], dtype=np.int64))
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tna_jax.programs.cli.dataset_names import absolute, form, short
-from tna_jax.programs.data import arrays, hugging_face, image_folder, npz, table, user_function
+from tna_jax.programs.cli.dataset_names import RECORDS, absolute, form, short
+from tna_jax.programs.data import arrays, hugging_face, image_folder, npz, records, table, user_function
 from tna_jax.programs.data.source import DataError, Dataset
 from tna_jax.programs.user_code import is_reference, resolve
 
@@ -41,6 +41,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None, download: bool, req
         "npz": lambda: arrays.from_arrays(short(name), npz.read(find(name, data_dir)), request.objective),
         "folder": lambda: _images(name, find(name, data_dir), request),
         "table": lambda: _table(name, find(name, data_dir), request),
+        "records": lambda: records.load(short(name), find(name, data_dir), request.objective),
         "hf": lambda: _hugging_face(name, download, request),
     }
     return dataclasses.replace(readers[kind](), source=absolute(name))
@@ -77,7 +78,7 @@ def find(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
     Raises:
       DataError: there is none.
     """
-    path = Path(absolute(name))
+    path = Path(absolute(name).removeprefix(RECORDS))
     moved = Path(data_dir).expanduser() / path.name if data_dir else None
     if not path.exists() and moved is not None and moved.exists():
         return moved

@@ -114,6 +114,8 @@ def _first(split: Split, n: int | None) -> Split:
     if n is None:
         return split
     rows = permutation(len(split.labels), SUBSET_SEED)[:n]
+    if not isinstance(split, Split):  # a `records.StreamedSplit`
+        return split.select(rows)
     return Split(split.images[rows], split.labels[rows])
 
 

@@ -3,7 +3,6 @@
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import alphas as path_alphas
@@ -16,6 +15,7 @@ from tna_jax.objectives import CLASSIFICATION, Objective
 from tna_jax.placement import Placement
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.system import memory
+from tna_jax.programs.training.splits import splits, training_inputs
 
 
 def path_grid(alphas: tuple[float, ...]) -> np.ndarray:
@@ -71,11 +71,8 @@ def evaluate_pairs(
       objective: what is measured.
       memory_limit: GB the models may take; default: a third of what is free.
     """
-    splits = {
-        name: (jnp.asarray(split.images), jnp.asarray(split.labels))
-        for name, split in (("train", data.train), ("test", data.test))
-    }
-    calibration = splits["train"][0][:calibration_examples]
+    by_name = splits(data)
+    inputs = training_inputs(data, calibration_examples)
     free = memory.available(memory_limit) if memory_limit is not None else memory.available() // 3
     model_bytes = memory.size((params, state)) // len(jax.tree.leaves(params)[0])
     paths = []
@@ -87,9 +84,9 @@ def evaluate_pairs(
             chosen[0],
             index.reshape(-1, 2),
             alphas,
-            splits,
+            by_name,
             state=chosen[1],
-            calibration=calibration,
+            calibration=inputs,
             placement=placement,
             objective=objective,
         )
@@ -99,7 +96,7 @@ def evaluate_pairs(
             alphas,
             jax.tree.map(lambda *x: np.concatenate(x).astype(np.float64), *(path[name].metrics for path in paths)),
         )
-        for name in splits
+        for name in by_name
     }
 
 

@@ -25,6 +25,9 @@ from tna_jax.programs.runs.lock import LOCK, OWNER, Lock
 from tna_jax.programs.runs.restore import DAMAGED
 from tna_jax.programs.system import distributed, trackers
 
+IN_EPOCH = "checkpoint_in_epoch"
+"""Folder of what a training on a stream saved inside an epoch."""
+
 
 class Run:
     """An open run folder. `Run.create` makes or reopens one and locks it until the `with` block ends."""
@@ -117,7 +120,7 @@ class Run:
         for name in (CONFIG, PROVENANCE, METRICS, PLAN, *results):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
-        for name in (DAMAGED, *trackers.FOLDERS):
+        for name in (DAMAGED, IN_EPOCH, *trackers.FOLDERS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     @property

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import connectivity
@@ -18,6 +17,7 @@ from tna_jax.programs.train.options import TrainOptions
 from tna_jax.programs.training import anchors, ensembles, recorded_code
 from tna_jax.programs.training.initial_models import ModelSpec, build
 from tna_jax.programs.training.setup import prepare, record, result_options
+from tna_jax.programs.training.splits import splits
 
 RESULT = "train.json"
 
@@ -47,12 +47,8 @@ def run(settings: TrainOptions) -> dict[str, Any]:
         described = [member._asdict() for member in members]
         start = build(members, init, anchors.recipe(settings))
         trained = ensembles.train(trainer, start, data, settings, folder, described, settings.resume)
-        splits = {
-            name: (jnp.asarray(split.images), jnp.asarray(split.labels))
-            for name, split in (("train", data.train), ("test", data.test))
-        }
         found = connectivity.evaluate(
-            network, trained.params, splits, state=trained.state, placement=trained.facts["placement"],
+            network, trained.params, splits(data), state=trained.state, placement=trained.facts["placement"],
             objective=trainer.objective,
         )  # fmt: skip
         names = [measure.name for measure in measures.of_objective(trainer.objective)]

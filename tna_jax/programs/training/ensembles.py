@@ -1,5 +1,6 @@
 """Trains an ensemble in a run folder: waves that fit the memory, a bar, a line per epoch, checkpoints, safe stops."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import ensemble
+from tna_jax import ensemble, streaming
 from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Trainer
 from tna_jax.io.errors import UsageError
@@ -17,11 +18,14 @@ from tna_jax.masks import Params
 from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import State
 from tna_jax.programs.cli.progress import TrainingBar, console, stoppable
+from tna_jax.programs.data.records import StreamedSplit
 from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.runs.folder import PLAN, Run
 from tna_jax.programs.runs.restore import newest, restore
 from tna_jax.programs.system import distributed, memory
+from tna_jax.programs.training import streams
 from tna_jax.programs.training.initial_models import Init, InitialModels
+from tna_jax.streaming import Position
 
 
 class Trained(NamedTuple):
@@ -60,15 +64,23 @@ def train(
       UsageError: not even one model fits, or the checkpoint does not.
       Interrupted: a stop was requested; everything is saved.
     """
-    inputs, labels = data.train.images, data.train.labels
     models = start.data_keys.shape[0]
+    stream = data.train if isinstance(data.train, StreamedSplit) else None
+    inputs, labels = (
+        (data.train.images, data.train.labels) if stream is None else streams.shapes(stream, trainer.batch_size, models)
+    )
     shapes = member_shapes(trainer, start)
     optimizer_state = shapes.opt_state
     placement = placement_lib.resolve(
-        trainer.placement, functools.partial(ensemble.network_inputs, trainer), shapes, inputs[: trainer.batch_size]
+        trainer.placement,
+        functools.partial(ensemble.network_inputs, trainer),
+        shapes,
+        _first(inputs, trainer.batch_size),
     )
     trainer = dataclasses.replace(trainer, placement=placement)
     estimate = memory.estimate(trainer, shapes, inputs, labels)
+    if stream is not None:
+        estimate = streams.with_orders(estimate, stream, models)
     ensemble_of = (trainer, shapes, models, estimate, inputs, labels)
     if distributed.broadcast_text(str(resume and folder.has(PLAN))) == "True":
         _, wave = folder.plan()  # steps are counted in waves: a resumed run keeps them
@@ -92,15 +104,21 @@ def train(
     steps = len(waves) * settings.epochs
 
     begin, saved_state = restore(folder.checkpoints, saved_state) if resume else (0, saved_state)
+    in_epoch, within = None, None
+    if stream is not None:
+        in_epoch = streams.EpochCheckpoints(folder, trainer, models, len(stream), settings.checkpoint_minutes)
+        if resume:
+            begin, saved_state, within = in_epoch.restore(begin, saved_state)
     folder.keep_logged(begin)
     diverged = saved_state["diverged"].copy()
     often = (settings.checkpoint_minutes, settings.checkpoint_every, settings.checkpoints_kept)
     with (
         Checkpoints(folder.checkpoints, *often) as saved,
-        stoppable() as stop,
-        TrainingBar(models, len(labels), settings.epochs, begin, len(waves)) as bar,
+        in_epoch or contextlib.nullcontext(),
+        stoppable("epoch" if stream is None else "part of the epoch") as stop,
+        TrainingBar(models, len(data.train.labels), settings.epochs, begin, len(waves)) as bar,
     ):
-        arrays = (jnp.asarray(inputs), jnp.asarray(labels))
+        x, y = (jnp.asarray(inputs), jnp.asarray(labels)) if stream is None else (None, None)
         for number, part in enumerate(waves):
             first = max(begin - number * settings.epochs, 0)
             if first >= settings.epochs:
@@ -114,7 +132,7 @@ def train(
                 _part(start.hyper or {}, part),
                 state=cut["state"],
             )
-            if first:
+            if first or (within is not None and within.epoch == number * settings.epochs):
                 opt_state = jax.tree.map(jnp.asarray, cut["opt_state"])
                 members = members._replace(opt_state=opt_state)
 
@@ -133,7 +151,7 @@ def train(
                 due = saved.due(step)
                 save = step == steps or stopping or distributed.any_process(distributed.is_main_process() and due)
                 if save or epoch + 1 == settings.epochs:
-                    saved.wait()  # the arrays of `saved_state` may be on their way to the disk
+                    _wait(saved, in_epoch)  # the arrays of `saved_state` may be on their way to the disk
                     _store(saved_state, part, members, diverged[part])
                 if save:
                     saved.save(step, saved_state)
@@ -144,7 +162,35 @@ def train(
                     stop.asked = True
                     stop.check()
 
-            ensemble.train_ensemble(trainer, members, *arrays, settings.epochs, start=first, on_epoch=on_epoch)
+            def on_part(position: Position, members: Any, part: slice = part, number: int = number) -> None:
+                assert stream is not None and in_epoch is not None
+                bar.part(position.step / in_epoch.steps)
+                stopping = distributed.any_process(stop.asked)
+                due = distributed.is_main_process() and in_epoch.saved.due(-1)
+                if not stopping and not distributed.any_process(due):
+                    return
+                _wait(saved, in_epoch)
+                _store(saved_state, part, members, diverged[part])
+                in_epoch.save(number * settings.epochs + position.epoch, position, part, saved_state)
+                if stopping:
+                    _wait(saved, in_epoch)
+                    where = f"epoch {position.epoch + 1} of {settings.epochs}"
+                    console.print(
+                        f"stopped after {position.step} of {in_epoch.steps} steps of {where}; saved in {folder.folder}"
+                    )
+                    console.print(f"to resume: tna resume {folder.quoted_path}")
+                    stop.asked = True
+                    stop.check()
+
+            if stream is None:
+                ensemble.train_ensemble(trainer, members, x, y, settings.epochs, start=first, on_epoch=on_epoch)
+                continue
+            here = None
+            if in_epoch is not None and within is not None and within.epoch == number * settings.epochs + first:
+                here = in_epoch.position(within, first, part)
+            streaming.train_stream(
+                trainer, members, stream, settings.epochs, start=first, within=here, on_part=on_part, on_epoch=on_epoch
+            )
     facts = {
         "placement": placement,
         "waves": len(waves),
@@ -187,6 +233,17 @@ def finished(folder: Run, init: Init) -> tuple[Params, State, list[dict[str, Any
     if not step:
         raise UsageError(f"{folder.folder} holds no checkpoint: its training has not saved one yet")
     return saved["params"], saved["state"], described, step
+
+
+def _first(inputs: Any, count: int) -> Any:
+    """The shapes of the first inputs."""
+    return jax.ShapeDtypeStruct((min(count, inputs.shape[0]), *inputs.shape[1:]), inputs.dtype)
+
+
+def _wait(saved: Checkpoints, in_epoch: "streams.EpochCheckpoints | None") -> None:
+    saved.wait()
+    if in_epoch is not None:
+        in_epoch.saved.wait()
 
 
 def _part(tree: Any, part: slice) -> Any:

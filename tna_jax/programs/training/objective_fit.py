@@ -1,5 +1,6 @@
 """The objective of a run (`--objective`), and whether data and network fit it: said before training, in one line."""
 
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.networks import Network
 from tna_jax.objectives import BY_NAME, IGNORED_PIXEL, IGNORED_TOKEN, Objective
 from tna_jax.programs.data import Dataset
+from tna_jax.programs.data.records import StreamedSplit
 from tna_jax.programs.training import own_objectives
 
 OUT_OF_FORM = (ValueError, TypeError, AttributeError, IndexError)
@@ -56,6 +58,12 @@ def objective_of(settings: Any) -> Objective:
     return objective
 
 
+def objective_arguments(settings: Any) -> dict[str, Any]:
+    """Returns the options of the objective; of a shipped one also those that were not set, with their defaults."""
+    parameters = {} if settings.own_objective else inspect.signature(BY_NAME[settings.objective]).parameters
+    return {name: parameter.default for name, parameter in parameters.items()} | _arguments(settings)
+
+
 def _arguments(settings: Any) -> dict[str, Any]:
     return getattr(settings, "objective_arguments", {})
 
@@ -75,6 +83,7 @@ def check_fit(settings: Any, data: Dataset, network: Network, init: Any) -> None
         needs if form.targets else f"--objective {name}: its loss and metrics do not go with the data and the network"
     )
     for split, part in (("train", data.train), ("test", data.test)):
+        part = part.head() if isinstance(part, StreamedSplit) else part
         targets = jax.tree.leaves(part.labels)
         have = ", ".join(f"{leaf.dtype} {leaf.shape}" for leaf in targets)
         if len(targets) != 1 or (form.axes is not None and targets[0].ndim != form.axes):
@@ -106,12 +115,18 @@ def check_fit(settings: Any, data: Dataset, network: Network, init: Any) -> None
 def _check_range(data: Dataset, classes: int, ignore: int | None) -> None:
     """Raises UsageError for targets that are no index into the outputs."""
     for split, part in (("train", data.train), ("test", data.test)):
+        if isinstance(part, StreamedSplit):
+            _check_outputs(data, split, classes, *part.range(ignore))
+            continue
         counted = part.labels[part.labels != ignore] if ignore is not None else part.labels
         if not counted.size:
             raise UsageError(f"--dataset {data.name}: no {split} target counts: all are {ignore}, which is ignored")
-        low, high = int(counted.min()), int(counted.max())
-        if low < 0 or high >= classes:
-            raise UsageError(
-                f"--model: the network returns {classes} numbers for each target, and the {split} targets of {data.name} go "
-                f"from {low} to {high}: it must return {high + 1} or more"
-            )
+        _check_outputs(data, split, classes, int(counted.min()), int(counted.max()))
+
+
+def _check_outputs(data: Dataset, split: str, classes: int, low: int, high: int) -> None:
+    if low < 0 or high >= classes:
+        raise UsageError(
+            f"--model: the network returns {classes} numbers for each target, and the {split} targets of {data.name} go "
+            f"from {low} to {high}: it must return {high + 1} or more"
+        )
