@@ -1,10 +1,12 @@
 """Checks before an expensive step. Each raises an error that says what is wrong and what to do, or does nothing.
 
-They run eagerly, once, on the host, and are not meant to be called under `jit`: a training step pays nothing for them.
+They run eagerly, once, on the host, and are not meant to be called under `jit`: a training step pays nothing for them. Of arrays that
+are spread over several processes, all must call them.
 
     checks.mask_ratio(mask, 0.4)               # not inverted?
     checks.anchors_stay(optimizer, params, mask)  # does nothing in the optimizer move an anchor?
     checks.anchors_shared([a, b], mask)        # were both trained with these anchors?
+    checks.state_mask(opt_state, mask)         # is a restored optimizer state one of this mask?
 """
 
 from collections.abc import Sequence
@@ -15,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tna_jax import masks, trees
+from tna_jax import masks, transform, trees
 from tna_jax.masks import Mask, Params
+from tna_jax.placement import to_host
 
 
 def mask_ratio(mask: Mask, ratio: float, tolerance: float = 0.05) -> None:
@@ -97,12 +100,45 @@ def anchors_shared(models: Sequence[Params], mask: Mask) -> None:
             )
 
 
+def state_mask(state: Any, mask: Mask) -> None:
+    """Checks that an optimizer state holds this mask, wherever it stands in it; names every tensor in which it holds another.
+
+    `tna_mask` and `anchored` notice another mask by themselves where the values are at hand. A compiled step cannot: call this once
+    when a run resumes, before the first step.
+
+    Args:
+      state: the state of `tna_mask(mask)`, `anchored(optimizer, mask)`, or of a chain or wrapper that holds one.
+      mask: what the transformation is made with.
+
+    Raises:
+      ValueError: the masks differ, or the state holds none.
+    """
+    kinds = (transform.MaskState, transform.AnchoredState)
+    pending, masks_held = [state], []
+    while pending:
+        for part in jax.tree.leaves(pending.pop(), is_leaf=lambda node: isinstance(node, kinds)):
+            if isinstance(part, kinds):
+                masks_held.extend([part.mask] if jax.tree.leaves(part.mask) else [])
+                pending.extend([part.inner] if isinstance(part, transform.AnchoredState) else [])
+    if not masks_held:
+        raise ValueError("this optimizer state holds no mask: its transformation takes it at every update")
+    for held in masks_held:
+        on_host = to_host(held)
+        differing = transform.mask_difference(to_host(mask), jax.tree.leaves(on_host), on_host)
+        if differing:
+            raise ValueError(
+                f"this optimizer state holds another mask: {', '.join(differing)}. It was made with other anchors (another key, ratio "
+                "or kind); continue with those, or start with a new state"
+            )
+
+
 def _differing(a: Params, b: Params, mask: Mask) -> list[str]:
     """The tensors in which fixed entries differ, with their number."""
     named = trees.parameters(a)
     differing = []
     for m, other, (path, leaf) in zip(trees.align(mask, a), trees.align(b, a, subject="model"), named, strict=True):
-        fixed = np.broadcast_to(~np.asarray(m) if np.asarray(m).dtype == bool else np.asarray(m) == 0, leaf.shape)
+        held = np.asarray(to_host(m))
+        fixed = np.broadcast_to(~held if held.dtype == bool else held == 0, leaf.shape)
         count = int((_bits(leaf) != _bits(other)).any(-1)[fixed].sum())
         if count:
             differing.append(f"{trees.name(path)} ({count} of {int(fixed.sum())})")
@@ -111,5 +147,5 @@ def _differing(a: Params, b: Params, mask: Mask) -> list[str]:
 
 def _bits(leaf: jax.Array) -> np.ndarray:
     """(..., bytes) uint8."""
-    array = np.ascontiguousarray(leaf)
+    array = np.ascontiguousarray(to_host(leaf))
     return array.reshape(*array.shape, 1).view(np.uint8)

@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.extend.core.primitives import convert_element_type_p
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32, Int32, Integer, Key, PyTree, Shaped
 
-from tna_jax import metrics, networks, objectives, transform
+from tna_jax import averaging, metrics, networks, objectives, optimizers, prng, program_cache, sharding, transform
+from tna_jax import labels as labels_lib
 from tna_jax import placement as placement_lib
 from tna_jax.masks import Mask, Params
 from tna_jax.metrics import AnyMetrics
@@ -32,6 +34,9 @@ Batch = tuple[Any, Any, jax.Array]
 """Inputs (B, ...), labels or other targets, and the weight of each, 0 for padding."""
 
 
+_TAKER = "Trainer(network, optimizer, batch_size)"
+
+
 @dataclasses.dataclass(frozen=True)
 class Trainer:
     """What all members of an ensemble have in common.
@@ -39,8 +44,9 @@ class Trainer:
     Attributes:
       network: a function (params, inputs) -> outputs, or a `Stateful` one. Inputs are scaled there: it is given the stored
         ones (say uint8 images) as they are. They are any pytree, as targets are.
-      optimizer: an optax transformation, or a function from a member's `Hyper` to one, for hyper-parameters that differ
-        between members: `lambda hyper: optax.sgd(hyper["learning_rate"])`. It is run under `anchored`.
+      optimizer: an optax transformation (or `optax.MultiSteps`), or a function from a member's `Hyper` to one, for hyper-parameters that differ
+        between members: `lambda hyper: optax.sgd(hyper["learning_rate"])`. It is run under `anchored`, and
+        given the batch's loss as `value`, `grad` and `value_fn` where it wants them (L-BFGS, line searches, Polyak steps).
       batch_size: examples per step. The last batch of an epoch is smaller if need be (padded under a mask).
       placement: `auto`, `map`, `vmap` or `loop`.
       augment: (key, inputs (B, ...)) -> inputs of the same shape, run on each batch before the network (see
@@ -51,12 +57,12 @@ class Trainer:
       loss: (outputs, targets, hyper) -> losses of the shape of the objective's, what is minimized where that depends on a
         member's hyper-parameters; default: the objective's loss. Metrics stay the objective's.
       objective: the loss and the metrics, see `tna_jax.objectives`; default: classification.
-      accumulate: parts that a batch is cut into, whose gradients are summed before the step: the same step in less memory,
-        up to rounding. Must divide the batch size; not for networks with a state.
+      accumulate: parts that a batch is cut into, whose gradients are summed, in float32, before the step: the same step in less
+        memory, up to rounding. Must divide the batch size; not for networks with a state.
     """
 
     network: Network
-    optimizer: optax.GradientTransformation | Callable[[Hyper], optax.GradientTransformation]
+    optimizer: optax.GradientTransformation | optax.MultiSteps | Callable[[Hyper], optax.GradientTransformation]
     batch_size: int
     placement: Placement = "auto"
     augment: Callable[[jax.Array, Any], Any] | None = None
@@ -73,10 +79,50 @@ class Trainer:
                 "gradients cannot be accumulated for a network with a state: its statistics need the batch"
             )
 
+        if name := optimizers.uncalled(self.optimizer):
+            raise TypeError(
+                f"Trainer takes an optimizer, and {name} makes one: call it, {name}(...); or lambda hyper: "
+                f'{name}(hyper["learning_rate"]), for one that differs between members'
+            )
+        if not callable(self.optimizer):
+            optimizers.as_transformation(self.optimizer, _TAKER)
+
     def anchored_optimizer(self, hyper: Hyper) -> optax.GradientTransformationExtraArgs:
-        """The optimizer of a member, masked first and last; its mask is passed at update."""
-        fixed = isinstance(self.optimizer, optax.GradientTransformation)
-        return transform.anchored(self.optimizer if fixed else self.optimizer(hyper))
+        """The optimizer of a member, masked first and last; its mask is passed at update.
+
+        Hyper-parameters act as numbers of Python do: they leave the types of half-precision parameters as they are.
+        """
+        optimizer: Any = self.optimizer
+        if not optimizers.is_transformation(optimizer):
+            optimizer = optimizers.as_transformation(optimizer(jax.tree.map(_as_number, hyper)), _TAKER)
+        return transform.anchored(optimizer)
+
+    def init_optimizer(self, params: Params, mask: Mask, hyper: Hyper) -> Any:
+        """Returns the optimizer state of a member (no leading axis) before its first step; traced.
+
+        Of half-precision parameters its types are those it has after a step: what the optimizer makes float32 is so from the start.
+        """
+        optimizer = self.anchored_optimizer(hyper)
+        state = optimizer.init(params)
+        if not any(_at_least_float32(p.dtype) != p.dtype for p in jax.tree.leaves(params)):
+            return state
+        for _ in range(2):  # one part's type may follow from another's
+            after = jax.eval_shape(
+                lambda s: optimizer.update(
+                    params, s, params, mask=mask, **_extra_arguments(_zero_loss, params, jnp.float32(0))
+                )[1],
+                state,
+            )
+            state = _as_types(state, after)
+        return state
+
+
+def _as_number(value: Any) -> Any:
+    """A floating-point array of a weak type, that of Python's numbers: it does not promote what it is multiplied by."""
+    value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        return value
+    return convert_element_type_p.bind(value, new_dtype=value.dtype, weak_type=True, sharding=None)
 
 
 class Members(NamedTuple):
@@ -98,6 +144,7 @@ class Members(NamedTuple):
     """Inputs (M, N, ...) and labels (M, N) where each member has its own data, `()` where all have the same."""
 
 
+@sharding.outside_meshes
 def init_ensemble(
     trainer: Trainer,
     params: PyTree[Shaped[Array | np.ndarray, "..."]],
@@ -111,19 +158,25 @@ def init_ensemble(
 
     Args:
       trainer: the common part.
-      params: (M, ...) initial parameters, e.g. `jax.vmap(init)(keys)`.
+      params: (M, ...) initial parameters, e.g. `jax.vmap(init)(keys)`; or a list or tuple of M models, as masks and states may be.
       data_keys: (M,) typed PRNG keys of the data order; members with equal keys see the data in the same order.
       mask: (M, ...) masks, `None` for all trainable.
       hyper: (M,) arrays by name, handed to `trainer.optimizer` if that is a function.
-      state: (M, ...) initial state, for a `Stateful` network.
+      state: (M, ...) initial state, for a `Stateful` network; half-precision leaves become float32.
       member_data: inputs (M, N, ...) and labels (M, N), if each member is to train on its own data; what trains them is then given
         `None` for inputs and labels.
 
     Raises:
       ValueError: leading axes differ (all are listed), or the mask does not fit the parameters.
     """
+    params, mask, state = (_with_leading_axis(tree, data_keys.size) for tree in (params, mask, state))
     mask = jax.tree.map(lambda p: jnp.ones(p.shape, bool), params) if mask is None else mask
     hypers: Hyper = {} if hyper is None else {k: jnp.asarray(v) for k, v in hyper.items()}
+    if data_keys.ndim != 1 or not jnp.issubdtype(data_keys.dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            f"data_keys are typed keys (M,), one for each member: jax.random.split(jax.random.key(0), M); got {data_keys.dtype} "
+            f"{data_keys.shape}"
+        )
     members = data_keys.shape[0]
     wrong = [
         f"{part}{jax.tree_util.keystr(path)} {np.shape(leaf)}"
@@ -141,20 +194,39 @@ def init_ensemble(
         raise ValueError(f"there are {members} data keys, but these leading axes differ: {', '.join(wrong)}")
     transform.tna_mask(mask).init(params)  # names every leaf that does not fit
 
-    def init(p: Params, h: Hyper) -> Any:
-        return trainer.anchored_optimizer(h).init(p)
+    parts = jax.tree.map(_strong, (params, mask, hypers, state, member_data))
+    params, mask, hypers, state, member_data = parts
+    # Running averages in half precision stop moving: what a batch adds is below their last digit.
+    state = jax.tree.map(lambda x: x.astype(_at_least_float32(x.dtype)), state)
+    opt_state = jax.tree.map(_strong, jax.jit(jax.vmap(trainer.init_optimizer))(params, mask, hypers))
+    return Members(params, mask, opt_state, data_keys, hypers, state, member_data)
 
-    params, mask, state, member_data = jax.tree.map(jnp.asarray, (params, mask, state, member_data))
-    return Members(params, mask, jax.jit(jax.vmap(init))(params, hypers), data_keys, hypers, state, member_data)
+
+def _with_leading_axis(tree: Any, members: int) -> Any:
+    """A tree (M, ...); of a list or tuple of M models they are stacked, unless all leaves have the leading axis M already."""
+    if (
+        type(tree) not in (list, tuple)
+        or len(tree) != members
+        or all(np.shape(leaf)[:1] == (members,) for leaf in jax.tree.leaves(tree))
+    ):
+        return tree
+    return averaging.stacked(tree)
 
 
+def _strong(value: Any) -> Any:
+    """An array of a type of its own: of a weak one (`jnp.full(shape, 0.1)`) a step would make another, and be compiled twice."""
+    array = jnp.asarray(value)
+    return jnp.asarray(array, array.dtype) if getattr(array, "weak_type", False) else array
+
+
+@prng.same_bits
 def batch_indices(
     data_key: Key[Array, ""], epoch: int | Integer[Array | np.ndarray | np.number, ""], examples: int, batch_size: int
 ) -> tuple[Int32[Array, "S B"], Float32[Array, "S B"]]:
     """Returns the examples of each step of an epoch, in a member's order.
 
     Args:
-      data_key: one typed key.
+      data_key: one typed key; the order is the same on any device and under any default generator, see `prng.threefry`.
       epoch: int scalar, may be traced.
       examples: N, the number of examples.
       batch_size: B, in [1, N].
@@ -163,7 +235,8 @@ def batch_indices(
       Indices (S, B) int32 in [0, N) and weights (S, B) float32, 0 for the padding of the last batch; S = ceil(N / B).
     """
     steps = -(-examples // batch_size)
-    permuted = jax.random.permutation(jax.random.fold_in(data_key, epoch), examples).astype(jnp.int32)
+    order_key = jax.random.fold_in(prng.threefry(data_key), epoch)
+    permuted = jax.random.permutation(order_key, examples).astype(jnp.int32)
     padding = steps * batch_size - examples
     indices = jnp.concatenate([permuted, jnp.zeros(padding, jnp.int32)])
     weights = jnp.concatenate([jnp.ones(examples, jnp.float32), jnp.zeros(padding, jnp.float32)])
@@ -203,38 +276,88 @@ def train_step(
         sums = trainer.objective.sums(outputs, labels, weight)
         summed = sums.loss_sum
         if trainer.loss is not None:
-            losses, weights = trainer.loss(outputs, labels, member.hyper), trainer.objective.weights(labels, weight)
+            losses = jnp.asarray(trainer.loss(outputs, labels, member.hyper))
+            weights = trainer.objective.weights(labels, weight)
+            objectives.check_shape("the losses of the trainer's `loss`", losses.shape, weights.shape)
             summed = jnp.sum(jnp.where(weights > 0, losses, np.float32(0)) * weights)
         return summed / jnp.maximum(sums.count if total is None else total, np.float32(1)), (sums, state)
 
-    gradient = jax.grad(loss, has_aux=True)
+    gradient, batch = jax.value_and_grad(loss, has_aux=True), (inputs, labels, weight)
     if trainer.accumulate == 1:
-        gradients, (sums, state) = gradient(member.params, inputs, labels, weight, None, key)
+        (value, (sums, state)), gradients = gradient(member.params, *batch, None, key)
     else:
-        gradients, sums = _accumulated(trainer, gradient, member.params, (inputs, labels, weight), key)
+        value, gradients, sums = _accumulated(trainer, gradient, member.params, batch, key)
         state = member.state
+
+    def batch_loss(params: Params) -> Array:
+        if trainer.accumulate == 1:
+            return loss(params, *batch, None, key)[0]
+        summed: Array = _sum_of_parts(lambda *part: loss(params, *part)[0], trainer, batch, key)
+        return summed
+
     optimizer = trainer.anchored_optimizer(member.hyper)
-    updates, opt_state = optimizer.update(gradients, member.opt_state, member.params, mask=member.mask)
+    extra = _extra_arguments(batch_loss, gradients, value)
+    updates, opt_state = optimizer.update(gradients, member.opt_state, member.params, mask=member.mask, **extra)
     params = transform.apply_updates(member.params, updates, member.mask)
+    # What is trained keeps its types from step to step: one program, and a loop can carry it.
+    opt_state, state = _as_types(opt_state, member.opt_state), _as_types(state, member.state)
     return member._replace(params=params, opt_state=opt_state, state=state), sums
+
+
+def _extra_arguments(loss: Callable[[Params], Array], gradients: Params, value: Any) -> dict[str, Any]:
+    """What optimizers may ask for at an update beside the gradients: the loss here, and as a function of the parameters."""
+    return {"value": value, "grad": gradients, "value_fn": loss}
+
+
+def _zero_loss(params: Params) -> Array:
+    return sum((jnp.sum(p).astype(jnp.float32) * np.float32(0) for p in jax.tree.leaves(params)), jnp.float32(0))
 
 
 def _accumulated(
     trainer: Trainer, gradient: Callable[..., Any], params: Params, batch: Batch, key: Array | None
-) -> tuple[Params, AnyMetrics]:
-    """The batch's gradient and metrics as sums over equal parts of it, one after the other."""
+) -> tuple[Array, Params, AnyMetrics]:
+    """The batch's loss, gradient and metrics as sums over equal parts of it, one after the other."""
+
+    def of_part(*part: Any) -> tuple[Array, Params, AnyMetrics]:
+        (value, (sums, _)), gradients = gradient(params, *part)
+        wide = jax.tree.map(lambda g: g.astype(_at_least_float32(g.dtype)), gradients)
+        return value, wide, sums
+
+    value, gradients, sums = _sum_of_parts(of_part, trainer, batch, key)
+    return value, _as_types(gradients, params), sums
+
+
+def _sum_of_parts(function: Callable[..., Any], trainer: Trainer, batch: Batch, key: Array | None) -> Any:
+    """The sum of `function(inputs, labels, weight, total, key)` over equal parts of a batch, whose losses are divided by `total`."""
     total = jnp.sum(trainer.objective.weights(*batch[1:]))
     parts = trainer.accumulate
     cut = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
 
-    def add(carry: tuple[Params, AnyMetrics], numbered: tuple[Array, Batch]) -> tuple[tuple[Params, AnyMetrics], None]:
+    def add(carry: Any, numbered: tuple[Array, Batch]) -> tuple[Any, None]:
         number, part = numbered
-        gradients, (sums, _) = gradient(params, *part, total, None if key is None else jax.random.fold_in(key, number))
-        return jax.tree.map(jnp.add, carry, (gradients, sums)), None
+        summand = function(*part, total, None if key is None else jax.random.fold_in(key, number))
+        return jax.tree.map(jnp.add, carry, summand), None
 
-    zero = jax.tree.map(jnp.zeros_like, params), trainer.objective.zero()
-    (gradients, sums), _ = jax.lax.scan(add, zero, (jnp.arange(parts, dtype=jnp.int32), cut))
-    return gradients, sums
+    first = jax.tree.map(lambda x: x[0], cut)
+    shapes = jax.eval_shape(lambda part: function(*part, total, key), first)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    summed, _ = jax.lax.scan(add, zero, (jnp.arange(parts, dtype=jnp.int32), cut))
+    return summed
+
+
+def _at_least_float32(dtype: Any) -> Any:
+    return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32 else dtype
+
+
+def _as_types(tree: Any, like: Any) -> Any:
+    """`tree` with the dtypes of `like`, a tree of the same structure, where both are arrays of numbers."""
+
+    def cast(x: Any, other: Any) -> Any:
+        numbers = all(jnp.issubdtype(jnp.result_type(y), jnp.number) for y in (x, other))
+        return jax.lax.convert_element_type(x, jnp.result_type(other)) if numbers else x
+
+    structures: list[Any] = [jax.tree.structure(x) for x in (tree, like)]
+    return jax.tree.map(cast, tree, like) if structures[0] == structures[1] else tree
 
 
 AUGMENT = 1
@@ -301,6 +424,7 @@ def examples_of(member: Members, inputs: Any) -> int:
     return _examples(member.member_data[0] if member.member_data else inputs)
 
 
+@sharding.outside_meshes
 def train_epoch(
     trainer: Trainer,
     members: Members,
@@ -332,6 +456,12 @@ def train_epoch(
     placement = resolve(trainer, members, inputs, labels)
     sharding = members.data_keys.sharding
     mesh: Mesh = getattr(sharding, "mesh", None) or placement_lib.mesh([next(iter(members.data_keys.devices()))])
+    if (
+        jax.process_count() == 1
+    ):  # as they come out: else the next epoch is another program; what lies there already stays
+        members = placement_lib.shard(members, mesh)
+    if donate:
+        members = placement_lib.distinct(members)
     if placement == "loop":
         return _loop_epoch(trainer, members, inputs, labels, epoch, mesh)
     program = epoch_program(trainer, placement, mesh, donate)
@@ -346,6 +476,16 @@ def _check(trainer: Trainer, members: Members, inputs: Any, labels: Any) -> None
         raise ValueError("these members have their own data: give None for inputs and labels")
     inputs, labels = _without_leading_axis(members.member_data)
     check_data(inputs, labels, trainer.batch_size, trainer.objective)
+
+
+def _check_classes(trainer: Trainer, members: Members, inputs: Any, labels: Any) -> None:
+    """Raises ValueError for labels that the network has no output for; those that `prepare` makes are not known here."""
+    if not trainer.objective.classes or trainer.prepare is not None:
+        return
+    outputs = jax.eval_shape(functools.partial(network_inputs, trainer), _without_leading_axis(members), inputs, labels)
+    values = labels_lib.on_host(members.member_data[1] if members.member_data else labels)
+    if values is not None and hasattr(outputs, "shape"):
+        labels_lib.check_labels(values.reshape(-1), values.size, classes=outputs.shape[-1])
 
 
 def _without_leading_axis(members: Any) -> Any:
@@ -381,7 +521,7 @@ def check_data(inputs: Any, labels: Any, batch_size: int, objective: Objective =
         raise ValueError(f"a batch of {batch_size} examples needs as many, but the data has {examples}")
 
 
-@functools.lru_cache(maxsize=32)
+@program_cache.by_contents()
 def epoch_program(trainer: Trainer, placement: Placement, mesh: Mesh, donate: bool) -> Any:
     """Returns the compiled epoch of `map` and `vmap`: (members, inputs, labels, epoch) -> (members, metrics), over the mesh `mesh`."""
 
@@ -423,7 +563,7 @@ def with_trained(members: Members, trained: Sequence[Any]) -> Members:
     return members._replace(params=params, opt_state=opt_state, state=state)
 
 
-@functools.lru_cache(maxsize=32)
+@program_cache.by_contents()
 def _step_programs(trainer: Trainer, mesh: Mesh) -> tuple[Any, Any, Any, Any]:
     """A step of one member on each device, and what cuts members out of their devices' shares and puts them back.
 
@@ -491,6 +631,7 @@ def _loop_epoch(
     return with_trained(members, trained), totals
 
 
+@sharding.outside_meshes
 def train_ensemble(
     trainer: Trainer,
     members: Members,
@@ -518,9 +659,10 @@ def train_ensemble(
       multiple of the devices.
 
     Raises:
-      ValueError: as `train_epoch`.
+      ValueError: as `train_epoch`; labels that the network has no output for.
     """
     _check(trainer, members, inputs, labels)
+    _check_classes(trainer, members, inputs, labels)
     count = members.data_keys.shape[0]
     mesh = placement_lib.mesh_for(count)
     padded = placement_lib.pad(members, mesh.size)

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from tests.parameters import slow
-from tna_jax import anchored, masks, tna_mask
+from tna_jax import anchored, checks, masks, tna_mask
 from tna_jax.transform import apply_updates
 
 MASK = {"w": jnp.array([True, False, True, False])}
@@ -208,3 +208,113 @@ def test_errors_come_at_init_and_list_every_path():
         tna_mask({"w": jnp.ones(4, jnp.int32)})
     with pytest.raises(TypeError, match=r"w \(values outside \[0, 1\]\)"):
         anchored(optax.sgd(0.1), {"w": jnp.array([0.5, 1.5])})
+
+
+BRANCHES = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "out": {"kernel": jnp.ones((2, 2))}}
+
+
+def of_dense(params):
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: path[0].key != "dense", params)
+
+
+PREFIXES = {
+    "branches": ({"dense": False, "out": True}, [False, False, True]),
+    "a branch and a leaf": ({"dense": {"kernel": True, "bias": False}, "out": True}, [False, True, True]),
+    "a branch and an array": ({"dense": False, "out": {"kernel": jnp.ones((2, 2), bool)}}, [False, False, True]),
+    "soft": ({"dense": 0.5, "out": 1.0}, [0.5, 0.5, 1.0]),
+    "all": (False, [False] * 3),
+    "none": (np.True_, [True] * 3),
+    "a function": (of_dense, [False, False, True]),
+    "a function that returns a prefix": (lambda params: {"dense": False, "out": True}, [False, False, True]),
+}
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+@pytest.mark.parametrize("at_update", [False, True])
+def test_prefixes_scalars_and_functions(name, at_update):
+    mask, expected = PREFIXES[name]
+    tx = tna_mask(None if at_update else mask)
+    updates, _ = tx.update(BRANCHES, tx.init(BRANCHES), BRANCHES, **({"mask": mask} if at_update else {}))
+    assert [float(leaf.ravel()[0]) for leaf in jax.tree.leaves(updates)] == [float(m) for m in expected]
+
+
+def test_prefixes_that_do_not_fit_are_named():
+    for mask, message in (
+        ({"dense": False}, "in the params but not in the mask: out/kernel"),
+        ({"dense": False, "out": True, "more": True}, "in the mask but not in the params: more"),
+        ({"dense": jnp.ones(2, bool), "out": True}, "in the mask but not in the params: dense"),
+        ({"dense": {"kernel": {"deeper": True}, "bias": True}, "out": True}, "dense/kernel"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tna_mask(mask).init(BRANCHES)
+
+
+@pytest.mark.parametrize("make", [tna_mask, lambda mask: anchored(optax.sgd(0.1), mask)])
+def test_the_state_of_another_mask_is_noticed(make):
+    state, other = make(MASK).init(PARAMS), make(masks.complement(MASK))
+    with pytest.raises(ValueError, match=r"this state holds another mask than .* was given: w \(4 of 4\)"):
+        other.update(PARAMS, state, PARAMS)
+    one_off = make({"w": MASK["w"].at[0].set(False)})
+    with pytest.raises(ValueError, match=r"w \(1 of 4\)"):
+        optax.chain(one_off, optax.identity()).update(PARAMS, (state, optax.EmptyState()), PARAMS)
+    with pytest.raises(ValueError, match="another mask"):
+        make(lambda params: masks.complement(MASK)).update(PARAMS, state, PARAMS)
+    again = make(jax.tree.map(np.asarray, MASK))  # a resumed run: the same mask, other objects
+    updates, kept = again.update(PARAMS, jax.tree.map(jnp.array, state), PARAMS)
+    again.update(PARAMS, kept, PARAMS)
+    assert ((updates["w"] != 0) == MASK["w"]).all()
+    other.update(PARAMS, state, PARAMS, mask=MASK)  # passed at update: the state's is not read
+    jax.jit(other.update)(PARAMS, state, PARAMS)  # values are not at hand
+    with pytest.raises(ValueError, match="another mask: w"):
+        checks.state_mask((optax.EmptyState(), {"inner": state}), masks.complement(MASK))
+    checks.state_mask((optax.EmptyState(), {"inner": state}), MASK)
+    with pytest.raises(ValueError, match="holds no mask"):
+        checks.state_mask(optax.adam(0.1).init(PARAMS), MASK)
+
+
+def test_a_soft_mask_in_double_precision_is_the_states():
+    mask = {"w": np.array([0.1, 0.2, 0.3, 1.0])}
+    state = tna_mask(mask).init(PARAMS)
+    tna_mask(mask).update(PARAMS, jax.tree.map(jnp.array, state), PARAMS)
+
+
+def test_last_in_a_chain_negative_zeros_keep_their_sign():
+    """In both places; and without `last=True` behind an optimizer an anchor of -0.0 would lose it."""
+    gradients = {"w": jnp.array([1.0, -2.0, 3.0, 4.0])}
+
+    def after(tx):
+        updates, _ = tx.update(gradients, tx.init(PARAMS), PARAMS)
+        return frozen(optax.apply_updates(PARAMS, updates), MASK)
+
+    assert after(optax.chain(optax.sgd(0.1), tna_mask(MASK, last=True))) == frozen(PARAMS, MASK)
+    assert after(optax.chain(tna_mask(MASK), optax.sgd(0.1))) == frozen(PARAMS, MASK)
+    assert after(optax.chain(optax.sgd(0.1), tna_mask(MASK))) != frozen(PARAMS, MASK)  # the control
+
+
+@pytest.mark.slow
+def test_partition_under_an_nnx_optimizer():
+    model = NnxNet(nnx.Rngs(0))
+    state = nnx.state(model, nnx.Param)
+    mask = masks.bernoulli(jax.random.key(0), state, 0.5)
+
+    def labels(tree):
+        return jax.tree_util.tree_map_with_path(lambda path, _: "x" if "kernel" in str(path) else "y", tree)
+
+    tx = optax.partition({"x": anchored(optax.sgd(0.1), mask), "y": last_of(mask)}, labels)
+    before = jax.tree.map(np.array, nnx.to_pure_dict(state))
+    nnx.Optimizer(model, tx, wrt=nnx.Param).update(model, jax.tree.map(jnp.ones_like, state))
+    after = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    assert frozen(after, mask) == frozen(before, mask) and bits(after) != bits(before)
+
+
+def test_partition_leaves_boxes_around_what_it_takes_out():
+    kernel = nn.Partitioned(jnp.ones((3, 2)), names=(None, "model"))
+    boxed = {"a": kernel, "b": {"kernel": kernel, "bias": jnp.ones(2)}}
+    mask = masks.bernoulli(jax.random.key(0), boxed, 0.5)
+    tx = optax.partition({"x": anchored(optax.sgd(0.1), mask), "y": last_of(mask)}, {"a": "x", "b": "y"})
+    updates, _ = tx.update(boxed, tx.init(boxed), boxed)
+    assert frozen(optax.apply_updates(boxed, updates), mask) == frozen(boxed, mask)
+
+
+def last_of(mask):
+    return optax.chain(optax.sgd(0.1), tna_mask(mask, last=True))

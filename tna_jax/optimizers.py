@@ -1,0 +1,51 @@
+"""What may stand where an optimizer is expected, and what is often given there by mistake."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+
+def as_transformation(
+    optimizer: Any, taker: str = "anchored(optimizer, mask)"
+) -> optax.GradientTransformationExtraArgs:
+    """Returns an optimizer as an optax transformation that takes extra arguments (`value=`, `value_fn=`, ...).
+
+    Args:
+      optimizer: an optax transformation, or an object with `init` and `update` like one (`optax.MultiSteps`).
+      taker: the call that it is given to, for the message.
+
+    Raises:
+      TypeError: a mask or parameters, an optimizer that was not called (`optax.adam`), or anything else.
+    """
+    if isinstance(optimizer, optax.GradientTransformation):
+        return optax.with_extra_args_support(optimizer)
+    if callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None)):
+        return optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
+    if isinstance(getattr(optimizer, "tx", None), optax.GradientTransformation):
+        raise TypeError(
+            f"{taker} takes the transformation, not the {type(optimizer).__name__} around it: give its `.tx`"
+        )
+    if callable(optimizer):
+        name = uncalled(optimizer) or getattr(optimizer, "__name__", type(optimizer).__name__)
+        raise TypeError(f"{taker} takes an optimizer, and {name} makes one: call it, {name}(...)")
+    what = "a mask or parameters" if jax.tree.leaves(optimizer) else repr(optimizer)
+    raise TypeError(f"{taker} takes an optax optimizer, got {what} ({type(optimizer).__name__}) in its place")
+
+
+def is_transformation(value: Any) -> bool:
+    """Returns whether a value is an optimizer: has `init` and `update`."""
+    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
+
+
+def uncalled(function: Callable[..., Any]) -> str:
+    """Returns the name of a function of optax that makes an optimizer (`optax.adam`), also inside `functools.partial`; else `""`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    module = getattr(function, "__module__", "") or ""
+    name = getattr(function, "__name__", "")
+    if module.split(".")[0] != "optax" or not name or "<" in getattr(function, "__qualname__", name):
+        return ""
+    return f"optax.contrib.{name}" if ".contrib" in module else f"optax.{name}"
