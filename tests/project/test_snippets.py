@@ -26,6 +26,15 @@ a, b = (jax.tree.map(lambda leaf: leaf[i], members) for i in (0, 1))
 params, inputs = a, jnp.ones((2, 5))
 held_out_accuracy = lambda params: float(network(params, inputs).argmax(-1).mean())
 """,
+    "docs/merging.md": """
+import jax, jax.numpy as jnp, numpy as np
+from tna_jax import models as zoo, trees
+from tna_jax.networks import linen
+network, init = linen(zoo.create("mlp", num_classes=3, depth=1, width=6), (5,))
+base, *models = [init(key)[0] for key in jax.random.split(jax.random.key(0), 4)]
+task_inputs = [jax.random.normal(jax.random.key(i), (8, 5)) for i in range(3)]
+start, *tensors = [{trees.name(p): np.asarray(x) for p, x in trees.named_leaves(model)} for model in [base, *models]]
+""",
     "docs/federated.md": """
 import jax, jax.numpy as jnp
 from tna_jax import models
