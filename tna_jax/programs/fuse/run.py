@@ -12,17 +12,17 @@ from tna_jax.io.provenance import provenance
 from tna_jax.matching import permutations
 from tna_jax.matching.many import Merged, match_to_first, merge_many
 from tna_jax.matching.weights import activation_matching
-from tna_jax.networks import Stateful
 from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.fuse import report as fuse_report
 from tna_jax.programs.fuse.options import FuseOptions
-from tna_jax.programs.population import fusion_methods
-from tna_jax.programs.population.load import Population, held_out, open_runs, splits
+from tna_jax.programs.population import fusion_methods, repairs
+from tna_jax.programs.population.load import Population, held_out, open_runs
 from tna_jax.programs.population.paths import evaluate_pairs, path_grid
 from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.present import present
 from tna_jax.programs.system import distributed
 from tna_jax.programs.training.setup import result_config
+from tna_jax.programs.training.splits import splits, training_inputs
 
 RESULTS = ("fuse.json", "fuse.png")
 
@@ -33,25 +33,25 @@ def run(settings: FuseOptions) -> dict[str, Any]:
     alphas = path_grid(settings.alphas)
     distributed.start(settings, 16)
     opened = open_runs(settings.runs, settings.data_dir, settings.models, settings.trust_code)
-    if settings.repair and opened.module is None:
-        raise UsageError(
-            "--repair: not for a network of your own here; in Python tna_jax.repair.repair takes any function"
-        )
-    if settings.repair and isinstance(opened.network, Stateful):
-        raise UsageError("--repair: this network has BatchNorm; its statistics are estimated again in any case")
+    repairable = None
+    if settings.repair:
+        try:
+            repairable = repairs.repairable(opened)
+        except UsageError as error:
+            raise UsageError(f"--repair: {error}") from error
     console.print(f"{opened.data.describe()}; {opened.what}; {len(opened.models)} models")
     objective = opened.objective
     names = [measure.name for measure in measures.of_objective(objective)]
     data, placement = splits(opened.data), settings.placement
-    calibration = data["train"][0][: settings.calibration_examples]
+    calibration = training_inputs(opened.data, settings.calibration_examples)
     params, state, matched = opened.params, opened.state, None
     if settings.matching != "none":
         with console.status(f"matching {len(opened.models)} models"):
             matched = match(opened, calibration, settings.matching, settings.seed)
         params, state = matched.members, matched.state
     chosen_on, labels, unseen = held_out(opened, settings.data_dir, settings.held_out_examples)
-    if settings.repair and opened.module is not None:
-        mix = fusion_methods.repaired(opened.module, opened.data.preprocess, params, calibration, placement, objective)
+    if repairable is not None:
+        mix = repairs.repaired(*repairable, params, calibration, placement, objective)
     else:
         mix = fusion_methods.mixtures(opened.network, params, state, calibration, placement, objective=objective)
     with console.status(f"averaging {len(opened.models)} models, scored on {len(labels)} examples"):

@@ -4,13 +4,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import connectivity, networks, repair
-from tna_jax.averaging import GreedySoup, Ties, average_stacked, greedy_recipe
+from tna_jax import connectivity, networks, streaming
+from tna_jax.averaging import GreedySoup, Ties, greedy_recipe
 from tna_jax.ensemble import member
 from tna_jax.masks import Params
 from tna_jax.metrics import AnyMetrics, Metrics
@@ -59,7 +58,7 @@ def fuse(
       network, members, state: (M, ...).
       data: what is reported.
       held_out: examples by whose metric the best model and the greedy soup are chosen.
-      mix: evaluates averages by the same objective, see `mixtures` and `repaired`.
+      mix: evaluates averages by the same objective, see `mixtures` and `tna_jax.programs.population.repairs`.
       ties: of the greedy soup.
       batch_size: examples per forward pass.
       objective: what is measured.
@@ -145,42 +144,6 @@ def mixtures(
     return mix
 
 
-def repaired(
-    module: nn.Module,
-    preprocess: Callable[[jax.Array], jax.Array],
-    members: Params,
-    calibration: jax.Array,
-    placement: Placement,
-    objective: Objective = CLASSIFICATION,
-) -> Mix:
-    """Returns how averages are evaluated after REPAIR on `calibration` (N, ...); of networks without running statistics."""
-    network = _shifted(module, preprocess)
-
-    def mix(weights: np.ndarray, data: Data) -> dict[str, AnyMetrics]:
-        averages = []
-        for shares in weights:
-            used = np.flatnonzero(shares)
-            ends = [member(members, int(i)) for i in used]
-            repaired_average = repair.repair(
-                module, average_stacked(members, shares), ends, shares[used], calibration, preprocess=preprocess
-            )
-            averages.append((repaired_average.params, repaired_average.shift))
-        stacked = jax.tree.map(lambda *x: jnp.stack(x), *averages)
-        return connectivity.evaluate(network, stacked, data, objective=objective, placement=placement)
-
-    return mix
-
-
-@functools.lru_cache(maxsize=8)
-def _shifted(module: nn.Module, preprocess: Callable[[jax.Array], jax.Array]) -> Network:
-    """Returns the repaired network as a function of (params, shifts) and inputs: one function, so that it compiles once."""
-
-    def apply(params: Any, inputs: jax.Array) -> Any:
-        return repair.Repaired(params[0], params[1], ()).apply(module, preprocess(inputs))
-
-    return apply
-
-
 def output_ensemble(
     network: Network,
     members: Params,
@@ -194,7 +157,15 @@ def output_ensemble(
     run = _logits(network)
     count = jax.tree.leaves(members)[0].shape[0]
     result: dict[str, AnyMetrics] = {}
-    for split, (inputs, targets) in data.items():
+    for split, examples_of in data.items():
+        if isinstance(examples_of, streaming.Stream):
+            sums: Any = None
+            for part in streaming.parts(examples_of, batch_size):
+                metrics = output_ensemble(network, members, {split: part}, state=state, objective=objective)[split]
+                sums = streaming.sum_parts(sums, metrics)
+            result[split] = sums
+            continue
+        inputs, targets = examples_of
         examples = len(jax.tree.leaves(targets)[0])
         batches = [
             jax.tree.map(lambda x, start=start: x[start : start + batch_size], inputs)

@@ -15,13 +15,14 @@ from tna_jax.networks import Network, State, linen
 from tna_jax.objectives import Objective
 from tna_jax.programs.cli.options import ModelOptions
 from tna_jax.programs.cli.progress import console
-from tna_jax.programs.data import Dataset
+from tna_jax.programs.data import Dataset, Split
 from tna_jax.programs.population import checkpoint_status, compatibility
 from tna_jax.programs.population.description import RunDescription, description, load, load_data
 from tna_jax.programs.runs.folder import CONFIG, Run
 from tna_jax.programs.training.builders import build_model
 from tna_jax.programs.training.ensembles import finished
-from tna_jax.programs.training.objective_fit import check_fit, objective_of
+from tna_jax.programs.training.objective_fit import check_fit, objective_arguments, objective_of
+from tna_jax.programs.training.setup import build_network
 
 
 class Population(NamedTuple):
@@ -75,6 +76,8 @@ def open_runs(
     data, network, init = load(described[0])
     check_fit(described[0], data, network, init)
     module, exact = None, network
+    if described[0].own_model and described[0].precision == "bf16":
+        exact = build_network(dataclasses.replace(described[0], precision="float32"), data)[0]
     if not described[0].own_model:
         module = build_model(described[0], data.num_classes, described[0].precision)
         exact = linen(build_model(described[0], data.num_classes), data.image_shape, data.preprocess)[0]
@@ -153,7 +156,7 @@ def _require_alike(names: tuple[str, ...], described: list[RunDescription]) -> N
 
 def effective(described: RunDescription) -> dict[str, Any]:
     """Returns the options of a run's network and data; for those that were not set, what the network has by default."""
-    options = dataclasses.asdict(described)
+    options = dataclasses.asdict(described) | {"objective_options": objective_arguments(described)}
     if described.own_model:
         return options
     module = build_model(described, 2)
@@ -187,13 +190,6 @@ def held_out(population: Population, data_dir: str | None, examples: int) -> tup
         data = load_data(described)
         if used < len(data.train.labels):
             ordered = data.subset(len(data.train.labels)).train
-            split, unseen = type(ordered)(ordered.images[used:], ordered.labels[used:]), True
+            part = slice(used, used + examples)
+            split, unseen = Split(ordered.images[part], ordered.labels[part]), True
     return jnp.asarray(split.images[:examples]), jnp.asarray(split.labels[:examples]), unseen
-
-
-def splits(data: Dataset) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Returns the train and the test split as the library's evaluation takes them: inputs and labels by name."""
-    return {
-        name: (jnp.asarray(split.images), jnp.asarray(split.labels))
-        for name, split in (("train", data.train), ("test", data.test))
-    }

@@ -6,19 +6,29 @@ import numpy as np
 
 from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.population import checkpoint_status
+from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.blocks import Description, Number, Table
 from tna_jax.programs.reports.figures import Dot, Dots
-from tna_jax.programs.reports.measures import CLASSIFICATION
+from tna_jax.programs.reports.measures import Measure
 from tna_jax.programs.reports.paths import kind_paths
 from tna_jax.programs.reports.statistics import finite_mean_std, format_spread, number
 from tna_jax.programs.reports.wording import pairs_that_diverged
 
 COLORS = {"unmatched": "muted", "weight matching": "c1", "weight matching + REPAIR": "c6", "activation matching": "c2",
           "activation matching + REPAIR": "c5"}  # fmt: skip
-COLUMNS = {"accuracy, ends": "accuracy_ends", "accuracy, midpoint": "accuracy_midpoint", "accuracy barrier": "accuracy_barrier",
-           "loss barrier": "loss_barrier"}  # fmt: skip
 SEARCH = {"sweeps": "sweeps", "linear assignments": "assignments", "of which moved a unit": "moving", "units moved": "moved",
           "seconds": "seconds"}  # fmt: skip
+
+
+def _columns(measured: tuple[Measure, ...]) -> dict[str, str]:
+    """The columns of the table: ends and midpoint of the first measure, the barriers of all."""
+    first = measured[0]
+    barriers = {measure.label_of(" barrier"): f"{measure.name}_barrier" for measure in measured}
+    return {
+        first.label_of(", ends"): f"{first.name}_ends",
+        first.label_of(", midpoint"): f"{first.name}_midpoint",
+        **barriers,
+    }
 
 
 def describe(result: dict[str, Any], split: str = "test") -> Description:
@@ -27,23 +37,26 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
     kinds: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         kinds.setdefault(row["kind"], []).append(row)
-    barriers = {kind: [number(row["accuracy_barrier"]) for row in pairs] for kind, pairs in kinds.items()}
+    measured = measures.of_result(result)
+    first, columns = measured[0], _columns(measured)
+    what = first.label_of(" barrier")
+    barriers = {kind: [number(row[f"{first.name}_barrier"]) for row in pairs] for kind, pairs in kinds.items()}
     stats = {kind: finite_mean_std(values) for kind, values in barriers.items()}
     best = min(stats, key=lambda kind: stats[kind].mean)
-    numbers = [Number(f"accuracy barrier, {kind}", format_spread(values), plural(len(values), "pair"),
+    numbers = [Number(f"{what}, {kind}", format_spread(values), plural(len(values), "pair"),
                       kind not in ("unmatched", best)) for kind, values in barriers.items()]  # fmt: skip
-    means = [[kind, *(format_spread([np.mean([number(v) for v in np.ravel(row[name])]) for row in pairs]) for name in COLUMNS.values())]
+    means = [[kind, *(format_spread([np.mean([number(v) for v in np.ravel(row[name])]) for row in pairs]) for name in columns.values())]
              for kind, pairs in kinds.items()]  # fmt: skip
     search = [[kind, *(format_spread([row[name] for row in pairs], 2 if name == "seconds" else 1) for name in SEARCH.values())]
               for kind, pairs in kinds.items() if "sweeps" in pairs[0] and "REPAIR" not in kind]  # fmt: skip
-    figures = [kind_paths(result["alphas"], kinds, COLORS, measure, split) for measure in CLASSIFICATION]
+    figures = [kind_paths(result["alphas"], kinds, COLORS, measure, split) for measure in measured]
     dots = Dots(
-        title="Accuracy barriers", alt=f"Dot chart of the {split} accuracy barriers: " + ", ".join(
+        title=first.title_of(" barriers"), alt=f"Dot chart of the {split} {first.label_of(' barriers')}: " + ", ".join(
             f"{kind} {format_spread(values)}" for kind, values in barriers.items()) + ".",
         dots=[Dot(kind, *stats[kind], values, COLORS.get(kind, "c1")) for kind, values in barriers.items()],
-        what=f"{split} accuracy barrier", singles="the pairs",
+        what=f"{split} {what}", singles="the pairs",
     )  # fmt: skip
-    tables = [Table(f"{split} set, mean ± standard deviation over pairs", ["", *COLUMNS], means)]
+    tables = [Table(f"{split} set, mean ± standard deviation over pairs", ["", *columns], means)]
     tables += [Table("the search", ["", *SEARCH], search)] if search else []
     heading = f"{checkpoint_status.title(result)}, {plural(len(barriers['unmatched']), 'pair')}"
     lead = "Hidden units of the second model of a pair, permuted to match the first's."

@@ -19,14 +19,16 @@ from tna_jax.matching.permutations import PermutationSpec
 from tna_jax.matching.weights import Matching, activation_matching, weight_matching
 from tna_jax.networks import Stateful
 from tna_jax.programs.cli.progress import console, plural
-from tna_jax.programs.population import fusion_methods
-from tna_jax.programs.population.load import Population, open_runs, splits
+from tna_jax.programs.population import repairs
+from tna_jax.programs.population.load import Population, open_runs
 from tna_jax.programs.population.paths import choose_pairs, evaluate_pairs, path_grid
 from tna_jax.programs.rebasin import report as rebasin_report
 from tna_jax.programs.rebasin.options import RebasinOptions
+from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.present import present
 from tna_jax.programs.system import distributed
 from tna_jax.programs.training.setup import result_config
+from tna_jax.programs.training.splits import splits, training_inputs
 
 RESULTS = ("rebasin.json", "rebasin.png")
 
@@ -36,11 +38,6 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
     settings.check()
     distributed.start(settings, 16)
     opened = open_runs((settings.run,), settings.data_dir, trust_code=settings.trust_code)
-    if not opened.objective.classes:
-        raise UsageError(
-            f"{settings.run} was trained for {opened.objective.name}, and tna rebasin measures accuracy: tna fuse --matching "
-            "weight matches its models"
-        )
     count = len(opened.models)
     pairs = choose_pairs(settings.pairs, count)
     if not settings.pairs:
@@ -51,6 +48,7 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
         "provenance": provenance([settings.seed]),
         "run": result_config(opened.config),
         "network": opened.what,
+        **measures.as_recorded(opened.objective),
         "models": opened.models,
         "checkpoints": opened.checkpoints,
         "warnings": opened.warnings,
@@ -78,7 +76,7 @@ def compare(opened: Population, pairs: np.ndarray, settings: RebasinOptions) -> 
     """
     data, placement = splits(opened.data), settings.placement
     alphas = path_grid(settings.alphas)
-    calibration = data["train"][0][: settings.calibration_examples]
+    calibration = training_inputs(opened.data, settings.calibration_examples)
     first, own = member(opened.params, 0), member(opened.state, 0)
     try:
         spec = permutations.permutation_spec(opened.exact, first, calibration[:16], own)
@@ -88,11 +86,13 @@ def compare(opened: Population, pairs: np.ndarray, settings: RebasinOptions) -> 
         before = evaluate_pairs(
             opened.network, opened.params, opened.state, pairs, alphas, opened.data, placement=placement,
             calibration_examples=settings.calibration_examples, memory_limit=settings.memory_limit,
+            objective=opened.objective,
         )  # fmt: skip
+    names = [measure.name for measure in measures.of_objective(opened.objective)]
     for split, path in before.items():
         for i, pair in enumerate(pairs):
-            yield row(pair, "unmatched", split, Path(alphas, jax.tree.map(lambda x, i=i: x[i], path.metrics)))
-    repairs = settings.repair and opened.module is not None and not isinstance(opened.network, Stateful)
+            yield row(pair, "unmatched", split, Path(alphas, jax.tree.map(lambda x, i=i: x[i], path.metrics)), names)
+    repairable = _repairable(opened) if settings.repair else None
     for pair in track(pairs, "matching pairs", console=console, transient=True):
         for method in settings.methods:
             start = time.perf_counter()
@@ -112,14 +112,26 @@ def compare(opened: Population, pairs: np.ndarray, settings: RebasinOptions) -> 
                 state=states,
                 calibration=calibration,
                 placement=placement,
+                objective=opened.objective,
             )
             for split, path in after.items():
                 alone = Path(alphas, jax.tree.map(lambda x: x[0], path.metrics))
-                yield row(pair, f"{method} matching", split, alone) | facts
-            if repairs and opened.module is not None:
-                mix = fusion_methods.repaired(opened.module, opened.data.preprocess, both, calibration, placement)
+                yield row(pair, f"{method} matching", split, alone, names) | facts
+            if repairable is not None:
+                mix = repairs.repaired(*repairable, both, calibration, placement, opened.objective)
                 for split, metrics in mix(np.stack([1 - alphas, alphas], axis=1), data).items():
-                    yield row(pair, f"{method} matching + REPAIR", split, Path(alphas, metrics)) | facts
+                    yield row(pair, f"{method} matching + REPAIR", split, Path(alphas, metrics), names) | facts
+
+
+def _repairable(opened: Population) -> tuple[Any, Any] | None:
+    """What REPAIR takes; None, and a word on the screen, where it cannot be done for a network of the user's own."""
+    if isinstance(opened.network, Stateful):
+        return None
+    try:
+        return repairs.repairable(opened)
+    except UsageError as error:
+        console.print(f"without REPAIR: {error}", highlight=False)
+        return None
 
 
 def matched(
@@ -138,13 +150,12 @@ def matched(
     return activation_matching(spec, a, b, calibration, states=(a_state, b_state))
 
 
-def row(pair: np.ndarray, kind: str, split: str, path: Path) -> dict[str, Any]:
-    """One path; accuracies are shares, losses nats."""
-    middle = int(np.argmax(path.alphas == 0.5))
+def row(pair: np.ndarray, kind: str, split: str, path: Path, names: list[str]) -> dict[str, Any]:
+    """One path by all measures, the ends and the midpoint by the first; accuracies are shares, losses nats or the objective's."""
+    middle, first = int(np.argmax(path.alphas == 0.5)), path.value(names[0])
     return {
         "pair": pair, "kind": kind, "split": split, "examples": int(path.metrics.count[0]),
-        "accuracy_path": path.accuracy, "loss_path": path.loss,
-        "accuracy_ends": [path.accuracy[0], path.accuracy[-1]], "accuracy_midpoint": path.accuracy[middle],
-        "accuracy_barrier": connectivity.barrier(path, "linear", "accuracy"),
-        "loss_barrier": connectivity.barrier(path, "linear", "loss"),
+        **{f"{name}_path": path.value(name) for name in names},
+        f"{names[0]}_ends": [first[0], first[-1]], f"{names[0]}_midpoint": first[middle],
+        **{f"{name}_barrier": connectivity.barrier(path, "linear", name) for name in names},
     }  # fmt: skip

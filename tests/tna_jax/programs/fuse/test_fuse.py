@@ -10,9 +10,10 @@ from tna_jax import connectivity, uniform_soup
 from tna_jax.metrics import classification
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.fuse import report as fuse_report
-from tna_jax.programs.population import fusion_methods
-from tna_jax.programs.population.load import open_runs, splits
+from tna_jax.programs.population import fusion_methods, repairs
+from tna_jax.programs.population.load import open_runs
 from tna_jax.programs.reports import png
+from tna_jax.programs.training.splits import splits
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_an_average_of_one_model_is_that_model_also_repaired(run):
     calibration = jnp.asarray(opened.data.train.images[:100])
     for mix in (
         fusion_methods.mixtures(opened.network, opened.params, opened.state, calibration, "auto"),
-        fusion_methods.repaired(opened.module, opened.data.preprocess, opened.params, calibration, "auto"),
+        repairs.repaired(opened.module, opened.data.preprocess, opened.params, calibration, "auto"),
     ):
         found = mix(np.eye(3, dtype=np.float32), data)["test"]
         np.testing.assert_allclose(found.loss_sum, alone.loss_sum, rtol=1e-4)

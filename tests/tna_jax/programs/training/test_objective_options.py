@@ -98,8 +98,13 @@ def test_options_of_an_objective_are_recorded_and_later_programs_use_them(capsys
     assert main(["barrier", "run", "--alphas", "3"]) == 0
     assert losses("barrier.json", "loss") == pytest.approx(losses("train.json", "loss"))
     assert "absolute error" in capsys.readouterr().out
-    data, models = np.load("data.npz"), read(Path("run/train.json"))
-    assert models["metrics"][0]["label"] == "loss (absolute error)" and len(data["y_test"]) == 16
+    assert read(Path("run/train.json"))["metrics"][0]["label"] == "loss (absolute error)"
+    for options, out in ((["--objective-options", "loss=squared"], "squared"), ([], "default")):
+        assert main([*TRAIN[:-1], out, "--objective", "regression", *options]) == 0
+    assert main(["fuse", "squared", "default", "--alphas", "3"]) == 0
+    assert "objective_options {'loss': 'squared'} instead of {'loss': 'absolute'}" in fails(
+        capsys, "fuse", "run", "squared"
+    )
 
 
 @pytest.mark.slow
@@ -151,6 +156,7 @@ def test_an_objective_of_ones_own_is_recorded_and_runs_only_if_trusted(capsys):
     assert main(["barrier", "run", "--alphas", "3"]) == 0
     assert losses("barrier.json", "loss") == pytest.approx(losses("train.json", "loss"))
     assert losses("barrier.json", "near") == pytest.approx(losses("train.json", "near"))
+    assert main(["resume", "run"]) == 0
     printed = capsys.readouterr().out
     assert "Huber 0.5" in printed and "share of near" in printed
     Path("loss.py").write_text(LOSS + "\nraise SystemExit('it ran')\n")

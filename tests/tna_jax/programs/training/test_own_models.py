@@ -55,6 +55,19 @@ class Net(eqx.Module):
 def create(key, width=8):
     return Net(width, key)
 """
+AGAIN = """
+from flax import nnx
+
+class Net(nnx.Module):
+    def __init__(self, rngs):
+        self.first, self.out = nnx.Linear(64, 64, rngs=rngs), nnx.Linear(64, 10, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(nnx.relu(self.first(nnx.relu(self.first(x.reshape(len(x), -1))))))
+
+def create(rngs):
+    return Net(rngs)
+"""
 PLAIN = """
 import jax
 
@@ -123,6 +136,40 @@ def test_every_framework_trains_and_is_walked_and_fused(here, text):
         assert main(words) == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [NNX, LINEN, EQUINOX, PLAIN], ids=["nnx", "linen", "equinox", "plain"])
+def test_every_framework_computes_in_bfloat16_and_keeps_its_parameters(here, text):
+    Path("net.py").write_text(text)
+    losses = []
+    for precision in ("bf16", "float32"):
+        assert main(["train", *SMALL, "--overwrite", "--precision", precision]) == 0
+        models = read(Path("run/train.json"))["models"]
+        losses.append([model["test_loss"] for model in models])
+        assert main(["rebasin", "run", "--alphas", "3", "--methods", "weight"]) == 0
+        rows = [row for row in read(Path("run/rebasin.json"))["rows"] if row["split"] == "test"]
+        assert rows[0]["loss_path"][0] == pytest.approx(models[0]["test_loss"], rel=1e-6)
+    assert losses[0] == pytest.approx(losses[1], rel=0.05) and losses[0] != losses[1]
+    assert main(["export", "run", "--model", "0"]) == 0
+
+
+@pytest.mark.slow
+def test_a_network_of_ones_own_is_matched_and_repaired(run, capsys):
+    assert main(["rebasin", str(run), "--alphas", "3", "--methods", "weight"]) == 0
+    kinds = {row["kind"] for row in read(run / "rebasin.json")["rows"]}
+    assert kinds == {"unmatched", "weight matching", "weight matching + REPAIR"}
+    assert main(["fuse", str(run), "--alphas", "3", "--repair"]) == 0
+    assert read(run / "fuse.json")["options"]["repair"]
+
+
+@pytest.mark.slow
+def test_what_cannot_be_repaired_is_named(here, capsys):
+    Path("net.py").write_text(AGAIN)
+    assert main(["train", *SMALL]) == 0
+    assert main(["rebasin", "run", "--alphas", "3", "--methods", "weight"]) == 0
+    assert "without REPAIR: REPAIR does not go with net.py:create: " in " ".join(capsys.readouterr().err.split())
+    assert "--repair: REPAIR does not go with net.py:create: " in fails(capsys, "fuse", "run", "--repair")
+
+
 def test_code_of_a_run_is_not_run_unless_it_was_named_here_and_is_the_same(run, capsys):
     file = run.parent / "net.py"
     ran = run.parent / "ran"
@@ -168,7 +215,6 @@ def test_a_changed_network_that_is_trusted_must_still_fit_the_run(run, capsys):
         (NNX, ["--model-options", "depth=3"], "--model-options depth: it takes width"),
         (NNX, ["--model-options", "depth"], "must be written KEY=VALUE"),
         (NNX, ["--depth", "3"], "takes --model-options depth=3"),
-        (NNX, ["--precision", "bf16"], "give it a dtype there"),
         (NNX.replace("width=8", "width"), [], "it needs --model-options width=..."),
         (NNX.replace("Linear(64", "Linear(63"), [], "it does not go with digits: "),
         ("def create():\n    return 3\n", [], "returned int, expected a Linen, NNX or Equinox module"),
@@ -182,7 +228,7 @@ def test_a_changed_network_that_is_trusted_must_still_fit_the_run(run, capsys):
         (PLAIN.replace(", ())", ")"), [], r"must return \(params, state\)"),
         (PLAIN.replace("@ params", "@ params['b'] @ params"), [], "does not go with digits: KeyError"),
     ],
-    ids=range(14),
+    ids=range(13),
 )  # fmt: skip
 def test_what_is_no_network_is_refused_in_one_line_before_training(here, capsys, text, words, message):
     Path("net.py").write_text(text)

@@ -1,0 +1,87 @@
+"""Averages of a population after REPAIR: whether its network can be repaired, and how they are evaluated."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tna_jax import connectivity, repair
+from tna_jax.averaging import average_stacked
+from tna_jax.ensemble import member
+from tna_jax.io.errors import UsageError
+from tna_jax.masks import Params
+from tna_jax.metrics import AnyMetrics
+from tna_jax.networks import Network, Stateful
+from tna_jax.objectives import CLASSIFICATION, Objective
+from tna_jax.placement import Placement
+from tna_jax.programs.population.fusion_methods import Data, Mix
+from tna_jax.programs.population.load import Population
+from tna_jax.programs.training.splits import training_inputs
+
+
+def repairable(population: Population) -> tuple[nn.Module | Network, Callable[[Any], Any]]:
+    """Returns what REPAIR takes for the network of a population, and what is run on its stored inputs first.
+
+    Raises:
+      UsageError: REPAIR cannot be done: the network has a state, or its layers cannot be told apart.
+    """
+    if isinstance(population.network, Stateful):
+        raise UsageError("this network has BatchNorm; its statistics are estimated again in any case")
+    if population.module is not None:
+        return population.module, population.data.preprocess
+    first, inputs = member(population.params, 0), training_inputs(population.data, 2)
+    try:
+        jax.eval_shape(lambda p: repair.repair(population.exact, p, [p], [1.0], inputs).params, first)
+    except ValueError as error:
+        raise UsageError(f"REPAIR does not go with {population.what}: {error}") from error
+    return population.exact, _as_stored
+
+
+def _as_stored(inputs: Any) -> Any:
+    return inputs
+
+
+def repaired(
+    module: nn.Module | Network,
+    preprocess: Callable[[Any], Any],
+    members: Params,
+    calibration: jax.Array,
+    placement: Placement,
+    objective: Objective = CLASSIFICATION,
+) -> Mix:
+    """Returns how averages are evaluated after REPAIR on `calibration` (N, ...); of networks without running statistics.
+
+    Args:
+      module, preprocess: see `repairable`.
+      members: (M, ...).
+      objective: what is measured.
+    """
+    network = _shifted(module, preprocess)
+
+    def mix(weights: np.ndarray, data: Data) -> dict[str, AnyMetrics]:
+        averages = []
+        for shares in weights:
+            used = np.flatnonzero(shares)
+            ends = [member(members, int(i)) for i in used]
+            repaired_average = repair.repair(
+                module, average_stacked(members, shares), ends, shares[used], calibration, preprocess=preprocess
+            )
+            averages.append((repaired_average.params, repaired_average.shift))
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *averages)
+        return connectivity.evaluate(network, stacked, data, objective=objective, placement=placement)
+
+    return mix
+
+
+@functools.lru_cache(maxsize=8)
+def _shifted(module: nn.Module | Network, preprocess: Callable[[Any], Any]) -> Network:
+    """Returns the repaired network as a function of (params, shifts) and inputs: one function, so that it compiles once."""
+
+    def apply(params: Any, inputs: jax.Array) -> Any:
+        return repair.Repaired(params[0], params[1], ()).apply(module, preprocess(inputs))
+
+    return apply
