@@ -47,9 +47,28 @@ def check_labels(labels: Any, examples: int, what: str = "", classes: int | None
             "examples without a label out: inputs[labels >= 0], labels[labels >= 0]"
         )
     if classes is not None and largest >= classes:
-        raise ValueError(
-            f"{what}labels up to {largest}, but there are {classes} classes: their numbers go from 0 to {classes - 1}"
+        binary = (
+            "; for one logit of yes or no objective=objectives.multi_label(), targets (N, 1)" if classes == 1 else ""
         )
+        raise ValueError(
+            f"{what}labels up to {largest}, but there are {classes} classes: their numbers go from 0 to {classes - 1}{binary}"
+        )
+
+
+def as_classes(labels: np.ndarray) -> np.ndarray:
+    """Returns labels (N,) whose classes are told apart by number: integers as they are, words by their place in the alphabet.
+
+    Raises:
+      ValueError: labels of another shape, or neither integers nor words.
+    """
+    if labels.ndim != 1:
+        raise ValueError(
+            f"labels must be (N,), got the shape {labels.shape}{shape_hint(labels.shape, labels.shape[:1])}"
+        )
+    if labels.dtype.kind in ("U", "S"):
+        return np.unique(labels, return_inverse=True)[1]
+    _check_type(labels, "")
+    return labels
 
 
 def shape_hint(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
@@ -57,7 +76,7 @@ def shape_hint(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
     if shape == (*expected, 1):
         return "; of a column take labels[..., 0]"
     if shape[:-1] == expected and len(shape) > 1:
-        return "; of one-hot rows take labels.argmax(-1)"
+        return "; of one-hot rows take labels.argmax(-1), for a label a token objective=objectives.next_token()"
     return ""
 
 
@@ -81,7 +100,7 @@ def _refuse(labels: Any, what: str, needed: str) -> None:
     todo = (
         "np.unique(labels, return_inverse=True)[1] numbers them"
         if words
-        else "labels.astype(int), if they are class numbers"
+        else "labels.astype(int), if they are class numbers; for numbers to predict objective=objectives.regression()"
     )
     raise ValueError(f"{what}labels of type {'str' if words else dtype}: {needed}; {todo}")
 
