@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 
+from tna_jax import sharding
 from tna_jax.masks import Params
 
 State = Any
@@ -94,6 +95,7 @@ def train(
     """
     if wants_key(network) and key is None:
         raise ValueError("this network draws random numbers in training (dropout): give a key for the step")
+    params = sharding.unconstrained(params)
     if isinstance(network, Stochastic):
         assert key is not None
         return network.train(params, inputs, key), state
@@ -104,6 +106,7 @@ def train(
 
 def evaluate(network: Network, params: Params, state: State, inputs: Inputs) -> Float[Array, "B ..."]:
     """Computes logits in evaluation mode; any network. Arguments as in `train`."""
+    params = sharding.unconstrained(params)
     if isinstance(network, Stateful):
         return network.evaluate(params, state, inputs)
     return network.evaluate(params, inputs) if isinstance(network, Stochastic) else network(params, inputs)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped
 
-from tna_jax import interpolation, networks, trees
+from tna_jax import interpolation, networks, sharding, trees
 from tna_jax.masks import Params
 from tna_jax.matching import layers
 from tna_jax.networks import Network, State, Stateful
@@ -58,6 +58,7 @@ def batch_statistics(
     return statistics if network.settled is None else network.settled(statistics)
 
 
+@sharding.outside_meshes
 def reset_batch_stats(
     network: Stateful,
     params: Params,
@@ -192,6 +193,7 @@ class Repaired:
         return logits
 
 
+@sharding.outside_meshes
 def repair(
     network: nn.Module | Network,
     params: Params,
@@ -312,7 +314,7 @@ class _LinenLayers:
             return edit("/".join(context.module.path), output) if layer else output
 
         with nn.intercept_methods(intercept):
-            return self.module.apply({"params": params}, self.inputs)
+            return self.module.apply({"params": sharding.unconstrained(params)}, self.inputs)
 
     def leaves(self, path: str, flat: dict[KeyPath, Any]) -> tuple[Place, Place | None]:
         """The kernel and the bias of a layer."""

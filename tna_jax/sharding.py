@@ -13,6 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import meta
+from flax.linen import spmd
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 P = ParamSpec("P")
@@ -108,8 +110,46 @@ def entry(stacked: Any, index: Any) -> jax.Array:
     return row
 
 
+def unconstrained(params: Any) -> Any:
+    """Returns parameters whose Linen boxes (`nn.with_partitioning`) ask for no layout that the present mesh does not have.
+
+    A box lays its array out whenever a network opens it in a mesh. In the mesh of an ensemble, whose models are whole on their
+    device, that would be an error; the boxes stay and ask for nothing.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return params
+
+    def freed(node: Any) -> Any:
+        if not isinstance(node, meta.Partitioned):
+            return node
+        logical = isinstance(node, spmd.LogicallyPartitioned)
+        wanted = (
+            () if logical else [axis for axes in node.names for axis in (axes if isinstance(axes, tuple) else (axes,))]
+        )
+        elsewhere = node.mesh is not None and node.mesh.abstract_mesh != mesh
+        if AxisType.Manual in mesh.axis_types or elsewhere or not {*wanted} <= {None, *mesh.axis_names}:
+            return node.replace(names=(), mesh=None)
+        return node
+
+    return jax.tree.map(freed, params, is_leaf=lambda node: isinstance(node, meta.Partitioned))
+
+
+def rearranged(array: Any, function: Callable[[Any], Any]) -> Any:
+    """Returns `function(array)`, which moves entries across devices, in the array's layout over Explicit axes; the shape stays."""
+    layout = _explicit(array)
+    if layout is None:
+        return function(array)
+    if isinstance(array, jax.core.Tracer):
+        return match(function(jax.reshard(array, layout.update(spec=PartitionSpec()))), array)
+    with no_mesh():
+        return place(function(over_auto_axes(array)), array)
+
+
 def _explicit(array: Any) -> NamedSharding | None:
     """The layout in an array's type, if any axis of its mesh is Explicit."""
+    if not isinstance(array, jax.Array):
+        return None
     sharding: NamedSharding = jax.typeof(array).sharding
     return sharding if AxisType.Explicit in sharding.mesh.axis_types else None
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tna_jax import networks
+from tna_jax import networks, sharding
 from tna_jax.masks import Params
 from tna_jax.matching import assignment, axes, jaxprs, permutations
 from tna_jax.matching.assignment import Matching
@@ -14,6 +14,7 @@ from tna_jax.matching.permutations import PermutationSpec
 from tna_jax.networks import State
 
 
+@sharding.outside_meshes
 def activation_matching(
     spec: PermutationSpec,
     a: Params,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from tna_jax import prng, sharding
 from tna_jax.masks import Params
 from tna_jax.matching import assignment, permutations
 from tna_jax.matching.assignment import Matching
@@ -28,6 +29,7 @@ class Merged(NamedTuple):
     """Passes over the models, the last one, in which nothing moves, included."""
 
 
+@sharding.outside_meshes
 def merge_many(
     spec: PermutationSpec, members: Params, *, state: State = (), key: jax.Array | None = None, rounds: int = 50
 ) -> Merged:
@@ -47,7 +49,7 @@ def merge_many(
     count = jax.tree.leaves(members)[0].shape[0]
     if count < 2:
         raise ValueError(f"matching needs at least 2 models, got {count}")
-    key = jax.random.key(0) if key is None else key
+    key = prng.root_key(0) if key is None else prng.threefry(key)
     models, states = _separate(members, count), _separate(state, count)
     matchings = [
         assignment.finish(spec, permutations.identity(spec), m, s, 0.0, (0, 0, 0), False)
@@ -56,7 +58,7 @@ def merge_many(
     for done in range(rounds):
         turn = jax.random.fold_in(key, done)
         moved = 0
-        for i in np.asarray(jax.random.permutation(turn, count)):
+        for i in np.asarray(prng.same_bits(jax.random.permutation)(turn, count)):
             others = [other.params for k, other in enumerate(matchings) if k != i]
             mean = jax.tree.map(lambda *x: np.mean(np.stack([np.asarray(y, np.float32) for y in x]), 0), *others)
             new = weight_matching(
@@ -71,6 +73,7 @@ def merge_many(
     return Merged(_stack([m.params for m in matchings]), _stack([m.state for m in matchings]), matchings, done + 1)
 
 
+@sharding.outside_meshes
 def match_to_first(members: Params, match: Callable[[Params, Params, State], Matching], state: State = ()) -> Merged:
     """Matches each of N networks to the first, which stays as it is.
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tna_jax import networks, trees
+from tna_jax import networks, prng, sharding, trees
 from tna_jax.masks import Params
 from tna_jax.matching import axes, incoming, jaxprs, tracing, unification
 from tna_jax.matching.axes import Axis, Group
@@ -67,6 +67,7 @@ class PermutationSpec:
         ]
 
 
+@sharding.outside_meshes
 def permutation_spec(network: Network, params: Params, x: Any, state: State = ()) -> PermutationSpec:
     """Finds the groups of hidden units that can be permuted without changing what the network computes.
 
@@ -156,7 +157,7 @@ def identity(spec: PermutationSpec) -> dict[str, np.ndarray]:
 
 def random_permutation(spec: PermutationSpec, key: jax.Array) -> dict[str, np.ndarray]:
     """Draws a uniformly random permutation of every group; a group's draw depends on the key and its place among the groups."""
-    draws = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+    draws = np.random.default_rng(prng.words(key))
     return {name: draws.permutation(size) for name, size in spec.groups.items()}
 
 
@@ -202,7 +203,11 @@ def _apply(
     if actual != shapes:
         odd = sorted(trees.name(path) for path in {*actual, *shapes} if actual.get(path) != shapes.get(path))
         raise ValueError(f"these leaves are not those of the network that was traced: {', '.join(odd)}")
-    return trees.like(tree, [permuted(leaf, table[path], permutation) for path, leaf in trees.named_leaves(tree)])
+
+    def renamed(path: KeyPath, leaf: Any) -> Any:
+        return sharding.rearranged(leaf, lambda unspread: permuted(unspread, table[path], permutation))
+
+    return trees.like(tree, [renamed(path, leaf) for path, leaf in trees.named_leaves(tree)])
 
 
 def permuted(leaf: Any, leaf_axes: tuple[Axis, ...], permutation: Permutation) -> Any:
@@ -213,6 +218,7 @@ def permuted(leaf: Any, leaf_axes: tuple[Axis, ...], permutation: Permutation) -
     return leaf
 
 
+@sharding.outside_meshes
 def function_gap(
     spec: PermutationSpec, before: Params, after: Params, states: tuple[State, State] = ((), ()), inputs: Any = None
 ) -> float:
@@ -225,7 +231,7 @@ def function_gap(
     """
     x = spec.inputs if inputs is None else inputs
     if isinstance(x, jax.ShapeDtypeStruct):
-        x = jax.random.normal(jax.random.key(0), x.shape).astype(x.dtype)
+        x = jax.random.normal(prng.root_key(0), x.shape).astype(x.dtype)
     with jax.default_matmul_precision("float32"):  # not what an accelerator takes for fast
         old, new = (
             np.asarray(networks.evaluate(spec.network, p, s, x), np.float64)

@@ -11,7 +11,7 @@ line(a, match.params, 0.5)
 import jax
 import numpy as np
 
-from tna_jax import trees
+from tna_jax import prng, sharding, trees
 from tna_jax.masks import Params
 from tna_jax.matching import axes, permutations
 from tna_jax.matching.activations import activation_matching
@@ -105,6 +105,7 @@ class _Weights:
         return after > before + 1e-6 * max(abs(before), abs(after))
 
 
+@sharding.outside_meshes
 def weight_matching(
     spec: PermutationSpec,
     a: Params,
@@ -138,7 +139,7 @@ def weight_matching(
         raise ValueError(f"restarts must be at least 1, got {restarts}")
     weights = _Weights(spec, a, b)
     require_finite({**weights.a, **{("b", *path): leaf for path, leaf in weights.b.items()}})
-    draws = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0) if key is None else key)).tolist())
+    draws = np.random.default_rng(prng.words(prng.root_key(0) if key is None else key))
     best, counts = _ascend(weights, draws, permutations.identity(spec), set(spec.groups))
     objective = weights.objective(best)
     for _ in range(restarts - 1 if spec.groups else 0):
