@@ -4,8 +4,9 @@
 
 Three more look at data: `fisher_merge`, `regmean` and `adamerging`, on any network of the library.
 
-`METHODS` lists the data-free methods with their options, ranges and papers; each is a file of this package, whose core merges one tensor
-in NumPy. See `tna_jax.merging.method` for what a core takes, `tna_jax.merging.tensors` for what holds for all of them.
+`METHODS` lists the data-free methods with their options, ranges and papers; each is a file of this package, whose core merges
+one tensor in NumPy. See `tna_jax.merging.method` for what a core takes, `tna_jax.merging.tensors` for what holds for all of
+them.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""AdaMerging: coefficients of task vectors learned by making predictions on unlabelled inputs certain (Yang et al., arXiv 2310.02575, section 3.2).
+"""AdaMerging: coefficients of task vectors learned by making predictions on unlabelled inputs certain (Yang et al., arXiv 2310.02575).
 
     params(c) = base + sum_i c_i (model_i - base)        task-wise: c_i a number
                                                          layer-wise: c_i a number for each leaf
@@ -54,7 +54,8 @@ def adamerging(
     Entries equal in all models and the base are copied, bit for bit, and what `mask` anchors is the base's.
 
     Args:
-      tasks: logits (B, ..., C) of merged parameters; one network for all tasks, or one for each, which then holds that task's head.
+      tasks: logits (B, ..., C) of merged parameters; one network for all tasks, or one for each, which then holds that task's
+        head.
       models: M pytrees of the same paths, shapes and dtypes; of what is merged.
       base: the model from which they were fine-tuned.
       inputs: of each task, (N, ...) in every leaf.

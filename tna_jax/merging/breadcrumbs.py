@@ -1,10 +1,11 @@
 """Model Breadcrumbs: drop the smallest changes and the very largest ones (Davari and Belilovsky, arXiv 2312.06795, section 3).
 
-Of each task vector a share `gamma` of the largest magnitudes is set to 0 as outliers, and of the rest the smallest, so that a share `density` stays
-(the paper's beta is 1 - density - gamma; its gamma counts from below, 1 minus ours). The result is `base + strength * sum_i w_i` times what stays. The paper
-ranks in each layer, which is scope `tensor`.
+Of each task vector a share `gamma` of the largest magnitudes is set to 0 as outliers, and of the rest the smallest, so that a
+share `density` stays (the paper's beta is 1 - density - gamma; its gamma counts from below, 1 minus ours). The result is
+`base + strength * sum_i w_i` times what stays. The paper ranks in each layer, which is scope `tensor`.
 
-At most `floor(gamma * n)` entries are dropped as outliers: if that is 0 none is. Entries as large as a limit are treated alike and stay.
+At most `floor(gamma * n)` entries are dropped as outliers: if that is 0 none is. Entries as large as a limit are treated
+alike and stay.
 """
 
 import dataclasses

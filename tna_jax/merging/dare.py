@@ -1,10 +1,12 @@
 """DARE: drop entries of task vectors at random and rescale the rest (Yu et al., arXiv 2311.03099, section 3).
 
-Each entry stays with probability `density` (the paper's 1 - p) and is divided by it, so that the expectation stays. `dare_linear` then adds the task
-vectors as task arithmetic does, `dare_ties` elects signs and averages those that agree, in place of TIES' trimming (both are in the paper).
+Each entry stays with probability `density` (the paper's 1 - p) and is divided by it, so that the expectation stays.
+`dare_linear` then adds the task vectors as task arithmetic does, `dare_ties` elects signs and averages those that agree, in
+place of TIES' trimming (both are in the paper).
 
-What is dropped depends on the seed, the tensor's name, the model's index and the entry's: a rerun gives the same bytes, models drop independently of each
-other, and models in another order drop other entries. Applied twice with one seed it drops the same entries and divides by the density again.
+What is dropped depends on the seed, the tensor's name, the model's index and the entry's: a rerun gives the same bytes,
+models drop independently of each other, and models in another order drop other entries. Applied twice with one seed it drops
+the same entries and divides by the density again.
 """
 
 import dataclasses

@@ -1,12 +1,13 @@
 """DELLA: drop by magnitude, small changes more often, and rescale (Deep et al., arXiv 2406.11617, MagPrune, section 3).
 
-In each row of a task vector the entries are ranked by magnitude. The drop probability falls linearly from `p + epsilon / 2` at the smallest to
-`p - epsilon / 2` at the largest, `p = 1 - density`, and an entry that stays is divided by its probability to stay. Then signs are elected and those that
-agree averaged (`della`; the paper's steps 2 and 3), or all are added (`della_linear`, mergekit's name).
+In each row of a task vector the entries are ranked by magnitude. The drop probability falls linearly from `p + epsilon / 2`
+at the smallest to `p - epsilon / 2` at the largest, `p = 1 - density`, and an entry that stays is divided by its probability
+to stay. Then signs are elected and those that agree averaged (`della`; the paper's steps 2 and 3), or all are added
+(`della_linear`, mergekit's name).
 
-A row is what enters one unit: the last axis of a tensor in PyTorch's layout (out, in), the axes but the last one of a Flax `kernel`. Tensors with one axis
-are one row. epsilon is the whole width here, as in the paper; mergekit's is half of it. Equal magnitudes are ranked by their index: our choice.
-What is drawn is as in DARE.
+A row is what enters one unit: the last axis of a tensor in PyTorch's layout (out, in), the axes but the last one of a Flax
+`kernel`. Tensors with one axis are one row. epsilon is the whole width here, as in the paper; mergekit's is half of it. Equal
+magnitudes are ranked by their index: our choice. What is drawn is as in DARE.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
-"""Random numbers of merging methods: of an entry, they depend on the seed, the tensor's name, the model's index and the entry's, on nothing else.
+"""Random numbers of merging methods: they depend on seed, tensor's name, model's index and entry's index, on nothing else.
 
-So a rerun gives the same bytes, whatever the order of tensors, the number of threads or the cutting into pieces. As for masks, the name enters through
-SHA-256, not `hash`. The generator is Philox, which is counter-based: a piece begins anywhere without drawing what is before it. Its raw
-output is stable between versions of NumPy.
+So a rerun gives the same bytes, whatever the order of tensors, the number of threads or the cutting into pieces. As for
+masks, the name enters through SHA-256, not `hash`. The generator is Philox, which is counter-based: a piece begins anywhere
+without drawing what is before it. Its raw output is stable between versions of NumPy.
 """
 
 import hashlib

@@ -1,10 +1,11 @@
-"""Fisher merging: each weight averaged by how much each model's outputs depend on it (Matena and Raffel, arXiv 2111.09832, section 2.3).
+"""Fisher merging: each weight averaged by how much each model's outputs depend on it (Matena and Raffel, arXiv 2111.09832).
 
     merged = sum_i w_i F_i theta_i / sum_i w_i F_i,    F = E_x E_{y ~ p(y | x)} (d log p(y | x) / d theta)^2
 
-F is the diagonal of the Fisher information, on data of the model's own task. No labels are needed: the expectation over y is taken exactly, class by class. With `labels`
-the gradients are those of the labels instead (the "empirical" Fisher). Where all F are 0, for units that are never active say, nothing tells the models apart and
-the weighted average is taken (ours; the authors' code adds 1e-6 to every F, here `floor`).
+F is the diagonal of the Fisher information, on data of the model's own task. No labels are needed: the expectation over y is
+taken exactly, class by class. With `labels` the gradients are those of the labels instead (the "empirical" Fisher). Where all
+F are 0, for units that are never active say, nothing tells the models apart and the weighted average is taken (ours; the
+authors' code adds 1e-6 to every F, here `floor`).
 """
 
 from collections.abc import Callable, Sequence
@@ -103,8 +104,8 @@ def fisher_merge(
 ) -> Params:
     """Returns the average of M models weighted, entry by entry, by their Fisher information.
 
-    Laws: equal F give the weighted average; an F of 0 beside one that is not takes the other model's entry; entries equal in all models are
-    copied, bit for bit, and what `mask` anchors is the first model's.
+    Laws: equal F give the weighted average; an F of 0 beside one that is not takes the other model's entry; entries equal in
+    all models are copied, bit for bit, and what `mask` anchors is the first model's.
 
     Args:
       models: M pytrees of the same paths, shapes and dtypes.

@@ -52,8 +52,9 @@ def gram_matrices(
 ) -> dict[str, Gram]:
     """Computes the Gram matrices of the inputs of every dense layer, by the path of its parameter.
 
-    A dense layer is a matrix product of activations with one parameter as it stands or transposed. Parameters that are used in another way too
-    (convolutions, tied embeddings, layers in a `scan`) are left out. One that is used several times gets the sum. All positions count, padding too.
+    A dense layer is a matrix product of activations with one parameter as it stands or transposed. Parameters that are used
+    in another way too (convolutions, tied embeddings, layers in a `scan`) are left out. One that is used several times gets
+    the sum. All positions count, padding too.
 
     Args:
       network: any, in evaluation mode.

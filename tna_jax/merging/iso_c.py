@@ -1,8 +1,9 @@
-"""Iso-C: the sum of the task vectors with all its singular values made equal (Marczak et al., arXiv 2502.04959, "isotropic merging in common subspace").
+"""Iso-C: the sum of the task vectors with all its singular values made equal (Marczak et al., arXiv 2502.04959).
 
-For a matrix: `sum_i w_i tau_i = U S V^T`, merged `base + strength * mean(S) U V^T`. Other tensors (biases, norms, convolutions): `base + strength * mean_i tau_i`, as in the
-authors' code. Our choice: directions whose singular value is 0 within rounding get none (U and V are arbitrary there), while the mean is over all `min(rows,
-columns)` of them. Embeddings are matrices too; leave them out where that is not wanted. Works in either layout, (out, in) or (in, out).
+For a matrix: `sum_i w_i tau_i = U S V^T`, merged `base + strength * mean(S) U V^T`. Other tensors (biases, norms,
+convolutions): `base + strength * mean_i tau_i`, as in the authors' code. Our choice: directions whose singular value is 0
+within rounding get none (U and V are arbitrary there), while the mean is over all `min(rows, columns)` of them. Embeddings
+are matrices too; leave them out where that is not wanted. Works in either layout, (out, in) or (in, out).
 """
 
 from typing import Any
@@ -19,8 +20,8 @@ ZERO = 1e-6
 def isotropic(matrix: Array) -> Array:
     """Returns a matrix with the singular vectors of `matrix` and the mean of its singular values in place of each that is not 0.
 
-    Computed from the eigenvectors of the smaller Gram matrix in float64: many times quicker than a decomposition of a tall matrix, and as
-    accurate for float32 entries.
+    Computed from the eigenvectors of the smaller Gram matrix in float64: many times quicker than a decomposition of a tall
+    matrix, and as accurate for float32 entries.
     """
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
     wide = tall.astype(np.float64)

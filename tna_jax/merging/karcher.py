@@ -1,9 +1,10 @@
 """The spherical mean of many models: SLERP for more than two (Karcher 1977, the Riemannian centre of mass on the sphere).
 
-The directions of the models are points of a sphere; their mean is the point x with `sum_i w_i log_x(u_i) = 0`, found by `x <- exp_x(sum_i w_i log_x(u_i))` from the
-normalized average. Everything stays in the span of the models, so it is computed on their inner products alone. The result is x times the weighted mean of
-the norms (our choice, as mergekit's `karcher`; `slerp` keeps the ends' norms another way, so both agree for two models of equal norms).
-A zero vector has no direction and is left out. Where the mean is not defined (directions that cancel) the plain average is taken.
+The directions of the models are points of a sphere; their mean is the point x with `sum_i w_i log_x(u_i) = 0`, found by
+`x <- exp_x(sum_i w_i log_x(u_i))` from the normalized average. Everything stays in the span of the models, so it is computed on
+their inner products alone. The result is x times the weighted mean of the norms (our choice, as mergekit's `karcher`; `slerp`
+keeps the ends' norms another way, so both agree for two models of equal norms). A zero vector has no direction and is left
+out. Where the mean is not defined (directions that cancel) the plain average is taken.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """Order statistics of magnitudes, exact, of one tensor or of whole models, without sorting and without holding them.
 
-The bits of a float32 that is not negative grow with its value. A first survey counts its upper 16 bits, a second one the lower 16 bits of those
-entries whose upper bits are those of the entry looked for. float64 magnitudes are ranked as float32.
+The bits of a float32 that is not negative grow with its value. A first survey counts its upper 16 bits, a second one the
+lower 16 bits of those entries whose upper bits are those of the entry looked for. float64 magnitudes are ranked as float32.
 """
 
 from collections.abc import Callable, Sequence

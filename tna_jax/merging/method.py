@@ -10,12 +10,13 @@ The core of a method takes one tensor of all models, or a piece of one, as NumPy
     context  the tensor's name, the facts of its surveys, and where a piece begins
     merged   (...) float32, the merged model (not the merged task vector)
 
-float64 in gives float64 out. Cores do not change their arguments, and two calls give the same bytes. Casting back, copying what is
-equal in all models, masks and the check of values are in `tna_jax.merging.tensors`, once for all methods.
+float64 in gives float64 out. Cores do not change their arguments, and two calls give the same bytes. Casting back, copying
+what is equal in all models, masks and the check of values are in `tna_jax.merging.tensors`, once for all methods.
 
 Some methods need facts of a whole tensor (a trimming threshold, cosines) or of whole models. They are gathered first, in one
-or two rounds, by `surveys`: each gives an array for a piece, arrays of pieces are added, and the sum is turned into facts. So facts of a
-tensor and of a model (`scope`) come from the same functions, and files can be streamed: once for each survey, once for the merge.
+or two rounds, by `surveys`: each gives an array for a piece, arrays of pieces are added, and the sum is turned into facts. So
+facts of a tensor and of a model (`scope`) come from the same functions, and files can be streamed: once for each survey, once
+for the merge.
 """
 
 import dataclasses
@@ -133,7 +134,8 @@ class Method:
         """Returns all options, defaults filled in.
 
         Raises:
-          ValueError: too few or too many models, no base where one is needed, an unknown option, or a value that is not allowed.
+          ValueError: too few or too many models, no base where one is needed, an unknown option, or a value that is not
+            allowed.
         """
         if models < self.min_models or (self.max_models is not None and models > self.max_models):
             most = "" if self.min_models == self.max_models else f" to {self.max_models}"

@@ -1,9 +1,9 @@
 """Model Stock: how far from the base towards the mean, by the angle between task vectors (Jang et al., arXiv 2403.19522).
 
-`base + t * (mean - base)` with `t = N c / (1 + (N - 1) c)`, N models, c the cosine between their task vectors, layer by layer (scope `tensor`); for two
-models `t = 2 c / (1 + c)`. No data is needed. The paper takes one angle for all pairs; with measured ones c is their mean. Our choices: c is
-held in [0, 1], since t would leave [0, 1] below 0 and has a pole at `-1 / (N - 1)`; a task vector that is 0 has cosine 0 with all; with weights the mean
-is weighted, c is not.
+`base + t * (mean - base)` with `t = N c / (1 + (N - 1) c)`, N models, c the cosine between their task vectors, layer by layer
+(scope `tensor`); for two models `t = 2 c / (1 + c)`. No data is needed. The paper takes one angle for all pairs; with
+measured ones c is their mean. Our choices: c is held in [0, 1], since t would leave [0, 1] below 0 and has a pole at
+`-1 / (N - 1)`; a task vector that is 0 has cosine 0 with all; with weights the mean is weighted, c is not.
 """
 
 from typing import Any

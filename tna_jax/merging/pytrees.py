@@ -25,15 +25,17 @@ def merge(
 ) -> Params:
     """Returns M models merged by a method: `average`, `task_arithmetic`, `ties`, ...; see `METHODS`.
 
-    Sums run in float32 (float64 leaves in float64) and are cast back. Entries equal in all models and the base are copied, bit for bit, and
-    so is what `mask` anchors; the values come from the base, or from the first model where there is none. Leaves that are not floating-point are
-    copied likewise. Two calls give the same bytes. Arrays are merged on the host, so this does not work under `jit`.
+    Sums run in float32 (float64 leaves in float64) and are cast back. Entries equal in all models and the base are copied,
+    bit for bit, and so is what `mask` anchors; the values come from the base, or from the first model where there is none.
+    Leaves that are not floating-point are copied likewise. Two calls give the same bytes. Arrays are merged on the host, so
+    this does not work under `jit`.
 
     Args:
       method: its name, or a `Method` of your own.
       models: M pytrees of the same paths, shapes and dtypes.
       base: the model from which they were fine-tuned; needed where `Method.needs_base`.
-      weights: (M,) floats; shares, divided by their sum, where `Method.normalized`, else factors of task vectors. Default: equal, 1 each.
+      weights: (M,) floats; shares, divided by their sum, where `Method.normalized`, else factors of task vectors. Default:
+        equal, 1 each.
       mask: a mask like the models; entries that it anchors (`False`, or a multiplier below 1) are copied.
       scope: over what thresholds and angles are taken, each tensor by itself or the whole model, for methods that have any.
       options: of the method (`Method.options`).
@@ -42,7 +44,8 @@ def merge(
       A pytree like the first model, JAX arrays where it holds JAX arrays.
 
     Raises:
-      ValueError: what `Method.check` and `Method.shares` refuse, models that do not fit each other, or a value that does not fit its dtype.
+      ValueError: what `Method.check` and `Method.shares` refuse, models that do not fit each other, or a value that does not
+        fit its dtype.
 
     >>> base = {"w": np.array([1.0, 1.0, 1.0], np.float32)}
     >>> a, b = {"w": np.array([2.0, 1.0, 1.0], np.float32)}, {"w": np.array([1.0, 3.0, 1.0], np.float32)}

@@ -1,10 +1,11 @@
-"""RegMean: the weights whose outputs are closest to every model's on its own inputs (Jin et al., arXiv 2212.09849, section 3.2, equation 2).
+"""RegMean: the weights whose outputs are closest to every model's on its own inputs (Jin et al., arXiv 2212.09849).
 
     merged = (sum_i w_i G_i)^-1 sum_i w_i G_i W_i,    G_i = X_i^T X_i
 
-for each dense layer with weights W (in, out) and inputs X; entries of G off the diagonal are multiplied by `scale` (the paper's alpha; 0.9 for most models). All
-other parameters, biases among them, are averaged, as in the paper. Only Gram matrices are needed, no data. Ours: G is a mean over inputs, so that the number of inputs does
-not weigh; where the sum is singular, the solution closest to the average is taken: inputs that are never active keep it.
+for each dense layer with weights W (in, out) and inputs X; entries of G off the diagonal are multiplied by `scale` (the
+paper's alpha; 0.9 for most models). All other parameters, biases among them, are averaged, as in the paper. Only Gram
+matrices are needed, no data. Ours: G is a mean over inputs, so that the number of inputs does not weigh; where the sum is
+singular, the solution closest to the average is taken: inputs that are never active keep it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,8 @@ def regmean(
 ) -> Params:
     """Returns M models merged layer by layer, by the Gram matrices of what enters each.
 
-    Laws: equal Gram matrices give the weighted average, equal models that model. Entries equal in all models are copied, bit for bit, and what `mask`
-    anchors is the first model's.
+    Laws: equal Gram matrices give the weighted average, equal models that model. Entries equal in all models are copied, bit
+    for bit, and what `mask` anchors is the first model's.
 
     Args:
       models: M pytrees of the same paths, shapes and dtypes.

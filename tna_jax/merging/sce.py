@@ -1,12 +1,13 @@
 """SCE: select, calculate, erase (Wan et al., FuseChat, arXiv 2408.07990).
 
-1. Select: the entries whose variance across the task vectors is largest, a share `density` of each tensor (the paper's top tau %), in all models the same.
+1. Select: the entries whose variance across the task vectors is largest, a share `density` of each tensor (the paper's
+   top tau %), in all models the same.
 2. Calculate: a model's coefficient for the tensor is its share of the sum of squares of what was selected.
 3. Erase: values whose sign is not that of the sum over models are dropped.
 
-The result is `base + strength * sum_i c_i v_i / sum_i c_i` over what was not erased. The division, which keeps an entry's size where values were erased, is
-that of the public implementations; the paper's coefficients sum to 1 before the erasing. Variances as large as the smallest selected are selected. Weights multiply the
-coefficients (ours: the paper has none).
+The result is `base + strength * sum_i c_i v_i / sum_i c_i` over what was not erased. The division, which keeps an entry's
+size where values were erased, is that of the public implementations; the paper's coefficients sum to 1 before the erasing.
+Variances as large as the smallest selected are selected. Weights multiply the coefficients (ours: the paper has none).
 """
 
 from typing import Any

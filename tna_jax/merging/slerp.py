@@ -1,8 +1,9 @@
-"""Spherical interpolation of two models (Shoemake 1985): `sin((1 - t) a) / sin(a) * x + sin(t a) / sin(a) * y`, a the angle between them.
+"""Spherical interpolation of two models: `sin((1 - t) a) / sin(a) * x + sin(t a) / sin(a) * y`, a their angle (Shoemake 1985).
 
-The angle is that of the normalized models, the factors are applied to the models as they are: so `t` = 0 and 1 give the models whatever
-their norms, as in mergekit. `t` is the second weight, divided by the sum of both. Where the arc is not defined (a zero vector) or
-not the shortest of one (parallel or opposite vectors, within 1e-6), the straight line is taken: our choice.
+The angle is that of the normalized models, the factors are applied to the models as they are: so `t` = 0 and 1 give the
+models whatever their norms, as in mergekit. `t` is the second weight, divided by the sum of both. Where the arc is not
+defined (a zero vector) or not the shortest of one (parallel or opposite vectors, within 1e-6), the straight line is taken:
+our choice.
 """
 
 from typing import Any

@@ -1,12 +1,13 @@
 """TIES: trim, elect signs, merge those that agree (Yadav et al., arXiv 2306.01708, section 3, algorithm 1).
 
-1. Trim: of each task vector, the entries of the largest magnitude stay, a share `density` (the paper's k = 20 %); the rest is 0.
+1. Trim: of each task vector, the entries of the largest magnitude stay, a share `density` (the paper's k = 20 %); the rest
+   is 0.
 2. Elect: each entry's sign, see `tna_jax.merging.signs`.
 3. Merge: the mean over the models whose entry has this sign. The result is `base + strength * mean`; the paper's lambda is 1 without held-out data.
 
-The paper trims over the whole model (scope `model` here); mergekit trims each tensor (scope `tensor`). Entries as large as the smallest that stays
-stay too, as in the paper's code, so that equal magnitudes are treated alike. With weights the mean is weighted, and they do not scale the result:
-they are divided by the sum of those that agree (mergekit: `normalize: true`).
+The paper trims over the whole model (scope `model` here); mergekit trims each tensor (scope `tensor`). Entries as large as
+the smallest that stays stay too, as in the paper's code, so that equal magnitudes are treated alike. With weights the mean is
+weighted, and they do not scale the result: they are divided by the sum of those that agree (mergekit: `normalize: true`).
 """
 
 from typing import Any

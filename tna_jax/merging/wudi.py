@@ -1,18 +1,19 @@
 """WUDI-Merging: the task vector that disturbs the others least, without data (Cheng et al., arXiv 2503.08099).
 
-A linear layer's task vector spans approximately the inputs it was trained on. So the merged `tau` of a matrix (out, in) minimizes
+A linear layer's task vector spans approximately the inputs it was trained on. So the merged `tau` of a matrix (out, in)
+minimizes
 
     sum_i || (tau - tau_i) tau_i^T ||_F^2 / || tau_i ||_F^2
 
-and is added to the base. Other tensors get the mean of their task vectors, as in the authors' code. The loss is quadratic, its gradient `2 (tau A - B)` with
-`A = sum_i tau_i^T tau_i / ||tau_i||^2` and `B = sum_i tau_i tau_i^T tau_i / ||tau_i||^2`.
+and is added to the base. Other tensors get the mean of their task vectors, as in the authors' code. The loss is quadratic,
+its gradient `2 (tau A - B)` with `A = sum_i tau_i^T tau_i / ||tau_i||^2` and `B = sum_i tau_i tau_i^T tau_i / ||tau_i||^2`.
 
-- `solver="adam"`, the paper's: Adam from `sum_i tau_i`, 300 steps of 1e-5. A step moves an entry by about the learning rate, so 300 steps suit task vectors of
-  about 1e-3, as fine-tuned transformers have; for larger ones raise it.
+- `solver="adam"`, the paper's: Adam from `sum_i tau_i`, 300 steps of 1e-5. A step moves an entry by about the learning rate,
+  so 300 steps suit task vectors of about 1e-3, as fine-tuned transformers have; for larger ones raise it.
 - `solver="exact"`, ours: the minimizer closest to the sum, by the pseudo-inverse of A.
 
-Inputs are on the last axis, or the first one of a tensor called `kernel` (Flax), see `tna_jax.merging.rows`. Weights multiply the terms of the loss, and the task vectors of the mean (ours). A task vector that
-is 0 has no term.
+Inputs are on the last axis, or the first one of a tensor called `kernel` (Flax), see `tna_jax.merging.rows`. Weights multiply
+the terms of the loss, and the task vectors of the mean (ours). A task vector that is 0 has no term.
 """
 
 from typing import Any
