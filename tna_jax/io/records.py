@@ -383,6 +383,8 @@ class _Source:
                 # Without reading ahead: what comes next is drawn, and every file would keep 16 MB.
                 reader = ArrayRecordReader(str(file), options="readahead_buffer_size:0", file_reader_buffer_size=2**15)
                 count = reader.num_records()
+                if not count:
+                    reader.close()  # says what is wrong with a file that is none
             except (RuntimeError, ValueError) as error:
                 raise UsageError(f"{file} is no ArrayRecord file, or damaged ({_line(error)})") from error
             if not count:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tna_jax.io.records import has_records
 from tna_jax.programs.data import pictures
 from tna_jax.programs.data.source import DataError
 
@@ -25,6 +26,8 @@ def read(folder: Path, image_size: int | None) -> dict[str, np.ndarray]:
         raise DataError(
             f"{folder} is a file; expected FILE.npz, .csv, .tsv, .parquet or .py:NAME, or a folder with {LAYOUT}"
         )
+    if any(has_records(place) for place in (folder, folder / "train")):
+        raise DataError(f"{folder} holds records, not images: name it records:{folder}")
     test = next((folder / name for name in TESTS if (folder / name).is_dir()), None)
     parts = {"train": folder}
     if (folder / "train").is_dir():

@@ -15,6 +15,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.records import Records, has_records
 from tna_jax.programs.data import arrays
 from tna_jax.programs.data.source import SUBSET_SEED, DataError, Dataset, Split, permutation
+from tna_jax.programs.user_code import is_reference
 
 TESTS = ("test", "val", "validation")
 HEAD = 256
@@ -89,7 +90,7 @@ class StreamedSplit:
             x = x[..., None] if x.ndim == 3 else x
         else:
             x = arrays.numbers(place, "x", x)
-        if self.limits is None or self.objective not in (*arrays.CLASSES, *arrays.TOKENS):
+        if self.limits is None or not _indices(self.objective):
             return x, arrays.numbers(place, "y", y.astype(np.float64))
         low, high = self.limits
         if y.size and not low <= int(y.min()) <= int(y.max()) <= high:
@@ -122,6 +123,11 @@ class Column:
             f"{self.split.records.folder}: records are read while a network trains on them (tna train, tna lmc, and the programs on "
             "such runs); this program needs all data in memory: give it an .npz"
         )
+
+
+def _indices(objective: str) -> bool:
+    """Whether integer targets stay integers: of an objective of the user's own, too."""
+    return objective in (*arrays.CLASSES, *arrays.TOKENS) or is_reference(objective)
 
 
 def load(name: str, folder: Path, objective: str) -> Dataset:

@@ -115,7 +115,7 @@ def train(
     with (
         Checkpoints(folder.checkpoints, *often) as saved,
         in_epoch or contextlib.nullcontext(),
-        stoppable("epoch" if stream is None else "part of the epoch") as stop,
+        stoppable() if stream is None else stoppable("part of the epoch") as stop,
         TrainingBar(models, len(data.train.labels), settings.epochs, begin, len(waves)) as bar,
     ):
         x, y = (jnp.asarray(inputs), jnp.asarray(labels)) if stream is None else (None, None)
@@ -189,7 +189,15 @@ def train(
             if in_epoch is not None and within is not None and within.epoch == number * settings.epochs + first:
                 here = in_epoch.position(within, first, part)
             streaming.train_stream(
-                trainer, members, stream, settings.epochs, start=first, within=here, on_part=on_part, on_epoch=on_epoch
+                trainer,
+                members,
+                stream,
+                settings.epochs,
+                start=first,
+                within=here,
+                part=streams.PART,
+                on_part=on_part,
+                on_epoch=on_epoch,
             )
     facts = {
         "placement": placement,
@@ -209,7 +217,7 @@ def member_shapes(trainer: Trainer, start: InitialModels) -> ensemble.Members:
     params, mask, hyper = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (start.params, start.mask, start.hyper or {})
     )
-    opt_state = jax.eval_shape(lambda p, h: trainer.anchored_optimizer(h).init(p), params, hyper)
+    opt_state = jax.eval_shape(trainer.init_optimizer, params, mask, hyper)
     return ensemble.Members(params, mask, opt_state, start.data_keys[0], hyper, start.state)
 
 

@@ -17,6 +17,8 @@ from tna_jax.streaming import Position
 
 HELD = 12
 """Batches in memory: read ahead by Grain, on their way to the devices, and being trained on."""
+PART = 256
+"""Steps between two moments at which a training can stop."""
 ORDER = 4
 """Bytes of an example's place in a model's order."""
 
