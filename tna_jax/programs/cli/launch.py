@@ -42,10 +42,11 @@ def launch(name: str, arguments: list[str]) -> int:
             settings.check()
     except UsageError as error:
         return print_user_error(f"tna {name}: {error}")
-    run = importlib.import_module(f"{package_of(name)}.run").run
+    module = importlib.import_module(f"{package_of(name)}.run")
+    run, exit_code = module.run, getattr(module, "exit_code", None)
     if signal.getsignal(signal.SIGINT) is stop_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on Ctrl-C is the program's
-    return guarded(name, lambda: run(settings))
+    return guarded(name, lambda: run(settings) if exit_code is None else exit_code(run(settings)))
 
 
 def guarded(name: str, run: Callable[[], Any]) -> int:

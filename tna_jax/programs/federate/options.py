@@ -111,8 +111,8 @@ class ClientOptions:
     """Step size of clients in the first round."""
     learning_rate_decay: Annotated[float, POSITIVE] = 0.99
     """Multiplies the step size after each round."""
-    momentum: Annotated[float, SHARE] = 0.9
-    """Momentum of clients, which starts anew in each round."""
+    momentum: Annotated[float | None, SHARE] = None
+    """Momentum of clients, which starts anew in each round; default: 0.9, and 0 for feddyn and scaffold, which are published without."""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 5e-4
     """Weight decay of clients, added to the gradient of live weights."""
     norm_statistics: NormStatistics = "none"

@@ -96,8 +96,10 @@ def _row(result: Result, kind: str, last: int) -> list[str]:
 
 def _turnout(runs: list[Result], rounds: int) -> list[str]:
     """The runs that diverged, the clients whose replies were refused, and how many were missing or late."""
-    notes = [f"{run['anchors']} seed {run['seed']}: diverged, its test loss is not finite from round {run['diverged_in_round']} on"
-             for run in runs if run.get("diverged_in_round") is not None]  # fmt: skip
+    notes = [f"{run['anchors']} seed {run['seed']}: diverged, from round {run['diverged_in_round']} on its test loss is not finite, or "
+             "grew while accuracy was lost" for run in runs if run.get("diverged_in_round") is not None]  # fmt: skip
+    notes += [f"{run['anchors']} seed {run['seed']}: stopped after round {run['stopped_after_round']}, nothing was learned any more"
+              for run in runs if run.get("stopped_after_round") is not None]  # fmt: skip
     total: dict[str, dict[int, int]] = {"refused": {}, "dropped": {}, "late": {}}
     for run in runs:
         for what, counts in run["turnout"].items():

@@ -17,6 +17,7 @@ from tna_jax.federated.partition import Clients
 from tna_jax.federated.simulation import Round
 from tna_jax.programs.cli.progress import console, stoppable
 from tna_jax.programs.data import Dataset, Split
+from tna_jax.programs.federate import health
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.progress_bar import Bar
 from tna_jax.programs.federate.setup import build_faults, client_examples, schedule
@@ -109,7 +110,15 @@ def federate(
     with Checkpoints(folder.checkpoints, *frequency) as saved, stoppable("round") as stop, Bar(steps, begin) as bar:
         for step in range(begin, steps):
             run, number = divmod(step, rounds)
-            progress = machine.round(progress, run, plan[run], number)
+            if why := stopped(progress.history, run, number, prepared.data.num_classes):
+                progress = machine.stay(progress, run, number)
+                if (run, why) not in machine.named:
+                    machine.named.add((run, why))
+                    console.print(
+                        f"{plan[run]}: stopped before round {number + 1} of {rounds}: {why}; its model stays as it is"
+                    )
+            else:
+                progress = machine.round(progress, run, plan[run], number)
             bar.round(plan[run], number, rounds, progress.history["accuracy"][run])
             done = step + 1
             if done == steps or stop.asked or saved.due(done):
@@ -121,6 +130,13 @@ def federate(
                 console.print(f"to resume: tna resume {folder.quoted_path}")
                 stop.check()
     return progress, {"placement": machine.placement, "group": group, "peak_bytes": memory.peak()}
+
+
+def stopped(history: dict[str, np.ndarray], run: int, number: int, classes: int) -> str:
+    """Says why round `number` of a run does not take place; empty if it does. It depends on the rounds before alone."""
+    accuracy, loss, accepted = (history[name][run, :number] for name in ("accuracy", "loss", "taken"))
+    asked_any = history["clients"][run, :number].any(axis=1)  # rounds that took place
+    return health.hopeless(accuracy[asked_any], loss[asked_any], accepted[asked_any], classes)
 
 
 class _Machine:
@@ -179,6 +195,13 @@ class _Machine:
                         seconds=time.perf_counter() - began)  # fmt: skip
         self._print_refusals(line, number, outcome)
         return progress._replace(server=server, client_states=client_states)
+
+    def stay(self, progress: Progress, run: int, number: int) -> Progress:
+        """Returns the state after a round that does not take place: the model, its accuracy and its loss are those of the last one."""
+        for name, values in progress.history.items():
+            if name != "clients":
+                values[run, number] = 0 if name in ("live", "taken") else values[run, number - 1]
+        return progress
 
     def _print_refusals(self, line: Line, number: int, outcome: Round) -> None:
         """Says once on the screen what is wrong with a client's replies; every round's are in metrics.jsonl."""

@@ -9,8 +9,9 @@ import numpy as np
 from tna_jax.federated import PROXY, stream
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
-from tna_jax.programs.cli.progress import console
+from tna_jax.programs.cli.progress import console, print_user_error
 from tna_jax.programs.data import own
+from tna_jax.programs.federate import health
 from tna_jax.programs.federate import report as federate_report
 from tna_jax.programs.federate import rounds as federate_rounds
 from tna_jax.programs.federate.options import FederateOptions
@@ -50,13 +51,24 @@ def run(settings: FederateOptions) -> dict[str, Any]:
             "network": settings.describe(),
             "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(progress.finals["params"])),
             "test_examples": len(prepared.data.test.labels),
-            "runs": [summary(line, progress.history, i) for i, line in enumerate(plan)],
+            "runs": [summary(line, progress.history, i, prepared.data.num_classes) for i, line in enumerate(plan)],
         })  # fmt: skip
         folder.write(RESULTS[0], result)
         if distributed.is_main_process():
             present(federate_report.describe(result), folder.folder / RESULTS[1])
             print(f"wrote {folder.folder / RESULTS[0]} and {folder.folder / RESULTS[1]}")
         return result
+
+
+def exit_code(result: dict[str, Any]) -> int:
+    """Returns 1 where a federation was stopped since it learned nothing any more, else 0."""
+    stopped = [run for run in result.get("runs", []) if run["stopped_after_round"] is not None]
+    for run in stopped:
+        print_user_error(
+            f"tna federate: {run['anchors']}, seed {run['seed']}, was stopped after round {run['stopped_after_round']}: it learned "
+            "nothing any more. A smaller --learning-rate, --momentum 0, or fewer --epochs may help; what it did is saved"
+        )
+    return 1 if stopped else 0
 
 
 def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
@@ -82,7 +94,7 @@ def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
     return federate_rounds.Prepared(data, train, proxy, federation, init)
 
 
-def summary(line: federate_rounds.Line, history: dict[str, np.ndarray], run: int) -> dict[str, Any]:
+def summary(line: federate_rounds.Line, history: dict[str, np.ndarray], run: int, classes: int) -> dict[str, Any]:
     """Returns what `federate.json` holds of one run; `turnout` counts rounds by client, of those to which anything happened."""
     values: dict[str, Any] = {name: history[name][run] for name in federate_rounds.HISTORY}
     last = values["accuracy"][-LAST:].astype(np.float64)
@@ -90,10 +102,11 @@ def summary(line: federate_rounds.Line, history: dict[str, np.ndarray], run: int
     bits = {"dropped": federate_rounds.DROPPED, "late": federate_rounds.LATE, "refused": federate_rounds.REFUSED}
     counts = {name: np.count_nonzero(befell & bit, axis=0) for name, bit in bits.items()}
     turnout = {name: {str(k): int(n) for k, n in enumerate(column) if n} for name, column in counts.items()}
-    lost = np.flatnonzero(~np.isfinite(values["loss"]))
+    took_place = befell.any(axis=1)
     return {
         **line,
-        "diverged_in_round": int(lost[0]) + 1 if len(lost) else None,
+        "diverged_in_round": health.diverged_in_round(values["accuracy"], values["loss"], classes),
+        "stopped_after_round": None if took_place.all() else int(took_place.sum()),
         "score": last.mean(),
         "score_std": last.std(ddof=1) if len(last) > 1 else None,
         "turnout": turnout,

@@ -27,6 +27,10 @@ FIELDS = {
     "fedlc": {"tau": "lc_tau"}, "fedsam": {"rho": "sam_rho"},
 }  # fmt: skip
 """Options by algorithm and field."""
+MOMENTUM = 0.9
+"""Of clients, in the settings that the paper's first author uses in public."""
+WITHOUT_MOMENTUM = ("feddyn", "scaffold")
+"""Algorithms that are published without it: their variates sum plain gradients, and with it both may diverge."""
 
 
 def resolved(settings: FederateOptions) -> FederateOptions:
@@ -36,6 +40,8 @@ def resolved(settings: FederateOptions) -> FederateOptions:
         chosen["dataset"] = "fashion_mnist" if _is_there("fashion_mnist", settings.data_dir) else "digits"
         if chosen["dataset"] == "fashion_mnist" and settings.train_examples is None:
             chosen["train_examples"] = 10_000
+    if settings.momentum is None:
+        chosen["momentum"] = 0.0 if settings.algorithm in WITHOUT_MOMENTUM else MOMENTUM
     if settings.model == "mlp":
         chosen |= {"depth": settings.depth or 3, "width": settings.width or 200}
     return dataclasses.replace(settings, **chosen)
@@ -83,7 +89,7 @@ def build_federation(
     try:
         return Federation(
             network, settings.clients, num_classes, algorithm, build_server(settings), settings.epochs, settings.batch_size,
-            settings.momentum, settings.weight_decay, settings.norm_statistics, seen, settings.placement,
+            MOMENTUM if settings.momentum is None else settings.momentum, settings.weight_decay, settings.norm_statistics, seen, settings.placement,
         )  # fmt: skip
     except ValueError as error:
         raise UsageError(f"--norm-statistics: {error}") from error

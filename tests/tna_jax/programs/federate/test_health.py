@@ -1,0 +1,63 @@
+"""A federation that learns nothing is stopped and said so, saved; divergence is more than NaN."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tna_jax.programs.federate.test_federate import TINY
+from tna_jax.programs.cli.main import main
+from tna_jax.programs.federate import health
+from tna_jax.programs.federate.options import FederateOptions
+from tna_jax.programs.federate.setup import resolved
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "expected"),
+    [
+        ([0.5, 0.6, 0.7], [1.0, 0.9, 0.8], None),
+        ([0.5, 0.1, 0.1], [1.0, NAN, NAN], 2),
+        ([0.1, 0.1, 0.1], [NAN, NAN, NAN], 1),
+        ([0.5, 0.1, 0.6], [1.0, NAN, 0.8], None),  # it recovered
+        ([0.6, 0.1, 0.1], [1.0, 4.0, 5.0], 2),  # finite, but the loss grew and accuracy was lost
+        ([0.6, 0.55, 0.6], [0.5, 1.8, 2.0], None),  # over-confident, not diverged
+        ([0.1, 0.1, 0.1], [2.3, 24.0, 1e9], 2),
+    ],
+)
+def test_divergence_is_judged_by_loss_and_accuracy(accuracy, loss, expected):
+    assert health.diverged_in_round(np.array(accuracy), np.array(loss), 10) == expected
+
+
+def test_five_rounds_without_anything_learned_stop_a_federation():
+    good, bad = np.full(6, 0.5), np.full(6, NAN)
+    some, none = np.full(6, 3), np.zeros(6)
+    assert health.hopeless(good, good, some, 10) == ""
+    assert "no reply was accepted" in health.hopeless(good, good, none, 10)
+    assert "not finite" in health.hopeless(good, bad, some, 10)
+    assert "had diverged" in health.hopeless(np.full(6, 0.1), np.full(6, 50.0), some, 10)
+    assert health.hopeless(good[:4], bad[:4], none[:4], 10) == ""
+
+
+def test_a_diverged_run_is_stopped_saved_and_ends_with_1(capsys):
+    words = [*TINY, "--rounds", "8", "--learning-rate", "1e30", "--out", "out", "--anchors", "none"]
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert "stopped before round 6 of 8" in said.err and "learned nothing any more" in said.err
+    run = json.loads(Path("out/federate.json").read_text())["runs"][0]
+    assert (
+        run["stopped_after_round"] == 5
+        and len(run["accuracy"]) == 8
+        and run["accuracy"][4:] == [run["accuracy"][4]] * 4
+    )
+    assert len(Path("out/metrics.jsonl").read_text().splitlines()) == 5 and Path("out/federate.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "momentum"), [("fedavg", 0.9), ("feddyn", 0.0), ("scaffold", 0.0), ("moon", 0.9)]
+)
+def test_momentum_is_each_algorithms_own(algorithm, momentum):
+    assert resolved(FederateOptions(algorithm=algorithm)).momentum == momentum
+    assert resolved(FederateOptions(algorithm=algorithm, momentum=0.5)).momentum == 0.5
