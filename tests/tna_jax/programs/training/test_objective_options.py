@@ -1,6 +1,7 @@
 """`--objective-options` and `--objective ./loss.py:create`: recorded, used by every later program, trusted like other code, refused in a line."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from tests.tna_jax.programs.commands import fails, read
 from tna_jax.programs.cli.main import main
+from tna_jax.programs.population.description import description
+from tna_jax.programs.population.load import effective
 from tna_jax.programs.user_code import trust
 
 NET = """
@@ -99,12 +102,13 @@ def test_options_of_an_objective_are_recorded_and_later_programs_use_them(capsys
     assert losses("barrier.json", "loss") == pytest.approx(losses("train.json", "loss"))
     assert "absolute error" in capsys.readouterr().out
     assert read(Path("run/train.json"))["metrics"][0]["label"] == "loss (absolute error)"
-    for options, out in ((["--objective-options", "loss=squared"], "squared"), ([], "default")):
-        assert main([*TRAIN[:-1], out, "--objective", "regression", *options]) == 0
-    assert main(["fuse", "squared", "default", "--alphas", "3"]) == 0
-    assert "objective_options {'loss': 'squared'} instead of {'loss': 'absolute'}" in fails(
-        capsys, "fuse", "run", "squared"
-    )
+    shutil.copytree("run", "squared")
+    Path("squared/config.json").write_text(json.dumps({**config, "objective_options": ["loss=squared"]}))
+    assert "{'loss': 'squared'} instead of {'loss': 'absolute'}" in fails(capsys, "fuse", "run", "squared")
+    left_out = {key: value for key, value in config.items() if key != "objective_options"}
+    named = {**left_out, "objective_options": ["loss=squared"]}
+    same = [effective(description(options, "run", None)) for options in (left_out, named)]
+    assert same[0] == same[1]
 
 
 @pytest.mark.slow
