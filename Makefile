@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow and not optimized"
-	$(BIN)/python -m pytest --optimized -m "optimized and not slow"
+	$(BIN)/python -m pytest --optimized -m "optimized and not slow" $$(grep -rl --include='test_*.py' mark.optimized tests)
 
 reproduce: $(VENV)/.installed
 	$(BIN)/python -m train all

@@ -11,6 +11,7 @@ another one's models. On its device a model runs in one of three ways that give 
   arithmetic to another order of operations (measured on jax 0.10 and 0.11, CPU).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -93,9 +94,14 @@ def pad(tree: Any, multiple: int) -> Any:
 
     def extend(x: Array | np.ndarray) -> Array | np.ndarray:
         missing = -x.shape[0] % multiple
-        return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)]) if missing else x
+        return _repeat_last(x, missing) if missing else x
 
     return jax.tree.map(extend, tree)
+
+
+@functools.partial(jax.jit, static_argnums=1)  # one small program for a shape instead of one for each operation
+def _repeat_last(x: Array | np.ndarray, times: int) -> Array:
+    return jnp.concatenate([x, jnp.repeat(x[-1:], times, axis=0)])
 
 
 def shard(tree: Any, mesh: Mesh) -> Any:
