@@ -80,7 +80,9 @@ def test_abstract_nnx_state():
 
 
 def test_neurons_of_linen_modules():
-    mask = jax.tree.map(np.asarray, masks.neurons(KEY, linen_params(), 0.5))
+    with pytest.raises(ValueError, match=r"norm/bias \(a norm, of another layer's units\); norm/scale"):
+        masks.neurons(KEY, linen_params(), 0.5)
+    mask = jax.tree.map(np.asarray, masks.neurons(KEY, linen_params(), 0.5, apart=True))
     attention = mask["attention"]
     for projection in ("query", "key", "value"):
         bias = attention[projection]["bias"]  # heads, head_dim

@@ -7,7 +7,7 @@ leaves, their order, the framework of the tree, devices, processes, `jit` or `vm
 import functools
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,76 +15,194 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from tna_jax import sharding, trees
+from tna_jax import prng, sharding, trees
 from tna_jax.masks.operations import Mask, Params
+from tna_jax.masks.places import Draw, UnitSpec, as_place, check_shapes, traced_place
+from tna_jax.masks.units import refuse, units_by_layout
 from tna_jax.trees import KeyPath, PathFilter
 
 
-def bernoulli(key: jax.Array, params: Params, ratio: float | jax.Array, where: PathFilter | None = None) -> Mask:
+def bernoulli(
+    key: jax.Array, params: Params, ratio: float | jax.Array, where: PathFilter | None = None, *, shared: bool = False
+) -> Mask:
     """Anchors every entry of `params` with probability `ratio`, independently (TNA-PFN, arXiv 2402.01342).
 
     Args:
       key: a PRNG key. Masks of one key are nested: a larger ratio anchors the same entries and more.
       params: a pytree of floating-point arrays of any shape; only paths and shapes are read, so shapes from
-        `jax.eval_shape` do as well.
+        `jax.eval_shape` do as well. Of models stacked along a leading axis (`vmap`, `nnx.vmap`, ensembles) every model gets
+        anchors of its own, and their average keeps none: say `shared`, or draw for one model.
       ratio: the share of anchored entries to expect, in [0, 1]; a traced scalar is allowed (a sweep under `vmap`).
       where: which leaves to draw in, a regular expression or a predicate of the path; the others stay trainable.
+      shared: the leaves' first axis counts models, and all get the mask that is drawn for one of them.
 
     Returns:
       A mask with the structure of `params`, bool leaves of the same shapes.
 
     Raises:
-      ValueError: `ratio` outside [0, 1], or `where` selects nothing.
+      ValueError: `ratio` outside [0, 1], `where` selects nothing, or leaves without a common first axis under `shared`.
       TypeError: `params` holds something other than floating-point arrays.
     """
     check_ratio(ratio)
     threshold = jnp.asarray(ratio, jnp.float32)
-    return _draw(params, where, lambda path, leaf: uniform(key, path, leaf.shape, like=leaf) >= threshold)
+    return _draw_entries(key, params, where, shared, lambda u: u >= threshold, in_place=True)
 
 
-def exact(key: jax.Array, params: Params, ratio: float, where: PathFilter | None = None) -> Mask:
+def exact(
+    key: jax.Array, params: Params, ratio: float, where: PathFilter | None = None, *, shared: bool = False
+) -> Mask:
     """Anchors exactly `round(ratio * size)` entries of each leaf, chosen uniformly (halves round up).
 
     The exact count is a choice of this project; the paper draws each entry by itself. Arguments, result and errors as
     in `bernoulli`, but `ratio` must be a Python number.
     """
     check_ratio(ratio, concrete=True)
-    return _draw(params, where, lambda path, leaf: _keep(key, path, leaf.shape, ratio))
+    return _draw_entries(key, params, where, shared, lambda u: _keep(u, ratio))
 
 
-def neurons(key: jax.Array, params: Params, ratio: float, where: PathFilter | None = None) -> Mask:
+def neurons(
+    key: jax.Array,
+    params: Params,
+    ratio: float,
+    where: PathFilter | None = None,
+    *,
+    spec: UnitSpec | None = None,
+    shared: bool = False,
+    apart: bool = False,
+) -> Mask:
     """Anchors exactly `round(ratio * units)` whole units of each layer: incoming weights, bias and norm parameters.
 
-    Leaves of one module (siblings in the tree) share their units, so the bits depend on the key, the module's path and
-    the unit shape. A leaf named `weight` with two or more axes (Equinox, PyTorch layout) has its units on the first axis,
-    every other leaf on the last axes: as many as its sibling `bias` has (attention projections have two), else one.
-    Drawing units exactly, and over all layers, is a choice of this project. Arguments, result and errors as in `exact`.
+    Permuting anchored units among themselves, or trainable ones, as `spec` permits it, leaves the mask as it is. Without `spec`
+    the units are read from names and shapes (`masks.units`): dense layers, convolutions, attention, recurrent cells and
+    embeddings of Linen, NNX, Equinox, Haiku and PyTorch's names, and stacks of layers made by `nn.scan`, `nn.vmap` and
+    `nnx.vmap`, whose layers have units of their own. The bits depend on the key, the path of the layer and its units' shape.
+    Drawing units exactly, and over all layers, is a choice of this project.
+
+    Args:
+      key, params, where, shared: as in `bernoulli`.
+      ratio: the share of anchored units in each layer, a Python number.
+      spec: `matching.permutation_spec` of the network: the groups of units that it traced, over residual sums and norms. The
+        ratio is exact in each group; in attention, the same units are anchored in every head.
+      apart: a norm is a layer of its own, and so are queries and keys, as `AnchorRecipe` draws them. By default norms, whose
+        units are those of a layer that no tree names, are refused, and keys have the units of their queries.
+
+    Returns:
+      A mask as of `bernoulli`.
+
+    Raises:
+      ValueError: as in `bernoulli`; leaves whose units no layout tells (all are listed), or that are not those of `spec`.
+      TypeError: as in `bernoulli`.
     """
     check_ratio(ratio, concrete=True)
-    biases = {path[:-1]: leaf.shape for path, leaf in trees.parameters(params) if path[-1] == "bias"}
 
-    def leaf_mask(path: KeyPath, leaf: jax.Array) -> jax.Array:
-        if leaf.ndim == 0:
-            return _keep(key, path, (), ratio)
-        module, bias = path[:-1], biases.get(path[:-1], ())
-        if (path[-1] == "weight" and leaf.ndim > 1) or (path[-1] == "bias" and set(leaf.shape[1:]) == {1}):
-            keep = _keep(key, module, leaf.shape[:1], ratio)  # Equinox: (out, in, ...), convolution bias (out, 1, 1)
-            return jnp.broadcast_to(keep.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf.shape)
-        units = bias if bias and leaf.shape[-len(bias) :] == bias else leaf.shape[-1:]
-        return jnp.broadcast_to(_keep(key, module, units, ratio), leaf.shape)
+    def leaf_masks(named: Sequence[Leaf], chosen: Sequence[Leaf]) -> list[jax.Array]:
+        shapes = {path: leaf.shape for path, leaf in named}
+        paths = [path for path, _ in chosen]
+        if spec is None:
+            found = units_by_layout(shapes, apart)
+            refuse(found, paths)
+            places = [as_place(found[path], shapes[path]) for path in paths]
+        else:
+            check_shapes(spec, shapes)
+            places = [traced_place(spec, path, shapes[path]) for path in paths]
+        drawn: dict[Draw, jax.Array] = {}
+        for stacked in sorted({draw.stacked for place in places for draw in place.draws}):
+            names = list(dict.fromkeys(d for place in places for d in place.draws if d.stacked == stacked))
+            masks = _each(key, [(d.layer, d.shape, None) for d in names], lambda u: _keep(u, ratio, stacked))  # noqa: B023
+            drawn |= dict(zip(names, masks, strict=True))
+        return [place.spread([drawn[draw] for draw in place.draws]) for place in places]
 
-    return _draw(params, where, leaf_mask)
+    return _draw(params, where, shared, leaf_masks)
 
 
-DRAWS: dict[str, Callable[..., Mask]] = {"bernoulli": bernoulli, "exact": exact, "neurons": neurons}
-"""The ways to draw by name, each `(key, params, ratio, where) -> mask`."""
+DRAWS: dict[str, Callable[..., Mask]] = {
+    "bernoulli": bernoulli,
+    "exact": exact,
+    "neurons": functools.partial(neurons, apart=True),
+}
+"""The ways to draw by name, each `(key, params, ratio, where) -> mask`, as `AnchorRecipe` draws."""
+
+Leaf = tuple[KeyPath, Any]
+"""A leaf's path, and the array or its shape."""
 
 
-def _draw(params: Params, where: PathFilter | None, leaf_mask: Callable[[KeyPath, jax.Array], jax.Array]) -> Mask:
+def _draw(
+    params: Params,
+    where: PathFilter | None,
+    shared: bool,
+    leaf_masks: Callable[[Sequence[Leaf], Sequence[Leaf]], list[jax.Array]],
+) -> Mask:
+    """Gathers the masks of the chosen leaves from `leaf_masks(all leaves, chosen leaves)`."""
     named = trees.parameters(params)
     chosen = trees.selector(where, [path for path, _ in named])
-    leaves = [leaf_mask(path, leaf) if chosen(path) else jnp.ones(leaf.shape, bool) for path, leaf in named]
+    single = _of_one_model(named) if shared else named
+    masks = dict(
+        zip([p for p, _ in named if chosen(p)], leaf_masks(single, [x for x in single if chosen(x[0])]), strict=True)
+    )
+    leaves = [jnp.broadcast_to(masks[p], x.shape) if p in masks else jnp.ones(x.shape, bool) for p, x in named]
     return trees.like(params, [sharding.place(m, leaf) for m, (_, leaf) in zip(leaves, named, strict=True)])
+
+
+def _draw_entries(
+    key: jax.Array,
+    params: Params,
+    where: PathFilter | None,
+    shared: bool,
+    finish: Callable[[jax.Array], jax.Array],
+    in_place: bool = False,
+) -> Mask:
+    """Draws each entry by itself; `finish` makes bools of a leaf's uniform draws, on the devices that hold them (`in_place`) or flat."""
+
+    def leaf_masks(_: Sequence[Leaf], chosen: Sequence[Leaf]) -> list[jax.Array]:
+        likes = [leaf if in_place else None for _, leaf in chosen]
+        names = [(path, _drawn_shape(leaf, like), like) for (path, leaf), like in zip(chosen, likes, strict=True)]
+        return [m.reshape(leaf.shape) for m, (_, leaf) in zip(_each(key, names, finish), chosen, strict=True)]
+
+    return _draw(params, where, shared, leaf_masks)
+
+
+def _drawn_shape(leaf: Any, like: Any) -> tuple[int, ...]:
+    """The shape in which a leaf is drawn: flat, which compiles fastest, or its own where devices draw parts of it."""
+    meshed = sharding.sharding_of(like) is not None or not jax.sharding.get_abstract_mesh().empty
+    return tuple(leaf.shape) if like is not None and meshed else (math.prod(leaf.shape),)
+
+
+def _of_one_model(named: Sequence[Leaf]) -> list[Leaf]:
+    """The shapes of one of the models that are stacked along the first axis."""
+    sizes = {trees.name(path): leaf.shape[:1] for path, leaf in named}
+    if len(set(sizes.values())) != 1 or () in sizes.values():
+        raise ValueError(
+            "shared=True is for models stacked along the first axis of every leaf, but these first axes differ: "
+            + ", ".join(f"{name} {shape}" for name, shape in sizes.items())
+        )
+    return [(path, jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)) for path, leaf in named]
+
+
+def _each(
+    key: jax.Array, names: Sequence[tuple[KeyPath, tuple[int, ...], Any]], finish: Callable[[jax.Array], jax.Array]
+) -> list[jax.Array]:
+    """Returns `finish(uniform(key, path, shape, like))` for each (path, shape, like).
+
+    Inside a program, draws of one shape stand in one loop: a program of its own for each of them takes XLA many times as long
+    to compile. The bits are the same.
+    """
+    loops: dict[tuple[int, ...], list[int]] = {}
+    if isinstance(jnp.zeros(()), jax.core.Tracer) and jax.sharding.get_abstract_mesh().empty:
+        for i, (_, shape, like) in enumerate(names):
+            if sharding.sharding_of(like) is None:
+                loops.setdefault(shape, []).append(i)
+    results: dict[int, jax.Array] = {}
+    for shape, places in loops.items():
+        if len(places) > 1:
+            words = jnp.asarray(np.stack([_words(names[i][0]) for i in places]))
+            masks = jax.lax.map(lambda w: finish(_draws(key, w, shape)), words)  # noqa: B023
+            results |= {i: masks[j] for j, i in enumerate(places)}
+    return [results[i] if i in results else finish(uniform(key, *name)) for i, name in enumerate(names)]
+
+
+def _words(path: KeyPath) -> np.ndarray:
+    """64 bits of SHA-256 of a path."""
+    return np.frombuffer(hashlib.sha256("\0".join(path).encode()).digest()[:8], "<u4")
 
 
 def uniform(key: jax.Array, path: KeyPath, shape: tuple[int, ...], like: Any = None) -> jax.Array:
@@ -92,12 +210,11 @@ def uniform(key: jax.Array, path: KeyPath, shape: tuple[int, ...], like: Any = N
 
     Laid out as `like`, if that is given: each device draws its part.
     """
-    digest = hashlib.sha256("\0".join(path).encode()).digest()
     layout = sharding.sharding_of(like) if shape else None
     if layout is None:
-        drawn: jax.Array = _draws(key, np.frombuffer(digest[:8], "<u4"), shape)
+        drawn: jax.Array = _draws(key, _words(path), shape)
     else:
-        drawn = _sharded_draws(layout)(_anywhere(key), np.frombuffer(digest[:8], "<u4"), shape)
+        drawn = _sharded_draws(layout)(_anywhere(key), _words(path), shape)
     return drawn
 
 
@@ -134,7 +251,7 @@ def _draws(
     key: jax.Array, words: jax.Array, shape: tuple[int, ...], layout: NamedSharding | bool | None = None
 ) -> jax.Array:
     """Drawn flat, which gives the same numbers and compiles many times faster; in its shape where devices draw parts of it (`layout`)."""
-    leaf_key = jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
+    leaf_key = jax.random.fold_in(jax.random.fold_in(prng.threefry(key), words[0]), words[1])
     with jax.threefry_partitionable(True):
         if layout or not jax.sharding.get_abstract_mesh().empty:
             out = layout if isinstance(layout, NamedSharding) else None
@@ -142,11 +259,21 @@ def _draws(
         return jax.random.uniform(leaf_key, (math.prod(shape),), jnp.float32).reshape(shape)
 
 
-def _keep(key: jax.Array, path: KeyPath, shape: tuple[int, ...], ratio: float) -> jax.Array:
-    """Bool of `shape`, exactly `floor(ratio * size + 1/2)` entries False: those with the smallest draws."""
-    size = int(np.prod(shape))
-    order = jnp.argsort(uniform(key, path, shape).ravel())
-    return jnp.ones(size, bool).at[order[: int(ratio * size + 0.5)]].set(False).reshape(shape)
+def _keep(uniform: jax.Array, ratio: float, stacked: int = 0) -> jax.Array:
+    """Bool like `uniform`, exactly `floor(ratio * size + 1/2)` entries False: those with the smallest draws; in each of `stacked` axes' parts."""
+    return _all_but_smallest(uniform, int(ratio * math.prod(uniform.shape[stacked:]) + 0.5), stacked)
+
+
+@functools.partial(jax.jit, static_argnames="stacked")  # one program for a shape, whatever the count
+def _all_but_smallest(uniform: jax.Array, count: int | jax.Array, stacked: int = 0) -> jax.Array:
+    if stacked:
+        layers = uniform.reshape(-1, *uniform.shape[stacked:])
+        rows: jax.Array = jax.vmap(lambda u: _all_but_smallest(u, count))(layers)
+        return rows.reshape(uniform.shape)
+    order = jnp.argsort(uniform.ravel())
+    large = jnp.arange(uniform.size, dtype=jnp.int32) >= count
+    keep: jax.Array = jnp.zeros(uniform.size, bool).at[order].set(large).reshape(uniform.shape)
+    return keep
 
 
 def check_ratio(ratio: float | jax.Array, concrete: bool = False) -> None:
