@@ -20,6 +20,7 @@ for the merge.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -92,13 +93,13 @@ class Option:
             if value in self.choices:
                 return str(value)
         else:
-            try:
-                number = float(value)
+            try:  # a whole number as it is: float loses the last digits of large seeds
+                number = int(value) if type(self.default) is int and str(value).lstrip("-").isdigit() else float(value)
             except (TypeError, ValueError):
                 number = np.nan
             inside = self.low < number if self.above else self.low <= number
-            whole = type(self.default) is not int or number == np.round(number)
-            if np.isfinite(number) and inside and number <= self.high and whole:
+            whole = type(self.default) is not int or isinstance(number, int) or number.is_integer()
+            if inside and whole and number <= self.high and math.isfinite(number):
                 return type(self.default)(number)
         raise ValueError(f"{self.name} must be {self.allowed}, got {value!r} ({self.meaning})")
 

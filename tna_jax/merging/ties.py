@@ -3,7 +3,8 @@
 1. Trim: of each task vector, the entries of the largest magnitude stay, a share `density` (the paper's k = 20 %); the rest
    is 0.
 2. Elect: each entry's sign, see `tna_jax.merging.signs`.
-3. Merge: the mean over the models whose entry has this sign. The result is `base + strength * mean`; the paper's lambda is 1 without held-out data.
+3. Merge: the mean over the models whose entry has this sign. The result is `base + strength * mean`; the
+   paper's lambda is 1 without held-out data.
 
 The paper trims over the whole model (scope `model` here); mergekit trims each tensor (scope `tensor`). Entries as large as
 the smallest that stays stay too, as in the paper's code, so that equal magnitudes are treated alike. With weights the mean is

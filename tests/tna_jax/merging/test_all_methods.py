@@ -152,6 +152,15 @@ def test_values_that_the_dtype_cannot_hold_are_refused(name):
     assert np.isinf(run(name, models, base, strength=1e7, refuse_overflow=False, **options)).any()
 
 
+def test_8_bit_floats_are_merged_in_float32():
+    base, models = tensors("ties", ml_dtypes.float8_e4m3fn)
+    for name in ("average", "ties", "slerp"):
+        merged = run(name, models[:2], base)
+        expected = run(name, [m.astype(np.float32) for m in models[:2]], base.astype(np.float32))
+        assert merged.dtype == base.dtype
+        np.testing.assert_array_equal(merged.view(np.uint8), expected.astype(base.dtype).view(np.uint8))
+
+
 def test_infinite_inputs_are_not_taken_for_an_overflow():
     a, b = np.array([np.inf, 1], np.float32), np.array([1, 3], np.float32)
     np.testing.assert_array_equal(run("average", [a, b], None), [np.inf, 2])

@@ -61,6 +61,12 @@ def test_too_few_models_or_no_base_are_refused(name, models, base, message):
         METHODS[name].check(models, base, {})
 
 
+@pytest.mark.parametrize("seed", [2**63 - 1, str(2**63 - 1), 7, "7", 7.0])
+def test_whole_numbers_keep_every_digit(seed):
+    checked = METHODS["dare_linear"].check(1, True, {"seed": seed})["seed"]
+    assert type(checked) is int and checked == int(seed)
+
+
 def test_weights_are_shares_or_factors():
     np.testing.assert_array_equal(METHODS["average"].shares([1, 3], 2), [0.25, 0.75])
     np.testing.assert_array_equal(METHODS["average"].shares(None, 2), [0.5, 0.5])
