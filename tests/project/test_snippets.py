@@ -68,7 +68,7 @@ saved.save("layer.safetensors", nnx.state(model, nnx.Param), metadata={})
 RUNNING = [page for page in PAGES if blocks(page, "python")]
 LONG = {("docs/flower.md", 0)}
 """Blocks that start a federation of processes, for the slow suite; by page and number."""
-EXTRAS = ("flwr", "tokenizers", "transformers")
+EXTRAS = ("flwr", "grain", "array_record", "tokenizers", "transformers")
 """Packages of extras, without which a page's Python cannot run."""
 
 
@@ -94,10 +94,11 @@ def execute(code: str, name: str, values: dict) -> None:
     """Runs a block; skips the test where an extra's package is missing."""
     try:
         exec(compile(code, name, "exec"), values)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in EXTRAS:
+    except (ModuleNotFoundError, UsageError) as error:
+        missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+        if not isinstance(missing, ModuleNotFoundError) or (missing.name or "").split(".")[0] not in EXTRAS:
             raise
-        pytest.skip(f"needs {error.name}")
+        pytest.skip(f"needs {missing.name}")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Examples in ArrayRecord files: what is written is what is read, in any order; what is damaged or does not fit is named."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -107,6 +108,15 @@ def test_bytes_that_changed_are_named(tmp_path):
     file.write_bytes(data)
     with pytest.raises(UsageError, match=r"part-00000.array_record: record \d+ cannot be read"):
         list(Records(tmp_path / "a").batches([np.arange(50)]))
+
+
+def test_without_grain_one_line_says_what_to_install(tmp_path, monkeypatch):
+    written(tmp_path / "a", *arrays(3))
+    monkeypatch.setitem(sys.modules, "grain", None)
+    monkeypatch.setitem(sys.modules, "array_record.python.array_record_module", None)
+    for use in (lambda: Records(tmp_path / "a"), lambda: write_records(tmp_path / "b", [])):
+        with pytest.raises(UsageError, match=r"pip install 'tna-jax\[stream\]'"):
+            use()
 
 
 def test_examples_that_do_not_go_together_are_refused_and_nothing_is_left(tmp_path):

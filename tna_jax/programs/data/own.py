@@ -23,6 +23,8 @@ class Request(NamedTuple):
     sha256: str | None = None
     """Of the code that a run recorded; None for code that the user has named now."""
     trust: bool = False
+    streams: bool = False
+    """Whether the program can train on examples that stay on the disk."""
 
 
 def load(name: str, data_dir: str | os.PathLike[str] | None, download: bool, request: Request) -> Dataset:
@@ -88,6 +90,8 @@ def find(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
 
 
 def _check_options(name: str, kind: str, request: Request) -> None:
+    if kind == "records" and not request.streams:
+        raise DataError(records.only_streamed(name))
     if request.target is not None and kind not in ("table", "hf"):
         raise DataError(f"{name} has no columns: --target is for tables (.csv, .tsv, .parquet) and hf:NAME")
     if request.image_size is not None and kind not in ("folder", "hf"):

@@ -119,10 +119,15 @@ class Column:
         return values if numbers.ndim else values[0]
 
     def __array__(self, *_: Any, **__: Any) -> Array:
-        raise UsageError(
-            f"{self.split.records.folder}: records are read while a network trains on them (tna train, tna lmc, and the programs on "
-            "such runs); this program needs all data in memory: give it an .npz"
-        )
+        raise UsageError(only_streamed(str(self.split.records.folder)))
+
+
+def only_streamed(name: str) -> str:
+    """Returns what a program says that has all data in memory."""
+    return (
+        f"{name}: records are read while a network trains on them (tna train, tna lmc, and the programs on such runs); this program needs "
+        "all data in memory: give it an .npz"
+    )
 
 
 def _indices(objective: str) -> bool:

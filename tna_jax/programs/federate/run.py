@@ -11,6 +11,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.progress import console, print_user_error
 from tna_jax.programs.data import own
+from tna_jax.programs.data.records import only_streamed
 from tna_jax.programs.federate import health
 from tna_jax.programs.federate import report as federate_report
 from tna_jax.programs.federate import rounds as federate_rounds
@@ -22,6 +23,7 @@ from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.system import distributed
 from tna_jax.programs.training.builders import build_model
 from tna_jax.programs.training.setup import load, record, result_options
+from tna_jax.programs.training.splits import streamed
 
 RESULTS = ("federate.json", "federate.png")
 
@@ -74,6 +76,8 @@ def exit_code(result: dict[str, Any]) -> int:
 def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
     """Builds what the options stand for; raises UsageError where they do not go together."""
     data, network, init = load(settings)
+    if streamed(data):
+        raise UsageError(f"--dataset {only_streamed(settings.dataset)}")
     module = build_model(settings, data.num_classes, settings.precision)
     federation = build_federation(settings, network, module, data.preprocess, data.num_classes)
     train: Any = data.train

@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("grain")
 
+from tests.tna_jax.programs.commands import fails
 from tna_jax.io import UsageError, write_records
 from tna_jax.programs import data
 from tna_jax.programs.cli import dataset_names
@@ -15,6 +16,10 @@ from tna_jax.programs.data.arrays import from_arrays
 def images(count=20, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (count, 4, 4), np.uint8), np.arange(count) % 3
+
+
+def load(folder, objective="classification"):
+    return data.load(f"records:{folder}", request=Request(objective, streams=True))
 
 
 def write(folder, x, y):
@@ -28,7 +33,7 @@ def test_the_data_set_is_that_of_the_arrays(tmp_path):
     arrays = from_arrays(
         "a", dict(zip(("x_train", "y_train", "x_test", "y_test"), (*train, *test), strict=True)), "classification"
     )
-    records = data.load(f"records:{tmp_path}")
+    records = load(tmp_path)
     for part in ("train", "test"):
         a, b = getattr(arrays, part), getattr(records, part)
         np.testing.assert_array_equal(b.images[:], a.images)
@@ -44,7 +49,7 @@ def test_the_data_set_is_that_of_the_arrays(tmp_path):
 def test_without_test_records_a_fifth_is_cut_off_as_of_arrays(tmp_path):
     x, y = images()
     write(tmp_path, x, y)
-    arrays, records = from_arrays("a", {"x_train": x, "y_train": y}, "classification"), data.load(f"records:{tmp_path}")
+    arrays, records = from_arrays("a", {"x_train": x, "y_train": y}, "classification"), load(tmp_path)
     np.testing.assert_array_equal(records.train.images[:], arrays.train.images)
     np.testing.assert_array_equal(records.test.labels[:], arrays.test.labels)
 
@@ -52,14 +57,18 @@ def test_without_test_records_a_fifth_is_cut_off_as_of_arrays(tmp_path):
 def test_the_range_of_labels_is_read_where_nobody_wrote_it(tmp_path):
     write(tmp_path, *images())
     (tmp_path / "records.json").unlink()
-    found = data.load(f"records:{tmp_path}")
+    found = load(tmp_path)
     assert found.num_classes == 3 and "all records of train were read" in found.describe()
 
 
-def test_all_of_it_is_never_in_memory(tmp_path):
+def test_all_of_it_is_never_in_memory(tmp_path, capsys):
     write(tmp_path, *images())
+    for words in (["federate"], ["pretrain"]):
+        line = fails(capsys, *words, "--dataset", f"records:{tmp_path}", "--out", str(tmp_path / "no"))
+        assert "this program needs all data in memory" in line
+        assert not (tmp_path / "no").exists()
     with pytest.raises(UsageError, match="this program needs all data in memory"):
-        np.asarray(data.load(f"records:{tmp_path}").train.images)
+        np.asarray(load(tmp_path).train.images)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +81,7 @@ def test_all_of_it_is_never_in_memory(tmp_path):
 def test_data_that_cannot_be_trained_on_is_refused(tmp_path, x, y, objective, words):
     write(tmp_path, x, y)
     with pytest.raises(DataError, match=words):
-        data.load(f"records:{tmp_path}", request=Request(objective))
+        load(tmp_path, objective)
 
 
 def test_a_value_that_is_not_finite_is_named_when_it_is_read(tmp_path):
@@ -80,7 +89,7 @@ def test_a_value_that_is_not_finite_is_named_when_it_is_read(tmp_path):
     x[3, 1] = np.nan
     write(tmp_path / "train", x, np.zeros(5))
     write(tmp_path / "test", x[:1], np.zeros(1))
-    train = data.load(f"records:{tmp_path}", request=Request("regression")).train
+    train = load(tmp_path, "regression").train
     with pytest.raises(UsageError, match=r"part-00000.array_record: record 3: x has 1 values that are not finite"):
         list(train.batches([np.array([1, 3])]))
 
@@ -90,7 +99,7 @@ def test_labels_outside_of_what_was_written_down_are_named(tmp_path):
     write(tmp_path, x, y)
     about = tmp_path / "records.json"
     about.write_text(about.read_text().replace("2\n ]", "1\n ]"))
-    train = data.load(f"records:{tmp_path}").train
+    train = load(tmp_path).train
     with pytest.raises(UsageError, match=r"record \d+: y is 2, expected 0 to 1"):
         train.images[:]
 
@@ -99,17 +108,17 @@ def test_train_and_test_must_go_together(tmp_path):
     write(tmp_path / "train", *images())
     write(tmp_path / "test", np.zeros((4, 2)), np.zeros(4, int))
     with pytest.raises(DataError, match="x and y of train are uint8"):
-        data.load(f"records:{tmp_path}")
+        load(tmp_path)
 
 
 def test_a_folder_without_records_says_what_was_expected(tmp_path):
     with pytest.raises(DataError, match="holds nothing, expected train/ and test/"):
-        data.load(f"records:{tmp_path}")
+        load(tmp_path)
     write(tmp_path / "train", *images())
     with pytest.raises(DataError, match=f"name it records:{tmp_path}"):
         data.load(str(tmp_path))
     with pytest.raises(DataError, match="no such file or folder"):
-        data.load("records:./nowhere")
+        load("./nowhere")
 
 
 def test_names():
