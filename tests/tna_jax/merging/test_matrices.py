@@ -32,6 +32,14 @@ def test_iso_c_gives_nothing_to_directions_without_change():
     np.testing.assert_array_equal(merged("iso_c", [BASE, BASE], BASE), BASE.astype(np.float32))
 
 
+def test_iso_c_of_a_change_of_low_rank_keeps_its_rank():
+    """As of adapters: directions whose singular values are rounding errors get nothing."""
+    vectors = RNG.normal(size=(3, 9, 2)) @ RNG.normal(size=(2, 6))
+    result = merged("iso_c", vectors, np.zeros((9, 6)))
+    mean = np.linalg.svd(vectors.sum(0), compute_uv=False).mean()
+    np.testing.assert_allclose(np.linalg.svd(result, compute_uv=False), mean * np.array([1, 1, 0, 0, 0, 0]), atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["iso_c", "wudi"])
 @pytest.mark.parametrize("shape", [(5,), (2, 3, 4), (3, 3, 2, 4)])
 def test_what_is_not_a_matrix_gets_the_mean(name, shape):
