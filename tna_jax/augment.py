@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, Shaped
 
+from tna_jax import prng
+
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, images (B, H, W, C)) -> images of the same shape and dtype."""
 
@@ -19,6 +21,7 @@ FLIP = 1
 """Stream of a batch's key for flipping."""
 
 
+@prng.same_bits
 def crop(key: Key[Array, ""], images: Shaped[Array, "B H W C"], padding: int = 4) -> Shaped[Array, "B H W C"]:
     """Cuts each image out at random, at its size, from itself within a margin of `padding` zeros.
 
@@ -38,9 +41,10 @@ def crop(key: Key[Array, ""], images: Shaped[Array, "B H W C"], padding: int = 4
     return cropped
 
 
+@prng.same_bits
 def flip(key: Key[Array, ""], images: Shaped[Array, "B H W C"]) -> Shaped[Array, "B H W C"]:
     """Mirrors each image left to right with probability 1/2; images (B, H, W, C) of any dtype."""
-    mirrored = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
+    mirrored = jax.random.bernoulli(key, np.float32(0.5), (images.shape[0], 1, 1, 1))
     return jnp.where(mirrored, images[:, :, ::-1], images)
 
 

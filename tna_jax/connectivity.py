@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, Integer, PyTree, Shaped
 
-from tna_jax import averaging, interpolation, metrics, networks, objectives, repair, streaming
+from tna_jax import averaging, interpolation, metrics, networks, objectives, program_cache, repair, sharding, streaming
 from tna_jax import placement as placement_lib
 from tna_jax.alphas import check_alphas as check_alphas
 from tna_jax.alphas import grid as grid
@@ -115,6 +115,7 @@ def evaluate_path(
 ) -> dict[str, Path]: ...
 @overload
 def evaluate_path(network: Network, *stacked: Any, **options: Any) -> Any: ...
+@sharding.outside_meshes
 def evaluate_path(
     network: Network,
     a: Params = None,
@@ -187,6 +188,7 @@ def _is_pairs(b: Any) -> bool:
     return bool(pairs.ndim == 2 and pairs.shape[1] == 2 and np.issubdtype(pairs.dtype, np.integer))
 
 
+@sharding.outside_meshes
 def evaluate_paths(
     network: Network,
     members: PyTree[Shaped[Array | np.ndarray, "M ..."]],
@@ -242,6 +244,7 @@ def evaluate_paths(
     return {split: Path(alphas, jax.tree.map(lambda x: x.reshape(shape), m)) for split, m in points.items()}
 
 
+@sharding.outside_meshes
 def evaluate(
     network: Network,
     members: PyTree[Shaped[Array | np.ndarray, "M ..."]],
@@ -260,6 +263,7 @@ def evaluate(
     return _evaluate(network, members, state, None, tasks, data, objective, batch_size, placement)
 
 
+@sharding.outside_meshes
 def evaluate_mixtures(
     network: Network,
     members: PyTree[Shaped[Array | np.ndarray, "M ..."]],
@@ -362,12 +366,14 @@ def _evaluate(
     model = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), (members, state))
     first = _first_inputs(data)
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), first)
-    placement = placement_lib.resolve(placement, functools.partial(networks.evaluate, network), *model, example)
+    run = functools.partial(networks.evaluate, network)
+    placement = placement_lib.resolve(placement, run, *model, example)
+    classes = getattr(jax.eval_shape(run, *model, example), "shape", (None,))[-1] if objective.classes else None
     arrays = {split: part for split, part in data.items() if not isinstance(part, Stream)}
     results = {}
     if arrays:
         results = _evaluate_arrays(
-            network, members, state, calibration, tasks, arrays, objective, batch_size, placement
+            network, members, state, calibration, tasks, arrays, objective, batch_size, placement, classes
         )
     for split, stream in data.items():
         if not isinstance(stream, Stream):
@@ -382,7 +388,7 @@ def _evaluate(
         total: Any = None
         for part in streaming.parts(stream, size):
             points = _evaluate_arrays(
-                network, params, states, fixed, tasks, {split: part}, objective, batch_size, placement
+                network, params, states, fixed, tasks, {split: part}, objective, batch_size, placement, classes
             )
             total = streaming.sum_parts(total, points[split])
         results[split] = total
@@ -399,11 +405,15 @@ def _evaluate_arrays(
     objective: Objective,
     batch_size: int,
     placement: Placement,
+    classes: int | None,
 ) -> dict[str, AnyMetrics]:
     for split, (inputs, targets) in data.items():
-        if not objectives.check_examples(objective, inputs, targets, f"split {split!r} has " if split else ""):
+        what = f"split {split!r} has " if split else ""
+        if not objectives.check_examples(objective, inputs, targets, what, classes):
             raise ValueError(f"split {split!r} has no examples")
     mesh, count = placement_lib.mesh(), len(jax.tree.leaves(tasks)[0])
+    if not count:  # one model has no pairs
+        return {split: jax.tree.map(lambda x: np.zeros(0, x.dtype), objective.zero()) for split in data}
     copies = placement_lib.replicate(((members, state), calibration, dict(data)), mesh)
     if calibration is not None:
         _check_reset(network, mesh, copies[0], copies[1])
@@ -432,7 +442,7 @@ _RESET_BATCH = 128
 """Examples on which a reset is tried."""
 
 
-@functools.lru_cache(maxsize=32)
+@program_cache.by_contents()
 def _reset_program(network: Network, mesh: Mesh, batch: int) -> Any:
     def disagreement(models: Any, calibration: Any) -> Array:
         assert isinstance(network, Stateful)
@@ -471,7 +481,7 @@ def _batch_metrics(
     return objective.sums(outputs, targets, jnp.ones(jax.tree.leaves(targets)[0].shape[:1], jnp.float32))
 
 
-@functools.lru_cache(maxsize=32)
+@program_cache.by_contents()
 def _path_program(network: Network, objective: Objective, placement: Placement, mesh: Mesh, batch_size: int) -> Any:
     def split_metrics(params: Params, state: State, *data: Any) -> AnyMetrics:
         examples = _examples(data)
@@ -502,7 +512,7 @@ def _path_program(network: Network, objective: Objective, placement: Placement, 
     return jax.jit(placement_lib.shard_map_stacked(on_share, mesh, replicated=3))
 
 
-@functools.lru_cache(maxsize=32)
+@program_cache.by_contents()
 def _point_programs(network: Network, objective: Objective, mesh: Mesh) -> list[Any]:
     """The pieces of one point on each device: one program each for all devices, compiled once (and once for a rest)."""
 

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer, Key
 
+from tna_jax import prng
+
 Corruption = Literal["noise", "blur", "contrast"]
 KINDS: tuple[str, ...] = get_args(Corruption)
 SEVERITIES = 5
@@ -34,6 +36,7 @@ Images = Float[Array, "B H W C"] | Integer[Array, "B H W C"]
 Severity = int | Integer[Array, ""]
 
 
+@prng.same_bits
 def noise(key: Key[Array, ""], images: Images, severity: Severity, max_value: int = 255) -> Images:
     """Adds independent Gaussian noise to every value; severity 0 adds none. Arguments as in `corrupt`."""
     scale = jnp.asarray(NOISE, jnp.float32)[severity] * np.float32(max_value)

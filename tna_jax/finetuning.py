@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Float32, Integer, Key, Shaped
 
-from tna_jax import metrics
+from tna_jax import metrics, prng
 from tna_jax.ensemble import Batch, Hyper
 
 PADDING = 4
@@ -142,6 +142,7 @@ def augmented(key: Key[Array, ""], hyper: Hyper, batch: Batch) -> Batch:
     return augment(key, batch[0], hyper["augmentation"]), *batch[1:]
 
 
+@prng.same_bits
 def augment(
     key: Key[Array, ""], images: Shaped[Array, "B H W C"], strength: float | Float[Array, ""], max_value: int = 255
 ) -> Shaped[Array, "B H W C"]:

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, Integer, Key
 
+from tna_jax import prng
+
 RATE = 0.15
 MASKED, RANDOM = 0.8, 0.1
 """Shares of the predicted tokens that become the mask token, and a random token; the rest stay."""
@@ -40,6 +42,7 @@ def max_predictions(length: int, rate: float = RATE) -> int:
     return max(int(np.ceil(rate * length)), 1)
 
 
+@prng.same_bits
 def mask_tokens(
     key: Key[Array, ""],
     ids: Integer[Array, "B L"],

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 RUN = 256
 """Added to the numbers of the run family, which keeps the members of two families apart."""
@@ -91,6 +92,11 @@ def threefry(key: jax.Array) -> jax.Array:
     else:
         words = jax.random.key_data(key)
     return jax.random.wrap_key_data(words[..., :2], impl=THREEFRY)
+
+
+def words(key: jax.Array) -> list[int]:
+    """Returns the two words of a key, see `threefry`: a seed of NumPy's generators."""
+    return [int(word) for word in np.asarray(jax.random.key_data(threefry(key)))]
 
 
 def same_bits(function: _Function) -> _Function:

@@ -87,7 +87,7 @@ def _contents(value: Any, above: dict[int, int]) -> Hashable:
         return type(value), frozenset(every(value))
     state = _state(value)
     if state is None:
-        return Same(value)
+        return (type(value), value) if isinstance(value, Hashable) else Same(value)
     by_value = dataclasses.is_dataclass(value) and type(value).__hash__ is not object.__hash__
     return type(value), None if by_value else Same(value), tuple(state), every(state.values())
 
@@ -98,6 +98,8 @@ def _state(value: Any) -> dict[str, Any] | None:
     nnx = sys.modules.get("flax.nnx")
     if nnx is not None and isinstance(value, nnx.Variable):
         return {"value": value.get_value()}
+    if nnx is not None and isinstance(value, nnx.Pytree):
+        return dict(vars(value))
     if isinstance(value, jax.Array) or cls.__module__.split(".")[0] in ("jax", "jaxlib", "flax"):
         return None
     fields = [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
@@ -113,6 +115,22 @@ def _state(value: Any) -> dict[str, Any] | None:
 
 def _names(slots: Any) -> tuple[str, ...]:
     return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def static_jit(function: Callable[..., Any], *others: int) -> Callable[..., Any]:
+    """Returns `function` compiled for each value of its first argument, and of those at the places `others`: by `contents`."""
+    places = (0, *others)
+
+    def unpacked(*args: Any) -> Any:
+        return function(*(arg.value if i in places else arg for i, arg in enumerate(args)))
+
+    program = jax.jit(functools.wraps(function)(unpacked), static_argnums=places)
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        return program(*(Static(arg) if i in places else arg for i, arg in enumerate(args)))
+
+    return run
 
 
 def by_contents(maxsize: int = 32) -> Callable[[Callable[..., Value]], Callable[..., Value]]:

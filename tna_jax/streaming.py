@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tna_jax import ensemble, metrics, objectives
+from tna_jax import ensemble, metrics, objectives, program_cache, sharding
+from tna_jax import labels as labels_lib
 from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Members, Trainer
 from tna_jax.metrics import AnyMetrics
@@ -74,6 +75,7 @@ def sum_parts(totals: Any, part: Any) -> Any:
     return part if totals is None else metrics.merge(totals, part)
 
 
+@sharding.outside_meshes
 def train_stream(
     trainer: Trainer,
     members: Members,
@@ -103,7 +105,8 @@ def train_stream(
       As `train_ensemble`; metrics are float64.
 
     Raises:
-      ValueError: a batch larger than the data, inputs and targets that do not go together, or members with data of their own.
+      ValueError: a batch larger than the data, inputs and targets that do not go together, labels that the network has no output for
+        (when they are read), or members with data of their own.
     """
     if members.member_data:
         raise ValueError("these members have their own data: a stream is shared by all members")
@@ -112,6 +115,7 @@ def train_stream(
     count = members.data_keys.shape[0]
     mesh = placement_lib.mesh_for(count)
     resolved = ensemble.resolve(trainer, members, *_batch_shapes(trainer, first))
+    classes = _classes(trainer, members, first)
     current = placement_lib.shard(jax.tree.map(lambda x: x.copy(), placement_lib.pad(members, mesh.size)), mesh)
     padded = len(stream) % trainer.batch_size != 0
     run = (_LoopSteps if resolved == "loop" else _Steps)(trainer, resolved, mesh, padded, current)
@@ -126,6 +130,8 @@ def train_stream(
         steps = -(-len(stream) // trainer.batch_size)
         for number, batch, weight in member_batches(stream, keys, epoch, trainer.batch_size, done):
             objectives.check_examples(trainer.objective, *_one_member(batch))
+            if classes is not None:
+                labels_lib.check_labels(batch[1].reshape(-1), batch[1].size, classes=classes)
             run.step(batch, weight, epoch, number)
             if (number + 1) % part == 0 or number + 1 == steps:
                 taken = placement_lib.to_host(run.take_sums())
@@ -182,6 +188,17 @@ def _check(trainer: Trainer, stream: Stream, inputs: Any, targets: Any) -> None:
     objectives.check_examples(trainer.objective, inputs, targets)
     if not 1 <= trainer.batch_size <= len(stream):
         raise ValueError(f"a batch of {trainer.batch_size} examples needs as many, but the data has {len(stream)}")
+
+
+def _classes(trainer: Trainer, members: Members, first: Any) -> int | None:
+    """How many classes the network has outputs for; None where targets are no classes, or labels are made by `prepare`."""
+    if not trainer.objective.classes or trainer.prepare is not None:
+        return None
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), members)
+    outputs = jax.eval_shape(
+        functools.partial(ensemble.network_inputs, trainer), shapes, *_batch_shapes(trainer, first)
+    )
+    return int(outputs.shape[-1]) if hasattr(outputs, "shape") else None
 
 
 def _one_member(batch: Any) -> Any:
@@ -272,7 +289,7 @@ def _member_step(trainer: Trainer, padded: bool) -> Callable[..., Any]:
     return step
 
 
-@functools.lru_cache(maxsize=32)
+@program_cache.by_contents()
 def _step_program(trainer: Trainer, placement: Placement, mesh: Mesh, padded: bool) -> Any:
     step = _member_step(trainer, padded)
 
@@ -284,7 +301,7 @@ def _step_program(trainer: Trainer, placement: Placement, mesh: Mesh, padded: bo
     return _compiled(placement_lib.shard_map_stacked(on_share, mesh, replicated=3))
 
 
-@functools.lru_cache(maxsize=32)
+@program_cache.by_contents()
 def _turn_program(trainer: Trainer, mesh: Mesh, padded: bool) -> Any:
     return _compiled(placement_lib.shard_map_single(_member_step(trainer, padded), mesh, 3))
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from tna_jax import networks, trees
+from tna_jax import networks, sharding, trees
 from tna_jax.federated import servers
 from tna_jax.federated.algorithm import Broadcast, ClientUpdate, Tree, gradient_weight
 from tna_jax.federated.federation import Federation, Server
@@ -21,6 +21,7 @@ from tna_jax.masks import Mask, Params
 from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import State
 from tna_jax.placement import Placement
+from tna_jax.program_cache import static_jit
 
 
 class Aggregate(NamedTuple):
@@ -45,6 +46,7 @@ def merge(a: Aggregate, b: Aggregate) -> Aggregate:
     return both
 
 
+@sharding.outside_meshes
 def aggregate(
     federation: Federation, broadcast: Broadcast, updates: ClientUpdate, accepted: Bool[Array, " G"], proxy: Any = ()
 ) -> Aggregate:
@@ -94,7 +96,7 @@ def sums(
     return Aggregate(total, teacher, jnp.sum(weight), jnp.sum(count), steps, scores)
 
 
-_sums = jax.jit(sums, static_argnums=(0, 1))
+_sums = static_jit(sums, 1)
 
 
 def summand(federation: Federation, broadcast: Broadcast, update: ClientUpdate) -> dict[str, Tree]:
@@ -104,6 +106,7 @@ def summand(federation: Federation, broadcast: Broadcast, update: ClientUpdate) 
     return {**parts, "state": update.state} if federation.norm == "shared" else parts
 
 
+@sharding.outside_meshes
 def server_update(
     federation: Federation,
     server: Server,
@@ -147,7 +150,7 @@ def _finite(server: Server) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in numbers]))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@static_jit
 def _stepped(
     federation: Federation, server: Server, broadcast: Broadcast, aggregate: Aggregate
 ) -> tuple[Server, Mask, Tree]:
@@ -164,13 +167,13 @@ def _stepped(
     return Server(params, state, opt_state, extra), live, teacher
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@static_jit
 def _distiller(federation: Federation, params: Params) -> Any:
     assert federation.server.distillation is not None
     return servers.distiller(federation.server.distillation).init(params)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@static_jit
 def _distil(
     federation: Federation,
     params: Params,

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree, Shaped
 
-from tna_jax import metrics, networks, objectives, transform
+from tna_jax import labels as labels_lib
+from tna_jax import metrics, networks, objectives, sharding, transform
 from tna_jax import placement as placement_lib
 from tna_jax.federated.algorithm import Broadcast, ClientState, ClientUpdate, Context, Tree, gradient_weight, mean_loss
 from tna_jax.federated.federation import Federation
@@ -20,6 +21,7 @@ from tna_jax.federated.schedules import first_phase, live_in_step
 from tna_jax.masks import Params
 from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import State
+from tna_jax.program_cache import static_jit
 
 NETWORK = 2**31 - 1
 """Stream of a client's key for what its network draws in training; the numbers of its passes, from 0, draw their orders."""
@@ -95,7 +97,8 @@ def plan(
     steps = jnp.ceil(share * full.astype(jnp.float32)).astype(jnp.int32)
     real = jnp.arange(size) < examples.count
     if federation.objective.classes:
-        hot = jax.nn.one_hot(labels[examples.indices], federation.num_classes, dtype=jnp.float32)
+        numbers = labels_lib.class_numbers(labels)[examples.indices]
+        hot = jax.nn.one_hot(numbers, federation.num_classes, dtype=jnp.float32)
         counts = jnp.sum(hot * real[:, None].astype(jnp.float32), axis=0)
     else:
         counts = jnp.zeros(federation.num_classes, jnp.float32)
@@ -224,6 +227,7 @@ def run_round(
     return finish(federation, broadcast, client_state, local_plan, examples, running)
 
 
+@sharding.outside_meshes
 def train_client(
     federation: Federation,
     broadcast: Broadcast,
@@ -275,16 +279,11 @@ def train_client(
 
 def _count(federation: Federation, inputs: Any, labels: Any) -> int:
     """n; ValueError where a client has no examples, or not as many targets."""
-    if federation.objective.classes:
-        if len(labels) != len(jax.tree.leaves(inputs)[0]) or not len(labels):
-            raise ValueError(
-                f"a client needs examples and as many labels, got {len(jax.tree.leaves(inputs)[0])} and {len(labels)}"
-            )
-        return len(labels)
-    if not (count := objectives.check_examples(federation.objective, inputs, labels, "a client: ")):
-        raise ValueError("a client needs examples")
+    classes = federation.num_classes if federation.objective.classes else None
+    if not (count := objectives.check_examples(federation.objective, inputs, labels, "a client: ", classes)):
+        raise ValueError("a client needs examples and as many labels, got none")
     return count
 
 
-_run_round, _plan, _finish = (jax.jit(function, static_argnums=0) for function in (run_round, plan, finish))
-_step = jax.jit(step, static_argnums=(0, 9))
+_run_round, _plan, _finish = (static_jit(function) for function in (run_round, plan, finish))
+_step = static_jit(step, 9)

@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree, Shaped
 
-from tna_jax import metrics, networks
+from tna_jax import labels as labels_lib
+from tna_jax import metrics, networks, program_cache, sharding
 from tna_jax import placement as placement_lib
 from tna_jax.federated.algorithm import ClientState
 from tna_jax.federated.federation import Federation, Server
@@ -24,6 +25,7 @@ class TestSet:
 
     __test__ = False
 
+    @sharding.outside_meshes
     def __init__(
         self,
         inputs: PyTree[Shaped[np.ndarray, "..."]],
@@ -31,7 +33,9 @@ class TestSet:
         batch_size: int = 500,
     ):
         """Places (N, ...) inputs and (N,) labels, or other targets (N, ...); any pytrees."""
+        labels_lib.check_numeric(labels, "the test set has ")
         count = len(jax.tree.leaves(labels)[0])
+        self.targets = labels
         self.mesh = placement_lib.mesh()
         share = -(-count // self.mesh.size)
         batch = min(batch_size, share)
@@ -47,6 +51,7 @@ class TestSet:
         )
 
 
+@sharding.outside_meshes
 def evaluate(federation: Federation, server: Server, client_states: ClientState, test: TestSet) -> AnyMetrics:
     """Computes the objective's metrics of the server's model on the test set: sums, NumPy scalars.
 
@@ -58,6 +63,8 @@ def evaluate(federation: Federation, server: Server, client_states: ClientState,
 
     Under the policy `local` the running statistics are each client's in turn, and the sums are over all of them.
     """
+    if federation.objective.classes:
+        labels_lib.check_labels(test.targets, len(test.targets), "the test set has ", federation.num_classes)
     if federation.norm != "local":
         return _evaluate_model(federation, server.params, server.state, test)
     by_client = [
@@ -77,7 +84,7 @@ def _evaluate_model(federation: Federation, params: Params, state: State, test: 
     return merged
 
 
-@functools.lru_cache(maxsize=32)
+@program_cache.by_contents()
 def _step(network: Network, objective: Objective, mesh: Mesh) -> Callable[..., AnyMetrics]:
     def batch_metrics(share: Any, params: Params, state: State, number: jax.Array) -> AnyMetrics:
         batch = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), share)

@@ -4,11 +4,13 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from tna_jax.federated.algorithm import ClientUpdate
 from tna_jax.federated.prng import FAULTS, SAMPLE, stream
+from tna_jax.prng import same_bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,7 @@ def asked(clients: int, participation: float) -> int:
     return max(1, int(participation * clients + 0.5))
 
 
+@same_bits
 def sample_clients(root: PRNGKeyArray, number: int, clients: int, participation: float, faults: Faults) -> Turnout:
     """Draws who takes part in round `number`: a function of the root key and the number alone.
 
@@ -79,7 +82,7 @@ def sample_clients(root: PRNGKeyArray, number: int, clients: int, participation:
         )
     drawn = np.asarray(jax.random.permutation(stream(root, SAMPLE, number), clients))[: asked(clients, participation)]
     sampled = sorted(int(client) for client in drawn)
-    chance = np.asarray(jax.random.uniform(stream(root, FAULTS, number), (2, clients)))
+    chance = np.asarray(jax.random.uniform(stream(root, FAULTS, number), (2, clients), jnp.float32))
     dropped = [client for client in sampled if chance[0, client] < faults.drop]
     late = [client for client in sampled if chance[1, client] < faults.straggle and client not in dropped]
     share = np.ones(clients, np.float32)

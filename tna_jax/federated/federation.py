@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from tna_jax import transform
+from tna_jax import sharding, transform
 from tna_jax.federated.algorithm import Algorithm, Broadcast, ClientState, Tree
 from tna_jax.federated.schedules import Schedule, of_round
 from tna_jax.federated.servers import MEAN, ServerRule
@@ -115,6 +115,7 @@ class Server(NamedTuple):
     """The algorithm's variables."""
 
 
+@sharding.outside_meshes
 def init_server(federation: Federation, params: Params, state: State = ()) -> Server:
     """Returns the server before the first round."""
     optimizer = federation.server.optimizer
@@ -122,12 +123,14 @@ def init_server(federation: Federation, params: Params, state: State = ()) -> Se
     return Server(params, state, optimizer.init(params), federation.algorithm.init_server(params))
 
 
+@sharding.outside_meshes
 def init_client_state(federation: Federation, server: Server) -> ClientState:
     """Returns the state of a client before its first round, from the server's initial one."""
     state = server.state if federation.norm == "local" else ()
     return ClientState(federation.algorithm.init_client(server.params), state)
 
 
+@sharding.outside_meshes
 def broadcast(
     federation: Federation,
     server: Server,

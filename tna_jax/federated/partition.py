@@ -5,27 +5,31 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray, Shaped
+
+from tna_jax import labels as labels_lib
+from tna_jax import prng
 
 PartitionKind = Literal["dirichlet", "shard", "iid"]
 
 
+@prng.same_bits
 def partition(
     kind: PartitionKind,
     key: PRNGKeyArray,
-    labels: Int[np.ndarray | Array, " N"],
+    labels: Shaped[np.ndarray | Array, "..."],
     clients: int,
     *,
     alpha: float = 0.5,
     shards: int = 2,
     least: int = 1,
-) -> list[Int[np.ndarray, " _"]]:
+) -> list[Shaped[np.ndarray, " _"]]:
     """Deals the examples out to clients.
 
     Args:
       kind: `dirichlet`, see `dirichlet`; `shard`, see `shard`; `iid`: equal parts at random.
       key: a PRNG key.
-      labels: (N,) integers.
+      labels: (N,) integers of any type, or words; of `iid` any targets (N, ...). A number below 0, say of examples without a label, is a class of its own.
       clients: K.
       alpha: of `dirichlet`.
       shards: of `shard`, for each client.
@@ -35,9 +39,10 @@ def partition(
       K arrays of indices into `labels`, int32, sorted; together a permutation of `range(N)`.
 
     Raises:
-      ValueError: an unknown kind, numbers out of range, fewer than `least * clients` examples.
+      ValueError: labels of another shape or type, an unknown kind, numbers out of range, fewer than `least * clients` examples.
     """
-    labels = np.asarray(labels)
+    labels = np.asarray(labels) if kind == "iid" else labels_lib.as_classes(np.asarray(labels))
+    key = prng.threefry(key)
     if kind not in get_args(PartitionKind):
         raise ValueError(f"unknown partition {kind!r}: known are {', '.join(get_args(PartitionKind))}")
     if clients < 1 or least < 1:
@@ -55,9 +60,10 @@ def partition(
     return [np.sort(part).astype(np.int32) for part in _filled(parts, least)]
 
 
+@prng.same_bits
 def dirichlet(
-    key: PRNGKeyArray, labels: Int[np.ndarray, " N"], clients: int, alpha: float
-) -> list[Int[np.ndarray, " _"]]:
+    key: PRNGKeyArray, labels: Shaped[np.ndarray, " N"], clients: int, alpha: float
+) -> list[Shaped[np.ndarray, " _"]]:
     """The examples of each class are spread over the clients by shares drawn from Dirichlet(alpha), one draw for each class.
 
     Smaller `alpha`, more heterogeneous clients (Hsu et al. 2019, arXiv 1909.06335, drew classes for each client; drawing
@@ -68,7 +74,7 @@ def dirichlet(
         raise ValueError(f"alpha of a Dirichlet partition must be above 0, got {alpha}")
     parts: list[list[np.ndarray]] = [[] for _ in range(clients)]
     for label in np.unique(labels):
-        class_key = jax.random.fold_in(key, int(label))
+        class_key = jax.random.fold_in(key, int(label) % 2**32)
         rows = np.flatnonzero(labels == label)
         rows = rows[_shuffled(jax.random.fold_in(class_key, 0), len(rows))]
         shares = np.asarray(_dirichlet(jax.random.fold_in(class_key, 1), alpha, clients), np.float64)
@@ -84,7 +90,10 @@ def _dirichlet(key: jax.Array, alpha: float, clients: int) -> jax.Array:
     return jax.nn.softmax(logs)
 
 
-def shard(key: PRNGKeyArray, labels: Int[np.ndarray, " N"], clients: int, shards: int) -> list[Int[np.ndarray, " _"]]:
+@prng.same_bits
+def shard(
+    key: PRNGKeyArray, labels: Shaped[np.ndarray, " N"], clients: int, shards: int
+) -> list[Shaped[np.ndarray, " _"]]:
     """Examples sorted by class are cut into `clients * shards` pieces, of which each client gets `shards` at random.
 
     The pathological partition of FedAvg's paper (arXiv 1602.05629): most clients see about `shards` classes.

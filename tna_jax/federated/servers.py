@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
-from tna_jax import masks, transform
+from tna_jax import masks, prng, transform
 from tna_jax.masks import Mask, Params
 
 
@@ -165,6 +165,7 @@ def keep_anchored(params: Params, live: Mask, new: Any, old: Any) -> Any:
     return jax.tree.map(keep, new, old, is_leaf=alike)
 
 
+@prng.same_bits
 def distil(
     rule: Distillation,
     evaluate: Callable[[Params, jax.Array], jax.Array],
@@ -186,12 +187,13 @@ def distil(
       key: of this step, draws the batch, with replacement.
     """
     batch = min(rule.batch_size, proxy.shape[0])
-    rows = jax.random.randint(key, (batch,), 0, proxy.shape[0])
+    rows = jax.random.randint(key, (batch,), 0, proxy.shape[0], jnp.int32)
     target = jax.nn.log_softmax(teacher[rows])
 
     def loss(params: Params) -> jax.Array:
         student = jax.nn.log_softmax(evaluate(params, proxy[rows]))
-        return jnp.mean(jnp.sum(jnp.exp(target) * (target - student), -1))
+        terms = jnp.exp(target) * (target - student)  # not a number where the teacher rules a class out: nothing
+        return jnp.mean(jnp.sum(jnp.where(jnp.isneginf(target), jnp.zeros_like(terms), terms), -1))
 
     updates, opt_state = distiller(rule).update(jax.grad(loss)(params), opt_state, params, mask=live)
     return transform.apply_updates(params, updates, live), opt_state

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree, Shaped
 
-from tna_jax import networks
+from tna_jax import networks, objectives, program_cache, sharding
 from tna_jax import placement as placement_lib
 from tna_jax.federated import aggregation
 from tna_jax.federated import client as client_lib
@@ -56,6 +56,7 @@ class Round(NamedTuple):
     """Whether the server moved: not without updates, nor if its numbers would not have been finite."""
 
 
+@sharding.outside_meshes
 def init_client_states(federation: Federation, server: Server) -> ClientState:
     """Returns the states of all N clients before the first round, (N, ...) NumPy."""
     initial = init_client_state(federation, server)
@@ -63,6 +64,7 @@ def init_client_states(federation: Federation, server: Server) -> ClientState:
     return states
 
 
+@sharding.outside_meshes
 def simulate_round(
     federation: Federation,
     schedule: Schedule,
@@ -101,9 +103,11 @@ def simulate_round(
       and the rows of `client_states` with it, if its numbers would not be finite: the sum of finite updates overflows.
 
     Raises:
-      ValueError: a server that distils, without proxy data; a participation out of range.
+      ValueError: a server that distils, without proxy data; a participation out of range; labels that are none (see `tna_jax.labels`).
     """
     aggregation.check_proxy(federation, proxy)
+    classes = federation.num_classes if federation.objective.classes else None
+    objectives.check_examples(federation.objective, inputs, labels, classes=classes)
     turnout = sample_clients(root, number, federation.clients, participation, faults)
     broadcast = federation_lib.broadcast(federation, server, schedule, root, number, learning_rate)
     present = np.array([client for client in turnout.sampled if client not in turnout.dropped], np.int32)
@@ -155,7 +159,7 @@ def resolve(
     return _resolved(federation.of_clients(), structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
 
 
-@functools.lru_cache(maxsize=32)
+@program_cache.by_contents()
 def _resolved(federation: Federation, structure: Any, forms: tuple[tuple[Any, str], ...]) -> Placement:
     """`placement.resolve` traces the network: once for each."""
     shapes = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, np.dtype(dtype)) for shape, dtype in forms])
@@ -224,7 +228,7 @@ def _keys(root: jax.Array, number: jax.Array, rows: jax.Array) -> jax.Array:
     return jax.vmap(lambda client: stream(root, ORDER, number, client))(rows)
 
 
-@functools.lru_cache(maxsize=32)
+@program_cache.by_contents()
 def _group_program(federation: Federation, placement: Placement, mesh: Mesh) -> Callable[..., Trained]:
     def train_one(client: Contribution, broadcast: Broadcast, inputs: jax.Array, labels: jax.Array) -> Trained:
         client_state, examples, key, share = client
@@ -242,7 +246,7 @@ def _group_program(federation: Federation, placement: Placement, mesh: Mesh) -> 
     return program
 
 
-@functools.lru_cache(maxsize=32)
+@program_cache.by_contents()
 def _step_programs(federation: Federation, mesh: Mesh) -> tuple[Callable[..., Any], ...]:
     """What begins and ends one client's round on each device, cuts clients out of the devices' shares and puts them back."""
 
@@ -266,7 +270,7 @@ def _step_programs(federation: Federation, mesh: Mesh) -> tuple[Callable[..., An
     return tuple(jax.jit(program) for program in programs)
 
 
-@functools.lru_cache(maxsize=128)
+@program_cache.by_contents(128)
 def _step_program(federation: Federation, mesh: Mesh, rows: int) -> Callable[..., Running]:
     """A step of one client on each device that has steps left, on `rows` rows."""
 
@@ -345,7 +349,7 @@ def _all_finite(updates: ClientUpdate) -> jax.Array:
     )
 
 
-@functools.lru_cache(maxsize=32)
+@program_cache.by_contents()
 def _aggregate_program(federation: Federation, placement: Placement, mesh: Mesh) -> Callable[..., Aggregate]:
     """Each device sums over its share of a group: leaves (devices, ...)."""
 

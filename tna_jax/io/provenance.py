@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tna_jax import backend
+from tna_jax.io import switches
 from tna_jax.io.formats import FORMAT
 from tna_jax.version import __version__
 
@@ -18,7 +19,7 @@ NO_CODE = (":!train/results", ":!fusion/results", ":!benchmarks/results")
 
 
 def provenance(seeds: list[int]) -> dict[str, Any]:
-    """Returns where numbers come from: commit, versions, device, seeds, flags and start time (UTC), in JSON's types."""
+    """Returns where numbers come from: commit, versions, device, seeds, flags, JAX's switches and start time (UTC), in JSON's types."""
     return {
         "format": FORMAT,
         "tna_jax": __version__,
@@ -27,6 +28,7 @@ def provenance(seeds: list[int]) -> dict[str, Any]:
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": backend.describe(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "switches": switches.current(),
         "seeds": seeds,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

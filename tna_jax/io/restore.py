@@ -49,7 +49,9 @@ def arrays(folder: Path, step: int, wanted: set[str] | None = None) -> dict[str,
 
     leaves = {f"{i:04d}": leaf for i, leaf in enumerate(contents(folder, step))}
     leaves = {key: leaf for key, leaf in leaves.items() if wanted is None or leaf.name in wanted}
-    saved = orbax_store.read((folder / str(step) / STATE).absolute(), set(leaves)) if leaves else {}
+    stored = {key for key, leaf in leaves.items() if 0 not in leaf.shape}
+    saved = orbax_store.read((folder / str(step) / STATE).absolute(), stored) if stored else {}
+    saved |= {key: _without_entries(leaf) for key, leaf in leaves.items() if key not in stored}
     bad = [
         leaf.name
         for key, leaf in leaves.items()
@@ -59,6 +61,16 @@ def arrays(folder: Path, step: int, wanted: set[str] | None = None) -> dict[str,
     if bad:
         raise Damaged(f"these arrays do not have their checksums: {', '.join(bad)}")
     return {leaf.name: np.array(saved[key]) for key, leaf in leaves.items()}
+
+
+def _without_entries(leaf: Leaf) -> np.ndarray:
+    """The array (0, ...) of a manifest's entry: its shape and dtype are all there is of it, and orbax saves none."""
+    import jax.numpy as jnp
+
+    try:
+        return np.zeros(leaf.shape, jnp.dtype(leaf.dtype))
+    except TypeError as error:
+        raise Damaged(f"{leaf.name} has the unknown type {leaf.dtype}") from error
 
 
 def newest(folder: Path, tree: dict[str, Any]) -> tuple[int, dict[str, Any], dict[int, str]]:

@@ -146,7 +146,7 @@ def _shapes(made: Backbone, trainer: Trainer, task: Task, examples: int) -> ense
     hyper: Any = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in finetuning.STACKED}
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), made.params)
     mask = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, bool), params)
-    state = jax.eval_shape(lambda p, h: trainer.anchored_optimizer(h).init(p), params, hyper)
+    state = jax.eval_shape(trainer.init_optimizer, params, mask, hyper)
     own = (
         jax.ShapeDtypeStruct((examples, *task.train[0].shape[1:]), jnp.int32),
         jax.ShapeDtypeStruct((examples,), jnp.int32),

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import trees
+from tna_jax import prng, trees
 from tna_jax.hf import tokenizer
 from tna_jax.io.errors import UsageError
 from tna_jax.masks import Mask, Params
@@ -81,6 +81,7 @@ def recorded(settings: Any, tasks: Sequence[Task]) -> Any:
     )
 
 
+@prng.same_bits
 def drawn(key: jax.Array, task: Task, count: int) -> tuple[np.ndarray, np.ndarray]:
     """`count` training examples, (count, 2, L) and (count,): none twice before all were taken."""
     size = len(task.train[1])

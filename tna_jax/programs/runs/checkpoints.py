@@ -111,7 +111,8 @@ class Checkpoints:
         self.last = time.monotonic()
 
     def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
-        state = {f"{i:04d}": array for i, array in enumerate(arrays.values())}  # names that orbax cannot misread
+        # Names that orbax cannot misread. It does not save arrays without entries: the manifest says all there is of them.
+        state = {f"{i:04d}": array for i, array in enumerate(arrays.values()) if np.size(array)}
         if not self.store.save(step, state, manifest.describe(arrays)):
             raise RuntimeError(f"orbax did not accept step {step}; it holds {sorted(listed(self.folder))}")
         if jax.process_index() == 0 and not (self.folder / str(step) / STATE / INDEX).is_file():

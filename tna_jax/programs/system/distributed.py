@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import jax
@@ -9,6 +10,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from tna_jax import backend
+from tna_jax.io import switches
+from tna_jax.io.run_folder import PROVENANCE, read_object
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.cli.run_options import MachineOptions
 
@@ -26,8 +29,23 @@ def start(settings: MachineOptions, members: int) -> None:
         full = settings.precision == "float32"
         jax.config.update("jax_default_matmul_precision", "float32" if full else "tensorfloat32")
     console.quiet = not is_main_process()
+    if getattr(settings, "resume", False) and settings.out is not None:  # type: ignore[attr-defined]
+        _restore_switches(Path(settings.out))  # type: ignore[attr-defined]
     if warning := backend.idle_gpu():
         console.print(f"warning: {warning}", highlight=False)
+
+
+def _restore_switches(folder: Path) -> None:
+    """Sets JAX's switches as the run in `folder` recorded them, and says so; a run of before they were recorded has none."""
+    if not (folder / PROVENANCE).is_file():
+        return
+    recorded = read_object(folder / PROVENANCE).get("switches")
+    if not isinstance(recorded, dict):
+        return
+    if jax.default_backend() != "cpu":  # --precision decides there
+        recorded = {name: value for name, value in recorded.items() if name != "jax_default_matmul_precision"}
+    for name, before in switches.restore(recorded, str(folder)).items():
+        console.print(f"{name} is {recorded[name]}, as the run was started (here it was {before})", highlight=False)
 
 
 def is_main_process() -> bool:
