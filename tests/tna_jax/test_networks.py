@@ -45,14 +45,19 @@ NET, INIT = networks.linen(Normed(), (SIZE,), lambda x: x.astype(jnp.float32) / 
 
 @pytest.fixture(scope="module")
 def data():
-    keys = jax.random.split(jax.random.key(3), 2)
-    return jax.random.randint(keys[0], (N, SIZE), 0, 17).astype(jnp.uint8), jax.random.randint(keys[1], (N,), 0, 3)
+    rng = np.random.default_rng(3)
+    return jax.device_put((rng.integers(0, 17, (N, SIZE)).astype(np.uint8), rng.integers(0, 3, N).astype(np.int32)))
+
+
+@jax.jit  # one program for all that is drawn
+def drawn():
+    keys = jax.random.split(jax.random.key(0), M)
+    params, state = jax.vmap(INIT)(keys)
+    return keys, params, state, jax.vmap(lambda key, p: masks.bernoulli(key, p, 0.3))(keys, params)
 
 
 def start(trainer: Trainer) -> ensemble.Members:
-    keys = jax.random.split(jax.random.key(0), M)
-    params, state = jax.vmap(INIT)(keys)
-    mask = jax.vmap(lambda key, p: masks.bernoulli(key, p, 0.3))(keys, params)
+    keys, params, state, mask = drawn()
     return ensemble.init_ensemble(trainer, params, keys, mask, state=state)
 
 
