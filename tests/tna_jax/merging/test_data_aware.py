@@ -10,6 +10,8 @@ import optax
 import pytest
 
 from tna_jax import merging, networks
+from tna_jax.merging.adaptive import _vectors
+from tna_jax.merging.columns import columns_of
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(5, 3)).astype(np.float32)
@@ -236,6 +238,14 @@ def test_adamerging_takes_a_network_for_each_task_and_leaves_anchors():
     np.testing.assert_allclose(result.params["kernel"][keep], expected["kernel"][keep], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(result.params["bias"], expected["bias"], rtol=1e-4, atol=1e-5)
     assert not np.array_equal(result.coefficients["bias"], result.coefficients["kernel"])
+
+
+def test_adamerging_learns_on_models_with_their_anchors():
+    """What is evaluated while learning is what is returned: task vectors are 0 under the mask."""
+    (column,) = columns_of(
+        [{"w": np.ones(3)}, {"w": np.full(3, 2.0)}], {"w": np.zeros(3)}, {"w": np.array([True, False, True])}
+    )
+    np.testing.assert_array_equal(_vectors(column), [[1, 0, 1], [2, 0, 2]])
 
 
 @pytest.mark.parametrize(
