@@ -50,7 +50,7 @@ def cost(draw: Callable[[jax.Array], Any]) -> dict[str, float]:
     jax.block_until_ready(program(KEY))
     wall = time.perf_counter()
     jax.block_until_ready(program(KEY))
-    memory = program.memory_analysis()
+    memory: Any = program.memory_analysis()
     return {**result, "temporary_bytes": memory.temp_size_in_bytes, "draw_seconds": time.perf_counter() - wall}
 
 

@@ -261,7 +261,8 @@ def _draws(
 
 def _keep(uniform: jax.Array, ratio: float, stacked: int = 0) -> jax.Array:
     """Bool like `uniform`, exactly `floor(ratio * size + 1/2)` entries False: those with the smallest draws; in each of `stacked` axes' parts."""
-    return _all_but_smallest(uniform, int(ratio * math.prod(uniform.shape[stacked:]) + 0.5), stacked)
+    keep: jax.Array = _all_but_smallest(uniform, int(ratio * math.prod(uniform.shape[stacked:]) + 0.5), stacked)
+    return keep
 
 
 @functools.partial(jax.jit, static_argnames="stacked")  # one program for a shape, whatever the count
