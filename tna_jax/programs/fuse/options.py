@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.programs.cli import ranges
-from tna_jax.programs.cli.arguments import Positional
+from tna_jax.programs.cli.arguments import Alias, Positional
 from tna_jax.programs.cli.choices import Ties
 from tna_jax.programs.cli.evaluation_options import MatchingOptions
 from tna_jax.programs.cli.ranges import COUNT
@@ -18,7 +18,7 @@ class FuseOptions(MatchingOptions, MachineOptions):
 
     COMMON: ClassVar[tuple[str, ...]] = (
         "models", "matching", "repair", "ties", "held_out_examples", "calibration_examples", "alphas", "placement",
-        "memory_limit", "data_dir",
+        "memory_limit", "data_dir", "out", "format",
     )  # fmt: skip
 
     runs: Annotated[tuple[str, ...], Positional("RUN")]
@@ -33,6 +33,12 @@ class FuseOptions(MatchingOptions, MachineOptions):
     """Greedy soup: keep or drop a model that leaves the held-out accuracy as it is."""
     held_out_examples: Annotated[int, COUNT] = 5000
     """Training examples by which the best model and the greedy soup are chosen: those left out by --train-examples, if any."""
+    out: Annotated[str | None, Alias("-o")] = None
+    """Write the best model, the uniform and the greedy soup into this folder; default: write none."""
+    format: Literal["run", "safetensors", "hf"] = "run"
+    """With --out: a run folder whose models they are, safetensors files (tna import reads them), or Hugging Face folders (vit)."""
+    overwrite: bool = False
+    """Replace --out."""
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""

@@ -14,6 +14,7 @@ from tna_jax.matching.many import Merged, match_to_first, merge_many
 from tna_jax.matching.weights import activation_matching
 from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.fuse import report as fuse_report
+from tna_jax.programs.fuse import save
 from tna_jax.programs.fuse.options import FuseOptions
 from tna_jax.programs.population import fusion_methods, repairs
 from tna_jax.programs.population.load import Population, held_out, open_runs
@@ -39,6 +40,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
             repairable = repairs.repairable(opened)
         except UsageError as error:
             raise UsageError(f"--repair: {error}") from error
+    save.check(settings, opened, repairable)
     console.print(f"{opened.data.describe()}; {opened.what}; {len(opened.models)} models")
     objective = opened.objective
     names = [measure.name for measure in measures.of_objective(objective)]
@@ -66,6 +68,8 @@ def run(settings: FuseOptions) -> dict[str, Any]:
             objective=objective,
             placement=placement,
         )
+    if settings.out is not None:
+        save.write(settings, opened, params, state, found, calibration, repairable)
     pairs = connectivity.pairs(len(opened.models))
     with console.status(f"evaluating {plural(len(pairs), 'path')} of {len(alphas)} points"):
         paths = evaluate_pairs(
@@ -98,7 +102,8 @@ def run(settings: FuseOptions) -> dict[str, Any]:
     folder.write(RESULTS[0], result)
     if distributed.is_main_process():
         present(fuse_report.describe(result), folder.folder / RESULTS[1])
-        print(f"wrote {folder.folder / RESULTS[0]} and {folder.folder / RESULTS[1]}")
+        written = f", and the fused models into {settings.out}" if settings.out is not None else ""
+        print(f"wrote {folder.folder / RESULTS[0]} and {folder.folder / RESULTS[1]}{written}")
     return result
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from tna_jax.io.errors import UsageError
+from tna_jax.io.json_files import read_json
 from tna_jax.programs.cli.progress import plural, wide_console
 from tna_jax.programs.list_runs.options import RunsOptions
 from tna_jax.programs.reports.run_status import describe
@@ -18,7 +19,7 @@ def run(settings: RunsOptions) -> list[dict[str, Any]]:
     top = Path(settings.folder)
     if not top.is_dir():
         raise UsageError(f"{top} is not a folder")
-    folders = [Path(path) for path, _, files in os.walk(top) if CONFIG in files]
+    folders = [Path(path) for path, _, files in os.walk(top) if CONFIG in files and _is_run(Path(path))]
     if not folders:
         raise UsageError(f"there is no run in {top} (no folder with a {CONFIG})")
     rows = [describe(folder) for folder in sorted(folders)]
@@ -29,6 +30,15 @@ def run(settings: RunsOptions) -> list[dict[str, Any]]:
         table.add_row(str(row["folder"].relative_to(top)), row["program"], row["state"], options, row["result"])
     wide_console().print(table)
     return rows
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder with a config.json is a run: model folders of Hugging Face have one too. A damaged one is listed as what it is."""
+    try:
+        config = read_json(folder / CONFIG)
+    except UsageError:
+        return True
+    return not isinstance(config, dict) or "program" in config or not {"model_type", "architectures", "_class_name"} & set(config)
 
 
 def differences(rows: list[dict[str, Any]]) -> list[str]:

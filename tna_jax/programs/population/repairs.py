@@ -22,8 +22,11 @@ from tna_jax.programs.population.fusion_methods import Data, Mix
 from tna_jax.programs.population.load import Population
 from tna_jax.programs.training.splits import training_inputs
 
+Repairable = tuple[nn.Module | Network, Callable[[Any], Any]]
+"""What REPAIR takes for a network, and what is run on its stored inputs first."""
 
-def repairable(population: Population) -> tuple[nn.Module | Network, Callable[[Any], Any]]:
+
+def repairable(population: Population) -> Repairable:
     """Returns what REPAIR takes for the network of a population, and what is run on its stored inputs first.
 
     Raises:

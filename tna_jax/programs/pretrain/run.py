@@ -1,5 +1,6 @@
 """`tna pretrain`: a ViT by classification or a BERT encoder by masked-language modeling, written as a Hugging Face folder."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable

@@ -127,3 +127,34 @@ def test_a_figure_shows_every_member_and_hides_none(run, plain, tmp_path, monkey
     (row,) = [r for r in plain["rows"] if r["fusion"] == "mean of members" and r["split"] == "test"]
     assert list(rings.get_xdata()) == list(row["member_accuracy"]) and not axis.texts
     assert [tick.get_text() for tick in axis.get_yticklabels()][1] == f"mean of members  {row['accuracy']:.4f}"
+
+
+@pytest.fixture(scope="module")
+def saved(run, tmp_path_factory):
+    """A folder with the fused models in both forms."""
+    folder = tmp_path_factory.mktemp("fused")
+    assert main(["fuse", str(run), "--alphas", "3", "--out", str(folder / "run")]) == 0
+    assert main(["fuse", str(run), "--alphas", "3", "--out", str(folder / "files"), "--format", "safetensors"]) == 0
+    return folder
+
+
+def test_fused_models_are_written_as_a_run_and_as_files(run, saved, capsys):
+    opened = open_runs((str(run),), None)
+    soup = uniform_soup(opened.params)
+    again = open_runs((str(saved / "run"),), None)
+    assert [model["fusion"] for model in again.models] == ["best", "uniform", "greedy"]
+    for leaf, expected in zip(jax.tree.leaves(again.params), jax.tree.leaves(soup), strict=True):
+        assert leaf[1].tobytes() == np.asarray(expected).tobytes()
+    files = sorted((saved / "files").glob("*.safetensors"))
+    assert [file.stem for file in files] == ["best", "greedy", "uniform"]
+    assert main(["import", *map(str, files), "--out", str(saved / "imported")]) == 0
+    third = open_runs((str(saved / "imported"),), None)
+    for leaf, other in zip(jax.tree.leaves(third.params), jax.tree.leaves(again.params), strict=True):
+        assert leaf[2].tobytes() == other[1].tobytes() and leaf[0].tobytes() == other[0].tobytes()
+
+
+def test_fused_models_are_never_written_over_something(run, saved, capsys):
+    assert main(["fuse", str(run), "--out", str(saved / "run")]) == 2
+    assert "exists; name another folder, or add --overwrite" in capsys.readouterr().err
+    assert main(["fuse", str(run), "--out", str(saved / "hf"), "--format", "hf"]) == 2
+    assert "--format hf: " in capsys.readouterr().err and not (saved / "hf").exists()

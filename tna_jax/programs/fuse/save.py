@@ -1,0 +1,143 @@
+"""Writes the fused models of `tna fuse --out`: a run folder with them as its models, or a safetensors file or Hugging Face folder of each."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tna_jax import repair
+from tna_jax.averaging import average_stacked
+from tna_jax.ensemble import member
+from tna_jax.hf import config as hf_config
+from tna_jax.hf import saving
+from tna_jax.io import manifest, safetensors
+from tna_jax.io.errors import UsageError
+from tna_jax.io.formats import FORMAT
+from tna_jax.io.provenance import provenance
+from tna_jax.masks import Params
+from tna_jax.networks import State, Stateful
+from tna_jax.programs.cli import parsing
+from tna_jax.programs.fuse.options import FuseOptions
+from tna_jax.programs.population.fusion_methods import Fusions
+from tna_jax.programs.population.load import Population
+from tna_jax.programs.population.repairs import Repairable
+from tna_jax.programs.runs.checkpoints import Checkpoints
+from tna_jax.programs.runs.exported import ABOUT
+from tna_jax.programs.runs.folder import CONFIG, PROVENANCE, Run
+
+ANCHOR_FACTS = ("seed", "ratio", "method")
+"""What plan.json says of a model's anchors: a fused model has them where all of its models say the same."""
+
+
+def check(settings: FuseOptions, population: Population, repairable: Repairable | None) -> None:
+    """Raises UsageError for models that cannot be written in the chosen form, or over something, before any work."""
+    if settings.out is None:
+        return
+    out = Path(settings.out)
+    if out.exists() and not settings.overwrite:
+        raise UsageError(f"--out {out} exists; name another folder, or add --overwrite")
+    if settings.format == "hf":
+        try:
+            hf_config.type_of(population.module)
+        except UsageError as error:
+            raise UsageError(f"--format hf: {error}") from error
+    if out.exists() and settings.overwrite and not out.is_dir():
+        raise UsageError(f"--out {out} is a file; a folder is written")
+
+
+def write(
+    settings: FuseOptions, population: Population, members: Params, state: State, found: Fusions, calibration: Any,
+    repairable: Repairable | None,
+) -> Path:  # fmt: skip
+    """Writes the best single model, the uniform and the greedy soup; returns the folder.
+
+    Running statistics of soups are estimated again, and soups are repaired, as where they were evaluated.
+
+    Raises:
+      UsageError: a repaired network has layers without a bias, whose shifts its parameters cannot hold.
+    """
+    assert settings.out is not None
+    count = len(population.models)
+    weights = {
+        "best": np.eye(count, dtype=np.float32)[found.best],
+        "uniform": np.full(count, 1 / count, np.float32),
+        "greedy": (found.recipe.weights / found.recipe.weights.sum()).astype(np.float32),
+    }
+    models = {
+        name: _fused(population, members, state, shares, calibration, repairable) for name, shares in weights.items()
+    }
+    described = {name: _described(population, name, shares) for name, shares in weights.items()}
+    out = Path(settings.out)
+    if settings.format == "run":
+        _write_run(settings, population, models, described)
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    config = {name: value for name, value in population.config.items() if name not in parsing.ABOUT}
+    for name, (params, statistics) in models.items():
+        if settings.format == "hf":
+            saving.save(out / name, population.module, params, overwrite=settings.overwrite)
+            continue
+        about = {"format": FORMAT, "config": config, "model": described[name], "mask": _mask(config, described[name])}
+        tree = {"params": params, **({"state": statistics} if jax.tree.leaves(statistics) else {})}
+        safetensors.save(out / f"{name}.safetensors", tree, {ABOUT: json.dumps(about)})
+    return out
+
+
+def _fused(
+    population: Population,
+    members: Params,
+    state: State,
+    shares: np.ndarray,
+    calibration: Any,
+    repairable: Repairable | None,
+) -> tuple[Params, State]:
+    used = np.flatnonzero(shares)
+    if len(used) == 1:
+        return member(members, int(used[0])), member(state, int(used[0]))
+    average = average_stacked(members, shares)
+    if repairable is not None:
+        module, preprocess = repairable
+        ends = [member(members, int(i)) for i in used]
+        repaired = repair.repair(module, average, ends, shares[used], jnp.asarray(calibration), preprocess=preprocess)
+        if repaired.shift:
+            raise UsageError(
+                f"--repair --out: the layers {', '.join(repaired.shift)} have no bias that could hold their repaired shift; leave out --repair"
+            )
+        return repaired.params, ()
+    network = population.network
+    if not isinstance(network, Stateful):
+        return average, ()
+    return average, repair.reset_batch_stats(network, average, member(state, int(used[0])), jnp.asarray(calibration))
+
+
+def _described(population: Population, name: str, shares: np.ndarray) -> dict[str, Any]:
+    """Returns what plan.json says of a fused model: of what it was made, and its anchors where all its models share them."""
+    used = [population.models[i] for i in np.flatnonzero(shares)]
+    alike = {key: used[0].get(key) for key in ANCHOR_FACTS if all(model.get(key) == used[0].get(key) for model in used)}
+    shared = alike if len(alike) == len(ANCHOR_FACTS) else {}
+    parts = [{"run": model["run"], "number": model["number"]} for model in used]
+    return {**shared, "fusion": name, "merged": parts, "weights": shares[np.flatnonzero(shares)].tolist()}
+
+
+def _mask(config: dict[str, Any], model: dict[str, Any]) -> dict[str, Any] | None:
+    if "seed" not in model:
+        return None
+    return {"kind": config.get("anchors"), "ratio": model["ratio"], "seed": model["seed"], "where": config.get("where"),
+            "soft": config.get("soft")}  # fmt: skip
+
+
+def _write_run(
+    settings: FuseOptions, population: Population, models: dict[str, tuple[Params, State]], described: dict[str, Any]
+) -> None:
+    stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *models.values())
+    arrays = manifest.named({"params": stacked[0], **({"state": stacked[1]} if jax.tree.leaves(stacked[1]) else {})})
+    config = {name: value for name, value in population.config.items() if name not in parsing.ABOUT}
+    with Run.create(settings.out, "fused", (), settings.overwrite, False) as folder:
+        folder.write(PROVENANCE, {**provenance([settings.seed]), "fused": list(settings.runs)})
+        folder.write_plan(list(described.values()), len(described))
+        with Checkpoints(folder.checkpoints, minutes=0) as saved:
+            saved.save(1, arrays)
+        folder.write(CONFIG, {"format": FORMAT, "program": "import", **config})
