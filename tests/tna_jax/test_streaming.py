@@ -135,6 +135,8 @@ def test_bad_input_is_refused_before_training():
     x, y = data()
     with pytest.raises(ValueError, match="labels of shape"):
         streaming.train_stream(trainer, members, Arrays(x, y[:, None]), 1)
+    with pytest.raises(ValueError, match="3"):
+        streaming.train_stream(trainer, members, Arrays(x, np.full_like(y, 3)), 1)
     own = members._replace(member_data=(np.stack([x] * 3), np.stack([y] * 3)))
     with pytest.raises(ValueError, match="data of their own|their own data"):
         streaming.train_stream(trainer, own, Arrays(x, y), 1)
