@@ -35,6 +35,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.project.typed_snippets
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.installed-dev

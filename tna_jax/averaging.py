@@ -7,7 +7,7 @@ are not floating-point are the first model's.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +27,16 @@ Ties = Literal["keep", "drop"]
 """What becomes of an ingredient that leaves the score as it is: `keep` (the paper's rule, >=) or `drop` (its code's, >)."""
 
 
-def weighted_average(
-    members: PyTree[Shaped[Array | np.ndarray, "..."]], weights: Shaped[Array | np.ndarray, "..."] | Sequence[float]
-) -> PyTree[Shaped[Array, "..."]]:
+Weights: TypeAlias = Shaped[Array | np.ndarray, "..."] | Sequence[float]
+
+
+@overload
+def weighted_average(members: list[Tree], weights: Weights) -> Tree: ...
+@overload
+def weighted_average(members: tuple[Tree, Tree, *tuple[Tree, ...]], weights: Weights) -> Tree: ...
+@overload
+def weighted_average(members: Tree, weights: Weights) -> Tree: ...
+def weighted_average(members: Any, weights: Weights) -> Any:
     """Returns the average of M models with the shares `weights / sum(weights)`.
 
     Laws: a single weight that is not 0 gives that model; copies of one model give that model; an entry equal in all models
@@ -50,9 +57,7 @@ def weighted_average(
     return average_stacked(stacked(members), weights)
 
 
-def average_stacked(
-    members: Stacked, weights: Shaped[Array | np.ndarray, "..."] | Sequence[float]
-) -> PyTree[Shaped[Array, "..."]]:
+def average_stacked(members: Tree, weights: Weights) -> Tree:
     """Returns `weighted_average` of one pytree with leaves (M, ...), also where that is a list whose entries look like models."""
     count = _leading(members)
     weights = jnp.asarray(weights, jnp.result_type(float))
@@ -61,19 +66,25 @@ def average_stacked(
     if not isinstance(weights, jax.core.Tracer) and not (np.isfinite(weights).all() and float(weights.sum())):
         raise ValueError(f"the weights must be finite, and their sum not 0; got {np.asarray(weights).tolist()}")
     trees.require_exact(members)
-    average: Params = _mixture(members, weights / weights.sum())
+    average: Tree = _mixture(members, weights / weights.sum())
     return average
 
 
 _mixture = jax.jit(interpolation.mixture)
 
 
-def uniform_soup(members: Stacked) -> PyTree[Shaped[Array, "..."]]:
+@overload
+def uniform_soup(members: list[Tree]) -> Tree: ...
+@overload
+def uniform_soup(members: tuple[Tree, Tree, *tuple[Tree, ...]]) -> Tree: ...
+@overload
+def uniform_soup(members: Tree) -> Tree: ...
+def uniform_soup(members: Any) -> Any:
     """Returns the plain average of M models; arguments, laws and errors as `weighted_average`."""
     return weighted_average(members, np.ones(count_of(members), np.float32))
 
 
-def stack(models: Sequence[Params]) -> Stacked:
+def stack(models: Sequence[Tree]) -> Tree:
     """Returns models one by one as one pytree with leaves (M, ...), as averages and ensembles take them.
 
     Raises:
@@ -210,13 +221,29 @@ def greedy_recipe(
     return GreedySoup(weights, best, trail)
 
 
+@overload
 def greedy_soup(
-    members: Stacked,
-    score: Callable[[Params], Any],
+    members: list[Tree],
+    score: Callable[[Tree], Any],
+    ties: Ties = ...,
+    scores: Sequence[float] | Shaped[np.ndarray, " M"] | None = ...,
+    larger_is_better: bool = ...,
+) -> tuple[Tree, GreedySoup]: ...
+@overload
+def greedy_soup(
+    members: Tree,
+    score: Callable[[Tree], Any],
+    ties: Ties = ...,
+    scores: Sequence[float] | Shaped[np.ndarray, " M"] | None = ...,
+    larger_is_better: bool = ...,
+) -> tuple[Tree, GreedySoup]: ...
+def greedy_soup(
+    members: Any,
+    score: Callable[[Any], Any],
     ties: Ties = "keep",
     scores: Sequence[float] | Shaped[np.ndarray, " M"] | None = None,
     larger_is_better: bool = True,
-) -> tuple[PyTree[Shaped[Array, "..."]], GreedySoup]:
+) -> tuple[Any, GreedySoup]:
     """Returns the greedy soup of M models, and its recipe; see `greedy_recipe`.
 
     Args:

@@ -8,7 +8,7 @@ copied from step to step, never computed.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,9 @@ from tna_jax.placement import Placement
 
 Hyper = dict[str, jax.Array]
 """A member's hyper-parameters, scalars by name."""
+
+Stacked = TypeVar("Stacked")
+"""The type of a stacked tree, which one member has too."""
 
 Batch = tuple[Any, Any, jax.Array]
 """Inputs (B, ...), labels or other targets, and the weight of each, 0 for padding."""
@@ -697,12 +700,17 @@ def to_host(members: Members, current: Members, into: tuple[Any, Any, Any] | Non
     return with_trained(members, jax.tree.map(lambda x: x[:count], placement_lib.to_host(trained_part(current))))
 
 
-def member(
-    members: PyTree[Shaped[Array | np.ndarray, "M ..."]], index: int | Integer[Array | np.ndarray | np.number, ""]
-) -> PyTree[Shaped[Array | np.ndarray | np.generic, "..."]]:
+def member(members: Stacked, index: int | Integer[Array | np.ndarray | np.number, ""]) -> Stacked:
     """Returns one member of a stacked tree (M, ...), without the leading axis.
 
     >>> member({"w": jnp.arange(6).reshape(3, 2)}, 1)["w"].tolist()
     [2, 3]
     """
+    chosen: Stacked = _slice_of(members, index)
+    return chosen
+
+
+def _slice_of(
+    members: PyTree[Shaped[Array | np.ndarray, "M ..."]], index: int | Integer[Array | np.ndarray | np.number, ""]
+) -> PyTree[Shaped[Array | np.ndarray | np.generic, "..."]]:
     return jax.tree.map(lambda leaf: leaf[index], members)

@@ -6,7 +6,7 @@ models, positions and weights, where entries are copied too. Leaves that are not
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,14 @@ import numpy as np
 from jaxtyping import Array, Float, Integer, PyTree, Shaped
 
 from tna_jax import sharding, trees
-from tna_jax.masks import Params
+
+Tree = TypeVar("Tree")
+"""The type of a model, which what lies between models has too."""
 
 Scalar = float | Shaped[Array | np.ndarray | np.number, ""]
 
 
-def line(a: Params, b: Params, alpha: Scalar) -> Params:
+def line(a: Tree, b: Tree, alpha: Scalar) -> Tree:
     """Returns the model `(1 - alpha) * a + alpha * b`.
 
     Laws: `line(a, b, 0)` is `a` and `line(a, b, 1)` is `b`, bit for bit; `line(a, a, alpha)` is `a`.
@@ -56,7 +58,7 @@ def _between_tangent(primals: tuple[Array, Array, Array], tangents: tuple[Array,
     return _between(*primals), ((1 - t) * dx + t * dy + dt * (y - x)).astype(primals[0].dtype)
 
 
-def plane(a: Params, b: Params, c: Params, x: Scalar, y: Scalar) -> Params:
+def plane(a: Tree, b: Tree, c: Tree, x: Scalar, y: Scalar) -> Tree:
     """Returns the model `a + x * (b - a) + y * (c - a)` on the plane through three models; `a` at (0, 0), `b` at (1, 0), `c` at (0, 1).
 
     Arguments and errors as in `line`. The corners are the models bit for bit.
@@ -65,7 +67,7 @@ def plane(a: Params, b: Params, c: Params, x: Scalar, y: Scalar) -> Params:
     return simplex([a, b, c], jnp.stack([1 - x - y, x, y]))
 
 
-def simplex(models: Sequence[Params], weights: Shaped[Array | np.ndarray, "..."] | Sequence[Scalar]) -> Params:
+def simplex(models: Sequence[Tree], weights: Shaped[Array | np.ndarray, "..."] | Sequence[Scalar]) -> Tree:
     """Returns the weighted sum of models; on the simplex the weights are non-negative with sum 1, which is not checked.
 
     Laws: a weight of 1 with zeros elsewhere gives that model, equal models give that model (whatever those of weight 0 hold),
@@ -136,7 +138,7 @@ def _wide(leaf: Array) -> np.dtype[Any]:
     return np.promote_types(leaf.dtype, np.float32) if leaf.dtype.itemsize >= 4 else np.dtype(np.float32)
 
 
-def _combine(mix: Callable[..., Array], first: Params, *rest: Params) -> Params:
+def _combine(mix: Callable[..., Array], first: Tree, *rest: Tree) -> Tree:
     others = [trees.align(tree, first, what="first model", subject="other model") for tree in rest]
     leaves = [
         mix(*(sharding.match(leaf, column[0]) for leaf in column))

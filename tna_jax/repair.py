@@ -60,7 +60,7 @@ def batch_statistics(
 
 @sharding.outside_meshes
 def reset_batch_stats(
-    network: Stateful,
+    network: Network,
     params: Params,
     state: State,
     inputs: PyTree[Shaped[Array, "N ..."]],
@@ -84,7 +84,12 @@ def reset_batch_stats(
 
     Raises:
       ValueError: no inputs, or a batch size below 1.
+      TypeError: a network without a state.
     """
+    if not isinstance(network, Stateful):
+        raise TypeError(
+            f"only a network with a state (networks.Stateful) has running statistics, got {type(network).__name__}"
+        )
     examples = jax.tree.leaves(inputs)[0].shape[0]
     if examples < 1:
         raise ValueError("statistics need at least one input")

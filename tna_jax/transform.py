@@ -6,7 +6,7 @@ decay, momentum or noise can move an anchor.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ import optax
 
 from tna_jax import optimizers, sharding, trees
 from tna_jax.masks import Mask, Params, bitwise_where
+
+Tree = TypeVar("Tree")
 
 
 class MaskState(NamedTuple):
@@ -158,7 +160,7 @@ def anchored(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def apply_updates(params: Params, updates: Params, mask: Mask) -> Params:
+def apply_updates(params: Tree, updates: Params, mask: Mask) -> Tree:
     """Adds updates as `optax.apply_updates` does, but copies anchored entries (bool `False`, soft 0) instead of adding zero to them.
 
     With it anchors keep their bits even where they are subnormal numbers. Structure, shapes and dtypes are those of

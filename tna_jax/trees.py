@@ -7,7 +7,7 @@ Linen dict, an NNX state (boxed or pure) and an Equinox module, if their names a
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -16,6 +16,9 @@ from flax.core.meta import AxisMetadata
 
 Tree = Any
 """Any pytree."""
+
+Like = TypeVar("Like")
+"""The type of a tree, which another of its structure has too."""
 
 KeyPath = tuple[str, ...]
 """A leaf's name, one string per level."""
@@ -53,9 +56,10 @@ def named_leaves(tree: Tree) -> list[tuple[KeyPath, Any]]:
     return [(tuple(jax.tree_util.keystr((key,), simple=True) for key in path), _contents(leaf)) for path, leaf in flat]
 
 
-def like(tree: Tree, leaves: list[Any]) -> Tree:
+def like(tree: Like, leaves: list[Any]) -> Like:
     """Builds a tree of the same structure (boxes too) with other leaves, in the order of `jax.tree.leaves(tree)`."""
-    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+    built: Like = jax.tree.unflatten(jax.tree.structure(tree), leaves)
+    return built
 
 
 def parameters(tree: Tree, what: str = "params") -> list[tuple[KeyPath, jax.Array]]:
@@ -162,7 +166,9 @@ def require_exact(*trees: Tree) -> None:
         if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iu" and leaf.size and _is_cut(leaf)
     ]  # fmt: skip
     if wrong:
-        raise ValueError(f"JAX would cut these integers to 32 bits: {', '.join(dict.fromkeys(wrong))}; set jax_enable_x64 for them")
+        raise ValueError(
+            f"JAX would cut these integers to 32 bits: {', '.join(dict.fromkeys(wrong))}; set jax_enable_x64 for them"
+        )
 
 
 def _is_cut(array: np.ndarray) -> bool:

@@ -1,5 +1,7 @@
 """What a mask is, and what is asked of one whoever drew it: its complement, its soft form, its share of anchors."""
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +15,11 @@ Mask = Tree
 Params = Tree
 """A pytree of floating-point arrays."""
 
+Masked = TypeVar("Masked")
+"""The type of a mask, which its complement has too."""
 
-def soft(mask: Mask, multiplier: float) -> Mask:
+
+def soft(mask: Masked, multiplier: float) -> Masked:
     """Turns anchors into soft ones: `False` becomes `multiplier`, `True` becomes 1 (float32 leaves).
 
     Raises:
@@ -24,12 +29,14 @@ def soft(mask: Mask, multiplier: float) -> Mask:
     if not 0 <= multiplier <= 1:
         raise ValueError(f"the multiplier of soft anchors must lie in [0, 1], got {multiplier}")
     _require_bool(mask)
-    return jax.tree.map(lambda m: sharding.where(m, np.float32(1), np.float32(multiplier)), mask)
+    multipliers: Masked = jax.tree.map(lambda m: sharding.where(m, np.float32(1), np.float32(multiplier)), mask)
+    return multipliers
 
 
-def complement(mask: Mask) -> Mask:
+def complement(mask: Masked) -> Masked:
     """Swaps anchored and trainable entries (soft: `1 - m`). Law: `complement(complement(m)) == m` for bool masks."""
-    return jax.tree.map(lambda m: ~jnp.asarray(m) if jnp.asarray(m).dtype == bool else 1 - m, mask)
+    swapped: Masked = jax.tree.map(lambda m: ~jnp.asarray(m) if jnp.asarray(m).dtype == bool else 1 - m, mask)
+    return swapped
 
 
 def anchored_ratio(mask: Mask) -> jax.Array:

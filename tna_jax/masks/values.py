@@ -1,7 +1,7 @@
 """Values of anchors: zero, scaled, drawn anew, or another model's. What trains keeps every bit."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,11 @@ from tna_jax import sharding, trees
 from tna_jax.masks.draws import uniform
 from tna_jax.masks.operations import Mask, Params, is_anchored
 
+Tree = TypeVar("Tree")
+"""The type of a model, which it keeps."""
 
-def prune(params: Params, mask: Mask) -> Params:
+
+def prune(params: Tree, mask: Mask) -> Tree:
     """Sets anchored entries to zero: random pruning, the paper's baseline (`w0 * m`, then train under the same mask).
 
     A soft mask multiplies. Dtypes are kept. Raises ValueError where the mask does not fit (see `share_anchors`).
@@ -26,7 +29,7 @@ def prune(params: Params, mask: Mask) -> Params:
     return trees.like(params, leaves)
 
 
-def scale_anchors(params: Params, mask: Mask, scale: float) -> Params:
+def scale_anchors(params: Tree, mask: Mask, scale: float) -> Tree:
     """Multiplies anchored entries by `scale`; the trainable ones stay, bit for bit. Dtypes are kept.
 
     Of initial values with standard deviation s this makes anchors with standard deviation `scale * s`: how much anchors weigh
@@ -41,7 +44,7 @@ def scale_anchors(params: Params, mask: Mask, scale: float) -> Params:
     return share_anchors(params, scaled, mask)
 
 
-def draw_anchors(key: jax.Array, params: Params, mask: Mask, scale: float) -> Params:
+def draw_anchors(key: jax.Array, params: Tree, mask: Mask, scale: float) -> Tree:
     """Draws anchored entries anew from N(0, scale^2), all leaves alike; the trainable ones stay, bit for bit.
 
     The fixed entries of W-asymmetric networks (Lim et al. 2024, arXiv 2405.20231), there with scale 0.25 to 3. As for a mask,
@@ -68,7 +71,7 @@ def _check_scale(scale: float) -> None:
         raise ValueError(f"the scale of anchors must be finite and at least 0, got {scale}")
 
 
-def share_anchors(params: Params, source: Params, mask: Mask) -> Params:
+def share_anchors(params: Tree, source: Params, mask: Mask) -> Tree:
     """Copies the anchored entries of `source` into `params`, bit for bit; the trainable ones stay.
 
     This is how models of different initial values come to share anchors (a choice of this project: arXiv 2402.01342 starts
