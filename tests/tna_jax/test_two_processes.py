@@ -46,7 +46,7 @@ def main():
     same(soft, masks.soft(hard, 0.5))
     same(masks.complement(mask), masks.complement(hard))
     assert float(masks.anchored_ratio(mask)) == float(masks.anchored_ratio(hard))
-    for given in (mask, soft, hard, masks.soft(hard, 0.5)):
+    for given in (soft, hard):
         tx = anchored(optax.adamw(0.1), given)
         state = tx.init(params)
         assert all(m.sharding.spec == params[n].sharding.spec for n, m in state.mask.items())
@@ -82,6 +82,7 @@ print("all is well")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(450)
 @pytest.mark.parametrize("axes", ["explicit", "auto"])
 def test_parameters_spread_over_two_processes(axes):
     with socket.socket() as probe:
@@ -93,5 +94,5 @@ def test_parameters_spread_over_two_processes(axes):
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for command in words
     ]
-    printed = [process.communicate(timeout=240)[0] for process in pair]
+    printed = [process.communicate(timeout=400)[0] for process in pair]
     assert all("all is well" in text for text in printed), "\n".join(printed)
