@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; the same names as below
         finetuning as finetuning,
         frameworks as frameworks,
         interpolation as interpolation,
+        labels as labels,
         linear_probe as linear_probe,
         masked_lm as masked_lm,
         masks as masks,
@@ -37,9 +38,13 @@ if TYPE_CHECKING:  # what type checkers and editors see; the same names as below
         models as models,
         networks as networks,
         objectives as objectives,
+        optimizers as optimizers,
         placement as placement,
         prng as prng,
+        program_cache as program_cache,
         repair as repair,
+        sharding as sharding,
+        streaming as streaming,
         theory as theory,
         transform as transform,
         trees as trees,
@@ -79,9 +84,10 @@ _HOMES = {
 """The module of each public name that is not a module."""
 
 _MODULES = frozenset({
-    "alphas", "augment", "averaging", "barriers", "checks", "cold_fusion", "connectivity", "corruptions", "ensemble", "federated", "finetuning",
-    "frameworks", "interpolation", "linear_probe", "masked_lm", "masks", "matching", "merging", "metrics", "models", "networks", "objectives", "placement", "prng", "repair",
-    "theory", "transform", "trees",
+    "alphas", "augment", "averaging", "barriers", "checks", "cold_fusion", "connectivity", "corruptions", "ensemble", "federated",
+    "finetuning", "frameworks", "interpolation", "labels", "linear_probe", "masked_lm", "masks", "matching", "merging", "metrics", "models",
+    "networks", "objectives", "optimizers", "placement", "prng", "program_cache", "repair", "sharding", "streaming", "theory", "transform",
+    "trees",
 })  # fmt: skip
 """The modules of the core. Those that touch files (`io`, `hf`, `flower`, `programs`) are imported by name."""
 

@@ -70,3 +70,15 @@ def test_a_scale_that_is_none_is_refused(scale):
         masks.scale_anchors(before, mask, scale)
     with pytest.raises(ValueError, match="scale of anchors"):
         masks.draw_anchors(jax.random.key(0), before, mask, scale)
+
+
+def test_complex_anchors_are_drawn_in_both_parts():
+    params = {"w": jnp.ones(4000, jnp.complex64)}
+    drawn = np.asarray(masks.draw_anchors(jax.random.key(0), params, {"w": False}, 2.0)["w"])
+    np.testing.assert_allclose([drawn.real.std(), drawn.imag.std()], np.sqrt(2), rtol=0.05)
+    assert abs(np.corrcoef(drawn.real, drawn.imag)[0, 1]) < 0.05
+
+
+def test_a_ratio_that_is_text_is_refused():
+    with pytest.raises(TypeError, match="got the text '0.4'"):
+        masks.bernoulli(jax.random.key(0), {"w": jnp.ones(3)}, "0.4")

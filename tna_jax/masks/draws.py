@@ -283,6 +283,8 @@ def check_ratio(ratio: float | jax.Array, concrete: bool = False) -> None:
         if concrete:
             raise TypeError("an exact count needs a Python number as ratio; draw with bernoulli to trace the ratio")
         return
+    if isinstance(ratio, str):
+        raise TypeError(f"ratio is a number in [0, 1], got the text {ratio!r}")
     if not 0 <= float(ratio) <= 1:
         raise ValueError(
             f"ratio is the share of anchored entries and must lie in [0, 1], got {ratio}{percent(float(ratio))}"

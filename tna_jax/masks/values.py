@@ -51,14 +51,21 @@ def draw_anchors(key: jax.Array, params: Tree, mask: Mask, scale: float) -> Tree
     the values of a leaf depend on the key, its path and its shape alone. Errors as in `scale_anchors`.
     """
     _check_scale(scale)
-    drawn = [
-        sharding.place(
-            (jax.scipy.special.ndtri(_inside(uniform(key, path, leaf.shape))) * np.float32(scale)).astype(leaf.dtype),
-            leaf,
-        )
-        for path, leaf in trees.parameters(params)
-    ]
+    drawn = [sharding.place(_normal(key, path, leaf, scale), leaf) for path, leaf in trees.parameters(params)]
     return share_anchors(params, trees.like(params, drawn), mask)
+
+
+def _normal(key: jax.Array, path: trees.KeyPath, leaf: jax.Array, scale: float) -> jax.Array:
+    """Of the leaf's shape and type; both parts of a complex number have half the variance, as in `jax.random.normal`."""
+
+    def part(path: trees.KeyPath, scale: float) -> jax.Array:
+        normal: jax.Array = jax.scipy.special.ndtri(_inside(uniform(key, path, leaf.shape))) * np.float32(scale)
+        return normal
+
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+        half = scale / np.sqrt(2)
+        return jax.lax.complex(part(path, half), part((*path, "imaginary"), half)).astype(leaf.dtype)
+    return part(path, scale).astype(leaf.dtype)
 
 
 def _inside(uniform: jax.Array) -> jax.Array:
