@@ -88,7 +88,7 @@ def check_numeric(targets: Any, what: str = "") -> None:
 
 
 def _check_type(labels: Any, what: str) -> None:
-    dtype = getattr(labels, "dtype", np.asarray(labels).dtype if not hasattr(labels, "dtype") else None)
+    dtype: Any = labels.dtype if hasattr(labels, "dtype") else np.asarray(labels).dtype
     if dtype == bool or jnp.issubdtype(dtype, jnp.integer):
         return
     _refuse(labels, what, "classes are integers from 0 on")

@@ -91,7 +91,8 @@ def threefry(key: jax.Array) -> jax.Array:
         return key
     else:
         words = jax.random.key_data(key)
-    return jax.random.wrap_key_data(words[..., :2], impl=THREEFRY)
+    wrapped: Array = jax.random.wrap_key_data(words[..., :2], impl=THREEFRY)
+    return wrapped
 
 
 def words(key: jax.Array) -> list[int]:

@@ -8,8 +8,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tna_jax import backend
-from tna_jax.io import switches
 from tna_jax.io.formats import FORMAT
 from tna_jax.version import __version__
 
@@ -18,20 +16,36 @@ NO_CODE = (":!train/results", ":!fusion/results", ":!benchmarks/results")
 """What git leaves out when it says whether the code was edited."""
 
 
-def provenance(seeds: list[int]) -> dict[str, Any]:
-    """Returns where numbers come from: commit, versions, device, seeds, flags, JAX's switches and start time (UTC), in JSON's types."""
+def provenance(seeds: list[int], *, jax_used: bool = True) -> dict[str, Any]:
+    """Returns where numbers come from: commit, versions, device, seeds, flags, JAX's switches and start time (UTC), in JSON's types.
+
+    Args:
+      seeds: that were used.
+      jax_used: whether JAX computes; if not it is not loaded, and the device is the processor.
+    """
     return {
         "format": FORMAT,
         "tna_jax": __version__,
         "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "device": backend.describe(),
+        **(_of_jax() if jax_used else _of_numpy()),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "switches": switches.current(),
         "seeds": seeds,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _of_jax() -> dict[str, Any]:
+    from tna_jax import backend
+    from tna_jax.io import switches
+
+    return {"device": backend.describe(), "switches": switches.current()}
+
+
+def _of_numpy() -> dict[str, Any]:
+    name = platform.processor() or platform.machine()
+    return {"device": {"backend": "numpy", "kind": "cpu", "count": 1, "processes": 1, "cpu": name}}
 
 
 def commit() -> str:

@@ -40,6 +40,8 @@ def check(settings: FuseOptions, population: Population, repairable: Repairable 
     if out.exists() and not settings.overwrite:
         raise UsageError(f"--out {out} exists; name another folder, or add --overwrite")
     if settings.format == "hf":
+        if population.module is None:
+            raise UsageError("--format hf: a network of your own has no Hugging Face form; use --format safetensors")
         try:
             hf_config.type_of(population.module)
         except UsageError as error:

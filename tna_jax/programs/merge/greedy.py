@@ -4,17 +4,19 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tna_jax.averaging import GreedySoup, greedy_recipe
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import write_json
 from tna_jax.io.tensor_headers import Checkpoint
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.merge.options import MergeOptions
 from tna_jax.programs.merge.score_command import NoScore, evaluate
+
+if TYPE_CHECKING:
+    from tna_jax.averaging import GreedySoup
 
 
 def candidate_path(settings: MergeOptions) -> Path:
@@ -25,7 +27,7 @@ def candidate_path(settings: MergeOptions) -> Path:
 
 def search(
     settings: MergeOptions, checkpoints: list[Checkpoint], write: Callable[[np.ndarray, Path], Any], scores_file: Path
-) -> tuple[GreedySoup, list[str]]:
+) -> tuple["GreedySoup", list[str]]:
     """Searches the greedy soup of the models.
 
     Args:
@@ -40,6 +42,8 @@ def search(
     Raises:
       UsageError: no model has a score.
     """
+    from tna_jax.averaging import greedy_recipe  # JAX, which a plain merge does without
+
     assert settings.evaluate is not None
     candidate = candidate_path(settings)
     tried, scored, failed = 0, [], []

@@ -15,9 +15,11 @@ from tna_jax.io.tensor_headers import Checkpoint
 from tna_jax.programs.cli.options import AnchorOptions, DataOptions, ModelOptions
 from tna_jax.programs.merge import folder_output
 from tna_jax.programs.merge.verify_anchors import ABOUT
-from tna_jax.programs.training.backbone import ABOUT as PRETRAINING
-from tna_jax.programs.training.initial_models import ModelSpec
 
+PRETRAINING = "pretraining.json"
+"""Record of how `tna pretrain` made a folder; the same name as `tna_jax.programs.training.backbone.ABOUT`, which needs JAX."""
+OF_MODEL = ("seed", "ratio", "method", "start", "order")
+"""What an exported file says of its model: the fields of `tna_jax.programs.training.initial_models.ModelSpec`, which needs JAX."""
 NOTE = "tna_merge"
 """Name of the metadata that says of what a file was merged: a JSON object of models and weights."""
 OF_ONE_MODEL = (PRETRAINING, "README.md", "trainer_state.json", "training_args.json")
@@ -60,7 +62,7 @@ def _about(texts: list[str | None], note: dict[str, Any], verified: bool) -> dic
         network_options = [field.name for kind in (ModelOptions, DataOptions) for field in dataclasses.fields(kind)]
         if any(name not in same and name in config for name in network_options for config in configs):
             return None
-        facts = {key: value for key, value in _alike(models).items() if key in ModelSpec._fields} if verified else {}
+        facts = {key: value for key, value in _alike(models).items() if key in OF_MODEL} if verified else {}
         same = {key: value for key, value in same.items() if verified or key not in FACTS}
         mask = described[0]["mask"] if verified else None
         merged = {"merged": note["models"], "weights": note["weights"]}

@@ -1,10 +1,12 @@
 """`tna merge A B ... -o OUT`: merges safetensors checkpoints of any family, streamed: averages, task vectors, greedy soups, adapters."""
 
+import contextlib
 import hashlib
 import shutil
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,6 @@ from tna_jax.programs.merge.options import MergeOptions
 from tna_jax.programs.merge.plan import Choices, Plan
 from tna_jax.programs.merge.streaming import Counts
 from tna_jax.programs.reports.present import present
-from tna_jax.programs.training.backbone import ABOUT as PRETRAINING
 
 WIDE: dict[str, np.dtype] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 REPORT = folder_output.REPORT
@@ -86,7 +87,9 @@ def run(settings: MergeOptions) -> dict[str, Any] | None:
         return merge(checkpoints, plan, weights, out, WIDE[settings.accumulate], whole=whole, described=described, how=how,
                      verified=anchors is not None, extra=extra)  # fmt: skip
 
-    with _terminated_like_interrupted(out):
+    hashing = ThreadPoolExecutor(1)
+    hashes = hashing.submit(_hashes, checkpoints, held.base)  # while the merge runs
+    with _terminated_like_interrupted(out), contextlib.closing(_Ended(hashing)):
         if settings.evaluate is not None:
             scores = (
                 report.with_name(f"{report.stem}.scores.json")
@@ -106,12 +109,12 @@ def run(settings: MergeOptions) -> dict[str, Any] | None:
             warnings.extend(validate.warn_of_values(checkpoints, weights, counts.not_finite))
             warnings.extend([*failed, *held.notes])
             result.update(
-                provenance=provenance([]), models=settings.models, base=settings.base, method=method.name,
+                provenance=provenance([], jax_used=False), models=settings.models, base=settings.base, method=method.name,
                 method_options=options, weights=_shares(weights, method.normalized), accumulate=settings.accumulate,
                 dtype=settings.dtype, tensors=len(plan.outputs), entries=counts.entries, entries_equal_in_all=counts.equal,
                 copied=plan.copied, adapters=held.folded, anchors_verified=anchors, similarity=near,
                 differences=[d._asdict() for d in differences], allowed_different=settings.allow_different,
-                warnings=warnings, taken_from_the_first=counts.differing_integers, inputs=_hashes(checkpoints, held.base),
+                warnings=warnings, taken_from_the_first=counts.differing_integers, inputs=hashes.result(),
                 seconds=time.perf_counter() - start, files=_names(folder) if folder.is_dir() else [],
             )  # fmt: skip
             if chosen is not None:
@@ -201,7 +204,7 @@ def merge(
             write_json(folder / INDEX, index)
         record = merge_metadata.pretraining(checkpoints, weights)
         if record is not None:
-            write_json(folder / PRETRAINING, record)
+            write_json(folder / merge_metadata.PRETRAINING, record)
         if extra is not None:
             extra(folder, counts)
     return counts
@@ -256,6 +259,16 @@ def _hashes(checkpoints: list[Checkpoint], base: Checkpoint | None) -> dict[str,
         with open(file, "rb") as opened:
             digests[str(file)] = hashlib.file_digest(opened, "sha256").hexdigest()
     return digests
+
+
+class _Ended:
+    """Ends a pool without waiting for what it has not begun."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self.pool = pool
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _names(folder: Path) -> list[str]:

@@ -157,8 +157,10 @@ class Blender:
         np.copyto(wide[0], parts[0], casting="unsafe")
         for row, part in zip(wide[1:], parts[1:], strict=True):
             np.subtract(part, wide[0], out=row, dtype=np.float32, casting="unsafe")
-        products: np.ndarray = wide @ wide.T
-        return products.astype(np.float64)
+        products = np.zeros((len(parts), len(parts)))
+        for i, row in enumerate(wide):  # one by one: a product of so flat a matrix is slower
+            products[i, i:] = products[i:, i] = [np.dot(row, other) for other in wide[i:]]
+        return products
 
     def close(self) -> None:
         """Closes the files."""

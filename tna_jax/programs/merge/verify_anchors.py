@@ -2,15 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from tna_jax.io import manifest, restore
 from tna_jax.io.errors import UsageError
 from tna_jax.io.tensor_headers import Checkpoint, Tensor
-from tna_jax.masks import AnchorRecipe
+
+if TYPE_CHECKING:
+    from tna_jax.masks import AnchorRecipe
 
 ABOUT = "tna_jax"
 """Name of the metadata that describes an exported model: a JSON object whose `mask` holds kind, ratio, seed and where."""
@@ -20,10 +21,15 @@ FIELDS = ("kind", "ratio", "seed", "where")
 """What of a recipe says which entries are anchored."""
 
 
-def read_recipe(checkpoint: Checkpoint) -> AnchorRecipe | None:
+def read_recipe(checkpoint: Checkpoint) -> "AnchorRecipe | None":
     """Returns the recipe of the mask in a file's metadata; None if there is none, none that is known here, or no fixed anchors."""
+    texts = next(iter(checkpoint.metadata.values()))
+    if ABOUT not in texts:
+        return None
+    from tna_jax.masks import AnchorRecipe  # JAX, which a plain merge does without
+
     try:
-        entry = json.loads(next(iter(checkpoint.metadata.values()))[ABOUT])["mask"]
+        entry = json.loads(texts[ABOUT])["mask"]
         recipe = AnchorRecipe(soft=entry.get("soft"), **{key: entry[key] for key in FIELDS})
         return recipe if 0 < recipe.ratio < 1 and recipe.soft is None else None  # soft anchors move: nothing is equal
     except (KeyError, TypeError, ValueError):
@@ -41,6 +47,8 @@ def verify(checkpoints: list[Checkpoint]) -> dict[str, Any] | None:
     first = recipes[0]
     if first is None or any(other != first for other in recipes):
         return None
+    import jax
+
     tensors = {name: t for name, t in checkpoints[0].tensors.items() if name.startswith(PART)}
     shapes = {name.removeprefix(PART): jax.ShapeDtypeStruct(t.shape, np.float32) for name, t in tensors.items()}
     mask = manifest.named(first.draw(restore.nested(shapes)))

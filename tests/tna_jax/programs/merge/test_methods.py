@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -295,3 +296,21 @@ def test_adapters_that_cannot_be_folded_are_refused_by_name(tmp_path, capsys):
         tmp_path / "x" / "adapter_model.safetensors",
     )
     assert "the base has no gone.weight" in refused(capsys, "x", "a", "--base", "base")
+
+
+def test_a_merge_of_files_loads_no_jax():
+    """Half of the time of a small merge was its start."""
+    code = (
+        "import sys; from tna_jax.programs.cli.main import main; assert main(['merge', 'a', 'b', '-o', 'out']) == 0; "
+        "print([name for name in ('jax', 'flax', 'optax', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+def test_what_is_said_twice_to_load_no_jax_is_the_same():
+    from tna_jax.programs.merge import metadata
+    from tna_jax.programs.training import backbone
+    from tna_jax.programs.training.initial_models import ModelSpec
+
+    assert metadata.PRETRAINING == backbone.ABOUT and ModelSpec._fields == metadata.OF_MODEL
