@@ -19,6 +19,8 @@ VALUES = {
     "dataset": "NAME", "evaluate": "COMMAND", "log": "NAME,NAME", "memory_limit": "GB", "model_options": "KEY=VALUE", "objective_options": "KEY=VALUE",
     "out": "PATH", "pairs": "I-J",
     "where": "REGEX",
+    "base": "PATH", "allow_different": "FIELD", "method_options": "KEY=VALUE", "recipe": "FILE", "shard_size": "SIZE", "weight": "'REGEX=X X'",
+    "only": "REGEX", "skip": "REGEX",
 }  # fmt: skip
 """What help calls the value of an option, by field; of all others by type: N, X or NAME."""
 KINDS = {int: "N", float: "X"}

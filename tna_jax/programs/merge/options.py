@@ -57,7 +57,7 @@ class MergeOptions:
     models: Annotated[tuple[str, ...], Positional("MODEL")] = ()
     """Two or more safetensors files, or folders (model.safetensors, or shards with their index), of equal tensors."""
     method: MergingMethod = "average"
-    """How the models become one; all but average and slerp are of what fine-tuning changed, and need --base."""
+    """How the models become one; all but average, slerp and karcher merge what fine-tuning changed, and need --base."""
     base: str | None = None
     """Model that all others were fine-tuned from: task vectors start there, adapters (LoRA) are folded into it."""
     method_options: Annotated[tuple[str, ...] | None, pairs.PAIRS] = None

@@ -39,7 +39,8 @@ def test_the_commonest_options_come_first(name, capsys):
     heads = re.findall(r"^  (?:-\w, )?(--\S+|[A-Z]+)", short, re.M)
     assert 10 <= len(heads) <= 14 < len(re.findall(r"^  (?:-\w, )?(--\S+|[A-Z]+)", long, re.M))
     assert f"tna {name} --help-all shows the other" in short
-    assert re.findall(r"^(\w[\w ]*):$", long, re.M)[-1] == "machine"
+    sections = re.findall(r"^(\w[\w ]*):$", long, re.M)
+    assert sections[-1] == ("machine" if "machine" in sections else "greedy soup")  # tna merge runs on any machine
 
 
 def test_choices_ranges_and_defaults_are_shown():
