@@ -37,13 +37,21 @@ def models(run):
     return read(run / "train.json")["models"]
 
 
-def test_a_run_on_records_resumes_inside_an_epoch_and_equals_the_run_on_arrays(folder, monkeypatch, capsys):
+@pytest.mark.slow
+def test_the_models_are_those_of_the_arrays(folder):
     assert train("mine.npz", "--out", "arrays") == 0
-    assert train("records:mine", "--out", "whole") == 0
-    for a, b in zip(models(folder / "arrays"), models(folder / "whole"), strict=True):
+    assert train("records:mine", "--out", "records") == 0
+    for a, b in zip(models(folder / "arrays"), models(folder / "records"), strict=True):
         assert a.keys() == b.keys()
         for key in ("test_loss", "train_loss", "test_accuracy"):
             assert a[key] == pytest.approx(b[key], rel=1e-4)
+    for program in ("barrier", "fuse", "rebasin"):
+        assert main([program, "records"]) == 0
+    assert main(["landscape", "records", "--models", "0", "1", "origin", "--points", "3"]) == 0
+
+
+def test_a_run_that_is_stopped_inside_an_epoch_ends_as_one_that_is_not(folder, monkeypatch, capsys):
+    assert train("records:mine", "--out", "whole") == 0
     monkeypatch.setattr(streams, "PART", 2)  # of 5 steps
     with monkeypatch.context() as patch:
         patch.setattr(ensembles, "stoppable", lambda _: contextlib.nullcontext(After(4)))
