@@ -91,7 +91,7 @@ def threefry(key: jax.Array) -> jax.Array:
         return key
     else:
         words = jax.random.key_data(key)
-    wrapped: Array = jax.random.wrap_key_data(words[..., :2], impl=THREEFRY)
+    wrapped: jax.Array = jax.random.wrap_key_data(words[..., :2], impl=THREEFRY)
     return wrapped
 
 
