@@ -10,7 +10,7 @@ import pytest
 
 from notebooks.__main__ import SOURCES, notebook
 
-FIGURES = {"1": 1, "2": 1, "3": 1, "4": 1, "5": 2, "6": 0, "7": 1, "8": 1}
+FIGURES = {"1": 1, "2": 1, "3": 1, "4": 1, "5": 2, "6": 0, "7": 1, "8": 1, "9": 0}
 """How many pictures each shows."""
 
 
