@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, PyTree, Shaped
 
-from tna_jax import interpolation, trees
+from tna_jax import interpolation, sharding, trees
 from tna_jax.masks import Params
 
 Stacked: TypeAlias = PyTree[Shaped[Array | np.ndarray, "M ..."]]
@@ -267,7 +267,7 @@ def greedy_soup(
     members = stacked(members)
     count = _leading(members)
     if scores is None:
-        scores = [float(score(jax.tree.map(lambda leaf, i=i: leaf[i], members))) for i in range(count)]
+        scores = [float(score(jax.tree.map(lambda leaf, i=i: sharding.entry(leaf, i), members))) for i in range(count)]
     recipe = greedy_recipe(
         scores, lambda weights: float(score(average_stacked(members, weights))), ties, larger_is_better
     )

@@ -713,4 +713,4 @@ def member(members: Stacked, index: int | Integer[Array | np.ndarray | np.number
 def _slice_of(
     members: PyTree[Shaped[Array | np.ndarray, "M ..."]], index: int | Integer[Array | np.ndarray | np.number, ""]
 ) -> PyTree[Shaped[Array | np.ndarray | np.generic, "..."]]:
-    return jax.tree.map(lambda leaf: leaf[index], members)
+    return jax.tree.map(lambda leaf: sharding.entry(leaf, index), members)

@@ -105,7 +105,9 @@ def entry(stacked: Any, index: Any) -> jax.Array:
     """Returns `stacked[index]` of the leading axis, also where that is spread over an Explicit axis; `index` may be traced."""
     layout = _explicit(stacked)
     if layout is not None and layout.spec[0] is not None:
-        stacked = jax.reshard(stacked, layout.update(spec=PartitionSpec(None, *layout.spec[1:])))
+        concrete = None if isinstance(stacked, jax.core.Tracer) else sharding_of(stacked)
+        mesh = layout.mesh if concrete is None else concrete.mesh
+        stacked = jax.reshard(stacked, NamedSharding(mesh, PartitionSpec(None, *layout.spec[1:])))
     row: jax.Array = stacked[index]
     return row
 
@@ -141,7 +143,7 @@ def rearranged(array: Any, function: Callable[[Any], Any]) -> Any:
     if layout is None:
         return function(array)
     if isinstance(array, jax.core.Tracer):
-        return match(function(jax.reshard(array, layout.update(spec=PartitionSpec()))), array)
+        return match(function(jax.reshard(array, NamedSharding(layout.mesh, PartitionSpec()))), array)
     with no_mesh():
         return place(function(over_auto_axes(array)), array)
 
