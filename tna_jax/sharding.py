@@ -8,6 +8,7 @@ Programs that have a mesh of their own (`tna_jax.placement`) run outside any oth
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -84,8 +85,9 @@ def where(chosen: Any, a: Any, b: Any) -> jax.Array:
         return selected
     shape = np.broadcast_shapes(np.shape(chosen), np.shape(a), np.shape(b))
     like = max(leaders, key=lambda x: np.shape(x) == shape)
-    a, b = (_spread(jnp.asarray(x), like) for x in (a, b))
-    selected = jnp.where(_spread(jnp.asarray(chosen), like) if np.ndim(chosen) else chosen, a, b)
+    with _mesh_of(like):
+        a, b = (_spread(jnp.asarray(x), like) for x in (a, b))
+        selected = jnp.where(_spread(jnp.asarray(chosen), like) if np.ndim(chosen) else chosen, a, b)
     return selected
 
 
@@ -159,15 +161,24 @@ def _explicit(array: Any) -> NamedSharding | None:
 @contextlib.contextmanager
 def no_mesh() -> Iterator[None]:
     """Clears the mesh of `jax.set_mesh` for a while; while a program is traced it stays, since JAX allows nothing else."""
-    if jax.sharding.get_abstract_mesh().empty:
+    with contextlib.nullcontext() if jax.sharding.get_abstract_mesh().empty else _set_if_allowed(_NO_MESH):
         yield
-        return
+
+
+def _mesh_of(array: Any) -> AbstractContextManager[Any]:
+    """The mesh of an array that is not traced, where none is set: what is made beside it has to be told."""
+    layout = None if isinstance(array, jax.core.Tracer) else sharding_of(array)
+    if layout is None or not isinstance(layout.mesh, Mesh) or not jax.sharding.get_abstract_mesh().empty:
+        return contextlib.nullcontext()
+    return _set_if_allowed(layout.mesh)
+
+
+def _set_if_allowed(mesh: Mesh) -> AbstractContextManager[Any]:
     try:
-        cleared: Any = jax.set_mesh(_NO_MESH)
-    except ValueError:  # traced
-        cleared = contextlib.nullcontext()
-    with cleared:
-        yield
+        entered: AbstractContextManager[Any] = jax.set_mesh(mesh)
+    except ValueError:  # while a program is traced
+        entered = contextlib.nullcontext()
+    return entered
 
 
 def outside_meshes(function: Callable[P, R]) -> Callable[P, R]:
