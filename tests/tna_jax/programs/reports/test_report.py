@@ -66,7 +66,7 @@ def _fused(run: Path) -> None:
     fused = {**base, "rows": fusion_methods.rows(found), "pairs": barriers, "options": options,
              "held_out": {"examples": 100, "unseen_in_training": False}}  # fmt: skip
     alphas = np.array([0, 0.5, 1])
-    rows = [rebasin.row(np.array(pair), kind, split, Path_(alphas, metrics(3)))
+    rows = [rebasin.row(np.array(pair), kind, split, Path_(alphas, metrics(3)), ["accuracy", "loss"])
             for pair in pairs for kind in ("unmatched", "weight matching", "weight matching + REPAIR") for split in splits]  # fmt: skip
     write_json(run / "fuse.json", fused)
     write_json(run / "rebasin.json", {**base, "alphas": alphas, "rows": rows})
