@@ -368,7 +368,7 @@ def _evaluate(
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), first)
     run = functools.partial(networks.evaluate, network)
     placement = placement_lib.resolve(placement, run, *model, example)
-    classes = getattr(jax.eval_shape(run, *model, example), "shape", (None,))[-1] if objective.classes else None
+    classes = getattr(program_cache.output_shapes(run, *model, example), "shape", (None,))[-1] if objective.classes else None
     arrays = {split: part for split, part in data.items() if not isinstance(part, Stream)}
     results = {}
     if arrays:
@@ -466,7 +466,9 @@ def _statistics(
 
 def _chosen(state: State, fresh: State, point: _Point) -> State:
     index, alone = point.corner()
-    return jax.tree.map(lambda stored, new: jnp.where(alone, stored, new), member(state, index), fresh)
+    return jax.tree.map(
+        lambda stored, new: jnp.where(alone, stored, new.astype(stored.dtype)), member(state, index), fresh
+    )
 
 
 def _batch_metrics(
@@ -521,8 +523,8 @@ def _point_programs(network: Network, objective: Objective, mesh: Mesh) -> list[
 
     def statistics(sums: Any, inputs: Any, share: Array) -> State:
         assert isinstance(network, Stateful)  # else there is no calibration
-        total, params = sums
-        return repair.add_statistics(network, total, params, total, inputs, share)
+        total, form, params = sums
+        return repair.add_statistics(network, total, params, form, inputs, share)
 
     def chosen(estimate: Any, models: Any) -> State:
         point, fresh = estimate
@@ -556,9 +558,10 @@ def _loop_points(
     for task in turns:  # task t of each device's share
         params, state = mixed(task, models)
         if calibration is not None:
+            form = stored(task, models)
             for part in _parts(_examples(calibration), batch_size):
                 share = np.float32((part.stop - part.start) / _examples(calibration))
-                state = statistics((state, params), _part(calibration, part), share)
+                state = statistics((state, form, params), _part(calibration, part), share)
             state = chosen((task, state), models)
         else:
             state = stored(task, models)

@@ -485,7 +485,9 @@ def _check_classes(trainer: Trainer, members: Members, inputs: Any, labels: Any)
     """Raises ValueError for labels that the network has no output for; those that `prepare` makes are not known here."""
     if not trainer.objective.classes or trainer.prepare is not None:
         return
-    outputs = jax.eval_shape(functools.partial(network_inputs, trainer), _without_leading_axis(members), inputs, labels)
+    outputs = program_cache.output_shapes(
+        functools.partial(network_inputs, trainer), _without_leading_axis(members), inputs, labels
+    )
     values = labels_lib.on_host(members.member_data[1] if members.member_data else labels)
     if values is not None and hasattr(outputs, "shape"):
         labels_lib.check_labels(values.reshape(-1), values.size, classes=outputs.shape[-1])

@@ -152,3 +152,18 @@ def by_contents(maxsize: int = 32) -> Callable[[Callable[..., Value]], Callable[
         return cached
 
     return wrap
+
+
+def output_shapes(function: Callable[..., Any], *args: Any) -> Any:
+    """Computes `jax.eval_shape(function, *args)` of arrays or shapes, tracing it once for equal contents and shapes."""
+    leaves, structure = jax.tree.flatten(args)
+    shapes = tuple(
+        jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.result_type(x) if not hasattr(x, "dtype") else x.dtype)
+        for x in leaves
+    )
+    return _output_shapes(function, structure, shapes)
+
+
+@by_contents(128)
+def _output_shapes(function: Callable[..., Any], structure: Any, shapes: tuple[Any, ...]) -> Any:
+    return jax.eval_shape(function, *jax.tree.unflatten(structure, shapes))

@@ -34,7 +34,8 @@ def batch_statistics(
 
     A running average is `new = m * old + (1 - m) * batch`. Training mode is run with `old` = 0 and `old` = K, in one pass
     (only the averages differ), which gives m and the batch's own value, whatever the momentum. K is a power of two far
-    above any statistic (2^64 in float32), so that m keeps its digits beside large statistics. Dropout is off, as it is when
+    above any statistic (2^64 in float32), so that m keeps its digits beside large statistics. It runs in float32 at
+    least, where the network takes a half-precision state as that. Dropout is off, as it is when
     the network is evaluated.
 
     Args:
@@ -49,12 +50,20 @@ def batch_statistics(
         )
 
     without_randomness = [None] if network.wants_key else []
-    new = jax.vmap(lambda s: network.train(params, s, inputs, weight, *without_randomness)[1])(
-        jax.tree.map(starts, state)
-    )
-    statistics: State = jax.tree.map(
-        lambda n, s: n[0] / (1 - (n[1] - n[0]) / _high(s)) if is_statistic(s) else s, new, state
-    )
+
+    def trained(state: State) -> State:
+        return network.train(params, state, inputs, weight, *without_randomness)[1]
+
+    state = _widest(trained, state)
+    new = jax.vmap(trained)(jax.tree.map(starts, state))
+
+    def batch_value(ends: Array, leaf: Array) -> Array:
+        if not is_statistic(leaf):
+            return leaf
+        low, high = _at_least_float32(ends)
+        return low / (1 - (high - low) / _high(leaf))
+
+    statistics: State = jax.tree.map(batch_value, new, state)
     return statistics if network.settled is None else network.settled(statistics)
 
 
@@ -110,7 +119,8 @@ def reset_batch_stats(
     rest = jax.tree.leaves(inputs)[0].shape[0]
     if rest:
         total = add_statistics(network, total, params, state, inputs, np.float32(rest / examples))
-    return total
+    as_stored: State = jax.tree.map(lambda t, s: t.astype(s.dtype) if is_statistic(s) else t, total, state)
+    return as_stored
 
 
 RESET_TOLERANCE = 0.05
@@ -139,8 +149,8 @@ def reset_disagreement(
 
 
 def no_statistics(state: State) -> State:
-    """Returns the zero from which `add_statistics` sums: leaves that are not floating-point are kept."""
-    zero: State = jax.tree.map(lambda s: jnp.zeros_like(s) if is_statistic(s) else s, state)
+    """Returns the zero from which `add_statistics` sums, at least float32: leaves that are not floating-point are kept."""
+    zero: State = jax.tree.map(lambda s: jnp.zeros_like(_at_least_float32(s)) if is_statistic(s) else s, state)
     return zero
 
 
@@ -162,6 +172,25 @@ def add_statistics(
         lambda t, s: t + s * factor.astype(t.dtype) if is_statistic(t) else s, total, statistics
     )
     return added
+
+
+def _at_least_float32(leaf: Any) -> Any:
+    """Half-precision statistics as float32: a share of a batch would be below their last digit."""
+    half = is_statistic(leaf) and jnp.finfo(jnp.result_type(leaf)).bits < 32
+    return jnp.asarray(leaf, jnp.float32) if half else leaf
+
+
+def _widest(trained: Callable[[State], State], state: State) -> State:
+    """The state in float32 at least, unless the network has half-precision types of its own."""
+    wide = jax.tree.map(_at_least_float32, state)
+    types = [jnp.result_type(leaf) for leaf in jax.tree.leaves(wide)]
+    if types == [jnp.result_type(leaf) for leaf in jax.tree.leaves(state)]:
+        return state
+    try:
+        after = jax.eval_shape(trained, wide)
+    except (TypeError, ValueError):  # under strict promotion
+        return state
+    return wide if types == [leaf.dtype for leaf in jax.tree.leaves(after)] else state
 
 
 def is_statistic(leaf: Any) -> bool:

@@ -5,9 +5,13 @@ import doctest
 import pickle
 
 import jax
+import numpy as np
 import pytest
 
-from tna_jax import federated, prng
+from tna_jax import augment, federated, masks, prng
+from tna_jax.ensemble import batch_indices
+from tna_jax.federated import partition
+from tna_jax.federated.faults import Faults, sample_clients
 from tna_jax.prng import Stream, stream
 
 NUMBERS = {
@@ -54,3 +58,41 @@ def test_indices_may_be_traced():
 
 def test_the_example_runs():
     assert doctest.testmod(prng) == (0, 2)
+
+
+def drawn(seed):
+    """What the library promises the bits of."""
+    root, params = jax.random.key(seed), {"w": jax.ShapeDtypeStruct((4, 5), np.float32)}
+    recipe = masks.AnchorRecipe(seed=seed, ratio=0.5)
+    labels = np.arange(12) % 3
+    image = np.arange(2 * 9 * 9, dtype=np.uint8).reshape(2, 9, 9, 1)
+    values = {
+        "mask": masks.bernoulli(root, params, 0.5), "exact": masks.exact(root, params, 0.5), "recipe": recipe.draw(params),
+        "stream": jax.random.key_data(stream(seed, Stream.RUN_ORDER, 3)), "order": batch_indices(root, 1, 13, 4),
+        "dirichlet": partition.partition("dirichlet", root, labels, 3), "shard": partition.partition("shard", root, labels, 3),
+        "turnout": sample_clients(root, 1, 9, 0.5, Faults(drop=0.3)),
+        "crop": augment.crop_flip(stream(seed, Stream.RUN_ORDER), image),
+    }  # fmt: skip
+    return jax.tree.map(lambda x: np.asarray(x).tolist(), values)
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [("jax_default_prng_impl", "rbg"), ("jax_threefry_partitionable", False)]
+    + [pytest.param(("jax_enable_x64", True), marks=pytest.mark.slow)],
+)
+def test_no_switch_of_the_process_changes_a_bit(switch):
+    expected, before = drawn(7), getattr(jax.config, switch[0])
+    jax.config.update(*switch)
+    try:
+        assert drawn(7) == expected
+    finally:
+        jax.config.update(switch[0], before)
+
+
+def test_a_key_of_rbg_is_that_of_threefry():
+    rbg, ours = jax.random.key(5, impl="rbg"), prng.root_key(5)
+    assert bits(prng.threefry(rbg)) == bits(ours)
+    assert bits(prng.threefry(jax.random.fold_in(rbg, 3))) == bits(jax.random.fold_in(ours, 3))
+    assert bits(prng.threefry(jax.random.PRNGKey(5))) == bits(ours)
+    assert prng.threefry(ours) is ours

@@ -158,7 +158,9 @@ def _stepped(
     live = live_in_round(broadcast.mask, aggregate.steps)
     average = jax.tree.map(lambda x: x / jnp.maximum(aggregate.weight, jnp.float32(1e-30)), aggregate.total)
     state = jax.tree.map(
-        lambda new, old: jnp.where(aggregate.accepted > 0, new, old), average.pop("state", server.state), server.state
+        lambda new, old: jnp.where(aggregate.accepted > 0, new.astype(old.dtype), old),
+        average.pop("state", server.state),
+        server.state,
     )
     share = aggregate.accepted / np.float32(federation.clients)
     direction, extra = federation.algorithm.direction(average, server.extra, live, share)

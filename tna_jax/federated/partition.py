@@ -86,8 +86,9 @@ def dirichlet(
 
 def _dirichlet(key: jax.Array, alpha: float, clients: int) -> jax.Array:
     """(K,) shares, drawn by the logarithms of gammas: small `alpha` does not underflow."""
-    logs = jax.random.loggamma(key, jnp.full(clients, alpha, jnp.float32))
-    return jax.nn.softmax(logs)
+    with jax.enable_x64(False):  # JAX draws gammas in float32 otherwise where 64 bits are switched on
+        logs = jax.random.loggamma(key, jnp.full(clients, alpha, jnp.float32))
+        return jax.nn.softmax(logs)
 
 
 @prng.same_bits

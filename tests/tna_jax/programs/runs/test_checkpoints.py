@@ -53,6 +53,17 @@ def test_the_last_ones_are_kept_and_come_back_bit_for_bit(saved):
     assert same(some, {"state": tree(3)["state"]})
 
 
+def test_arrays_without_entries_come_back(tmp_path):
+    state = {"params": {"none": np.zeros((3, 0, 4), ml_dtypes.bfloat16), "w": np.ones(3, np.float32)}}
+    with Checkpoints(tmp_path / "run" / "checkpoints", minutes=0) as checkpoints:
+        checkpoints.save(1, state)
+    step, found, _ = restore.newest(tmp_path / "run" / "checkpoints", state)
+    assert step == 1 and same(found, state) and found["params"]["none"].shape == (3, 0, 4)
+    with pytest.raises(UsageError, match=r"none \(bfloat16 \[3, 0, 4\] instead of bfloat16 \[3, 0, 5\]\)"):
+        state["params"]["none"] = np.zeros((3, 0, 5), ml_dtypes.bfloat16)
+        restore.newest(tmp_path / "run" / "checkpoints", state)
+
+
 def saving(folder: Path, step: int) -> None:
     with Checkpoints(folder, minutes=0) as checkpoints:
         checkpoints.save(step, tree(step))
