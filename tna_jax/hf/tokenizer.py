@@ -101,9 +101,10 @@ class Tokenizer:
         names = {
             f"{role}_token": self.backend.id_to_token(getattr(self, role)) for role in ("pad", "cls", "sep", "mask")
         }
-        names |= {"unk_token": token for kind in SPECIAL.values() if names["cls_token"] == kind["cls"]
-                  for token in [kind["unk"]] if self.backend.token_to_id(token) is not None}  # fmt: skip
-        types = names["cls_token"] == SPECIAL["wordpiece"]["cls"]
+        kind = next(special for special in SPECIAL.values() if special["cls"] == names["cls_token"])
+        if self.backend.token_to_id(kind["unk"]) is not None:
+            names["unk_token"] = kind["unk"]
+        types = kind is SPECIAL["wordpiece"]
         inputs = ["input_ids", *(["token_type_ids"] if types else []), "attention_mask"]
         about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs, "padding_side": "right",
                  "truncation_side": "right", **names} | self.about  # fmt: skip
@@ -197,7 +198,11 @@ def _framed(library: Any, backend: Any, kind: str, where: str) -> Any:
 
 
 def train(
-    texts: Iterable[str], vocab: int = 8000, kind: str = "wordpiece", lowercase: bool = True, max_length: int | None = None
+    texts: Iterable[str],
+    vocab: int = 8000,
+    kind: str = "wordpiece",
+    lowercase: bool = True,
+    max_length: int | None = None,
 ) -> Tokenizer:
     """Trains a tokenizer whose vocabulary is learned from `texts`. The same texts give the same one.
 

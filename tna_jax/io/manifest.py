@@ -50,7 +50,9 @@ def named(tree: Any) -> dict[str, np.ndarray]:
         twice += [name] if name in arrays else []
         arrays[name] = leaf
     if twice:
-        raise UsageError(f"several leaves would be called {', '.join(twice)}: a key holds the `/` that joins keys; rename it")
+        raise UsageError(
+            f"several leaves would be called {', '.join(twice)}: a key holds the `/` that joins keys; rename it"
+        )
     return arrays
 
 

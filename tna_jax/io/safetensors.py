@@ -128,5 +128,6 @@ def fill(like: trees.Tree, arrays: dict[str, np.ndarray], part: str = "", where:
     if problems:
         raise UsageError(f"{where} does not fit this tree; {problems}")
     return trees.like(
-        like, [present[name] if isinstance(leaves[name], np.ndarray) else jnp.asarray(present[name]) for name in expected]
+        like,
+        [present[name] if isinstance(leaves[name], np.ndarray) else jnp.asarray(present[name]) for name in expected],
     )

@@ -38,7 +38,11 @@ def _is_run(folder: Path) -> bool:
         config = read_json(folder / CONFIG)
     except UsageError:
         return True
-    return not isinstance(config, dict) or "program" in config or not {"model_type", "architectures", "_class_name"} & set(config)
+    return (
+        not isinstance(config, dict)
+        or "program" in config
+        or not {"model_type", "architectures", "_class_name"} & set(config)
+    )
 
 
 def differences(rows: list[dict[str, Any]]) -> list[str]:
