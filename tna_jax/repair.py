@@ -57,7 +57,7 @@ def batch_statistics(
     state = _widest(trained, state)
     new = jax.vmap(trained)(jax.tree.map(starts, state))
 
-    def batch_value(ends: Array, leaf: Array) -> Array:
+    def batch_value(ends: Any, leaf: Any) -> Any:
         if not is_statistic(leaf):
             return leaf
         low, high = _at_least_float32(ends)
