@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tna_jax import trees
+from tna_jax import sharding, trees
 from tna_jax.masks.operations import Mask, Params
 from tna_jax.merging import tensors
 from tna_jax.merging.columns import columns_of, like
@@ -13,6 +13,7 @@ from tna_jax.merging.method import Array, Method, Scope
 from tna_jax.merging.methods import METHODS
 
 
+@sharding.outside_meshes
 def merge(
     method: str | Method,
     models: Sequence[Params],
