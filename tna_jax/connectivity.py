@@ -368,7 +368,9 @@ def _evaluate(
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), first)
     run = functools.partial(networks.evaluate, network)
     placement = placement_lib.resolve(placement, run, *model, example)
-    classes = getattr(program_cache.output_shapes(run, *model, example), "shape", (None,))[-1] if objective.classes else None
+    classes = (
+        getattr(program_cache.output_shapes(run, *model, example), "shape", (None,))[-1] if objective.classes else None
+    )
     arrays = {split: part for split, part in data.items() if not isinstance(part, Stream)}
     results = {}
     if arrays:
