@@ -98,6 +98,12 @@ def tna_mask(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _apart(state: Any, params: Params) -> Any:
+    """Copies what a state shares with the parameters (prodigy's `params0` are the parameters): both may be donated to one program."""
+    shared = {id(leaf) for leaf in jax.tree.leaves(params) if isinstance(leaf, jax.Array)}
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if id(leaf) in shared else leaf, state)
+
+
 def anchored(
     optimizer: optax.GradientTransformation | optax.MultiSteps, mask: Mask | Callable[[Params], Mask] | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -138,7 +144,7 @@ def anchored(
     source = _Source(mask, "anchored(optimizer, mask)")
 
     def init(params: Params) -> AnchoredState:
-        return AnchoredState(source.stored(params), inside.init(params))
+        return AnchoredState(source.stored(params), _apart(inside.init(params), params))
 
     def update(
         updates: Params,

@@ -1,5 +1,7 @@
 """Anchoring as an optax transformation: frameworks, dtypes, changing masks, non-finite gradients, errors."""
 
+import functools
+
 import equinox as eqx
 import flax.linen as nn
 import jax
@@ -318,3 +320,18 @@ def test_partition_leaves_boxes_around_what_it_takes_out():
 
 def last_of(mask):
     return optax.chain(optax.sgd(0.1), tna_mask(mask, last=True))
+
+
+def test_a_state_that_holds_the_parameters_may_be_donated_beside_them():
+    """Prodigy keeps the initial parameters: one buffer twice in a program that donates both is an error of JAX."""
+    params = {"w": jnp.arange(4.0), "b": jnp.ones(2)}
+    optimizer = anchored(optax.contrib.prodigy(0.1), {"w": np.array([True, False] * 2), "b": np.array([True, True])})
+    state = optimizer.init(params)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state):
+        updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    moved, _ = step(params, state)
+    assert moved["w"][1::2].tolist() == [1.0, 3.0] and moved["w"][0] != 0
