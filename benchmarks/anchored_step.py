@@ -81,9 +81,9 @@ def mask_of(parameters: int) -> dict:
         if name == "in_state":
             memory = compiled.memory_analysis()
             result["temporary_bytes"] = memory.temp_size_in_bytes
-            before = state.mask[0].unsafe_buffer_pointer()
+            before = jax.tree.leaves(state.mask)[0].unsafe_buffer_pointer()
             _, after = compiled(params, state)
-            result["mask_kept_in_place"] = after.mask[0].unsafe_buffer_pointer() == before
+            result["mask_kept_in_place"] = jax.tree.leaves(after.mask)[0].unsafe_buffer_pointer() == before
             params = {"w": jnp.ones(parameters)}
     return result
 
