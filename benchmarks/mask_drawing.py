@@ -55,6 +55,7 @@ def cost(draw: Callable[[jax.Array], Any]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_enable_compilation_cache", False)  # a program that is read back costs nothing
     backend.configure(cpu_devices=1)
     tree = shapes()
     draws: dict[str, Callable[[jax.Array], Any]] = {
