@@ -8,7 +8,6 @@ import dataclasses
 import json
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,9 +140,3 @@ def _scale(config: dict[str, Any], layer: str, rank: int) -> float:
         if re.search(rf"(^|\.){pattern}$", layer):
             alpha = value
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def adapter_file(path: Path) -> Path | None:
-    """Returns the adapter of a folder; None if it holds none."""
-    file = path / "adapter_model.safetensors"
-    return file if file.is_file() else None

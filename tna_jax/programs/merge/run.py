@@ -87,9 +87,7 @@ def run(settings: MergeOptions) -> dict[str, Any] | None:
         return merge(checkpoints, plan, weights, out, WIDE[settings.accumulate], whole=whole, described=described, how=how,
                      verified=anchors is not None, extra=extra)  # fmt: skip
 
-    hashing = ThreadPoolExecutor(1)
-    hashes = hashing.submit(_hashes, checkpoints, held.base)  # while the merge runs
-    with _terminated_like_interrupted(out), contextlib.closing(_Ended(hashing)):
+    with _terminated_like_interrupted(out), contextlib.closing(_Hashing(checkpoints, held.base)) as hashes:
         if settings.evaluate is not None:
             scores = (
                 report.with_name(f"{report.stem}.scores.json")
@@ -250,25 +248,37 @@ def _shares(weights: np.ndarray, normalized: bool) -> np.ndarray:
     return weights / weights.sum() if normalized else weights
 
 
-def _hashes(checkpoints: list[Checkpoint], base: Checkpoint | None) -> dict[str, str]:
-    """Returns the SHA-256 of every file that was merged, by its path."""
-    held = [*checkpoints, *([base] if base is not None else [])]
-    files = {file for c in held for tensor in c.tensors.values() for file in verify_anchors.files_of(tensor)}
-    digests = {}
-    for file in sorted(files):
+class _Hashing:
+    """The SHA-256 of every file that is merged, computed in a thread while the merge runs; closing it ends it at once."""
+
+    def __init__(self, checkpoints: list[Checkpoint], base: Checkpoint | None) -> None:
+        held = [*checkpoints, *([base] if base is not None else [])]
+        self.files = sorted(
+            {file for c in held for tensor in c.tensors.values() for file in verify_anchors.files_of(tensor)}
+        )
+        self.stopped = False
+        self.pool = ThreadPoolExecutor(1)
+        self.digests = self.pool.submit(lambda: {str(file): self._digest(file) for file in self.files})
+
+    def _digest(self, file: Path) -> str:
+        digest = hashlib.sha256()
         with open(file, "rb") as opened:
-            digests[str(file)] = hashlib.file_digest(opened, "sha256").hexdigest()
-    return digests
+            while not self.stopped and (part := opened.read(HASHED)):
+                digest.update(part)
+        return digest.hexdigest()
 
-
-class _Ended:
-    """Ends a pool without waiting for what it has not begun."""
-
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self.pool = pool
+    def result(self) -> dict[str, str]:
+        """Returns the hashes by path, when all are known."""
+        return self.digests.result()
 
     def close(self) -> None:
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        """Ends the thread, finished or not."""
+        self.stopped = True
+        self.pool.shutdown()
+
+
+HASHED = 1 << 22
+"""Bytes that are hashed at a time."""
 
 
 def _names(folder: Path) -> list[str]:
