@@ -18,6 +18,7 @@ import optax
 from benchmarks.gpu.bench import PRECISIONS, Bench, Program
 from tna_jax import connectivity, ensemble, models, networks
 from tna_jax import placement as placement_lib
+from tna_jax.ensemble import turns
 from tna_jax.programs.system import memory
 
 TORCH_PRECISIONS = {"tf32": "high", "bf16": "medium", "float32": "highest"}
@@ -219,7 +220,7 @@ def training_makers(bench: Bench, name: str, precision: str, members: int) -> di
 def forget() -> None:
     """Frees what a case held."""
     ensemble.epoch_program.cache_clear()
-    ensemble._step_programs.cache_clear()
+    turns.step_programs.cache_clear()
     connectivity._path_program.cache_clear()
     jax.clear_caches()
     gc.collect()

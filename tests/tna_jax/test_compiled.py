@@ -11,7 +11,7 @@ import pytest
 from tests.parameters import slow
 from tna_jax import connectivity, ensemble, metrics, models, networks
 from tna_jax import placement as placement_lib
-from tna_jax.ensemble import Trainer
+from tna_jax.ensemble import Trainer, turns
 
 MODULE = models.create("mlp", num_classes=3, depth=1, width=4)
 COLLECTIVE = re.compile(
@@ -29,7 +29,7 @@ def compiled_epoch(placement: str, members: int = 8) -> str:
     state = placement_lib.shard(ensemble.init_ensemble(trainer, jax.vmap(init)(keys)[0], keys), mesh)
     data = placement_lib.replicate((jnp.ones((10, 5)), jnp.zeros(10, jnp.int32)), mesh)
     if placement == "loop":
-        step, order, cut, _ = ensemble._step_programs(trainer, mesh)
+        step, order, cut, _ = turns.step_programs(trainer, mesh)
         member = cut(state, jnp.int32(0))
         total = placement_lib.shard(jax.tree.map(lambda x: np.zeros(8, x.dtype), metrics.zero()), mesh)
         rest = (member._replace(params=None, opt_state=None, state=None), order(member, jnp.int32(0), data[0]))

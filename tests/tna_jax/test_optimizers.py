@@ -11,6 +11,7 @@ import pytest
 from tests.parameters import slow_but
 from tna_jax import anchored, ensemble, optimizers, tna_mask
 from tna_jax.ensemble import Trainer
+from tna_jax.ensemble.members import _with_leading_axis
 from tna_jax.networks import Stateful, Stochastic
 from tna_jax.objectives import regression
 
@@ -222,4 +223,4 @@ def test_members_may_be_given_one_by_one():
     members = ensemble.init_ensemble(trainer, models, jax.random.split(KEY, M), [{"w": LINES_MASK["w"][0]}] * M)
     assert bits(members.params) == bits(LINES) and bits(members.mask) == bits(LINES_MASK)
     layers = [jnp.ones((M, 2, 2)), jnp.ones((M, 2, 2))]  # stacked already
-    assert jax.tree.structure(ensemble._with_leading_axis(layers, M)) == jax.tree.structure(layers)
+    assert jax.tree.structure(_with_leading_axis(layers, M)) == jax.tree.structure(layers)
