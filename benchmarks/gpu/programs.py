@@ -16,8 +16,9 @@ import numpy as np
 import optax
 
 from benchmarks.gpu.bench import PRECISIONS, Bench, Program
-from tna_jax import connectivity, ensemble, models, networks
+from tna_jax import ensemble, models, networks
 from tna_jax import placement as placement_lib
+from tna_jax.connectivity import one_pass
 from tna_jax.ensemble import turns
 from tna_jax.programs.system import memory
 
@@ -221,7 +222,7 @@ def forget() -> None:
     """Frees what a case held."""
     ensemble.epoch_program.cache_clear()
     turns.step_programs.cache_clear()
-    connectivity._path_program.cache_clear()
+    one_pass.path_program.cache_clear()
     jax.clear_caches()
     gc.collect()
     torch = sys.modules.get("torch")

@@ -10,7 +10,9 @@ import pytest
 
 from tests.parameters import slow, slow_but
 from tna_jax import barrier, connectivity, evaluate_paths, line, pairs
+from tna_jax import placement as placement_lib
 from tna_jax.connectivity import Path
+from tna_jax.connectivity.inputs import stacked_models
 from tna_jax.metrics import Metrics
 
 SIZES = (6, 7, 3)
@@ -108,8 +110,8 @@ def test_a_path_from_a_model_to_itself_is_flat_and_a_reversed_path_has_the_same_
 def test_number_of_devices_changes_nothing(members, data, monkeypatch):
     every = evaluate_paths(apply, members, pairs(3), connectivity.grid(5), data)["train"]
     assert jax.device_count() == 8
-    one_device = connectivity.placement_lib.mesh(jax.devices()[:1])
-    monkeypatch.setattr(connectivity.placement_lib, "mesh", lambda devices=None: one_device)
+    one_device = placement_lib.mesh(jax.devices()[:1])
+    monkeypatch.setattr(placement_lib, "mesh", lambda devices=None: one_device)
     alone = evaluate_paths(apply, members, pairs(3), connectivity.grid(5), data)["train"]
     for a, b in zip(every.metrics, alone.metrics, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -182,7 +184,7 @@ def test_other_bad_input_is_refused(members, data):
 
 def test_models_one_by_one_are_walked_as_stacked_ones(members, data):
     models = [jax.tree.map(lambda x, i=i: x[i], members) for i in range(4)]
-    stacked, _ = connectivity._stacked(apply, models, (), data)
+    stacked, _ = stacked_models(apply, models, (), data)
     jax.tree.map(np.testing.assert_array_equal, stacked, members)
     layers = [{"w": jnp.ones((3, 2, 2))}, {"w": jnp.ones((3, 2, 2))}]  # three models of two layers
 
@@ -190,7 +192,7 @@ def test_models_one_by_one_are_walked_as_stacked_ones(members, data):
         first, second = params
         return jnp.ones((inputs.shape[0], 2)) @ first["w"] @ second["w"]
 
-    assert connectivity._stacked(deep, layers, (), data)[0] is layers
+    assert stacked_models(deep, layers, (), data)[0] is layers
 
 
 def test_line_is_what_the_path_walks(members, data):

@@ -11,6 +11,8 @@ import pytest
 
 from tests.parameters import slow
 from tna_jax import connectivity, ensemble, masks, networks, repair
+from tna_jax.connectivity.one_pass import batch_metrics
+from tna_jax.connectivity.points import Line
 from tna_jax.ensemble import Trainer
 
 M, N, SIZE = 4, 50, 6
@@ -156,8 +158,8 @@ def test_ends_keep_their_own_statistics_and_points_between_get_new_ones(data, me
     close(path[:, 0], np.asarray(alone.loss_sum)[chosen[:, 0]])
     close(path[:, -1], np.asarray(alone.loss_sum)[chosen[:, 1]])
     close(path[2], np.full(5, path[2, 0]))  # from a model to itself: flat
-    mixed = connectivity._Line(chosen[0], jnp.float32(0.5)).params(members.params)
-    evaluate = jax.jit(functools.partial(connectivity._batch_metrics, NET))
+    mixed = Line(chosen[0], jnp.float32(0.5)).params(members.params)
+    evaluate = jax.jit(functools.partial(batch_metrics, NET))
     state = repair.reset_batch_stats(NET, mixed, ensemble.member(members.state, 0), data[0], batch_size=20)
     expected = evaluate(mixed, state, *data).loss_sum
     np.testing.assert_allclose(path[0, 2], expected, rtol=1e-4)
