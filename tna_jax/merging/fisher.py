@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import networks, trees
+from tna_jax import networks, program_cache, trees
 from tna_jax.masks.operations import Mask, Params
 from tna_jax.merging import tensors
 from tna_jax.merging.columns import columns_of, like
@@ -63,6 +63,7 @@ def fisher_information(
     return jax.tree.map(lambda x: x / np.float32(count), total)
 
 
+@program_cache.by_contents()
 def _squares(network: Network, labelled: bool) -> Callable[..., Params]:
     """A compiled function of (params, state, inputs (B, ...), labels (B, ...) or None) to sums of squared gradients, float32."""
 

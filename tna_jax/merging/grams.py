@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import networks, trees
+from tna_jax import networks, program_cache, trees
 from tna_jax.masks.operations import Params
 from tna_jax.matching import jaxprs
 from tna_jax.merging.method import Array
@@ -86,10 +86,25 @@ def gram_matrices(
     return {names[leaf]: Gram(total / rows[leaf], axes[leaf]) for leaf, total in totals.items()}
 
 
+def dense_layers(network: Network, params: Params, inputs: Any, *, state: State = ()) -> list[str]:
+    """Returns the paths of the parameters of dense layers, as `gram_matrices` finds them; the network is traced, not run.
+
+    Args:
+      network: any, in evaluation mode.
+      params: of one model.
+      inputs: (B, ...) in every leaf.
+      state: of that model.
+    """
+    names = [trees.name(path) for path, _ in trees.named_leaves(params)]
+    sites = _sites(jax.make_jaxpr(_function(network))(params, state, inputs), params)
+    return sorted({names[site.leaf] for site in sites})
+
+
 def _function(network: Network) -> Callable[[Params, State, Any], jax.Array]:
     return lambda params, state, x: networks.evaluate(network, params, state, x)
 
 
+@program_cache.by_contents()
 def _products(network: Network, sites: list[_Site]) -> Callable[..., list[tuple[jax.Array, int]]]:
     """A compiled function of (params, state, inputs) to x x^T (n, n) float32 of every site, and how many x."""
 

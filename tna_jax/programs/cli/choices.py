@@ -13,6 +13,8 @@ MergingMethod = Literal[
     "average", "slerp", "karcher", "model_stock", "task_arithmetic", "ties", "dare_linear", "dare_ties", "della", "della_linear",
     "breadcrumbs", "sce", "iso_c", "wudi",
 ]  # fmt: skip
+DataAwareMethod = Literal["fisher", "regmean", "adamerging"]
+FusingMethod = Literal[MergingMethod, DataAwareMethod]
 MaskKind = Literal["bernoulli", "exact", "neurons"]
 Initialization = Literal["same", "different"]
 AnchorValues = Literal["initial", "normal"]
@@ -29,7 +31,7 @@ ImageModel = Literal[
     "wrn56_2", "wrn56_4", "wrn56_8", "resnet20_option_a", "vit", "vit_ti16", "vit_ti32", "vit_s16", "vit_s32",
     "vit_b16", "vit_b32", "vit_l16", "vit_l32",
 ]  # fmt: skip
-TEXT_MODELS = ("bert", "roberta")
+TEXT_MODELS = ("bert", "roberta", "distilbert", "gpt2", "llama")
 """Networks whose names begin like this read text: programs that train on images do not offer them."""
 
 

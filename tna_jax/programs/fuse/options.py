@@ -4,12 +4,16 @@ import dataclasses
 from typing import Annotated, ClassVar, Literal
 
 from tna_jax.io.errors import UsageError, collect_errors
-from tna_jax.programs.cli import ranges
-from tna_jax.programs.cli.arguments import Alias, Positional
-from tna_jax.programs.cli.choices import Ties
+from tna_jax.programs.cli import pairs, ranges
+from tna_jax.programs.cli.arguments import Alias, Positional, Section
+from tna_jax.programs.cli.choices import FusingMethod, Ties
 from tna_jax.programs.cli.evaluation_options import MatchingOptions
 from tna_jax.programs.cli.ranges import COUNT
 from tna_jax.programs.cli.run_options import MachineOptions
+
+METHODS = Section("merging methods")
+OF_METHODS = ("base", "method_options", "scope", "merge_examples")
+"""Options that are of --method."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,7 +21,7 @@ class FuseOptions(MatchingOptions, MachineOptions):
     """Make one model out of many: best single model, uniform and greedy soup, ensemble, and the barriers of all pairs."""
 
     COMMON: ClassVar[tuple[str, ...]] = (
-        "models", "matching", "repair", "ties", "held_out_examples", "calibration_examples", "alphas", "placement",
+        "models", "method", "method_options", "base", "matching", "repair", "ties", "held_out_examples", "calibration_examples", "alphas", "placement",
         "memory_limit", "data_dir", "out", "format",
     )  # fmt: skip
 
@@ -25,6 +29,16 @@ class FuseOptions(MatchingOptions, MachineOptions):
     """Run folders of tna train (or tna lmc): the models of all of them are fused. Results go to the first."""
     models: tuple[int, ...] = ()
     """Fuse only these: their numbers, from 0 through all runs in order; default: all."""
+    method: Annotated[tuple[FusingMethod, ...], METHODS] = ()
+    """Merge by these too, beside the average; the strength and density of each are chosen on held-out training examples."""
+    base: Annotated[str | None, METHODS] = None
+    """Model from which all were trained, a file of tna export or a run of one model; default: the initial values they share."""
+    method_options: Annotated[tuple[str, ...] | None, METHODS, pairs.PAIRS] = None
+    """Options of the methods, as strength=1 or density=0.2,0.5: the values to try, in all combinations; default: a grid."""
+    scope: Annotated[Literal["tensor", "model"], METHODS] = "tensor"
+    """Over what a method takes its thresholds and angles: each tensor by itself, or the whole model."""
+    merge_examples: Annotated[int, METHODS, COUNT] = 256
+    """Training examples, without their labels, that fisher, regmean and adamerging look at."""
     matching: Literal["none", "weight", "activation"] = "none"
     """Permute hidden units first: weight (MergeMany: each model to the mean of the others), activation (all to the first)."""
     repair: bool = False
@@ -32,9 +46,10 @@ class FuseOptions(MatchingOptions, MachineOptions):
     ties: Ties = "keep"
     """Greedy soup: keep or drop a model that leaves the held-out accuracy as it is."""
     held_out_examples: Annotated[int, COUNT] = 5000
-    """Training examples by which the best model and the greedy soup are chosen: those left out by --train-examples, if any."""
+    """Training examples by which the best model, the greedy soup and options of methods are chosen: those left out by
+    --train-examples, if any."""
     out: Annotated[str | None, Alias("-o")] = None
-    """Write the best model, the uniform and the greedy soup into this folder; default: write none."""
+    """Write the best model, the uniform and the greedy soup, and the merge of each method into this folder; default: write none."""
     format: Literal["run", "safetensors", "hf"] = "run"
     """With --out: a run folder whose models they are, safetensors files (tna import reads them), or Hugging Face folders (vit)."""
     overwrite: bool = False
@@ -43,8 +58,32 @@ class FuseOptions(MatchingOptions, MachineOptions):
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
         collect_errors(self.check_runs, lambda: ranges.check(self), self.check_machine)
+        self.check_methods()
 
     def check_runs(self) -> None:
         """Raises UsageError unless a run is named."""
         if not self.runs:
             raise UsageError("name one or more run folders of tna train")
+
+    def check_methods(self) -> None:
+        """Raises UsageError for methods and options of methods that do not go together; how many models there are is not known yet."""
+        if not self.method:
+            defaults = {field.name: field.default for field in dataclasses.fields(self)}
+            alone = [name for name in OF_METHODS if getattr(self, name) != defaults[name]]
+            if alone:
+                flags = ", ".join(f"--{name.replace('_', '-')}" for name in alone)
+                raise UsageError(f"{flags}: for merging methods, name one or more with --method")
+            return
+        if twice := [name for name in dict.fromkeys(self.method) if self.method.count(name) > 1]:
+            raise UsageError(f"--method names {', '.join(twice)} more than once")
+        from tna_jax.programs.fuse import methods  # NumPy, which other options do without
+
+        needing = [name for name in self.method if methods.ALL[name].needs_base]
+        if needing and self.matching != "none":
+            raise UsageError(
+                f"--method {' '.join(needing)} merges changes from a base, whose units --matching does not move: leave out one of them"
+            )
+        if self.base is not None and not needing:
+            raise UsageError(
+                f"--base: {' '.join(self.method)} merges the models themselves, without a base; leave it out"
+            )

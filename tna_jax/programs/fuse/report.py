@@ -7,10 +7,18 @@ from tna_jax.programs.population import checkpoint_status
 from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.blocks import Description, Number, Table
 from tna_jax.programs.reports.figures import Dot, Dots, Matrix
+from tna_jax.programs.reports.measures import Measure
 from tna_jax.programs.reports.statistics import format_mean_std, format_number, format_spread, number
 
 SPLITS = ("test", "train")
-COLORS = {"uniform soup": "c1", "greedy soup": "c1", "logit ensemble": "c5"}
+COLORS = {
+    "uniform soup": "c1",
+    "greedy soup": "c1",
+    "logit ensemble": "c5",
+    "best single": "muted",
+    "mean of members": "muted",
+}
+MERGE_COLOR = "c2"
 
 
 def describe(result: dict[str, Any], split: str = "test") -> Description:
@@ -45,25 +53,68 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
         alt=f"Dot chart of the {split} {first.label}: {', '.join(f'{name} {texts[0]}' for name, texts in cells.items())}.",
         dots=[Dot(name, number(both[split][first.name]), both[split].get(f"{first.name}_std"),
                   list(map(number, both[split].get(f"member_{first.name}", ()))),
-                  COLORS.get(name, "muted")) for name, both in fusions.items()],
+                  COLORS.get(name, MERGE_COLOR)) for name, both in fusions.items()],
         what=f"{split} {first.label}", singles="the models",
     )  # fmt: skip
     matrix = Matrix(title=f"{first.title_of(' barrier')} of each pair", alt=f"Matrix of the {split} {first.label_of(' barriers')} between {count} models.",
                     names=[str(i) for i in range(count)], values=barriers, what=barrier)  # fmt: skip
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names).replace("_", " ")
     table = Table(f"{listed} of each fusion", heads, rows)
-    return Description("Fusions", checkpoint_status.title(result), _lead(result), numbers, [table, dots, matrix],
+    merges = [merging_table(result, first, fusions["mean of members"], split)] if result.get("merges") else []
+    remarks += _merging(result)
+    return Description("Fusions", checkpoint_status.title(result), _lead(result), numbers, [table, *merges, dots, matrix],
                        remarks=remarks)  # fmt: skip
 
 
+def merging_table(result: dict[str, Any], measure: Measure, ends: dict[str, dict[str, Any]], split: str) -> Table:
+    """Returns the merging methods with the options that were chosen, and by what.
+
+    Args:
+      result: with `merges`.
+      measure: the headline, by which options are chosen.
+      ends: the mean of the members, by split.
+      split: that is shown.
+    """
+    name = measure.name
+    mean = format_mean_std([number(ends[split][name]), ends[split].get(f"{name}_std")])
+    rows = []
+    for merge in result["merges"]["methods"]:
+        options = ", ".join(f"{key} {_short(value)}" for key, value in merge["shown"].items())
+        scores = [format_number(number(merge[of][name])) for of in ("held_out", split)]
+        rows.append([merge["method"], options, *scores, mean])
+    heads = ["method", "options", f"held-out {measure.label}", f"{split} {measure.label}", "ends' mean"]
+    return Table(f"Merging methods, options chosen on {_held_out(result)}", heads, rows, keys=2)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _held_out(result: dict[str, Any]) -> str:
+    held = result["held_out"]
+    return f"{held['examples']} training examples {'not seen' if held['unseen_in_training'] else 'seen'} in training"
+
+
+def _merging(result: dict[str, Any]) -> list[str]:
+    if not result.get("merges"):
+        return []
+    merges = result["merges"]
+    tried = sum(len(merge["tried"]) for merge in merges["methods"])
+    lines = [f"merging: {plural(tried, 'combination')} of options scored on held-out examples, none on the test set"]
+    if merges["base"] is not None:
+        lines.append(f"base of task vectors: {merges['base']}")
+    equal = {merge["shared_entries"] for merge in merges["methods"]}
+    counts = " or ".join(f"{count:,}" for count in sorted(equal))
+    return [*lines, f"anchors: {counts} entries are equal in all models, and bit for bit in every merge"]
+
+
 def _lead(result: dict[str, Any]) -> str:
-    held, options = result["held_out"], result["options"]
-    seen = "not seen in training" if held["unseen_in_training"] else "seen in training"
+    options = result["options"]
     after = [f"{options['matching']} matching"] if options["matching"] != "none" else []
     after += ["REPAIR"] if options["repair"] else []
     return (
         f"{len(result['models'])} models made one{' after ' + ' and '.join(after) if after else ''}. The best single model and "
-        f"the greedy soup were chosen on {held['examples']} training examples {seen}."
+        f"the greedy soup were chosen on {_held_out(result)}."
     )
 
 

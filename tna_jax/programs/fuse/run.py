@@ -13,9 +13,10 @@ from tna_jax.matching import permutations
 from tna_jax.matching.many import Merged, match_to_first, merge_many
 from tna_jax.matching.weights import activation_matching
 from tna_jax.programs.cli.progress import console, plural
+from tna_jax.programs.fuse import merges, save
 from tna_jax.programs.fuse import report as fuse_report
-from tna_jax.programs.fuse import save
 from tna_jax.programs.fuse.options import FuseOptions
+from tna_jax.programs.fuse.scoring import Scorer
 from tna_jax.programs.population import fusion_methods, repairs
 from tna_jax.programs.population.load import Population, held_out, open_runs
 from tna_jax.programs.population.paths import evaluate_pairs, path_grid
@@ -41,6 +42,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
         except UsageError as error:
             raise UsageError(f"--repair: {error}") from error
     save.check(settings, opened, repairable)
+    plan = merges.plan(settings, opened)
     console.print(f"{opened.data.describe()}; {opened.what}; {len(opened.models)} models")
     objective = opened.objective
     names = [measure.name for measure in measures.of_objective(objective)]
@@ -68,8 +70,13 @@ def run(settings: FuseOptions) -> dict[str, Any]:
             objective=objective,
             placement=placement,
         )
+    merged: list[merges.Merge] = []
+    if plan is not None:
+        scorer = Scorer(opened, params, state, calibration, repairable, placement)
+        merged = merges.search(plan, scorer, params, state, (chosen_on, labels))
+        merged = merges.measured(merged, scorer, data)
     if settings.out is not None:
-        save.write(settings, opened, params, state, found, calibration, repairable)
+        save.write(settings, opened, params, state, found, calibration, repairable, merged)
     pairs = connectivity.pairs(len(opened.models))
     with console.status(f"evaluating {plural(len(pairs), 'path')} of {len(alphas)} points"):
         paths = evaluate_pairs(
@@ -87,7 +94,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
         "warnings": opened.warnings,
         "options": {key: getattr(settings, key) for key in ("matching", "repair", "ties", "seed", "calibration_examples")},
         "held_out": {"examples": len(labels), "unseen_in_training": unseen},
-        "rows": fusion_methods.rows(found),
+        "rows": [*fusion_methods.rows(found), *merges.rows(merged)],
         "greedy": {"weights": found.recipe.weights, "score": found.recipe.score,
                    "trail": [step._asdict() for step in found.recipe.trail]},
         "pairs": [
@@ -97,6 +104,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
             for i in range(len(pairs))
         ],
         "matched": None if matched is None else summary(matched),
+        **({} if plan is None else {"merges": merges.to_report(plan, merged, settings)}),
     })  # fmt: skip
     folder = opened.folder
     folder.write(RESULTS[0], result)

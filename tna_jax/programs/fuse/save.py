@@ -20,7 +20,9 @@ from tna_jax.io.provenance import provenance
 from tna_jax.masks import Params
 from tna_jax.networks import State, Stateful
 from tna_jax.programs.cli import parsing
+from tna_jax.programs.fuse.merges import Merge
 from tna_jax.programs.fuse.options import FuseOptions
+from tna_jax.programs.fuse.scoring import Finished, written
 from tna_jax.programs.population.fusion_methods import Fusions
 from tna_jax.programs.population.load import Population
 from tna_jax.programs.population.repairs import Repairable
@@ -52,9 +54,9 @@ def check(settings: FuseOptions, population: Population, repairable: Repairable 
 
 def write(
     settings: FuseOptions, population: Population, members: Params, state: State, found: Fusions, calibration: Any,
-    repairable: Repairable | None,
+    repairable: Repairable | None, merged: list[Merge],
 ) -> Path:  # fmt: skip
-    """Writes the best single model, the uniform and the greedy soup; returns the folder.
+    """Writes the best single model, the uniform and the greedy soup, and the merges; returns the folder.
 
     Running statistics of soups are estimated again, and soups are repaired, as where they were evaluated.
 
@@ -72,6 +74,11 @@ def write(
         name: _fused(population, members, state, shares, calibration, repairable) for name, shares in weights.items()
     }
     described = {name: _described(population, name, shares) for name, shares in weights.items()}
+    for merge in merged:
+        if merge.method != "average":  # which is the uniform soup
+            models[merge.method] = written(merge.method, merge.model)
+            uniform = {key: value for key, value in described["uniform"].items() if key != "weights"}
+            described[merge.method] = {**uniform, "fusion": merge.method, "options": merge.options}
     out = Path(settings.out)
     if settings.format == "run":
         _write_run(settings, population, models, described)
@@ -104,11 +111,7 @@ def _fused(
         module, preprocess = repairable
         ends = [member(members, int(i)) for i in used]
         repaired = repair.repair(module, average, ends, shares[used], jnp.asarray(calibration), preprocess=preprocess)
-        if repaired.shift:
-            raise UsageError(
-                f"--repair --out: the layers {', '.join(repaired.shift)} have no bias that could hold their repaired shift; leave out --repair"
-            )
-        return repaired.params, ()
+        return written("a soup", Finished(repaired.params, (), repaired.shift))
     network = population.network
     if not isinstance(network, Stateful):
         return average, ()

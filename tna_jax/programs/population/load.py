@@ -21,6 +21,7 @@ from tna_jax.programs.population.description import RunDescription, description,
 from tna_jax.programs.runs.folder import CONFIG, Run
 from tna_jax.programs.training.builders import build_model
 from tna_jax.programs.training.ensembles import finished
+from tna_jax.programs.training.initial_models import Init
 from tna_jax.programs.training.objective_fit import check_fit, objective_arguments, objective_of
 from tna_jax.programs.training.setup import build_network
 
@@ -52,6 +53,10 @@ class Population(NamedTuple):
     """What speaks against averaging them."""
     checkpoints: list[dict[str, Any]]
     """Of each run, see `tna_jax.programs.population.checkpoint_status`."""
+    init: Init
+    """A key to the initial (params, state) of a model."""
+    configs: list[dict[str, Any]]
+    """The options of each model's run."""
 
 
 def open_runs(
@@ -124,6 +129,8 @@ def open_runs(
         models,
         checkpoint_status.warn(checkpoints) + compatibility.warn(models, owners),
         checkpoints,
+        init,
+        owners,
     )
 
 

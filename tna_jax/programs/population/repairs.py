@@ -63,7 +63,7 @@ def repaired(
       members: (M, ...).
       objective: what is measured.
     """
-    network = _shifted(module, preprocess)
+    network = shifted(module, preprocess)
 
     def mix(weights: np.ndarray, data: Data) -> dict[str, AnyMetrics]:
         averages = []
@@ -81,7 +81,7 @@ def repaired(
 
 
 @functools.lru_cache(maxsize=8)
-def _shifted(module: nn.Module | Network, preprocess: Callable[[Any], Any]) -> Network:
+def shifted(module: nn.Module | Network, preprocess: Callable[[Any], Any]) -> Network:
     """Returns the repaired network as a function of (params, shifts) and inputs: one function, so that it compiles once."""
 
     def apply(params: Any, inputs: jax.Array) -> Any:
