@@ -1,4 +1,4 @@
-"""`tna export RUN`: one model of a run as a safetensors file, with what made it and the recipe of its anchors inside."""
+"""`tna export RUN`: one model of a run as a safetensors file, with all that it takes to use it inside, or as a Hugging Face folder."""
 
 import json
 from pathlib import Path
@@ -7,30 +7,50 @@ from typing import Any
 from tna_jax.io import safetensors
 from tna_jax.io.errors import UsageError
 from tna_jax.io.formats import FORMAT
-from tna_jax.io.restore import newest_parts
+from tna_jax.io.restore import nested, newest_parts
+from tna_jax.io.runs import PARAMS
 from tna_jax.programs.cli import parsing
 from tna_jax.programs.cli.progress import console
+from tna_jax.programs.data import Dataset
 from tna_jax.programs.export.options import ExportOptions
+from tna_jax.programs.population.description import RunDescription, description, load_data
 from tna_jax.programs.runs.exported import ABOUT
 from tna_jax.programs.runs.folder import CONFIG, Run
 from tna_jax.programs.system import distributed
+from tna_jax.programs.training import hugging_face, model_description
+from tna_jax.programs.training.builders import build_model
+
+DESCRIBED = ("train", "lmc", "federate", "import")
+"""Programs whose options say what network and data the models are of."""
 
 
 def run(settings: ExportOptions) -> Path:
-    """Writes the file and returns its path."""
+    """Writes the file or folder and returns its path."""
+    settings.check()
     folder = Run.open(settings.run)
-    config = {name: value for name, value in folder.read(CONFIG).items() if name not in parsing.ABOUT}
+    recorded = folder.read(CONFIG)
+    config = {name: value for name, value in recorded.items() if name not in parsing.ABOUT}
     models, _ = folder.plan()
     if settings.model is None and len(models) > 1:
         raise UsageError(f"{folder.folder} has {len(models)} models: choose one with --model, 0 to {len(models) - 1}")
     index = settings.model or 0
     if not 0 <= index < len(models):
         raise UsageError(f"--model must lie in 0 to {len(models) - 1}, got {index}")
-    file = Path(settings.out or folder.folder / f"model-{index}.safetensors")
-    if file.exists() and not settings.overwrite:
-        raise UsageError(f"{file} exists; name another file with -o, or add --overwrite")
-    if not file.parent.is_dir():
-        raise UsageError(f"-o {file}: there is no folder {file.parent}")
+    place = Path(settings.out or folder.folder / f"model-{index}{'' if settings.format == 'hf' else '.safetensors'}")
+    if place.exists() and not settings.overwrite:
+        raise UsageError(f"{place} exists; name another one with -o, or add --overwrite")
+    if not place.parent.is_dir():
+        raise UsageError(f"-o {place}: there is no folder {place.parent}")
+    if place.exists() and place.is_dir() != (settings.format == "hf"):
+        raise UsageError(f"-o {place} is a {'folder' if place.is_dir() else 'file'}; name another one")
+    described, data = of_run(settings, recorded)
+    module = build_model(described, data.num_classes) if described and data and not described.own_model else None
+    if settings.format == "hf":
+        if described is None:
+            raise UsageError(
+                f"--format hf: {settings.run} is a run of tna {recorded.get('program')}; use --format safetensors"
+            )
+        hugging_face.require(module)
     step, arrays = stacked(folder)
     wrong = [f"{name} {list(array.shape)}" for name, array in arrays.items() if array.shape[:1] != (len(models),)]
     if wrong:
@@ -38,10 +58,37 @@ def run(settings: ExportOptions) -> Path:
             f"{folder.folder}: plan.json names {len(models)} models, but these arrays differ: {', '.join(wrong)}"
         )
     about = describe(config, models[index], step)
-    safetensors.write(file, {name: array[index] for name, array in arrays.items()}, {ABOUT: json.dumps(about)})
+    if data is not None:
+        about["network"] = model_description.describe(config, data, module)
+    values = {name: array[index] for name, array in arrays.items()}
+    if settings.format == "hf":
+        assert data is not None
+        params = nested({name: array for name, array in values.items() if name.startswith(PARAMS)})["params"]
+        words = f"model {index} of {folder.folder.name}, trained on {data.name}"
+        hugging_face.write_folder(place, module, params, {"in_words": words, **about}, data, settings.overwrite)
+    else:
+        safetensors.write(place, values, {ABOUT: json.dumps(about)})
     if distributed.is_main_process():
-        print(f"wrote {file}: model {index} of {folder.folder}, {len(arrays)} arrays, checkpoint {step}")
-    return file
+        print(f"wrote {place}: model {index} of {folder.folder}, {len(arrays)} arrays, checkpoint {step}")
+    return place
+
+
+def of_run(settings: ExportOptions, config: dict[str, Any]) -> tuple[RunDescription | None, Dataset | None]:
+    """Returns the options of the network and the data, and the data; None, with a warning, for what cannot be known."""
+    if config.get("program", "train") not in DESCRIBED:
+        return None, None
+    described = None
+    try:
+        described = description(config, settings.run, settings.data_dir, settings.trust_code)
+        return described, load_data(described)
+    except UsageError as error:
+        if settings.format == "hf":
+            raise
+        console.print(
+            f"warning: the data cannot be read, so the file does not say how inputs are scaled and what the classes are: {error}",
+            highlight=False,
+        )
+        return described, None
 
 
 def describe(config: dict[str, Any], model: dict[str, Any], step: int) -> dict[str, Any]:

@@ -47,7 +47,8 @@ def recipe(population: Population) -> AnchorRecipe | None:
 def moved(model: Params, other: Params, of: AnchorRecipe) -> tuple[int, dict[str, int]]:
     """Returns how many entries a recipe anchors, and in how many of them two models differ, by the path of each leaf that does."""
     mask = of.draw(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.float32), model))
-    count, differing = 0, {}
+    count = 0
+    differing: dict[str, int] = {}
     leaves = zip(trees.named_leaves(model), jax.tree.leaves(other), jax.tree.leaves(mask), strict=True)
     for (path, leaf), theirs, part in leaves:
         fixed = np.broadcast_to(is_anchored(part), np.shape(leaf))

@@ -76,14 +76,14 @@ def merging_table(result: dict[str, Any], measure: Measure, ends: dict[str, dict
       split: that is shown.
     """
     name = measure.name
-    mean = format_mean_std([number(ends[split][name]), ends[split].get(f"{name}_std")])
+    mean = format_number(number(ends[split][name]))
     rows = []
     for merge in result["merges"]["methods"]:
         options = ", ".join(f"{key} {_short(value)}" for key, value in merge["shown"].items())
         scores = [format_number(number(merge[of][name])) for of in ("held_out", split)]
         rows.append([merge["method"], options, *scores, mean])
     heads = ["method", "options", f"held-out {measure.label}", f"{split} {measure.label}", "ends' mean"]
-    return Table(f"Merging methods, options chosen on {_held_out(result)}", heads, rows, keys=2)
+    return Table(f"Merging methods, options chosen on {_held_out(result)}", heads, rows)
 
 
 def _short(value: Any) -> str:

@@ -11,8 +11,6 @@ import numpy as np
 from tna_jax import repair
 from tna_jax.averaging import average_stacked
 from tna_jax.ensemble import member
-from tna_jax.hf import config as hf_config
-from tna_jax.hf import saving
 from tna_jax.io import manifest, safetensors
 from tna_jax.io.errors import UsageError
 from tna_jax.io.formats import FORMAT
@@ -29,6 +27,7 @@ from tna_jax.programs.population.repairs import Repairable
 from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.runs.exported import ABOUT
 from tna_jax.programs.runs.folder import CONFIG, PROVENANCE, Run
+from tna_jax.programs.training import hugging_face, model_description
 
 ANCHOR_FACTS = ("seed", "ratio", "method")
 """What plan.json says of a model's anchors: a fused model has them where all of its models say the same."""
@@ -42,12 +41,7 @@ def check(settings: FuseOptions, population: Population, repairable: Repairable 
     if out.exists() and not settings.overwrite:
         raise UsageError(f"--out {out} exists; name another folder, or add --overwrite")
     if settings.format == "hf":
-        if population.module is None:
-            raise UsageError("--format hf: a network of your own has no Hugging Face form; use --format safetensors")
-        try:
-            hf_config.type_of(population.module)
-        except UsageError as error:
-            raise UsageError(f"--format hf: {error}") from error
+        hugging_face.require(population.module)
     if out.exists() and settings.overwrite and not out.is_dir():
         raise UsageError(f"--out {out} is a file; a folder is written")
 
@@ -86,10 +80,13 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     config = {name: value for name, value in population.config.items() if name not in parsing.ABOUT}
     for name, (params, statistics) in models.items():
+        about = {"format": FORMAT, "config": config, "model": described[name], "mask": _mask(config, described[name]),
+                 "network": model_description.describe(config, population.data, population.module)}  # fmt: skip
         if settings.format == "hf":
-            saving.save(out / name, population.module, params, overwrite=settings.overwrite)
+            words = f"{name} of {', '.join(Path(run).name for run in settings.runs)}, trained on {population.data.name}"
+            about = {"in_words": words, **about}
+            hugging_face.write_folder(out / name, population.module, params, about, population.data, settings.overwrite)
             continue
-        about = {"format": FORMAT, "config": config, "model": described[name], "mask": _mask(config, described[name])}
         tree = {"params": params, **({"state": statistics} if jax.tree.leaves(statistics) else {})}
         safetensors.save(out / f"{name}.safetensors", tree, {ABOUT: json.dumps(about)})
     return out

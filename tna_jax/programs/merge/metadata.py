@@ -66,7 +66,11 @@ def _about(texts: list[str | None], note: dict[str, Any], verified: bool) -> dic
         same = {key: value for key, value in same.items() if verified or key not in FACTS}
         mask = described[0]["mask"] if verified else None
         merged = {"merged": note["models"], "weights": note["weights"]}
-        return {"format": FORMAT, "config": same, "model": {**merged, **facts}, "mask": mask}
+        networks = [text.get("network") for text in described]
+        network = (
+            {"network": networks[0]} if networks[0] is not None and all(n == networks[0] for n in networks) else {}
+        )
+        return {"format": FORMAT, "config": same, "model": {**merged, **facts}, "mask": mask, **network}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

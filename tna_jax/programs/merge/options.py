@@ -5,12 +5,12 @@ import difflib
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.programs.cli import pairs, ranges
 from tna_jax.programs.cli.arguments import Alias, Positional, Section
-from tna_jax.programs.cli.choices import MergingMethod, Ties
+from tna_jax.programs.cli.choices import DataAwareMethod, MergingMethod, Ties
 from tna_jax.programs.merge.plan import Choices
 
 OTHER_FORMATS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz", ".npy", ".gguf", ".pkl", ".json")
@@ -100,6 +100,11 @@ class MergeOptions:
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any file is read."""
+        if self.method in get_args(DataAwareMethod):
+            raise UsageError(
+                f"--method {self.method} looks at data and runs the network, and files hold neither: tna fuse RUN --method {self.method} "
+                "merges the models of runs so, tna_jax.merging any network"
+            )
         collect_errors(lambda: ranges.check(self), self.check_weights, self.check_tensors, self.check_out)
 
     def check_weights(self) -> None:
