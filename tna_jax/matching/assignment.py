@@ -7,6 +7,11 @@ import numpy as np
 from jaxtyping import Float, Integer
 from scipy.optimize import linear_sum_assignment
 
+try:
+    import lap
+except ImportError:
+    lap = None
+
 from tna_jax import trees
 from tna_jax.masks import Params
 from tna_jax.matching import permutations
@@ -41,8 +46,9 @@ class Matching(NamedTuple):
 def assign(gain: Float[np.ndarray, "n n"]) -> Integer[np.ndarray, " n"]:
     """Finds the assignment of columns to rows with the largest sum of gains.
 
-    Where each row's best column is another one, that is the answer; else SciPy's algorithm runs on the gains less those of
-    the best column and row, which has the same answer and a shorter way to it.
+    Where each row's best column is another one, that is the answer; else an exact algorithm runs on the gains less those of
+    the best column and row, which has the same answer and a shorter way to it: that of `lapx` where it is installed (the
+    extra `lapx`), about twice as fast as SciPy's, which runs without.
 
     Args:
       gain: (n, n) finite floats.
@@ -55,8 +61,17 @@ def assign(gain: Float[np.ndarray, "n n"]) -> Integer[np.ndarray, " n"]:
         return best
     cost = gain.max(axis=1, keepdims=True) - gain
     cost -= cost.min(axis=0, keepdims=True)
-    columns: np.ndarray = linear_sum_assignment(cost)[1]
-    return columns
+    return shortest_augmenting_paths(cost)
+
+
+def shortest_augmenting_paths(cost: np.ndarray) -> np.ndarray:
+    """Solves one assignment of least cost, with the compiled library at hand; the columns of the rows."""
+    cost = np.ascontiguousarray(cost, np.float64)
+    if lap is None:
+        columns: np.ndarray = linear_sum_assignment(cost)[1]
+    else:
+        columns = lap.lapjvs(cost, return_cost=False, jvx_like=False, prefer_float32=False)[0]
+    return columns.astype(np.intp, copy=False)
 
 
 def require_finite(leaves: dict[KeyPath, np.ndarray]) -> None:

@@ -133,7 +133,7 @@ def test_a_network_finds_itself_again(name, options):
     spec, draw = case(name, **options)
     a, state = draw(0)
     itself = weight_matching(spec, a, a, state=state)
-    assert (itself.moved, itself.moving, itself.sweeps) == (0, 0, 1)
+    assert (itself.moved, itself.moving) == (0, 0) and itself.sweeps <= 2
     hidden = permutations.random_permutation(spec, jax.random.key(3))
     b, b_state = apply_permutation(spec, hidden, a), permute_state(spec, hidden, state)
     assert not same_bits(a, b)

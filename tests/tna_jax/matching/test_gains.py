@@ -1,0 +1,99 @@
+"""Gains are brought up to date by what has moved: they are the differences of the objective, whatever moved before."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+from tna_jax import trees
+from tna_jax.matching import assignment, gains, permutations
+from tna_jax.matching.permutations import apply_permutation, permutation_spec, random_permutation
+from tna_jax.matching.weights import weight_matching
+
+
+def network(p, x):
+    """Layers end to end, heads with units in one axis and in two, units beside positions, a chain."""
+    joined = jnp.concatenate([jnp.tanh(x @ p["left"]), jnp.tanh(x @ p["right"])], -1) @ p["joined"]  # (B, 12)
+    heads = jnp.tanh(joined).reshape(-1, 3, 4)
+    mixed = jnp.einsum("bhu,bgu->bhg", heads, heads) @ heads
+    out = jnp.einsum("bhu,huo->bo", mixed, p["out"])  # (B, 6)
+    image = jnp.tanh(jnp.concatenate([out[:, None], 2 * out[:, None]], 1)).reshape(len(x), 12)
+    return jnp.tanh(jnp.tanh(image @ p["flat"]) @ p["middle"]) @ p["last"]
+
+
+SHAPES = {
+    "left": (5, 4), "right": (5, 7), "joined": (11, 12), "out": (3, 4, 6), "flat": (12, 8), "middle": (8, 9), "last": (9, 2),
+}  # fmt: skip
+
+
+def weights(seed):
+    draws = np.random.default_rng(seed)
+    return {name: draws.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+
+
+def traced():
+    a, b = weights(0), weights(1)
+    return permutation_spec(network, a, jax.ShapeDtypeStruct((4, 5), jnp.float32)), a, b
+
+
+def by_path(tree):
+    return dict(trees.named_leaves(tree))
+
+
+def test_gains_are_differences_of_the_objective_after_any_moves():
+    spec, a, b = traced()
+    assert len(spec.groups) >= 6
+    both = gains.Gains(spec, by_path(a), by_path(b))
+    draws = np.random.default_rng(2)
+    order = permutations.identity(spec)
+
+    def objective(order):
+        moved = by_path(apply_permutation(spec, order, b))
+        return sum(float(np.vdot(leaf.astype(np.float64), moved[path])) for path, leaf in by_path(a).items())
+
+    assert not both.quadratic
+    for turn in range(3):
+        for name, size in spec.groups.items():
+            gain, new = both.of(name, order), draws.permutation(size)
+            rows = np.arange(size)
+            if turn == 1:  # few units move
+                new = order[name].copy()
+                new[:2] = new[1::-1]
+            expected = objective({**order, name: new}) - objective(order)
+            assert gain[rows, new].sum() - gain[rows, order[name]].sum() == pytest.approx(expected, abs=1e-4)
+            order = {**order, name: new}
+    assert both.objective(order) == pytest.approx(objective(order), rel=1e-6)
+
+
+def test_a_permuted_copy_is_found_exactly_and_no_match_is_worse_than_none():
+    spec, a, b = traced()
+    hidden = random_permutation(spec, jax.random.key(3))
+    found = weight_matching(spec, a, apply_permutation(spec, hidden, a), check=False)
+    assert all(np.array_equal(found.params[name], leaf) for name, leaf in a.items())
+    order = permutations.inverse(hidden)
+    assert all(np.array_equal(found.permutation[name], order[name]) for name in spec.groups)
+    nothing = sum(float(np.vdot(a[name], b[name])) for name in a)
+    match = weight_matching(spec, a, b, check=False)
+    assert match.objective == pytest.approx(sum(float(np.vdot(a[k], match.params[k])) for k in a), rel=1e-5)
+    assert match.objective > nothing
+
+
+def test_the_first_groups_of_the_network_are_solved_first():
+    spec, *_ = traced()
+    order = gains.front_to_back(spec)
+    assert sorted(order) == sorted(spec.groups)
+    assert [order.index(name) for name in ("left", "out", "flat", "middle")] == sorted(
+        order.index(name) for name in ("left", "out", "flat", "middle")
+    )
+    assert order[-1] == "middle"
+
+
+def test_the_compiled_library_gives_scipys_assignments():
+    pytest.importorskip("lap", reason="pip install lapx")
+    draws = np.random.default_rng(0)
+    for n in (1, 2, 30):
+        for cost in (draws.random((n, n)), draws.integers(0, 3, (n, n)).astype(float)):
+            columns = assignment.shortest_augmenting_paths(cost)
+            assert sorted(columns) == list(range(n))
+            assert cost[np.arange(n), columns].sum() == pytest.approx(cost[linear_sum_assignment(cost)].sum(), abs=1e-9)

@@ -1,0 +1,170 @@
+"""What two networks' weights gain by a permutation of units, brought up to date where units have moved."""
+
+from collections.abc import Iterator, Mapping, Set
+from typing import NamedTuple
+
+import numpy as np
+
+from tna_jax.matching import axes
+from tna_jax.matching.axes import Axis, Concat, Group, Product
+from tna_jax.matching.permutations import Permutation, PermutationSpec
+from tna_jax.trees import KeyPath
+
+
+class Block(NamedTuple):
+    """A part of a parameter of both networks each axis of which holds the units of one group, in order, or of none."""
+
+    a: np.ndarray
+    """Float32, of the first network."""
+    b: np.ndarray
+    groups: tuple[str | None, ...]
+
+    def inner_product(self, permutation: Permutation) -> float:
+        """The inner product of the first network's entries and the second's permuted ones; sums of rows are added in float64."""
+        b = self.b
+        for i, name in enumerate(self.groups):
+            if name is not None and (permutation[name] != np.arange(len(permutation[name]))).any():
+                b = b.take(permutation[name], axis=i)
+        return float(np.einsum("...i,...i->...", np.atleast_1d(self.a), np.atleast_1d(b)).sum(dtype=np.float64))
+
+
+def blocks(a: np.ndarray, b: np.ndarray, leaf_axes: tuple[Axis, ...]) -> Iterator[Block]:
+    """Cuts a parameter where axes are made of others: end to end (`Concat`) or flattened into one (`Product`).
+
+    Args:
+      a, b: one leaf of both networks.
+      leaf_axes: what its axes hold.
+    """
+    for i, axis in enumerate(leaf_axes):
+        before, after = leaf_axes[:i], leaf_axes[i + 1 :]
+        if isinstance(axis, Product):
+            shape = (*a.shape[:i], *(part.size for part in axis.parts), *a.shape[i + 1 :])
+            yield from blocks(a.reshape(shape), b.reshape(shape), (*before, *axis.parts, *after))
+            return
+        if isinstance(axis, Concat):
+            cuts = np.cumsum([part.size for part in axis.parts[:-1]])
+            for part, p, q in zip(axis.parts, np.split(a, cuts, i), np.split(b, cuts, i), strict=True):
+                yield from blocks(p, q, (*before, part, *after))
+            return
+    yield Block(a, b, tuple(str(axis.name) if isinstance(axis, Group) else None for axis in leaf_axes))
+
+
+class _Term:
+    """One axis of a block: what its group gains there.
+
+    Rows are the positions on all other axes. Where the units there have moved, the difference of the second network's rows, old
+    and new, gives the difference of the gains: rows that stay cost nothing.
+    """
+
+    def __init__(self, block: Block, axis: int) -> None:
+        self.others = [name for i, name in enumerate(block.groups) if i != axis]
+        self.shape = [size for i, size in enumerate(block.a.shape) if i != axis]
+        self.names = {name for name in self.others if name is not None}
+        units = block.a.shape[axis]
+        self.a, self.b = (np.moveaxis(leaf, axis, -1).reshape(-1, units) for leaf in (block.a, block.b))
+        self.held: tuple[np.ndarray, ...] | None = None
+        self.rows = np.zeros(0, int)
+
+    def change(self, permutation: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """The gains (units, units) float32 less those of the last call, which begin at 0; None where nothing has moved."""
+        orders = tuple(permutation[name] for name in self.others if name is not None)
+        if self.held is None:
+            self.held, self.rows = orders, self._rows(permutation)
+            return self.a.T @ (self.b[self.rows] if orders else self.b)
+        if all(old is new or np.array_equal(old, new) for old, new in zip(self.held, orders, strict=True)):
+            return None
+        rows = self._rows(permutation)
+        moved = np.flatnonzero(rows != self.rows)
+        difference = self.b[rows[moved]] - self.b[self.rows[moved]]
+        self.held, self.rows = orders, rows
+        product: np.ndarray = self.a[moved].T @ difference
+        return product
+
+    def _rows(self, permutation: Mapping[str, np.ndarray]) -> np.ndarray:
+        rows = np.zeros(1, int)
+        for name, size in zip(self.others, self.shape, strict=True):
+            order = np.arange(size) if name is None else permutation[name]
+            rows = (rows[:, None] * size + order[None, :]).reshape(-1)
+        return rows
+
+
+class Gains:
+    """The weights of two networks on the host, and what they gain by a permutation.
+
+    Attributes:
+      neighbors: by group, those that share a parameter with it.
+      quadratic: groups that stand on two axes of one parameter, whose gains depend on their own order.
+    """
+
+    def __init__(self, spec: PermutationSpec, a: Mapping[KeyPath, np.ndarray], b: Mapping[KeyPath, np.ndarray]) -> None:
+        self.spec = spec
+        self.blocks = [block for path, leaf in spec.params.items() for block in blocks(a[path], b[path], leaf)]
+        self.terms: dict[str, list[_Term]] = {name: [] for name in spec.groups}
+        self.around: dict[str, list[Block]] = {name: [] for name in spec.groups}
+        self.neighbors: dict[str, set[str]] = {name: set() for name in spec.groups}
+        self.quadratic: set[str] = set()
+        for block in self.blocks:
+            names = [name for name in block.groups if name is not None]
+            for name in set(names):
+                self.around[name].append(block)
+                self.neighbors[name] |= set(names) - {name}
+                if names.count(name) > 1:
+                    self.quadratic.add(name)
+            for axis, name in enumerate(block.groups):
+                if name is not None:
+                    self.terms[name].append(_Term(block, axis))
+        self.totals = {name: np.zeros((size, size)) for name, size in spec.groups.items()}
+
+    def of(self, group: str, permutation: Mapping[str, np.ndarray], unsettled: Set[str] = frozenset()) -> np.ndarray:
+        """Returns (n, n) float64: the inner product of the first network's unit i with the second's unit j, the other groups permuted.
+
+        Where a parameter has the group on two axes, the other one is held: a linearization.
+
+        Args:
+          group: its name.
+          permutation: of all groups.
+          unsettled: groups whose order says nothing yet; what is shared with them is left out, unless nothing else is left.
+        """
+        total = self.totals[group]
+        known = [term for term in self.terms[group] if not unsettled.intersection(term.names)]
+        for term in known or self.terms[group]:
+            change = term.change(permutation)
+            if change is not None:
+                total += change
+        return total
+
+    def objective(self, permutation: Permutation) -> float:
+        """Returns the inner product of both networks' weights, in float64."""
+        return sum(block.inner_product(permutation) for block in self.blocks)
+
+    def better(self, group: str, new: np.ndarray, gain: np.ndarray, permutation: Permutation) -> bool:
+        """Returns whether another order of a group gains more than rounding.
+
+        Args:
+          group: its name.
+          new: the order.
+          gain: of the group.
+          permutation: of all groups, the old order of this one among them.
+        """
+        old = permutation[group]
+        if np.array_equal(old, new):
+            return False
+        rows = np.arange(len(old))
+        if group in self.quadratic:
+            before, after = (
+                sum(block.inner_product({**permutation, group: order}) for block in self.around[group])
+                for order in (old, new)
+            )
+        else:
+            before, after = (float(gain[rows, order].sum()) for order in (old, new))
+        return after > before + 1e-6 * max(abs(before), abs(after))
+
+
+def front_to_back(spec: PermutationSpec) -> list[str]:
+    """Returns the groups in the order in which the network first multiplies their units with weights; those without such a place last."""
+    first: dict[str, int] = {}
+    for site in spec.sites:
+        for name in sorted(axes.names(site.axis)):
+            first.setdefault(name, site.contraction)
+    last = len(first) and max(first.values()) + 1
+    return sorted(spec.groups, key=lambda name: first.get(name, last))
