@@ -70,6 +70,8 @@ def concat(parts: list[Axis]) -> Axis:
         if flat and isinstance(part, Fixed) and isinstance(flat[-1], Fixed):  # two constants are not one
             part = Fixed(flat.pop().size + part.size)
         flat.append(part)
+    if not flat:
+        return Constant(0)
     if len(flat) > 1 and all(part == flat[0] for part in flat):
         return product([Fixed(len(flat)), flat[0]])
     return flat[0] if len(flat) == 1 else Concat(tuple(flat))
@@ -87,6 +89,15 @@ def product(parts: list[Axis]) -> Axis:
     if not flat:
         return Fixed(1)
     return flat[0] if len(flat) == 1 else Product(tuple(flat))
+
+
+def reverse(axis: Axis) -> Axis:
+    """Returns an axis without groups, read from its end: its parts change places."""
+    if isinstance(axis, Concat):
+        return concat([reverse(part) for part in axis.parts[::-1]])
+    if isinstance(axis, Product):
+        return product([reverse(part) for part in axis.parts])
+    return axis
 
 
 def groups(axis: Axis) -> list[Group]:

@@ -12,7 +12,9 @@ import jax
 import numpy as np
 
 from tna_jax import trees
-from tna_jax.matching import jaxprs, tracing
+from tna_jax.matching import jaxprs
+from tna_jax.matching.operations.elementwise import ELEMENTWISE
+from tna_jax.matching.operations.reductions import REDUCTIONS
 from tna_jax.trees import KeyPath, Tree
 
 Sources = frozenset[tuple[int, int]]
@@ -66,9 +68,9 @@ class IncomingAxes:
         special = getattr(self, f"_{name}", None)
         if special is not None:
             axes = special(equation, inputs)
-        elif name in tracing.ELEMENTWISE:
+        elif name in ELEMENTWISE:
             axes = [self._elementwise(equation, inputs)]
-        elif name in tracing.REDUCTIONS:
+        elif name in REDUCTIONS:
             axes = [tuple(a for i, a in enumerate(inputs[0].axes) if i not in equation.params["axes"])]
         elif (
             len(equation.invars) == len(equation.outvars) == 1
@@ -78,7 +80,7 @@ class IncomingAxes:
         else:
             axes = [(frozenset(),) * len(variable.aval.shape) for variable in equation.outvars]
         if data:  # parameters beside data, one to one: what they are axes of are units
-            if name in tracing.ELEMENTWISE:
+            if name in ELEMENTWISE:
                 self._keep(source for value in inputs for axis in value.axes for source in axis)
             axes = [(frozenset(),) * len(variable.aval.shape) for variable in equation.outvars]
         return [Origin(tuple(value), data) for value in axes]

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 from jax.extend import core
 
-NESTED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+NESTED = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
 """Parameters under which a primitive that only calls another jaxpr holds it."""
 CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call",
-         "custom_vjp_call_jaxpr", "custom_lin"}  # fmt: skip
+         "custom_vjp_call_jaxpr", "custom_lin", "custom_vmap_call", "composite"}  # fmt: skip
 
 
 def eval_jaxpr_with(
@@ -44,6 +44,40 @@ def eval_jaxpr_with(
             outputs = rule(equation, inputs)
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def idle(jaxpr: Any) -> set[int]:
+    """Returns the ids of the equations, here and in all jaxprs within, on whose results no entry of an output depends.
+
+    What `jnp.pad` does along axes that it does not pad is of this kind: it cuts off ends, and puts none of their entries back.
+    """
+    needed = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal) and getattr(atom.aval, "size", 1)}
+    result: set[int] = set()
+    for equation in reversed(jaxpr.eqns):
+        inner = [leaf for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr) if _is_jaxpr(leaf)]
+        result.update(*(idle(getattr(leaf, "jaxpr", leaf)) for leaf in inner))
+        if needed.isdisjoint(equation.outvars) and not equation.effects:
+            result.add(id(equation))
+        else:
+            needed |= {a for a in equation.invars if not isinstance(a, core.Literal) and getattr(a.aval, "size", 1)}
+    return result
+
+
+def _is_jaxpr(leaf: Any) -> bool:
+    return hasattr(leaf, "eqns")
+
+
+def used_inputs(jaxpr: Any) -> list[bool]:
+    """Returns for each input of a jaxpr whether an operation takes it, in the jaxpr itself or in one that it calls."""
+    used: set[Any] = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
+    for equation in jaxpr.eqns:
+        inner = next((equation.params[name] for name in NESTED if name in equation.params), None)
+        called = equation.primitive.name in CALLS and inner is not None
+        taken = used_inputs(getattr(inner, "jaxpr", inner)) if called else [True] * len(equation.invars)
+        used |= {
+            a for a, takes in zip(equation.invars, taken, strict=True) if takes and not isinstance(a, core.Literal)
+        }
+    return [variable in used for variable in jaxpr.invars]
 
 
 CONTRACTIONS = ("dot_general", "conv_general_dilated")

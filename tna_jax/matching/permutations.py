@@ -7,8 +7,10 @@ check_function(spec, params, permuted)                       # the same function
 """
 
 import dataclasses
+import functools
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,11 +18,17 @@ import numpy as np
 
 from tna_jax import networks, prng, sharding, trees
 from tna_jax.masks import Params
-from tna_jax.matching import axes, incoming, jaxprs, tracing, unification
-from tna_jax.matching.axes import Axis, Group
+from tna_jax.matching import axes, description, incoming, jaxprs, tracing, unification, values
+from tna_jax.matching.axes import Axis, Fixed, Group
+from tna_jax.matching.function_check import check_function, function_gap, narrowest_tolerance
 from tna_jax.matching.tracing import MatmulSite
 from tna_jax.networks import Network, State
-from tna_jax.trees import KeyPath
+from tna_jax.trees import KeyPath, Tree
+
+__all__ = [
+    "Permutation", "PermutationSpec", "apply_permutation", "check_function", "function_gap", "identity", "inverse",
+    "permutation_spec", "permute_state", "permuted", "random_permutation",
+]  # fmt: skip
 
 Permutation = Mapping[str, np.ndarray]
 """By group, (units,) ints: unit i of the permuted network is unit `permutation[group][i]` of the old one."""
@@ -36,8 +44,12 @@ class PermutationSpec:
       state: the same for the network's state (BatchNorm's statistics).
       sites: where activations meet weights.
       network: the network that was traced.
-      inputs: its example inputs, (B, ...).
+      inputs: its example inputs, (B, ...), a pytree of arrays or shapes.
       incoming: by path of the leaf, which of its axes units sum over: their inputs (`tna_jax.matching.incoming`).
+      fixed_by: by path of the leaf, for each axis which operation fixed it, or parts of it; `""` where none is fixed.
+      state_fixed_by: the same for the state.
+      unknown: operations that hidden units reached and that have no rule here; they fixed all axes of what they took.
+      tolerance: what `check_function` allows: by the narrowest float of the program.
     """
 
     groups: dict[str, int]
@@ -47,6 +59,19 @@ class PermutationSpec:
     network: Network
     inputs: Any
     incoming: dict[KeyPath, tuple[bool, ...]]
+    fixed_by: dict[KeyPath, tuple[str, ...]]
+    state_fixed_by: dict[KeyPath, tuple[str, ...]]
+    unknown: tuple[str, ...]
+    tolerance: float
+
+    def describe(self) -> str:
+        """Returns a table, one line for each axis of each tensor: its group, or which operation fixed it."""
+        return description.describe(self)
+
+    @functools.cached_property
+    def evaluate(self) -> Callable[[Params, State, Any], Any]:
+        """The network in evaluation mode, compiled at the first call: (params, state, inputs) -> outputs."""
+        return jax.jit(lambda params, state, x: networks.evaluate(self.network, params, state, x))
 
     def units(self, path: KeyPath) -> tuple[tuple[int, ...], list[tuple[str, int]]]:
         """Returns which axes of a leaf count units, and whose: for `masks.neurons`.
@@ -73,47 +98,51 @@ def permutation_spec(network: Network, params: Params, x: Any, state: State = ()
 
     The network's jaxpr is walked once on shapes; nothing is run. Axes of the inputs and outputs stay as they are; every axis
     of a parameter is a group until an operation ties it to another one (a residual sum), cuts it (the channels that a
-    zero-padded shortcut adds), takes it apart (attention heads, groups of a group norm) or fixes it. What is found is a
-    subgroup of all symmetries: units inside attention heads, or inside groups of a group norm, get one common permutation
-    for all heads, or groups. Any framework's function will do that is made of the operations named in the error.
+    zero-padded shortcut adds), takes it apart (attention heads, groups of a group norm) or fixes it; `describe` says which
+    did. What is found is a subgroup of all symmetries: units inside attention heads, or inside groups of a group norm, get
+    one common permutation for all heads, or groups, and so do the layers of a `scan`. The operations that are known are
+    listed in `tna_jax.matching.operations`; any other fixes the axes of what it takes.
 
     Args:
-      network: (params, x) -> outputs (B, ...), or a `Stateful` network, of which evaluation mode is traced.
+      network: (params, x) -> outputs, any pytree of arrays, or a `Stateful` network, of which evaluation mode is traced.
       params: pytree of arrays or shapes, of one model.
-      x: example inputs (B, ...), B >= 2, or their shape; `check_function` compares outputs on them.
+      x: example inputs, any pytree of arrays (B, ...), B >= 2, or their shapes; `check_function` compares outputs on them.
       state: of a `Stateful` network.
 
-    Raises:
-      ValueError: an operation on hidden units that is not known here; it is named.
+    Warns:
+      UserWarning: hidden units reach an operation that is not known here; it is named.
     """
 
-    def run(params: Params, state: State, x: Any) -> jax.Array:
+    def run(params: Params, state: State, x: Any) -> Any:
         return networks.evaluate(network, params, state, x)
 
     closed = jax.make_jaxpr(run)(params, state, x)
     unifier = unification.Unifier()
-    tracer = tracing.AxisPropagation(unifier)
-    named = [[(path, leaf) for path, leaf in trees.named_leaves(tree)] for tree in (params, state)]
+    tracer = tracing.AxisPropagation(unifier, jaxprs.idle(closed.jaxpr))
+    named = [trees.named_leaves(tree) for tree in (params, state)]
     fresh = [[tuple(unifier.new(size) for size in np.shape(leaf)) for _, leaf in leaves] for leaves in named]
-    arguments = [tracing.AxisInfo(leaf, False) for tree in fresh for leaf in tree]
-    arguments += [tracing.AxisInfo(tuple(map(axes.Fixed, leaf.shape)), True) for leaf in jax.tree.leaves(x)]
-    known = [tracing.constant(value) for value in closed.consts]
-    outputs = jaxprs.eval_jaxpr_with(closed.jaxpr, known, arguments, tracer.rule, tracing.constant)
-    used = {atom for equation in closed.jaxpr.eqns for atom in equation.invars if not hasattr(atom, "val")}
-    unused = [
-        value.axes for value, variable in zip(arguments, closed.jaxpr.invars, strict=True) if variable not in used
-    ]
-    for axis in [axis for value in outputs for axis in value.axes] + [
-        axis for leaf_axes in unused for axis in leaf_axes
-    ]:
+    arguments = [values.AxisInfo(leaf, untied=True) for leaf in fresh[0]] + [values.AxisInfo(leaf) for leaf in fresh[1]]
+    arguments += [values.AxisInfo(tuple(map(Fixed, np.shape(leaf))), data=True) for leaf in jax.tree.leaves(x)]
+    known = [values.constant(value) for value in closed.consts]
+    outputs = jaxprs.eval_jaxpr_with(closed.jaxpr, known, arguments, tracer.rule, values.constant)
+    unifier.operation = "being an output of the network"
+    for axis in [axis for value in outputs for axis in tracer.plain(value).axes]:
         unifier.fix(axis)
+    unifier.operation = "having no use"
+    for value, used in zip(arguments, jaxprs.used_inputs(closed.jaxpr), strict=True):
+        for axis in () if used else value.axes:
+            unifier.fix(axis)
     tables = [
         {path: tuple(map(unifier.resolve, leaf)) for (path, _), leaf in zip(leaves, tree, strict=True)}
         for leaves, tree in zip(named, fresh, strict=True)
     ]
+    why = [
+        {path: tuple(_why(unifier, axis) for axis in leaf) for (path, _), leaf in zip(leaves, tree, strict=True)}
+        for leaves, tree in zip(named, fresh, strict=True)
+    ]
     names = _names(tables)
     sizes = {
-        names[group.name]: group.size
+        names[group.name]: int(group.size)
         for table in tables
         for leaf in table.values()
         for axis in leaf
@@ -121,10 +150,33 @@ def permutation_spec(network: Network, params: Params, x: Any, state: State = ()
     }
     tables = [{path: tuple(_named(axis, names) for axis in leaf) for path, leaf in table.items()} for table in tables]
     sites = [site._replace(axis=_named(unifier.resolve(site.axis), names)) for site in tracer.sites]
-    places = tuple(site for site in sites if axes.groups(site.axis))
+    if tracer.strangers:
+        warnings.warn(
+            f"operations that are not known here meet hidden units, and fix them: {', '.join(sorted(tracer.strangers))}. What "
+            "is found is right, but there may be more: spec.describe() says which axes were fixed. A rule is six lines: "
+            "tna_jax.matching.operations",
+            stacklevel=2,
+        )
     return PermutationSpec(
-        sizes, tables[0], tables[1], places, network, x, incoming.incoming_axes(closed, params, state)
+        groups=sizes,
+        params=tables[0],
+        state=tables[1],
+        sites=tuple(site for site in sites if axes.groups(site.axis)),
+        network=network,
+        inputs=x,
+        incoming=incoming.incoming_axes(closed, params, state),
+        fixed_by=why[0],
+        state_fixed_by=why[1],
+        unknown=tuple(sorted(tracer.strangers)),
+        tolerance=narrowest_tolerance(closed),
     )
+
+
+def _why(unifier: unification.Unifier, axis: Axis) -> str:
+    """What fixed an axis, or parts of it, in words."""
+    if axis.size == 1:
+        return "having one entry"
+    return ", ".join(dict.fromkeys(map(description.reason, unifier.reasons(axis))))
 
 
 def _names(tables: list[dict[KeyPath, tuple[Axis, ...]]]) -> dict[int | str, str]:
@@ -189,8 +241,8 @@ def permute_state(spec: PermutationSpec, permutation: Permutation, state: State)
 
 
 def _apply(
-    spec: PermutationSpec, table: Mapping[KeyPath, tuple[Axis, ...]], permutation: Permutation, tree: trees.Tree
-) -> trees.Tree:
+    spec: PermutationSpec, table: Mapping[KeyPath, tuple[Axis, ...]], permutation: Permutation, tree: Tree
+) -> Tree:
     wrong = [
         f"{name} ({np.shape(order)} for {spec.groups.get(name, 'no such')} units)"
         for name, order in permutation.items()
@@ -216,41 +268,3 @@ def permuted(leaf: Any, leaf_axes: tuple[Axis, ...], permutation: Permutation) -
         if axes.names(axis) & permutation.keys():
             leaf = leaf.take(axes.indices(axis, dict(permutation)), axis=i)
     return leaf
-
-
-@sharding.outside_meshes
-def function_gap(
-    spec: PermutationSpec, before: Params, after: Params, states: tuple[State, State] = ((), ()), inputs: Any = None
-) -> float:
-    """Computes how far two networks' outputs are apart: the largest difference over the largest output, on the traced inputs.
-
-    Args:
-      before, after: parameters.
-      states: their states.
-      inputs: (B, ...); default: those the network was traced with (normally distributed ones, where only shapes were given).
-    """
-    x = spec.inputs if inputs is None else inputs
-    if isinstance(x, jax.ShapeDtypeStruct):
-        x = jax.random.normal(prng.root_key(0), x.shape).astype(x.dtype)
-    with jax.default_matmul_precision("float32"):  # not what an accelerator takes for fast
-        old, new = (
-            np.asarray(networks.evaluate(spec.network, p, s, x), np.float64)
-            for p, s in zip((before, after), states, strict=True)
-        )
-    return float(np.abs(new - old).max() / max(np.abs(old).max(), np.finfo(np.float32).tiny))
-
-
-def check_function(
-    spec: PermutationSpec,
-    before: Params,
-    after: Params,
-    states: tuple[State, State] = ((), ()),
-    inputs: Any = None,
-    tolerance: float = 1e-4,
-) -> None:
-    """Raises ValueError unless both networks compute the same, as `function_gap` measures it; networks that give NaN fail."""
-    gap = function_gap(spec, before, after, states, inputs)
-    if not gap <= tolerance:
-        raise ValueError(
-            f"the permuted network is another function: its outputs differ by {gap:.2g} of the largest one"
-        )

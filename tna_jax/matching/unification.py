@@ -3,19 +3,28 @@
 A group may become another one, be cut into parts, or be fixed. Fixing is always right; it only gives up symmetries.
 """
 
+from typing import Any
+
 from tna_jax.matching.axes import Axis, Concat, Constant, Fixed, Group, Product, concat, groups, product
 
 
 class Unifier:
-    """Holds what is known so far about the groups of one network."""
+    """Holds what is known so far about the groups of one network.
+
+    Attributes:
+      operation: what is being looked at, noted as the reason of whatever is fixed from now on.
+    """
 
     def __init__(self) -> None:
         self.bound: dict[int | str, Axis] = {}
+        self.links: dict[int | str, tuple[Axis, Any]] = {}
+        self.operation: Any = None
         self.count = 0
 
     def new(self, size: int) -> Axis:
         """Returns a fresh group; an axis of size 1 is fixed."""
         self.count += 1
+        size = int(size)
         return Group(size, self.count) if size > 1 else Fixed(size)
 
     def resolve(self, axis: Axis) -> Axis:
@@ -30,11 +39,24 @@ class Unifier:
             return product([self.resolve(part) for part in axis.parts])
         return axis
 
+    def _bind(self, group: Group, axis: Axis) -> None:
+        self.bound[group.name] = axis
+        self.links[group.name] = axis, self.operation
+
+    def reasons(self, axis: Axis) -> list[Any]:
+        """Returns what was being looked at when the axis, or parts of it, were fixed; each once, in order."""
+        if isinstance(axis, Group) and axis.name in self.links:
+            link, operation = self.links[axis.name]
+            return [operation] if isinstance(link, Fixed) else self.reasons(link)
+        if isinstance(axis, Concat | Product):
+            return list(dict.fromkeys(reason for part in axis.parts for reason in self.reasons(part)))
+        return []
+
     def fix(self, axis: Axis) -> Axis:
         """Fixes an axis: none of its units may move from now on."""
         axis = self.resolve(axis)
         for group in groups(axis):
-            self.bound[group.name] = Fixed(group.size)
+            self._bind(group, Fixed(group.size))
         return axis if isinstance(axis, Constant) else Fixed(axis.size)
 
     def unify(self, a: Axis, b: Axis) -> Axis:
@@ -51,7 +73,8 @@ class Unifier:
             return Fixed(a.size)
         if isinstance(a, Group) or isinstance(b, Group):
             group, other = (a, b) if isinstance(a, Group) else (b, a)
-            self.bound[group.name] = self._ordered(other)  # type: ignore[union-attr]
+            assert isinstance(group, Group)
+            self._bind(group, self._ordered(other))
             return self.resolve(group)
         if isinstance(a, Product) and isinstance(b, Product):
             return self._unify_products(a, b)
@@ -108,7 +131,7 @@ class Unifier:
         parts: tuple[Axis, Axis]
         if isinstance(axis, Group):
             parts = self.new(axis.size // minor), self.new(minor)
-            self.bound[axis.name] = product(list(parts))
+            self._bind(axis, product(list(parts)))
             return parts
         if isinstance(axis, Product):
             last, rest = axis.parts[-1], product(list(axis.parts[:-1]))
@@ -132,7 +155,7 @@ class Unifier:
             return type(axis)(first), type(axis)(axis.size - first)
         if isinstance(axis, Group):
             parts = self.new(first), self.new(axis.size - first)
-            self.bound[axis.name] = concat(list(parts))
+            self._bind(axis, concat(list(parts)))
             return parts
         if isinstance(axis, Concat):
             head, rest = axis.parts[0], concat(list(axis.parts[1:]))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.extend.core import Primitive
 
 from tests.parameters import slow_but
 from tna_jax import models, networks, trees
@@ -196,6 +197,8 @@ class Odd(nn.Module):
             x = jnp.sort(x, axis=-1)
         elif self.what == "cond":
             x = jax.lax.cond(x.sum() > 0, lambda y: y, lambda y: -y, x)
+        elif self.what == "stranger":
+            x = stranger.bind(x)
         elif self.what == "cumsum":
             x = jnp.cumsum(x, axis=-1)
         elif self.what == "constant":
@@ -207,24 +210,38 @@ class Odd(nn.Module):
         return nn.Dense(3, name="head")(x)
 
 
-@pytest.mark.parametrize("what", ["sort", "cond"])
-def test_an_operation_that_is_not_known_is_named(what):
-    apply, params, x = linen_case(Odd(what), inputs(4, 5))
-    with pytest.raises(ValueError, match=f"operation '{what}' on hidden units"):
-        permutation_spec(apply, params, x)
+stranger = Primitive("stranger")
+stranger.def_abstract_eval(lambda x: x)
+stranger.def_impl(lambda x: x)
+
+
+def test_an_operation_that_is_not_known_fixes_its_axes_and_is_named():
+    apply, params, x = linen_case(Odd("stranger"), inputs(4, 5))
+    with pytest.warns(UserWarning, match="fix them: stranger"):
+        spec = permutation_spec(apply, params, x)
+    assert (spec.groups, spec.unknown) == ({}, ("stranger",))
+    reasons = {trees.name(path): reason for path, reason in spec.fixed_by.items()}
+    assert reasons["hidden/kernel"][1].startswith("stranger in Odd (test_permutations.py")
+    assert reasons["head/kernel"][1] == "being an output of the network"
+    assert "hidden/kernel  axis 1       6  fixed by stranger" in spec.describe()
+    assert "not known here, whose axes are fixed: stranger" in spec.describe()
 
 
 @pytest.mark.parametrize(
-    ("what", "groups"), [("plain", 1), ("cumsum", 0), ("constant", 0), ("every second", 0), ("argmax", 0)]
+    ("what", "groups"),
+    [("plain", 1), ("sort", 1), ("cond", 1), ("cumsum", 0), ("constant", 0), ("every second", 0), ("argmax", 1)],
 )
 def test_units_whose_place_matters_are_no_group(what, groups):
-    spec = permutation_spec(*linen_case(Odd(what), inputs(4, 5)))
+    apply, params, x = linen_case(Odd(what), inputs(4, 5))
+    spec = permutation_spec(apply, params, x)
     assert len(spec.groups) == groups
+    if groups:
+        check_function(spec, params, apply_permutation(spec, permutations.random_permutation(spec, KEY), params))
 
 
 def test_an_unknown_operation_on_inputs_alone_does_no_harm():
     apply, params, x = linen_case(Odd("plain"), inputs(4, 5))
-    spec = permutation_spec(lambda p, x: apply(p, jnp.sort(x, axis=-1)), params, x)
+    spec = permutation_spec(lambda p, x: apply(p, stranger.bind(x)), params, x)
     assert list(spec.groups.values()) == [6]
 
 
