@@ -1,4 +1,4 @@
-"""Model Breadcrumbs: drop the smallest changes and the very largest ones (Davari and Belilovsky, arXiv 2312.06795, section 3).
+"""Model Breadcrumbs: drop the smallest changes and the very largest ones (Davari and Belilovsky, arXiv 2312.06795).
 
 Of each task vector a share `gamma` of the largest magnitudes is set to 0 as outliers, and of the rest the smallest, so that a
 share `density` stays (the paper's beta is 1 - density - gamma; its gamma counts from below, 1 minus ours). The result is
@@ -44,7 +44,7 @@ def _problem(options: Options) -> str | None:
 
 
 METHOD = Method(
-    "breadcrumbs", "drops the smallest changes and the very largest ones, and adds the rest", "2312.06795, section 3", breadcrumbs,
+    "breadcrumbs", "drops the smallest changes and the very largest ones, and adds the rest", "2312.06795", breadcrumbs,
     needs_base=True, normalized=False, options=(DENSITY, GAMMA, dataclasses.replace(STRENGTH, default=0.4)),
     surveys=magnitudes.surveys(_limits), problem=_problem,
 )  # fmt: skip

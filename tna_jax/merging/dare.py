@@ -1,4 +1,4 @@
-"""DARE: drop entries of task vectors at random and rescale the rest (Yu et al., arXiv 2311.03099, section 3).
+"""DARE: drop entries of task vectors at random and rescale the rest (Yu et al., arXiv 2311.03099).
 
 Each entry stays with probability `density` (the paper's 1 - p) and is divided by it, so that the expectation stays.
 `dare_linear` then adds the task vectors as task arithmetic does, `dare_ties` elects signs and averages those that agree, in
@@ -52,10 +52,10 @@ def dare_ties(
 
 
 LINEAR = Method(
-    "dare_linear", "drops changes at random, rescales the rest, and adds them", "2311.03099, section 3", dare_linear,
+    "dare_linear", "drops changes at random, rescales the rest, and adds them", "2311.03099", dare_linear,
     needs_base=True, normalized=False, options=(DENSITY, dataclasses.replace(STRENGTH, default=0.4), SEED),
 )  # fmt: skip
 TIES = Method(
-    "dare_ties", "drops changes at random, rescales the rest, and averages those that agree in sign", "2311.03099, section 3",
+    "dare_ties", "drops changes at random, rescales the rest, and averages those that agree in sign", "2311.03099",
     dare_ties, needs_base=True, normalized=True, options=(DENSITY, STRENGTH, ELECT, SEED),
 )  # fmt: skip

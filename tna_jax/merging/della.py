@@ -1,4 +1,4 @@
-"""DELLA: drop by magnitude, small changes more often, and rescale (Deep et al., arXiv 2406.11617, MagPrune, section 3).
+"""DELLA: drop by magnitude, small changes more often, and rescale (Deep et al., arXiv 2406.11617, its MagPrune).
 
 In each row of a task vector the entries are ranked by magnitude. The drop probability falls linearly from `p + epsilon / 2`
 at the smallest to `p - epsilon / 2` at the largest, `p = 1 - density`, and an entry that stays is divided by its probability
@@ -73,11 +73,11 @@ def _problem(options: Options) -> str | None:
 
 
 METHOD = Method(
-    "della", "drops small changes more often than large ones, rescales, and averages those that agree in sign", "2406.11617, section 3",
+    "della", "drops small changes more often than large ones, rescales, and averages those that agree in sign", "2406.11617",
     della, needs_base=True, normalized=True, options=(DENSITY, EPSILON, STRENGTH, ELECT, SEED), in_pieces=False, problem=_problem,
 )  # fmt: skip
 LINEAR = Method(
-    "della_linear", "drops small changes more often than large ones, rescales the rest, and adds them", "2406.11617, section 3",
+    "della_linear", "drops small changes more often than large ones, rescales the rest, and adds them", "2406.11617",
     della_linear, needs_base=True, normalized=False, in_pieces=False, problem=_problem,
     options=(DENSITY, EPSILON, dataclasses.replace(STRENGTH, default=0.4), SEED),
 )  # fmt: skip

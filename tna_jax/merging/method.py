@@ -112,7 +112,7 @@ class Method:
     summary: str
     """In one line."""
     source: str
-    """Paper, as arXiv number and equation."""
+    """Paper, as arXiv number, or author and year."""
     core: Core
     needs_base: bool
     normalized: bool

@@ -1,4 +1,4 @@
-"""Sign election and the mean of those that agree: steps 2 and 3 of TIES (arXiv 2306.01708, section 3), for all methods that elect."""
+"""Sign election and the mean of those that agree: steps 2 and 3 of TIES (arXiv 2306.01708), for all methods that elect."""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
-"""Task arithmetic, `base + strength * sum_i w_i (model_i - base)` (Ilharco et al., arXiv 2212.04089, section 4.2).
+"""Task arithmetic, `base + strength * sum_i w_i (model_i - base)` (Ilharco et al., arXiv 2212.04089).
 
 The paper adds all task vectors with one strength, chosen on held-out data; where there are none, 0.4 is what the TIES paper
-(2306.01708, section 5) recommends for it, hence the default. A strength of 1 / M is the average; a weight of -1 is the
+(2306.01708) recommends for it, hence the default. A strength of 1 / M is the average; a weight of -1 is the
 paper's negation. mergekit's `task_arithmetic` is this with strength 1 and no division by the sum of the weights.
 """
 
@@ -21,6 +21,6 @@ def task_arithmetic(
 
 
 METHOD = Method(
-    "task_arithmetic", "the base plus the sum of all task vectors times a strength", "2212.04089, section 4.2", task_arithmetic,
+    "task_arithmetic", "the base plus the sum of all task vectors times a strength", "2212.04089", task_arithmetic,
     needs_base=True, normalized=False, options=(dataclasses.replace(STRENGTH, default=0.4),),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""TIES: trim, elect signs, merge those that agree (Yadav et al., arXiv 2306.01708, section 3, algorithm 1).
+"""TIES: trim, elect signs, merge those that agree (Yadav et al., arXiv 2306.01708).
 
 1. Trim: of each task vector, the entries of the largest magnitude stay, a share `density` (the paper's k = 20 %); the rest
    is 0.
@@ -43,6 +43,6 @@ def ties(
 
 
 METHOD = Method(
-    "ties", "trims small changes, elects each entry's sign, and averages those that agree", "2306.01708, section 3", ties,
+    "ties", "trims small changes, elects each entry's sign, and averages those that agree", "2306.01708", ties,
     needs_base=True, normalized=True, options=(DENSITY, STRENGTH, ELECT), surveys=magnitudes.surveys(_smallest_kept),
 )  # fmt: skip
