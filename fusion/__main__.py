@@ -4,7 +4,7 @@ import sys
 
 from train import experiments
 
-NAMES = ("landscape", "rivals", "multi_fusion", "federated", "soup", "cold")
+NAMES = ("landscape", "rivals", "multi_fusion", "federated", "soup", "cold", "merging_methods")
 GROUPS = {"all": ("landscape", "rivals"), "everything": NAMES}
 
 if __name__ == "__main__":
