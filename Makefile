@@ -70,7 +70,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
 
 parity: $(VENV)/.installed-parity
-	$(BIN)/python -m pytest tests/tna_jax/hf/test_parity.py
+	$(BIN)/python -m pytest tests/tna_jax/hf/test_parity.py tests/tna_jax/programs/merge/test_model_types.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
