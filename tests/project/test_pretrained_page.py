@@ -10,6 +10,7 @@ import pytest
 from tna_jax import models
 from tna_jax.hf import loading
 from tna_jax.hf import names as hf_names
+from tna_jax.hf.model_types import TYPES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "pretrained.md"
 
@@ -31,10 +32,12 @@ def test_the_example_runs_and_its_folder_is_what_it_says():
 
 def rows():
     """The lines of the table of names, from the code's."""
-    for kinds in (("vit",), ("bert", "roberta")):
-        prefix = kinds[0] if len(kinds) == 1 else "TYPE"
+    for kinds in (("vit", "deit"), ("bert", "roberta"), ("distilbert",), ("gpt2",), ("llama",)):
+        prefix = TYPES[kinds[0]].prefix if len(kinds) == 1 else "TYPE"
         for ours, theirs in hf_names.BODIES[kinds[0]].items():
             yield f"| {' and '.join(kinds)} `body/{ours}` | `{prefix}.{theirs}` |"
+    (alone,) = hf_names.BODIES["deit"].keys() - hf_names.BODIES["vit"].keys()
+    yield f"| deit `body/{alone}` | `deit.{hf_names.BODIES['deit'][alone]}` |"
     for (kind, head), table in hf_names.HEADS.items():
         for ours, theirs in table.items():
             yield f"| {kind} {head} `{ours}` | `{theirs}` |"
@@ -42,6 +45,7 @@ def rows():
 
 def test_the_table_of_names_is_the_codes():
     assert hf_names.BODIES["bert"] == hf_names.BODIES["roberta"]
+    assert hf_names.BODIES["vit"].items() <= hf_names.BODIES["deit"].items()
     table = re.search(
         r"<!-- names -->\n\n\| here \| there \|\n\| --- \| --- \|\n(.*?)\n\n<!-- end -->", PAGE.read_text(), re.DOTALL
     )
@@ -53,3 +57,7 @@ def test_the_networks_it_names_exist():
     assert known is not None
     networks = set(re.findall(r"`((?:vit|bert|roberta)_\w+)`", known[1]))
     assert networks and networks <= set(models.MODELS)
+    first = {
+        kind for row in re.findall(r"^\| (`.*?) \|", known[1], re.MULTILINE) for kind in re.findall(r"`(.+?)`", row)
+    }
+    assert first == set(TYPES)

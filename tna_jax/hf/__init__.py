@@ -8,8 +8,8 @@
     hf.save("tuned", model.module, params, model.config)           # transformers reads it
     ids = hf.load_tokenizer(folder).encode(["a text"], length=64).ids
 
-Model types vit, bert and roberta, with a classifier, a masked-language-model head, or bare. Tokenizers need the extra
-`tna-jax[hf]`. What does not fit is refused with `tna_jax.io.UsageError`, a ValueError. A name is loaded when it is first used.
+Model types of `tna_jax.hf.model_types` (ViT, BERT, RoBERTa, DistilBERT, GPT-2, Llama and kin), with a classifier, a head that
+predicts words, or bare. Tokenizers need the extra `tna-jax[hf]`. What does not fit is refused with `tna_jax.io.UsageError`, a ValueError. A name is loaded when it is first used.
 """
 
 import importlib

@@ -10,11 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from tna_jax import models, trees
-from tna_jax.io.errors import UsageError, unknown
+from tna_jax.hf import rotary
+from tna_jax.hf.model_types import ARCHITECTURES, TYPES, architecture, not_supported
+from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import read_json
-from tna_jax.models import transformer, vit
+from tna_jax.models import bert, gpt2, llama, vit
 
 CONFIG = "config.json"
+VISION = ("vit", "deit")
+"""Architectures that take images."""
 
 COMMON = {
     "hidden_size": ("width", 768),
@@ -31,33 +35,48 @@ TEXT = {
     "type_vocab_size": ("types", 2),
     "pad_token_id": ("pad_id", 0),
 }
+IMAGE = {"image_size": ("image_size", 224), "patch_size": ("patch", 16), "qkv_bias": ("qkv_bias", True)}
 FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
-    "vit": COMMON | {"image_size": ("image_size", 224), "patch_size": ("patch", 16), "qkv_bias": ("qkv_bias", True)},
+    "vit": COMMON | IMAGE,
+    "deit": COMMON | IMAGE,
     "bert": COMMON | TEXT,
     "roberta": COMMON | TEXT | {"vocab_size": ("vocab", 50265), "pad_token_id": ("pad_id", 1)},
-}
-"""By model type: their name to our field and to the value it has where config.json is silent."""
+    "distilbert": {
+        "dim": ("width", 768), "n_layers": ("depth", 6), "n_heads": ("heads", 12), "hidden_dim": ("mlp", 3072),
+        "activation": ("act", "gelu"), "initializer_range": ("init_std", 0.02), "vocab_size": ("vocab", 30522),
+        "max_position_embeddings": ("positions", 512), "pad_token_id": ("pad_id", 0),
+    },
+    "gpt2": {
+        "n_embd": ("width", 768), "n_layer": ("depth", 12), "n_head": ("heads", 12), "n_inner": ("mlp", None),
+        "activation_function": ("act", "gelu_new"), "layer_norm_epsilon": ("eps", 1e-5), "initializer_range": ("init_std", 0.02),
+        "vocab_size": ("vocab", 50257), "n_positions": ("positions", 1024), "pad_token_id": ("pad_id", None),
+    },
+    "llama": {
+        "hidden_size": ("width", 4096), "num_hidden_layers": ("depth", 32), "num_attention_heads": ("heads", 32),
+        "num_key_value_heads": ("kv_heads", None), "head_dim": ("head_dim", None), "intermediate_size": ("mlp", 11008),
+        "hidden_act": ("act", "silu"), "rms_norm_eps": ("eps", 1e-6), "initializer_range": ("init_std", 0.02),
+        "vocab_size": ("vocab", 32000), "max_position_embeddings": ("positions", 2048),
+        "tie_word_embeddings": ("tied", False), "mlp_bias": ("mlp_bias", False), "pad_token_id": ("pad_id", None),
+    },
+}  # fmt: skip
+"""By architecture: their name to our field and to the value it has where config.json is silent."""
 
-ARCHITECTURES = {
-    ("vit", "classes"): "ViTForImageClassification",
-    ("vit", "pooled"): "ViTModel",
-    ("vit", "none"): "ViTModel",
-    ("bert", "classes"): "BertForSequenceClassification",
-    ("bert", "masked_lm"): "BertForMaskedLM",
-    ("bert", "pooled"): "BertModel",
-    ("bert", "none"): "BertModel",
-    ("roberta", "classes"): "RobertaForSequenceClassification",
-    ("roberta", "masked_lm"): "RobertaForMaskedLM",
-    ("roberta", "pooled"): "RobertaModel",
-    ("roberta", "none"): "RobertaModel",
+DROPOUTS = {
+    "distilbert": ("dropout", "attention_dropout"),
+    "gpt2": ("resid_pdrop", "attn_pdrop"),
+    "llama": (None, "attention_dropout"),
 }
-"""By model type and our kind of head."""
+"""By architecture, what the two dropouts are called; others: hidden_dropout_prob, attention_probs_dropout_prob."""
 
 REQUIRED = {
     "is_decoder": False,
     "add_cross_attention": False,
     "position_embedding_type": "absolute",
     "pooler_act": "tanh",
+    "use_task_id": False,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "use_sliding_window": False,
 }
 """What our modules are: other values in config.json mean a model that we do not have."""
 
@@ -71,8 +90,8 @@ def read(folder: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(values, dict):
         raise UsageError(f"{folder / CONFIG}: expected a JSON object")
     kind = values.get("model_type")
-    if kind not in FIELDS:
-        raise unknown(f"model_type in {folder / CONFIG}", str(kind), FIELDS)
+    if kind not in TYPES:
+        raise UsageError(not_supported(kind, str(folder / CONFIG)))
     wrong = [f"{name} is {values[name]!r}" for name, value in REQUIRED.items() if values.get(name, value) != value]
     width, pooled = values.get("hidden_size", 768), values.get("pooler_output_size")
     if pooled not in (None, width):
@@ -99,14 +118,19 @@ def build(
     unknown_options = sorted(set(options) - set(CHOSEN))
     if unknown_options:
         raise UsageError(f"unknown options {', '.join(unknown_options)}; known: {', '.join(CHOSEN)}")
-    fields = {ours: values.get(theirs, default) for theirs, (ours, default) in FIELDS[kind].items()}
+    of, known = architecture(kind), {**TYPES[kind].defaults, **values}
+    fields = {ours: known.get(theirs, default) for theirs, (ours, default) in FIELDS[of].items()}
     if isinstance(fields.get("image_size"), list):
         fields["image_size"] = tuple(fields["image_size"])
     patch = fields.get("patch")
     if isinstance(patch, list) and len(set(map(str, patch))) == 1:
         fields["patch"] = patch[0]
+    if of == "llama":
+        fields |= rotary.fields(kind, known, where)
+    if of == "deit":
+        of, fields = "vit", fields | {"distilled": True}
     try:
-        return models.create(kind, **{**fields, **options}, head=head, num_classes=num_classes)
+        return models.create(of, **{**fields, **options}, head=head, num_classes=num_classes)
     except (ValueError, TypeError) as error:
         raise UsageError(f"{where}: {error}") from error
 
@@ -120,24 +144,37 @@ def describe(module: Any, shapes: dict[str, tuple[int, ...]], old: dict[str, Any
       old: of the checkpoint the module came from: whatever our modules do not know is kept.
       dtype: of the saved tensors, `float32`.
     """
-    kind = type_of(module)
+    of = type_of(module)
+    kind = model_type(module, old)
     values = dict(old or {})
-    values |= {theirs: getattr(module, ours) for theirs, (ours, _) in FIELDS[kind].items()}
-    values["num_attention_heads"], values["intermediate_size"] = module.sizes
+    sizes = dict(zip(("heads", "mlp"), module.sizes, strict=True))
+    values |= {theirs: sizes.get(ours, getattr(module, ours)) for theirs, (ours, _) in FIELDS[of].items()}
     values |= {"model_type": kind, "architectures": [ARCHITECTURES[kind, module.head]]}
     values.pop("torch_dtype", None)
     values["dtype"] = dtype
     if old is None:
-        values |= {"hidden_dropout_prob": module.dropout, "attention_probs_dropout_prob": module.attention_dropout}
-    if kind == "vit":
+        names = DROPOUTS.get(of, ("hidden_dropout_prob", "attention_probs_dropout_prob"))
+        rates = zip(names, (module.dropout, module.attention_dropout), strict=True)
+        values |= {name: rate for name, rate in rates if name is not None}
+    if of == "llama":
+        values |= rotary.values(module, values)
+    if of in VISION:
         values["num_channels"] = shapes["body/patches/kernel"][2]
-        values["image_size"] = module.image_size or _side(shapes["body/positions"][1] - 1) * module.patch
+        first = 2 if of == "deit" else 1
+        values["image_size"] = module.image_size or _side(shapes["body/positions"][1] - first) * module.patch
     if module.head == "classes" and len(values.get("id2label", ())) != module.num_classes:
         labels = [f"LABEL_{i}" for i in range(module.num_classes)]
         values["id2label"] = {str(i): label for i, label in enumerate(labels)}
         values["label2id"] = {label: i for i, label in enumerate(labels)}
         values.pop("num_labels", None)
     return values
+
+
+def model_type(module: nn.Module, config: dict[str, Any] | None) -> str:
+    """Returns what a module is called in config.json: what its own configuration says, if that has the same architecture."""
+    kind = (config or {}).get("model_type")
+    of = type_of(module)
+    return str(kind) if kind in TYPES and architecture(kind) == of else of
 
 
 def _side(patches: int) -> int:
@@ -148,11 +185,17 @@ def _side(patches: int) -> int:
 
 
 def type_of(module: nn.Module) -> str:
-    """Returns the model type of a module: vit, bert or roberta; raises UsageError for any other."""
-    kind = getattr(module, "kind", "vit" if isinstance(module, vit.ViT) else None)
-    if kind not in FIELDS or not isinstance(module, transformer.Transformer):
-        raise UsageError(f"{type(module).__name__} has no Hugging Face form; known: {', '.join(FIELDS)}")
-    return kind
+    """Returns the architecture of a module: vit, bert, gpt2, ...; raises UsageError for one without Hugging Face form."""
+    match module:
+        case vit.ViT():
+            return "deit" if module.distilled else "vit"
+        case bert.Bert():
+            return module.kind
+        case gpt2.GPT2():
+            return "gpt2"
+        case llama.Llama():
+            return "llama"
+    raise UsageError(f"{type(module).__name__} has no Hugging Face form; known: {', '.join(FIELDS)}")
 
 
 def text(values: dict[str, Any]) -> str:
@@ -162,7 +205,7 @@ def text(values: dict[str, Any]) -> str:
 
 def example(module: Any, channels: int = 3) -> jax.Array:
     """Returns an input of one of our transformers, zeros, for `init`: (1, H, W, channels) floats or (1, 2) ids."""
-    if type_of(module) != "vit":
+    if type_of(module) not in VISION:
         return jnp.zeros((1, 2), jnp.int32)
     size = module.image_size or module.patch
     return jnp.zeros((1, *((size, size) if isinstance(size, int) else size), channels))

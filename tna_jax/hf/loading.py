@@ -4,7 +4,8 @@
     model = hf.load("roberta-base", head="new", num_classes=3, key=key)   # the body, and a head from scratch
     hf.save("tuned", model.module, params, model.config)             # transformers reads it
 
-Model types vit, bert and roberta, with a classifier, a masked-language-model head, or bare. Names: `tna_jax.hf.names`.
+Model types of `tna_jax.hf.model_types` (ViT, BERT, RoBERTa, DistilBERT, GPT-2, Llama and kin), with a classifier, a head that
+predicts words, or bare. Names: `tna_jax.hf.names`.
 """
 
 import dataclasses
@@ -61,8 +62,8 @@ def load(
 
     Args:
       folder: config.json beside model.safetensors, or shards with model.safetensors.index.json.
-      head: None: that of the folder. classes, masked_lm, pooled or none: that one, which the folder must hold (tensors of
-        others are dropped). new: a classifier with initial values, whatever head the folder has (and a new pooler, where
+      head: None: that of the folder. classes, masked_lm, causal_lm, pooled or none: that one, which the folder must hold (tensors
+        of others are dropped). new: a classifier with initial values, whatever head the folder has (and a new pooler, where
         BERT's is not there).
       num_classes, key: of head new: its number of classes, and the key of its initial values.
       image_size: of the images that a ViT is to take; its position embeddings are interpolated once, here.
@@ -86,15 +87,15 @@ def load(
     names = hf_names.canonical(kind, list(held))
     tensors = {names[name]: tensor for name, tensor in held.items()}
     chosen = validation.head_of(kind, config, set(tensors), head, str(folder))
-    if kind != "vit" and chosen == "masked_lm":
-        validation.check_tied(kind, tensors, config, str(folder))
     count = validation.num_classes(kind, tensors) if num_classes is None else num_classes
     module = hf_config.build(kind, config, chosen, count, options, str(folder / hf_config.CONFIG))
+    if chosen in ("masked_lm", "causal_lm") and getattr(module, "tied", True):
+        validation.check_tied(kind, tensors, config, str(folder))
     channels = config.get("num_channels", 3)
     resized = _resized(module, image_size)
     shapes = shapes_of(module, channels, len(tensors))
     places = {path: hf_names.place(kind, chosen, path, len(shape)) for path, shape in shapes.items()}
-    new, dropped = validation.compare(kind, tensors, shapes, places, head == "new", str(folder))
+    new, dropped = validation.compare(kind, tensors, shapes, places, head, str(folder))
     initial = _initial(module, channels, new, key)
     leaves = {
         path: initial[path] if path in initial else _read(tensors[place.name], place) for path, place in places.items()
@@ -126,8 +127,8 @@ def _resized(module: Any, size: int | tuple[int, int] | None) -> Any:
     """Returns the module for images of another size; raises UsageError unless it is a ViT whose patches tile them."""
     if size is None:
         return module
-    if hf_config.type_of(module) != "vit":
-        raise UsageError("image_size is for vit only")
+    if hf_config.type_of(module) not in hf_config.VISION:
+        raise UsageError(f"image_size is for {' and '.join(hf_config.VISION)} only")
     try:
         return module.clone(image_size=size)
     except ValueError as error:

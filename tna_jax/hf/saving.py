@@ -10,6 +10,7 @@ from tna_jax import trees
 from tna_jax.hf import config as hf_config
 from tna_jax.hf import names as hf_names
 from tna_jax.hf.config import shapes_of
+from tna_jax.hf.model_types import TYPES
 from tna_jax.io import safetensors
 from tna_jax.io.errors import UsageError, unknown
 from tna_jax.io.json_files import write_atomic
@@ -37,7 +38,7 @@ def save(
 
     Args:
       folder: created if it is not there.
-      module: a ViT or Bert of `tna_jax.models`.
+      module: a ViT, Bert, GPT2 or Llama of `tna_jax.models`.
       params: its parameters, of one model, any floats.
       config: of the folder that the model came from (`Loaded.config`): what our fields do not say is kept from it.
       dtype: float32, float16 or bfloat16; the last two round.
@@ -50,18 +51,20 @@ def save(
     """
     if dtype not in KINDS:
         raise unknown("dtype", dtype, KINDS)
-    kind = hf_config.type_of(module)
+    kind = hf_config.model_type(module, config)
     arrays = {trees.name(path): np.asarray(leaf) for path, leaf in trees.named_leaves(params)}
     channels = arrays["body/patches/kernel"].shape[2] if "body/patches/kernel" in arrays else 3
     shapes = {path: array.shape for path, array in arrays.items()}
     described = hf_config.describe(module, shapes, config, dtype)
-    if kind == "vit":
+    if hf_config.type_of(module) in hf_config.VISION:
         module = module.clone(image_size=described["image_size"])
     _check(shapes, shapes_of(module, channels))
     places = {path: hf_names.place(kind, module.head, path, array.ndim) for path, array in arrays.items()}
     bare = module.head in ("pooled", "none")
     tensors = {
-        places[path].name.removeprefix(f"{kind}." if bare else ""): places[path].outward(array).astype(KINDS[dtype])
+        places[path].name.removeprefix(f"{TYPES[kind].prefix}." if bare else ""): places[path]
+        .outward(array)
+        .astype(KINDS[dtype])
         for path, array in arrays.items()
     }
     folder = Path(folder)

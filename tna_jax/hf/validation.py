@@ -4,16 +4,20 @@ from typing import Any
 
 import numpy as np
 
-from tna_jax.hf.config import ARCHITECTURES
-from tna_jax.hf.names import HEADS, TIED, Place
+from tna_jax.hf.model_types import ARCHITECTURES, TYPES, architecture
+from tna_jax.hf.names import HEADS, Place, in_body, tied_copies
 from tna_jax.io.errors import UsageError, unknown
 from tna_jax.io.tensor_headers import Tensor
 
-OTHER = ("vit.embeddings.mask_token", "cls.seq_relationship.")
-"""Tensors of heads that we do not have; like those of heads that were not asked for, they are dropped."""
-BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+BUFFERS = (
+    "embeddings.position_ids",
+    "embeddings.token_type_ids",
+    ".attn.bias",
+    ".attn.masked_bias",
+    "rotary_emb.inv_freq",
+)
 """Constants that old files hold."""
-CHOICES = ("classes", "masked_lm", "pooled", "none", "new")
+CHOICES = ("classes", "masked_lm", "causal_lm", "pooled", "none", "new")
 
 
 def head_of(kind: str, config: dict[str, Any], names: set[str], asked: str | None, where: str) -> str:
@@ -27,14 +31,17 @@ def head_of(kind: str, config: dict[str, Any], names: set[str], asked: str | Non
         raise unknown("head", asked, known)
     if asked is not None:
         return "classes" if asked == "new" else asked
-    bare = "pooled" if f"{kind}.pooler.dense.weight" in names else "none"
-    architecture = next(iter(config.get("architectures") or [None]))
-    if architecture is None:
-        return next((head for (of, head), table in HEADS.items() if of == kind and _holds(table, names)), bare)
-    heads = [head for (of, head), name in ARCHITECTURES.items() if of == kind and name == architecture]
+    of = architecture(kind)
+    bare = "pooled" if f"{TYPES[kind].prefix}.pooler.dense.weight" in names else "none"
+    named = next(iter(config.get("architectures") or [None]))
+    if named is None:
+        return next((head for (holder, head), table in HEADS.items() if holder == of and _holds(table, names)), bare)
+    heads = [head for (of, head), name in ARCHITECTURES.items() if of == kind and name == named]
     if not heads:
-        choices = ", ".join(known)
-        raise UsageError(f"{where} is a {architecture}, whose head is not known here: choose a head, one of {choices}")
+        raise UsageError(
+            f"{where} is a {named}, whose head is not known here: choose a head, one of {', '.join(known)}; none and new drop "
+            "the folder's"
+        )
     return bare if "none" in heads else heads[0]
 
 
@@ -44,7 +51,8 @@ def _holds(table: dict[str, str], names: set[str]) -> bool:
 
 def num_classes(kind: str, tensors: dict[str, Tensor]) -> int:
     """Returns the number of classes of the folder's classifier; 2, with which it is then missed, if it has none."""
-    last = {"roberta": "classifier.out_proj.weight"}.get(kind, "classifier.weight")
+    *_, name = HEADS[architecture(kind), "classes"].values()
+    last = f"{name}.weight"
     return tensors[last].shape[0] if last in tensors and tensors[last].shape else 2
 
 
@@ -53,7 +61,7 @@ def compare(
     tensors: dict[str, Tensor],
     shapes: dict[str, tuple[int, ...]],
     places: dict[str, Place],
-    fresh: bool,
+    asked: str | None,
     where: str,
 ) -> tuple[list[str], list[str]]:
     """Compares what a folder holds with what a module needs.
@@ -61,7 +69,8 @@ def compare(
     Args:
       tensors: of the folder, by `names.canonical` name.
       shapes, places: of our leaves, by path.
-      fresh: whether the head is to be new: then its leaves are, and those of a pooler that is not there.
+      asked: the head that was asked for, if any: then all other heads are dropped, known here or not. A new one's leaves are
+        new, and so are those of a pooler that is not there.
 
     Returns:
       Our leaves that the folder lacks and that may be new, and its tensors that are dropped.
@@ -69,13 +78,23 @@ def compare(
     Raises:
       UsageError: tensors are missing, too many, of another shape or not floating-point; all are listed.
     """
-    new = [path for path, place in places.items() if fresh and (path.startswith("head") or place.name not in tensors)
+    new = [path for path, place in places.items() if asked == "new" and (path.startswith("head") or place.name not in tensors)
            and path.startswith(("head", "body/pooler/"))]  # fmt: skip
     expected = {places[path].name: places[path].shape(shape) for path, shape in shapes.items() if path not in new}
-    theirs = [f"{name}." for (of, _), table in HEADS.items() if of == kind for name in table.values()]
-    droppable = (*theirs, *OTHER, f"{kind}.pooler.", *(f"{name}." for name in TIED.values()))
+    of = architecture(kind)
+    heads = (
+        *(f"{name}." for (holder, _), table in HEADS.items() if holder == of for name in table.values()),
+        "cls.seq_relationship.",
+    )
+    idle = tuple(f"{TYPES[kind].prefix}.{name}" for name in ("pooler.", "embeddings.mask_token"))
+    copies = tied_copies(kind)
+
+    def droppable(name: str) -> bool:
+        other = not in_body(kind, name) if asked is not None else name.startswith(heads)
+        return other or name in copies or name.startswith(idle)
+
     extra = [name for name in tensors if name not in expected and not name.endswith(BUFFERS)]
-    dropped = [name for name in extra if name.startswith(droppable)]
+    dropped = [name for name in extra if droppable(name)]
     lists = {
         "missing": [name for name in expected if name not in tensors],
         "too many": [name for name in extra if name not in dropped],
@@ -95,14 +114,12 @@ def compare(
 
 
 def check_tied(kind: str, tensors: dict[str, Tensor], config: dict[str, Any], where: str) -> None:
-    """Raises UsageError unless the last kernel of a masked-language-model head is the words' table."""
-    pairs = [(f"{TIED[kind]}.weight", f"{kind}.embeddings.word_embeddings.weight"),
-             (f"{TIED[kind]}.bias", f"{HEADS[kind, 'masked_lm']['head']}.bias")]  # fmt: skip
-    held = [(copy, of) for copy, of in pairs if copy in tensors and of in tensors]
+    """Raises UsageError unless the last kernel of a head that predicts words is the words' table."""
+    held = [(copy, of) for copy, of in tied_copies(kind).items() if copy in tensors and of in tensors]
     differing = [copy for copy, of in held if not _equal(tensors[copy], tensors[of])]
     if config.get("tie_word_embeddings", True) is False or differing:
         what = ", ".join(differing) or "tie_word_embeddings is false"
-        raise UsageError(f"{where}: its last kernel is not the table of words, which our masked_lm head takes: {what}")
+        raise UsageError(f"{where}: its last kernel is not the table of words, which this head of ours takes: {what}")
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

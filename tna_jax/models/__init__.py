@@ -6,8 +6,8 @@ logits = model.apply(variables, images)                      # (B, num_classes) 
 logits, updated = model.apply(variables, images, train=True, weight=weight, mutable=["batch_stats"])
 
 Every module is called as `module(x, train=False, weight=None)`: `train` lets BatchNorm take and update statistics and turns
-dropout on, where a transformer has any; `weight` (B,) keeps padding (0) out of statistics. Images are (B, H, W, C) floats; bert
-and roberta take token ids (B, T) and more, see `tna_jax.models.bert`.
+dropout on, where a transformer has any; `weight` (B,) keeps padding (0) out of statistics. Images are (B, H, W, C) floats; bert,
+roberta, distilbert, gpt2 and llama take token ids (B, T) and more, see `tna_jax.models.bert`, `gpt2` and `llama`.
 """
 
 import dataclasses
@@ -19,6 +19,8 @@ import flax.linen as nn
 
 from tna_jax.models.bert import Bert
 from tna_jax.models.cnn import CNN
+from tna_jax.models.gpt2 import GPT2
+from tna_jax.models.llama import Llama
 from tna_jax.models.mlp import MLP
 from tna_jax.models.resnet import DEPTHS, ResNet
 from tna_jax.models.vgg import CONVOLUTIONS, VGG
@@ -54,7 +56,7 @@ class Constructor:
         return self.family(**{**self.defaults, **options, **self.fixed})
 
 
-__all__ = ["CNN", "MLP", "MODELS", "VGG", "Bert", "Constructor", "ResNet", "ViT", "create"]
+__all__ = ["CNN", "GPT2", "MLP", "MODELS", "VGG", "Bert", "Constructor", "Llama", "ResNet", "ViT", "create"]
 
 VITS = {"ti": (192, 12), "s": (384, 12), "b": (768, 12), "l": (1024, 24)}
 """Width and depth; heads are one for each 64 of the width."""
@@ -78,6 +80,9 @@ MODELS: dict[str, Constructor] = {
     "roberta": Constructor(Bert, ROBERTA, ROBERTA_DEFAULTS),
     **{f"roberta_{size}": Constructor(Bert, {**ROBERTA, "width": width, "depth": depth}, ROBERTA_DEFAULTS)
        for size, (width, depth) in BERTS.items()},
+    "distilbert": Constructor(Bert, {"kind": "distilbert"}),
+    "gpt2": Constructor(GPT2),
+    "llama": Constructor(Llama),
 }  # fmt: skip
 
 

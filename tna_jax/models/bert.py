@@ -1,5 +1,6 @@
-"""BERT (arXiv 1810.04805) and RoBERTa (arXiv 1907.11692) encoders in the form of Hugging Face's, with their heads."""
+"""BERT (arXiv 1810.04805), RoBERTa (1907.11692) and DistilBERT (1910.01108) encoders in the form of Hugging Face's, with their heads."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 
 from tna_jax.models import layers, transformer
 
-KINDS = ("bert", "roberta")
+KINDS = ("bert", "roberta", "distilbert")
 
 
 class Body(transformer.Transformer):
@@ -28,9 +29,11 @@ class Body(transformer.Transformer):
     def __post_init__(self) -> None:
         layers.check_choice("kind", self.kind, KINDS)
         super().__post_init__()
-        if self.pad_id is None and self.kind == "bert":
+        if self.kind == "distilbert" and self.head == "pooled":
+            raise ValueError("a distilbert has no pooler: head must be classes, masked_lm or none")
+        if self.pad_id is None and self.kind != "roberta":
             return
-        last = self.vocab if self.kind == "bert" else min(self.vocab, self.positions - 1)
+        last = min(self.vocab, self.positions - 1) if self.kind == "roberta" else self.vocab
         if not isinstance(self.pad_id, int) or not 0 <= self.pad_id < last:
             raise ValueError(f"pad_id must be an id, below {last} with these vocab and positions, got {self.pad_id!r}")
 
@@ -40,12 +43,15 @@ class Body(transformer.Transformer):
     ) -> tuple[jax.Array, jax.Array]:
         self._check(x)
         normal = nn.initializers.normal(self.init_std)
-        words, positions, kinds = (
+        words, positions = (
             nn.Embed(rows, self.width, embedding_init=normal, name=name)
-            for rows, name in ((self.vocab, "words"), (self.positions, "positions"), (self.types, "types"))
+            for rows, name in ((self.vocab, "words"), (self.positions, "positions"))
         )
-        types = jnp.zeros_like(x) if types is None else types
-        tokens = words(x) + kinds(types) + positions(self._places(x))  # B, T, width
+        tokens = words(x)  # B, T, width
+        if self.kind != "distilbert":
+            kinds = nn.Embed(self.types, self.width, embedding_init=normal, name="types")
+            tokens = tokens + kinds(jnp.zeros_like(x) if types is None else types)
+        tokens = tokens + positions(self._places(x))
         tokens = transformer.layer_norm(self.eps, self.dtype, "norm")(tokens)
         tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
         if mask is None and self.pad_id is not None:
@@ -67,7 +73,7 @@ class Body(transformer.Transformer):
     def _check(self, x: jax.Array) -> None:
         if x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.integer):
             raise ValueError(f"token ids are integers (B, T), got {x.dtype} {x.shape}")
-        most = self.positions if self.kind == "bert" else self.positions - (self.pad_id or 0) - 1
+        most = self.positions - (self.pad_id or 0) - 1 if self.kind == "roberta" else self.positions
         if x.shape[1] > most:
             raise ValueError(
                 f"{x.shape[1]} tokens, but the {self.positions} position embeddings are for at most {most}"
@@ -79,10 +85,10 @@ class Bert(Body):
 
     What comes out, float32, is by `head`:
       classes: (B, num_classes). BERT's is a dense layer on the pooler (dense and tanh of the first token), RoBERTa's is
-        dense, tanh, dense on the first token.
+        dense, tanh, dense on the first token, DistilBERT's dense, ReLU, dense.
       masked_lm: (B, T, vocab), or (B, K, vocab) at the positions `at`: dense, activation, norm, then the words' embeddings
         as the last kernel (tied: no second table) and a bias.
-      pooled: (B, width), the pooler. none: (B, T, width), all tokens.
+      pooled: (B, width), the pooler, which a DistilBERT has not. none: (B, T, width), all tokens.
 
     All but the head is under `body` (words, positions, types, norm, layer_0 ..., and pooler, which Hugging Face counts to
     the body; RoBERTa's classifier and masked_lm have none). Parameters with head `pooled`: bert_base 109,482,240, roberta_base 124,645,632.
@@ -91,9 +97,9 @@ class Bert(Body):
       vocab: V, rows of the embeddings of words.
       positions: rows of the position embeddings. BERT takes as many tokens; RoBERTa's positions count from pad_id + 1, and
         only the tokens that are not padding, so it takes positions - pad_id - 1 tokens.
-      types: token types (segments).
-      pad_id: the id of padding; None (BERT only): there is none.
-      kind: bert or roberta.
+      types: token types (segments); a DistilBERT has none.
+      pad_id: the id of padding; None (not for RoBERTa): there is none.
+      kind: bert, roberta or distilbert.
 
     Other fields: see `Transformer`. Called as `module(ids, train, weight, mask=, types=, at=)`: `mask` (B, T) bool or 0/1 says
     which tokens count, default: those that are not `pad_id` (Hugging Face's default is all: give the mask to
@@ -118,10 +124,11 @@ class Bert(Body):
         common = (self.init_std, self.dtype)
         if self.head == "masked_lm":
             tokens = tokens if at is None else jnp.take_along_axis(tokens, at[:, :, None], axis=1)
-            act = self.act if self.kind == "bert" else "gelu"
+            act = "gelu" if self.kind == "roberta" else self.act
             tokens = MaskedHead(self.width, act, self.eps, *common, name="head")(tokens, words)
-        elif self.head == "classes" and self.kind == "roberta":
-            tokens = ClassHead(self.num_classes, self.width, self.dropout, *common, name="head")(tokens, train)
+        elif self.head == "classes" and self.kind != "bert":
+            bend = nn.relu if self.kind == "distilbert" else jnp.tanh
+            tokens = ClassHead(self.num_classes, self.width, bend, self.dropout, *common, name="head")(tokens, train)
         elif self.head == "classes":
             tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
             tokens = transformer.dense(self.num_classes, *common, "head")(tokens)
@@ -129,10 +136,14 @@ class Bert(Body):
 
 
 class ClassHead(nn.Module):
-    """RoBERTa's: the first token of (B, T, width) through dense, tanh, dense, dropout before each: (B, num_classes)."""
+    """RoBERTa's and DistilBERT's: the first token of (B, T, width) through dense, `act`, dense: (B, num_classes).
+
+    RoBERTa's has dropout before each dense layer, DistilBERT's before the last.
+    """
 
     num_classes: int
     width: int
+    act: Callable[[jax.Array], jax.Array]
     dropout: float
     init_std: float
     dtype: Any
@@ -140,8 +151,9 @@ class ClassHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        x = transformer.dense(self.width, self.init_std, self.dtype, "dense")(drop(x[:, 0]))
-        return transformer.dense(self.num_classes, self.init_std, self.dtype, "out")(drop(jnp.tanh(x)))
+        first = x[:, 0] if self.act is nn.relu else drop(x[:, 0])
+        x = transformer.dense(self.width, self.init_std, self.dtype, "dense")(first)
+        return transformer.dense(self.num_classes, self.init_std, self.dtype, "out")(drop(self.act(x)))
 
 
 class MaskedHead(nn.Module):

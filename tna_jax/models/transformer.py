@@ -79,7 +79,7 @@ class Transformer(nn.Module):
                   for name in ("dropout", "attention_dropout") if not 0 <= _number(getattr(self, name)) < 1]  # fmt: skip
         wrong += [f"{name} must be a number above 0, got {getattr(self, name)!r}"
                   for name in ("eps", "init_std") if not 0 < _number(getattr(self, name)) < float("inf")]  # fmt: skip
-        if not wrong and self.width % self.sizes[0]:
+        if not wrong and self.width % self.sizes[0] and not getattr(self, "head_dim", None):
             wrong = [f"{self.sizes[0]} heads do not divide the width {self.width}"]
         if wrong:
             raise ValueError("; ".join(wrong))
@@ -101,12 +101,15 @@ class Transformer(nn.Module):
         """Heads and hidden units of a block."""
         return self.heads or max(1, self.width // 64), self.mlp or 4 * self.width
 
-    def blocks(self, norm_first: bool, bias: bool, train: bool) -> list["Block"]:
+    def blocks(
+        self, norm_first: bool, bias: bool, train: bool, causal: bool = False, fused: bool = False
+    ) -> list["Block"]:
         """Returns the blocks, named layer_0, layer_1, ..."""
         heads, mlp = self.sizes
         dropouts = (self.dropout, self.attention_dropout) if train else (0.0, 0.0)
         make = nn.remat(Block) if self.remat else Block
-        fields = (self.width, heads, mlp, self.act, norm_first, bias, dropouts, self.eps, self.init_std, self.dtype)
+        fields = (self.width, heads, mlp, self.act, norm_first, bias, dropouts, self.eps, self.init_std, self.dtype,
+                  causal, fused)  # fmt: skip
         return [make(*fields, name=f"layer_{i}") for i in range(self.depth)]
 
 
@@ -122,8 +125,9 @@ def _number(value: Any) -> float:
 class Block(nn.Module):
     """Attention and two dense layers, each with a residual sum: (B, T, D) and a mask (B, T) or None to (B, T, D).
 
-    Dense layers are named query, key, value, out, up, down, norms norm1 (of the attention) and norm2. All of it is one of
-    the fields of `Transformer`; `dropouts` are those of sublayers and of attention weights, 0 outside training.
+    Dense layers are named query, key, value (or qkv: all three in one), out, up, down, norms norm1 (of the attention) and norm2.
+    All of it is one of the fields of `Transformer`; `dropouts` are those of sublayers and of attention weights, 0 outside
+    training. `causal`: a token sees itself and those before it.
     """
 
     width: int
@@ -136,6 +140,8 @@ class Block(nn.Module):
     eps: float
     init_std: float
     dtype: Any
+    causal: bool = False
+    fused: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -155,11 +161,13 @@ class Block(nn.Module):
     def _attend(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         batch, tokens, width = x.shape
         shape = (batch, tokens, self.heads, width // self.heads)
-        query, key, value = (
-            self._dense(name, width, self.bias)(x).reshape(shape) for name in ("query", "key", "value")
-        )
-        rate = self.dropouts[1]
-        mixed = attention(query, key, value, mask, nn.Dropout(rate, deterministic=False) if rate else None)
+        if self.fused:
+            parts = jnp.split(self._dense("qkv", 3 * width, self.bias)(x), 3, axis=-1)
+        else:
+            parts = [self._dense(name, width, self.bias)(x) for name in ("query", "key", "value")]
+        query, key, value = (part.reshape(shape) for part in parts)
+        drop = nn.Dropout(self.dropouts[1], deterministic=False) if self.dropouts[1] else None
+        mixed = attention(query, key, value, mask, drop, self.causal)
         return self._dense("out", width)(mixed.reshape(x.shape))
 
     def _transform(self, x: jax.Array) -> jax.Array:
@@ -172,6 +180,8 @@ def attention(
     value: Float[Array, "B T H E"],
     mask: Bool[Array, "B T"] | None = None,
     drop: Callable[[jax.Array], jax.Array] | None = None,
+    causal: bool = False,
+    window: int | None = None,
 ) -> Float[Array, "B T H E"]:
     """Computes softmax attention of all tokens to all tokens that count (arXiv 1706.03762, equation 1).
 
@@ -182,6 +192,8 @@ def attention(
       query, key, value: (B, T, H, D / H).
       mask: (B, T) bool, which tokens count; None: all.
       drop: applied to the weights (B, H, T, T).
+      causal: a token sees itself and those before it only.
+      window: of a causal one: how many tokens it sees, itself included; None: all.
 
     Returns:
       (B, T, H, D / H), of the dtype of `value`; logits and softmax are float32.
@@ -189,6 +201,11 @@ def attention(
     # Batched products of (B, H, T, D / H), since einsum over (B, T, H, D / H) is no faster on the CPU.
     query, key, value = (part.swapaxes(1, 2) for part in (query * query.shape[-1] ** -0.5, key, value))
     logits = jnp.matmul(query, key.swapaxes(2, 3), preferred_element_type=jnp.float32)
+    if causal:
+        place = np.arange(logits.shape[-1])
+        ahead = place[None, :] - place[:, None]  # T, T
+        seen = (ahead <= 0) & (ahead > -(window or len(place)))
+        logits = jnp.where(seen[None, None], logits, np.finfo(np.float32).min)
     if mask is not None:
         logits = jnp.where(mask[:, None, None, :], logits, np.finfo(np.float32).min)
     weights = jax.nn.softmax(logits)
@@ -231,3 +248,30 @@ class Pooler(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         return jnp.tanh(dense(self.width, self.init_std, self.dtype, "dense")(x[:, 0]))
+
+
+def check_ids(x: jax.Array, positions: int) -> None:
+    """Raises ValueError unless `x` is token ids (B, T) of at most `positions` tokens."""
+    if x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.integer):
+        raise ValueError(f"token ids are integers (B, T), got {x.dtype} {x.shape}")
+    if x.shape[1] > positions:
+        raise ValueError(f"{x.shape[1]} tokens, but there are {positions} positions")
+
+
+def check_pad(pad_id: Any, vocab: int) -> None:
+    """Raises ValueError unless a decoder's `pad_id` is an id or None."""
+    if pad_id is not None and not (isinstance(pad_id, int) and 0 <= pad_id < vocab):
+        raise ValueError(f"pad_id must be an id, below {vocab} with this vocab, or None, got {pad_id!r}")
+
+
+def word_logits(tokens: jax.Array, words: jax.Array) -> jax.Array:
+    """Computes logits (B, T, V), float32, of tokens (B, T, D) by the words' embeddings (V, D) as a kernel."""
+    return jnp.einsum("btd,vd->btv", tokens, words.astype(tokens.dtype), preferred_element_type=jnp.float32)
+
+
+def last_token(tokens: jax.Array, ids: jax.Array, pad_id: int | None) -> jax.Array:
+    """Returns the last of the tokens (B, T, D) whose id (B, T) is not `pad_id`: (B, D)."""
+    if pad_id is None:
+        return tokens[:, -1]
+    counted = jnp.where(jnp.not_equal(ids, pad_id), jnp.arange(ids.shape[1], dtype=jnp.int32)[None], 0)
+    return jnp.take_along_axis(tokens, jnp.argmax(counted, axis=1)[:, None, None], axis=1)[:, 0]

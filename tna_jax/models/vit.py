@@ -13,12 +13,16 @@ from tna_jax.models import layers, transformer
 
 
 class Body(transformer.Transformer):
-    """All of a `ViT` but its classifier: images to tokens (B, 1 + patches, width), or for head `pooled` to (B, width)."""
+    """All of a `ViT` but its classifier: images to tokens (B, 1 + patches, width), or for head `pooled` to (B, width).
+
+    A distilled one has two tokens before the patches.
+    """
 
     patch: int = 16
     image_size: int | tuple[int, int] | None = None
     interpolate: bool = False
     qkv_bias: bool = True
+    distilled: bool = False
 
     def _counts(self) -> tuple[str, ...]:
         return ("patch",)
@@ -42,9 +46,11 @@ class Body(transformer.Transformer):
             )
         normal = nn.initializers.truncated_normal(self.init_std)
         tokens = Embedding(self.width, self.patch, self.init_std, self.dtype, name="patches")(x)
-        first = jnp.broadcast_to(self.param("cls_token", normal, (1, 1, self.width)), (x.shape[0], 1, self.width))
-        positions = self.param("positions", normal, (1, 1 + math.prod(of), self.width))
-        tokens = jnp.concatenate([first, tokens], axis=1) + resize_positions(positions, of, here)
+        names = ("cls_token", "distillation_token") if self.distilled else ("cls_token",)
+        first = [self.param(name, normal, (1, 1, self.width)) for name in names]
+        first = [jnp.broadcast_to(token, (x.shape[0], 1, self.width)) for token in first]
+        positions = self.param("positions", normal, (1, len(names) + math.prod(of), self.width))
+        tokens = jnp.concatenate([*first, tokens], axis=1) + resize_positions(positions, of, here)
         tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens.astype(self.dtype or jnp.float32))
         for block in self.blocks(True, self.qkv_bias, train):
             tokens = block(tokens)
@@ -68,6 +74,7 @@ class ViT(Body):
       interpolate: take images of other sizes, for which the position embeddings are interpolated (`resize_positions`);
         needs `image_size`. Without it they are an error.
       qkv_bias: whether queries, keys and values have biases.
+      distilled: whether a distillation token follows the class token, as in DeiT (arXiv 2012.12877); no head reads it.
 
     Other fields: see `Transformer`. `weight` is there for the common interface: no layer depends on it.
 
@@ -126,15 +133,16 @@ def resize_positions(
     """Resizes position embeddings for another number of patches: bicubic, as PyTorch's `interpolate` that Hugging Face calls.
 
     Args:
-      positions: (1, 1 + rows * columns, D) floats; the first is the class token's and stays.
+      positions: (1, 1 + rows * columns, D) floats; the first is the class token's and stays, a second one (distillation) too.
       old, new: rows and columns of patches.
 
     Returns:
-      (1, 1 + rows * columns, D) for the new grid; `positions` itself, bit for bit, if it is the old one.
+      The same for the new grid; `positions` itself, bit for bit, if it is the old one.
     """
     if old == new:
         return positions
-    first, rest = positions[:, :1], positions[:, 1:].reshape(*old, -1)
+    kept = positions.shape[1] - math.prod(old)
+    first, rest = positions[:, :kept], positions[:, kept:].reshape(*old, -1)
     down, right = (jnp.asarray(cubic(*sides), positions.dtype) for sides in zip(old, new, strict=True))
     resized = jnp.einsum("ri,cj,ijd->rcd", down, right, rest)
     return jnp.concatenate([first, resized.reshape(1, new[0] * new[1], -1)], axis=1)

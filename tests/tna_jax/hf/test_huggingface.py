@@ -8,23 +8,36 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.parameters import slow_but
+from tests.parameters import slow, slow_but
 from tna_jax import models, trees
 from tna_jax.hf import config as hf_config
 from tna_jax.hf import hub as hf_hub
 from tna_jax.hf import loading, tokenizer, validation
 from tna_jax.hf import names as hf_names
-from tna_jax.hf.config import ARCHITECTURES, shapes_of
+from tna_jax.hf.config import shapes_of
+from tna_jax.hf.model_types import ARCHITECTURES, TYPES, architecture
 from tna_jax.io import safetensors, tensor_headers
 from tna_jax.io.errors import UsageError
 from tna_jax.programs.training import backbone
 
 SIZES = {"width": 8, "depth": 1, "heads": 2, "mlp": 12}
 TEXT = SIZES | {"vocab": 11, "positions": 9}
-MODELS = {
-    (kind, head): (kind, ({"patch": 4, "image_size": 8} | SIZES if kind == "vit" else TEXT) | {"head": head})
-    for kind, head in ARCHITECTURES
+IMAGE = SIZES | {"patch": 4, "image_size": 8}
+NETWORKS = {
+    "vit": ("vit", IMAGE),
+    "deit": ("vit", IMAGE | {"distilled": True}),
+    "llama": ("llama", TEXT | {"kv_heads": 1, "head_dim": 4}),
 }
+"""By architecture, the network and its options; of all others the network has the architecture's name."""
+
+
+def network(kind, head):
+    name, options = NETWORKS.get(architecture(kind), (architecture(kind), TEXT))
+    biases = {"qkv_bias": True} if kind == "qwen2" else {}
+    return name, options | biases | {"head": head}
+
+
+MODELS = {case: network(*case) for case in ARCHITECTURES}
 KEY = jax.random.key(0)
 
 
@@ -56,51 +69,74 @@ def both(name):
     return [f"{name}.weight", f"{name}.bias"]
 
 
+BERT_LAYER = ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+              "intermediate.dense", "output.dense", "attention.output.LayerNorm", "output.LayerNorm"]  # fmt: skip
+VIT_LAYER = ["attention.attention.query", "attention.attention.key", "attention.attention.value", "attention.output.dense",
+             "intermediate.dense", "output.dense", "layernorm_before", "layernorm_after"]  # fmt: skip
+DISTIL_LAYER = ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2",
+                "sa_layer_norm", "output_layer_norm"]  # fmt: skip
+GPT2_LAYER = ["ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"]
+LLAMA_LAYER = ["input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+               "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]  # fmt: skip
+EMBEDDINGS = [
+    "embeddings.word_embeddings.weight",
+    "embeddings.position_embeddings.weight",
+    *both("embeddings.LayerNorm"),
+]
+TOKEN_TYPES = ["embeddings.token_type_embeddings.weight"]
+PATCHES = ["embeddings.cls_token", "embeddings.position_embeddings", *both("layernorm"),
+           *both("embeddings.patch_embeddings.projection")]  # fmt: skip
+BODY = {
+    "vit": ("vit", "encoder.layer.0.", VIT_LAYER, PATCHES),
+    "deit": ("deit", "encoder.layer.0.", VIT_LAYER, [*PATCHES, "embeddings.distillation_token"]),
+    "bert": ("bert", "encoder.layer.0.", BERT_LAYER, EMBEDDINGS + TOKEN_TYPES),
+    "roberta": ("roberta", "encoder.layer.0.", BERT_LAYER, EMBEDDINGS + TOKEN_TYPES),
+    "distilbert": ("distilbert", "transformer.layer.0.", DISTIL_LAYER, EMBEDDINGS),
+    "gpt2": ("transformer", "h.0.", GPT2_LAYER, ["wte.weight", "wpe.weight", *both("ln_f")]),
+    "llama": ("model", "layers.0.", LLAMA_LAYER, ["embed_tokens.weight", "norm.weight"]),
+}
+OTHER_PREFIX = {"ernie": "ernie", "data2vec-text": "data2vec_text"}
+ROBERTA_CLASSES = both("classifier.dense") + both("classifier.out_proj")
+ENDS = {
+    ("vit", "classes"): both("classifier"),
+    ("deit", "classes"): both("classifier"),
+    ("bert", "classes"): both("classifier"),
+    ("bert", "masked_lm"): ["cls.predictions.bias", *both("cls.predictions.transform.dense"),
+                            *both("cls.predictions.transform.LayerNorm")],
+    ("roberta", "classes"): ROBERTA_CLASSES,
+    ("roberta", "masked_lm"): ["lm_head.bias", *both("lm_head.dense"), *both("lm_head.layer_norm")],
+    ("distilbert", "classes"): both("pre_classifier") + both("classifier"),
+    ("distilbert", "masked_lm"): [*both("vocab_transform"), *both("vocab_layer_norm"), "vocab_projector.bias"],
+    ("gpt2", "classes"): ["score.weight"], ("gpt2", "causal_lm"): [],
+    ("llama", "classes"): ["score.weight"], ("llama", "causal_lm"): ["lm_head.weight"],
+}  # fmt: skip
+
+
 def names_of(kind, head):
     """The names as transformers writes them, by hand."""
-    vit = kind == "vit"
-    inner = "attention.attention" if vit else "attention.self"
-    norms = ["layernorm_before", "layernorm_after"] if vit else ["attention.output.LayerNorm", "output.LayerNorm"]
-    parts = [
-        f"{inner}.query",
-        f"{inner}.key",
-        f"{inner}.value",
-        "attention.output.dense",
-        "intermediate.dense",
-        "output.dense",
-    ]
-    body = [name for part in [*parts, *norms] for name in both(f"encoder.layer.0.{part}")]
-    if vit:
-        body += ["embeddings.cls_token", "embeddings.position_embeddings", *both("layernorm"),
-                 *both("embeddings.patch_embeddings.projection")]  # fmt: skip
-    else:
-        body += [f"embeddings.{table}_embeddings.weight" for table in ("word", "position", "token_type")]
-        body += both("embeddings.LayerNorm")
-    if head == "pooled" or (kind, head) == ("bert", "classes"):
+    of = architecture(kind)
+    prefix, layer, parts, rest = BODY[of]
+    body = [name for part in parts for name in both(layer + part) if of != "llama" or name.endswith("weight")]
+    body += [f"{layer}self_attn.{part}_proj.bias" for part in "qkv" if kind == "qwen2"] + rest
+    if head == "pooled" or (of, head) == ("bert", "classes"):
         body += both("pooler.dense")
     if head in ("pooled", "none"):
         return set(body)
-    ends = {
-        ("vit", "classes"): both("classifier"),
-        ("bert", "classes"): both("classifier"),
-        ("roberta", "classes"): both("classifier.dense") + both("classifier.out_proj"),
-        ("bert", "masked_lm"): ["cls.predictions.bias", *both("cls.predictions.transform.dense"),
-                                *both("cls.predictions.transform.LayerNorm")],
-        ("roberta", "masked_lm"): ["lm_head.bias", *both("lm_head.dense"), *both("lm_head.layer_norm")],
-    }  # fmt: skip
-    return {f"{kind}.{name}" for name in body} | set(ends[kind, head])
+    return {f"{OTHER_PREFIX.get(kind, prefix)}.{name}" for name in body} | set(ENDS[of, head])
 
 
 @pytest.mark.parametrize(
-    ("kind", "head"), slow_but([("vit", "classes"), ("bert", "masked_lm"), ("roberta", "classes")], MODELS)
+    ("kind", "head"),
+    slow_but([("deit", "classes"), ("xlm-roberta", "classes"), ("gpt2", "causal_lm"), ("qwen2", "causal_lm")], MODELS),
 )
 def test_every_leaf_has_its_name_and_a_folder_comes_back_bit_for_bit(kind, head):
     module, params = make(kind, head)
-    files = loading.save("one", module, params)
+    files = loading.save("one", module, params, {"model_type": kind})
     assert {file.name for file in files} == {"config.json", "model.safetensors"}
     held, metadata = safetensors.read("one/model.safetensors")
     assert set(held) == names_of(kind, head) and metadata == {"format": "pt"}
-    assert json.loads(Path("one/config.json").read_text())["architectures"] == [ARCHITECTURES[kind, head]]
+    config = json.loads(Path("one/config.json").read_text())
+    assert (config["model_type"], config["architectures"]) == (kind, [ARCHITECTURES[kind, head]])
     found = loading.load("one")
     assert (found.new, found.dropped) == ((), ()) and same(found.params, params)
     assert found.module == module
@@ -120,9 +156,9 @@ def test_the_table_is_one_to_one_and_has_no_entry_that_is_never_used(case):
         assert place.outward(leaf).shape == place.shape(leaf.shape)
         assert place.inward(place.outward(leaf)).tobytes() == leaf.tobytes()
     used = {path.rpartition("/")[0] for path in places} | set(places)
-    head_table = hf_names.HEADS.get(case, {})
+    head_table = hf_names.HEADS.get((architecture(kind), head), {})
     assert set(head_table) <= used
-    every = {name.replace("*", "0") for name in hf_names.BODIES[kind]}
+    every = {name.replace("*", "0") for name in hf_names.BODIES[architecture(kind)]}
     assert {f"body/{name}" for name in every} - used <= {"body/pooler/dense"}
 
 
@@ -241,6 +277,57 @@ def test_names_of_old_files_are_known():
     assert loading.load("old", head="none").module.head == "none"  # which does not need it
 
 
+OTHER_HEADS = {
+    "BertForQuestionAnswering": ("bert", {"qa_outputs.weight": (2, 8), "qa_outputs.bias": (2,)}),
+    "BertForTokenClassification": ("bert", {"classifier.weight": (9, 8), "classifier.bias": (9,)}),
+    "BertForPreTraining": ("bert", {"cls.seq_relationship.weight": (2, 8), "cls.predictions.bias": (11,)}),
+    "RobertaForTokenClassification": ("roberta", {"classifier.weight": (9, 8)}),
+    "XLMRobertaForMultipleChoice": ("xlm-roberta", {"classifier.weight": (1, 8), "roberta.pooler.dense.weight": (8, 8)}),
+    "ViTForMaskedImageModeling": ("vit", {"decoder.0.weight": (48, 8, 1, 1), "vit.embeddings.mask_token": (1, 1, 8)}),
+    "DeiTForImageClassificationWithTeacher": ("deit", {"cls_classifier.weight": (2, 8), "distillation_classifier.bias": (2,)}),
+    "DistilBertForQuestionAnswering": ("distilbert", {"qa_outputs.weight": (2, 8)}),
+    "GPT2DoubleHeadsModel": ("gpt2", {"lm_head.weight": (11, 8), "multiple_choice_head.summary.weight": (1, 8)}),
+    "LlamaForTokenClassification": ("llama", {"score.weight": (9, 8), "score.bias": (9,)}),
+    "AnythingWithAHead": ("camembert", {"my.own.layer": (3,)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("named", slow_but(["ViTForMaskedImageModeling", "LlamaForTokenClassification"], OTHER_HEADS))
+@pytest.mark.parametrize("prefixed", [True, *slow(False)])
+def test_every_head_is_dropped_where_none_or_a_new_one_is_asked_for(named, prefixed):
+    kind, extra = OTHER_HEADS[named]
+    module, params = make(kind, "none")
+    loading.save("one", module, params, {"model_type": kind})
+    prefix = TYPES[kind].prefix
+
+    def change(held, config):
+        for name in list(held) if prefixed else ():
+            held[f"{prefix}.{name}"] = held.pop(name)
+        held.update(
+            {name: np.ones(shape, np.float32) for name, shape in extra.items() if prefixed or prefix not in name}
+        )
+        config.update(architectures=[named])
+
+    edited("one", change)
+    assert f"is a {named}, whose head is not known here: choose a head" in refused("one")
+    bare, new = loading.load("one", head="none"), loading.load("one", head="new", num_classes=4, key=KEY)
+    assert same(bare.params, params) and new.module.num_classes == 4
+    assert set(bare.dropped) == {name for name in extra if prefixed or prefix not in name}
+    assert all(path.startswith(("head", "body/pooler")) for path in new.new) and not set(new.dropped) - set(
+        bare.dropped
+    )
+    for loaded in (bare, new):
+        loading.save("two", loaded.module, loaded.params, loaded.config, overwrite=True)
+        assert json.loads(Path("two/config.json").read_text())["model_type"] == kind
+
+
+def test_a_head_of_the_folder_itself_stays_strict():
+    loading.save("one", *make("bert", "classes"))
+    edited("one", lambda held, config: held.update({"qa_outputs.weight": np.zeros((2, 8), np.float32)}))
+    assert "too many: qa_outputs.weight" in refused("one")
+    assert loading.load("one", head="classes").dropped == ("qa_outputs.weight",)
+
+
 @pytest.mark.slow
 def test_position_embeddings_are_interpolated_once_for_other_images():
     module, params = make("vit", "classes")
@@ -259,7 +346,7 @@ def test_position_embeddings_are_interpolated_once_for_other_images():
 @pytest.mark.parametrize(
     ("case", "change", "options", "message"),
     [
-        ("bert", {"model_type": "brt"}, {}, "unknown model_type in one/config.json 'brt': did you mean 'bert'"),
+        ("bert", {"model_type": "t5"}, {}, "one/config.json: model_type 't5' is not supported; these are: vit, "),
         ("bert", {"is_decoder": True, "position_embedding_type": "relative_key"}, {},
          "not known here: is_decoder is True, position_embedding_type is 'relative_key'"),
         ("vit", {"pooler_output_size": 3}, {}, "pooler_output_size is 3, hidden_size 8"),
@@ -279,7 +366,7 @@ def test_position_embeddings_are_interpolated_once_for_other_images():
         ("bert", {}, {"head": "new", "num_classes": 3}, "head='new' needs num_classes and key"),
         ("bert", {}, {"num_classes": 3, "key": KEY}, "only that head does"),
         ("bert", {}, {"width": 3}, "unknown options width; known: dtype, dropout"),
-        ("bert", {}, {"image_size": 3}, "image_size is for vit only"),
+        ("bert", {}, {"image_size": 3}, "image_size is for vit and deit only"),
         ("vit", {}, {"image_size": 3}, "patches of 4x4 do not tile images of 3x3"),
     ],
 )  # fmt: skip
@@ -361,7 +448,9 @@ def test_fetching_asks_for_what_is_read_and_says_what_went_wrong(monkeypatch):
 
 
 def test_the_head_of_a_folder_that_does_not_name_its_architecture():
-    for (kind, head), architecture in ARCHITECTURES.items():
-        names = {f"{kind}.{n}" if head in ("pooled", "none") else n for n in names_of(kind, head)}
-        for config in ({}, {"architectures": [architecture]}):
-            assert validation.head_of(kind, config, names, None, "x") == head
+    for (kind, head), named in ARCHITECTURES.items():
+        prefix = OTHER_PREFIX.get(kind, BODY[architecture(kind)][0])
+        names = {f"{prefix}.{n}" if head in ("pooled", "none") else n for n in names_of(kind, head)}
+        for config in ({}, {"architectures": [named]}):
+            if config or (kind, head) != ("gpt2", "causal_lm"):  # which has nothing of its own
+                assert validation.head_of(kind, config, names, None, "x") == head

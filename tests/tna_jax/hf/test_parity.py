@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers", reason="needs the extra parit
 
 from tests.tna_jax.hf import older_folders  # noqa: E402
 from tna_jax import trees  # noqa: E402
-from tna_jax.hf import loading, tokenizer  # noqa: E402
+from tna_jax.hf import loading, model_types, tokenizer  # noqa: E402
 from tna_jax.hf import names as hf_names  # noqa: E402
 from tna_jax.io import safetensors  # noqa: E402
 from tna_jax.io.errors import UsageError  # noqa: E402
@@ -23,6 +23,10 @@ from tna_jax.io.errors import UsageError  # noqa: E402
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 VIT = SMALL | {"image_size": 16, "patch_size": 4, "num_labels": 5}
 TEXT = SMALL | {"vocab_size": 60, "max_position_embeddings": 24, "num_labels": 3}
+DISTIL = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "vocab_size": 60, "max_position_embeddings": 24,
+          "num_labels": 3}  # fmt: skip
+GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 60, "n_positions": 24}
+LLAMA = SMALL | {"num_key_value_heads": 2, "vocab_size": 60, "max_position_embeddings": 24}
 CASES = {
     "vit": ("ViTForImageClassification", VIT),
     "vit, other sizes": ("ViTForImageClassification", VIT | {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 3,
@@ -42,7 +46,31 @@ CASES = {
     "roberta, masked": ("RobertaForMaskedLM", TEXT | {"pad_token_id": 1}),
     "roberta, masked, relu": ("RobertaForMaskedLM", TEXT | {"hidden_act": "relu"}),
     "roberta, bare": ("RobertaModel", TEXT),
+    "deit": ("DeiTForImageClassification", VIT | {"image_size": 8}),
+    "deit, bare": ("DeiTModel", VIT | {"image_size": 8}),
+    "ernie": ("ErnieForSequenceClassification", TEXT),
+    "xlm-roberta": ("XLMRobertaForSequenceClassification", TEXT),
+    "xlm-roberta, masked": ("XLMRobertaForMaskedLM", TEXT),
+    "camembert": ("CamembertForSequenceClassification", TEXT),
+    "camembert, masked": ("CamembertForMaskedLM", TEXT),
+    "data2vec-text": ("Data2VecTextForSequenceClassification", TEXT),
+    "distilbert": ("DistilBertForSequenceClassification", DISTIL),
+    "distilbert, masked, relu": ("DistilBertForMaskedLM", DISTIL | {"activation": "relu"}),
+    "gpt2": ("GPT2LMHeadModel", GPT2),
+    "gpt2, classes": ("GPT2ForSequenceClassification", GPT2 | {"pad_token_id": 0, "num_labels": 3, "n_inner": 40}),
+    "gpt2, bare": ("GPT2Model", GPT2),
+    "llama": ("LlamaForCausalLM", LLAMA),
+    "llama, tied, biases": ("LlamaForCausalLM", LLAMA | {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True,
+                            "num_key_value_heads": 4}),
+    "llama 3": ("LlamaForCausalLM", LLAMA | {"head_dim": 12, "rope_scaling": {"rope_type": "llama3", "factor": 4.0,
+                "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}, "rope_theta": 500.0}),
+    "llama, classes": ("LlamaForSequenceClassification", LLAMA | {"pad_token_id": 0, "num_labels": 3}),
+    "llama, bare": ("LlamaModel", LLAMA),
+    "mistral": ("MistralForCausalLM", LLAMA | {"sliding_window": 4}),
+    "qwen2": ("Qwen2ForCausalLM", LLAMA | {"tie_word_embeddings": True}),
 }  # fmt: skip
+PAD_ONE = ("Roberta", "XLMRoberta", "Camembert", "Data2VecText")
+DECODERS = ("GPT2", "Llama", "Mistral", "Qwen2")
 
 
 def torch_model(name, config):
@@ -56,7 +84,7 @@ def torch_model(name, config):
     return model
 
 
-def batch(config):
+def batch(config, name=""):
     """Inputs for both: images, or ids with padding on the right, on the left and in the middle, and token types."""
     draws = np.random.default_rng(1)
     if "image_size" in config:
@@ -68,15 +96,21 @@ def batch(config):
     ids = draws.integers(8, config["vocab_size"], (4, 9)).astype(np.int32)
     ids[1, 5:] = ids[2, :3] = ids[3, 4:6] = pad
     mask = ids != pad
+    if name.startswith(DECODERS):
+        theirs = {"input_ids": ids, "attention_mask": mask}
+        return {"x": ids, "mask": mask}, {name: torch.from_numpy(a.astype(np.int64)) for name, a in theirs.items()}
     types = draws.integers(0, config.get("type_vocab_size", 2), ids.shape).astype(np.int32)
     theirs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    if name.startswith("DistilBert"):
+        del theirs["token_type_ids"]
     return {"x": ids, "types": types}, {name: torch.from_numpy(a.astype(np.int64)) for name, a in theirs.items()}
 
 
 def outputs(model, inputs):
     with torch.no_grad():
         found = model(**inputs)
-    return (found.logits if "logits" in found else found.pooler_output).numpy()
+    names = ("logits", "pooler_output", "last_hidden_state")
+    return next(found[name] for name in names if name in found).numpy()
 
 
 def ours(found, inputs):
@@ -91,14 +125,15 @@ def close(found, expected, kept=slice(None)):
 @pytest.mark.parametrize("case", CASES)
 def test_logits_are_those_of_transformers_and_a_saved_folder_gives_them_back(case, tmp_path):
     name, config = CASES[case]
-    if name.startswith("Roberta") and "pad_token_id" not in config:
+    if name.startswith(PAD_ONE) and "pad_token_id" not in config:
         config = config | {"pad_token_id": 1}
     model = torch_model(name, config)
     model.save_pretrained("theirs")
-    inputs, theirs = batch(config)
+    inputs, theirs = batch(config, name)
     expected = outputs(model, theirs)
     found = loading.load("theirs")
-    kept = inputs["x"] != config.get("pad_token_id", 0) if "masked" in case else slice(None)
+    each_token = "masked" in case or (name.startswith(DECODERS) and "classes" not in case)
+    kept = inputs["x"] != config.get("pad_token_id", 0) if each_token else slice(None)
     close(ours(found, inputs), expected, kept)
     assert found.new == found.dropped == ()
 
@@ -110,6 +145,33 @@ def test_logits_are_those_of_transformers_and_a_saved_folder_gives_them_back(cas
     again, about = getattr(transformers, name).from_pretrained("ours", output_loading_info=True)
     assert not any(about.values())
     np.testing.assert_array_equal(outputs(again.eval(), theirs), expected)
+
+
+def classes_with_a_head():
+    """All of transformers' classes of the types known here, with the sizes of a small one."""
+    small = {"vit": VIT, "deit": VIT, "distilbert": DISTIL, "gpt2": GPT2, "llama": LLAMA}
+    for kind, about in model_types.TYPES.items():
+        config = small.get(about.architecture, TEXT | {"pad_token_id": 1})
+        for name in sorted(dir(transformers)):
+            if name.startswith(f"{about.stem}For") or (name == "GPT2DoubleHeadsModel" and kind == "gpt2"):
+                yield kind, name, config
+
+
+@pytest.mark.parametrize(("kind", "name", "config"), classes_with_a_head())
+def test_the_body_of_every_class_is_read(kind, name, config):
+    model = torch_model(name, {k: v for k, v in config.items() if k != "num_labels"})
+    model.save_pretrained("theirs")
+    found = loading.load("theirs", head="none")
+    inputs, theirs = batch(config, name)
+    with torch.no_grad():
+        prefix = model_types.TYPES[kind].prefix
+        base = getattr(model, prefix, None) or model.base_model
+        expected = base(**theirs).last_hidden_state.numpy()
+    kept = inputs["x"] != config.get("pad_token_id", 0) if "image_size" not in config else slice(None)
+    close(ours(found, inputs), expected, kept)
+    new = loading.load("theirs", head="new", num_classes=3, key=jax.random.key(0))
+    loading.save("ours", new.module, new.params, new.config)
+    assert json.loads(Path("ours/config.json").read_text())["model_type"] == kind
 
 
 @pytest.mark.parametrize("case", ["vit", "bert", "roberta"])

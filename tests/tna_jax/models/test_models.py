@@ -123,6 +123,9 @@ def encoder(width, depth, mlp):
          (100 + 20 + 2 + 2) * 64 + encoder(64, 2, 256)),
         ("roberta", {"head": "none", "vocab": 100, "positions": 20, "width": 64, "depth": 2},
          (100 + 20 + 1 + 2) * 64 + encoder(64, 2, 256)),
+        ("distilbert", {"width": 768, "depth": 6, "head": "none"}, 66_362_880),
+        ("gpt2", {"width": 768}, 124_439_808),
+        ("llama", {"width": 2048, "depth": 22, "heads": 32, "kv_heads": 4, "mlp": 5632}, 1_100_048_384),  # TinyLlama
     ],
 )  # fmt: skip
 def test_parameter_counts_of_the_transformers(name, options, expected):

@@ -61,8 +61,11 @@ OBJECTIVE_OPTIONS: dict[str, dict[str, type | tuple[str, ...]]] = {
 """The arguments of an objective, each with its type or the words it may be; the others have none."""
 
 Algorithm = Literal["fedavg", "fedprox", "feddyn", "scaffold", "fednova", "moon", "fedlc", "fedsam"]
-ServerName = Literal["mean", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "feddf"]
+ServerName = Literal[
+    "mean", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "feddf", "norm-bound", "median", "trimmed-mean", "krum"
+]
 Server = Literal[ServerName, Optimizer]
 MaskSchedule = Literal["none", "pfn", "pnu", "pnu-rounds"]
-Partition = Literal["dirichlet", "shard", "iid"]
+Partition = Literal["dirichlet", "shard", "iid", "natural"]
+Personalization = Literal["none", "head", "model"]
 NormStatistics = Literal["none", "shared", "local"]

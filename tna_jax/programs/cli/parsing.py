@@ -40,7 +40,8 @@ def parse(cls: type[Config], arguments: list[str], program: str) -> Config:
         with contextlib.redirect_stderr(errors):
             parsed: Any = tyro.cli(form, args=arguments, prog=f"tna {program}", add_help=False)
     except SystemExit:
-        raise UsageError(_one_line(errors.getvalue())) from None
+        line = _one_line(errors.getvalue())
+        raise UsageError(_missing(cls, line, program) or line) from None
     return cls(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(form)})
 
 
@@ -69,6 +70,32 @@ def _field(option: Option, choices: bool) -> tuple[str, Any, Any]:
         dataclasses.field() if option.default is cli_arguments.REQUIRED else dataclasses.field(default=option.default)
     )
     return option.field, kind, default
+
+
+def _missing(cls: type, line: str, program: str) -> str:
+    """Says which options must be given and what they are; empty if an error is about something else."""
+    required = [option for option in cli_arguments.options(cls) if option.default is cli_arguments.REQUIRED]
+    value = re.match(r"Missing value for argument '([\w-]+)'", line)
+    if value is None and not line.startswith("Missing from"):
+        return ""
+    absent = [
+        option for option in required
+        if (option.field == value[1] if value else re.search(rf"(?<![\w-]){re.escape(_written(option).split()[0])}(?![\w-])", line))
+    ]  # fmt: skip
+    named = [f"{_written(option)} is missing: {_first_words(option)}" for option in absent or required]
+    return f"{'; '.join(named)}; tna {program} --help explains all options" if named else ""
+
+
+def _written(option: Option) -> str:
+    """Returns an option as a user writes it: `RUN`, `-o PATH`."""
+    return option.metavar or f"{option.alias or option.flag} {option.value}"
+
+
+def _first_words(option: Option) -> str:
+    if option.choices:
+        return f"one of {', '.join(map(str, option.choices))}"
+    words = re.split(r"[:.;]( |$)", option.doc)[0]
+    return words[:1].lower() + words[1:]
 
 
 def _one_line(text: str) -> str:

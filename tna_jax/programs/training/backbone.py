@@ -1,6 +1,6 @@
 """A pretrained transformer of a Hugging Face folder as what an ensemble fine-tunes: network, features, fresh heads.
 
-Any folder that `tna_jax.hf.loading` reads will do: one of `tna pretrain`, or a downloaded ViT, BERT or RoBERTa.
+Any folder that `tna_jax.hf.loading` reads will do: one of `tna pretrain`, or a downloaded ViT, DeiT, BERT, RoBERTa (XLM-R, CamemBERT) or DistilBERT.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 
 from tna_jax import trees
 from tna_jax.hf import config as hf_config
-from tna_jax.hf import loading
+from tna_jax.hf import loading, model_types
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import read_json, write_json
 from tna_jax.masks import Params
@@ -42,7 +42,7 @@ class Backbone:
 
     folder: str
     kind: str
-    """vit, bert or roberta."""
+    """vit, bert, roberta or distilbert."""
     module: Any
     params: Params
     """The body as it was loaded, with one fresh head."""
@@ -91,7 +91,7 @@ def for_images(folder: str, data: Dataset, num_classes: int, **options: Any) -> 
     Raises:
       UsageError: as `tna_jax.hf.load`; it is not a ViT, or takes images of other channels.
     """
-    loaded = _load(folder, ("vit",), num_classes, options)
+    loaded = _load(folder, ("vit", "deit"), num_classes, options)
     module, shape = loaded.module, data.image_shape
     channels = loaded.params["body"]["patches"]["kernel"].shape[2]
     if channels != shape[2]:
@@ -120,14 +120,14 @@ def for_images(folder: str, data: Dataset, num_classes: int, **options: Any) -> 
 
 
 def for_text(folder: str, length: int, num_classes: int, **options: Any) -> Backbone:
-    """Loads the BERT or RoBERTa of a folder for encoded texts (B, 2, `length`).
+    """Loads the BERT, RoBERTa or DistilBERT of a folder for encoded texts (B, 2, `length`).
 
     Raises:
       UsageError: as `tna_jax.hf.load`; it is another model, or takes fewer tokens than `length`.
     """
-    loaded = _load(folder, ("bert", "roberta"), num_classes, options)
+    loaded = _load(folder, ("bert", "roberta", "distilbert"), num_classes, options)
     module, body = loaded.module, loaded.module.clone(head="none")
-    most = module.positions if module.kind == "bert" else module.positions - module.pad_id - 1
+    most = module.positions - module.pad_id - 1 if module.kind == "roberta" else module.positions
     if length > most:
         raise UsageError(f"--length {length}: {folder} takes at most {most} tokens")
     one_type = module.types < 2
@@ -150,12 +150,13 @@ def for_text(folder: str, length: int, num_classes: int, **options: Any) -> Back
     return Backbone(folder, module.kind, module, loaded.params, loaded.config, loaded.new, network, features)
 
 
-def _load(folder: str, kinds: tuple[str, ...], num_classes: int, options: dict[str, Any]) -> loading.Loaded:
+def _load(folder: str, architectures: tuple[str, ...], num_classes: int, options: dict[str, Any]) -> loading.Loaded:
     config = read_json(Path(folder) / hf_config.CONFIG) if (Path(folder) / hf_config.CONFIG).is_file() else {}
     if config and "model_type" not in config:
         inner = Path(folder) / "model"
         instead = f"; its model is {inner}" if (inner / hf_config.CONFIG).is_file() else ""
         raise UsageError(f"--checkpoint {folder} is not a model folder (its config.json names no model_type){instead}")
+    kinds = [kind for kind, about in model_types.TYPES.items() if about.architecture in architectures]
     if config and config.get("model_type") not in kinds:
         raise UsageError(
             f"--checkpoint {folder} holds a {config.get('model_type')}, expected {' or '.join(kinds)} for this data"
