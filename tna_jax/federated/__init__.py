@@ -24,7 +24,9 @@ from tna_jax.federated.fednova import FedNova
 from tna_jax.federated.fedprox import FedProx
 from tna_jax.federated.fedsam import FedSam
 from tna_jax.federated.moon import Moon
+from tna_jax.federated.privacy import Privacy
 from tna_jax.federated.prng import DISTIL, FAULTS, INIT, MASK, ORDER, PARTITION, PROXY, SAMPLE, stream
+from tna_jax.federated.robust import Krum, Median, NormBound, Robust, TrimmedMean
 from tna_jax.federated.scaffold import Scaffold
 from tna_jax.federated.schedules import Schedule, of_round
 from tna_jax.federated.servers import SERVERS, ServerRule
@@ -57,11 +59,17 @@ __all__ = [
     "FedProx",
     "FedSam",
     "Federation",
+    "Krum",
+    "Median",
     "Moon",
+    "NormBound",
+    "Privacy",
+    "Robust",
     "Scaffold",
     "Schedule",
     "Server",
     "ServerRule",
+    "TrimmedMean",
     "aggregate",
     "broadcast",
     "init_client_state",

@@ -13,9 +13,11 @@ import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from tna_jax import networks, sharding, trees
+from tna_jax.federated import privacy as privacy_lib
 from tna_jax.federated import servers
 from tna_jax.federated.algorithm import Broadcast, ClientUpdate, Tree, gradient_weight
 from tna_jax.federated.federation import Federation, Server
+from tna_jax.federated.robust import clipped
 from tna_jax.federated.schedules import live_in_round
 from tna_jax.masks import Mask, Params
 from tna_jax.metrics import AnyMetrics
@@ -60,10 +62,48 @@ def aggregate(
       proxy: (P, ...) the server's proxy data, for distillation.
     """
     check_proxy(federation, proxy)
-    if federation.server.distillation is None:
-        federation = federation.of_clients()  # sums do not depend on the server: compiled once for all
-    summed: Aggregate = _sums(federation, "vmap", broadcast, updates, accepted, proxy)
-    return summed
+    summed: Aggregate = _sums(federation.of_sums(), "vmap", broadcast, updates, accepted, proxy)
+    return (
+        combined(federation, summed, summands(federation, broadcast, updates), accepted)
+        if combines(federation)
+        else summed
+    )
+
+
+def combines(federation: Federation) -> bool:
+    """Returns whether the server's rule needs all updates at once: then sums of parts of them cannot be merged."""
+    return federation.server.robust is not None and federation.server.robust.combines
+
+
+def combined(federation: Federation, aggregate: Aggregate, parts: dict[str, Tree], accepted: Any) -> Aggregate:
+    """Returns the sums with what a robust rule makes of all updates in the place of their weighted sum.
+
+    Args:
+      federation: its server combines.
+      aggregate: sums over all of the updates, for what is counted.
+      parts: of `summands`, leaves (G, ...).
+      accepted: (G,) bool.
+    """
+    total = _combine(federation.of_sums(), parts, jnp.asarray(accepted))
+    return aggregate._replace(total=total, weight=jnp.float32(1))
+
+
+@static_jit
+def _combine(federation: Federation, parts: dict[str, Tree], accepted: jax.Array) -> dict[str, Tree]:
+    assert federation.server.robust is not None
+    total: dict[str, Tree] = federation.server.robust.combine(parts, accepted)
+    return total
+
+
+def summands(federation: Federation, broadcast: Broadcast, updates: ClientUpdate) -> dict[str, Tree]:
+    """Returns what of each of G updates is averaged, leaves (G, ...)."""
+    parts: dict[str, Tree] = _summands(federation.of_clients(), broadcast, updates)
+    return parts
+
+
+@static_jit
+def _summands(federation: Federation, broadcast: Broadcast, updates: ClientUpdate) -> dict[str, Tree]:
+    return jax.vmap(lambda update: summand(federation, broadcast, update))(updates)
 
 
 def check_proxy(federation: Federation, proxy: Any) -> None:
@@ -81,7 +121,14 @@ def sums(
     proxy: Any,
 ) -> Aggregate:
     """Computes what `aggregate` does, traced. `placement`: under `map` the clients' logits are computed one client after the other, else in lockstep."""
-    counted = updates.examples if federation.algorithm.weighting == "examples" else jnp.ones_like(updates.examples)
+    rule = federation.server
+    by_examples = federation.algorithm.weighting == "examples" and rule.robust is None and rule.privacy is None
+    counted = updates.examples if by_examples else jnp.ones_like(updates.examples)
+    if rule.robust is not None:
+        updates = jax.vmap(rule.robust.bound)(updates)
+    if rule.privacy is not None:
+        norm = rule.privacy.clip
+        updates = updates._replace(delta=jax.vmap(lambda delta: clipped(delta, norm))(updates.delta))
     weight = jnp.where(accepted, counted, jnp.float32(0))
     summands = jax.vmap(lambda update: summand(federation, broadcast, update))(updates)
     total = jax.tree.map(lambda leaf: _weighted(leaf, weight), summands)
@@ -122,12 +169,14 @@ def server_update(
       server: before the round.
       broadcast: what the clients worked with.
       aggregate: sums over the updates; at least one was accepted.
-      key: `stream(root, DISTIL, round)`.
+      key: `stream(root, DISTIL, round)`. Of a server with `privacy` it draws the noise: outside of simulations it must be secret.
       proxy: as in `aggregate`.
 
     Returns:
       The server; whatever belongs to an entry that was live in no step of any client is copied from `server`, bit for bit.
     """
+    if federation.server.privacy is not None:
+        aggregate = _with_noise(federation, broadcast, aggregate, key)
     server, live, teacher = _stepped(federation, server, broadcast, aggregate)
     rule = federation.server.distillation
     if rule is None:
@@ -137,6 +186,16 @@ def server_update(
     for number in range(rule.steps):
         params, state = _distil(federation, params, state, server.state, live, proxy, teacher, key, np.int32(number))
     return server._replace(params=params)
+
+
+@static_jit
+def _with_noise(federation: Federation, broadcast: Broadcast, aggregate: Aggregate, key: jax.Array) -> Aggregate:
+    """The sum of the clipped moves with noise on what was live, over the number of clients that was to be expected."""
+    privacy = federation.server.privacy
+    assert privacy is not None
+    live = live_in_round(broadcast.mask, aggregate.steps)
+    noisy = privacy_lib.noise(privacy, key, aggregate.total["delta"], live)
+    return aggregate._replace(total={"delta": noisy}, weight=jnp.float32(privacy.expected))
 
 
 def is_finite(server: Server) -> bool:

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from tna_jax.federated.schedules import by_phase
+from tna_jax.federated.servers import in_float32
 from tna_jax.masks import Mask, Params
 from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import State
@@ -188,15 +189,15 @@ def where_live(live: Mask, new: Tree, old: Tree) -> Tree:
 
 
 def zeros_like(params: Params) -> Params:
-    """Zeros of the same form."""
-    return jax.tree.map(jnp.zeros_like, params)
+    """Zeros of the same shapes, for variates: sums over rounds, at least float32."""
+    return in_float32(jax.tree.map(jnp.zeros_like, params))
 
 
 def per_step(delta: Params, mask: Mask, weight: jax.Array) -> Params:
-    """Each entry over its own K, 0 where that is 0."""
+    """Each entry over its own K, 0 where that is 0; at least float32."""
     spread = by_phase(mask, weight)
     return jax.tree.map(
-        lambda d, k: jnp.where(k > 0, d / jnp.maximum(k, jnp.float32(1)), jnp.zeros_like(d)), delta, spread
+        lambda d, k: jnp.where(k > 0, d / jnp.maximum(k, jnp.float32(1)), jnp.zeros_like(d)), in_float32(delta), spread
     )
 
 

@@ -40,7 +40,8 @@ class Plan(NamedTuple):
     """What a client does in a round, before it does it."""
 
     order: jax.Array
-    """(E, n) positions in `Examples.indices`, the real ones first, in the order of each pass."""
+    """(E, n) positions in `Examples.indices`, the real ones first, in the order of each pass; (0, n) where the number of passes differs
+    between clients: then a step draws the order of its pass."""
     steps: jax.Array
     """int32 scalar, K_k."""
     per_epoch: jax.Array
@@ -91,9 +92,9 @@ def plan(
       share: float32 in [0, 1], of its steps that it makes (a straggler makes fewer), at least one; 0: none at all.
     """
     size = examples.indices.shape[0]
-    orders = [order(jax.random.fold_in(key, epoch), size, examples.count) for epoch in range(federation.epochs)]
-    per_epoch = -(-examples.count // federation.batch_size)
-    full = per_epoch * federation.epochs
+    passes = 0 if federation.steps is not None else federation.epochs
+    orders = [order(jax.random.fold_in(key, epoch), size, examples.count) for epoch in range(passes)]
+    per_epoch, full = -(-examples.count // federation.batch_size), federation.num_steps(examples.count)
     steps = jnp.ceil(share * full.astype(jnp.float32)).astype(jnp.int32)
     real = jnp.arange(size) < examples.count
     if federation.objective.classes:
@@ -103,7 +104,14 @@ def plan(
     else:
         counts = jnp.zeros(federation.num_classes, jnp.float32)
     first = first_phase(broadcast.split, steps)
-    return Plan(jnp.stack(orders), steps, jnp.maximum(per_epoch, 1), first, counts, key)
+    return Plan(
+        jnp.stack(orders) if orders else jnp.zeros((0, size), jnp.int32),
+        steps,
+        jnp.maximum(per_epoch, 1),
+        first,
+        counts,
+        key,
+    )
 
 
 def start(federation: Federation, broadcast: Broadcast, client_state: ClientState) -> Running:
@@ -129,7 +137,12 @@ def step(
     size, batch = examples.indices.shape[0], federation.batch_size
     at = (number % local_plan.per_epoch) * batch + jnp.arange(rows or batch, dtype=jnp.int32)
     weight = (at < examples.count).astype(jnp.float32)
-    chosen = examples.indices[local_plan.order[number // local_plan.per_epoch][jnp.minimum(at, size - 1)]]
+    which = number // local_plan.per_epoch
+    if local_plan.order.shape[0]:
+        positions = local_plan.order[which]
+    else:
+        positions = order(jax.random.fold_in(local_plan.key, which), size, examples.count)
+    chosen = examples.indices[positions[jnp.minimum(at, size - 1)]]
     x, y = jax.tree.map(lambda array: array[chosen], (inputs, labels))
     algorithm, objective = federation.algorithm, federation.objective
     drawn = jax.random.fold_in(local_plan.key, NETWORK)
@@ -248,6 +261,8 @@ def train_client(
       key: `stream(root, ORDER, round, client)`.
       share: of its steps that it makes, in (0, 1].
 
+    Its examples are padded to `num_padded` rows, which changes nothing but that clients of different sizes share compiled programs.
+
     Returns:
       The client's update, and its new state.
 
@@ -255,7 +270,9 @@ def train_client(
       ValueError: no examples, or another number of labels.
     """
     count = _count(federation, inputs, labels)
-    examples = Examples(jnp.arange(count, dtype=jnp.int32), jnp.int32(count))
+    rows = num_padded(count, inputs, labels)
+    inputs, labels = jax.tree.map(lambda array: _padded(array, rows), (inputs, labels))
+    examples = Examples(jnp.minimum(jnp.arange(rows, dtype=jnp.int32), count - 1), jnp.int32(count))
     run = functools.partial(networks.evaluate, federation.network)
     state = client_state.state if federation.norm == "local" else broadcast.state
     placement = placement_lib.resolve(
@@ -275,6 +292,29 @@ def train_client(
         running = _step(*first, local_plan, examples, *data, jnp.int32(number), running, rows)
     reply = _finish(*first, local_plan, examples, running)
     return reply
+
+
+def num_padded(count: int, *data: Any) -> int:
+    """Returns to how many rows a client's `count` examples are padded, so that clients of different sizes share a compiled program.
+
+    1,024, then 4 times as many and so on, as long as that is at most 64 MiB; else the next power of two.
+    """
+    sizes = [np.prod(np.shape(x)[1:], dtype=np.int64) * x.dtype.itemsize for x in jax.tree.leaves(data)]
+    rows = 1024
+    while rows < count:
+        rows *= 4
+    return rows if rows * int(sum(sizes)) <= PADDED_BYTES else 1 << (count - 1).bit_length()
+
+
+PADDED_BYTES = 64 * 2**20
+"""See `num_padded`."""
+
+
+def _padded(array: Any, rows: int) -> Any:
+    """Repeats the last row; where a NumPy array is given, without compiling anything."""
+    xp = np if isinstance(array, np.ndarray) else jnp
+    more = rows - array.shape[0]
+    return xp.concatenate([array, xp.repeat(array[-1:], more, axis=0)]) if more else array
 
 
 def _count(federation: Federation, inputs: Any, labels: Any) -> int:

@@ -23,6 +23,7 @@ class Faults:
       straggler_share: that share, in (0, 1].
       nan: clients whose update holds a number that is not finite, in every round.
       wrong_shape: clients whose update has an array of another shape, in every round.
+      hostile: clients whose update is well-formed and wrong on purpose: -10 times their move, in every round.
 
     Raises:
       ValueError: a number out of range.
@@ -33,6 +34,7 @@ class Faults:
     straggler_share: float = 0.5
     nan: tuple[int, ...] = ()
     wrong_shape: tuple[int, ...] = ()
+    hostile: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("drop", "straggle"):
@@ -64,7 +66,9 @@ def asked(clients: int, participation: float) -> int:
 
 
 @same_bits
-def sample_clients(root: PRNGKeyArray, number: int, clients: int, participation: float, faults: Faults) -> Turnout:
+def sample_clients(
+    root: PRNGKeyArray, number: int, clients: int, participation: float, faults: Faults, poisson: bool = False
+) -> Turnout:
     """Draws who takes part in round `number`: a function of the root key and the number alone.
 
     Args:
@@ -72,6 +76,7 @@ def sample_clients(root: PRNGKeyArray, number: int, clients: int, participation:
       number: of the round, from 0.
       clients: N.
       participation: share of them that the server asks, in (0, 1]; rounded, at least one.
+      poisson: each client is asked with that chance by itself, as accountants of privacy count it; the number of clients varies, and may be 0.
 
     Raises:
       ValueError: a share out of range.
@@ -80,7 +85,11 @@ def sample_clients(root: PRNGKeyArray, number: int, clients: int, participation:
         raise ValueError(
             f"participation is the share of clients in a round and must lie in (0, 1], got {participation}"
         )
-    drawn = np.asarray(jax.random.permutation(stream(root, SAMPLE, number), clients))[: asked(clients, participation)]
+    key = stream(root, SAMPLE, number)
+    if poisson:
+        drawn = np.flatnonzero(np.asarray(jax.random.uniform(key, (clients,), jnp.float32)) < participation)
+    else:
+        drawn = np.asarray(jax.random.permutation(key, clients))[: asked(clients, participation)]
     sampled = sorted(int(client) for client in drawn)
     chance = np.asarray(jax.random.uniform(stream(root, FAULTS, number), (2, clients), jnp.float32))
     dropped = [client for client in sampled if chance[0, client] < faults.drop]
@@ -88,6 +97,17 @@ def sample_clients(root: PRNGKeyArray, number: int, clients: int, participation:
     share = np.ones(clients, np.float32)
     share[late] = faults.straggler_share
     return Turnout(sampled, dropped, late, share)
+
+
+def attacked(updates: ClientUpdate, hostile: np.ndarray) -> ClientUpdate:
+    """Returns G updates, leaves (G, ...), with -10 times their move where `hostile`, (G,) bool."""
+    factor = jnp.asarray(np.where(hostile, np.float32(-10), np.float32(1)))
+
+    def scaled(leaf: jax.Array) -> jax.Array:
+        rows = factor.reshape(-1, *(1,) * (leaf.ndim - 1))
+        return (leaf.astype(jnp.float32) * rows).astype(leaf.dtype)
+
+    return updates._replace(delta=jax.tree.map(scaled, updates.delta))
 
 
 def corrupted(faults: Faults, client: int, update: ClientUpdate) -> ClientUpdate:

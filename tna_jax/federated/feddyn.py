@@ -7,6 +7,7 @@ import jax
 
 from tna_jax.federated.algorithm import Algorithm, Context, Tree, where_live, zeros_like
 from tna_jax.federated.schedules import live_in_round
+from tna_jax.federated.servers import in_float32
 from tna_jax.masks import Mask, Params
 
 
@@ -38,13 +39,13 @@ class FedDyn(Algorithm):
 
     def gradient(self, gradient: Params, params: Params, context: Context) -> Params:
         def pull(g: jax.Array, h: jax.Array, w: jax.Array, w_g: jax.Array) -> jax.Array:
-            return g - h + self.alpha * (w - w_g)
+            return (g.astype(h.dtype) - h + self.alpha * (w - w_g).astype(h.dtype)).astype(g.dtype)
 
         return jax.tree.map(pull, gradient, context.memory, params, context.broadcast.params)
 
     def after(self, delta: Params, context: Context, weight: jax.Array) -> tuple[Tree, Tree]:
         memory = context.memory
-        moved = jax.tree.map(lambda h, d: h - self.alpha * d, memory, delta)
+        moved = jax.tree.map(lambda h, d: h - self.alpha * d, memory, in_float32(delta))
         return where_live(live_in_round(context.broadcast.mask, weight), moved, memory), ()
 
     def direction(self, average: dict[str, Tree], extra: Tree, live: Mask, share: jax.Array) -> tuple[Params, Tree]:

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from tna_jax import sharding, transform
+from tna_jax.federated import servers
 from tna_jax.federated.algorithm import Algorithm, Broadcast, ClientState, Tree
 from tna_jax.federated.schedules import Schedule, of_round
 from tna_jax.federated.servers import MEAN, ServerRule
@@ -39,6 +40,10 @@ class Federation:
       server: see `servers`.
       epochs, batch_size: E passes of a client over its data in a round, in batches of B; the last of a pass may be smaller.
       momentum, weight_decay: of a client's SGD, whose state starts anew in each round.
+      optimizer: learning rate (float32 scalar) -> optax transformation, in the place of that SGD: `optax.adam`, or a chain that clips.
+        It stands under `anchored`, weight decay before it, and starts anew in each round. SCAFFOLD and FedNova read a mean gradient from a client's move, as
+        it is under plain SGD.
+      steps: K local steps in each round, in the place of E passes: as many for every client, over its data again and again.
       norm: policy for running statistics; `none` for networks without.
       features: (params, state, inputs (B, ...)) -> (B, F), for MOON; see `features.penultimate`.
       placement: how clients share a device, see `tna_jax.placement`.
@@ -61,12 +66,18 @@ class Federation:
     features: Callable[[Params, State, jax.Array], jax.Array] | None = None
     placement: Placement = "auto"
     objective: Objective = CLASSIFICATION
+    optimizer: Callable[[Any], optax.GradientTransformation] | None = None
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         positive = ("clients", *(("num_classes",) if self.objective.classes else ()), "epochs", "batch_size")
         wrong = [
             f"{name} must be at least 1, got {getattr(self, name)}" for name in positive if getattr(self, name) < 1
         ]
+        if self.steps is not None and self.steps < 1:
+            wrong.append(f"steps must be at least 1, got {self.steps}")
+        if self.optimizer is not None and self.momentum:
+            wrong.append("momentum is of the SGD that an optimizer of your own replaces: put it into that")
         needing = [rule.title for rule, needs in ((self.algorithm, self.algorithm.needs_classes),
                    (self.server, self.server.distillation is not None)) if needs and not self.objective.classes]  # fmt: skip
         if needing:
@@ -90,6 +101,17 @@ class Federation:
         if self.server.distillation is not None and self.norm == "local":
             wrong.append(f"{self.server.title} runs the clients' models on the server, which has no running statistics of theirs: "
                          "use norm 'shared'")  # fmt: skip
+        if self.server.privacy is not None:
+            if (
+                type(self.algorithm).summand is not Algorithm.summand
+                or type(self.algorithm).direction is not Algorithm.direction
+            ):
+                wrong.append(f"{self.algorithm.title} averages more than clipped moves, which alone get noise: take fedavg, fedprox, moon, "
+                             "fedlc or fedsam")  # fmt: skip
+            if self.norm == "shared":
+                wrong.append(
+                    "running statistics that the server averages get no noise: use norm 'local', or a network without"
+                )
         if wrong:
             raise ValueError("; ".join(wrong))
 
@@ -97,11 +119,30 @@ class Federation:
         """Returns the same with the plain server: clients' programs do not depend on the server, and are compiled once for all."""
         return dataclasses.replace(self, server=MEAN)
 
+    def of_sums(self) -> "Federation":
+        """Returns the same with the parts of the server that say what is summed; the programs that sum are compiled once for all others."""
+        rule = dataclasses.replace(MEAN, robust=self.server.robust, privacy=self.server.privacy)
+        return self if self.server.distillation is not None else dataclasses.replace(self, server=rule)
+
+    def num_steps(self, examples: Any) -> Any:
+        """Returns the local steps of a full round of clients with so many examples each; integers, NumPy or JAX."""
+        if self.steps is not None:
+            return 0 * examples + self.steps
+        return -(-examples // self.batch_size) * self.epochs
+
+    def num_seen(self, examples: int) -> int:
+        """Returns how many examples a client of so many sees in a full round, each as often as it is seen."""
+        if self.steps is None:
+            return examples * self.epochs
+        passes, rest = divmod(self.steps, -(-examples // self.batch_size))
+        return passes * examples + min(rest * self.batch_size, examples)
+
     def client_optimizer(self, learning_rate: jax.Array) -> optax.GradientTransformationExtraArgs:
-        """Returns SGD under `anchored`, the mask passed at update. The decay stands before it, so that no anchored entry gathers it as
-        momentum and is moved by it in a later phase."""
-        sgd = transform.anchored(optax.sgd(learning_rate, momentum=self.momentum or None))
-        return optax.chain(optax.add_decayed_weights(self.weight_decay), sgd) if self.weight_decay else sgd
+        """Returns SGD, or the optimizer of one's own, under `anchored`, the mask passed at update. The decay stands before it, so that no
+        anchored entry gathers it as momentum and is moved by it in a later phase."""
+        inner = self.optimizer(learning_rate) if self.optimizer else optax.sgd(learning_rate, self.momentum or None)
+        anchored = transform.anchored(inner)
+        return optax.chain(optax.add_decayed_weights(self.weight_decay), anchored) if self.weight_decay else anchored
 
 
 class Server(NamedTuple):
@@ -120,7 +161,7 @@ def init_server(federation: Federation, params: Params, state: State = ()) -> Se
     """Returns the server before the first round."""
     optimizer = federation.server.optimizer
     params, state = jax.tree.map(jnp.asarray, (params, state))
-    return Server(params, state, optimizer.init(params), federation.algorithm.init_server(params))
+    return Server(params, state, optimizer.init(servers.in_float32(params)), federation.algorithm.init_server(params))
 
 
 @sharding.outside_meshes

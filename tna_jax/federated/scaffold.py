@@ -36,7 +36,10 @@ class Scaffold(Algorithm):
         return extra
 
     def gradient(self, gradient: Params, params: Params, context: Context) -> Params:
-        return jax.tree.map(lambda g, c_k, c: g - c_k + c, gradient, context.memory, context.broadcast.extra)
+        def correct(g: jax.Array, c_k: jax.Array, c: jax.Array) -> jax.Array:
+            return (g.astype(c.dtype) - c_k + c).astype(g.dtype)
+
+        return jax.tree.map(correct, gradient, context.memory, context.broadcast.extra)
 
     def after(self, delta: Params, context: Context, weight: jax.Array) -> tuple[Tree, Tree]:
         broadcast, memory = context.broadcast, context.memory

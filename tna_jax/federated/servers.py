@@ -7,7 +7,7 @@ neither decay nor move it. Step counts (Adam's bias correction) belong to no ent
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,11 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from tna_jax import masks, prng, transform
+from tna_jax.federated.robust import Krum, Median, NormBound, Robust, TrimmedMean
 from tna_jax.masks import Mask, Params
+
+if TYPE_CHECKING:
+    from tna_jax.federated.privacy import Privacy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +48,24 @@ class ServerRule:
       optimizer: optax transformation; `optax.sgd(1.0)`, the default, takes the average as it is.
       distillation: FedDF after that, or `None`.
       title, paper: for listings; the arXiv number.
+      robust: what takes the place of the average where clients may be hostile, see `tna_jax.federated.robust`; `None`: the average.
+      privacy: clipping and noise, see `tna_jax.federated.privacy`; `None`: none.
+
+    Raises:
+      ValueError: two of the last three together.
     """
 
     optimizer: optax.GradientTransformation
     distillation: Distillation | None = None
     title: str = "mean"
     paper: str = "1602.05629"
+    robust: Robust | None = None
+    privacy: "Privacy | None" = None
+
+    def __post_init__(self) -> None:
+        both = [name for name in ("distillation", "robust", "privacy") if getattr(self, name) is not None]
+        if len(both) > 1:
+            raise ValueError(f"a server has one of distillation, robust and privacy, got {' and '.join(both)}")
 
 
 MEAN = ServerRule(optax.sgd(1.0))
@@ -118,8 +134,35 @@ def feddf(learning_rate: float = 1e-3, steps: int = 50, batch_size: int = 64) ->
     return ServerRule(optax.sgd(1.0), Distillation(steps, batch_size, learning_rate), "FedDF", "2006.07242")
 
 
+def norm_bound(learning_rate: float = 1.0, bound_at: float = 1.0) -> ServerRule:
+    """The average of updates whose norms are bounded, see `robust.NormBound`."""
+    return robust_rule(learning_rate, NormBound(bound_at))
+
+
+def median(learning_rate: float = 1.0) -> ServerRule:
+    """The median of each coordinate, see `robust.Median`."""
+    return robust_rule(learning_rate, Median())
+
+
+def trimmed_mean(learning_rate: float = 1.0, share: float = 0.2) -> ServerRule:
+    """The trimmed mean of each coordinate, see `robust.TrimmedMean`."""
+    return robust_rule(learning_rate, TrimmedMean(share))
+
+
+def krum(learning_rate: float = 1.0, share: float = 0.2, keep: int = 1) -> ServerRule:
+    """The updates that lie nearest to others, see `robust.Krum`."""
+    return robust_rule(learning_rate, Krum(share, keep))
+
+
+@functools.lru_cache(maxsize=64)
+def robust_rule(learning_rate: float, robust: Robust) -> ServerRule:
+    """Returns SGD on what a robust rule makes of the updates; other optimizers go with it as well."""
+    return ServerRule(optax.sgd(learning_rate), None, robust.title, robust.paper, robust)
+
+
 SERVERS: dict[str, Callable[..., ServerRule]] = {
     "mean": mean, "fedavgm": fedavgm, "fedadam": fedadam, "fedyogi": fedyogi, "fedadagrad": fedadagrad, "feddf": feddf,
+    "norm-bound": norm_bound, "median": median, "trimmed-mean": trimmed_mean, "krum": krum,
 }  # fmt: skip
 """By name; each takes `learning_rate`, but for `mean`."""
 
@@ -135,10 +178,19 @@ def step(
       live: bool leaves of the same shapes, or scalars.
     """
     anchored = transform.anchored(optimizer)
-    gradient = jax.tree.map(jnp.negative, direction)
-    updates, moved = anchored.update(gradient, transform.AnchoredState((), opt_state), params, mask=live)
+    gradient = jax.tree.map(jnp.negative, in_float32(direction))
+    updates, moved = anchored.update(gradient, transform.AnchoredState((), opt_state), in_float32(params), mask=live)
     params = transform.apply_updates(params, updates, live)
     return params, keep_anchored(params, live, moved.inner, opt_state)
+
+
+def in_float32(tree: Params) -> Params:
+    """Returns arrays of 16 bits as float32, others as they are: what rounds add up in is at least float32."""
+
+    def wide(x: jax.Array) -> jax.Array:
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(wide, tree)
 
 
 def keep_anchored(params: Params, live: Mask, new: Any, old: Any) -> Any:

@@ -24,7 +24,7 @@ from tna_jax.federated import federation as federation_lib
 from tna_jax.federated.aggregation import Aggregate
 from tna_jax.federated.algorithm import Broadcast, ClientState, ClientUpdate
 from tna_jax.federated.client import Examples, Plan, Running
-from tna_jax.federated.faults import NO_FAULTS, Faults, Turnout, corrupted, sample_clients
+from tna_jax.federated.faults import NO_FAULTS, Faults, Turnout, asked, attacked, corrupted, sample_clients
 from tna_jax.federated.federation import Federation, Server, init_client_state
 from tna_jax.federated.partition import Clients
 from tna_jax.federated.prng import DISTIL, ORDER, stream
@@ -38,6 +38,10 @@ Trained = tuple[ClientUpdate, ClientState]
 """A client's update and its new state, or those of several, stacked."""
 Contribution = tuple[ClientState, Examples, jax.Array, jax.Array]
 """What a client brings to a round: its state, its examples, its key, the share of its steps that it makes; or several, stacked."""
+
+
+GROUP = 128
+"""So many clients at once, at most, unless one asks for more: their updates are in memory together, which makes no round faster."""
 
 
 class Round(NamedTuple):
@@ -95,7 +99,7 @@ def simulate_round(
       learning_rate: of this round.
       participation: the share of the N clients that take part in a round, at least one.
       faults: drop-outs, stragglers, and clients whose updates are spoilt.
-      group: how many clients at once, over all devices; `None` for all.
+      group: how many clients at once, over all devices; `None`: all, but at most `GROUP`.
       proxy: (P, ...) inputs for a server that distils.
 
     Returns:
@@ -108,7 +112,8 @@ def simulate_round(
     aggregation.check_proxy(federation, proxy)
     classes = federation.num_classes if federation.objective.classes else None
     objectives.check_examples(federation.objective, inputs, labels, classes=classes)
-    turnout = sample_clients(root, number, federation.clients, participation, faults)
+    poisson = federation.server.privacy is not None
+    turnout = sample_clients(root, number, federation.clients, participation, faults, poisson)
     broadcast = federation_lib.broadcast(federation, server, schedule, root, number, learning_rate)
     present = np.array([client for client in turnout.sampled if client not in turnout.dropped], np.int32)
     mesh = placement_lib.mesh()
@@ -119,14 +124,19 @@ def simulate_round(
     refused: dict[int, list[str]] = {}
     aggregate: Aggregate | None = None
     new_states: list[tuple[ClientState, np.ndarray, np.ndarray]] = []
-    size = min(
-        group or federation.clients, len(turnout.sampled)
-    )  # whoever drops out: one compiled program for all rounds
-    for rows, real in _grouped(present, _num_steps(federation, clients, turnout), size, mesh.size):
-        updates, states = _train_group(
+    combines, parts, rows_accepted = aggregation.combines(federation), [], []
+    # whoever drops out: one compiled program for all rounds
+    size = min(group or min(federation.clients, GROUP), asked(federation.clients, participation))
+    for rows, real in grouped(present, _num_steps(federation, clients, turnout), size, mesh.size):
+        updates, states = train_group(
             federation, placement, mesh, on_devices[0], client_states, clients, root, number, turnout, rows, real, data
         )
+        if faults.hostile:
+            updates = attacked(updates, np.isin(rows, faults.hostile))
         accepted = _accept(updates, rows, real, faults, refused)
+        if combines:
+            parts.append(placement_lib.to_host(aggregation.summands(federation, on_devices[0], updates)))
+            rows_accepted.append(accepted)
         part = _aggregate_program(federation, placement, mesh)(
             (updates, placement_lib.shard(accepted, mesh)), *on_devices
         )
@@ -138,6 +148,9 @@ def simulate_round(
     if aggregate is None or not aggregate.accepted:
         zero = jax.tree.map(lambda x: np.zeros((), x.dtype), federation.objective.zero())
         return server, Round(turnout, refused, 0, zero, 0.0, False)
+    if combines:
+        together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        aggregate = aggregation.combined(federation, aggregate, together, np.concatenate(rows_accepted))
     live = live_share(server.params, broadcast.mask, aggregate.steps)
     new_server = aggregation.server_update(
         federation, server, broadcast, aggregate, stream(root, DISTIL, number), proxy
@@ -170,12 +183,12 @@ def _resolved(federation: Federation, structure: Any, forms: tuple[tuple[Any, st
 
 def _num_steps(federation: Federation, clients: Clients, turnout: Turnout) -> np.ndarray:
     """(N,) local steps of each client in this round."""
-    full = -(-clients.count // federation.batch_size) * federation.epochs
+    full = federation.num_steps(clients.count)
     steps: np.ndarray = np.ceil(turnout.share * full.astype(np.float32)).astype(int)
     return steps
 
 
-def _grouped(
+def grouped(
     present: np.ndarray, steps: np.ndarray, group: int, devices: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The clients in groups of like size: rows (G,), and which of them are real; G is a multiple of the devices.
@@ -197,7 +210,7 @@ def _grouped(
         yield filled[dealt], real[dealt]
 
 
-def _train_group(
+def train_group(
     federation: Federation,
     placement: Placement,
     mesh: Mesh,

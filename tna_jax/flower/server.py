@@ -19,6 +19,7 @@ from tna_jax.flower.protocol import PROTOCOL, SAME, WHOLE, Answer, Request
 from tna_jax.flower.sanitize import describe_error, sanitize
 from tna_jax.flower.task import Task
 from tna_jax.metrics import Metrics
+from tna_jax.prng import THREEFRY
 
 NOTHING = Metrics(*[np.float64(0)] * 3)
 """The sums over no examples."""
@@ -69,8 +70,9 @@ class Coordinator:
 
     def sampled(self) -> list[int]:
         """Returns the clients that are to take part in the present round: those that a simulation draws."""
-        task = self.task
-        return sample_clients(task.root, self.number, task.federation.clients, task.participation, NO_FAULTS).sampled
+        task, poisson = self.task, self.task.federation.server.privacy is not None
+        draw = (task.root, self.number, task.federation.clients, task.participation, NO_FAULTS, poisson)
+        return sample_clients(*draw).sampled
 
     def admit(self, answer: Answer | str) -> tuple[int | None, list[str]]:
         """Does what `identify` does; the client's number of examples counts from now on."""
@@ -99,7 +101,7 @@ class Coordinator:
             problems.append(f"its partition-id is {sanitize(client)}, expected 0 to {federation.clients - 1}")
         if type(examples) is not int or examples < 1:
             problems.append(f"it has {sanitize(examples)} examples")
-        elif examples * federation.epochs * federation.clients >= 2**31:
+        elif federation.num_seen(examples) * federation.clients >= 2**31:
             problems.append(f"it has {examples} examples, more steps than int32 can count over all clients")
         if notes.get("form") != shapes:
             problems.append("its network has other parameters")
@@ -162,6 +164,7 @@ class Coordinator:
         refused: dict[int, list[str]] = {}
         remarks: dict[int, list[str]] = {}
         accepted: list[int] = []
+        updates: list[ClientUpdate] = []
         aggregate: Aggregate | None = None
         for client in sorted(answers):
             answer = answers[client]
@@ -171,8 +174,12 @@ class Coordinator:
                 continue
             if answer.metrics.get("memory-lost"):
                 remarks[client] = [f"it had lost its memory ({task.federation.algorithm.title}), which starts anew"]
-            aggregate = self._with_update(aggregate, update)
+            if self.combines:
+                updates.append(update)
+            else:
+                aggregate = self._with_update(aggregate, update)
             accepted.append(client)
+        aggregate = self._together(updates) if updates else aggregate
         server = self._stepped(aggregate, accepted)
         while server is None and self._enough(accepted):
             aggregate = self._without_largest(answers, accepted, refused)
@@ -194,6 +201,18 @@ class Coordinator:
     def _enough(self, accepted: list[int]) -> bool:
         return len(accepted) >= max(1, self.min_replies)
 
+    @property
+    def combines(self) -> bool:
+        """Whether the server's rule needs all updates of a round at once (median, Krum): then all of them are kept in memory."""
+        return aggregation.combines(self.task.federation)
+
+    def _together(self, updates: list[ClientUpdate]) -> Aggregate:
+        """What such a rule makes of the updates; padded to all clients, so that one program does for all rounds."""
+        more = self.task.federation.clients - len(updates)
+        stacked = aggregation.stack([*updates, *[updates[-1]] * more])
+        accepted = jnp.arange(len(updates) + more) < len(updates)
+        return aggregation.aggregate(self.task.federation, self.broadcast, stacked, accepted, self._proxy)
+
     def _with_update(self, aggregate: Aggregate | None, update: ClientUpdate) -> Aggregate:
         """Returns the sums with one update more."""
         stacked, federation = aggregation.stack([update]), self.task.federation
@@ -205,6 +224,11 @@ class Coordinator:
         if aggregate is None or not self._enough(accepted):
             return None
         key = stream(self.task.root, DISTIL, self.number)
+        if (
+            self.task.federation.server.privacy is not None
+        ):  # every client knows the root key: the noise must not follow from it
+            words = np.frombuffer(secrets.token_bytes(8), np.uint32)
+            key = jax.random.wrap_key_data(words, impl=THREEFRY)
         server = aggregation.server_update(
             self.task.federation, self.server, self.broadcast, aggregate, key, self._proxy
         )
@@ -225,9 +249,11 @@ class Coordinator:
         accepted.remove(largest)
         refused[largest] = [f"with it the model's numbers overflow: its norm, {norms[largest]:.3g}, is the largest"]
         aggregate: Aggregate | None = None
-        for client in accepted:
-            update, _ = self._unpacked(answers[client])
-            aggregate = aggregate if update is None else self._with_update(aggregate, update)
+        updates = [update for client in accepted if (update := self._unpacked(answers[client])[0]) is not None]
+        if self.combines:
+            return self._together(updates) if updates else None
+        for update in updates:
+            aggregate = self._with_update(aggregate, update)
         return aggregate
 
     def finish_evaluation(self, answers: Mapping[int, Answer | str]) -> tuple[Metrics, dict[int, list[str]]]:

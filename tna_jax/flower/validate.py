@@ -72,7 +72,7 @@ def _counted(value: float, expected: int) -> bool:
 
 def num_steps(federation: Federation, split: jax.Array, examples: int) -> list[int]:
     """Returns the steps in both phases of a client with so many examples, as `client.plan` makes them."""
-    steps = int(np.ceil(np.float32(-(-examples // federation.batch_size) * federation.epochs)))
+    steps = int(np.ceil(np.float32(federation.num_steps(examples))))
     first = int(first_phase(jnp.float32(split), jnp.int32(steps)))
     return [first, steps - first]
 
@@ -90,7 +90,7 @@ def unpack_update(
     examples = answer.metrics["num-examples"]
     steps, claimed = num_steps(task.federation, broadcast.split, examples), answer.metrics.get("steps")
     problems = [] if claimed == steps else [f"its steps are {sanitize(claimed)}, expected {steps}"]
-    if problems := problems + validate_sums(answer.metrics, examples * task.federation.epochs):
+    if problems := problems + validate_sums(answer.metrics, task.federation.num_seen(examples)):
         return None, problems
     live = live_in_round(broadcast.mask, jnp.array(steps))
     parts, problems = wire.from_wire(answer.arrays, PARTS)

@@ -1,0 +1,74 @@
+"""Clipping, noise on live entries alone, the chance of taking part; the accountant against the closed form."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tna_jax import federated
+from tna_jax.federated import Federation, Scaffold, Schedule, ServerRule, aggregate, privacy, stack
+from tna_jax.federated.algorithm import ClientUpdate
+from tna_jax.federated.faults import NO_FAULTS, sample_clients
+from tna_jax.federated.privacy import Privacy
+from tna_jax.metrics import zero
+
+
+def test_sums_are_of_clipped_moves_and_only_live_entries_get_noise():
+    size, expected = 4000, 2.5
+    private = Privacy(clip=1.0, noise=2.0, expected=expected)
+    federation = Federation(lambda p, x: x, 4, 2, server=ServerRule(optax.sgd(1.0), privacy=private))
+    server = federated.init_server(federation, {"w": jnp.zeros(size)})
+    sent = federated.broadcast(federation, server, Schedule("pfn", 0.4), jax.random.key(0), 0, 0.1)
+    mask = np.asarray(sent.mask["w"])
+    moves = np.random.default_rng(0).normal(size=(3, size)).astype(np.float32) * mask  # norms of about 49
+    moves[2] *= 0.01 / np.linalg.norm(moves[2])  # below the clip: as it is
+    made = [
+        ClientUpdate({"w": m}, (), (), np.array([3, 0], np.int32), np.float32(9 + i), zero())
+        for i, m in enumerate(moves)
+    ]
+    sums = aggregate(federation, sent, stack(made), jnp.ones(3, bool))
+    clipped = moves * np.minimum(1, 1 / np.linalg.norm(moves, axis=1))[:, None]
+    np.testing.assert_allclose(sums.total["w" if "w" in sums.total else "delta"]["w"], clipped.sum(0), atol=1e-6)
+    after = np.asarray(federated.server_update(federation, server, sent, sums, jax.random.key(5)).params["w"])
+    noise = after * expected - clipped.sum(0)
+    assert not after[~mask].any() and (~mask).mean() > 0.3
+    assert noise[mask].std() == pytest.approx(2.0, rel=0.05) and abs(noise[mask].mean()) < 0.15
+    again = np.asarray(federated.server_update(federation, server, sent, sums, jax.random.key(6)).params["w"])
+    assert (after != again)[mask].all()
+
+
+def test_what_is_not_covered_is_refused():
+    rule = ServerRule(optax.sgd(1.0), privacy=Privacy(1.0, 1.0, 10))
+    with pytest.raises(ValueError, match="SCAFFOLD averages more than clipped moves"):
+        Federation(lambda p, x: x, 4, 2, Scaffold(), rule)
+    for field in dataclasses.fields(Privacy):
+        with pytest.raises(ValueError, match=f"{field.name} must be above 0"):
+            dataclasses.replace(rule.privacy, **{field.name: 0.0})
+
+
+def test_each_client_takes_part_by_itself():
+    counts = [len(sample_clients(jax.random.key(1), i, 400, 0.1, NO_FAULTS, poisson=True).sampled) for i in range(30)]
+    assert np.mean(counts) == pytest.approx(40, abs=4) and np.std(counts) == pytest.approx(6, abs=2.5)
+    assert {len(sample_clients(jax.random.key(1), i, 400, 0.1, NO_FAULTS).sampled) for i in range(3)} == {40}
+
+
+def gaussian_delta(epsilon: float, sigma: float) -> float:
+    """Of the Gaussian mechanism (Balle and Wang 2018, theorem 8)."""
+
+    def phi(x):
+        return math.erfc(-x / math.sqrt(2)) / 2
+
+    return phi(0.5 / sigma - epsilon * sigma) - math.exp(epsilon) * phi(-0.5 / sigma - epsilon * sigma)
+
+
+def test_epsilon_is_that_of_the_literature():
+    pytest.importorskip("dp_accounting")
+    found = privacy.epsilon(10.0, 1.0, 25, 1e-5)  # 25 times 10 is once 2
+    assert gaussian_delta(found, 2.0) == pytest.approx(1e-5, rel=0.02)
+    # DP-SGD's tutorial of TensorFlow Privacy (60,000 examples, batches of 256, noise 1.1, 60 epochs): 2.6 by Renyi accounting, 2.4 exactly
+    assert privacy.epsilon(1.1, 256 / 60_000, 60 * 60_000 // 256, 1e-5) == pytest.approx(2.38, abs=0.02)
+    assert privacy.epsilon(1.0, 0.1, 50, 1e-5) > privacy.epsilon(1.0, 0.1, 10, 1e-5)  # rounds add up

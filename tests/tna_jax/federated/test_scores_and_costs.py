@@ -1,0 +1,99 @@
+"""Clients' scores, fine-tuned models, and what a federation costs, each against a few lines of NumPy."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.tna_jax.federated.conftest import CLASSES, INPUTS, linear
+from tna_jax import federated, networks
+from tna_jax.federated import ORDER, Schedule, costs, personalization, stream
+from tna_jax.federated.evaluation import TestSet, by_client, evaluate, evaluate_examples
+from tna_jax.federated.partition import padded
+from tna_jax.federated.simulation import init_client_states
+
+
+def test_each_client_is_scored_on_its_own_examples():
+    hits = np.array([True, False, True, True, False, True])
+    scores = by_client(hits, np.array([0, 0, 1, 1, 1, -1]), 4)
+    assert scores.accuracy[:2].tolist() == [0.5, pytest.approx(2 / 3)] and np.isnan(scores.accuracy[2:]).all()
+    assert scores.mean == pytest.approx(7 / 12) and scores.worst == 0.5
+    assert scores.std == pytest.approx(np.std([0.5, 2 / 3], ddof=1))
+    assert np.isnan(by_client(hits, np.full(6, -1), 4).mean)
+    many = by_client(np.arange(40) >= 6, np.arange(40), 40)  # the worst tenth are 4 of the 6 that fail
+    assert (many.mean, many.worst) == (0.85, 0.0)
+
+
+def test_what_is_right_is_known_example_by_example(small):
+    federation = small.federation()
+    server = federated.init_server(federation, small.params)
+    states = init_client_states(federation, server)
+    test = TestSet(small.x, small.y, batch_size=2)
+    sums, hits = evaluate_examples(federation, server, states, test)
+    assert (hits == (np.asarray(linear(small.params, small.x)).argmax(-1) == small.y)).all()
+    assert float(sums.correct) == hits.sum() and float(
+        evaluate(federation, server, states, test).accuracy
+    ) == pytest.approx(hits.mean())
+
+
+class Two(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(CLASSES, name="last")(nn.relu(nn.Dense(5, name="first")(x)))
+
+
+def test_a_fine_tuned_head_moves_the_last_layer_alone_and_is_a_clients_round(small):
+    net, init = networks.linen(Two(), (INPUTS,))
+    params = init(jax.random.key(0))[0]
+    live = personalization.head(Two(), params, (), jax.ShapeDtypeStruct((1, INPUTS), jnp.float32))
+    assert jax.tree.map(bool, live) == {
+        "first": {"bias": False, "kernel": False},
+        "last": {"bias": True, "kernel": True},
+    }
+    federation = federated.Federation(net, 4, CLASSES, federated.Scaffold(), batch_size=4, placement="map")
+    server = federated.init_server(federation, params)
+    states = init_client_states(federation, server)
+    models = {}
+    tuned = personalization.fine_tune(
+        federation, server, states, padded(small.rows), small.x, small.y, small.root, 7, 0.1, live=live, group=8
+    )
+    for clients, stacked, _ in tuned:
+        models |= {int(k): jax.tree.map(lambda x, i=i: x[i], stacked) for i, k in enumerate(clients)}
+    assert sorted(models) == [0, 1, 2, 3]
+    plain = federated.Federation(net, 4, CLASSES, batch_size=4, placement="map")
+    sent = federated.broadcast(plain, federated.init_server(plain, params), Schedule(), small.root, 0, 0.1)._replace(
+        mask=live
+    )
+    key = stream(small.root, ORDER, 7, 1)
+    state = federated.init_client_state(plain, server)
+    update, _ = federated.train_client(plain, sent, state, small.x[small.rows[1]], small.y[small.rows[1]], key)
+    for name in ("first", "last"):
+        for leaf in params[name]:
+            np.testing.assert_allclose(
+                models[1][name][leaf], np.asarray(params[name][leaf] + update.delta[name][leaf]), atol=1e-6
+            )
+    assert (models[1]["first"]["kernel"] == np.asarray(params["first"]["kernel"])).all()
+    assert (models[1]["last"]["kernel"] != np.asarray(params["last"]["kernel"])).any()
+    with pytest.raises(ValueError, match="runs no dense layer"):
+        personalization.head(
+            nn.Conv(1, (1,)), {"kernel": np.zeros((1, 1, 1)), "bias": np.zeros(1)}, (), np.zeros((1, 4, 1), np.float32)
+        )
+
+
+def test_bytes_are_those_of_the_wire():
+    """Two clients, four rounds; 100 bytes up and down, a message of 10, state of 1."""
+    asked = np.array([[1, 1], [1, 0], [1, 1], [1, 1]], bool)
+    answered = np.array([[1, 1], [1, 0], [1, 0], [1, 1]], bool)
+    live = np.array([0.6, 0.5, 1.0, 0.6])
+    found = costs.of_rounds(costs.Payload(110, 100, 10, 1), live, asked, answered, np.full((4, 2), 3))
+    np.testing.assert_allclose(found.up, [2 * (66 + 1), 55 + 1, 110 + 1, 2 * (66 + 1)])
+    first = 2 * (1 + 100 + 6)  # nobody has the model yet
+    second = 1 + 60 + 5  # what was live in the first round
+    third = (1 + 50 + 10) + (1 + 100 + 10)  # the other client has missed a round
+    fourth = (1 + 100 + 6) + (1 + 100 + 6)  # all was live; it has not answered
+    np.testing.assert_allclose(found.down, [first, second, third, fourth])
+    assert found.steps.tolist() == [6, 3, 3, 6]
+    assert (
+        costs.first_round(np.array([0.1, 0.5, 0.4, 0.6]), 0.5) == 1 and costs.first_round(np.array([0.1]), 0.5) is None
+    )
