@@ -11,6 +11,8 @@ from tna_jax.programs.data.source import SUBSET_SEED, DataError, Dataset, Split,
 from tna_jax.programs.user_code import is_reference
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
+OWNERS = "client_train"
+"""Whose each training example is, of data with natural clients."""
 HELD = 0.2
 """Share of the examples that become the test split where the data has none."""
 CLASSES, TOKENS = ("classification",), ("next-token", "masked-lm", "segmentation")
@@ -26,7 +28,7 @@ def from_arrays(name: str, arrays: Mapping[str, Any], objective: str, *, fingerp
 
     Args:
       name: the data, for errors.
-      arrays: (N, ...) each.
+      arrays: (N, ...) each; `client_train`, if it is there, says whose each training example is.
       objective: what is trained: classification takes one label for each example, others any targets.
       fingerprint: of the content, where that is not its arrays'.
 
@@ -38,8 +40,10 @@ def from_arrays(name: str, arrays: Mapping[str, Any], objective: str, *, fingerp
         if f"x_{part}" in values:
             _check_lengths(name, part, values[f"x_{part}"], values[f"y_{part}"])
     values |= {key: _inputs(name, key, values[key]) for key in values if key.startswith("x")}
-    fingerprint = fingerprint or digest(values)
+    owners = _owners(name, arrays, len(values["x_train"]))
+    fingerprint = fingerprint or digest(values if owners is None else {**values, OWNERS: owners})
     if "x_test" not in values:
+        owners = None if owners is None else owners[_kept(len(owners))]
         values = _split(name, values)
     if values["x_train"].shape[1:] != values["x_test"].shape[1:]:
         shapes = [values[key].shape[1:] for key in ("x_train", "x_test")]
@@ -50,7 +54,19 @@ def from_arrays(name: str, arrays: Mapping[str, Any], objective: str, *, fingerp
     channels = train.images.shape[-1] if scaled else 0
     mean, std = (0.0, 1.0) if channels == 1 else (0.5, 0.5)
     return Dataset(name, train, test, outputs, names, 255 if scaled else 1, (mean,) * channels, (std,) * channels,
-                   fingerprint=fingerprint)  # fmt: skip
+                   fingerprint=fingerprint, owners=owners)  # fmt: skip
+
+
+def _owners(name: str, arrays: Mapping[str, Any], examples: int) -> np.ndarray | None:
+    """Whose each training example is, (N,), if the data says so."""
+    if OWNERS not in arrays:
+        return None
+    owners = np.asarray(arrays[OWNERS])
+    if owners.shape != (examples,) or owners.dtype.kind not in "biuUS":
+        raise DataError(
+            f"{name}: {OWNERS} is {owners.dtype} {owners.shape}, expected a number or a word for each of {examples} examples"
+        )
+    return owners
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -147,10 +163,14 @@ def _split(name: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     count = len(values["x_train"])
     if count < 2:
         raise DataError(f"{name}: one example, and no test examples; two or more are needed to cut a test split")
-    rows = permutation(count, SUBSET_SEED)
-    held = max(1, round(HELD * count))
-    parts = {"test": rows[:held], "train": rows[held:]}
+    rows, kept = permutation(count, SUBSET_SEED), _kept(count)
+    parts = {"test": rows[: count - len(kept)], "train": kept}
     return {f"{axis}_{part}": values[f"{axis}_train"][which] for part, which in parts.items() for axis in "xy"}
+
+
+def _kept(count: int) -> np.ndarray:
+    """Returns the examples of the training split where there are no test arrays."""
+    return permutation(count, SUBSET_SEED)[max(1, round(HELD * count)) :]
 
 
 Targets = tuple[dict[str, np.ndarray], tuple[str, ...], int]

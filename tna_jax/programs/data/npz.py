@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tna_jax.programs.data.arrays import NAMES
+from tna_jax.programs.data.arrays import NAMES, OWNERS
 from tna_jax.programs.data.source import DataError
 
 
@@ -34,7 +34,7 @@ def _arrays(path: Path, opened: BinaryIO) -> dict[str, np.ndarray]:
     with file:
         for name in file.files:
             try:
-                arrays[name] = file[name] if name in NAMES else np.empty(0)
+                arrays[name] = file[name] if name in (*NAMES, OWNERS) else np.empty(0)
             except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                 pickled = "allow_pickle" in str(error)
                 fault = (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tna_jax.programs.cli.dataset_names import RECORDS, absolute, form, short
-from tna_jax.programs.data import arrays, hugging_face, image_folder, npz, records, table, user_function
+from tna_jax.programs.data import arrays, client_files, hugging_face, image_folder, npz, records, table, user_function
 from tna_jax.programs.data.source import DataError, Dataset
 from tna_jax.programs.user_code import is_reference, resolve
 
@@ -25,6 +25,8 @@ class Request(NamedTuple):
     trust: bool = False
     streams: bool = False
     """Whether the program can train on examples that stay on the disk."""
+    client_column: str | None = None
+    """The column of a table that says whose an example is."""
 
 
 def load(name: str, data_dir: str | os.PathLike[str] | None, download: bool, request: Request) -> Dataset:
@@ -41,12 +43,22 @@ def load(name: str, data_dir: str | os.PathLike[str] | None, download: bool, req
         return dataclasses.replace(dataset, source=user.reference, code_sha256=user.sha256)
     readers: dict[str, Callable[[], Dataset]] = {
         "npz": lambda: arrays.from_arrays(short(name), npz.read(find(name, data_dir)), request.objective),
-        "folder": lambda: _images(name, find(name, data_dir), request),
+        "folder": lambda: _folder(name, find(name, data_dir), request),
         "table": lambda: _table(name, find(name, data_dir), request),
         "records": lambda: records.load(short(name), find(name, data_dir), request.objective),
         "hf": lambda: _hugging_face(name, download, request),
     }
     return dataclasses.replace(readers[kind](), source=absolute(name))
+
+
+def _folder(name: str, folder: Path, request: Request) -> Dataset:
+    """A folder of images; or of tables or .npz files, one a client."""
+    files = client_files.listed(folder)
+    if not files:
+        return _images(name, folder, request)
+    values, names = client_files.read(files, request.target, request.objective)
+    dataset = arrays.from_arrays(short(name), values, request.objective)
+    return dataclasses.replace(dataset, class_names=names, num_classes=len(names)) if names else dataset
 
 
 def _images(name: str, folder: Path, request: Request) -> Dataset:
@@ -66,7 +78,13 @@ def _hugging_face(name: str, download: bool, request: Request) -> Dataset:
 
 
 def _table(name: str, file: Path, request: Request) -> Dataset:
-    values, notes = table.arrays(table.columns(file), request.target, request.objective, short(name))
+    read = table.columns(file)
+    if request.client_column is not None:
+        table.require_columns(read, [request.client_column], short(name), "--client-column")
+    owners = read.pop(request.client_column) if request.client_column is not None else None
+    values, notes = table.arrays(read, request.target, request.objective, short(name))
+    if owners is not None:
+        values[arrays.OWNERS] = table.classes(owners, str(request.client_column), short(name), many=True)
     names: tuple[str, ...] = ()
     if request.objective == "classification":
         values["y_train"], names = table.in_order(values["y_train"])
@@ -92,7 +110,9 @@ def find(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
 def _check_options(name: str, kind: str, request: Request) -> None:
     if kind == "records" and not request.streams:
         raise DataError(records.only_streamed(name))
-    if request.target is not None and kind not in ("table", "hf"):
+    if request.client_column is not None and kind != "table":
+        raise DataError(f"{name} has no columns: --client-column is for tables (.csv, .tsv, .parquet)")
+    if request.target is not None and kind not in ("table", "hf", "folder"):
         raise DataError(f"{name} has no columns: --target is for tables (.csv, .tsv, .parquet) and hf:NAME")
     if request.image_size is not None and kind not in ("folder", "hf"):
         raise DataError(f"{name}: --image-size is for folders of images and hf:NAME")

@@ -51,6 +51,8 @@ class Dataset:
     """The sha256 of a user's own data."""
     notes: tuple[str, ...] = ()
     """What a user should know of how it was read."""
+    owners: np.ndarray | None = None
+    """(N,) numbers or words, whose each training example is, where the data says so: of natural clients."""
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -97,9 +99,11 @@ class Dataset:
         ]
         if bad:
             raise DataError(f"{self.name}: {'; '.join(bad)}")
-        return dataclasses.replace(
-            self, train=_first(self.train, train_examples), test=_first(self.test, test_examples)
-        )
+        owners = self.owners
+        if owners is not None and train_examples is not None:
+            owners = owners[permutation(len(owners), SUBSET_SEED)[:train_examples]]
+        train, test = _first(self.train, train_examples), _first(self.test, test_examples)
+        return dataclasses.replace(self, train=train, test=test, owners=owners)
 
 
 def permutation(n: int, seed: int) -> np.ndarray:

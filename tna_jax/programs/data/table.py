@@ -58,8 +58,8 @@ def require_columns(table: Iterable[str], names: Iterable[str | None], where: st
             raise DataError(f"{where}: {lacks}; the columns are {', '.join(map(str, there))}")
 
 
-def classes(cells: list[Any], name: str, where: str) -> np.ndarray:
-    """Returns (N,) the cells as names of classes.
+def classes(cells: list[Any], name: str, where: str, many: bool = False) -> np.ndarray:
+    """Returns (N,) the cells as names of classes, or of owners, of which there may be `many`.
 
     Raises:
       DataError: empty cells, or so many different ones that they are no classes.
@@ -68,6 +68,8 @@ def classes(cells: list[Any], name: str, where: str) -> np.ndarray:
     if (empty := np.flatnonzero(words == "")).size:
         raise DataError(f"{where}: {empty.size} empty cells in the column {name}, the first in example {empty[0]}")
     different = np.unique(words)
+    if many:
+        return words
     if len(different) > MAX_CLASSES or (len(different) > 20 and len(different) > len(words) / 2):
         raise DataError(
             f"{where}: {len(different)} different values of {name} in {len(words)} examples are no classes; numbers are for --objective regression"

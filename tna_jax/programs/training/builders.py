@@ -22,7 +22,7 @@ def load_data(options: DataOptions) -> data.Dataset:
     try:
         request = data.Request(
             getattr(options, "objective", "classification"), options.target, options.image_size,
-            options.dataset_sha256, options.trust_code, streams=True,
+            options.dataset_sha256, options.trust_code, streams=True, client_column=getattr(options, "client_column", None),
         )  # fmt: skip
         dataset = data.load(options.dataset, data_dir=options.data_dir, download=options.download, request=request)
         if problem := own.changed(dataset, options.data_fingerprint):

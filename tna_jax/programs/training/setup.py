@@ -112,7 +112,8 @@ UNSAID = {
 def result_options(settings: Any) -> dict[str, Any]:
     """Returns the options that shape the result, as config.json keeps them."""
     options = dataclasses.asdict(settings)
-    left_out = {key for key, value in UNSAID.items() if options.get(key) == value}
+    unsaid = UNSAID | getattr(settings, "UNSAID", {})
+    left_out = {key for key, value in unsaid.items() if options.get(key) == value}
     return {key: value for key, value in options.items() if key not in left_out and key not in PASSING_OPTIONS}
 
 
