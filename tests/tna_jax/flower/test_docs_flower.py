@@ -15,7 +15,7 @@ from tna_jax.flower import client as flower_client
 from tna_jax.flower.results import SERVER_SETTINGS
 from tna_jax.flower.server import Coordinator
 from tna_jax.flower.store import Store
-from tna_jax.programs.federate.flower_settings import build
+from tna_jax.programs.federate.flower_settings import build, names
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "flower.md").read_text()
@@ -41,7 +41,7 @@ def test_the_examples_settings_build_its_task_and_the_page_names_settings_that_e
     config = tomllib.loads((ROOT / "examples" / "flower" / "pyproject.toml").read_text())["tool"]["flwr"]["app"][
         "config"
     ]
-    assert set(SERVER_SETTINGS) <= set(config)
+    assert set(config) == {*names(), *SERVER_SETTINGS}  # every option of a federation, by the command's name, and no other
     job = build(config)
     assert job.federation.clients == 2 and job.schedule.ratio == 0.4
     for name in ("min-replies", "min-nodes", "round-timeout", "evaluate-every", "out", "resume", "clients", "rounds"):

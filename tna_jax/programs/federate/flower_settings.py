@@ -1,7 +1,7 @@
 """The options of `tna federate` as the run configuration of a Flower app: the same names and defaults, the same federation.
 
 `flwr run APP --run-config 'algorithm="scaffold" anchors="pfn" ratio=0.4'` deploys what `tna federate --algorithm scaffold --anchors
-pfn --ratio 0.4` simulates. `anchors` is one schedule here, `seed` stands for `first-seed`, an empty text for an option's default.
+pfn --ratio 0.4` simulates. `anchors` is one schedule here; an empty text stands for an option's default.
 """
 
 import dataclasses
@@ -19,8 +19,24 @@ from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.run import prepare
 from tna_jax.programs.federate.setup import client_examples, resolved, schedule
 
-SIMULATED = ("drop", "stragglers", "nan_clients", "wrong_shape_clients")
-"""Options that make faults, which a deployment has of its own."""
+SIMULATED = (
+    "drop", "stragglers", "straggler_share", "nan_clients", "wrong_shape_clients", "hostile_clients", "held_out", "personalize",
+    "target_accuracy", "patience", "seeds",
+)  # fmt: skip
+"""Options of the simulation alone: faults, which a deployment has of its own, scores of clients, several runs."""
+OF_THE_COMMAND = (
+    "list", "cpu_devices", "memory_limit", "distributed", "coordinator", "num_processes", "process_id", "overwrite",
+    "checkpoint_minutes", "checkpoint_every", "checkpoints_kept", "log", "trust_code", "dataset_sha256", "data_fingerprint",
+    "target", "image_size", "client_column", "download",
+)  # fmt: skip
+"""Options that say where and how the command runs, or of data that all machines would have to share."""
+
+
+def names() -> list[str]:
+    """Returns the settings that an app may declare: the options of a federation, by the command's names."""
+    fields = [field.name for field in dataclasses.fields(FederateOptions)]
+    left = {*SIMULATED, *OF_THE_COMMAND, *SERVER_SETTINGS}
+    return [name.replace("_", "-") for name in fields if name not in left]
 
 
 def options(config: dict[str, Any]) -> FederateOptions:
@@ -29,20 +45,20 @@ def options(config: dict[str, Any]) -> FederateOptions:
     Raises:
       UsageError: unknown names, wrong types or values, and what only a simulation has.
     """
-    known = {field.name for field in dataclasses.fields(FederateOptions)}
+    fields = {field.name for field in dataclasses.fields(FederateOptions)}
     values: dict[str, Any] = {}
     for name, value in config.items():
-        option = "first_seed" if name == "seed" else name.replace("-", "_")
+        option = {"seed": "first_seed"}.get(name, name.replace("-", "_"))  # of apps from before
         if name in SERVER_SETTINGS or value == "":
             continue
-        if option not in known:
-            raise unknown("setting", name, sorted(other.replace("_", "-") for other in known))
+        if option in SIMULATED:
+            raise UsageError(f"run configuration: {name}: only a simulation has it, see tna federate")
+        if option not in fields or option in OF_THE_COMMAND:
+            raise unknown("setting", name, sorted(names()))
         values[option] = [value] if option == "anchors" else value
     values.setdefault("anchors", ["pfn"])
     settings = from_values(FederateOptions, values, "run configuration")
     settings.check()
-    if bad := [name for name in SIMULATED if getattr(settings, name)]:
-        raise UsageError(f"only a simulation has {', '.join(bad)}")
     if settings.dataset == "auto":
         raise UsageError("dataset: name one, so that all machines use the same")
     return resolved(settings)
@@ -55,7 +71,7 @@ def build(config: dict[str, Any]) -> Task:
     root = jax.random.key(settings.first_seed)
 
     def examples(client: int) -> Data:
-        clients = client_examples(settings, root, prepared.train.labels)
+        clients = client_examples(settings, root, prepared.train.labels, prepared.owners)
         rows = clients.indices[client][: clients.count[client]]
         return prepared.train.images[rows], prepared.train.labels[rows]
 

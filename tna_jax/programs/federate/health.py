@@ -37,6 +37,16 @@ def diverged_in_round(accuracy: np.ndarray, loss: np.ndarray, classes: int) -> i
     return int(sound[-1]) + 2 if len(sound) else 1
 
 
+def stalled(accuracy: np.ndarray, patience: int | None) -> str:
+    """Says that the accuracy, (rounds,) so far, has not been better than its best for `patience` rounds; empty while it has."""
+    if patience is None or len(accuracy) <= patience:
+        return ""
+    best = int(np.argmax(np.nan_to_num(accuracy)))
+    if len(accuracy) - 1 - best < patience:
+        return ""
+    return f"the accuracy was best after round {best + 1} ({accuracy[best]:.4f}), {patience} rounds ago"
+
+
 def hopeless(accuracy: np.ndarray, loss: np.ndarray, accepted: np.ndarray, classes: int) -> str:
     """Says why a federation should be stopped after its rounds so far; empty while it learns.
 

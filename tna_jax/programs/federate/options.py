@@ -1,7 +1,7 @@
 """The options of `tna federate`, one dataclass for each question. They import no JAX: what they stand for is built in `setup`."""
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.programs.cli import ranges
@@ -13,7 +13,9 @@ from tna_jax.programs.cli.choices import (
     MaskKind,
     MaskSchedule,
     NormStatistics,
+    Optimizer,
     Partition,
+    Personalization,
     Placement,
     Server,
 )
@@ -28,11 +30,14 @@ from tna_jax.programs.cli.ranges import (
     POSITIVE,
     PROBABILITY,
     SHARE,
+    Range,
     Rule,
 )
 from tna_jax.programs.cli.run_options import MachineOptions, RunOptions
 
-FAULTS = Section("faults")
+FAULTS, PRIVACY = Section("faults"), Section("privacy")
+HALF = Range("lie in [0, 0.5)", lambda value: 0 <= value < 0.5, "in [0, 0.5)")
+DELTA = Range("lie in (0, 1)", lambda value: 0 < value < 1, "in (0, 1)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +74,19 @@ class AlgorithmOptions:
     """fedlc: strength of the calibration."""
     sam_rho: Annotated[float, NOT_NEGATIVE] = 0.05
     """fedsam: radius of the sharpness-aware step."""
+    norm_bound: Annotated[float, POSITIVE] = 1.0
+    """norm-bound: largest norm of an update in the average."""
+    byzantine_share: Annotated[float, HALF] = 0.2
+    """trimmed-mean, krum: share of a round's updates that may be hostile."""
+    krum_keep: Annotated[int, COUNT] = 1
+    """krum: updates that are averaged (above 1: Multi-Krum)."""
+    dp_clip: Annotated[float | None, POSITIVE, PRIVACY] = None
+    """Privacy of clients: the norm to which updates are clipped; with --dp-noise."""
+    dp_noise: Annotated[float | None, POSITIVE, PRIVACY] = None
+    """Privacy of clients: noise multiplier; the sum of the clipped updates gets Gaussian noise of so many times the clip, on live
+    weights alone. Each client then takes part in a round with the chance --participation, by itself."""
+    dp_delta: Annotated[float, DELTA, PRIVACY] = 1e-5
+    """Privacy of clients: delta, for which epsilon is computed."""
     proxy_examples: Annotated[int, COUNT] = 500
     """feddf: training examples kept from the clients for the server, which uses them without labels."""
     distil_steps: Annotated[int, COUNT] = 50
@@ -80,6 +98,8 @@ class AlgorithmOptions:
             raise UsageError(f"--server {self.server} needs --server-learning-rate")
         if self.server == "mean" and self.server_learning_rate is not None:
             raise UsageError("--server-learning-rate: the mean has none; name a server that has one, e.g. --server sgd")
+        if (self.dp_clip is None) != (self.dp_noise is None):
+            raise UsageError("--dp-clip and --dp-noise go together")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,15 +116,24 @@ class ClientOptions:
     """Share of the clients that the server asks in each round."""
     partition: Partition = "dirichlet"
     """How training examples are spread over clients: each class over all clients (dirichlet), pieces of the sorted examples
-    (shard), at random (iid)."""
+    (shard), at random (iid), by their owners (natural: see --client-column; a file a client; client_train in a .npz)."""
     alpha: Annotated[float, POSITIVE] = 0.5
     """dirichlet: concentration; the smaller, the more the clients differ."""
+    balance: bool = False
+    """dirichlet: a client that has its share of all examples gets none of the next class, as NIID-Bench, PFLlib and Flower deal."""
+    client_column: str | None = None
+    """natural: column of your own table that says whose an example is."""
+    held_out: Annotated[float, SHARE] = 0.0
+    """Share of its examples that each client keeps from its training, to be scored on; 0: test examples, dealt out to the clients by the classes
+    that they have."""
     shards: Annotated[int, COUNT] = 2
     """shard: pieces of the examples, sorted by class, that each client gets."""
     least_examples: Annotated[int, COUNT] = 10
     """Every client gets at least so many examples."""
     epochs: Annotated[int, COUNT] = 2
     """Passes of a client over its examples in each round."""
+    local_steps: Annotated[int | None, COUNT] = None
+    """Steps of every client in each round, in the place of --epochs."""
     batch_size: Annotated[int, COUNT] = 64
     """Examples per step of a client."""
     learning_rate: Annotated[float, POSITIVE] = 0.05
@@ -112,7 +141,11 @@ class ClientOptions:
     learning_rate_decay: Annotated[float, POSITIVE] = 0.99
     """Multiplies the step size after each round."""
     momentum: Annotated[float | None, SHARE] = None
-    """Momentum of clients, which starts anew in each round; default: 0.9, and 0 for feddyn and scaffold, which are published without."""
+    """Momentum of clients, which starts anew in each round; default: 0.9, and 0 for feddyn and scaffold, which are published without, and of optimizers other than sgd."""
+    optimizer: Optimizer = "sgd"
+    """Optimizer of clients, an optax one."""
+    clip_norm: Annotated[float | None, POSITIVE] = None
+    """Clip the gradients of clients to this norm."""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 5e-4
     """Weight decay of clients, added to the gradient of live weights."""
     norm_statistics: NormStatistics = "none"
@@ -127,6 +160,8 @@ class ClientOptions:
     """Clients (numbers from 0) whose reply holds a number that is not finite, to see that the round continues without them."""
     wrong_shape_clients: Annotated[tuple[int, ...], FAULTS] = ()
     """Clients whose reply has an array of a wrong shape, likewise."""
+    hostile_clients: Annotated[tuple[int, ...], FAULTS] = ()
+    """Clients that send -10 times their update, to see which servers bear that."""
     placement: Annotated[Placement, MACHINE] = "auto"
     """How the clients share a device: one after the other (map), in lockstep (vmap), in a plain Python loop (loop)."""
     memory_limit: Annotated[float | None, BOUND, MACHINE] = None
@@ -134,15 +169,38 @@ class ClientOptions:
 
     def check_clients(self) -> None:
         """Raises UsageError for clients that are not there."""
-        strange = [k for k in (*self.nan_clients, *self.wrong_shape_clients) if not 0 <= k < self.clients]
-        if strange:
+        named = (*self.nan_clients, *self.wrong_shape_clients, *self.hostile_clients)
+        strange = [k for k in named if not 0 <= k < self.clients]
+        if strange and self.partition != "natural":
             raise UsageError(f"there are clients 0 to {self.clients - 1}, but these are named: {strange}")
+        if self.client_column is not None and self.partition != "natural":
+            raise UsageError(f"--client-column {self.client_column} needs --partition natural")
+        if self.balance and self.partition != "dirichlet":
+            raise UsageError(f"--balance is of --partition dirichlet, not of {self.partition}")
+        if self.optimizer != "sgd" and self.momentum:
+            raise UsageError(f"--momentum is of --optimizer sgd, {self.optimizer} has none")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreOptions:
+    """What is scored?"""
+
+    SECTION: ClassVar[str] = "scores"
+
+    personalize: Personalization = "none"
+    """At the end also score the model that each client makes of the server's by one epoch on its examples: of the last layer (head), or of
+    all of it (model)."""
+    target_accuracy: Annotated[float | None, PART] = None
+    """Accuracy up to which bytes and steps are counted; default: what all schedules reach."""
+    patience: Annotated[int | None, COUNT] = None
+    """Stop a run whose accuracy has not been better than its best for so many rounds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FederateOptions(
     RunOptions,
     MachineOptions,
+    ScoreOptions,
     ClientOptions,
     AlgorithmOptions,
     ModelOptions,
@@ -154,6 +212,13 @@ class FederateOptions(
         "algorithm", "anchors", "ratio", "clients", "rounds", "participation", "alpha", "dataset", "model", "seeds", "list",
         "out",
     )  # fmt: skip
+
+    UNSAID: ClassVar[dict[str, Any]] = {
+        "norm_bound": 1.0, "byzantine_share": 0.2, "krum_keep": 1, "dp_clip": None, "dp_noise": None, "dp_delta": 1e-5,
+        "balance": False, "client_column": None, "held_out": 0.0, "local_steps": None, "optimizer": "sgd", "clip_norm": None,
+        "hostile_clients": (), "personalize": "none", "target_accuracy": None, "patience": None,
+    }  # fmt: skip
+    """Options that are recorded only where they differ from these: runs from before they were there have none."""
 
     list: bool = False
     """List algorithms, servers and mask schedules with their papers, and do nothing else."""
@@ -176,9 +241,19 @@ class FederateOptions(
             self.check_model,
             self.check_server,
             self.check_clients,
+            self.check_variates,
             self.check_run,
             self.check_alone,
         )
+
+    def check_variates(self) -> None:
+        """Raises UsageError for optimizers from whose moves an algorithm cannot read a mean gradient."""
+        other = self.optimizer != "sgd" or (self.clip_norm is not None and self.momentum)
+        if self.algorithm in ("scaffold", "fednova") and other:
+            how = f"--optimizer {self.optimizer}" if self.optimizer != "sgd" else "--clip-norm with --momentum"
+            raise UsageError(
+                f"--algorithm {self.algorithm} reads a mean gradient from a client's move, which {how} does not make"
+            )
 
     def check_alone(self) -> None:
         """Raises UsageError for several processes."""

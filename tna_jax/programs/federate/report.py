@@ -6,8 +6,10 @@ import numpy as np
 
 from tna_jax.federated import ALGORITHMS, SERVERS
 from tna_jax.programs.cli.progress import plural
+from tna_jax.programs.federate import report_clients, report_costs
 from tna_jax.programs.reports import rounds, terminal
 from tna_jax.programs.reports.blocks import Description, Table
+from tna_jax.programs.reports.figures import Figure
 from tna_jax.programs.reports.rounds import LAST
 from tna_jax.programs.reports.statistics import format_mean_std, format_number, mean_std, number
 from tna_jax.programs.reports.wording import dataset_name
@@ -38,10 +40,12 @@ def listing() -> None:
 
 def headline(config: dict[str, Any]) -> str:
     """Returns the federation in a few words."""
-    spread = {"dirichlet": f"Dirichlet {config['alpha']:g}", "shard": f"{config['shards']} shards", "iid": "iid"}
+    spread = {"dirichlet": f"Dirichlet {config['alpha']:g}", "shard": f"{config['shards']} shards", "iid": "iid",
+              "natural": "natural clients"}  # fmt: skip
     server = "" if config["server"] == "mean" else f" with {config['server']}"
+    balanced = " balanced" if config.get("balance") else ""
     part = f", {config['participation']:.0%} a round" if config["participation"] < 1 else ""
-    return f"{config['algorithm']}{server}, {config['clients']} clients{part}, {spread[config['partition']]}"
+    return f"{config['algorithm']}{server}, {config['clients']} clients{part}, {spread[config['partition']]}{balanced}"
 
 
 def column(result: Result, kind: str, name: str) -> list[Any]:
@@ -56,7 +60,7 @@ def score(result: Result, kind: str) -> list[float | None]:
 
 
 def describe(result: Result, split: str = "test") -> Description:
-    """Describes the mask schedules: the server's model after each round, and who was missing or refused."""
+    """Describes the mask schedules: the server's model after each round, its clients, what it cost, and who was missing or refused."""
     config, runs = result["config"], result["runs"]
     kinds = list(dict.fromkeys(run["anchors"] for run in runs))
     rows = [
@@ -71,17 +75,37 @@ def describe(result: Result, split: str = "test") -> Description:
                     + format_mean_std(score(result, kind), 3) for kind in kinds}  # fmt: skip
     shaded = (config["rounds"] - last + 0.5, config["rounds"] + 0.5)
     names = {"accuracy": "test accuracy of the server's model", "loss": "test loss (nats)"}
-    figures = [rounds.styled(figure, COLORS, labels, title=f"{figure.title}, scored over the shaded ones",
-                             yaxis=names.get(figure.yaxis, figure.yaxis), span=shaded)
-               for figure in rounds.curves_of(generic)]  # fmt: skip
+    figures: list[Figure] = [
+        rounds.styled(figure, COLORS, labels, title=f"{figure.title}, scored over the shaded ones",
+                      yaxis=names.get(figure.yaxis, figure.yaxis), span=shaded)
+        for figure in rounds.curves_of(generic)
+    ]  # fmt: skip
     heading = f"{dataset_name(config)}, {result['network']}, {headline(config)}, {plural(config['rounds'], 'round')}"
     seeds = len({run["seed"] for run in runs})
     over = plural(seeds, "seed") if seeds > 1 else "those rounds"
     heads = ["anchors", "ratio", f"accuracy, mean of the last {last} rounds ± std over {over}", "best round", "test loss",
              "live a round", "kB up a client and round"]  # fmt: skip
     table = Table("test accuracy and loss of the server's model", heads, [_row(result, kind, last) for kind in kinds])
-    return Description("Federation", heading, generic.lead, generic.numbers, [table, *generic.tables, *figures],
-                       notes=_turnout(runs, config["rounds"]))  # fmt: skip
+    tables = [table, *report_clients.tables(result, kinds), *report_costs.tables(result, kinds)]
+    figures += report_costs.figures(result, kinds, COLORS, labels) + report_clients.figures(result)
+    return Description("Federation", heading, generic.lead, generic.numbers, [*tables, *generic.tables[1:], *figures],
+                       notes=_privacy(result) + _turnout(runs, config["rounds"]))  # fmt: skip
+
+
+USEFUL = 10.0
+"""An epsilon above which nobody should speak of privacy."""
+
+
+def _privacy(result: Result) -> list[str]:
+    """What is known of a private federation."""
+    if "privacy" not in result:
+        return []
+    spent = result["privacy"]
+    word = f"{spent['epsilon']:.3g}" if spent["epsilon"] is not None else "without bound"
+    said = f"privacy of clients: epsilon {word} at delta {spent['delta']:g} after {spent['rounds']} rounds"
+    if spent["epsilon"] is None or spent["epsilon"] > USEFUL:
+        said += f"; above {USEFUL:g} that is no protection: it takes more clients of which fewer take part in a round, or more noise"
+    return [said]
 
 
 def _row(result: Result, kind: str, last: int) -> list[str]:
@@ -98,7 +122,8 @@ def _turnout(runs: list[Result], rounds: int) -> list[str]:
     """The runs that diverged, the clients whose replies were refused, and how many were missing or late."""
     notes = [f"{run['anchors']} seed {run['seed']}: diverged, from round {run['diverged_in_round']} on its test loss is not finite, or "
              "grew while accuracy was lost" for run in runs if run.get("diverged_in_round") is not None]  # fmt: skip
-    notes += [f"{run['anchors']} seed {run['seed']}: stopped after round {run['stopped_after_round']}, nothing was learned any more"
+    notes += [f"{run['anchors']} seed {run['seed']}: stopped after round {run['stopped_after_round']}, "
+              + ("its accuracy grew no more" if run.get("stalled") else "nothing was learned any more")
               for run in runs if run.get("stopped_after_round") is not None]  # fmt: skip
     total: dict[str, dict[int, int]] = {"refused": {}, "dropped": {}, "late": {}}
     for run in runs:

@@ -10,17 +10,22 @@ import numpy as np
 from tna_jax import placement as placement_lib
 from tna_jax.federated import INIT, simulation, stream
 from tna_jax.federated.algorithm import ClientState
-from tna_jax.federated.evaluation import TestSet, evaluate
+from tna_jax.federated.evaluation import ByClient, TestSet, accuracy_of, by_client, evaluate_examples
 from tna_jax.federated.faults import asked
 from tna_jax.federated.federation import Federation, Server, init_server
-from tna_jax.federated.partition import Clients
+from tna_jax.federated.personalization import fine_tune
 from tna_jax.federated.simulation import Round
+from tna_jax.io.errors import UsageError
+from tna_jax.io.restore import listed
+from tna_jax.metrics import AnyMetrics
 from tna_jax.programs.cli.progress import console, stoppable
 from tna_jax.programs.data import Dataset, Split
 from tna_jax.programs.federate import health
+from tna_jax.programs.federate import stages as stages_lib
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.progress_bar import Bar
-from tna_jax.programs.federate.setup import build_faults, client_examples, schedule
+from tna_jax.programs.federate.setup import Dealt, build_faults, deal, schedule
+from tna_jax.programs.federate.stages import Stages
 from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.runs.folder import PLAN, Run
 from tna_jax.programs.runs.restore import restore
@@ -38,6 +43,10 @@ class Prepared(NamedTuple):
     federation: Federation
     init: Any
     """A key to (params, state)."""
+    owners: Any = None
+    """(N,) whose each training example is, of natural clients."""
+    head: Any = None
+    """A mask in which the last layer is live, where it is asked for."""
 
 
 Line = dict[str, Any]
@@ -45,6 +54,10 @@ Line = dict[str, Any]
 HISTORY = ("accuracy", "loss", "train_loss", "live", "taken")
 """Columns of federate.json by round; the names are its format. The server's model on the test set; mean training loss over the
 clients' steps; share of entries that were live in the round; number of updates accepted."""
+BY_CLIENT = ("client_mean", "client_worst", "client_std")
+"""Likewise: accuracies of the clients on held-out examples of their own; mean, mean of the worst tenth, standard deviation."""
+SCORES = ("accuracy", "personalized")
+"""Of each client at the end: of the server's model, and of what the client makes of it."""
 ASKED, DROPPED, LATE, REFUSED = 1, 2, 4, 8
 """Bits of what befell a client in a round."""
 
@@ -57,27 +70,30 @@ class Progress(NamedTuple):
     client_states: ClientState
     """(N, ...), likewise."""
     finals: dict[str, Any]
-    """`params` and `state` of every run's server (R, ...), as `tna export` reads them."""
+    """`params` and `state` of every run's server (R, ...), as `tna export` reads them; `scores` of its clients, (R, N) each."""
     history: dict[str, np.ndarray]
     """(R, rounds) each, and `clients` (R, rounds, N)."""
 
-    def tree(self) -> dict[str, Any]:
-        """Returns a copy on the host; its names, `own` for the clients' states, are the format of checkpoints."""
+    def tree(self, rounds: int | None = None) -> dict[str, Any]:
+        """Returns a copy on the host, of the first `rounds` alone; its names, `own` for the clients' states, are the format of checkpoints."""
         server = placement_lib.to_host(self.server)
-        parts = {"server": server, "own": self.client_states, "history": self.history, **self.finals}
+        history = {name: array[:, :rounds] for name, array in self.history.items()}
+        parts = {"server": server, "own": self.client_states, "history": history, **self.finals}
         copied: dict[str, Any] = jax.tree.map(np.array, parts)
         return copied
 
 
-def empty(federation: Federation, init: Any, runs: int, rounds: int) -> Progress:
-    """Returns the state before the first round."""
+def empty(federation: Federation, init: Any, runs: int, rounds: int, scored: bool = True) -> Progress:
+    """Returns the state before the first round; `scored`: with the clients' scores, which runs of before have not."""
     params, state = (
         jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), part) for part in jax.eval_shape(init, jax.random.key(0))
     )
     server = init_server(federation, params, state)
     finals = jax.tree.map(lambda x: np.zeros((runs, *x.shape), x.dtype), {"params": params, "state": state})
-    history = {name: np.full((runs, rounds), np.nan, np.float32) for name in HISTORY}
+    history = {name: np.full((runs, rounds), np.nan, np.float32) for name in HISTORY + (BY_CLIENT if scored else ())}
     history["clients"] = np.zeros((runs, rounds, federation.clients), np.uint8)
+    if scored:
+        finals["scores"] = {name: np.full((runs, federation.clients), np.nan, np.float32) for name in SCORES}
     return Progress(server, simulation.init_client_states(federation, server), finals, history)
 
 
@@ -93,50 +109,91 @@ def federate(
       UsageError: too little memory or too few examples, or a checkpoint that does not fit.
       Interrupted: a stop was asked for; everything is saved.
     """
-    rounds, steps = settings.rounds, len(plan) * settings.rounds
     resumed = settings.resume and folder.has(PLAN)
+    scored = not resumed or folder.has(stages_lib.FILE)
+    stages = stages_lib.read(folder, len(plan), settings.rounds)
     group = folder.plan()[1] if resumed else group_size(prepared, settings)
     if not resumed:
+        stages_lib.write(folder, stages)
         folder.write_plan(plan, group)
-    if group < asked(settings.clients, settings.participation):
+    if group < min(asked(settings.clients, settings.participation), simulation.GROUP):
         console.print(f"not all clients of a round fit into the memory at once: groups of {group}")
-    progress = empty(prepared.federation, prepared.init, len(plan), rounds)
-    begin, tree = restore(folder.checkpoints, progress.tree()) if resumed else (0, progress.tree())
-    server = Server(*jax.tree.map(jnp.asarray, tuple(tree["server"])))
-    progress = Progress(server, tree["own"], {"params": tree["params"], "state": tree["state"]}, tree["history"])
+    progress = empty(prepared.federation, prepared.init, len(plan), settings.rounds, scored)
+    begin, progress = _restored(folder, progress, stages) if resumed else (0, progress)
     folder.keep_logged(begin)
     machine = _Machine(prepared, settings, folder, group)
     frequency = (settings.checkpoint_minutes, settings.checkpoint_every, settings.checkpoints_kept)
-    with Checkpoints(folder.checkpoints, *frequency) as saved, stoppable("round") as stop, Bar(steps, begin) as bar:
-        for step in range(begin, steps):
-            run, number = divmod(step, rounds)
-            if why := stopped(progress.history, run, number, prepared.data.num_classes):
+    with (
+        Checkpoints(folder.checkpoints, *frequency) as saved,
+        stoppable("round") as stop,
+        Bar(stages.steps, begin) as bar,
+    ):
+        for step in range(begin, stages.steps):
+            run, number, first, end = stages.at(step)
+            if number == first > 0 and len(plan) > 1:
+                server, client_states = stages_lib.end_of(folder, run, first, _standing(progress))
+                server = Server(*jax.tree.map(jnp.asarray, tuple(server)))
+                progress = progress._replace(server=server, client_states=client_states)
+            if why := stopped(progress.history, run, number, prepared.data.num_classes, settings.patience):
                 progress = machine.stay(progress, run, number)
                 if (run, why) not in machine.named:
                     machine.named.add((run, why))
                     console.print(
-                        f"{plan[run]}: stopped before round {number + 1} of {rounds}: {why}; its model stays as it is"
+                        f"{plan[run]}: stopped before round {number + 1} of {settings.rounds}: {why}; its model stays as it is"
                     )
             else:
-                progress = machine.round(progress, run, plan[run], number)
-            bar.round(plan[run], number, rounds, progress.history["accuracy"][run])
+                progress = machine.round(progress, run, plan[run], number, step)
+            if number + 1 == settings.rounds and scored:
+                machine.score_clients(progress, run, plan[run], number)
+            if number + 1 == end and len(plan) > 1 and scored:
+                stages_lib.keep(folder, run, end, placement_lib.to_host(_standing(progress)))
+            bar.round(plan[run], number, settings.rounds, progress.history["accuracy"][run])
             done = step + 1
-            if done == steps or stop.asked or saved.due(done):
+            if done == stages.steps or stop.asked or saved.due(done):
                 saved.wait()
-                saved.save(done, progress.tree())
-            if stop.asked and done < steps:
+                saved.save(done, progress.tree(end))
+            if stop.asked and done < stages.steps:
                 saved.wait()
-                console.print(f"stopped after round {number + 1} of {rounds} of {plan[run]}; saved in {folder.folder}")
+                console.print(
+                    f"stopped after round {number + 1} of {settings.rounds} of {plan[run]}; saved in {folder.folder}"
+                )
                 console.print(f"to resume: tna resume {folder.quoted_path}")
                 stop.check()
+    stages_lib.forget(folder, stages)
     return progress, {"placement": machine.placement, "group": group, "peak_bytes": memory.peak()}
 
 
-def stopped(history: dict[str, np.ndarray], run: int, number: int, classes: int) -> str:
+def _standing(progress: Progress) -> Any:
+    """What the present run continues from."""
+    return (tuple(progress.server), progress.client_states)
+
+
+def _restored(folder: Run, progress: Progress, stages: Stages) -> tuple[int, Progress]:
+    """The newest undamaged checkpoint; one of an earlier stage has fewer rounds."""
+    saved = listed(folder.checkpoints)
+    widths = list(dict.fromkeys(stages.at(step - 1)[3] for step in saved if 0 < step <= stages.steps))
+    begin, tree = 0, progress.tree()
+    for width in widths:
+        try:
+            begin, tree = restore(folder.checkpoints, progress.tree(width))
+            break
+        except UsageError:
+            if width == widths[-1]:
+                raise
+    history = {name: array.copy() for name, array in progress.history.items()}
+    for name, array in tree["history"].items():
+        history[name][:, : array.shape[1]] = array
+    server = Server(*jax.tree.map(jnp.asarray, tuple(tree["server"])))
+    finals = {name: tree[name] for name in progress.finals}
+    return begin, Progress(server, tree["own"], finals, history)
+
+
+def stopped(history: dict[str, np.ndarray], run: int, number: int, classes: int, patience: int | None) -> str:
     """Says why round `number` of a run does not take place; empty if it does. It depends on the rounds before alone."""
     accuracy, loss, accepted = (history[name][run, :number] for name in ("accuracy", "loss", "taken"))
     asked_any = history["clients"][run, :number].any(axis=1)  # rounds that took place
-    return health.hopeless(accuracy[asked_any], loss[asked_any], accepted[asked_any], classes)
+    measured = accuracy[asked_any], loss[asked_any], accepted[asked_any]
+    return health.hopeless(*measured, classes) or health.stalled(measured[0], patience)
 
 
 class _Machine:
@@ -147,19 +204,28 @@ class _Machine:
         data = (jnp.asarray(prepared.train.images), jnp.asarray(prepared.train.labels))
         self.data = placement_lib.replicate(data, placement_lib.mesh())
         self.test = TestSet(prepared.data.test.images, prepared.data.test.labels)
+        self.held: TestSet | None = None
         shapes = jax.eval_shape(prepared.init, jax.random.key(0))
         self.placement = simulation.resolve(prepared.federation, shapes[0], shapes[1], self.data[0])
         self.seed: int | None = None
-        self.clients: Clients | None = None
+        self.dealt: Dealt | None = None
         self.named: set[tuple[int, str]] = set()
 
-    def round(self, progress: Progress, run: int, line: Line, number: int) -> Progress:
+    def of_seed(self, seed: int) -> Dealt:
+        """Returns who has which examples under a seed."""
+        if self.dealt is None or self.seed != seed:
+            train, settings = self.prepared.train, self.settings
+            test_labels = self.prepared.data.test.labels
+            dealt = deal(settings, jax.random.key(seed), train.labels, test_labels, self.prepared.owners)
+            self.seed, self.dealt, self.held = seed, dealt, None
+            if settings.held_out:
+                self.held = TestSet(train.images[dealt.held], train.labels[dealt.held])
+        return self.dealt
+
+    def round(self, progress: Progress, run: int, line: Line, number: int, step: int) -> Progress:
         """Returns the state after round `number` of run `run`; its first round begins from scratch."""
         federation, settings, began = self.prepared.federation, self.settings, time.perf_counter()
-        root = jax.random.key(line["seed"])
-        if self.seed != line["seed"]:
-            self.seed, self.clients = line["seed"], client_examples(settings, root, self.prepared.train.labels)
-        assert self.clients is not None
+        root, dealt = jax.random.key(line["seed"]), self.of_seed(line["seed"])
         server, client_states = progress.server, progress.client_states
         if number == 0:
             server = init_server(federation, *jax.jit(self.prepared.init)(stream(root, INIT)))
@@ -167,19 +233,23 @@ class _Machine:
         rate = settings.learning_rate * settings.learning_rate_decay**number
         mask_schedule = schedule(settings, line["anchors"])
         server, outcome = simulation.simulate_round(
-            federation, mask_schedule, root, number, server, client_states, self.clients, self.data[0], self.data[1], rate,
+            federation, mask_schedule, root, number, server, client_states, dealt.clients, self.data[0], self.data[1], rate,
             participation=settings.participation, faults=build_faults(settings), group=self.group, proxy=self.prepared.proxy,
         )  # fmt: skip
-        test_metrics = evaluate(federation, server, client_states, self.test)
+        test_metrics, clients = self.evaluate(server, client_states)
         values = {
             "accuracy": float(test_metrics.accuracy),
             "loss": float(test_metrics.loss),
             "train_loss": float(outcome.metrics.loss_sum / outcome.metrics.count) if outcome.accepted else float("nan"),
             "live": outcome.live,
             "taken": outcome.accepted,
+            **dict(zip(BY_CLIENT, clients[1:], strict=True)),
         }
         for name, value in values.items():
-            progress.history[name][run, number] = value
+            if name in progress.history:
+                progress.history[name][run, number] = value
+        if "scores" in progress.finals:
+            progress.finals["scores"]["accuracy"][run] = clients.accuracy
         progress.history["clients"][run, number] = marks(outcome, settings.clients)
         # under `local` one state for all: the mean of the clients'
         state = (
@@ -187,14 +257,49 @@ class _Machine:
             if federation.norm == "local"
             else server.state
         )
-        jax.tree.map(lambda all_, new: all_.__setitem__(run, new), progress.finals,
+        models = {name: progress.finals[name] for name in ("params", "state")}
+        jax.tree.map(lambda all_, new: all_.__setitem__(run, new), models,
                      placement_lib.to_host({"params": server.params, "state": state}))  # fmt: skip
-        self.folder.log(step=run * settings.rounds + number, **line, round=number, learning_rate=rate, **values,
+        self.folder.log(step=step, **line, round=number, learning_rate=rate, **values,
                         sampled=len(outcome.turnout.sampled), dropped=outcome.turnout.dropped,
                         stragglers=outcome.turnout.stragglers, refused=outcome.refused,
                         seconds=time.perf_counter() - began)  # fmt: skip
         self._print_refusals(line, number, outcome)
         return progress._replace(server=server, client_states=client_states)
+
+    def evaluate(self, server: Server, client_states: ClientState) -> tuple[AnyMetrics, ByClient]:
+        """Returns the metrics on the test set, and the clients' accuracies on their own held-out examples."""
+        assert self.dealt is not None
+        federation, owners = self.prepared.federation, self.dealt.owners
+        on_test = None if self.held else owners
+        test_metrics, hits = evaluate_examples(federation, server, client_states, self.test, on_test)
+        if self.held is not None:
+            hits = evaluate_examples(federation, server, client_states, self.held, owners)[1]
+        return test_metrics, by_client(hits, owners, federation.clients)
+
+    def score_clients(self, progress: Progress, run: int, line: Line, number: int) -> None:
+        """Scores, if it is asked for, the models that the clients make of the server's, each on its own held-out examples."""
+        if self.settings.personalize == "none":
+            return
+        prepared, settings, dealt = self.prepared, self.settings, self.of_seed(line["seed"])
+        live = None if settings.personalize == "model" else prepared.head
+        split = prepared.data.test
+        images, labels = split.images, split.labels
+        if settings.held_out:
+            images, labels = prepared.train.images[dealt.held], prepared.train.labels[dealt.held]
+        rows = [np.flatnonzero(dealt.owners == client) for client in range(settings.clients)]
+        size = 1 << max(max(map(len, rows)) - 1, 0).bit_length()
+        rate = settings.learning_rate * settings.learning_rate_decay**number
+        tuned = fine_tune(
+            prepared.federation, progress.server, progress.client_states, dealt.clients, *self.data, jax.random.key(line["seed"]),
+            number + 1, rate, live=live, group=self.group,
+        )  # fmt: skip
+        scores = progress.finals["scores"]["personalized"][run]
+        for clients, params, state in tuned:
+            for i, client in enumerate(clients):
+                model = jax.tree.map(lambda x, i=i: x[i], (params, state))
+                own = rows[client]
+                scores[client] = accuracy_of(prepared.federation, *model, images[own], labels[own], size)
 
     def stay(self, progress: Progress, run: int, number: int) -> Progress:
         """Returns the state after a round that does not take place: the model, its accuracy and its loss are those of the last one."""
@@ -252,6 +357,6 @@ def group_size(prepared: Prepared, settings: FederateOptions) -> int:
         + 4 * largest * (federation.epochs + 1)
     )
     estimate = memory.Estimate(kept, working, memory.size(data))
-    sampled = max(1, int(settings.participation * settings.clients + 0.5))
+    sampled = min(asked(settings.clients, settings.participation), simulation.GROUP)
     host = settings.clients * (memory.size(client_memory) + memory.size(state)) + 4 * memory.size(params)
     return memory.at_once(sampled, estimate, placement, memory.available(settings.memory_limit), host)

@@ -1,26 +1,27 @@
 """`tna federate`: federated learning with and without anchors, simulated: accuracy of the server's model after each round."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax.federated import PROXY, stream
+from tna_jax.federated import PROXY, costs, evaluation, partition, personalization, privacy, stream
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.progress import console, print_user_error
 from tna_jax.programs.data import own
 from tna_jax.programs.data.records import only_streamed
-from tna_jax.programs.federate import health
+from tna_jax.programs.federate import health, stages
 from tna_jax.programs.federate import report as federate_report
 from tna_jax.programs.federate import rounds as federate_rounds
 from tna_jax.programs.federate.options import FederateOptions
-from tna_jax.programs.federate.setup import build_federation, resolved, schedule
+from tna_jax.programs.federate.setup import build_federation, deal, resolved, schedule
 from tna_jax.programs.reports.present import present
 from tna_jax.programs.reports.rounds import LAST
 from tna_jax.programs.runs.folder import PROVENANCE, Run
-from tna_jax.programs.system import distributed
+from tna_jax.programs.system import distributed, memory
 from tna_jax.programs.training.builders import build_model
 from tna_jax.programs.training.setup import load, record, result_options
 from tna_jax.programs.training.splits import streamed
@@ -35,12 +36,15 @@ def run(settings: FederateOptions) -> dict[str, Any]:
         return {}
     settings.check()
     settings = resolved(settings)
+    privacy_of(settings)  # before anything expensive
     distributed.start(settings, settings.clients)
     prepared = prepare(settings)
-    settings = own.recorded(settings, prepared.data)
+    settings = dataclasses.replace(own.recorded(settings, prepared.data), clients=prepared.federation.clients)
     seeds = list(range(settings.first_seed, settings.first_seed + settings.seeds))
     name = f"federate-{settings.algorithm}-{settings.dataset_word}"
     with Run.create(settings.out, name, RESULTS, settings.overwrite, settings.resume) as folder:
+        if settings.resume:
+            stages.extend(folder, settings.rounds, RESULTS)
         record(folder, "federate", settings, seeds)
         console.print(
             f"{prepared.data.describe()}; {settings.describe()}; {federate_report.headline(result_options(settings))}"
@@ -53,7 +57,12 @@ def run(settings: FederateOptions) -> dict[str, Any]:
             "network": settings.describe(),
             "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(progress.finals["params"])),
             "test_examples": len(prepared.data.test.labels),
-            "runs": [summary(line, progress.history, i, prepared.data.num_classes) for i, line in enumerate(plan)],
+            "runs": [
+                summary(line, progress, i, prepared.data.num_classes) | costs_of(prepared, settings, line, progress.history, i)
+                for i, line in enumerate(plan)
+            ],
+            **partition_of(prepared, settings),
+            **privacy_of(settings),
         })  # fmt: skip
         folder.write(RESULTS[0], result)
         if distributed.is_main_process():
@@ -64,7 +73,11 @@ def run(settings: FederateOptions) -> dict[str, Any]:
 
 def exit_code(result: dict[str, Any]) -> int:
     """Returns 1 where a federation was stopped since it learned nothing any more, else 0."""
-    stopped = [run for run in result.get("runs", []) if run["stopped_after_round"] is not None]
+    stopped = [
+        run
+        for run in result.get("runs", [])
+        if run["stopped_after_round"] is not None and not run.get("stalled", False)
+    ]
     for run in stopped:
         print_user_error(
             f"tna federate: {run['anchors']}, seed {run['seed']}, was stopped after round {run['stopped_after_round']}: it learned "
@@ -78,6 +91,9 @@ def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
     data, network, init = load(settings)
     if streamed(data):
         raise UsageError(f"--dataset {only_streamed(settings.dataset)}")
+    owners = data.owners
+    if settings.partition == "natural":
+        settings = dataclasses.replace(settings, clients=_num_owners(settings, data))
     module = build_model(settings, data.num_classes, settings.precision)
     federation = build_federation(settings, network, module, data.preprocess, data.num_classes)
     train: Any = data.train
@@ -91,28 +107,122 @@ def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
         )
         proxy, rest = jnp.asarray(train.images[order[:kept]]), np.sort(order[kept:])
         train = type(train)(train.images[rest], train.labels[rest])
+        owners = None if owners is None else owners[rest]
     try:
         jax.eval_shape(lambda key: schedule(settings, "pfn").draw(key, init(key)[0], 0.0), jax.random.key(0))
     except ValueError as error:
         raise UsageError(f"--where: {error}") from error
-    return federate_rounds.Prepared(data, train, proxy, federation, init)
+    head = None
+    if settings.personalize == "head":
+        params, state = jax.eval_shape(init, jax.random.key(0))
+        batch = jax.ShapeDtypeStruct((1, *data.image_shape), jnp.float32)
+        try:
+            head = personalization.head(module, params, state, batch)
+        except ValueError as error:
+            raise UsageError(f"--personalize head: {error}") from error
+    return federate_rounds.Prepared(data, train, proxy, federation, init, owners, head)
 
 
-def summary(line: federate_rounds.Line, history: dict[str, np.ndarray], run: int, classes: int) -> dict[str, Any]:
+def _num_owners(settings: FederateOptions, data: Any) -> int:
+    """The number of natural clients; raises UsageError where the data does not say whose its examples are."""
+    if data.owners is None:
+        raise UsageError(
+            f"--partition natural: {data.name} does not say whose its examples are: name --client-column of a table, a folder with a file "
+            "for each client, or a .npz with client_train"
+        )
+    return len(np.unique(data.owners))
+
+
+def summary(line: federate_rounds.Line, progress: federate_rounds.Progress, run: int, classes: int) -> dict[str, Any]:
     """Returns what `federate.json` holds of one run; `turnout` counts rounds by client, of those to which anything happened."""
-    values: dict[str, Any] = {name: history[name][run] for name in federate_rounds.HISTORY}
+    history, scores = progress.history, progress.finals.get("scores", {})
+    names = [name for name in (*federate_rounds.HISTORY, *federate_rounds.BY_CLIENT) if name in history]
+    values: dict[str, Any] = {name: history[name][run] for name in names}
     last = values["accuracy"][-LAST:].astype(np.float64)
     befell = history["clients"][run]  # (rounds, N)
     bits = {"dropped": federate_rounds.DROPPED, "late": federate_rounds.LATE, "refused": federate_rounds.REFUSED}
     counts = {name: np.count_nonzero(befell & bit, axis=0) for name, bit in bits.items()}
     turnout = {name: {str(k): int(n) for k, n in enumerate(column) if n} for name, column in counts.items()}
     took_place = befell.any(axis=1)
+    measured = [values[name][took_place] for name in ("accuracy", "loss", "taken")]
+    by_client = {name: array[run] for name, array in scores.items() if np.isfinite(array[run]).any()}
     return {
         **line,
         "diverged_in_round": health.diverged_in_round(values["accuracy"], values["loss"], classes),
         "stopped_after_round": None if took_place.all() else int(took_place.sum()),
         "score": last.mean(),
         "score_std": last.std(ddof=1) if len(last) > 1 else None,
+        "stalled": not took_place.all() and not health.hopeless(*measured, classes),
         "turnout": turnout,
+        "by_client": {
+            name: {"values": array, **evaluation.summary(array)._asdict()} for name, array in by_client.items()
+        },
         **values,
     }
+
+
+def costs_of(
+    prepared: federate_rounds.Prepared,
+    settings: FederateOptions,
+    line: federate_rounds.Line,
+    history: dict[str, np.ndarray],
+    run: int,
+) -> dict[str, Any]:
+    """Returns bytes up and down and local steps by round, over all clients."""
+    federation, marks = prepared.federation, history["clients"][run]
+    params, state = jax.eval_shape(prepared.init, jax.random.key(0))
+    size = memory.size(params)
+    variates = memory.size(
+        jax.eval_shape(federation.algorithm.message, jax.eval_shape(federation.algorithm.init_server, params))
+    )
+    shared = memory.size(state) if federation.norm == "shared" else 0
+    dealt = deal(
+        settings, jax.random.key(line["seed"]), prepared.train.labels, prepared.data.test.labels[:0], prepared.owners
+    )
+    asked = (marks & federate_rounds.ASKED) > 0
+    answered = asked & ((marks & federate_rounds.DROPPED) == 0)
+    late = (marks & federate_rounds.LATE) > 0
+    full = federation.num_steps(dealt.clients.count)
+    steps = np.ceil(np.where(late, np.float32(settings.straggler_share), np.float32(1)) * full[None].astype(np.float32))
+    counted = costs.of_rounds(
+        costs.Payload(size + variates, size, variates, shared), history["live"][run], asked, answered, steps
+    )
+    return {"bytes_up": counted.up, "bytes_down": counted.down, "local_steps": counted.steps}
+
+
+SHOWN = 20_000
+"""Entries of a partition's table up to which federate.json holds it."""
+
+
+def partition_of(prepared: federate_rounds.Prepared, settings: FederateOptions) -> dict[str, Any]:
+    """Returns the first seed's training examples by client and class, of partitions that are not too large to be looked at."""
+    labels, classes = prepared.train.labels, prepared.data.num_classes
+    if not prepared.data.class_names or settings.clients * classes > SHOWN:
+        return {}
+    dealt = deal(settings, jax.random.key(settings.first_seed), labels, labels[:0], prepared.owners)
+    return {
+        "partition": {"seed": settings.first_seed, "counts": partition.class_counts(dealt.clients, labels, classes)}
+    }
+
+
+def privacy_of(settings: FederateOptions) -> dict[str, Any]:
+    """Returns epsilon and delta of a private federation.
+
+    Raises:
+      UsageError: the accountant is not installed.
+    """
+    if settings.dp_noise is None:
+        return {}
+    spent = accountant(settings, settings.rounds)
+    return {"privacy": {"epsilon": spent, "delta": settings.dp_delta, "rounds": settings.rounds}}
+
+
+def accountant(settings: FederateOptions, rounds: int) -> float:
+    """Returns epsilon after so many rounds; raises UsageError where dp-accounting is not installed."""
+    assert settings.dp_noise is not None
+    try:
+        return privacy.epsilon(settings.dp_noise, settings.participation, rounds, settings.dp_delta)
+    except ImportError as error:
+        raise UsageError(
+            f"--dp-noise: epsilon is computed by dp-accounting: pip install 'tna-jax[privacy]' ({error})"
+        ) from error

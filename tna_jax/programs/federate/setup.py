@@ -2,16 +2,17 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 
 from tna_jax import federated
-from tna_jax.federated import features, partition
+from tna_jax.federated import features, host_bits, partition
 from tna_jax.federated.faults import Faults
 from tna_jax.federated.federation import Federation
+from tna_jax.federated.privacy import Privacy
 from tna_jax.federated.schedules import Schedule
 from tna_jax.federated.servers import SERVERS, ServerRule
 from tna_jax.io.errors import UsageError
@@ -41,7 +42,8 @@ def resolved(settings: FederateOptions) -> FederateOptions:
         if chosen["dataset"] == "fashion_mnist" and settings.train_examples is None:
             chosen["train_examples"] = 10_000
     if settings.momentum is None:
-        chosen["momentum"] = 0.0 if settings.algorithm in WITHOUT_MOMENTUM else MOMENTUM
+        without = settings.algorithm in WITHOUT_MOMENTUM or settings.optimizer != "sgd"
+        chosen["momentum"] = 0.0 if without else MOMENTUM
     if settings.model == "mlp":
         chosen |= {"depth": settings.depth or 3, "width": settings.width or 200}
     return dataclasses.replace(settings, **chosen)
@@ -63,16 +65,42 @@ def build_algorithm(settings: FederateOptions) -> federated.Algorithm:
 
 def build_server(settings: FederateOptions) -> ServerRule:
     """Returns the server's rule."""
-    return _server(settings.server, settings.server_learning_rate, settings.distil_steps)
+    fields = {field: getattr(settings, option) for field, option in SERVER_FIELDS.get(settings.server, {}).items()}
+    rule = _server(settings.server, settings.server_learning_rate, tuple(fields.items()))
+    if settings.dp_clip is None or settings.dp_noise is None:
+        return rule
+    try:
+        expected = settings.participation * settings.clients
+        return dataclasses.replace(rule, privacy=Privacy(settings.dp_clip, settings.dp_noise, expected))
+    except ValueError as error:
+        raise UsageError(f"--server {settings.server} and --dp-noise: {error}") from error
+
+
+SERVER_FIELDS = {
+    "feddf": {"steps": "distil_steps"}, "norm-bound": {"bound_at": "norm_bound"}, "trimmed-mean": {"share": "byzantine_share"},
+    "krum": {"share": "byzantine_share", "keep": "krum_keep"},
+}  # fmt: skip
+"""Options by server and argument."""
 
 
 @functools.lru_cache(maxsize=32)
-def _server(name: str, rate: float | None, steps: int) -> ServerRule:
+def _server(name: str, rate: float | None, fields: tuple[tuple[str, Any], ...]) -> ServerRule:
     """One rule for equal options, so that its programs are compiled once."""
     if name not in SERVERS:
         return ServerRule(getattr(optax, name)(rate), None, name)
     options: dict[str, Any] = {} if rate is None else {"learning_rate": rate}
-    return SERVERS[name](**options, **({"steps": steps} if name == "feddf" else {}))
+    return SERVERS[name](**options, **dict(fields))
+
+
+@functools.lru_cache(maxsize=32)
+def client_optimizer(name: str, clip: float | None, momentum: float) -> Any:
+    """Returns what `Federation.optimizer` takes; `None` for plain SGD, which needs none."""
+    if name == "sgd" and clip is None:
+        return None
+    make = functools.partial(getattr(optax, name), **({"momentum": momentum or None} if name == "sgd" else {}))
+    if clip is None:
+        return make
+    return lambda rate: optax.chain(optax.clip_by_global_norm(clip), make(rate))
 
 
 def schedule(settings: FederateOptions, kind: MaskSchedule) -> Schedule:
@@ -86,35 +114,85 @@ def build_federation(
     """Returns what all parties agree on; raises UsageError where the options do not go together."""
     algorithm = build_algorithm(settings)
     seen = features.penultimate(module, preprocess) if algorithm.needs_features else None
+    momentum = MOMENTUM if settings.momentum is None else settings.momentum
+    optimizer = client_optimizer(settings.optimizer, settings.clip_norm, momentum)
     try:
         return Federation(
             network, settings.clients, num_classes, algorithm, build_server(settings), settings.epochs, settings.batch_size,
-            MOMENTUM if settings.momentum is None else settings.momentum, settings.weight_decay, settings.norm_statistics, seen, settings.placement,
+            0.0 if optimizer is not None else momentum, settings.weight_decay, settings.norm_statistics, seen, settings.placement,
+            optimizer=optimizer, steps=settings.local_steps,
         )  # fmt: skip
     except ValueError as error:
-        raise UsageError(f"--norm-statistics: {error}") from error
+        option = "--dp-noise" if settings.dp_noise is not None else "--norm-statistics"
+        raise UsageError(f"{option}: {error}") from error
 
 
 def build_faults(settings: FederateOptions) -> Faults:
     """Returns what goes wrong."""
     return Faults(
-        settings.drop, settings.stragglers, settings.straggler_share, settings.nan_clients, settings.wrong_shape_clients
-    )
+        settings.drop, settings.stragglers, settings.straggler_share, settings.nan_clients, settings.wrong_shape_clients,
+        settings.hostile_clients,
+    )  # fmt: skip
 
 
-def client_examples(settings: FederateOptions, root: jax.Array, labels: np.ndarray) -> partition.Clients:
-    """Returns the examples of each client; raises UsageError where there are too few.
+class Dealt(NamedTuple):
+    """Who has which examples."""
+
+    clients: partition.Clients
+    """For training."""
+    held: np.ndarray
+    """Rows of the training examples that clients keep from their training; empty where they are scored on test examples."""
+    owners: np.ndarray
+    """(N,) whose each held-out example is, of the training or else of the test examples; -1: nobody's."""
+
+
+def deal(settings: FederateOptions, root: jax.Array, train: np.ndarray, test: np.ndarray, owners: Any = None) -> Dealt:
+    """Deals out training and held-out examples; raises UsageError where there are too few.
 
     Args:
       root: key of a run.
-      labels: (N,) of the training examples.
+      train, test: (N,) labels.
+      owners: (N,) whose each training example is, of the partition `natural`.
     """
     key = federated.stream(root, federated.PARTITION)
     try:
-        parts = partition.partition(
-            settings.partition, key, labels, settings.clients,
-            alpha=settings.alpha, shards=settings.shards, least=settings.least_examples,
-        )  # fmt: skip
+        if settings.partition == "natural":
+            parts, _ = partition.by_owner(owners)
+        else:
+            parts = partition.partition(
+                settings.partition, key, train, settings.clients,
+                alpha=settings.alpha, shards=settings.shards, least=settings.least_examples, balance=settings.balance,
+            )  # fmt: skip
     except ValueError as error:
         raise UsageError(f"--partition {settings.partition}: {error}") from error
-    return partition.padded(parts)
+    words = host_bits.fold_in(host_bits.words(key), HELD_OUT)
+    if settings.held_out:
+        return _held_out(settings, words, parts)
+    clients = partition.padded(parts)
+    if not len(test) or train.ndim != 1 or not np.issubdtype(train.dtype, np.integer):
+        return Dealt(clients, np.zeros(0, int), np.full(len(test), -1, np.int32))
+    counts = partition.class_counts(clients, train, int(max(train.max(), test.max())) + 1)
+    return Dealt(clients, np.zeros(0, int), partition.dealt_like(jax.random.fold_in(key, HELD_OUT), counts, test))
+
+
+HELD_OUT = 2**31 + 1
+"""Folded into the partition's key."""
+
+
+def _held_out(settings: FederateOptions, words: host_bits.Words, parts: list[np.ndarray]) -> Dealt:
+    """Each client keeps a share of its own examples, drawn at random; at least one stays for training."""
+    train, held = [], []
+    for client, part in enumerate(parts):
+        order = host_bits.permutation(host_bits.fold_in(words, client), len(part))
+        kept = min(round(settings.held_out * len(part)), len(part) - 1)
+        held.append(np.sort(part[order[:kept]]))
+        train.append(np.sort(part[order[kept:]]))
+    owners = np.repeat(np.arange(len(parts), dtype=np.int32), [len(rows) for rows in held])
+    return Dealt(partition.padded(train), np.concatenate(held), owners)
+
+
+def client_examples(
+    settings: FederateOptions, root: jax.Array, labels: np.ndarray, owners: Any = None
+) -> partition.Clients:
+    """Returns the training examples of each client, see `deal`."""
+    return deal(settings, root, labels, labels[:0], owners).clients

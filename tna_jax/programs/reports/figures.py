@@ -106,6 +106,24 @@ class Matrix(Figure):
         return Table(self.title, ["model", *self.names], rows)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Counts(Figure):
+    """How many there are of each kind in each row: a picture of a partition."""
+
+    rows: list[str]
+    columns: list[str]
+    values: list[list[int]]
+    """(rows, columns)."""
+    what: str
+    """What is counted: `training examples`."""
+    axes: tuple[str, str] = ("client", "class")
+
+    def table(self) -> Table:
+        """Returns the counts, with the sum of each row."""
+        rows = [[name, *map(str, row), str(sum(row))] for name, row in zip(self.rows, self.values, strict=True)]
+        return Table(self.title, [self.axes[0], *self.columns, "all"], rows)
+
+
 @dataclasses.dataclass(frozen=True)
 class Point:
     """A model on a plane."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tna_jax.programs.reports.blocks import Table
-from tna_jax.programs.reports.figures import COLORS, COUNTED, Contours, Curve, Curves, Dots, Figure, Matrix
+from tna_jax.programs.reports.figures import COLORS, COUNTED, Contours, Counts, Curve, Curves, Dots, Figure, Matrix
 from tna_jax.programs.reports.statistics import or_none
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "cross")
@@ -47,6 +47,8 @@ def plot(figure: Figure) -> Plot:
         traces, layout = _matrix(figure)
     elif isinstance(figure, Contours):
         traces, layout = _contours(figure)
+    elif isinstance(figure, Counts):
+        traces, layout = _counts(figure)
     elif isinstance(figure, Dots):
         traces, layout = _dots(figure)
     else:
@@ -119,6 +121,18 @@ def _matrix(figure: Matrix) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         **({"texttemplate": "%{z:.3f}", "textfont": {"size": 10}} if len(filled) <= 8 else {}),
     }  # fmt: skip
     return [trace], {"xaxis": dict(ends), "yaxis": {**ends, "autorange": "reversed"}}
+
+
+def _counts(figure: Counts) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Dark where there are many."""
+    ends = {"type": "category", "showgrid": False}
+    trace: dict[str, Any] = {
+        "type": "heatmap", "z": figure.values, "x": figure.columns, "y": figure.rows, "zmin": 0,
+        "colorscale": [[0, "@low"], [1, "@c1"]], "xgap": 1, "ygap": 1, "colorbar": {"thickness": 10, "outlinewidth": 0},
+        "hovertemplate": f"{escaped(figure.axes[0])} %{{y}}, {escaped(figure.axes[1])} %{{x}}<br>%{{z}} {escaped(figure.what)}<extra></extra>",
+    }  # fmt: skip
+    xaxis, yaxis = ({**ends, "title": {"text": escaped(name)}} for name in (figure.axes[1], figure.axes[0]))
+    return [trace], {"xaxis": xaxis, "yaxis": {**yaxis, "autorange": "reversed"}}
 
 
 def _contours(figure: Contours) -> tuple[list[dict[str, Any]], dict[str, Any]]:

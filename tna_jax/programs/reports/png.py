@@ -9,7 +9,7 @@ import numpy as np
 
 from tna_jax.programs.reports.blocks import Description
 from tna_jax.programs.reports.figures import COLORS as NAMES
-from tna_jax.programs.reports.figures import COUNTED, Contours, Curve, Curves, Dots, Figure, Matrix
+from tna_jax.programs.reports.figures import COUNTED, Contours, Counts, Curve, Curves, Dots, Figure, Matrix
 
 COLORS = {"c1": "#1b6ca8", "c2": "#c7522a", "c3": "#3c8d53", "c4": "#7a5195", "c5": "#c98a1b", "c6": "#6fb1dd", "c7": "#444444",
           "muted": "#8a8f98", "ink": "black"}  # fmt: skip
@@ -62,6 +62,8 @@ def picture(axis: Any, figure: Figure) -> None:
         matrix(axis, figure)
     elif isinstance(figure, Contours):
         contours(axis, figure)
+    elif isinstance(figure, Counts):
+        counts(axis, figure)
     elif isinstance(figure, Dots):
         dots(axis, figure)
     else:
@@ -137,6 +139,25 @@ def matrix(axis: Any, figure: Matrix) -> None:
         for i, j in zip(*np.nonzero(np.isfinite(filled)), strict=True):
             color = "white" if filled[i, j] > top / 2 else "black"
             axis.text(j, i, f"{filled[i, j]:.3f}", ha="center", va="center", fontsize=7, color=color)
+    axis.figure.colorbar(image, ax=axis, shrink=0.85)
+
+
+def counts(axis: Any, figure: Counts) -> None:
+    """Draws a table of counts, dark where there are many, with numbers where there is room; white is none."""
+    values = np.array(figure.values, float)
+    image = axis.imshow(
+        np.where(values > 0, values, np.nan), cmap="Blues", vmin=0, aspect="auto", interpolation="nearest"
+    )
+    axis.set(xlabel=figure.axes[1], ylabel=figure.axes[0])
+    axis.spines[["top", "right"]].set_visible(True)
+    if len(figure.columns) <= 12:
+        axis.set_xticks(range(len(figure.columns)), figure.columns, fontsize=8)
+    if len(figure.rows) <= 24:
+        axis.set_yticks(range(len(figure.rows)), figure.rows, fontsize=8)
+        if len(figure.columns) <= 12:
+            for i, j in zip(*np.nonzero(values), strict=True):
+                color = "white" if values[i, j] > values.max() / 2 else "black"
+                axis.text(j, i, f"{values[i, j]:.0f}", ha="center", va="center", fontsize=6, color=color)
     axis.figure.colorbar(image, ax=axis, shrink=0.85)
 
 

@@ -19,7 +19,9 @@ from tna_jax.programs.reports.statistics import finite_mean_std, format_spread, 
 Row = dict[str, Any]
 ABOUT = ("round", "seed", "step", "seconds", "learning_rate", "split", "sampled", "dropped", "stragglers", "refused")
 """What is no curve of its own."""
-NAMES = {"live": "share of trainable weights", "taken": "replies taken", "train_loss": "training loss"}
+NAMES = {"live": "share of trainable weights", "taken": "replies taken", "train_loss": "training loss",
+         "client_mean": "clients' accuracy, mean", "client_worst": "clients' accuracy, worst tenth",
+         "client_std": "clients' accuracy, spread", "bytes_up": "bytes up", "bytes_down": "bytes down"}  # fmt: skip
 LAST = 5
 """The score of a run is the mean over so many last rounds, as in the first author's public code."""
 TELLING = ("ratio", "clients", "alpha")

@@ -20,6 +20,8 @@ class ResumeOptions:
 
     run: Annotated[str, Positional("RUN")]
     """Run folder of tna lmc, train, pretrain, soup, cold or federate."""
+    rounds: Annotated[int | None, COUNT] = None
+    """Extend a run of tna federate to so many rounds in all."""
     data_dir: str | None = None
     """Folder that holds the data sets."""
     download: bool = False

@@ -46,6 +46,8 @@ def command(name: str, more: list[str]) -> list[str]:
         )
     if program not in PROGRAMS:
         raise unknown(f"program in {folder.folder / CONFIG}", program, PROGRAMS)
+    if "--rounds" in more and program != "federate":
+        raise UsageError(f"--rounds extends runs of tna federate; {folder.folder} is one of tna {program}")
     known = set(PASSING_OPTIONS) - set(OF_ONE_START)
     if not isinstance(before, dict) or not set(before) <= known:
         raise UsageError(f"{folder.folder / CONFIG}: started_with must hold options among {', '.join(sorted(known))}")
