@@ -35,6 +35,11 @@ base, *models = [init(key)[0] for key in jax.random.split(jax.random.key(0), 4)]
 task_inputs = [jax.random.normal(jax.random.key(i), (8, 5)) for i in range(3)]
 start, *tensors = [{trees.name(p): np.asarray(x) for p, x in trees.named_leaves(model)} for model in [base, *models]]
 """,
+    "docs/exported.md": """
+from tests.tna_jax.programs.export import described
+images, _ = described.write("model.safetensors", "mlp", (6, 5, 1), depth=1, width=4)
+photos, _ = described.write("cnn.safetensors", "cnn", (20, 20, 3), norm="batch")
+""",
     "docs/federated.md": """
 import jax, jax.numpy as jnp
 from tna_jax import models
@@ -68,7 +73,7 @@ saved.save("layer.safetensors", nnx.state(model, nnx.Param), metadata={})
 RUNNING = [page for page in PAGES if blocks(page, "python")]
 LONG = {("docs/flower.md", 0)}
 """Blocks that start a federation of processes, for the slow suite; by page and number."""
-EXTRAS = ("flwr", "grain", "array_record", "tokenizers", "transformers")
+EXTRAS = ("flwr", "grain", "array_record", "tokenizers", "torch", "transformers")
 """Packages of extras, without which a page's Python cannot run."""
 
 

@@ -5,10 +5,9 @@ This file imports the standard library only: help, version and refusals take no 
 
 import difflib
 import importlib
-import os
-import signal
 import sys
-from typing import Any, NoReturn
+
+from tna_jax.programs.cli import interrupts, printing
 
 PROGRAMS = {
     "lmc": (
@@ -29,7 +28,7 @@ PROGRAMS = {
     ),
     "export": (
         "tna_jax.programs.export",
-        "write a model of a run as a safetensors file",
+        "write a model of a run as a safetensors file or a Hugging Face folder",
     ),
     "import": (
         "tna_jax.programs.import_models",
@@ -45,7 +44,7 @@ PROGRAMS = {
     ),
     "fuse": (
         "tna_jax.programs.fuse",
-        "average all models of runs: soups, ensemble, the barriers of all pairs; matching, REPAIR",
+        "make one model of all models of runs: soups, merging methods, ensemble, barriers; matching, REPAIR",
     ),
     "rebasin": (
         "tna_jax.programs.rebasin",
@@ -109,11 +108,18 @@ def usage() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a program and returns its exit code: 0, 2 for a wrong option or input (one line on stderr), 130 if interrupted."""
-    if arguments is None:
-        arguments = sys.argv[1:]
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, stop_at_once)
+    """Runs a program and returns its exit code: 0, 2 for a wrong option or input (one line on stderr), 130 if interrupted.
+
+    Without arguments it is the process's own, given the command line: a stopped one ends here, without waiting for any thread.
+    """
+    if arguments is not None:
+        return _run(arguments)
+    printing.steady()
+    with interrupts.begin():
+        return interrupts.leave(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -139,16 +145,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except KeyboardInterrupt:  # before the program itself took over: nothing was begun
         _refuse(f"tna {name}: stopped at once")
-        return 130
+        return interrupts.INTERRUPTED
 
 
 def _refuse(message: str) -> int:
     print(message, file=sys.stderr)
     return 2
-
-
-def stop_at_once(*_: Any) -> NoReturn:
-    """Ends the process when Ctrl-C is pressed before a program began: an exception could be lost, or printed, in whatever is imported."""
-    sys.stderr.write(f"\n{' '.join(['tna', *sys.argv[1:2]])}: stopped at once\n")
-    sys.stderr.flush()
-    os._exit(130)

@@ -166,11 +166,19 @@ def rows(merged: list[Merge]) -> list[dict[str, Any]]:
     ]
 
 
-def to_report(plan: Plan, merged: list[Merge], settings: FuseOptions) -> dict[str, Any]:
-    """Returns what a results file says of the merges: what chose their options, all that was tried, and what they are."""
+def to_report(plan: Plan, merged: list[Merge], settings: FuseOptions, held_out: int, unseen: bool) -> dict[str, Any]:
+    """Returns what a results file says of the merges: what chose their options, all that was tried, and what they are.
+
+    Args:
+      plan: what was tried.
+      merged: the best of each method, measured.
+      settings: the options.
+      held_out: the number of training examples that chose.
+      unseen: whether the models were trained without them.
+    """
     named = methods.named(settings.method_options)
     return {
-        "chosen_on": "training examples",
+        "chosen_on": {"split": "train", "examples": held_out, "unseen_in_training": unseen},
         "base": None if plan.base is None else plan.base.what,
         "scope": plan.scope,
         "examples_looked_at": None if plan.inputs is None else len(jax.tree.leaves(plan.inputs)[0]),

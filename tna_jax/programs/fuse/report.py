@@ -105,7 +105,10 @@ def _merging(result: dict[str, Any]) -> list[str]:
         lines.append(f"base of task vectors: {merges['base']}")
     equal = {merge["shared_entries"] for merge in merges["methods"]}
     counts = " or ".join(f"{count:,}" for count in sorted(equal))
-    return [*lines, f"anchors: {counts} entries are equal in all models, and bit for bit in every merge"]
+    return [
+        *lines,
+        f"anchors: {counts} entries are equal in all models, and bit for bit in every merge{' before REPAIR' * result['options']['repair']}",
+    ]
 
 
 def _lead(result: dict[str, Any]) -> str:

@@ -104,7 +104,7 @@ def run(settings: FuseOptions) -> dict[str, Any]:
             for i in range(len(pairs))
         ],
         "matched": None if matched is None else summary(matched),
-        **({} if plan is None else {"merges": merges.to_report(plan, merged, settings)}),
+        **({} if plan is None else {"merges": merges.to_report(plan, merged, settings, len(labels), unseen)}),
     })  # fmt: skip
     folder = opened.folder
     folder.write(RESULTS[0], result)

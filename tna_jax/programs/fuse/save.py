@@ -18,6 +18,7 @@ from tna_jax.io.provenance import provenance
 from tna_jax.masks import Params
 from tna_jax.networks import State, Stateful
 from tna_jax.programs.cli import parsing
+from tna_jax.programs.fuse import anchors
 from tna_jax.programs.fuse.merges import Merge
 from tna_jax.programs.fuse.options import FuseOptions
 from tna_jax.programs.fuse.scoring import Finished, written
@@ -67,6 +68,11 @@ def write(
     models = {
         name: _fused(population, members, state, shares, calibration, repairable) for name, shares in weights.items()
     }
+    if repairable is None:  # REPAIR rescales units, anchors among them
+        ends = [jax.tree.map(np.asarray, member(members, i)) for i in range(count)]
+        kept = anchors.shared(ends)
+        for name, (params, _) in models.items():
+            anchors.verify(name, params, ends[0], kept)
     described = {name: _described(population, name, shares) for name, shares in weights.items()}
     for merge in merged:
         if merge.method != "average":  # which is the uniform soup

@@ -134,7 +134,11 @@ def saved(run, tmp_path_factory):
     """A folder with the fused models in both forms."""
     folder = tmp_path_factory.mktemp("fused")
     assert main(["fuse", str(run), "--alphas", "3", "--out", str(folder / "run")]) == 0
-    assert main(["fuse", str(run), "--alphas", "3", "--out", str(folder / "files"), "--format", "safetensors"]) == 0
+    merging = ["--method", "regmean", "--method-options", "scale=0.9"]
+    assert (
+        main(["fuse", str(run), "--alphas", "3", "--out", str(folder / "files"), "--format", "safetensors", *merging])
+        == 0
+    )
     return folder
 
 
@@ -146,11 +150,26 @@ def test_fused_models_are_written_as_a_run_and_as_files(run, saved, capsys):
     for leaf, expected in zip(jax.tree.leaves(again.params), jax.tree.leaves(soup), strict=True):
         assert leaf[1].tobytes() == np.asarray(expected).tobytes()
     files = sorted((saved / "files").glob("*.safetensors"))
-    assert [file.stem for file in files] == ["best", "greedy", "uniform"]
+    assert [file.stem for file in files] == ["best", "greedy", "regmean", "uniform"]
     assert main(["import", *map(str, files), "--out", str(saved / "imported")]) == 0
     third = open_runs((str(saved / "imported"),), None)
     for leaf, other in zip(jax.tree.leaves(third.params), jax.tree.leaves(again.params), strict=True):
-        assert leaf[2].tobytes() == other[1].tobytes() and leaf[0].tobytes() == other[0].tobytes()
+        assert leaf[3].tobytes() == other[1].tobytes() and leaf[0].tobytes() == other[0].tobytes()
+
+
+def test_a_merging_method_stands_beside_the_average(run, saved):
+    result = read(run / "fuse.json")
+    average, merge = result["merges"]["methods"]
+    uniform = next(row for row in result["rows"] if (row["fusion"], row["split"]) == ("uniform soup", "test"))
+    assert average["method"] == "average" and average["test"]["loss"] == pytest.approx(uniform["loss"], rel=1e-5)
+    assert merge["dense_layers"] == ["Dense_0/kernel", "Dense_1/kernel", "Dense_2/kernel"]
+    described = fuse_report.describe(result)
+    table = described.tables[1]
+    held = result["held_out"]["examples"]
+    assert table.caption == f"Merging methods, options chosen on {held} training examples not seen in training"
+    assert table.heads == ["method", "options", "held-out accuracy", "test accuracy", "ends' mean"]
+    assert table.rows[1][:2] == ["regmean", "scale 0.9"] and table.rows[1][3] == f"{merge['test']['accuracy']:.4f}"
+    assert "merging: 2 combinations of options scored on held-out examples, none on the test set" in described.remarks
 
 
 def test_fused_models_are_never_written_over_something(run, saved, capsys):

@@ -49,6 +49,7 @@ def fused(run):
     return read(run / "fuse.json"), out
 
 
+@pytest.mark.slow
 def test_a_method_gives_the_librarys_model_with_all_anchors(run, fused):
     result, out = fused
     merges = {merge["method"]: merge for merge in result["merges"]["methods"]}
@@ -72,6 +73,7 @@ def test_a_method_gives_the_librarys_model_with_all_anchors(run, fused):
     assert sorted(file.stem for file in out.glob("*.safetensors")) == ["best", "greedy", "regmean", "ties", "uniform"]
 
 
+@pytest.mark.slow
 def test_the_options_are_the_best_of_the_held_out_examples_and_scores_are_those_of_the_models(run, fused):
     result, out = fused
     opened = open_runs((str(run),), None)
@@ -92,6 +94,7 @@ def test_the_options_are_the_best_of_the_held_out_examples_and_scores_are_those_
         assert rows[merge["method"], "test"]["accuracy"] == merge["test"]["accuracy"]
 
 
+@pytest.mark.slow
 def test_the_table_says_what_chose(fused):
     described = report.describe(fused[0])
     table = described.tables[1]
