@@ -119,11 +119,11 @@ def _row(setting: Setting, method: str, chosen: str, mask: Mask, kept: Kept) -> 
     test = [task.test for task in setting.tasks]
     scores = merging_scores.accuracies(setting.encoder, merged, setting.bodies.heads, test)
     return {
-        "strength": strength, "seconds": seconds, "anchors_moved": _anchors_moved(mask, base, merged), "accuracy": scores,
+        "strength": strength, "seconds": seconds, "anchors_moved": anchors_moved(mask, base, merged), "accuracy": scores,
     }  # fmt: skip
 
 
-def _anchors_moved(mask: Mask, base: Params, merged: Params) -> int:
+def anchors_moved(mask: Mask, base: Params, merged: Params) -> int:
     """Counts anchored entries whose bits are not those of the base."""
     leaves = zip(*(map(np.asarray, jax.tree.leaves(tree)) for tree in (mask, base, merged)), strict=True)
     return sum(int((b.view(np.uint32) != m.view(np.uint32))[~trainable].sum()) for trainable, b, m in leaves)

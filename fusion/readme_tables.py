@@ -1,11 +1,12 @@
 """Writes the tables of README.md and of the pages in docs/ from the committed results: `python -m fusion.readme_tables`."""
 
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fusion import federated, summary
+from fusion import federated, merging_methods, summary
 from fusion.summary import markdown
 from tna_jax.programs.cold.report import cell
 from tna_jax.programs.cold.report import find as find_cold
@@ -284,6 +285,40 @@ def federated_readings(result: dict[str, Any]) -> str:
     return markdown(federated.READING_HEADS, federated.readings(federated.part(result)))
 
 
+def merged(result: dict[str, Any]) -> str:
+    """Every merging method, without anchors and with."""
+    return markdown(merging_methods.HEADS, merging_methods.means(result))
+
+
+def merged_tasks(result: dict[str, Any]) -> str:
+    """Every merging method by task."""
+    titles = [task["title"] for task in result["tasks"]]
+    return markdown(["method", "ratio", *titles], merging_methods.by_task(result))
+
+
+def merge_speed(result: dict[str, Any]) -> str:
+    """`tna merge` beside mergekit, by method."""
+    rows = []
+    for method, line in result["methods"].items():
+        cells = [f"{statistics.median(line['seconds'][tool]):.1f} ({min(line['seconds'][tool]):.1f} to {max(line['seconds'][tool]):.1f})"
+                 for tool in ("tna_merge", "mergekit")]  # fmt: skip
+        peaks = [f"{line['peak_bytes'][tool] / 1e9:.2f}" for tool in ("tna_merge", "mergekit")]
+        values = "other random numbers" if line["differs"] else f"{line['largest_difference']:.1e}"
+        rows.append([method, *cells, f"{line['times_as_fast']:.1f}", *peaks, values])
+    return markdown(
+        [
+            "method",
+            "`tna merge`, s",
+            "mergekit, s",
+            "times as fast",
+            "`tna merge`, GB",
+            "mergekit, GB",
+            "largest difference",
+        ],
+        rows,
+    )
+
+
 TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "programs": ((), summary.programs),
     "brief": (("digits_lmc.json", "figure2.json", "figure5.json", "anchors.json"), summary.brief),
@@ -318,6 +353,9 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "cold": ("cold.json", cold),
     "cold_gains": ("cold.json", cold_gains),
     "cold_tasks": ("cold.json", cold_tasks),
+    "merging_methods": ("merging_methods.json", merged),
+    "merging_tasks": ("merging_methods.json", merged_tasks),
+    "merge": ("merge.json", merge_speed),
     "pretraining": ("pretraining.json", pretrained),
     "gpu": (("gpu_mlp.json", "gpu_convolutions.json"), gpu),
     "federated_0.1": ("federated.json", compositions(0.1)),

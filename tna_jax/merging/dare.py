@@ -4,6 +4,8 @@ Each entry stays with probability `density` (the paper's 1 - p) and is divided b
 `dare_linear` then adds the task vectors as task arithmetic does, `dare_ties` elects signs and averages those that agree, in
 place of TIES' trimming (both are in the paper).
 
+mergekit 0.1.5 scales what stays by one factor a tensor, so that the sum of its magnitudes stays, instead of dividing.
+
 What is dropped depends on the seed, the tensor's name, the model's index and the entry's: a rerun gives the same bytes,
 models drop independently of each other, and models in another order drop other entries. Applied twice with one seed it drops
 the same entries and divides by the density again.

@@ -15,7 +15,7 @@ def agreeing_mean(vectors: Array, weights: Array, elect: str) -> Array:
     """Computes the mean over the models whose sign is the elected one, entry by entry: (M, ...) to (...), 0 where there is none.
 
     `sum` elects the sign of `sum_i w_i v_i`, the paper's rule ("elect" by total magnitude); `count` the sign that more models
-    have, weights aside (an option of mergekit). Where both signs weigh the same no sign is elected, and the entry is 0: so
+    have, weights aside (mergekit has it too, for methods of one's own). Where both signs weigh the same no sign is elected, and the entry is 0: so
     the formula reads, `sgn(0) = 0`; the paper's code takes the sign that most entries of the tensor have, mergekit the
     positive one. Values that are 0 do not vote and are not counted.
 
