@@ -126,7 +126,8 @@ def fit_head(features: jax.Array, labels: jax.Array, num_classes: int, decay: fl
         def loss(head: dict[str, jax.Array]) -> jax.Array:
             logits = x @ head["kernel"] + head["bias"][None]
             fitted = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-            return fitted + decay * jnp.square(head["kernel"]).sum()
+            total: jax.Array = fitted + decay * jnp.square(head["kernel"]).sum()
+            return total
 
         def step(carry: Any, _: None) -> Any:
             head, memory = carry
