@@ -3,6 +3,7 @@
 The reference of `tna_jax.matching.weights`: a table of axes written by hand, every group solved in every pass, until no pass gains.
 """
 
+import itertools
 from types import ModuleType
 from typing import Any
 
@@ -66,3 +67,19 @@ def mlp(depth: int) -> Table:
         before, after = f"P{i - 1}" if i else None, f"P{i}" if i < depth else None
         found |= {f"Dense_{i}/kernel": (before, after), f"Dense_{i}/bias": (after,)}
     return found
+
+
+def resnet20() -> Table:
+    """The table of `tna_jax.models.resnet` with layer norm: a stream for each stage, a group inside each block, a new stream where the
+    shortcut is a convolution."""
+    table: Table = {"stem/kernel": (None, None, None, "S1"), "head/kernel": ("S3", None), "head/bias": (None,)}
+    norms = {"stem_norm": "S1"}
+    for stage, i in itertools.product((1, 2, 3), range(3)):
+        block, stream, before = f"stage{stage}_block{i}", f"S{stage}", f"S{stage - (i == 0 and stage > 1)}"
+        table[f"{block}/conv1/kernel"] = (None, None, before, block)
+        table[f"{block}/conv2/kernel"] = (None, None, block, stream)
+        norms |= {f"{block}/norm1": block, f"{block}/norm2": stream}
+        if before != stream:
+            table[f"{block}/shortcut/kernel"] = (None, None, before, stream)
+            norms[f"{block}/shortcut_norm"] = stream
+    return table | {f"{norm}/{leaf}": (group,) for norm, group in norms.items() for leaf in ("scale", "bias")}

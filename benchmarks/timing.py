@@ -32,6 +32,12 @@ def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
     return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
 
 
+def quartiles(seconds: dict[str, list[float]], slow: str, fast: str) -> list[float]:
+    """The quartiles over rounds, lower and upper, of seconds(slow) / seconds(fast)."""
+    lower, _, upper = statistics.quantiles([a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)], n=4)
+    return [lower, upper]
+
+
 def report(name: str, result: dict[str, Any]) -> None:
     """Prints a result and writes it with its provenance."""
     RESULTS.mkdir(exist_ok=True)

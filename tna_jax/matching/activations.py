@@ -1,15 +1,18 @@
 """Activation matching: hidden units are renamed so that they are active on the same inputs as another network's."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from tna_jax import networks, sharding
+from tna_jax import networks, prng, sharding
 from tna_jax.masks import Params
-from tna_jax.matching import assignment, axes, jaxprs, permutations
+from tna_jax.matching import ascent, assignment, axes, jaxprs
 from tna_jax.matching.assignment import Matching
+from tna_jax.matching.axes import Axis
+from tna_jax.matching.correlations import Correlations
+from tna_jax.matching.gains import Gains, real_leaves
 from tna_jax.matching.permutations import PermutationSpec
 from tna_jax.networks import State
 
@@ -19,74 +22,109 @@ def activation_matching(
     spec: PermutationSpec,
     a: Params,
     b: Params,
-    inputs: jax.Array,
+    inputs: Any,
     *,
     states: tuple[State, State] = ((), ()),
     batch_size: int = 500,
+    key: jax.Array | None = None,
+    restarts: int = 1,
     check: bool = True,
 ) -> Matching:
     """Permutes `b` so that its units are active where those of `a` are: arXiv 2209.04836, section 3.1.
 
     For each group the sum over examples and positions of the products of both networks' activations is the gain of one
     linear assignment. Which activations: those that meet the next layer's weights (after the non-linearity), all such places
-    of a residual stream together; this choice is ours. Laws: as `tna_jax.matching.weights.weight_matching`, but for the objective.
+    of a residual stream together; this choice is ours. Groups within each other, heads and their units, are matched in turn until
+    neither gains anything: heads first, each pair by the best order of its units. Groups whose activations meet no weights (the
+    units of queries and keys, which meet each other) are matched by weights afterwards, the others held; `Matching.by_weights`
+    names them. Laws: as `tna_jax.matching.weights.weight_matching`, but for the objective, which is that of the activations.
 
     Args:
       spec, a, b, check: as there.
       inputs: (N, ...) training inputs.
       states: of `a` and of `b`.
       batch_size: inputs per pass.
+      key: of the shuffles before restarts; default: `jax.random.key(0)`.
+      restarts: number of starts, as there; they can differ where groups are within each other.
 
     Raises:
-      ValueError: no inputs, non-finite activations.
+      ValueError: no inputs, fewer than 1 start, non-finite activations.
     """
-    if not len(inputs):
+    count = len(jax.tree.leaves(inputs)[0])
+    if not count:
         raise ValueError("activation matching needs at least one input")
-    gains = _activation_gains(spec)
-    total: dict[str, np.ndarray] = {}
-    for start in range(0, len(inputs), batch_size):
-        part = gains((a, states[0]), (b, states[1]), inputs[start : start + batch_size])
-        total = {name: total.get(name, 0) + np.asarray(gain, np.float64) for name, gain in part.items()}
-    assignment.require_finite({(name,): gain for name, gain in total.items()})
-    permutation = permutations.identity(spec)
-    for name, gain in total.items():
-        new, old = assignment.assign(gain), permutation[name]
-        rows = np.arange(len(old))
-        if gain[rows, new].sum() > gain[rows, old].sum():
-            permutation[name] = new
-    objective = sum(float(gain[np.arange(len(gain)), permutation[name]].sum()) for name, gain in total.items())
-    moving = sum(bool((order != np.arange(len(order))).any()) for order in permutation.values())
-    return assignment.finish(spec, permutation, b, states[1], objective, (1, len(total), moving), check)
+    if restarts < 1:
+        raise ValueError(f"restarts must be at least 1, got {restarts}")
+    places, products = _products(spec)
+    total: list[np.ndarray] = [np.zeros((axis.size,) * 2) for axis in places]
+    for start in range(0, count, batch_size):
+        batch = jax.tree.map(lambda x, start=start: x[start : start + batch_size], inputs)
+        parts = products((a, states[0]), (b, states[1]), batch)
+        total = [each + np.asarray(part, np.float64) for each, part in zip(total, parts, strict=True)]
+    assignment.require_finite(
+        {("activations of", *sorted(axes.names(axis))): each for axis, each in zip(places, total, strict=True)}
+    )
+    draws = np.random.default_rng(prng.words(prng.root_key(0) if key is None else key))
+    correlations = Correlations(spec, dict(zip(places, total, strict=True)))
+    permutation, objective, counts = ascent.best_of(correlations, draws, restarts, free=correlations.sites)
+    rest = set(spec.groups) - correlations.sites
+    if rest:
+        gains = Gains(spec, real_leaves(a), real_leaves(b))
+        permutation, more = ascent.ascend(gains, permutation, rest, settled=False, free=rest)
+        counts = ascent.add(counts, more)
+    matching = assignment.finish(spec, permutation, b, states[1], objective, counts, check)
+    return matching._replace(by_weights=tuple(name for name in spec.groups if name in rest))
 
 
-def _activation_gains(spec: PermutationSpec) -> Callable[..., dict[str, jax.Array]]:
-    """A compiled function of two models, ((params, state), ...), and inputs (B, ...): by group, the gains (n, n) float32."""
+LARGEST = 4096
+"""Units of all groups of one array of activations together; of larger ones the products would not fit."""
+
+
+class Site(NamedTuple):
+    """Activations that meet weights: all axes of the array that hold hidden units, taken as one."""
+
+    contraction: int
+    operand: int
+    dimensions: tuple[int, ...]
+    axis: Axis
+
+
+def activation_sites(spec: PermutationSpec) -> list[Site]:
+    """Returns the arrays of activations that are looked at, those of more than `LARGEST` units left out."""
+    sites = {}
+    for site in spec.sites:
+        dimensions = tuple(i for i, axis in enumerate(site.operand_axes) if axes.groups(axis))
+        axis = axes.product([site.operand_axes[i] for i in dimensions])
+        if axis.size <= LARGEST or len(dimensions) == 1:
+            sites[site.contraction, site.operand] = Site(site.contraction, site.operand, dimensions, axis)
+    return list(sites.values())
+
+
+def _products(spec: PermutationSpec) -> tuple[list[Axis], Callable[..., list[jax.Array]]]:
+    """The kinds of places where activations meet weights, and a compiled function of two models, ((params, state), ...), and inputs.
+
+    The function gives for each kind the sums of products (size, size) float32 of all entries of both models.
+    """
+    sites = activation_sites(spec)
+    places = list(dict.fromkeys(site.axis for site in sites))
 
     def run(params: Params, state: State, x: Any) -> jax.Array:
         return networks.evaluate(spec.network, params, state, x)
 
     def activations(model: tuple[Params, State], x: Any) -> list[jax.Array]:
-        """By site: the activations with the summed axis first."""
+        """By site: the activations with the axes of units first, as one."""
         closed = jax.make_jaxpr(run)(*model, x)
         operands = list(jaxprs.contractions(closed, jax.tree.leaves((*model, x))))
         fronts = []
-        for site in spec.sites:
-            front = jax.numpy.moveaxis(operands[site.contraction][site.operand], site.dimension, 0)
-            fronts.append(front.reshape(front.shape[0], -1).astype(np.float32))
+        for site in sites:
+            operand = operands[site.contraction][site.operand]
+            front = jax.numpy.moveaxis(operand, site.dimensions, range(len(site.dimensions)))
+            fronts.append(front.reshape(site.axis.size, -1).astype(np.float32))
         return fronts
 
     @jax.jit
-    def gains(a: tuple[Params, State], b: tuple[Params, State], x: Any) -> dict[str, jax.Array]:
-        both = list(zip(spec.sites, activations(a, x), activations(b, x), strict=True))
-        total = {}
-        for name in spec.groups:
-            parts = [
-                p @ q.T
-                for site, left, right in both
-                for p, q in zip(axes.views(left, site.axis, name), axes.views(right, site.axis, name), strict=True)
-            ]
-            if parts:
-                total[name] = sum(parts[1:], parts[0])
-        return total
+    def products(a: tuple[Params, State], b: tuple[Params, State], x: Any) -> list[jax.Array]:
+        both = list(zip(sites, activations(a, x), activations(b, x), strict=True))
+        return [sum(p @ q.T for site, p, q in both if site.axis == axis) for axis in places]  # type: ignore[misc]
 
-    return gains
+    return places, products

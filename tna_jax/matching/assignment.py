@@ -36,6 +36,8 @@ class Matching(NamedTuple):
     """Linear assignments that were solved."""
     moving: int
     """Those of them that changed a permutation."""
+    by_weights: tuple[str, ...] = ()
+    """Groups that activation matching has no activations of, so that they were matched by weights."""
 
     @property
     def moved(self) -> int:

@@ -5,10 +5,25 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tna_jax import trees
 from tna_jax.matching import axes
-from tna_jax.matching.axes import Axis, Concat, Group, Product
+from tna_jax.matching.axes import Axis, Concat, Fixed, Group, Product
 from tna_jax.matching.permutations import Permutation, PermutationSpec
 from tna_jax.trees import KeyPath
+
+Leaves = Mapping[KeyPath, np.ndarray]
+"""By path, float32 on the host; the real and the imaginary parts of a complex leaf on a last axis of its own."""
+
+
+def real_leaves(tree: trees.Tree) -> dict[KeyPath, np.ndarray]:
+    """Returns the leaves of parameters as real numbers: the inner product of these is the real part of that of complex ones."""
+    leaves = {path: np.asarray(leaf) for path, leaf in trees.named_leaves(tree)}
+    return {
+        path: np.stack([leaf.real, leaf.imag], -1).astype(np.float32)
+        if np.iscomplexobj(leaf)
+        else leaf.astype(np.float32, copy=False)
+        for path, leaf in leaves.items()
+    }
 
 
 class Block(NamedTuple):
@@ -33,8 +48,9 @@ def blocks(a: np.ndarray, b: np.ndarray, leaf_axes: tuple[Axis, ...]) -> Iterato
 
     Args:
       a, b: one leaf of both networks.
-      leaf_axes: what its axes hold.
+      leaf_axes: what its axes hold; an axis more, of parts of complex numbers, holds no group.
     """
+    leaf_axes = (*leaf_axes, *map(Fixed, a.shape[len(leaf_axes) :]))
     for i, axis in enumerate(leaf_axes):
         before, after = leaf_axes[:i], leaf_axes[i + 1 :]
         if isinstance(axis, Product):
@@ -96,7 +112,7 @@ class Gains:
       quadratic: groups that stand on two axes of one parameter, whose gains depend on their own order.
     """
 
-    def __init__(self, spec: PermutationSpec, a: Mapping[KeyPath, np.ndarray], b: Mapping[KeyPath, np.ndarray]) -> None:
+    def __init__(self, spec: PermutationSpec, a: Leaves, b: Leaves) -> None:
         self.spec = spec
         self.blocks = [block for path, leaf in spec.params.items() for block in blocks(a[path], b[path], leaf)]
         self.terms: dict[str, list[_Term]] = {name: [] for name in spec.groups}
@@ -146,18 +162,30 @@ class Gains:
           gain: of the group.
           permutation: of all groups, the old order of this one among them.
         """
-        old = permutation[group]
-        if np.array_equal(old, new):
-            return False
-        rows = np.arange(len(old))
-        if group in self.quadratic:
-            before, after = (
-                sum(block.inner_product({**permutation, group: order}) for block in self.around[group])
-                for order in (old, new)
-            )
-        else:
-            before, after = (float(gain[rows, order].sum()) for order in (old, new))
-        return after > before + 1e-6 * max(abs(before), abs(after))
+        if group not in self.quadratic:
+            return is_better(permutation[group], new, gain)
+        before, after = (
+            sum(block.inner_product({**permutation, group: order}) for block in self.around[group])
+            for order in (permutation[group], new)
+        )
+        return after > before + ROUNDING * max(abs(before), abs(after))
+
+
+ROUNDING = 1e-6
+
+
+def is_better(old: np.ndarray, new: np.ndarray, gain: np.ndarray) -> bool:
+    """Returns whether an order of units gains more than another one, beyond rounding.
+
+    Args:
+      old, new: (n,) ints.
+      gain: (n, n)
+    """
+    if np.array_equal(old, new):
+        return False
+    rows = np.arange(len(old))
+    before, after = (float(gain[rows, order].sum()) for order in (old, new))
+    return after > before + ROUNDING * max(abs(before), abs(after))
 
 
 def front_to_back(spec: PermutationSpec) -> list[str]:

@@ -149,7 +149,11 @@ def permutation_spec(network: Network, params: Params, x: Any, state: State = ()
         for group in axes.groups(axis)
     }
     tables = [{path: tuple(_named(axis, names) for axis in leaf) for path, leaf in table.items()} for table in tables]
-    sites = [site._replace(axis=_named(unifier.resolve(site.axis), names)) for site in tracer.sites]
+    around = [tuple(_named(unifier.resolve(axis), names) for axis in site.operand_axes) for site in tracer.sites]
+    sites = [
+        site._replace(axis=operand_axes[site.dimension], operand_axes=operand_axes)
+        for site, operand_axes in zip(tracer.sites, around, strict=True)
+    ]
     if tracer.strangers:
         warnings.warn(
             f"operations that are not known here meet hidden units, and fix them: {', '.join(sorted(tracer.strangers))}. What "

@@ -25,6 +25,8 @@ class MatmulSite(NamedTuple):
     operand: int
     dimension: int
     axis: Axis
+    operand_axes: tuple[Axis, ...] = ()
+    """All axes of the activations, this one among them."""
 
 
 class AxisPropagation:
@@ -144,7 +146,8 @@ class AxisPropagation:
         data = [value.data for value in inputs]
         if data.count(True) == 1:
             operand = data.index(True)
-            self.sites += [MatmulSite(self.contractions, operand, i, inputs[operand].axes[i]) for i in summed[operand]]
+            around = inputs[operand].axes
+            self.sites += [MatmulSite(self.contractions, operand, i, around[i], around) for i in summed[operand]]
         self.contractions += 1
 
 

@@ -1,40 +1,15 @@
 """Gains are brought up to date by what has moved: they are the differences of the objective, whatever moved before."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
+from tests.tna_jax.matching.joined_network import traced
 from tna_jax import trees
 from tna_jax.matching import assignment, gains, permutations
-from tna_jax.matching.permutations import apply_permutation, permutation_spec, random_permutation
+from tna_jax.matching.permutations import apply_permutation, random_permutation
 from tna_jax.matching.weights import weight_matching
-
-
-def network(p, x):
-    """Layers end to end, heads with units in one axis and in two, units beside positions, a chain."""
-    joined = jnp.concatenate([jnp.tanh(x @ p["left"]), jnp.tanh(x @ p["right"])], -1) @ p["joined"]  # (B, 12)
-    heads = jnp.tanh(joined).reshape(-1, 3, 4)
-    mixed = jnp.einsum("bhu,bgu->bhg", heads, heads) @ heads
-    out = jnp.einsum("bhu,huo->bo", mixed, p["out"])  # (B, 6)
-    image = jnp.tanh(jnp.concatenate([out[:, None], 2 * out[:, None]], 1)).reshape(len(x), 12)
-    return jnp.tanh(jnp.tanh(image @ p["flat"]) @ p["middle"]) @ p["last"]
-
-
-SHAPES = {
-    "left": (5, 4), "right": (5, 7), "joined": (11, 12), "out": (3, 4, 6), "flat": (12, 8), "middle": (8, 9), "last": (9, 2),
-}  # fmt: skip
-
-
-def weights(seed):
-    draws = np.random.default_rng(seed)
-    return {name: draws.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
-
-
-def traced():
-    a, b = weights(0), weights(1)
-    return permutation_spec(network, a, jax.ShapeDtypeStruct((4, 5), jnp.float32)), a, b
 
 
 def by_path(tree):

@@ -1,7 +1,6 @@
 """Matching against the plain published algorithm, with tables of groups written by hand; its laws; activations; many models."""
 
 import functools
-import itertools
 
 import flax.linen as nn
 import jax
@@ -13,7 +12,6 @@ from benchmarks import git_rebasin
 from tests.parameters import slow, slow_but
 from tna_jax import models, networks, trees
 from tna_jax.matching import assignment, permutations
-from tna_jax.matching.many import match_to_first, merge_many
 from tna_jax.matching.permutations import apply_permutation, permutation_spec, permute_state
 from tna_jax.matching.weights import activation_matching, weight_matching
 from tna_jax.models import resnet, vgg
@@ -67,25 +65,10 @@ def vgg11():
     return table
 
 
-def resnet20():
-    """Layer norm; a stream for each stage, a group inside each block, a new stream where the shortcut is a convolution."""
-    table = {"stem/kernel": (None, None, None, "S1"), "head/kernel": ("S3", None), "head/bias": (None,)}
-    norms = {"stem_norm": "S1"}
-    for stage, i in itertools.product((1, 2, 3), range(3)):
-        block, stream, before = f"stage{stage}_block{i}", f"S{stage}", f"S{stage - (i == 0 and stage > 1)}"
-        table[f"{block}/conv1/kernel"] = (None, None, before, block)
-        table[f"{block}/conv2/kernel"] = (None, None, block, stream)
-        norms |= {f"{block}/norm1": block, f"{block}/norm2": stream}
-        if before != stream:
-            table[f"{block}/shortcut/kernel"] = (None, None, before, stream)
-            norms[f"{block}/shortcut_norm"] = stream
-    return table | {f"{norm}/{leaf}": (group,) for norm, group in norms.items() for leaf in ("scale", "bias")}
-
-
 PUBLISHED = {
     "mlp": (git_rebasin.mlp(3), {"depth": 3, "width": 24}),
     "vgg11": (vgg11(), {}),
-    "resnet20": (resnet20(), {"norm": "layer"}),
+    "resnet20": (git_rebasin.resnet20(), {"norm": "layer"}),
 }
 
 
@@ -209,41 +192,6 @@ def test_assignments_are_scipys():
         assert gain[rows, assignment.assign(gain)].sum() == pytest.approx(gain[rows, columns].sum(), rel=1e-6)
     clear = np.eye(5, dtype=np.float32)[draws.permutation(5)]
     assert (clear[np.arange(5), assignment.assign(clear)] == 1).all()
-
-
-def stacked(trees):
-    return jax.tree.map(lambda *x: np.stack(x), *trees)
-
-
-def spread(members):
-    """The mean squared distance of the models from their mean."""
-    return sum(float(((x - x.mean(0)) ** 2).sum()) for x in jax.tree.leaves(members))
-
-
-def test_many_models_come_nearer_together_and_keep_their_functions():
-    spec, draw = case("mlp", depth=3, width=24)
-    members = stacked([draw(seed)[0] for seed in range(4)])
-    merged = merge_many(spec, members)
-    assert spread(merged.members) < spread(members) - 1
-    assert merged.rounds >= 2 and len(merged.matchings) == 4
-    for i in range(4):
-        own = jax.tree.map(lambda x, i=i: x[i], members)
-        new = jax.tree.map(lambda x, i=i: x[i], merged.members)
-        assert same_bits(apply_permutation(spec, merged.matchings[i].permutation, own), new)
-        permutations.check_function(spec, own, new)
-    first = match_to_first(members, lambda a, b, s: weight_matching(spec, a, b, state=s))
-    assert same_bits(jax.tree.map(lambda x: x[0], first.members), draw(0)[0])
-    assert spread(first.members) < spread(members)
-    with pytest.raises(ValueError, match="at least 2 models"):
-        merge_many(spec, stacked([draw(0)[0]]))
-
-
-def test_copies_of_one_network_are_merged_into_it():
-    spec, draw = case("mlp", depth=3, width=24)
-    a, _ = draw(0)
-    copies = [apply_permutation(spec, permutations.random_permutation(spec, jax.random.key(i)), a) for i in range(3)]
-    assert spread(stacked(copies)) > 1
-    assert spread(merge_many(spec, stacked(copies)).members) == pytest.approx(0, abs=1e-6)
 
 
 def test_values_that_are_not_finite_are_named():
