@@ -5,7 +5,8 @@ walked once more: every axis of a value that is made of parameters alone carries
 until the value meets data.
 """
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -55,6 +56,14 @@ def _nothing(array: Any) -> Origin:
     return Origin((frozenset(),) * len(np.shape(array)), False)
 
 
+def _union(axes: Sequence[tuple[Sources, ...]]) -> tuple[Sources, ...]:
+    return tuple(frozenset().union(*parts) for parts in zip(*axes, strict=True))
+
+
+def _join(one: Origin, other: Origin) -> Origin:
+    return Origin(_union([one.axes, other.axes]), one.data or other.data)
+
+
 class IncomingAxes:
     """Rules for the walk; gathers the axes that are summed over where parameters meet data, and those that are not."""
 
@@ -65,6 +74,9 @@ class IncomingAxes:
     def rule(self, equation: Any, inputs: list[Origin]) -> list[Origin]:
         """Returns the outputs' origins; an operation that has no rule forgets them."""
         name, data = equation.primitive.name, any(value.data for value in inputs)
+        if name in ("cond", "while", "scan"):
+            outputs = getattr(self, f"_run_{name}")(equation, inputs)
+            return [value._replace(data=data) for value in outputs]
         special = getattr(self, f"_{name}", None)
         if special is not None:
             axes = special(equation, inputs)
@@ -94,8 +106,7 @@ class IncomingAxes:
 
     def _elementwise(self, equation: Any, inputs: list[Origin]) -> tuple[Sources, ...]:
         rank = len(self._shape(equation))
-        full = [value.axes for value in inputs if len(value.axes) == rank]
-        return tuple(frozenset().union(*parts) for parts in zip(*full, strict=True))
+        return _union([value.axes for value in inputs if len(value.axes) == rank])
 
     def _broadcast_in_dim(self, equation: Any, inputs: list[Origin]) -> list[tuple[Sources, ...]]:
         result: list[Sources] = [frozenset()] * len(equation.params["shape"])
@@ -141,17 +152,27 @@ class IncomingAxes:
     def _split(self, equation: Any, inputs: list[Origin]) -> list[tuple[Sources, ...]]:
         return [inputs[0].axes] * len(equation.outvars)
 
+    def _tile(self, equation: Any, inputs: list[Origin]) -> list[tuple[Sources, ...]]:
+        return [inputs[0].axes]
+
+    def _stack(self, equation: Any, inputs: list[Origin]) -> list[tuple[Sources, ...]]:
+        at, common = equation.params["axis"], _union([value.axes for value in inputs])
+        return [(*common[:at], frozenset(), *common[at:])]
+
     def _optimization_barrier(self, equation: Any, inputs: list[Origin]) -> list[tuple[Sources, ...]]:
         return [value.axes for value in inputs]
 
     def _gather(self, equation: Any, inputs: list[Origin]) -> list[tuple[Sources, ...]]:
         """A look-up: the axes that are searched are the inputs."""
         operand, numbers = inputs[0], equation.params["dimension_numbers"]
-        searched = {*numbers.start_index_map, *numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+        shape, sizes = equation.invars[0].aval.shape, equation.params["slice_sizes"]
+        whole = {i for i, size in enumerate(sizes) if size == shape[i] and i not in numbers.collapsed_slice_dims}
+        searched = {*numbers.start_index_map, *numbers.collapsed_slice_dims} - whole
+        gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
         if inputs[1].data and not operand.data:
             self.summed.update(source for i in searched for source in operand.axes[i])
             self._keep(source for i, axis in enumerate(operand.axes) if i not in searched for source in axis)
-        kept = iter([axis for i, axis in enumerate(operand.axes) if i not in searched])
+        kept = iter([axis for i, axis in enumerate(operand.axes) if i not in gone])
         offset, rank = numbers.offset_dims, len(self._shape(equation))
         return [tuple(next(kept, frozenset()) if i in offset else frozenset() for i in range(rank))]
 
@@ -177,3 +198,36 @@ class IncomingAxes:
             if not value.data:
                 self.summed.update(source for i in axes for source in value.axes[i])
                 self._keep(source for i, axis in enumerate(value.axes) if i not in axes for source in axis)
+
+    def _walk(self, closed: Any, inputs: list[Origin]) -> list[Origin]:
+        consts = [_nothing(value) for value in closed.consts]
+        return jaxprs.eval_jaxpr_with(closed.jaxpr, consts, inputs, self.rule, _nothing)
+
+    def _twice(
+        self, body: Callable[[list[Origin]], list[Origin]], carry: list[Origin]
+    ) -> tuple[list[Origin], list[Origin]]:
+        """A loop's body at its first step and at the later ones: what is carried, and the other outputs."""
+        first = body(carry)
+        carry = [_join(one, other) for one, other in zip(carry, first, strict=False)]
+        later = body(carry)
+        return [_join(one, other) for one, other in zip(carry, later, strict=False)], later[len(carry) :]
+
+    def _run_cond(self, equation: Any, inputs: list[Origin]) -> list[Origin]:
+        branches = [self._walk(branch, inputs[1:]) for branch in equation.params["branches"]]
+        return [functools.reduce(_join, outputs) for outputs in zip(*branches, strict=True)]
+
+    def _run_while(self, equation: Any, inputs: list[Origin]) -> list[Origin]:
+        first = equation.params["cond_nconsts"]
+        second = first + equation.params["body_nconsts"]
+        body = equation.params["body_jaxpr"]
+        return self._twice(lambda held: self._walk(body, [*inputs[first:second], *held]), inputs[second:])[0]
+
+    def _run_scan(self, equation: Any, inputs: list[Origin]) -> list[Origin]:
+        parameters = equation.params
+        first = parameters["num_consts"]
+        second = first + parameters["num_carry"]
+        slices = [value._replace(axes=value.axes[1:]) for value in inputs[second:]]
+        carry, outputs = self._twice(
+            lambda held: self._walk(parameters["jaxpr"], [*inputs[:first], *held, *slices]), inputs[first:second]
+        )
+        return [*carry, *(value._replace(axes=(frozenset(), *value.axes)) for value in outputs)]

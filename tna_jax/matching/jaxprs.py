@@ -51,7 +51,7 @@ def idle(jaxpr: Any) -> set[int]:
 
     What `jnp.pad` does along axes that it does not pad is of this kind: it cuts off ends, and puts none of their entries back.
     """
-    needed = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal) and getattr(atom.aval, "size", 1)}
+    needed = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal) and _entries(atom)}
     result: set[int] = set()
     for equation in reversed(jaxpr.eqns):
         inner = [leaf for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr) if _is_jaxpr(leaf)]
@@ -59,8 +59,12 @@ def idle(jaxpr: Any) -> set[int]:
         if needed.isdisjoint(equation.outvars) and not equation.effects:
             result.add(id(equation))
         else:
-            needed |= {a for a in equation.invars if not isinstance(a, core.Literal) and getattr(a.aval, "size", 1)}
+            needed |= {a for a in equation.invars if not isinstance(a, core.Literal) and _entries(a)}
     return result
+
+
+def _entries(atom: Any) -> bool:
+    return bool(getattr(atom.aval, "size", 1))
 
 
 def _is_jaxpr(leaf: Any) -> bool:

@@ -93,7 +93,9 @@ class PermutationSpec:
 
 
 @sharding.outside_meshes
-def permutation_spec(network: Network, params: Params, x: Any, state: State = ()) -> PermutationSpec:
+def permutation_spec(
+    network: Network, params: Params, x: Any, state: State = (), *, tolerance: float | None = None
+) -> PermutationSpec:
     """Finds the groups of hidden units that can be permuted without changing what the network computes.
 
     The network's jaxpr is walked once on shapes; nothing is run. Axes of the inputs and outputs stay as they are; every axis
@@ -108,6 +110,7 @@ def permutation_spec(network: Network, params: Params, x: Any, state: State = ()
       params: pytree of arrays or shapes, of one model.
       x: example inputs, any pytree of arrays (B, ...), B >= 2, or their shapes; `check_function` compares outputs on them.
       state: of a `Stateful` network.
+      tolerance: what `check_function` allows; default: by the narrowest float of the program.
 
     Warns:
       UserWarning: hidden units reach an operation that is not known here; it is named.
@@ -121,7 +124,9 @@ def permutation_spec(network: Network, params: Params, x: Any, state: State = ()
     tracer = tracing.AxisPropagation(unifier, jaxprs.idle(closed.jaxpr))
     named = [trees.named_leaves(tree) for tree in (params, state)]
     fresh = [[tuple(unifier.new(size) for size in np.shape(leaf)) for _, leaf in leaves] for leaves in named]
-    arguments = [values.AxisInfo(leaf, untied=True) for leaf in fresh[0]] + [values.AxisInfo(leaf) for leaf in fresh[1]]
+    arguments = [values.AxisInfo(leaf, untied=(True,) * len(leaf)) for leaf in fresh[0]] + [
+        values.AxisInfo(leaf) for leaf in fresh[1]
+    ]
     arguments += [values.AxisInfo(tuple(map(Fixed, np.shape(leaf))), data=True) for leaf in jax.tree.leaves(x)]
     known = [values.constant(value) for value in closed.consts]
     outputs = jaxprs.eval_jaxpr_with(closed.jaxpr, known, arguments, tracer.rule, values.constant)
@@ -159,7 +164,7 @@ def permutation_spec(network: Network, params: Params, x: Any, state: State = ()
             f"operations that are not known here meet hidden units, and fix them: {', '.join(sorted(tracer.strangers))}. What "
             "is found is right, but there may be more: spec.describe() says which axes were fixed. A rule is six lines: "
             "tna_jax.matching.operations",
-            stacklevel=2,
+            stacklevel=3,
         )
     return PermutationSpec(
         groups=sizes,
@@ -172,7 +177,7 @@ def permutation_spec(network: Network, params: Params, x: Any, state: State = ()
         fixed_by=why[0],
         state_fixed_by=why[1],
         unknown=tuple(sorted(tracer.strangers)),
-        tolerance=narrowest_tolerance(closed),
+        tolerance=narrowest_tolerance(closed) if tolerance is None else tolerance,
     )
 
 

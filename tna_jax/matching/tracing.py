@@ -8,11 +8,9 @@ import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from tna_jax.matching import axes, jaxprs, values
 from tna_jax.matching.axes import Axis, Fixed
-from tna_jax.matching.operations import OPERATIONS
+from tna_jax.matching.operations import OPERATIONS, ties
 from tna_jax.matching.unification import Unifier
 from tna_jax.matching.values import AxisInfo, Positions
 
@@ -62,20 +60,11 @@ class AxisPropagation:
         result = self.unknown(equation, inputs) if known is None else known.rule(self, equation, inputs)
         outputs: Sequence[Any] = result if isinstance(result, list) else [result]
         data = any(value.data for value in inputs)
-        before = [value.untied for value in inputs if value.value is None]
-        untied = known is not None and {
-            "no": False,
-            "yes": True,
-            "any": any(before),
-            "all": bool(before) and all(before),
-        }.get(known.untied, False)
         infos = [value if isinstance(value, AxisInfo) else AxisInfo(value) for value in outputs]
         if kept and infos[0].positions is None and known is not None:
             infos[0] = infos[0]._replace(positions=inputs[0].positions)
-        return [
-            self.resolved(info)._replace(data=data, untied=untied and _fine(variable.aval))
-            for info, variable in zip(infos, equation.outvars, strict=True)
-        ]
+        differing = ties.untied(equation, inputs) if len(infos) == 1 else ()
+        return [self.resolved(info)._replace(data=data, untied=differing) for info in infos]
 
     def run(self, closed: Any, inputs: list[AxisInfo]) -> list[AxisInfo]:
         """Walks a closed jaxpr that an operation holds."""
@@ -104,7 +93,7 @@ class AxisPropagation:
         """Returns what is known of an array that is one or the other."""
         one, other = self.plain(one), self.plain(other)
         joined = tuple(self.unify(p, q) for p, q in zip(one.axes, other.axes, strict=True))
-        return AxisInfo(joined, one.data or other.data, untied=one.untied and other.untied)
+        return AxisInfo(joined, one.data or other.data)
 
     def plain(self, value: AxisInfo) -> AxisInfo:
         """Returns what is known of an array whose numbers are computed with: positions on a fixed axis."""
@@ -153,9 +142,3 @@ class AxisPropagation:
 
 def _alone(positions: Positions | None) -> bool:
     return positions is not None and len(positions.spaces) == 1
-
-
-def _fine(aval: Any) -> bool:
-    """Whether numbers of this type are fine enough that those of two units are never the same."""
-    dtype = getattr(aval, "dtype", jnp.int32)
-    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32

@@ -29,8 +29,12 @@ class AxisInfo(NamedTuple):
     positions: Positions | None = None
     value: Any = None
     """Of an array of equal entries that stand in the program, the entry."""
-    untied: bool = False
-    """Whether its entries differ for almost all weights, so that the largest one is where its unit is."""
+    untied: tuple[bool, ...] = ()
+    """For each axis whether entries along it differ for almost all weights (`operations/ties.py`); `()` if it is not known."""
+
+    def differs(self, axis: int) -> bool:
+        """Returns whether entries along an axis differ for almost all weights."""
+        return bool(self.untied) and self.untied[axis]
 
 
 def constant(array: Any) -> AxisInfo:

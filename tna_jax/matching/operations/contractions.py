@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from tna_jax.matching import axes
 from tna_jax.matching.axes import Axis, Fixed
-from tna_jax.matching.operations.table import operation
+from tna_jax.matching.operations.table import Outputs, operation
 from tna_jax.matching.values import AxisInfo
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 FAMILY = "Products and convolutions"
 
 
-@operation("dot_general", family=FAMILY, law="pass", untied="yes")
+@operation("dot_general", family=FAMILY, law="pass")
 def dot_general(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
     """Returns the axes of batches, then those of the left and of the right operand that are not summed over."""
     summed, batch = equation.params["dimension_numbers"]
@@ -36,13 +36,13 @@ def _product(walk: "AxisPropagation", summed: Any, batch: Any, inputs: list[Axis
 
 
 @operation("ragged_dot_general", family=FAMILY, law="pass, but the axes of groups of rows are fixed")
-def ragged_dot(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
+def ragged_dot(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> Outputs:
     """Returns the axes as a product's; rows and the matrices that they meet stay in their order."""
     numbers = equation.params["ragged_dot_dimension_numbers"]
     left, right, sizes = inputs
     summed, batch = numbers.dot_dimension_numbers
     if numbers.lhs_ragged_dimensions[0] in (*summed[0], *batch[0]):
-        return walk.unknown(equation, inputs)
+        return walk.fixed(equation, inputs)
     stacked = list(numbers.rhs_group_dimensions)
     for axis in (
         [left.axes[i] for i in numbers.lhs_ragged_dimensions] + [right.axes[i] for i in stacked] + list(sizes.axes)
@@ -54,9 +54,7 @@ def ragged_dot(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -
     return _product(walk, (summed[0], numbered[0]), (batch[0], numbered[1]), [left, fewer])
 
 
-@operation(
-    "conv_general_dilated", family=FAMILY, law="channels pass, in groups of them too; positions are fixed", untied="yes"
-)
+@operation("conv_general_dilated", family=FAMILY, law="channels pass, in groups of them too; positions are fixed")
 def convolution(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
     """Returns the axes of examples and channels, and fixed ones of positions."""
     parameters, (images, kernel) = equation.params, inputs

@@ -37,7 +37,7 @@ def fixpoint(walk: "AxisPropagation", body: Body, carry: list[AxisInfo]) -> tupl
     Returns:
       What is known of the carried values at every step, and of the other outputs.
     """
-    carry = [value._replace(value=None) for value in carry]
+    carry = [AxisInfo(value.axes, value.data) for value in carry]
     with walk.inside():
         for _ in range(ROUNDS):
             outputs = body(carry)
@@ -71,7 +71,7 @@ def scan(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> list
         steps = stacked[0].axes[0]
     for value in stacked:
         steps = walk.unify(steps, value.axes[0])
-    slices = [value._replace(axes=value.axes[1:]) for value in stacked]
+    slices = [AxisInfo(value.axes[1:], value.data) for value in stacked]
     carry, outputs = fixpoint(walk, lambda held: walk.run(parameters["jaxpr"], [*constants, *held, *slices]), carry)
     return [*carry, *(AxisInfo((steps, *value.axes)) for value in outputs)]
 

@@ -45,14 +45,14 @@ def same_axes(walk: "AxisPropagation", inputs: list[AxisInfo]) -> tuple[Axis, ..
 
 
 @operation(*OTHERS, family=FAMILY, law="pass")
-@operation(*PRODUCTS, family=FAMILY, law="pass", untied="all")
-@operation(*SMOOTH, family=FAMILY, law="pass", untied="any")
+@operation(*PRODUCTS, family=FAMILY, law="pass")
+@operation(*SMOOTH, family=FAMILY, law="pass")
 def elementwise(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
     """Returns the axes of the operands, made the same."""
     return same_axes(walk, inputs)
 
 
-@operation(*SAME, family="Operations that change no number", law="pass", positions="kept", untied="all")
+@operation(*SAME, family="Operations that change no number", law="pass", positions="kept")
 def same(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> AxisInfo:
     """Returns what is known of the operand; positions are positions yet if the type holds them all."""
     value, dtype = inputs[0], equation.outvars[0].aval.dtype
@@ -69,8 +69,7 @@ def same(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> Axis
 
 @operation("device_put", "optimization_barrier", "shard_alike", "pcast", "unpin", "pin", "dce_sink", "debug_callback", "debug_print",
            "inspect_sharding", "create_token", "after_all", "check",
-           family="Operations that change no number", law="pass; what is printed is not looked at", positions="read",
-           untied="all")  # fmt: skip
+           family="Operations that change no number", law="pass; what is printed is not looked at", positions="read")  # fmt: skip
 def each_its_own(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> list[AxisInfo]:
     """Returns what is known of each operand; of operations without an output, nothing."""
     scalars = [AxisInfo(tuple(map(Fixed, getattr(v.aval, "shape", ())))) for v in equation.outvars]

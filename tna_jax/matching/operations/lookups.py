@@ -13,7 +13,7 @@ FAMILY = "Look-ups and updates"
 
 
 @operation("gather", family=FAMILY, law="axes taken whole pass; searched ones are fixed, but pass where positions on them are looked up",
-           positions="read", untied="all")  # fmt: skip
+           positions="read")  # fmt: skip
 def gather(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
     """Returns the axes of the look-ups, and those of the operand that are taken whole, in the order that the numbers say."""
     operand, indices = walk.plain(inputs[0]), inputs[1]
@@ -81,7 +81,7 @@ def scatter(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> t
     return tuple(result)
 
 
-@operation("dynamic_slice", family=FAMILY, law="axes taken whole pass, the others are fixed", untied="all")
+@operation("dynamic_slice", family=FAMILY, law="axes taken whole pass, the others are fixed")
 def dynamic_slice(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
     """Returns the operand's axes."""
     result: list[Axis] = []

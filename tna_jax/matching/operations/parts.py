@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from tna_jax.matching import axes
 from tna_jax.matching.axes import Axis, Constant, Fixed
+from tna_jax.matching.operations.elementwise import same_axes
 from tna_jax.matching.operations.table import operation
 from tna_jax.matching.values import AxisInfo, Positions
 
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
 FAMILY = "Parts of axes"
 
 
-@operation(
-    "slice", family=FAMILY, law="a stretch is a group of its own; steps fix the axis", positions="kept", untied="all"
-)
+@operation("slice", family=FAMILY, law="a stretch is a group of its own; steps fix the axis", positions="kept")
 def slice_(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
     """Returns the parts of the axes."""
     parameters = equation.params
@@ -39,7 +38,7 @@ def part(walk: "AxisPropagation", axis: Axis, start: int, stop: int, stride: int
     return axis
 
 
-@operation("split", family=FAMILY, law="each part is a group of its own", untied="all")
+@operation("split", family=FAMILY, law="each part is a group of its own")
 def split(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> list[tuple[Axis, ...]]:
     """Returns the parts of one axis."""
     at, start, result = equation.params["axis"], 0, []
@@ -54,7 +53,14 @@ def split(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> lis
     return result
 
 
-@operation("unstack", family=FAMILY, law="the axis is fixed, the others pass", untied="all")
+@operation("stack", family=FAMILY, law="pass beside a new axis, which is fixed")
+def stack(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
+    """Returns the axes of the operands, made the same, and one that counts the operands."""
+    common, at = list(same_axes(walk, inputs)), equation.params["axis"]
+    return (*common[:at], Fixed(len(inputs)), *common[at:])
+
+
+@operation("unstack", family=FAMILY, law="the axis is fixed, the others pass")
 def unstack(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> list[tuple[Axis, ...]]:
     """Returns the other axes, for each entry of one."""
     at = equation.params["axis"]
@@ -62,7 +68,7 @@ def unstack(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> l
     return [tuple(a for i, a in enumerate(inputs[0].axes) if i != at)] * len(equation.outvars)
 
 
-@operation("rev", family=FAMILY, law="the reversed axis is fixed, the others pass", untied="all")
+@operation("rev", family=FAMILY, law="the reversed axis is fixed, the others pass")
 def reverse(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
     """Returns the axes, some of them read from the end."""
     for i in equation.params["dimensions"]:
@@ -73,7 +79,7 @@ def reverse(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> t
     )
 
 
-@operation("concatenate", family=FAMILY, law="parts pass, end to end", positions="read", untied="all")
+@operation("concatenate", family=FAMILY, law="parts pass, end to end", positions="read")
 def concatenate(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> AxisInfo:
     """Returns the axes, one of them end to end; positions beside each other stay, as a look-up takes them."""
     at = equation.params["dimension"]

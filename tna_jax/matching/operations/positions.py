@@ -26,7 +26,7 @@ def argmax(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> Ax
     """Returns positions on the axis that is searched."""
     (at,) = equation.params["axes"]
     rest = tuple(axis for i, axis in enumerate(inputs[0].axes) if i != at)
-    return AxisInfo(rest, positions=Positions((inputs[0].axes[at],), sound=inputs[0].untied))
+    return AxisInfo(rest, positions=Positions((inputs[0].axes[at],), sound=inputs[0].differs(at)))
 
 
 @operation("iota", family=FAMILY, law="positions of an axis of their own")
@@ -49,7 +49,7 @@ def _plain(walk: "AxisPropagation", inputs: list[AxisInfo]) -> tuple[Any, ...]:
     return same_axes(walk, [walk.plain(value) for value in inputs])
 
 
-@operation("eq", family=FAMILY, law="pass", positions="read")
+@operation("eq", family="Elementwise functions", law="pass", positions="read")
 def equal(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> Outputs:
     """Returns the common axes; positions on two axes are compared if the axes are one."""
     left, right = map(_single, inputs)
@@ -62,7 +62,7 @@ def equal(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> Out
     return same_axes(walk, inputs)
 
 
-@operation("lt", family=FAMILY, law="pass", positions="read")
+@operation("lt", family="Elementwise functions", law="pass", positions="read")
 def less(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> Outputs:
     """Returns the common axes; no position is negative, which is asked before a look-up."""
     left, right = inputs
@@ -71,7 +71,7 @@ def less(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> Outp
     return _plain(walk, inputs)
 
 
-@operation("add", family=FAMILY, law="pass", positions="read", untied="any")
+@operation("add", family="Elementwise functions", law="pass", positions="read")
 def add(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> Outputs:
     """Returns the common axes; positions and a number that stands in the program are positions yet."""
     for one, other in (inputs, inputs[::-1]):
@@ -81,7 +81,7 @@ def add(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> Outpu
     return _plain(walk, inputs)
 
 
-@operation("select_n", family=FAMILY, law="pass", positions="read")
+@operation("select_n", family="Elementwise functions", law="pass", positions="read")
 def select(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> Outputs:
     """Returns the common axes; where it is known which case is taken, what is known of it."""
     which, *cases = inputs
@@ -90,7 +90,7 @@ def select(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> Ou
     return _plain(walk, inputs)
 
 
-@operation("max", "min", "clamp", family=FAMILY, law="pass", positions="read")
+@operation("max", "min", "clamp", family="Elementwise functions", law="pass", positions="read")
 def bounded(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> Outputs:
     """Returns the common axes; positions stay what they are between the ends of their axis."""
     at = [i for i, value in enumerate(inputs) if value.positions is not None]

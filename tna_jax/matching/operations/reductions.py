@@ -14,7 +14,7 @@ FAMILY = "Reductions and windows"
 REDUCTIONS = {f"reduce_{name}" for name in ("sum", "max", "min", "prod", "and", "or", "xor")}
 
 
-@operation(*sorted(REDUCTIONS), family=FAMILY, law="summed axes may be permuted, the others pass", untied="all")
+@operation(*sorted(REDUCTIONS), family=FAMILY, law="summed axes may be permuted, the others pass")
 def reduction(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
     """Returns the axes that are left."""
     return tuple(a for i, a in enumerate(inputs[0].axes) if i not in equation.params["axes"])
@@ -74,7 +74,7 @@ def pooling_gradient(walk: "AxisPropagation", equation: Any, inputs: list[AxisIn
     """Returns the axes: `inputs` are what is spread over the windows and what the windows are of, or the other way round."""
     first, second = inputs[:2]
     moved = _windowed(equation.params)
-    result = []
+    result: list[Axis] = []
     for i, size in enumerate(equation.outvars[0].aval.shape):
         if i in moved:
             walk.fix(first.axes[i])
@@ -93,25 +93,23 @@ def fft(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple
     return _moved(walk, axes, moved, equation.outvars[0].aval.shape)
 
 
-@operation("top_k", "approx_top_k", family=FAMILY, law="values may come from permuted units; the axis of the result is fixed",
-           untied="all")  # fmt: skip
+@operation("top_k", "approx_top_k", family=FAMILY, law="values may come from permuted units; the axis of the result is fixed")  # fmt: skip
 def top_k(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> list[tuple[Axis, ...] | AxisInfo]:
     """Returns the axes of the largest entries, and of their positions."""
     (operand,), shape = inputs, equation.outvars[0].aval.shape
     at = equation.params.get("axis", equation.params.get("reduction_dimension", -1)) % len(shape)
     result = tuple(Fixed(shape[at]) if i == at else axis for i, axis in enumerate(operand.axes))
-    where = Positions((operand.axes[at],), sound=operand.untied and equation.primitive.name == "top_k")
+    where = Positions((operand.axes[at],), sound=operand.differs(at) and equation.primitive.name == "top_k")
     return [result, AxisInfo(result, positions=where)]
 
 
-@operation("sort", family=FAMILY, law="sorted units may be permuted; the axis of the result is fixed", positions="read",
-           untied="all")  # fmt: skip
+@operation("sort", family=FAMILY, law="sorted units may be permuted; the axis of the result is fixed", positions="read")  # fmt: skip
 def sort(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> list[AxisInfo]:
     """Returns the axes; what is sorted along with other entries follows them if they differ."""
     at, keys = equation.params["dimension"], equation.params["num_keys"]
     keyed = [walk.plain(value) for value in inputs[:keys]]
     common = same_axes(walk, [*keyed, *inputs[keys:]])
-    if keys < len(inputs) and not all(value.untied for value in keyed):
+    if keys < len(inputs) and not all(value.differs(at) for value in keyed):
         walk.fix(common[at])
     axis: Axis = Constant(common[at].size) if isinstance(common[at], Constant) else Fixed(common[at].size)
     result = tuple(axis if i == at else a for i, a in enumerate(common))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 FAMILY = "Changes of shape"
 
 
-@operation("broadcast_in_dim", "broadcast_to", family=FAMILY, law="pass", positions="kept", untied="all")
+@operation("broadcast_in_dim", "broadcast_to", family=FAMILY, law="pass", positions="kept")
 def broadcast_in_dim(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> AxisInfo:
     """Returns the axes in their new places; entries along the others are equal."""
     shape = equation.outvars[0].aval.shape
@@ -25,7 +25,7 @@ def broadcast_in_dim(walk: "AxisPropagation", equation: Any, inputs: list[AxisIn
     return AxisInfo(tuple(result), value=inputs[0].value)
 
 
-@operation("tile", family=FAMILY, law="pass, as copies end to end", untied="all")
+@operation("tile", family=FAMILY, law="pass, as copies end to end")
 def tile(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
     """Returns products of equal copies and the axis."""
     return tuple(
@@ -34,19 +34,19 @@ def tile(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tupl
     )
 
 
-@operation("transpose", family=FAMILY, law="pass", positions="kept", untied="all")
+@operation("transpose", family=FAMILY, law="pass", positions="kept")
 def transpose(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
     """Returns the axes in their new order."""
     return tuple(inputs[0].axes[i] for i in equation.params["permutation"])
 
 
-@operation("squeeze", family=FAMILY, law="pass", positions="kept", untied="all")
+@operation("squeeze", family=FAMILY, law="pass", positions="kept")
 def squeeze(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
     """Returns the axes without those of one entry."""
     return tuple(a for i, a in enumerate(inputs[0].axes) if i not in equation.params["dimensions"])
 
 
-@operation("expand_dims", family=FAMILY, law="pass", positions="kept", untied="all")
+@operation("expand_dims", family=FAMILY, law="pass", positions="kept")
 def expand_dims(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
     """Returns the axes with new ones of one entry."""
     rest = iter(inputs[0].axes)
@@ -55,7 +55,7 @@ def expand_dims(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) 
 
 
 @operation("reshape", family=FAMILY, law="joined axes pass, cut ones in parts; what does not come apart is fixed",
-           positions="kept", untied="all")  # fmt: skip
+           positions="kept")  # fmt: skip
 def reshape(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> AxisInfo:
     """Returns the axes as one product, cut again from the end."""
     shape = equation.outvars[0].aval.shape

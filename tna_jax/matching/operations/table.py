@@ -34,27 +34,22 @@ class Operation(NamedTuple):
     positions: str
     """What it makes of integers that are positions on an axis: "fixed" fixes the axis, "kept" moves the integers about and
     changes none of them, "read" leaves them to the rule."""
-    untied: str
-    """Whether the entries of its result differ for almost all weights: "no", "all" if those of all its inputs do, "any" if
-    those of one input do, "yes"."""
 
 
 OPERATIONS: dict[str, Operation] = {}
 """All rules, by the name of the primitive."""
 
 
-def operation(
-    *names: str, family: str, law: str, positions: str = "fixed", untied: str = "no"
-) -> Callable[[Rule], Rule]:
+def operation(*names: str, family: str, law: str, positions: str = "fixed") -> Callable[[Rule], Rule]:
     """Returns a decorator that puts a rule into the table.
 
     Args:
       names: of the primitives, as jaxprs print them.
-      family, law, positions, untied: as in `Operation`.
+      family, law, positions: as in `Operation`.
     """
 
     def put(rule: Rule) -> Rule:
-        OPERATIONS.update({name: Operation(rule, family, law, positions, untied) for name in names})
+        OPERATIONS.update({name: Operation(rule, family, law, positions) for name in names})
         return rule
 
     return put
