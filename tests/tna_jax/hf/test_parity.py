@@ -157,7 +157,7 @@ def classes_with_a_head():
                 yield kind, name, config
 
 
-@pytest.mark.parametrize(("kind", "name", "config"), classes_with_a_head())
+@pytest.mark.parametrize(("kind", "name", "config"), list(classes_with_a_head()))
 def test_the_body_of_every_class_is_read(kind, name, config):
     model = torch_model(name, {k: v for k, v in config.items() if k != "num_labels"})
     model.save_pretrained("theirs")

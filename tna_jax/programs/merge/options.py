@@ -49,7 +49,7 @@ class MergeOptions:
     """Merge safetensors checkpoints of any family, streamed: averages, task vectors, greedy soups, adapters."""
 
     COMMON: ClassVar[tuple[str, ...]] = (
-        "out", "method", "base", "weights", "method_options", "dtype", "evaluate", "allow_different", "overwrite", "dry_run",
+        "out", "method", "base", "weights", "method_options", "dtype", "match", "evaluate", "allow_different", "overwrite", "dry_run",
     )  # fmt: skip
 
     out: Annotated[str, Alias("-o")]
@@ -93,6 +93,9 @@ class MergeOptions:
     """Greedy soups: keep or drop an ingredient that leaves the score as it is."""
     recipe: str | None = None
     """File that names method, models, base, weights and dtype in mergekit's YAML; instead of these options."""
+    match: bool = False
+    """First bring the hidden units of every model into the order of the first (weight matching), for models that were trained apart;
+    for Hugging Face folders of the types that tna_jax.hf loads."""
     dry_run: bool = False
     """Check everything, print what would be written, how much memory and time it takes, and write nothing."""
     overwrite: bool = False

@@ -49,9 +49,36 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
     options = ", ".join(f"{key} {value}" for key, value in result.get("method_options", {}).items())
     method = f"{result.get('method', 'average')}{f' ({options})' if options else ''}"
     heading = f"{method} of {result['tensors']} tensors, sums in {result['accumulate']}"
+    if matched := result.get("matched"):
+        numbers.append(
+            Number("hidden units moved", f"{sum(m['moved'] for m in matched):,}", "to match the first model")
+        )
+        still = sum(not group["moved"] for m in matched for group in m["groups"].values())
+        remarks.append(
+            f"matched to {names[0]} before the merge; groups of hidden units in which nothing moved: {still}"
+        )
     return Description(
-        "Merge", heading, lead, numbers, [table], remarks=remarks, notes=list(result.get("warnings", []))
+        "Merge",
+        heading,
+        lead,
+        numbers,
+        [table, *_matched(result)],
+        remarks=remarks,
+        notes=list(result.get("warnings", [])),
     )
+
+
+def _matched(result: dict[str, Any]) -> list[Table]:
+    """Returns the table of the groups of hidden units in which matching moved units; none where nothing moved."""
+    matched = result.get("matched", [])
+    names = _short([m["model"] for m in matched]) if matched else []
+    groups = [
+        name for name in (matched[0]["groups"] if matched else {}) if any(m["groups"][name]["moved"] for m in matched)
+    ]
+    rows = [[name, str(matched[0]["groups"][name]["units"]), *(str(m["groups"][name]["moved"]) for m in matched)]
+            for name in groups]  # fmt: skip
+    heads = ["group", "units", *(f"moved in {name}" for name in names)]
+    return [Table("hidden units moved", heads, rows)] if rows else []
 
 
 def _nearness(near: dict[str, Any] | None, i: int) -> list[str]:
@@ -83,6 +110,7 @@ def print_plan(settings: MergeOptions, plan: Plan, warnings: list[str], memory: 
     seconds = read / RATE[settings.method == "average"]
     remarks = [
         f"{len(plan.outputs)} tensors, {size(plan.bytes)} in {plural(len(plan.files), 'file')}; {size(read)} are read",
+        *(["--match: the models are matched when they are merged, not now"] if settings.match else []),
         f"about {size(memory)} of memory beside the program's own, and {seconds:.0f} s or more, by the disk",
         "a dry run: nothing was written",
     ]

@@ -24,6 +24,7 @@ from tna_jax.programs.merge import (
     greedy,
     inputs,
     model_card,
+    permuted,
     recipe,
     similarity,
     streaming,
@@ -55,8 +56,10 @@ def run(settings: MergeOptions) -> dict[str, Any] | None:
     held = inputs.open_inputs(
         settings.models, settings.base, settings.strip_prefix, settings.add_prefix, settings.choices
     )
-    checkpoints = held.models
-    validate.require_alike(checkpoints, held.base, settings.choices)
+    checkpoints, base = held.models, held.base
+    if settings.match:
+        permuted.require_matchable([*checkpoints, *([base] if base is not None else [])])
+    validate.require_alike(checkpoints, base, settings.choices)
     report = out.with_suffix(".merge.json") if settings.single else out / REPORT
     weights = np.array(settings.weights or [1] * len(checkpoints), np.float64)
     plan = _plan(checkpoints, held.base, weights, settings.choices, out)
@@ -65,29 +68,35 @@ def run(settings: MergeOptions) -> dict[str, Any] | None:
     differences = configurations.require_same_function(checkpoints, held.base, settings.allow_different)
     if not settings.single and settings.overwrite:
         folder_output.check_replaceable(out)
-    anchors = verify_anchors.verify(checkpoints) if settings.method == "average" else None
     warnings = validate.warn(checkpoints) + _told(differences, settings.allow_different)
     if settings.dry_run:
         merge_report.print_plan(settings, plan, warnings, merge_method.memory(method, plan))
         return None
     _can_write(out, plan.bytes, settings.single)
     folder_output.sweep(out.resolve())
+    matched = None
+    if settings.match:
+        from tna_jax.programs.merge import match  # JAX, which a merge without it does without
+
+        checkpoints, base, matched = match.match(checkpoints, base)
+    anchors = verify_anchors.verify(checkpoints) if settings.method == "average" else None
     console.print(
         f"{len(checkpoints)} models of {len(checkpoints[0].tensors)} tensors, {size(checkpoints[0].bytes)}; "
         f"{method.name}, sums in {settings.accumulate}"
     )
-    how = {} if method.name == "average" else {"method": method.name, "options": options}
+    how: dict[str, Any] = {} if method.name == "average" else {"method": method.name, "options": options}
+    how |= {"match": True} if settings.match else {}
     chosen = None
     failed: list[str] = []
     start = time.perf_counter()
 
     def write(weights: np.ndarray, out: Path, extra: Callable[[Path, Counts], None] | None = None) -> Counts:
-        plan = _plan(checkpoints, held.base, weights, settings.choices, out)
+        plan = _plan(checkpoints, base, weights, settings.choices, out)
         whole = merge_method.of(method, options, settings.scope, plan)
         return merge(checkpoints, plan, weights, out, WIDE[settings.accumulate], whole=whole, described=described, how=how,
                      verified=anchors is not None, extra=extra)  # fmt: skip
 
-    with _terminated_like_interrupted(out), contextlib.closing(_Hashing(checkpoints, held.base)) as hashes:
+    with _terminated_like_interrupted(out), contextlib.closing(_Hashing(checkpoints, base)) as hashes:
         if settings.evaluate is not None:
             scores = (
                 report.with_name(f"{report.stem}.scores.json")
@@ -115,6 +124,8 @@ def run(settings: MergeOptions) -> dict[str, Any] | None:
                 warnings=warnings, taken_from_the_first=counts.differing_integers, inputs=hashes.result(),
                 seconds=time.perf_counter() - start, files=_names(folder) if folder.is_dir() else [],
             )  # fmt: skip
+            if matched is not None:
+                result.update(matched=[m.record() for m in matched])
             if chosen is not None:
                 result.update(evaluate=settings.evaluate, ties=settings.ties, score=chosen.score,
                               trail=[step._asdict() for step in chosen.trail])  # fmt: skip

@@ -69,7 +69,9 @@ def verify(checkpoints: list[Checkpoint]) -> dict[str, Any] | None:
 
 
 def files_of(tensor: Tensor) -> list[Path]:
-    """Returns the files that a tensor is read from: several for one that an adapter is folded into."""
+    """Returns the files that a tensor is read from: several for one that an adapter is folded into, its own of one in another order."""
+    if isinstance(source := getattr(tensor, "source", None), Tensor):
+        return files_of(source)
     factors = [part for part in (getattr(tensor, "a", None), getattr(tensor, "b", None)) if part is not None]
     return [tensor.file, *(part.file for part in factors)]
 
