@@ -10,8 +10,8 @@ from tna_jax import interpolation, line
 
 
 def tree(seed: int, dtype=jnp.float32):
-    keys = jax.random.split(jax.random.key(seed), 2)
-    return {"a": jax.random.normal(keys[0], (3, 4), dtype), "b": {"c": jax.random.normal(keys[1], (5,), dtype)}}
+    rng = np.random.default_rng(seed)
+    return {"a": jnp.asarray(rng.normal(size=(3, 4)), dtype), "b": {"c": jnp.asarray(rng.normal(size=5), dtype)}}
 
 
 def same_bits(x, y) -> bool:
@@ -68,10 +68,10 @@ def test_a_mixture_of_stacked_models_is_the_simplex_of_them():
 
 
 def test_anchors_of_a_mixture_are_copied():
-    anchors = jax.random.normal(jax.random.key(0), (100,))
-    stacked = {"w": jnp.stack([jnp.append(anchors, np.float32(i)) for i in range(7)])}
-    weights = jnp.full(7, 1 / 7)
-    made = interpolation.mixture(stacked, weights)["w"]
+    anchors = np.random.default_rng(0).normal(size=100).astype(np.float32)
+    stacked = {"w": np.stack([np.append(anchors, np.float32(i)) for i in range(7)])}
+    weights = np.full(7, 1 / 7, np.float32)
+    made = np.asarray(jax.jit(interpolation.mixture)(stacked, weights)["w"])
     np.testing.assert_array_equal(made[:-1], anchors)
     assert made[-1] == pytest.approx(3)
     averaged = (weights.reshape(7, 1) * stacked["w"]).sum(0)[:-1]
@@ -94,10 +94,9 @@ def test_trees_that_do_not_fit_are_refused_with_every_path():
         interpolation.simplex([a], [0.5, 0.5])
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
-def test_derivatives_are_those_of_the_formula_at_the_ends_too(alpha):
-    """And between equal models, where the entry is copied."""
-    a, b = {"w": jnp.array([1.0, 2.0, 3.0])}, {"w": jnp.array([4.0, 2.0, -1.0])}
+@jax.jit
+def derivatives(a, b, alpha):
+    """Of a sum of sines along the line, by the library and by the formula; and of one over the simplex, by its weights."""
 
     def loss(a, b, t):
         return jnp.sum(jnp.sin(line(a, b, t)["w"]))
@@ -105,13 +104,21 @@ def test_derivatives_are_those_of_the_formula_at_the_ends_too(alpha):
     def plain(a, b, t):
         return jnp.sum(jnp.sin((1 - t) * a["w"] + t * b["w"]))
 
-    found, expected = (jax.grad(f, (0, 1, 2))(a, b, jnp.float32(alpha)) for f in (loss, plain))
-    for mine, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-6)
-    weights = jnp.array([1 - alpha, alpha, 0.0])
-    models = [a, b, {"w": jnp.array([7.0, 7.0, 7.0])}]
-    mine = jax.grad(lambda w: jnp.sum(jnp.sin(interpolation.simplex(models, w)["w"])))(weights)
-    theirs = jax.grad(lambda w: jnp.sum(jnp.sin(sum(w[i] * m["w"] for i, m in enumerate(models)))))(weights)
+    weights, models = jnp.stack([1 - alpha, alpha, jnp.float32(0)]), [a, b, {"w": jnp.full(3, 7.0)}]
+    on_the_simplex = (
+        lambda w: jnp.sum(jnp.sin(interpolation.simplex(models, w)["w"])),
+        lambda w: jnp.sum(jnp.sin(sum(w[i] * m["w"] for i, m in enumerate(models)))),
+    )
+    return [jax.grad(f, (0, 1, 2))(a, b, alpha) for f in (loss, plain)], [jax.grad(f)(weights) for f in on_the_simplex]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_derivatives_are_those_of_the_formula_at_the_ends_too(alpha):
+    """And between equal models, where the entry is copied."""
+    a, b = ({"w": np.array(w, np.float32)} for w in ([1, 2, 3], [4, 2, -1]))
+    on_the_line, (mine, theirs) = derivatives(a, b, np.float32(alpha))
+    for found, expected in zip(*map(jax.tree.leaves, on_the_line), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
     np.testing.assert_allclose(mine, theirs, rtol=1e-5)
 
 
