@@ -13,6 +13,7 @@ from tna_jax.federated.faults import Faults
 from tna_jax.federated.partition import padded
 from tna_jax.federated.robust import Krum, NormBound
 from tna_jax.federated.simulation import init_client_states, simulate_round
+from tna_jax.metrics import zero
 
 RNG = np.random.default_rng(0)
 HONEST, HOSTILE = 12, 3
@@ -52,10 +53,6 @@ def updates(mask):
     rows[:HONEST] *= mask[None]
     rows = rows.astype(np.float32)
     examples = np.arange(5, 5 + len(rows)).astype(np.float32)
-    sums = federated.algorithm.mean_loss  # any metrics do
-    del sums
-    from tna_jax.metrics import zero
-
     made = [
         ClientUpdate({"w": row[:12].reshape(4, 3), "b": row[12:]}, (), (), np.array([3, 0], np.int32), n, zero())
         for row, n in zip(rows, examples, strict=True)

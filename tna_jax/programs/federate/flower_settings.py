@@ -21,7 +21,7 @@ from tna_jax.programs.federate.setup import client_examples, resolved, schedule
 
 SIMULATED = (
     "drop", "stragglers", "straggler_share", "nan_clients", "wrong_shape_clients", "hostile_clients", "held_out", "personalize",
-    "target_accuracy", "patience", "seeds",
+    "target_accuracy", "patience", "seeds", "objective",
 )  # fmt: skip
 """Options of the simulation alone: faults, which a deployment has of its own, scores of clients, several runs."""
 OF_THE_COMMAND = (

@@ -19,13 +19,14 @@ def diverged(accuracy: np.ndarray, loss: np.ndarray, classes: int) -> np.ndarray
 
     Args:
       accuracy, loss: (rounds,) of the server's model on the test set.
-      classes: number of classes.
+      classes: number of classes; 0 for objectives other than classification, whose accuracy is NaN.
     """
     finite = np.where(np.isfinite(loss), loss, np.inf)
     smallest = np.minimum.accumulate(finite)
     best = np.maximum.accumulate(np.nan_to_num(accuracy))
     grew = (finite > GREW * smallest) & (np.nan_to_num(accuracy) < 0.5 * best)
-    return np.asarray(~np.isfinite(loss) | (loss > EXPLODED * math.log(max(classes, 2))) | grew)
+    exploded = EXPLODED * math.log(max(classes, 2)) if classes else math.inf
+    return np.asarray(~np.isfinite(loss) | (loss > exploded) | grew)
 
 
 def diverged_in_round(accuracy: np.ndarray, loss: np.ndarray, classes: int) -> int | None:

@@ -13,6 +13,7 @@ from tna_jax.programs.cli.choices import (
     MaskKind,
     MaskSchedule,
     NormStatistics,
+    Objective,
     Optimizer,
     Partition,
     Personalization,
@@ -35,7 +36,7 @@ from tna_jax.programs.cli.ranges import (
 )
 from tna_jax.programs.cli.run_options import MachineOptions, RunOptions
 
-FAULTS, PRIVACY = Section("faults"), Section("privacy")
+FAULTS, PRIVACY, NETWORK = Section("faults"), Section("privacy"), Section("network")
 HALF = Range("lie in [0, 0.5)", lambda value: 0 <= value < 0.5, "in [0, 0.5)")
 DELTA = Range("lie in (0, 1)", lambda value: 0 < value < 1, "in (0, 1)")
 
@@ -46,6 +47,8 @@ class AlgorithmOptions:
 
     SECTION: ClassVar[str] = "algorithm"
 
+    objective: Annotated[Objective, NETWORK] = "classification"
+    """What is trained and measured; others than classification need data of your own with targets that fit them, and --partition iid or natural."""
     algorithm: Algorithm = "fedavg"
     """What clients do (--list says more)."""
     server: Server = "mean"
@@ -248,9 +251,10 @@ class FederateOptions(
 
     def check_variates(self) -> None:
         """Raises UsageError for optimizers from whose moves an algorithm cannot read a mean gradient."""
-        other = self.optimizer != "sgd" or (self.clip_norm is not None and self.momentum)
+        momentum = self.algorithm == "fednova" if self.momentum is None else self.momentum > 0
+        other = self.optimizer != "sgd" or (self.clip_norm is not None and momentum)
         if self.algorithm in ("scaffold", "fednova") and other:
-            how = f"--optimizer {self.optimizer}" if self.optimizer != "sgd" else "--clip-norm with --momentum"
+            how = f"--optimizer {self.optimizer}" if self.optimizer != "sgd" else "--clip-norm without --momentum 0"
             raise UsageError(
                 f"--algorithm {self.algorithm} reads a mean gradient from a client's move, which {how} does not make"
             )

@@ -11,10 +11,11 @@ from tna_jax.programs.cli.progress import console, room_for_bar
 class Bar:
     """A bar over the rounds of all runs; use as a context manager."""
 
-    def __init__(self, steps: int, done: int):
+    def __init__(self, steps: int, done: int, measure: str = "accuracy"):
+        self.measure = measure
         self.bar = Progress(
             TextColumn("{task.fields[line]}"), *room_for_bar(80), MofNCompleteColumn(),
-            TextColumn("rounds  accuracy {task.fields[accuracy]}"), TimeElapsedColumn(), TextColumn("left"),
+            TextColumn(f"rounds  {measure} {{task.fields[accuracy]}}"), TimeElapsedColumn(), TextColumn("left"),
             TimeRemainingColumn(), console=console,
         )  # fmt: skip
         self.task = self.bar.add_task("", total=steps, completed=done, line="federating", accuracy="-")
@@ -32,4 +33,6 @@ class Bar:
         self.bar.update(self.task, advance=1, line=name, accuracy=f"{accuracy[number]:.4f}")
         if number + 1 == rounds:
             last = accuracy[-5:]
-            console.print(f"{name}: accuracy {np.mean(last):.4f}, mean of the last {len(last)} of {rounds} rounds")
+            console.print(
+                f"{name}: {self.measure} {np.mean(last):.4f}, mean of the last {len(last)} of {rounds} rounds"
+            )

@@ -7,7 +7,7 @@ import numpy as np
 from tna_jax.federated import ALGORITHMS, SERVERS
 from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.federate import report_clients, report_costs
-from tna_jax.programs.reports import rounds, terminal
+from tna_jax.programs.reports import measures, rounds, terminal
 from tna_jax.programs.reports.blocks import Description, Table
 from tna_jax.programs.reports.figures import Figure
 from tna_jax.programs.reports.rounds import LAST
@@ -71,10 +71,12 @@ def describe(result: Result, split: str = "test") -> Description:
     ]  # fmt: skip
     generic = rounds.describe({"rounds": rows}, split, by=("anchors",))
     last = min(LAST, config["rounds"])
-    labels = {kind: kind + ("" if kind == "none" else f", ratio {config['ratio']:g}") + ": accuracy "
+    first = measures.of_result(result)[0]
+    labels = {kind: kind + ("" if kind == "none" else f", ratio {config['ratio']:g}") + f": {first.name} "
                     + format_mean_std(score(result, kind), 3) for kind in kinds}  # fmt: skip
     shaded = (config["rounds"] - last + 0.5, config["rounds"] + 0.5)
-    names = {"accuracy": "test accuracy of the server's model", "loss": "test loss (nats)"}
+    names = {"accuracy": "test accuracy of the server's model",
+             "loss": "test loss (nats)" if first.name == "accuracy" else f"test {first.label}"}  # fmt: skip
     figures: list[Figure] = [
         rounds.styled(figure, COLORS, labels, title=f"{figure.title}, scored over the shaded ones",
                       yaxis=names.get(figure.yaxis, figure.yaxis), span=shaded)
@@ -83,9 +85,13 @@ def describe(result: Result, split: str = "test") -> Description:
     heading = f"{dataset_name(config)}, {result['network']}, {headline(config)}, {plural(config['rounds'], 'round')}"
     seeds = len({run["seed"] for run in runs})
     over = plural(seeds, "seed") if seeds > 1 else "those rounds"
-    heads = ["anchors", "ratio", f"accuracy, mean of the last {last} rounds ± std over {over}", "best round", "test loss",
-             "live a round", "kB up a client and round"]  # fmt: skip
-    table = Table("test accuracy and loss of the server's model", heads, [_row(result, kind, last) for kind in kinds])
+    others = measures.of_result(result)[1:]
+    heads = ["anchors", "ratio", f"{first.label}, mean of the last {last} rounds ± std over {over}", "best round",
+             *(f"test {measure.label}" for measure in others), "live a round", "kB up a client and round"]  # fmt: skip
+    caption = (
+        f"test {' and '.join(measure.name.replace('_', ' ') for measure in (first, *others))} of the server's model"
+    )
+    table = Table(caption, heads, [_row(result, kind, last) for kind in kinds])
     tables = [table, *report_clients.tables(result, kinds), *report_costs.tables(result, kinds)]
     figures += report_costs.figures(result, kinds, COLORS, labels) + report_clients.figures(result)
     return Description("Federation", heading, generic.lead, generic.numbers, [*tables, *generic.tables[1:], *figures],
@@ -112,10 +118,13 @@ def _row(result: Result, kind: str, last: int) -> list[str]:
     config = result["config"]
     live = float(np.mean(column(result, kind, "live")))
     upload = live * result["parameters"] * 4 / 1000 * (2 if config["algorithm"] == "scaffold" else 1)
-    loss = mean_std(np.ravel([[number(v) for v in values[-last:]] for values in column(result, kind, "loss")])).mean
-    best = mean_std(max(map(number, values)) for values in column(result, kind, "accuracy")).mean
+    first, *others = measures.of_result(result)
+    means = [mean_std(np.ravel([[number(v) for v in values[-last:]] for values in column(result, kind, measure.name)])).mean
+             for measure in others]  # fmt: skip
+    choose = max if first.larger_is_better else min
+    best = mean_std(choose(map(number, values)) for values in column(result, kind, first.name)).mean
     return [kind, "-" if kind == "none" else f"{config['ratio']:g}", format_mean_std(score(result, kind)), format_number(best),
-            format_number(loss), f"{live:.0%}", f"{upload:,.0f}"]  # fmt: skip
+            *map(format_number, means), f"{live:.0%}", f"{upload:,.0f}"]  # fmt: skip
 
 
 def _turnout(runs: list[Result], rounds: int) -> list[str]:

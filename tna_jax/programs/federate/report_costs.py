@@ -27,7 +27,7 @@ def target(result: Result) -> float:
 
 def tables(result: Result, kinds: list[str]) -> list[Table]:
     """Returns what it took to reach the accuracy, by mask schedule; none where costs were not counted."""
-    if not all("bytes_up" in run for run in result["runs"]):
+    if not all("bytes_up" in run for run in result["runs"]) or "metrics" in result:
         return []
     aim, rows = target(result), []
     for kind in kinds:
@@ -54,7 +54,7 @@ def _up_to(run: Result, aim: float) -> tuple[float, ...] | None:
 
 def figures(result: Result, kinds: list[str], colors: dict[str, str], labels: dict[str, str]) -> list[Figure]:
     """Returns accuracy by bytes that clients sent, means over seeds."""
-    if not all("bytes_up" in run for run in result["runs"]):
+    if not all("bytes_up" in run for run in result["runs"]) or "metrics" in result:
         return []
     curves = []
     for kind in kinds:

@@ -26,6 +26,7 @@ from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.progress_bar import Bar
 from tna_jax.programs.federate.setup import Dealt, build_faults, deal, schedule
 from tna_jax.programs.federate.stages import Stages
+from tna_jax.programs.reports import measures
 from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.runs.folder import PLAN, Run
 from tna_jax.programs.runs.restore import restore
@@ -47,6 +48,11 @@ class Prepared(NamedTuple):
     """(N,) whose each training example is, of natural clients."""
     head: Any = None
     """A mask in which the last layer is live, where it is asked for."""
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, 0 for objectives other than classification."""
+        return self.data.num_classes if self.federation.objective.classes else 0
 
 
 Line = dict[str, Any]
@@ -83,6 +89,14 @@ class Progress(NamedTuple):
         return copied
 
 
+def columns(federation: Federation) -> tuple[str, ...]:
+    """Returns the columns by round: `HISTORY`, and the metrics of another objective than classification."""
+    return (
+        *HISTORY,
+        *(measure.name for measure in measures.of_objective(federation.objective) if measure.name not in HISTORY),
+    )
+
+
 def empty(federation: Federation, init: Any, runs: int, rounds: int, scored: bool = True) -> Progress:
     """Returns the state before the first round; `scored`: with the clients' scores, which runs of before have not."""
     params, state = (
@@ -90,7 +104,10 @@ def empty(federation: Federation, init: Any, runs: int, rounds: int, scored: boo
     )
     server = init_server(federation, params, state)
     finals = jax.tree.map(lambda x: np.zeros((runs, *x.shape), x.dtype), {"params": params, "state": state})
-    history = {name: np.full((runs, rounds), np.nan, np.float32) for name in HISTORY + (BY_CLIENT if scored else ())}
+    history = {
+        name: np.full((runs, rounds), np.nan, np.float32)
+        for name in columns(federation) + (BY_CLIENT if scored else ())
+    }
     history["clients"] = np.zeros((runs, rounds, federation.clients), np.uint8)
     if scored:
         finals["scores"] = {name: np.full((runs, federation.clients), np.nan, np.float32) for name in SCORES}
@@ -122,11 +139,12 @@ def federate(
     begin, progress = _restored(folder, progress, stages) if resumed else (0, progress)
     folder.keep_logged(begin)
     machine = _Machine(prepared, settings, folder, group)
+    headline = measures.of_objective(prepared.federation.objective)[0]
     frequency = (settings.checkpoint_minutes, settings.checkpoint_every, settings.checkpoints_kept)
     with (
         Checkpoints(folder.checkpoints, *frequency) as saved,
         stoppable("round") as stop,
-        Bar(stages.steps, begin) as bar,
+        Bar(stages.steps, begin, headline.name) as bar,
     ):
         for step in range(begin, stages.steps):
             run, number, first, end = stages.at(step)
@@ -134,7 +152,7 @@ def federate(
                 server, client_states = stages_lib.end_of(folder, run, first, _standing(progress))
                 server = Server(*jax.tree.map(jnp.asarray, tuple(server)))
                 progress = progress._replace(server=server, client_states=client_states)
-            if why := stopped(progress.history, run, number, prepared.data.num_classes, settings.patience):
+            if why := stopped(progress.history, run, number, prepared.classes, settings.patience):
                 progress = machine.stay(progress, run, number)
                 if (run, why) not in machine.named:
                     machine.named.add((run, why))
@@ -147,7 +165,7 @@ def federate(
                 machine.score_clients(progress, run, plan[run], number)
             if number + 1 == end and len(plan) > 1 and scored:
                 stages_lib.keep(folder, run, end, placement_lib.to_host(_standing(progress)))
-            bar.round(plan[run], number, settings.rounds, progress.history["accuracy"][run])
+            bar.round(plan[run], number, settings.rounds, progress.history[headline.name][run])
             done = step + 1
             if done == stages.steps or stop.asked or saved.due(done):
                 saved.wait()
@@ -193,7 +211,7 @@ def stopped(history: dict[str, np.ndarray], run: int, number: int, classes: int,
     accuracy, loss, accepted = (history[name][run, :number] for name in ("accuracy", "loss", "taken"))
     asked_any = history["clients"][run, :number].any(axis=1)  # rounds that took place
     measured = accuracy[asked_any], loss[asked_any], accepted[asked_any]
-    return health.hopeless(*measured, classes) or health.stalled(measured[0], patience)
+    return health.hopeless(*measured, classes) or health.stalled(measured[0] if classes else -measured[1], patience)
 
 
 class _Machine:
@@ -238,8 +256,9 @@ class _Machine:
         )  # fmt: skip
         test_metrics, clients = self.evaluate(server, client_states)
         values = {
-            "accuracy": float(test_metrics.accuracy),
+            "accuracy": float(test_metrics.accuracy) if federation.objective.classes else float("nan"),
             "loss": float(test_metrics.loss),
+            **{name: float(test_metrics.value(name)) for name in columns(federation) if name not in HISTORY},
             "train_loss": float(outcome.metrics.loss_sum / outcome.metrics.count) if outcome.accepted else float("nan"),
             "live": outcome.live,
             "taken": outcome.accepted,
@@ -275,11 +294,13 @@ class _Machine:
         test_metrics, hits = evaluate_examples(federation, server, client_states, self.test, on_test)
         if self.held is not None:
             hits = evaluate_examples(federation, server, client_states, self.held, owners)[1]
+        if not federation.objective.classes:
+            owners = np.full_like(owners, -1)
         return test_metrics, by_client(hits, owners, federation.clients)
 
     def score_clients(self, progress: Progress, run: int, line: Line, number: int) -> None:
         """Scores, if it is asked for, the models that the clients make of the server's, each on its own held-out examples."""
-        if self.settings.personalize == "none":
+        if self.settings.personalize == "none" or not self.prepared.federation.objective.classes:
             return
         prepared, settings, dealt = self.prepared, self.settings, self.of_seed(line["seed"])
         live = None if settings.personalize == "model" else prepared.head

@@ -18,10 +18,12 @@ from tna_jax.programs.federate import report as federate_report
 from tna_jax.programs.federate import rounds as federate_rounds
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.setup import build_federation, deal, resolved, schedule
+from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.present import present
 from tna_jax.programs.reports.rounds import LAST
 from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.system import distributed, memory
+from tna_jax.programs.training import objective_fit
 from tna_jax.programs.training.builders import build_model
 from tna_jax.programs.training.setup import load, record, result_options
 from tna_jax.programs.training.splits import streamed
@@ -58,11 +60,12 @@ def run(settings: FederateOptions) -> dict[str, Any]:
             "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(progress.finals["params"])),
             "test_examples": len(prepared.data.test.labels),
             "runs": [
-                summary(line, progress, i, prepared.data.num_classes) | costs_of(prepared, settings, line, progress.history, i)
+                summary(line, progress, i, prepared) | costs_of(prepared, settings, line, progress.history, i)
                 for i, line in enumerate(plan)
             ],
             **partition_of(prepared, settings),
             **privacy_of(settings),
+            **measures.as_recorded(prepared.federation.objective),
         })  # fmt: skip
         folder.write(RESULTS[0], result)
         if distributed.is_main_process():
@@ -94,6 +97,8 @@ def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
     owners = data.owners
     if settings.partition == "natural":
         settings = dataclasses.replace(settings, clients=_num_owners(settings, data))
+    if settings.objective != "classification":
+        objective_fit.check_fit(settings, data, network, init)
     module = build_model(settings, data.num_classes, settings.precision)
     federation = build_federation(settings, network, module, data.preprocess, data.num_classes)
     train: Any = data.train
@@ -133,12 +138,17 @@ def _num_owners(settings: FederateOptions, data: Any) -> int:
     return len(np.unique(data.owners))
 
 
-def summary(line: federate_rounds.Line, progress: federate_rounds.Progress, run: int, classes: int) -> dict[str, Any]:
+def summary(
+    line: federate_rounds.Line, progress: federate_rounds.Progress, run: int, prepared: federate_rounds.Prepared
+) -> dict[str, Any]:
     """Returns what `federate.json` holds of one run; `turnout` counts rounds by client, of those to which anything happened."""
     history, scores = progress.history, progress.finals.get("scores", {})
-    names = [name for name in (*federate_rounds.HISTORY, *federate_rounds.BY_CLIENT) if name in history]
+    names = [
+        name for name in (*federate_rounds.columns(prepared.federation), *federate_rounds.BY_CLIENT) if name in history
+    ]
     values: dict[str, Any] = {name: history[name][run] for name in names}
-    last = values["accuracy"][-LAST:].astype(np.float64)
+    headline, classes = measures.of_objective(prepared.federation.objective)[0], prepared.classes
+    last = values[headline.name][-LAST:].astype(np.float64)
     befell = history["clients"][run]  # (rounds, N)
     bits = {"dropped": federate_rounds.DROPPED, "late": federate_rounds.LATE, "refused": federate_rounds.REFUSED}
     counts = {name: np.count_nonzero(befell & bit, axis=0) for name, bit in bits.items()}

@@ -22,6 +22,7 @@ from tna_jax.programs import data
 from tna_jax.programs.cli.choices import MaskSchedule
 from tna_jax.programs.cli.options import AUTO
 from tna_jax.programs.federate.options import FederateOptions
+from tna_jax.programs.training.objective_fit import objective_of
 
 FIELDS = {
     "fedprox": {"mu": "prox_mu"}, "feddyn": {"alpha": "dyn_alpha"}, "moon": {"mu": "moon_mu", "tau": "moon_tau"},
@@ -120,10 +121,11 @@ def build_federation(
         return Federation(
             network, settings.clients, num_classes, algorithm, build_server(settings), settings.epochs, settings.batch_size,
             0.0 if optimizer is not None else momentum, settings.weight_decay, settings.norm_statistics, seen, settings.placement,
-            optimizer=optimizer, steps=settings.local_steps,
+            optimizer=optimizer, steps=settings.local_steps, objective=objective_of(settings),
         )  # fmt: skip
     except ValueError as error:
         option = "--dp-noise" if settings.dp_noise is not None else "--norm-statistics"
+        option = f"--objective {settings.objective}" if settings.objective != "classification" else option
         raise UsageError(f"{option}: {error}") from error
 
 
@@ -164,7 +166,8 @@ def deal(settings: FederateOptions, root: jax.Array, train: np.ndarray, test: np
                 alpha=settings.alpha, shards=settings.shards, least=settings.least_examples, balance=settings.balance,
             )  # fmt: skip
     except ValueError as error:
-        raise UsageError(f"--partition {settings.partition}: {error}") from error
+        other = "; iid and natural take any targets" if settings.objective != "classification" else ""
+        raise UsageError(f"--partition {settings.partition}: {error}{other}") from error
     words = host_bits.fold_in(host_bits.words(key), HELD_OUT)
     if settings.held_out:
         return _held_out(settings, words, parts)

@@ -77,7 +77,7 @@ def headline(result: dict[str, Any]) -> str:
             scores: dict[str, list[float]] = {}
             for one in result["runs"]:
                 scores.setdefault(one["anchors"], []).append(one["score"])
-            return "accuracy " + ", ".join(f"{mean_std(found).mean:.4f} {kind}" for kind, found in scores.items())
+            return f"{first.name} " + ", ".join(f"{mean_std(found).mean:.4f} {kind}" for kind, found in scores.items())
         if "models" in result and "at_once" not in result:
             key = f"test_{first.name}"
             values = [model[key] for model in result["models"] if model[key] is not None]

@@ -39,7 +39,7 @@ IMAGE_MODELS = [name for name in models.MODELS if not name.startswith(choices.TE
         (choices.Algorithm, federated.ALGORITHMS),
         (choices.ServerName, SERVERS),
         (choices.MaskSchedule, get_args(schedules.ScheduleKind)),
-        (choices.Partition, get_args(partition.PartitionKind)),
+        (choices.Partition, (*get_args(partition.PartitionKind), "natural")),
         (choices.NormStatistics, get_args(federation.NormPolicy)),
     ],
 )

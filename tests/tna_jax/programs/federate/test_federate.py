@@ -177,6 +177,13 @@ def test_the_list_names_every_choice_with_its_paper(capsys):
     (["--server", "feddf", "--proxy-examples", "5000"], "--proxy-examples 5000"),
     (["--coordinator", "a:1", "--num-processes", "2", "--process-id", "0"], "runs in one process"),
     (["--resume"], "--resume needs the --out"),
+    (["--balance", "--partition", "iid"], "--balance is of --partition dirichlet"),
+    (["--dp-clip", "1"], "--dp-clip and --dp-noise go together"),
+    (["--algorithm", "scaffold", "--optimizer", "adam"], "reads a mean gradient from a client's move, which --optimizer adam does not"),
+    (["--algorithm", "fednova", "--clip-norm", "1"], "which --clip-norm without --momentum 0 does not"),
+    (["--optimizer", "adam", "--momentum", "0.9"], "adam has none"),
+    (["--hostile-clients", "20"], "clients 0 to 19"),
+    (["--byzantine-share", "0.5"], "--byzantine-share must lie in [0, 0.5)"),
 ])  # fmt: skip
 def test_wrong_options_are_answered_in_one_line(words, message, capsys):
     assert main(["federate", "--dataset", "digits", *words]) == 2
