@@ -59,6 +59,10 @@ def test_an_exported_model_computes_the_same_in_numpy(tmp_path):
         params.setdefault(layer, {})[leaf] = array
     np.testing.assert_allclose(values["logits"](images), jax.jit(network)(params, images), rtol=1e-4, atol=1e-4)
     assert len(values["predicted"]) == len(images)
+    exported, metadata = safetensors.read("model.safetensors")
+    safetensors.write("other.safetensors", {name: array + 1 for name, array in exported.items()}, metadata)
+    assert main(["merge", "model.safetensors", "other.safetensors", "-o", "merged.safetensors"]) == 0
+    assert network_of("merged.safetensors") == about
 
 
 @pytest.mark.slow
