@@ -18,11 +18,11 @@ OF_METHODS = ("base", "method_options", "scope", "merge_examples")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FuseOptions(MatchingOptions, MachineOptions):
-    """Make one model out of many: best single model, uniform and greedy soup, ensemble, and the barriers of all pairs."""
+    """Make one model out of many: best single model, soups, merging methods, ensemble; and the barriers of all pairs."""
 
     COMMON: ClassVar[tuple[str, ...]] = (
-        "models", "method", "method_options", "base", "matching", "repair", "ties", "held_out_examples", "calibration_examples", "alphas", "placement",
-        "memory_limit", "data_dir", "out", "format",
+        "models", "method", "method_options", "base", "matching", "repair", "ties", "held_out_examples", "alphas", "data_dir",
+        "out", "format",
     )  # fmt: skip
 
     runs: Annotated[tuple[str, ...], Positional("RUN")]
