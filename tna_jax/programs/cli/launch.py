@@ -5,14 +5,13 @@ JAX is imported with the program's `run` module, once the options are right: hel
 
 import errno
 import importlib
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from tna_jax.io.errors import UsageError
-from tna_jax.programs.cli import help, parsing
-from tna_jax.programs.cli.main import options_of, package_of, stop_at_once
+from tna_jax.programs.cli import help, interrupts, parsing
+from tna_jax.programs.cli.main import options_of, package_of
 from tna_jax.programs.cli.progress import Interrupted, print_user_error
 
 FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -44,8 +43,7 @@ def launch(name: str, arguments: list[str]) -> int:
         return print_user_error(f"tna {name}: {error}")
     module = importlib.import_module(f"{package_of(name)}.run")
     run, exit_code = module.run, getattr(module, "exit_code", None)
-    if signal.getsignal(signal.SIGINT) is stop_at_once:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on Ctrl-C is the program's
+    interrupts.hand_over()
     return guarded(name, lambda: run(settings) if exit_code is None else exit_code(run(settings)))
 
 
@@ -63,14 +61,14 @@ def guarded(name: str, run: Callable[[], Any]) -> int:
             raise
         return print_user_error(f"tna {name}: {of_file(error)}")
     except Interrupted:
-        return 130
+        return interrupts.INTERRUPTED
     except Exception as error:
         if "jax" in sys.modules and (message := _of_the_machine(name, error)):
             return print_user_error(message)
         raise
     except KeyboardInterrupt:
         print_user_error(f"tna {name}: stopped at once; what was saved before is intact")
-        return 130
+        return interrupts.INTERRUPTED
     return outcome if isinstance(outcome, int) else 0
 
 

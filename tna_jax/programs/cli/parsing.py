@@ -32,6 +32,7 @@ def parse(cls: type[Config], arguments: list[str], program: str) -> Config:
     Raises:
       UsageError: an unknown option (the nearest one is named) or a value of the wrong type.
     """
+    _require_together(cls, arguments)
     arguments = _with_config(cls, list(arguments))
     options: type = cls
     form: Any = command_line(options, choices=False)
@@ -70,6 +71,16 @@ def _field(option: Option, choices: bool) -> tuple[str, Any, Any]:
         dataclasses.field() if option.default is cli_arguments.REQUIRED else dataclasses.field(default=option.default)
     )
     return option.field, kind, default
+
+
+def _require_together(cls: type, arguments: list[str]) -> None:
+    """Raises UsageError for an option of several values that is given twice: the first ones would be lost without a word."""
+    for option in cli_arguments.options(cls):
+        times = sum(word.partition("=")[0] in (option.flag, option.alias or option.flag) for word in arguments)
+        if option.many and not option.metavar and times > 1:
+            raise UsageError(
+                f"{option.flag} is given {times} times: write its values behind one, {option.flag} {option.value} {option.value}"
+            )
 
 
 def _missing(cls: type, line: str, program: str) -> str:

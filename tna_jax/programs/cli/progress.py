@@ -19,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tna_jax.programs.cli.interrupts import say
+
 AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False}
 """What users name (paths, tensors, options) may hold `[x]` and `:x:`, which rich would take for its own."""
 console = Console(stderr=True, **AS_IT_IS)
@@ -74,12 +76,20 @@ def stoppable(after: str = "epoch") -> Iterator[Stop]:
 
     def handler(number: int, frame: object) -> None:
         if stop.asked:
+            if callable(earlier := before[signal.SIGINT]):
+                earlier(number, frame)  # it raises, and of a command sees to it that the process ends
             raise KeyboardInterrupt
         stop.asked = True
-        console.print(f"stopping after this {after} (Ctrl-C again: at once)")
+        said = f"stopping after this {after} (Ctrl-C again: at once)"
+        try:
+            console.print(said)
+        except RuntimeError:  # the signal came in the middle of printing
+            say(f"\n{said}\n")
 
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        for number in before:
+            signal.signal(number, handler)
         yield stop
     finally:
         for number, old in before.items():

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import shlex
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +19,16 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.orbax_store import INDEX, STATE, Store, quiet_down, require_plain, stragglers_hushed
 from tna_jax.io.restore import listed
 
+PATIENCE = 2.0
+"""Seconds that a save being written gets when the run is stopped at once."""
+
 
 class Checkpoints:
     """The checkpoints of a run that trains: the state of all models, by the number of finished steps.
 
     Masks, data orders and hyper-parameters are not saved: the run's configuration makes them again. Of several processes
     all must make the same calls, on one shared folder. Use it as a context manager: leaving it waits for the save being
-    written. Durations are measured with the monotonic clock: setting the system's clock changes nothing.
+    written, but no longer than `PATIENCE` where a second Ctrl-C ended the run: the save before is intact. Durations are measured with the monotonic clock: setting the system's clock changes nothing.
     """
 
     def __init__(self, folder: Path, minutes: float, epochs: int | None = None, kept: int = 2):
@@ -38,6 +42,7 @@ class Checkpoints:
         self.hushed = contextlib.ExitStack()
         self.worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self.writing: concurrent.futures.Future[None] | None = None
+        self.busy = threading.Lock()  # held by the worker while it saves
 
     def __enter__(self) -> "Checkpoints":
         self.hushed.enter_context(stragglers_hushed())
@@ -48,11 +53,14 @@ class Checkpoints:
             self._close(error)
 
     def _close(self, error: BaseException | None) -> None:
+        waits = True
         try:
             if error is None:
                 self.wait()
                 with _as_usage_error(self.folder, "save in"):
                     self.store.close()
+            elif isinstance(error, KeyboardInterrupt):
+                raise error
             elif jax.process_count() == 1:  # what stopped the run is the news, not what it did to a save
                 with contextlib.suppress(Exception):
                     self.wait()
@@ -60,8 +68,17 @@ class Checkpoints:
                     self.store.close()
                 if isinstance(error, UsageError):
                     quiet_down()
+        except (
+            KeyboardInterrupt
+        ):  # a second Ctrl-C, perhaps in the middle of `save`: whatever the worker does, nobody waits for it
+            waits = False
+            self.worker.shutdown(wait=False, cancel_futures=True)
+            if self.busy.acquire(timeout=PATIENCE):
+                with contextlib.suppress(Exception):
+                    self.store.close()
+            raise
         finally:
-            self.worker.shutdown()
+            self.worker.shutdown(wait=waits)
 
     def due(self, epoch: int) -> bool:
         """Returns whether a save is due after epoch `epoch` (from 1); not while the last one is still being written.
@@ -101,14 +118,16 @@ class Checkpoints:
         if step in listed(self.folder):
             return
         arrays = manifest.named(tree)
-        self.writing = concurrent.futures.Future()
         if jax.process_count() == 1:
-            self.writing = self.worker.submit(self._write, step, arrays)
+            self.writing = self.worker.submit(self._write_alone, step, arrays)
         else:
             with _as_usage_error(self.folder, "save in"):
                 self._write(step, arrays)
-            self.writing.set_result(None)
         self.last = time.monotonic()
+
+    def _write_alone(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+        with self.busy:
+            self._write(step, arrays)
 
     def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         # Names that orbax cannot misread. It does not save arrays without entries: the manifest says all there is of them.

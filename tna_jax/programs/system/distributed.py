@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ from jax.experimental import multihost_utils
 
 from tna_jax import backend
 from tna_jax.io import switches
+from tna_jax.io.errors import UsageError
 from tna_jax.io.run_folder import PROVENANCE, read_object
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.cli.run_options import MachineOptions
@@ -19,12 +20,8 @@ from tna_jax.programs.cli.run_options import MachineOptions
 def start(settings: MachineOptions, members: int) -> None:
     """Sets the backend up for `members` models and joins the other processes; process 0 alone speaks from now on."""
     backend.configure(settings.cpu_devices, members)
-    if settings.coordinator is not None:
-        jax.distributed.initialize(
-            settings.coordinator, settings.num_processes, settings.process_id, heartbeat_timeout_seconds=HEARTBEAT
-        )
-    elif settings.distributed:
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
+    if settings.coordinator is not None or settings.distributed:
+        _join(settings)
     if jax.default_backend() != "cpu":
         full = settings.precision == "float32"
         jax.config.update("jax_default_matmul_precision", "float32" if full else "tensorfloat32")
@@ -33,6 +30,25 @@ def start(settings: MachineOptions, members: int) -> None:
         _restore_switches(Path(settings.out))  # type: ignore[attr-defined]
     if warning := backend.idle_gpu():
         console.print(f"warning: {warning}", highlight=False)
+
+
+def _join(settings: MachineOptions) -> None:
+    """Joins the other processes of the job: those that the options name, or those of the cluster that this one runs on."""
+    job: tuple[Any, ...] = ()
+    if settings.coordinator is not None:
+        job = (settings.coordinator, settings.num_processes, settings.process_id)
+    try:
+        jax.distributed.initialize(*job, heartbeat_timeout_seconds=HEARTBEAT)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if job:
+            raise UsageError(
+                f"--coordinator {settings.coordinator}: this process cannot join the others ({reason})"
+            ) from error
+        raise UsageError(
+            f"--distributed: no cluster is seen here that JAX knows (Slurm, MPI, Kubernetes, a TPU pod): {reason} On other machines give "
+            "--coordinator HOST:PORT --num-processes N --process-id I, or leave it away on one"
+        ) from error
 
 
 def _restore_switches(folder: Path) -> None:

@@ -1,0 +1,142 @@
+"""Ctrl-C, twice and anywhere: a command ends within seconds, says so in a line, and loses nothing that it had saved."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tna_jax.io.restore import contents, listed
+from tna_jax.programs.cli import interrupts, progress
+from tna_jax.programs.runs.checkpoints import Checkpoints
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+
+HELD = """
+import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
+from tna_jax.programs.cli import interrupts
+interrupts.GRACE = 0.5
+sys.argv = ["tna", "train"]
+with interrupts.begin():
+    {started}
+    interrupts.hand_over()
+    while True:
+        try:
+            print("reached", flush=True)
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            {stopped}
+"""
+HOLDING = {
+    "an exception that is lost": ("", "pass"),
+    "a thread that nobody can stop": ("threading.Thread(target=threading.Event().wait).start()", "break"),
+}
+
+
+@pytest.mark.parametrize("case", HOLDING)
+def test_whatever_holds_a_stopped_command_it_ends(case):
+    started, stopped = HOLDING[case]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HELD.format(started=started, stopped=stopped)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "reached\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "tna train: stopped at once; what was saved before is intact\n"
+
+
+def test_ctrl_c_while_a_save_is_handed_to_its_thread(tmp_path):
+    state = {"params": {"w": np.ones(3, np.float32)}}
+    begun = time.monotonic()
+
+    def run():
+        with Checkpoints(tmp_path, 100) as saved:
+            saved.save(1, state)
+            saved.wait()
+            submit = saved.worker.submit
+
+            def interrupted(*arguments):
+                submit(*arguments)
+                raise KeyboardInterrupt
+
+            saved.worker.submit = interrupted
+            saved.save(2, state)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert time.monotonic() - begun < 30 and 1 in listed(tmp_path)
+
+
+def test_a_save_that_never_ends_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("tna_jax.programs.runs.checkpoints.PATIENCE", 0.1)
+    never = threading.Event()
+
+    def run():
+        with Checkpoints(tmp_path, 100) as saved:
+            saved.store.save = lambda *_: never.wait()  # type: ignore[method-assign]
+            saved.save(1, {"w": np.ones(3, np.float32)})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    never.set()
+
+
+def test_a_signal_in_the_middle_of_printing(monkeypatch, capfd):
+    def reentrant(*_, **__):
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+    monkeypatch.setattr(progress.console, "print", reentrant)
+    with progress.stoppable() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert "stopping after this epoch" in capfd.readouterr().err
+    assert interrupts.GRACE > 2  # a run gets more than its last save does (`checkpoints.PATIENCE`)
+
+
+COMMAND = """
+import signal, sys
+from tna_jax.programs.cli import interrupts, main
+signal.signal(signal.SIGINT, interrupts.stop_at_once)  # as `main` does where nothing else was set
+print("reached", flush=True)
+sys.argv[0] = "tna"
+sys.exit(main.main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_pairs_of_ctrl_c_at_random_moments_leave_whole_checkpoints(tmp_path):
+    pairs = int(os.environ.get("TNA_INTERRUPT_PAIRS", "6"))
+    moments = random.Random(0)
+    train = [sys.executable, "-c", COMMAND, "train", "--epochs", "400", "--members", "2", "--checkpoint-every", "2"]
+    for number in range(pairs):
+        run = tmp_path / f"run{number}"
+        process = subprocess.Popen(
+            [*train, "--out", str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None and process.stdout.readline() == "reached\n"
+        time.sleep(moments.uniform(0.05, 25))
+        saved = listed(run / "checkpoints")
+        process.send_signal(signal.SIGINT)
+        time.sleep(moments.choice([0.0, 0.002, 0.05, 0.3]))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode in (130, 0), (process.returncode, said)
+        assert "Traceback" not in said and "Exception ignored" not in said, said
+        left = listed(run / "checkpoints")
+        assert not saved or (left and left[0] >= saved[0]), (saved, left)
+        if left:  # what is there is whole: its arrays are read with their checksums
+            assert contents(run / "checkpoints", left[0])
