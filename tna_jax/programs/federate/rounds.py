@@ -128,10 +128,10 @@ def federate(
     """
     resumed = settings.resume and folder.has(PLAN)
     scored = not resumed or folder.has(stages_lib.FILE)
-    stages = stages_lib.read(folder, len(plan), settings.rounds)
+    stages = stages_lib.read(folder, len(plan), settings.rounds) if resumed else Stages(len(plan), (settings.rounds,))
     group = folder.plan()[1] if resumed else group_size(prepared, settings)
     if not resumed:
-        stages_lib.write(folder, stages)
+        stages_lib.begin(folder, stages)
         folder.write_plan(plan, group)
     if group < min(asked(settings.clients, settings.participation), simulation.GROUP):
         console.print(f"not all clients of a round fit into the memory at once: groups of {group}")

@@ -48,9 +48,15 @@ class Stages:
 
 
 def read(folder: Run, runs: int, rounds: int) -> Stages:
-    """Returns the stages up to `rounds` of a run that is resumed, or of a new one."""
+    """Returns the stages up to `rounds` of a run that is resumed; one of before has a single one."""
     ends = folder.read(FILE)["rounds"] if folder.has(FILE) else []
     return Stages(runs, (*(end for end in ends if end < rounds), rounds))
+
+
+def begin(folder: Run, stages: Stages) -> None:
+    """Writes the stages of a new run, whose folder may hold what another one kept."""
+    shutil.rmtree(folder.folder / ENDS, ignore_errors=True)
+    write(folder, stages)
 
 
 def write(folder: Run, stages: Stages) -> None:

@@ -61,6 +61,9 @@ def test_one_run_is_extended_and_what_cannot_be_is_said(capsys):
     assert main([*one, "--rounds", "1", "--out", "short"]) == 0
     assert main(["resume", "short", "--rounds", "3"]) == 0
     same_but("whole", "short")
+    assert main([*one, "--rounds", "3", "--overwrite", "--out", "short"]) == 0  # nothing of the extended one is left
+    assert json.loads(Path("short/rounds.json").read_text())["rounds"] == [3]
+    same_but("whole", "short")
     capsys.readouterr()
     assert main(["resume", "short", "--rounds", "2"]) == 2
     assert "has 3 already" in capsys.readouterr().err.replace("\n", " ")
