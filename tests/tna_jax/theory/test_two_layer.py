@@ -51,7 +51,7 @@ def test_the_share_of_draws_above_the_bound_is_at_most_delta(entries, rho_v, rho
 
 def test_the_conditional_bounds_hold_and_come_closer():
     made = pairs(2, DRAWS)
-    sizes = np.abs(np.asarray(jax.vmap(lambda pair: two_layer.gap(pair, jnp.asarray(X), 0.5))(made)))
+    sizes = np.abs(jax.jit(jax.vmap(lambda pair: two_layer.gap(pair, jnp.asarray(X), 0.5)))(made))
     first_layers = two_layer.bound_of_first_layers(
         (made.first["U"] - made.second["U"]) @ X, made.mask["v"], alpha=0.5, delta=DELTA
     )
@@ -104,7 +104,7 @@ def test_the_second_moment_equals_monte_carlo(rho_v, rho_u):
 
 def test_sigmas_scale_the_gap_its_moment_and_the_bound():
     x, one, big = jnp.asarray(X), pairs(6, 1), pairs(6, 1, sigma_v=3.0, sigma_u=0.5)
-    gap = jax.vmap(lambda pair: two_layer.gap(pair, x, 0.3))
+    gap = jax.jit(jax.vmap(lambda pair: two_layer.gap(pair, x, 0.3)))
     np.testing.assert_allclose(gap(big), 1.5 * gap(one), rtol=1e-5)
     plain = two_layer.second_moment(X, one.mask, alpha=0.3)
     np.testing.assert_allclose(two_layer.second_moment(X, one.mask, alpha=0.3, sigma_v=3.0, sigma_u=0.5), 2.25 * plain)
@@ -123,7 +123,7 @@ def test_the_gap_is_what_its_definition_says():
         return two_layer.gap(pair, x, alpha), output(line(pair.first, pair.second, alpha), x) - linear
 
     x = jnp.asarray(X)
-    for_all = jax.vmap(jax.vmap(both, in_axes=(None, 0)), in_axes=(0, None))
+    for_all = jax.jit(jax.vmap(jax.vmap(both, in_axes=(None, 0)), in_axes=(0, None)))
     found, expected = for_all(pairs(7, 5), jnp.array([0.0, 0.25, 0.5, 1.0], jnp.float32))
     np.testing.assert_allclose(found, expected, atol=2e-5)
     assert np.abs(expected).max() > 0.1
