@@ -12,7 +12,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "docs" / "hooks"))
-reference = importlib.import_module("reference")
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The hook that writes the reference; it imports MkDocs."""
+    return importlib.import_module("reference")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +35,7 @@ def site(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_every_public_name_has_a_place(site):
+def test_every_public_name_has_a_place(reference, site):
     missing = []
     for module in reference.modules():
         page = (site / reference.place(module)).with_suffix(".html").read_text()
@@ -48,7 +53,7 @@ def test_the_names_one_starts_with_are_listed(site):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["tna_jax.masks", "tna_jax.io", "tna_jax.hf", "tna_jax.federated"])
-def test_what_a_package_offers_leads_to_where_it_is_explained(site, module):
+def test_what_a_package_offers_leads_to_where_it_is_explained(reference, site, module):
     page = (site / reference.place(module)).with_suffix(".html").read_text()
     homes = reference.exported(module)
     assert homes

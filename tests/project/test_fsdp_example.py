@@ -11,7 +11,6 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from tests.parameters import slow_but
 from tna_jax import anchored, masks, tna_mask
 
 FILE = Path(__file__).resolve().parents[2] / "examples" / "fsdp" / "train.py"
@@ -79,7 +78,8 @@ def test_the_mask_is_laid_out_as_a_moment_and_has_the_bits_of_an_unspread_one():
         assert all(np.asarray(whole[name]).tobytes() == spread[name].tobytes() for name in whole)
 
 
-@pytest.mark.parametrize("types", slow_but([AxisType.Explicit], [AxisType.Explicit, AxisType.Auto]))
+@pytest.mark.slow
+@pytest.mark.parametrize("types", [AxisType.Explicit, AxisType.Auto])
 def test_nnx_optimizer_lays_the_mask_out_as_its_moments(types):
     with jax.set_mesh(mesh(types)):
         init = nnx.with_partitioning(nnx.initializers.lecun_normal(), (None, "fsdp"))

@@ -27,6 +27,10 @@ def test_rebasin_compares_before_after_and_repaired(run, capsys):
     assert rows["weight matching", 0, 1]["sweeps"] > 1 and rows["activation matching", 0, 1]["sweeps"] == 1
     assert "units moved" in capsys.readouterr().out
     assert (run / "rebasin.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.slow
+def test_methods_and_pairs_may_be_named(run):
     assert main(["rebasin", str(run), "--alphas", "3", "--methods", "weight", "--no-repair", "--pairs", "2-1"]) == 0
     named = read(run / "rebasin.json")["rows"]
     assert {(row["kind"], *row["pair"]) for row in named} == {("unmatched", 2, 1), ("weight matching", 2, 1)}
