@@ -12,10 +12,10 @@ SHAPES = {"a": {"kernel": (40, 50), "bias": (50,)}, "b": {"kernel": (50, 10)}}
 
 
 def params(dtype=jnp.float32):
-    keys = jax.random.split(jax.random.key(0), 3)
-    shapes, structure = jax.tree.flatten(SHAPES, is_leaf=lambda x: isinstance(x, tuple))
-    leaves = [(0.1 * jax.random.normal(key, shape)).astype(dtype) for key, shape in zip(keys, shapes, strict=True)]
-    return jax.tree.unflatten(structure, leaves)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda shape: jnp.asarray(0.1 * rng.normal(size=shape), dtype), SHAPES, is_leaf=lambda x: isinstance(x, tuple)
+    )
 
 
 def flat(tree) -> np.ndarray:
@@ -50,7 +50,7 @@ def test_scaled_anchors_are_their_multiples():
 
 def test_drawn_anchors_are_normal_with_the_scale_as_deviation_and_depend_on_key_and_path_alone():
     before = params()
-    everything = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), before)
+    everything = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), before)
     drawn = masks.draw_anchors(jax.random.key(3), before, everything, 0.5)
     values = flat(drawn) / 0.5
     assert abs(values.mean()) < 4 / np.sqrt(values.size)

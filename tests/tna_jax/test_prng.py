@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.parameters import slow
 from tna_jax import augment, federated, masks, prng
 from tna_jax.ensemble import batch_indices
 from tna_jax.federated import partition
@@ -78,8 +79,12 @@ def drawn(seed):
 
 @pytest.mark.parametrize(
     "switch",
-    [("jax_default_prng_impl", "rbg"), ("jax_threefry_partitionable", False)]
-    + [pytest.param(("jax_enable_x64", True), marks=pytest.mark.slow)],
+    [
+        ("jax_default_prng_impl", "rbg"),
+        *slow(
+            (("jax_threefry_partitionable", False),), (("jax_enable_x64", True),)
+        ),  # masks stand both, in their own tests
+    ],
 )
 def test_no_switch_of_the_process_changes_a_bit(switch):
     expected, before = drawn(7), getattr(jax.config, switch[0])

@@ -46,7 +46,7 @@ class Normed(nn.Module):
 
 def normed(momentum=0.9, layers=1):
     net, init = networks.linen(Normed(momentum, layers), (4,))
-    params, state = init(KEY)
+    params, state = jax.jit(init)(KEY)
     return net, perturbed(params, 1), state
 
 
@@ -97,7 +97,7 @@ def test_reset_depends_neither_on_the_momentum_nor_on_the_old_state(momentum, sc
     expected = moments(params, inputs)
     for old in (state, jax.tree.map(lambda s: s * 7 + 1e4, state), jax.tree.map(lambda s: s * np.nan, state)):
         close(repair.reset_batch_stats(net, params, old, jnp.asarray(inputs)), expected)
-    after = net.train(params, state, jnp.asarray(inputs), None)[1]  # the control: one step of training does
+    after = jax.jit(net.train)(params, state, inputs, None)[1]  # the control: one step of training does
     reached = np.allclose(after["norm0"]["mean"], expected["norm0"]["mean"], rtol=1e-3, atol=0)
     assert reached == (momentum == 0)
 
@@ -106,8 +106,8 @@ def test_evaluation_after_reset_is_training_mode_on_that_batch():
     net, params, state = normed(layers=2)
     inputs = jnp.asarray(some_inputs())
     fresh = repair.reset_batch_stats(net, params, state, inputs)
-    trained = net.train(params, state, inputs, None)[0]
-    close(net.evaluate(params, fresh, inputs), trained, 1e-4, 1e-5)
+    trained = jax.jit(net.train)(params, state, inputs, None)[0]
+    close(jax.jit(net.evaluate)(params, fresh, inputs), trained, 1e-4, 1e-5)
     assert np.abs(net.evaluate(params, state, inputs) - trained).max() > 0.1
 
 
@@ -227,22 +227,27 @@ def test_a_fused_network_is_normalised_only_after_reset():
     module = Normed(layers=2)
     net, params, state = normed(layers=2)
     inputs = jnp.asarray(some_inputs(64))
-    a, b = perturbed(params, 1), perturbed(networks.linen(module, (4,))[1](jax.random.key(9))[0], 2)
+    a, b = perturbed(params, 1), perturbed(jax.jit(networks.linen(module, (4,))[1])(jax.random.key(9))[0], 2)
     stale = [repair.reset_batch_stats(net, end, state, inputs) for end in (a, b)]
     fused = interpolation.line(a, b, 0.5)
 
-    def after_norms(state):
+    @jax.jit
+    def outputs_of_norms(state):
         seen = []
 
         def look(call, arguments, options, context):
             output = call(*arguments, **options)
             if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
-                seen.append(np.asarray(output))
+                seen.append(output)
             return output
 
         with nn.intercept_methods(look):
             module.apply({"params": fused, "batch_stats": state}, inputs)
         assert len(seen) == 2
+        return seen
+
+    def after_norms(state):
+        seen = jax.device_get(outputs_of_norms(state))
         return np.stack([s.mean(0) for s in seen]), np.stack([s.var(0) for s in seen])
 
     mean, variance = after_norms(repair.reset_batch_stats(net, fused, state, inputs))
