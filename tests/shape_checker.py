@@ -16,9 +16,11 @@ import pytest
 from beartype import BeartypeConf, beartype
 
 MODULES = (
-    "tna_jax.augment", "tna_jax.averaging", "tna_jax.cold_fusion", "tna_jax.connectivity", "tna_jax.corruptions", "tna_jax.ensemble",
-    "tna_jax.finetuning", "tna_jax.interpolation", "tna_jax.linear_probe", "tna_jax.masked_lm", "tna_jax.metrics",
-    "tna_jax.networks", "tna_jax.objectives", "tna_jax.placement", "tna_jax.repair",
+    "tna_jax.alphas", "tna_jax.augment", "tna_jax.averaging", "tna_jax.barriers", "tna_jax.checks",
+    "tna_jax.cold_fusion", "tna_jax.connectivity", "tna_jax.corruptions", "tna_jax.ensemble", "tna_jax.federated",
+    "tna_jax.finetuning", "tna_jax.interpolation", "tna_jax.labels", "tna_jax.linear_probe", "tna_jax.masked_lm",
+    "tna_jax.masks", "tna_jax.matching", "tna_jax.merging", "tna_jax.metrics", "tna_jax.networks",
+    "tna_jax.objectives", "tna_jax.placement", "tna_jax.prng", "tna_jax.repair", "tna_jax.transform",
 )  # fmt: skip
 CHECKER = "tests.shape_checker.check"
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))

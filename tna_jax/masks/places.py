@@ -1,7 +1,7 @@
 """Which draws of units a leaf's mask is made of, and where they go: by layout, or by the groups that were traced."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from tna_jax.masks.layouts import Refused, Shape, Units
 from tna_jax.trees import KeyPath
 
 
+@runtime_checkable
 class UnitSpec(Protocol):
     """What is needed of a `matching.PermutationSpec`."""
 

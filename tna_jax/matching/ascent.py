@@ -1,7 +1,7 @@
 """Coordinate ascent: one group of units after the other gets the best order given those of all others, until none gains anything."""
 
 from collections.abc import Mapping, Set
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from tna_jax.matching.gains import front_to_back
 from tna_jax.matching.permutations import Permutation, PermutationSpec
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What is climbed: `gains.Gains` of weights, `correlations.Correlations` of activations.
 

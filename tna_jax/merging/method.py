@@ -22,7 +22,7 @@ for the merge.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class Context:
     """Index of the first entry in the flattened tensor, where it is merged in pieces."""
 
 
+@runtime_checkable
 class Core(Protocol):
     """Merges one tensor, see the module's docstring."""
 
