@@ -184,7 +184,8 @@ def in_body(kind: str, name: str) -> bool:
 def canonical(kind: str, names: list[str]) -> dict[str, str]:
     """Maps the names in a file to those that `place` uses.
 
-    Files of bare encoders get the prefix; norms of the first BERT checkpoints have gamma and beta for weight and bias.
+    Files of bare encoders get the prefix (a LlamaForQuestionAnswering has another one, `transformer`); norms of the first BERT
+    checkpoints have gamma and beta for weight and bias.
     """
     body = {name.split(".")[0] for name in BODIES[architecture(kind)].values()}
     bare = not any(in_body(kind, name) for name in names)
@@ -192,5 +193,6 @@ def canonical(kind: str, names: list[str]) -> dict[str, str]:
     for name in names:
         new = re.sub(r"(LayerNorm|layer_norm)\.gamma$", r"\1.weight", name)
         new = re.sub(r"(LayerNorm|layer_norm)\.beta$", r"\1.bias", new)
+        new = new.removeprefix("transformer.") if bare and architecture(kind) == "llama" else new
         renamed[name] = f"{TYPES[kind].prefix}.{new}" if bare and new.split(".")[0] in body else new
     return renamed

@@ -20,7 +20,7 @@ VALUES = {
     "out": "PATH", "pairs": "I-J",
     "where": "REGEX",
     "base": "PATH", "allow_different": "FIELD", "method_options": "KEY=VALUE", "recipe": "FILE", "shard_size": "SIZE", "weight": "'REGEX=X X'",
-    "only": "REGEX", "skip": "REGEX",
+    "only": "REGEX", "skip": "REGEX", "strip_prefix": "PREFIX", "add_prefix": "PREFIX",
 }  # fmt: skip
 """What help calls the value of an option, by field; of all others by type: N, X or NAME."""
 KINDS = {int: "N", float: "X"}

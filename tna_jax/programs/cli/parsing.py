@@ -98,8 +98,9 @@ def _missing(cls: type, line: str, program: str) -> str:
 
 
 def _written(option: Option) -> str:
-    """Returns an option as a user writes it: `RUN`, `-o PATH`."""
-    return option.metavar or f"{option.alias or option.flag} {option.value}"
+    """Returns an option as a user writes it: `RUN`, `--out PATH (or -o)`."""
+    alias = f" (or {option.alias})" if option.alias else ""
+    return option.metavar or f"{option.flag} {option.value}{alias}"
 
 
 def _first_words(option: Option) -> str:

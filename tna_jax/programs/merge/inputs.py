@@ -29,14 +29,14 @@ class Inputs:
 
 
 def open_inputs(
-    names: tuple[str, ...], base: str | None, strip: str | None, add: str | None, choices: Choices
+    names: tuple[str, ...], base: str | None, strip: tuple[str, ...], add: str | None, choices: Choices
 ) -> Inputs:
     """Reads the headers of the models and of their base.
 
     Args:
       names: of files and folders.
       base: the model that adapters are folded into, and that task vectors start from.
-      strip: what tensors' names begin with where a model has it, and which is taken off.
+      strip: what tensors' names begin with where a model has it, and which is taken off: of several the longest that fits.
       add: what is put in front of names that do not begin with it.
       choices: which tensors are merged at all: only those must fit.
 
@@ -44,13 +44,19 @@ def open_inputs(
       UsageError: each model that cannot be opened or merged is named.
     """
     checkpoints, wrong = [], []
+    fitting: set[str] = set()
     for name in dict.fromkeys(names if base is None else (*names, base)):
         try:
-            checkpoints.append(rename(open_checkpoint(str(resolve(name))), strip, add))
+            checkpoint = open_checkpoint(str(resolve(name)))
+            fitting |= {prefix for prefix in strip for tensor in checkpoint.tensors if tensor.startswith(prefix)}
+            checkpoints.append(rename(checkpoint, strip, add))
             if not checkpoints[-1].tensors:
                 wrong.append(f"{name} holds no tensors")
         except UsageError as error:
             wrong.append(str(error))
+    idle = [prefix for prefix in strip if prefix not in fitting]
+    if idle and not wrong:
+        wrong = [f"--strip-prefix {' '.join(idle)}: no tensor's name begins so"]
     if wrong:
         raise UsageError("; ".join(wrong))
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
@@ -75,8 +81,17 @@ def open_inputs(
 
 
 def resolve(name: str) -> Path:
-    """Returns the folder of the newest snapshot where a name is a model's folder in the cache of Hugging Face's hub."""
+    """Returns a model's main snapshot where a name is its folder in the cache of Hugging Face's hub, or a cache that holds one model.
+
+    Raises:
+      UsageError: a cache of several models, or a model without a main snapshot; those that there are are named.
+    """
     path = Path(name)
+    cache = path / "hub" if (path / "hub").is_dir() else path
+    held = sorted(p for p in cache.glob("models--*") if (p / "snapshots").is_dir()) if cache.is_dir() else []
+    if len(held) > 1:
+        raise UsageError(f"{name} is a cache of {len(held)} models; name one of them: {', '.join(map(str, held))}")
+    path = held[0] if held else path
     if not (path / "snapshots").is_dir() or not (CACHE.match(path.resolve().name) or (path / "blobs").is_dir()):
         return path
     main = path / "refs" / "main"
@@ -92,17 +107,17 @@ def resolve(name: str) -> Path:
     )
 
 
-def rename(checkpoint: Checkpoint, strip: str | None, add: str | None) -> Checkpoint:
+def rename(checkpoint: Checkpoint, strip: tuple[str, ...], add: str | None) -> Checkpoint:
     """Returns a checkpoint whose tensors' names have a prefix taken off, or put in front.
 
     Raises:
       UsageError: two tensors would have one name.
     """
-    if strip is None and add is None:
+    if not strip and add is None:
         return checkpoint
 
     def renamed(name: str) -> str:
-        name = name.removeprefix(strip or "")
+        name = name.removeprefix(max((prefix for prefix in strip if name.startswith(prefix)), key=len, default=""))
         return name if add is None or name.startswith(add) else add + name
 
     names = [renamed(name) for name in checkpoint.tensors]

@@ -72,8 +72,8 @@ class MergeOptions:
     """Merge only the tensors whose name one of these patterns finds; the others are the base's, or the first model's."""
     skip: Annotated[tuple[str, ...], TENSORS, PATTERNS] = ()
     """Do not merge the tensors whose name one of these patterns finds: they are the base's, or the first model's."""
-    strip_prefix: Annotated[str | None, TENSORS] = None
-    """Take this off the names of the tensors that begin with it, in all models."""
+    strip_prefix: Annotated[tuple[str, ...], TENSORS] = ()
+    """Take this off the names of the tensors that begin with it, in all models; of several the longest that fits."""
     add_prefix: Annotated[str | None, TENSORS] = None
     """Put this in front of the names of the tensors that do not begin with it, in all models."""
     dtype: Literal["float32", "float16", "bfloat16", "float64"] | None = None

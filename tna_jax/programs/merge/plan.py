@@ -121,7 +121,7 @@ def make(
     names = list(checkpoints[0].tensors)
     if base is not None:
         names += [name for name in base.tensors if name not in checkpoints[0].tensors and not choices.merged(name)]
-    _require_hits(names, choices)
+    _require_hits(list(dict.fromkeys([*names, *(name for other in checkpoints for name in other.tensors)])), choices)
     outputs = {name: _output(name, checkpoints, base, weights, choices) for name in names}
     copied = [name for name in names if not choices.merged(name)]
     integers = [name for name in names if choices.merged(name) and not checkpoints[0].tensors[name].floating]

@@ -1,5 +1,7 @@
 """What speaks against averaging files: other networks are refused; of what makes an average poor there are warnings."""
 
+import itertools
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -59,17 +61,35 @@ def _differences(checkpoints: list[Checkpoint], choices: Choices) -> list[str]:
 
 
 def _prefix(first: Checkpoint, other: Checkpoint) -> str:
-    """Says that one model names everything as the other does, with a prefix in front; empty if not."""
-    for a, b in ((first, other), (other, first)):
-        short, long = set(a.tensors), set(b.tensors)
-        if short == long:
-            continue
-        some = min(short)
-        for name in long:
-            prefix = name.removesuffix(some)
-            if prefix != name and prefix and {prefix + n for n in short} == long:
-                return f"{b.path} names everything with {prefix!r} in front: --strip-prefix {prefix} takes it off"
+    """Says that models name the same with prefixes in front, and the option that takes them off; empty if not."""
+    names = [set(model.tensors) for model in (first, other)]
+    if names[0] == names[1] or merge_metadata.kinds([first, other]):
+        return ""
+    fronts = itertools.product(*map(_fronts, names))
+    for pair in fronts:
+        if {n.removeprefix(pair[0]) for n in names[0]} == {n.removeprefix(pair[1]) for n in names[1]}:
+            said = [
+                f"{m.path} names everything with {p!r} in front" for m, p in zip((first, other), pair, strict=True) if p
+            ]
+            option = " ".join(prefix for prefix in dict.fromkeys(pair) if prefix)
+            return f"{' and '.join(said)}: --strip-prefix {option} takes {'it' if len(said) == 1 else 'them'} off"
+    for (_, short), (b, long) in itertools.permutations(zip((first, other), names, strict=True)):
+        for prefix in _fronts({name for name in long if name not in short}, whole=False):
+            stripped = {name.removeprefix(prefix) for name in long}
+            if prefix and len(stripped & short) > max(len(long & short), len(short) / 2):
+                rest = sorted(stripped ^ short)
+                shown = ", ".join(rest[:SHOWN]) + (f", ... and {len(rest) - SHOWN} more" if len(rest) > SHOWN else "")
+                lacks = f"; then one of them lacks {shown}: --skip leaves tensors out" if rest else ""
+                share = f"{sum(name.startswith(prefix) for name in long)} of {plural(len(long), 'tensor')}"
+                return f"{b.path} names {share} with {prefix!r} in front: --strip-prefix {prefix} takes it off{lacks}"
     return ""
+
+
+def _fronts(names: set[str], whole: bool = True) -> list[str]:
+    """Returns what all names begin with, up to a dot each time, the empty text first; with `whole` off, what any begins with."""
+    front = os.path.commonprefix(sorted(names)) if whole else min(names, default="")
+    others = sorted({name.split(".")[0] + "." for name in names if "." in name}) if not whole else []
+    return ["", *(front[: i + 1] for i, letter in enumerate(front) if letter == "."), *others]
 
 
 def warn_of_values(checkpoints: list[Checkpoint], weights: np.ndarray, not_finite: Mapping[str, int]) -> list[str]:

@@ -263,6 +263,49 @@ def test_one_prefix_in_front_of_everything_is_said_in_one_line(tmp_path, capsys)
     assert set(load_file("out2/model.safetensors")) == {f"model.{name}" for name in (BASE, HEAD)}
 
 
+def in_front(prefix, held, **head):
+    return {prefix + name: array for name, array in held.items()} | head
+
+
+def test_prefixes_of_both_and_of_a_body_alone_are_said_in_one_line_that_works(tmp_path, capsys):
+    held = {"layer.weight": np.ones((2, 2), np.float32), "layer.bias": np.ones(2, np.float32)}
+    head = {"classifier.weight": np.ones((3, 2), np.float32)}
+    for name, tensors_ in {
+        "a": in_front("bert.", held), "b": in_front("module.net.", held), "bare": held, "headed": in_front("bert.", held, **head),
+        "bare_headed": in_front("", held, **head),
+    }.items():  # fmt: skip
+        folder(tmp_path / name, 0, held=tensors_)
+    message = refused(capsys, "a", "b")
+    assert "a names everything with 'bert.' in front and b names everything with 'module.net.' in front" in message
+    assert "--strip-prefix bert. module.net. takes them off" in message
+    assert main(["merge", "a", "b", "-o", "both", "--strip-prefix", "bert.", "module.net."]) == 0
+    assert set(load_file("both/model.safetensors")) == set(held)
+    message = refused(capsys, "bare_headed", "headed")
+    assert message.endswith("headed names 2 of 3 tensors with 'bert.' in front: --strip-prefix bert. takes it off")
+    assert main(["merge", "bare_headed", "headed", "-o", "body", "--strip-prefix", "bert."]) == 0
+    message = refused(capsys, "bare", "headed")
+    assert "then one of them lacks classifier.weight: --skip leaves tensors out" in message
+    assert main(["merge", "bare", "headed", "-o", "rest", "--strip-prefix", "bert.", "--skip", "classifier"]) == 0
+    assert "--strip-prefix brt.: no tensor's name begins so" in refused(
+        capsys, "a", "b", "--strip-prefix", "brt.", "bert."
+    )
+    message = refused(capsys, "a", "b", "--strip-prefix", "bert.", "--strip-prefix", "module.net.")
+    assert "--strip-prefix is given 2 times: write its values behind one, --strip-prefix PREFIX PREFIX" in message
+
+
+def test_a_cache_of_the_hub_is_its_only_model_and_of_several_all_are_named(tmp_path, capsys):
+    folder(tmp_path / "a", 0)
+    for cache, name in (("one", "m"), ("two", "m"), ("two", "n")):
+        model = tmp_path / cache / "hub" / f"models--org--{name}"
+        folder(model / "snapshots" / "abc", 1)
+        (model / "refs").mkdir()
+        (model / "refs" / "main").write_text("abc")
+    message = refused(capsys, "a", "two")
+    assert "two is a cache of 2 models; name one of them: two/hub/models--org--m, two/hub/models--org--n" in message
+    for i, name in enumerate(("one", "one/hub", "one/hub/models--org--m")):
+        assert main(["merge", "a", name, "-o", f"out{i}"]) == 0
+
+
 def test_vocabularies_of_other_sizes_are_refused_with_both_shapes(tmp_path, capsys):
     for name, size in (("a", 12), ("b", 13)):
         folder(tmp_path / name, 0, held={"embed_tokens.weight": np.zeros((size, 4), np.float32)})
