@@ -5,7 +5,6 @@ import doctest
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,11 +12,17 @@ from tests.parameters import slow
 from tna_jax import masks
 from tna_jax.masks import AnchorRecipe, recipe
 
-PARAMS = {
-    "Dense_0": {"kernel": jax.random.normal(jax.random.key(1), (40, 30)), "bias": jnp.linspace(0.1, 1, 30)},
-    "head": {"kernel": jax.random.normal(jax.random.key(2), (30, 7))},
-}
-OTHER = jax.tree.map(lambda leaf: leaf + 1, PARAMS)
+RNG = np.random.default_rng(1)
+PARAMS, OTHER = (
+    {
+        "Dense_0": {
+            "kernel": RNG.normal(size=(40, 30)).astype(np.float32),
+            "bias": np.linspace(0.1, more, 30, dtype=np.float32),
+        },
+        "head": {"kernel": RNG.normal(size=(30, 7)).astype(np.float32)},
+    }
+    for more in (1, 2)
+)
 
 
 def raw(tree) -> list[bytes]:

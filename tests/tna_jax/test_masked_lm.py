@@ -21,7 +21,8 @@ def drawn():
     ids[np.arange(L)[None] >= used[:, None]] = PAD
     ids[:, 0] = 2
     ids[np.arange(B), used - 1] = 3
-    made = masked_lm.mask_tokens(jax.random.key(0), jnp.asarray(ids), special=jnp.asarray(SPECIAL), mask_id=MASK)
+    draw = jax.jit(lambda key, ids: masked_lm.mask_tokens(key, ids, special=jnp.asarray(SPECIAL), mask_id=MASK))
+    made = draw(jax.random.key(0), ids)
     return ids, jax.tree.map(np.asarray, made)
 
 
