@@ -53,7 +53,7 @@ def anchored_ratio(mask: Mask) -> jax.Array:
     return sum(counts, start=jnp.float32(0)) / np.float32(total)
 
 
-def is_anchored(mask_leaf: jax.Array) -> jax.Array:
+def is_anchored(mask_leaf: jax.Array | np.ndarray | bool | float) -> jax.Array:
     """Returns which entries of a leaf of a mask are anchored, softly or not: bool, of its shape."""
     m = jnp.asarray(mask_leaf)
     return ~m if m.dtype == bool else m < 1

@@ -133,7 +133,7 @@ def test_tensors_without_entries_scalars_and_integers(name):
     count = METHODS[name].max_models or 2
     empty, scalar, integers = np.zeros((0, 4), np.float32), np.array(1, np.float32), np.arange(3)
     assert run(name, [empty] * count, empty).shape == (0, 4)
-    assert run(name, [scalar + np.float32(i) for i in range(count)], scalar).shape == ()
+    assert run(name, [np.asarray(scalar + np.float32(i)) for i in range(count)], scalar).shape == ()
     np.testing.assert_array_equal(run(name, [integers + i for i in range(count)], integers), integers)
 
 
