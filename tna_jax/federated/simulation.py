@@ -40,8 +40,8 @@ Contribution = tuple[ClientState, Examples, jax.Array, jax.Array]
 """What a client brings to a round: its state, its examples, its key, the share of its steps that it makes; or several, stacked."""
 
 
-GROUP = 128
-"""So many clients at once, at most, unless one asks for more: their updates are in memory together, which makes no round faster."""
+GROUP = 64
+"""So many clients at once, at most, unless one asks for more: the updates of a group are in memory together, and few devices gain by more."""
 
 
 class Round(NamedTuple):
