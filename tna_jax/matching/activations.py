@@ -29,6 +29,7 @@ def activation_matching(
     key: jax.Array | None = None,
     restarts: int = 1,
     check: bool = True,
+    tolerance: float | None = None,
 ) -> Matching:
     """Permutes `b` so that its units are active where those of `a` are: arXiv 2209.04836, section 3.1.
 
@@ -40,7 +41,7 @@ def activation_matching(
     names them. Laws: as `tna_jax.matching.weights.weight_matching`, but for the objective, which is that of the activations.
 
     Args:
-      spec, a, b, check: as there.
+      spec, a, b, check, tolerance: as there.
       inputs: (N, ...) training inputs.
       states: of `a` and of `b`.
       batch_size: inputs per pass.
@@ -72,7 +73,7 @@ def activation_matching(
         gains = Gains(spec, real_leaves(a), real_leaves(b))
         permutation, more = ascent.ascend(gains, permutation, rest, settled=False, free=rest)
         counts = ascent.add(counts, more)
-    matching = assignment.finish(spec, permutation, b, states[1], objective, counts, check)
+    matching = assignment.finish(spec, permutation, b, states[1], objective, counts, check, tolerance)
     return matching._replace(by_weights=tuple(name for name in spec.groups if name in rest))
 
 

@@ -1,6 +1,5 @@
 """What all kinds of matching share: the linear assignment, and a network whose units were renamed by it."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -89,8 +88,9 @@ def finish(
     b: Params,
     state: State,
     objective: float,
-    counts: Iterable[int],
+    counts: tuple[int, int, int],
     check: bool,
+    tolerance: float | None = None,
 ) -> Matching:
     """Permutes `b` and its state.
 
@@ -100,11 +100,12 @@ def finish(
       b: the parameters to permute.
       state: theirs.
       objective: what the permutation reached.
-      counts: the remaining fields of a `Matching`.
+      counts: sweeps, assignments and moves.
       check: raise where the permuted network does not compute what it computed.
+      tolerance: what the outputs may differ by then, as in `permutations.check_function`.
     """
     params = permutations.apply_permutation(spec, permutation, b)
     moved_state = permutations.permute_state(spec, permutation, state)
     if check:
-        permutations.check_function(spec, b, params, (state, moved_state))
+        permutations.check_function(spec, b, params, (state, moved_state), tolerance=tolerance)
     return Matching(params, moved_state, permutation, objective, *counts)

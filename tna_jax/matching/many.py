@@ -1,6 +1,6 @@
 """Matching of many models: all to their common mean (MergeMany), all at once (C2M3), or all to the first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import jax
@@ -53,6 +53,7 @@ def merge_many(
     restarts: int = 4,
     algorithm: Algorithm = "coordinate_ascent",
     check: bool = True,
+    tolerance: float | None = None,
 ) -> Merged:
     """Matches N >= 2 networks with each other, so that the inner products between all of them are large.
 
@@ -75,6 +76,7 @@ def merge_many(
       restarts: number of starts of each matching, as in `weight_matching`.
       algorithm: one of `Algorithm`.
       check: compare the functions of each model before and after.
+      tolerance: what they may differ by, as in `weight_matching`.
 
     Raises:
       ValueError: fewer than 2 models, an unknown algorithm; and as `weight_matching`.
@@ -101,7 +103,7 @@ def merge_many(
         orders = nothing
     orders, objectives, counts, done = _rounds(spec, leaves, orders, counts, draws, rounds, restarts)
     matchings = [
-        assignment.finish(spec, order, model, model_state, objective, each, check)
+        assignment.finish(spec, order, model, model_state, objective, each, check, tolerance)
         for order, model, model_state, objective, each in zip(orders, models, states, objectives, counts, strict=True)
     ]
     return Merged(_stack([m.params for m in matchings]), _stack([m.state for m in matchings]), matchings, done)
@@ -112,7 +114,7 @@ Orders = list[dict[str, np.ndarray]]
 
 
 def _to_first(
-    spec: PermutationSpec, leaves: list[dict], draws: np.random.Generator, restarts: int
+    spec: PermutationSpec, leaves: Sequence[Leaves], draws: np.random.Generator, restarts: int
 ) -> tuple[Orders, list[Counts]]:
     orders, counts = [permutations.identity(spec)], [(0, 0, 0)]
     for other in leaves[1:]:
@@ -124,7 +126,7 @@ def _to_first(
 
 def _rounds(
     spec: PermutationSpec,
-    leaves: list[dict],
+    leaves: Sequence[Leaves],
     orders: Orders,
     counts: list[Counts],
     draws: np.random.Generator,
@@ -138,7 +140,7 @@ def _rounds(
         moved = False
         for i in draws.permutation(len(leaves)):
             others = [model for k, model in enumerate(current) if k != i]
-            mean = {path: np.mean([model[path] for model in others], 0, np.float32) for path in spec.params}
+            mean = {path: np.asarray(np.mean([model[path] for model in others], 0, np.float32)) for path in spec.params}
             order, objectives[i], more = best_of(Gains(spec, mean, current[i]), draws, restarts, settled=True)
             counts[i] = add(counts[i], more)
             if any((new != np.arange(len(new))).any() for new in order.values()):
@@ -150,14 +152,14 @@ def _rounds(
     return orders, objectives, counts, done + 1
 
 
-def _agreement(spec: PermutationSpec, leaves: list[dict], orders: Orders) -> float:
+def _agreement(spec: PermutationSpec, leaves: Sequence[Leaves], orders: Orders) -> float:
     """Half the square of the sum of all models, which differs from the inner products of all pairs by a constant."""
     total = [_permuted(spec, model, order) for model, order in zip(leaves, orders, strict=True)]
     sums = [np.sum([model[path] for model in total], 0, np.float64) for path in spec.params]
     return sum(float(np.vdot(leaf, leaf)) for leaf in sums) / 2
 
 
-def _permuted(spec: PermutationSpec, leaves: Leaves, order: Permutation) -> dict:
+def _permuted(spec: PermutationSpec, leaves: Leaves, order: Permutation) -> Leaves:
     return {path: permutations.permuted(leaf, spec.params[path], order) for path, leaf in leaves.items()}
 
 

@@ -33,6 +33,7 @@ def weight_matching(
     key: jax.Array | None = None,
     restarts: int = 1,
     check: bool = True,
+    tolerance: float | None = None,
 ) -> Matching:
     """Permutes `b` so that the inner product of its weights with those of `a` is large: arXiv 2209.04836, algorithm 1.
 
@@ -50,7 +51,8 @@ def weight_matching(
       key: of the shuffles before restarts; default: `jax.random.key(0)`.
       restarts: number of starts: the first without any order, each other one from the best permutation so far with one group
         shuffled. The best is kept. Ours; the published algorithm is one start.
-      check: compare the functions of `b` before and after.
+      check: compare the functions of `b` before and after, once at the end.
+      tolerance: what they may differ by, as a share of the largest output; default: by the narrowest float of the program.
 
     Raises:
       ValueError: fewer than 1 start, non-finite weights, or, which would be an error here, another function.
@@ -61,4 +63,4 @@ def weight_matching(
     require_finite({**first, **{("b", *path): leaf for path, leaf in second.items()}})
     draws = np.random.default_rng(prng.words(prng.root_key(0) if key is None else key))
     best, objective, counts = best_of(Gains(spec, first, second), draws, restarts)
-    return finish(spec, best, b, state, objective, counts, check)
+    return finish(spec, best, b, state, objective, counts, check, tolerance)

@@ -1,7 +1,5 @@
 """No random program has a wrong group: renamed units leave its outputs as they are, in float64, on 2,000 programs."""
 
-import itertools
-
 import jax
 import numpy as np
 import pytest
@@ -55,14 +53,9 @@ def test_no_random_program_has_a_wrong_group_of_two_thousand(start):
     assert not wrong_programs(range(start, min(start + 195, ALL)))
 
 
-def passes(walk, equation, inputs):
-    return inputs[0].axes
+def test_a_broken_rule_is_caught(monkeypatch):
+    def passes(walk, equation, inputs):
+        return inputs[0].axes
 
-
-BROKEN = {"rev": passes, "cumsum": passes, "argmax": lambda walk, e, v: v[0].axes[:-1], "scan": None}
-
-
-@pytest.mark.parametrize("name", ["rev", pytest.param("cumsum", marks=pytest.mark.slow)])
-def test_a_broken_rule_is_caught(name, monkeypatch):
-    monkeypatch.setitem(OPERATIONS, name, OPERATIONS[name]._replace(rule=passes))
-    assert next((seed for seed in itertools.count() if seed == ALL or wrong_programs([seed])), ALL) < ALL
+    monkeypatch.setitem(OPERATIONS, "rev", OPERATIONS["rev"]._replace(rule=passes))
+    assert wrong_programs(range(20, 27))
