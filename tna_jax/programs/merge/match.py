@@ -226,7 +226,8 @@ def _head(kind: str, config: dict[str, Any], tensors: dict[str, Tensor], where: 
     of = architecture(kind)
 
     def there(head: str) -> bool:
-        table = names.HEADS.get((of, head), {})
+        tied = head == "causal_lm" and config.get("tie_word_embeddings") is True
+        table = {} if tied else names.HEADS.get((of, head), {})
         body = of != "bert" or head != "classes" or _has_pooler(tensors)
         return body and all(any(name.startswith(f"{theirs}.") for name in tensors) for theirs in table.values())
 
