@@ -137,8 +137,8 @@ def test_through_the_whole_chain(framework, kind, tmp_path):
         rate > 0 or (framework, norm) in OWN_KEY
     )
     keys = jax.random.split(KEY, M)
-    params, state = jax.vmap(model.init)(keys)
-    mask = jax.vmap(lambda p: masks.bernoulli(KEY, p, 0.4))(params)
+    params, state = jax.jit(jax.vmap(model.init))(keys)
+    mask = jax.jit(jax.vmap(lambda p: masks.bernoulli(KEY, p, 0.4)))(params)
     trainer = Trainer(network, optax.adam(0.01), batch_size=8, placement="map")
     members = ensemble.init_ensemble(trainer, params, keys, mask, state=state)
     trained, sums = ensemble.train_ensemble(trainer, members, inputs, labels, 2)[:2]
@@ -238,6 +238,7 @@ def test_padding_does_not_enter_batch_norm(framework):
         with pytest.raises(ValueError, match="batch size that divides the number of examples$"):
             train(x, weight, *tail)
         return
+    train = jax.jit(train)
     logits, state = train(x, weight, *tail)
     exact, exact_state = train(x[:15], None, *tail)
     np.testing.assert_allclose(logits[:15], exact, rtol=1e-4, atol=1e-5)
