@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped
 
-from tna_jax import interpolation, networks, sharding, trees
+from tna_jax import interpolation, networks, running_averages, sharding, trees
 from tna_jax.masks import Params
 from tna_jax.matching import layers
 from tna_jax.networks import Network, State, Stateful
+from tna_jax.repair_linen import BATCH_NORM, LinenLayers
 from tna_jax.trees import KeyPath
 
 Scalar = float | Shaped[Array | np.ndarray | np.number, ""]
@@ -39,31 +40,28 @@ def batch_statistics(
     the network is evaluated.
 
     Args:
-      network: the network; each floating-point leaf of its state must be such an average with m < 1.
-      params, state: of one model; of `state` only the shapes are read, but leaves that are not floating-point are kept.
+      network: the network; the averages of its state must have m < 1.
+      params, state: of one model; of averages only the shapes are read, all other leaves are kept
+        (`tna_jax.running_averages`).
       inputs: (B, ...); weight: (B,), 0 for padding, or None.
     """
 
-    def starts(leaf: Array) -> Array:
-        return jnp.stack(
-            [jnp.zeros_like(leaf), jnp.full_like(leaf, _high(leaf))] if is_statistic(leaf) else [leaf, leaf]
-        )
+    def starts(leaf: Array, average: bool) -> Array:
+        return jnp.stack([jnp.zeros_like(leaf), jnp.full_like(leaf, _high(leaf))] if average else [leaf, leaf])
 
-    without_randomness = [None] if network.wants_key else []
-
-    def trained(state: State) -> State:
-        return network.train(params, state, inputs, weight, *without_randomness)[1]
-
+    trained = _in_training(network, params, inputs, weight)
+    averages = _averages(trained, state)
+    original = state
     state = _widest(trained, state)
-    new = jax.vmap(trained)(jax.tree.map(starts, state))
+    new = jax.vmap(trained)(jax.tree.map(starts, state, averages))
 
-    def batch_value(ends: Any, leaf: Any) -> Any:
-        if not is_statistic(leaf):
-            return leaf
+    def batch_value(ends: Any, leaf: Any, before: Any, average: bool) -> Any:
+        if not average:
+            return before
         low, high = _at_least_float32(ends)
         return low / (1 - (high - low) / _high(leaf))
 
-    statistics: State = jax.tree.map(batch_value, new, state)
+    statistics: State = jax.tree.map(batch_value, new, state, original, averages)
     return statistics if network.settled is None else network.settled(statistics)
 
 
@@ -84,7 +82,8 @@ def reset_batch_stats(
     Args:
       network: the network in training and evaluation mode.
       params: pytree of one model's parameters.
-      state: pytree of its state, of which floating-point leaves are replaced; only their shapes are read.
+      state: pytree of its state, of which running averages are replaced; only their shapes are read. What else lives beside
+        them (vectors of a spectral norm, counters) is kept bit for bit.
       inputs: (N, ...) training inputs as the network takes them, in every leaf, N >= 1; 2,000 are usually enough.
       batch_size: examples per pass, >= 1; a smaller rest is a batch of its own.
 
@@ -119,7 +118,7 @@ def reset_batch_stats(
     rest = jax.tree.leaves(inputs)[0].shape[0]
     if rest:
         total = add_statistics(network, total, params, state, inputs, np.float32(rest / examples))
-    as_stored: State = jax.tree.map(lambda t, s: t.astype(s.dtype) if is_statistic(s) else t, total, state)
+    as_stored: State = jax.tree.map(lambda t, s: t.astype(jnp.result_type(s)) if is_statistic(s) else t, total, state)
     return as_stored
 
 
@@ -168,10 +167,30 @@ def add_statistics(
     """
     statistics = batch_statistics(network, params, state, inputs)
     factor = jnp.asarray(share)
+    averages = _averages(_in_training(network, params, inputs), state)
     added: State = jax.tree.map(
-        lambda t, s: t + s * factor.astype(t.dtype) if is_statistic(t) else s, total, statistics
+        lambda t, s, average: t + s * factor.astype(t.dtype) if average else jnp.asarray(s, t.dtype),
+        total,
+        statistics,
+        averages,
     )
     return added
+
+
+def _in_training(
+    network: Stateful, params: Params, inputs: PyTree[Shaped[Array, "B ..."]], weight: Shaped[Array, " B"] | None = None
+) -> Callable[[State], State]:
+    """A step in training mode without randomness, of the state alone."""
+    without_randomness = [None] if network.wants_key else []
+    return lambda state: network.train(params, state, inputs, weight, *without_randomness)[1]
+
+
+def _averages(trained: Callable[[State], State], state: State) -> PyTree[bool]:
+    """Of each leaf of a state whether it is a running average."""
+    averages: PyTree[bool] = jax.tree.unflatten(
+        jax.tree.structure(state), running_averages.running_averages(trained, state)
+    )
+    return averages
 
 
 def _at_least_float32(leaf: Any) -> Any:
@@ -210,11 +229,14 @@ class Repaired:
       params: pytree like the fused model's: rescaled kernels, and biases where the layer has one.
       shift: by module path, (units,) to add to the outputs of layers that have no bias; see `apply`.
       layers: the module paths that were repaired.
+      unknown: paths of layers that were left as they are because their units are not known: of Linen modules others than `nn.Dense`,
+        `nn.DenseGeneral`, `nn.Conv` and `nn.ConvTranspose` that have a kernel, of functions kernels with several axes of units.
     """
 
     params: Params
     shift: dict[str, Float[Array, "..."]]
     layers: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
 
     def apply(self, network: nn.Module | Network, inputs: Shaped[Array, "B ..."]) -> Float[Array, "B ..."]:
         """Computes logits of the repaired network, shifts included."""
@@ -293,13 +315,11 @@ def repair(
     shift: dict[str, jax.Array] = {}
     flat = dict(trees.named_leaves(params))
     for path, (scale, offset) in change.items():
-        (kernel, kernel_axis), bias = layered.leaves(path, flat)
-        flat[kernel] = _affine(flat[kernel], scale, axis=kernel_axis)
-        if bias is not None:
-            flat[bias[0]] = _affine(flat[bias[0]], scale, offset, axis=bias[1])
-        else:
-            shift[path] = offset
-    return Repaired(trees.like(params, list(flat.values())), shift, tuple(change))
+        new, rest = layered.scaled(path, flat, scale, offset)
+        flat |= new
+        if rest is not None:
+            shift[path] = rest
+    return Repaired(trees.like(params, list(flat.values())), shift, tuple(change), layered.unknown)
 
 
 def _moments(output: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -327,34 +347,6 @@ def _along_units(values: jax.Array, like: jax.Array, axis: int) -> jax.Array:
 Edit = Callable[[str, jax.Array], jax.Array]
 """(module path, a layer's output with its units on the last axis) -> what stands in its place."""
 
-Place = tuple[KeyPath, int]
-"""A leaf, and its axis of units."""
-
-
-class _LinenLayers:
-    """A Linen module, whose layers are its submodules `nn.Dense` and `nn.Conv`."""
-
-    def __init__(self, module: nn.Module, inputs: Any) -> None:
-        self.module, self.inputs = module, inputs
-
-    def run(self, params: Params, edit: Edit) -> Any:
-        """Applies the network with `edit` on the output of every layer."""
-
-        def intercept(call: Callable[..., Any], arguments: Any, options: Any, context: Any) -> Any:
-            if isinstance(context.module, nn.BatchNorm):
-                raise ValueError(_BATCH_NORM)
-            output = call(*arguments, **options)
-            layer = isinstance(context.module, nn.Dense | nn.Conv) and context.method_name == "__call__"
-            return edit("/".join(context.module.path), output) if layer else output
-
-        with nn.intercept_methods(intercept):
-            return self.module.apply({"params": sharding.unconstrained(params)}, self.inputs)
-
-    def leaves(self, path: str, flat: dict[KeyPath, Any]) -> tuple[Place, Place | None]:
-        """The kernel and the bias of a layer."""
-        at = tuple(path.split("/"))
-        return ((*at, "kernel"), -1), (((*at, "bias"), -1) if (*at, "bias") in flat else None)
-
 
 class _TracedLayers:
     """A network given as a function, whose layers are found in its jaxpr."""
@@ -366,7 +358,8 @@ class _TracedLayers:
         self.inputs = inputs
         self.closed, shape = jax.make_jaxpr(run, return_shape=True)(params, inputs)
         self.outputs = jax.tree.structure(shape)
-        self.layers = layers.find_layers(self.closed, params, len(jax.tree.leaves(inputs)))
+        self.layers, unknown = layers.find_layers(self.closed, params, len(jax.tree.leaves(inputs)))
+        self.unknown = tuple(map(trees.name, unknown))
 
     def run(self, params: Params, edit: Edit) -> Any:
         """As that of Linen."""
@@ -374,24 +367,27 @@ class _TracedLayers:
         outputs = layers.run_layers(self.closed, arguments, self.layers, lambda i, x: edit(self.layers[i].name, x))
         return jax.tree.unflatten(self.outputs, outputs)
 
-    def leaves(self, path: str, flat: dict[KeyPath, Any]) -> tuple[Place, Place | None]:
-        """As those of Linen."""
+    def scaled(
+        self, path: str, flat: dict[KeyPath, Any], scale: jax.Array, offset: jax.Array
+    ) -> tuple[dict[KeyPath, Any], jax.Array | None]:
+        """As that of Linen."""
         layer = next(layer for layer in self.layers if layer.name == path)
-        return (layer.kernel, layer.kernel_axis), None if layer.bias is None else (layer.bias, layer.bias_axis)
+        new = {layer.kernel: _affine(flat[layer.kernel], scale, axis=layer.kernel_axis)}
+        if layer.bias is None:
+            return new, offset
+        new[layer.bias] = _affine(flat[layer.bias], scale, offset, axis=layer.bias_axis)
+        return new, None
 
 
-_BATCH_NORM = "this network has BatchNorm: use reset_batch_stats, which is its repair"
-
-
-def _layered(network: nn.Module | Network, params: Params, inputs: Any) -> _LinenLayers | _TracedLayers:
+def _layered(network: nn.Module | Network, params: Params, inputs: Any) -> LinenLayers | _TracedLayers:
     if isinstance(network, nn.Module):
-        return _LinenLayers(network, inputs)
+        return LinenLayers(network, params, inputs)
     if isinstance(network, Stateful):
-        raise ValueError(_BATCH_NORM)
+        raise ValueError(BATCH_NORM)
     return _TracedLayers(network, params, inputs)
 
 
-def _measure(layered: _LinenLayers | _TracedLayers, params: Params) -> dict[str, tuple[jax.Array, jax.Array]]:
+def _measure(layered: LinenLayers | _TracedLayers, params: Params) -> dict[str, tuple[jax.Array, jax.Array]]:
     """Moments of every layer's outputs, by module path, in the order of the network."""
     moments: dict[str, tuple[jax.Array, jax.Array]] = {}
 

@@ -7,11 +7,13 @@
     average = line(a, match.params, 0.5)
 
 A file holds one idea: `axes` (what an axis holds), `unification` and `tracing` (which axes are the same units), `jaxprs` (the walk over
-a program), `layers` (dense and convolutional layers found there), `permutations`, `assignment`, `weights`, `activations`, `many`.
+a program), `layers` (dense and convolutional layers found there), `permutations`, `assignment`, `ascent` (what all matchings
+climb by), `gains` and `weights`, `correlations` and `activations`, `many` and `synchronized`, `heads`.
 """
 
 from tna_jax.matching.activations import activation_matching
 from tna_jax.matching.assignment import Matching
+from tna_jax.matching.heads import HeadMatching, apply_head_permutation, head_matching, nests
 from tna_jax.matching.many import Merged, match_to_first, merge_many
 from tna_jax.matching.permutations import (
     Permutation,
@@ -28,7 +30,7 @@ from tna_jax.matching.permutations import (
 from tna_jax.matching.weights import weight_matching
 
 __all__ = [
-    "Matching", "Merged", "Permutation", "PermutationSpec", "activation_matching", "apply_permutation", "check_function",
-    "function_gap", "identity", "inverse", "match_to_first", "merge_many", "permutation_spec", "permute_state",
-    "random_permutation", "weight_matching",
+    "HeadMatching", "Matching", "Merged", "Permutation", "PermutationSpec", "activation_matching", "apply_head_permutation",
+    "apply_permutation", "check_function", "function_gap", "head_matching", "identity", "inverse", "match_to_first", "merge_many",
+    "nests", "permutation_spec", "permute_state", "random_permutation", "weight_matching",
 ]  # fmt: skip

@@ -86,7 +86,8 @@ class _Term:
         orders = tuple(permutation[name] for name in self.others if name is not None)
         if self.held is None:
             self.held, self.rows = orders, self._rows(permutation)
-            return self.a.T @ (self.b[self.rows] if orders else self.b)
+            whole: np.ndarray = self.a.T @ (self.b[self.rows] if orders else self.b)
+            return whole
         if all(old is new or np.array_equal(old, new) for old, new in zip(self.held, orders, strict=True)):
             return None
         rows = self._rows(permutation)
@@ -112,12 +113,20 @@ class Gains:
       quadratic: groups that stand on two axes of one parameter, whose gains depend on their own order.
     """
 
-    def __init__(self, spec: PermutationSpec, a: Leaves, b: Leaves) -> None:
+    def __init__(
+        self,
+        spec: PermutationSpec,
+        a: Leaves,
+        b: Leaves,
+        parts: list[Block] | None = None,
+        sizes: Mapping[str, int] | None = None,
+    ) -> None:
         self.spec = spec
-        self.blocks = [block for path, leaf in spec.params.items() for block in blocks(a[path], b[path], leaf)]
-        self.terms: dict[str, list[_Term]] = {name: [] for name in spec.groups}
-        self.around: dict[str, list[Block]] = {name: [] for name in spec.groups}
-        self.neighbors: dict[str, set[str]] = {name: set() for name in spec.groups}
+        self.blocks = parts or [block for path, leaf in spec.params.items() for block in blocks(a[path], b[path], leaf)]
+        groups = spec.groups if sizes is None else sizes
+        self.terms: dict[str, list[_Term]] = {name: [] for name in groups}
+        self.around: dict[str, list[Block]] = {name: [] for name in groups}
+        self.neighbors: dict[str, set[str]] = {name: set() for name in groups}
         self.quadratic: set[str] = set()
         for block in self.blocks:
             names = [name for name in block.groups if name is not None]
@@ -126,10 +135,10 @@ class Gains:
                 self.neighbors[name] |= set(names) - {name}
                 if names.count(name) > 1:
                     self.quadratic.add(name)
-            for axis, name in enumerate(block.groups):
-                if name is not None:
-                    self.terms[name].append(_Term(block, axis))
-        self.totals = {name: np.zeros((size, size)) for name, size in spec.groups.items()}
+            for axis, group in enumerate(block.groups):
+                if group is not None:
+                    self.terms[group].append(_Term(block, axis))
+        self.totals = {name: np.zeros((size, size)) for name, size in groups.items()}
 
     def of(self, group: str, permutation: Mapping[str, np.ndarray], unsettled: Set[str] = frozenset()) -> np.ndarray:
         """Returns (n, n) float64: the inner product of the first network's unit i with the second's unit j, the other groups permuted.
@@ -142,7 +151,7 @@ class Gains:
           unsettled: groups whose order says nothing yet; what is shared with them is left out, unless nothing else is left.
         """
         total = self.totals[group]
-        known = [term for term in self.terms[group] if not unsettled.intersection(term.names)]
+        known = [term for term in self.terms[group] if not unsettled & term.names]
         for term in known or self.terms[group]:
             change = term.change(permutation)
             if change is not None:

@@ -54,13 +54,15 @@ class _Value(NamedTuple):
     weights: bool
     """Whether it depends on the parameters."""
     what: _Parameter | _Output | None = None
+    made_of: frozenset[KeyPath] = frozenset()
+    """The parameters that it is computed from; of what depends on inputs: none."""
 
 
 SAME = {"convert_element_type", "copy", "copy_p", "stop_gradient", "reduce_precision", "optimization_barrier"}
 
 
-def find_layers(closed: Any, params: Any, inputs: int) -> list[Layer]:
-    """Returns the layers of a network in the order in which they run.
+def find_layers(closed: Any, params: Any, inputs: int) -> tuple[list[Layer], list[KeyPath]]:
+    """Returns the layers of a network in the order in which they run, and the kernels that are none: those of several axes of units.
 
     Args:
       closed: the closed jaxpr of (params, inputs) -> outputs.
@@ -72,12 +74,13 @@ def find_layers(closed: Any, params: Any, inputs: int) -> list[Layer]:
         (`scan`), so that they cannot be told apart.
     """
     arguments = [
-        _Value(np.shape(leaf), False, True, _Parameter(path, tuple(range(np.ndim(leaf)))))
+        _Value(np.shape(leaf), False, True, _Parameter(path, tuple(range(np.ndim(leaf)))), frozenset({path}))
         for path, leaf in trees.named_leaves(params)
     ]
     arguments += [_Value(tuple(v.aval.shape), True, False) for v in closed.jaxpr.invars[len(arguments) :]]
     assert len(closed.jaxpr.invars) == len(jax.tree.leaves(params)) + inputs
     layers: list[Layer] = []
+    unknown: list[KeyPath] = []
     step = -1
 
     def rule(equation: Any, values: list[_Value]) -> list[_Value]:
@@ -86,7 +89,7 @@ def find_layers(closed: Any, params: Any, inputs: int) -> list[Layer]:
         name = equation.primitive.name
         what: _Parameter | _Output | None = None
         if name in jaxprs.CONTRACTIONS:
-            what = _contraction(equation, values, layers, step)
+            what = _contraction(equation, values, layers, unknown, step)
         elif name in ("add", "add_any"):
             what = _bias(values, layers, step)
         elif values and values[0].what is not None:
@@ -94,13 +97,15 @@ def find_layers(closed: Any, params: Any, inputs: int) -> list[Layer]:
         if any(v.data for v in values) and any(v.weights for v in values):
             _refuse_loops(equation)
         data, weights = any(v.data for v in values), any(v.weights for v in values)
-        return [_Value(tuple(v.aval.shape), data, weights, what) for v in equation.outvars]
+        made_of = frozenset() if data else frozenset().union(*(v.made_of for v in values))
+        return [_Value(tuple(v.aval.shape), data, weights, what, made_of) for v in equation.outvars]
 
     def constant(value: Any) -> _Value:
         return _Value(np.shape(value), False, False)
 
     jaxprs.eval_jaxpr_with(closed.jaxpr, [constant(value) for value in closed.consts], arguments, rule, constant)
-    return _named(layers)
+    named, kernels = _named(layers), {layer.kernel for layer in layers}
+    return named, [path for path in dict.fromkeys(unknown) if path not in kernels]
 
 
 def run_layers(
@@ -145,7 +150,9 @@ def _named(layers: list[Layer]) -> list[Layer]:
     ]
 
 
-def _contraction(equation: Any, values: list[_Value], layers: list[Layer], step: int) -> _Output | None:
+def _contraction(
+    equation: Any, values: list[_Value], layers: list[Layer], unknown: list[KeyPath], step: int
+) -> _Output | None:
     """Notes a product of activations with a parameter, and says which axis of the result holds the units."""
     sides = [i for i, value in enumerate(values) if value.weights and not value.data]
     if len(sides) != 1 or not values[1 - sides[0]].data:
@@ -155,11 +162,13 @@ def _contraction(equation: Any, values: list[_Value], layers: list[Layer], step:
         summed, batch = equation.params["dimension_numbers"]
         free = [i for i in range(len(kernel.shape)) if i not in (*summed[side], *batch[side])]
         if len(free) != 1:
+            unknown += sorted(kernel.made_of)
             return None  # attention's projections to several heads, products with one vector
         other = len(values[1 - side].shape) - len(summed[0]) - len(batch[0])
         axis = len(batch[0]) + (0 if side == 0 else other)
     else:
         if side != 1:
+            unknown += sorted(kernel.made_of)
             return None
         _, rhs, out = equation.params["dimension_numbers"]
         free, axis = [rhs[0]], out[1]
@@ -169,7 +178,8 @@ def _contraction(equation: Any, values: list[_Value], layers: list[Layer], step:
     if not isinstance(kernel.what, _Parameter) or units is None:
         raise ValueError(
             f"a layer of this network multiplies activations with weights {kernel.shape} that are not one parameter as it "
-            "stands but are made of parameters by other operations, so its units cannot be rescaled"
+            f"stands but are made of parameters by other operations ({', '.join(map(trees.name, sorted(kernel.made_of)))}), so "
+            "its units cannot be rescaled"
         )
     layers.append(Layer("", kernel.what.path, units, None, 0, step, axis))
     return _Output(len(layers) - 1, axis)

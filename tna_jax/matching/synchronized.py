@@ -72,7 +72,10 @@ def frank_wolfe(
         weights = _lagrange(points, step)
         matrices = [_between(old, new, step) for old, new in zip(matrices, corners, strict=True)]
         mixed = [
-            [sum(np.float32(w) * at[i][k] for w, at in zip(weights, along, strict=True)) for k in range(len(parts[0]))]
+            [
+                np.sum([np.float32(w) * at[i][k] for w, at in zip(weights, along, strict=True)], 0)
+                for k in range(len(parts[0]))
+            ]
             for i in range(len(parts))
         ]
     return [{name: assign(matrix) for name, matrix in each.items()} for each in matrices]

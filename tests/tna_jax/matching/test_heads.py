@@ -1,0 +1,53 @@
+"""Heads whose units have orders of their own: each is found, and what mixes heads is tried and found out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.tna_jax.matching.test_activations import attention, weights
+from tna_jax.matching import heads, permutations
+from tna_jax.matching.permutations import permutation_spec
+from tna_jax.matching.weights import weight_matching
+
+X = np.random.default_rng(9).normal(size=(6, 5, 3)).astype(np.float32)
+
+
+def test_heads_with_units_in_orders_of_their_own_are_found_exactly():
+    a, draws = weights(0), np.random.default_rng(1)
+    spec = permutation_spec(attention, a, X)
+    nested = heads.nests(spec, a)
+    (group,) = set(nested.values())
+    assert spec.groups[group] == 3 and sorted(spec.groups[units] for units in nested) == [2, 4]
+    hidden = permutations.random_permutation(spec, jax.random.key(3))
+    for units in nested:
+        size = spec.groups[units]
+        hidden[units] = np.concatenate([i * size + draws.permutation(size) for i in hidden[group]])
+    b = heads.apply_head_permutation(spec, nested, hidden, a)
+    permutations.check_function(spec, a, b)
+    found = heads.head_matching(spec, a, b, restarts=4)
+    assert all(np.array_equal(found.matching.params[name], leaf) for name, leaf in a.items())
+    order = permutations.inverse(hidden)
+    assert all(np.array_equal(found.matching.permutation[name], order[name]) for name in spec.groups)
+    common = weight_matching(spec, a, b, restarts=4, check=False)  # the control: one order for all heads does not do
+    assert common.objective < 0.99 * found.matching.objective
+    other = weights(5)
+    assert (
+        heads.head_matching(spec, a, other).matching.objective >= weight_matching(spec, a, other, check=False).objective
+    )
+
+
+def test_units_whose_mean_over_heads_counts_have_one_order_for_all_heads():
+    @jax.jit
+    def mixing(p, x):
+        inner = jnp.tanh(jnp.einsum("bti,ihu->bthu", x, p["in"]))
+        return jnp.einsum("bthu,huo->bto", jnp.tanh(inner + inner.mean(2, keepdims=True)), p["out"])
+
+    draws = np.random.default_rng(0)
+    params = {
+        "in": draws.normal(size=(3, 3, 4)).astype(np.float32),
+        "out": draws.normal(size=(3, 4, 2)).astype(np.float32),
+    }
+    spec = permutation_spec(mixing, params, X)
+    assert sorted(spec.groups.values()) == [3, 4]
+    by_size = {size: name for name, size in spec.groups.items()}
+    assert heads.nests(spec, params) == {by_size[3]: by_size[4]}  # but the heads may have an order of their own for each unit
