@@ -73,8 +73,10 @@ def count_examples(arrays: Any) -> int:
 
 
 def part_of(arrays: Any, part: slice) -> Any:
+    """Returns the examples `part` of arrays (N, ...)."""
     return jax.tree.map(lambda x: x[part], arrays)
 
 
 def slices(examples: int, size: int) -> list[slice]:
+    """Returns the batches of `size` that N examples are cut into; the last may be smaller."""
     return [slice(start, min(start + size, examples)) for start in range(0, examples, size)]

@@ -20,6 +20,8 @@ from tna_jax.placement import Placement
 
 @program_cache.by_contents()
 def path_program(network: Network, objective: Objective, placement: Placement, mesh: Mesh, batch_size: int) -> Any:
+    """Returns the compiled pass: (points, models, calibration, splits) -> metrics by split, points over the devices of `mesh`."""
+
     def split_metrics(params: Params, state: State, *data: Any) -> AnyMetrics:
         examples = count_examples(data)
         size = min(batch_size, examples)
@@ -57,5 +59,6 @@ def batch_metrics(
     targets: Any,
     objective: Objective = CLASSIFICATION,
 ) -> AnyMetrics:
+    """Computes the metrics of one batch for one model, every example with weight 1."""
     outputs = networks.evaluate(network, params, state, inputs)
     return objective.sums(outputs, targets, jnp.ones(jax.tree.leaves(targets)[0].shape[:1], jnp.float32))

@@ -57,6 +57,7 @@ def statistics_of_point(
 
 
 def chosen_statistics(state: State, fresh: State, point: Point) -> State:
+    """Returns the stored state of a member where the point is that member, else the state estimated anew."""
     index, alone = point.corner()
     return jax.tree.map(
         lambda stored, new: jnp.where(alone, stored, new.astype(stored.dtype)), member(state, index), fresh

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 
 def at_least_float32(dtype: Any) -> Any:
+    """Returns the dtype itself, or float32 for a narrower floating-point one."""
     return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32 else dtype
 
 

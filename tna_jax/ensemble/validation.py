@@ -17,6 +17,7 @@ from tna_jax.placement import Placement
 
 
 def check_training_data(trainer: Trainer, members: Members, inputs: Any, labels: Any) -> None:
+    """Raises ValueError where the members cannot train on the data: shared inputs and labels, or their own."""
     if not members.member_data:
         return check_data(inputs, labels, trainer.batch_size, trainer.objective)
     if inputs is not None or labels is not None:

@@ -16,6 +16,7 @@ class Kinds(NamedTuple):
 
 
 def kinds_of(x: np.ndarray, y: np.ndarray) -> Kinds:
+    """Returns the dtypes and shapes of an example."""
     return Kinds((x.dtype, x.shape), (y.dtype, y.shape))
 
 
@@ -28,10 +29,12 @@ def number_kinds(kinds: Kinds, what: str) -> Kinds:
 
 
 def described(kinds: Kinds) -> str:
+    """Returns dtypes and shapes in words, for a message."""
     return ", ".join(f"{name} {dtype} {shape}" for name, (dtype, shape) in zip("xy", kinds, strict=True))
 
 
 def encode(x: np.ndarray, y: np.ndarray) -> bytes:
+    """Returns an example as the bytes of a record."""
     from flax.serialization import msgpack_serialize
 
     return msgpack_serialize({"x": x, "y": y})

@@ -77,6 +77,7 @@ class Source:
 
 
 def read_about(folder: Path, examples: int) -> About | None:
+    """Reads what `records.json` says of a folder that holds `examples` records; `None` without that file."""
     file = folder / ABOUT
     if not file.is_file():
         return None
@@ -100,4 +101,5 @@ def read_about(folder: Path, examples: int) -> About | None:
 
 
 def in_a_line(error: BaseException) -> str:
+    """Returns what an error says in one line of at most 200 characters."""
     return " ".join(str(error).split())[:200]
