@@ -193,8 +193,7 @@ def test_a_network_with_state_needs_calibration_inputs(data, members):
 
 def test_a_state_of_the_wrong_length_is_named(data):
     trainer = Trainer(NET, optax.sgd(0.1), 16)
-    keys = jax.random.split(jax.random.key(0), 3)
-    params, state = jax.vmap(INIT)(keys)
+    keys, params, state, _ = drawn()
     with pytest.raises(ValueError, match="state.*mean.*(2, 8)"):
         ensemble.init_ensemble(trainer, params, keys, state=jax.tree.map(lambda x: x[:2], state))
 

@@ -105,8 +105,8 @@ def test_an_objective_equals_numpy_and_padding_changes_nothing(case):
 
 def test_masked_language_modeling_at_slots_equals_classification_of_them():
     outputs, targets, weight = normal(3, 2, 5), RNG.integers(0, 5, (3, 2)), jnp.array([[1.0, 0], [1, 1], [0, 0]])
-    ours = objectives.masked_lm().sums(jnp.asarray(outputs), jnp.asarray(targets), weight)
-    theirs = metrics.classification(jnp.asarray(outputs), jnp.asarray(targets), weight)
+    of = jnp.asarray(outputs), jnp.asarray(targets), weight
+    ours, theirs = jax.jit(objectives.masked_lm().sums)(*of), jax.jit(metrics.classification)(*of)
     assert (float(ours.loss_sum), float(ours.count)) == (float(theirs.loss_sum), float(theirs.count))
     assert float(ours.accuracy) == float(theirs.accuracy)
 
@@ -125,7 +125,7 @@ def token_net(params, tokens):
 
 
 def two_models(trainer, init, data, epochs=3):
-    start = jax.vmap(init)(jax.random.split(jax.random.key(0), 2))
+    start = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), 2))
     members = init_ensemble(trainer, start, jax.random.split(jax.random.key(1), 2))
     return train_ensemble(trainer, members, *data, epochs)
 

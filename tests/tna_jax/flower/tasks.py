@@ -12,30 +12,40 @@ from tna_jax.flower.task import Task
 from tna_jax.networks import linen
 from tna_jax.programs.data import load
 
-DATA = load("digits")
 EXAMPLES = 240
 SEED = 3
-IMAGES, LABELS = DATA.train.images[:EXAMPLES], DATA.train.labels[:EXAMPLES]
+
+
+@functools.cache
+def digits():
+    return load("digits")
+
+
+def examples() -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels that are dealt out."""
+    train = digits().train
+    return train.images[:EXAMPLES], train.labels[:EXAMPLES]
 
 
 def parts(clients: int, kind: str = "iid") -> list[np.ndarray]:
-    return partition(kind, stream(jax.random.key(SEED), PARTITION), LABELS, clients, alpha=0.5, least=8)
+    return partition(kind, stream(jax.random.key(SEED), PARTITION), examples()[1], clients, alpha=0.5, least=8)
 
 
 @functools.cache  # one task for equal arguments: its programs are compiled once
 def task(schedule: Schedule = Schedule("pfn"), clients: int = 3, width: int = 16, **options) -> Task:  # noqa: B008
     module = models.create("mlp", num_classes=10, depth=1, width=width)
-    network, init = linen(module, DATA.image_shape, DATA.preprocess)
+    data, (images, labels) = digits(), examples()
+    network, init = linen(module, data.image_shape, data.preprocess)
     given = {"epochs": 1, "batch_size": 16, **options}
     participation, kind = given.pop("participation", 1.0), given.pop("partition", "iid")
     algorithm = given.get("algorithm")
     if algorithm is not None and algorithm.needs_features:
-        given["features"] = features.penultimate(module, DATA.preprocess)
+        given["features"] = features.penultimate(module, data.preprocess)
     federation = Federation(network, clients, 10, **given)
     own = parts(clients, kind)
     return Task(
-        federation, schedule, SEED, 3, init, lambda number: 0.1 * 0.9**number, lambda k: (IMAGES[own[k]], LABELS[own[k]]),
-        held_out=lambda: (DATA.test.images, DATA.test.labels), proxy=lambda: DATA.train.images[-32:],
+        federation, schedule, SEED, 3, init, lambda number: 0.1 * 0.9**number, lambda k: (images[own[k]], labels[own[k]]),
+        held_out=lambda: (data.test.images, data.test.labels), proxy=lambda: data.train.images[-32:],
         participation=participation,
     )  # fmt: skip
 
@@ -48,7 +58,7 @@ def simulated(task: Task, rounds: int = 3, kind: str = "iid"):
     servers, rounds_ = [server], []
     for number in range(rounds):
         server, found = simulation.simulate_round(
-            federation, task.schedule, task.root, number, server, client_states, clients, IMAGES, LABELS,
+            federation, task.schedule, task.root, number, server, client_states, clients, *examples(),
             task.learning_rate(number), participation=task.participation,
             proxy=task.proxy() if federation.server.distillation else (),
         )  # fmt: skip

@@ -12,7 +12,7 @@ pytest.importorskip("flwr", reason="needs Flower, which has an environment of it
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
 
 from tests.tna_jax.flower.grids import FakeGrid
-from tests.tna_jax.flower.tasks import IMAGES, LABELS, simulated, task
+from tests.tna_jax.flower.tasks import examples, simulated, task
 from tna_jax.federated import Schedule
 from tna_jax.flower import apps
 from tna_jax.flower import client as flower_client
@@ -242,8 +242,8 @@ def test_clients_evaluate_the_new_model_without_being_sent_it_twice(tmp_path):
     assert_close(strategy.coordinator.server.params, simulated(job)[0][-1].params)
     found = result.evaluate_metrics_clientapp[3]
     server = strategy.coordinator.server
-    expected = flower_client.score(job, server.params, server.state, (IMAGES, LABELS))
-    assert found["num-examples"] == len(LABELS)
+    expected = flower_client.score(job, server.params, server.state, examples())
+    assert found["num-examples"] == len(examples()[1])
     assert found["accuracy"] == pytest.approx(float(expected.accuracy)) and found["loss"] == pytest.approx(
         float(expected.loss)
     )
