@@ -17,7 +17,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("tna ") and "..." not in line
 ]
-LEAST = {"--dp-clip": 0.15}
+LEAST = {"--dp-clip": 0.15, "--hostile-clients": 0.4}
 """Accuracies that every run of a command ends with, by what is in it; of others 0.6."""
 
 
