@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -74,7 +75,7 @@ def stoppable(after: str = "epoch") -> Iterator[Stop]:
     """Turns SIGINT and SIGTERM into `Stop.asked` while the block runs; `after` says what is finished first."""
     stop = Stop()
 
-    def handler(number: int, frame: object) -> None:
+    def handler(number: int, frame: FrameType | None) -> None:
         if stop.asked:
             if callable(earlier := before[signal.SIGINT]):
                 earlier(number, frame)  # it raises, and of a command sees to it that the process ends

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -34,14 +34,14 @@ def start(settings: MachineOptions, members: int) -> None:
 
 def _join(settings: MachineOptions) -> None:
     """Joins the other processes of the job: those that the options name, or those of the cluster that this one runs on."""
-    job: tuple[Any, ...] = ()
-    if settings.coordinator is not None:
-        job = (settings.coordinator, settings.num_processes, settings.process_id)
+    job = (settings.coordinator, settings.num_processes, settings.process_id)
     try:
-        jax.distributed.initialize(*job, heartbeat_timeout_seconds=HEARTBEAT)
+        jax.distributed.initialize(
+            *(job if settings.coordinator else (None, None, None)), heartbeat_timeout_seconds=HEARTBEAT
+        )
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        if job:
+        if settings.coordinator is not None:
             raise UsageError(
                 f"--coordinator {settings.coordinator}: this process cannot join the others ({reason})"
             ) from error
