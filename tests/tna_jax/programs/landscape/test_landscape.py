@@ -45,11 +45,8 @@ def test_models_on_one_line_have_no_plane():
 
 
 @pytest.fixture(scope="module")
-def ensemble(tmp_path_factory):
-    words = ["train", "--width", "8", "--depth", "1", "--members", "3", "--ratio", ".5", "--init", "different"]
-    folder = tmp_path_factory.mktemp("landscape") / "three"
-    assert main([*words, "--epochs", "2", "--out", str(folder)]) == 0
-    return str(folder)
+def ensemble(unaligned):
+    return str(unaligned)
 
 
 @pytest.mark.slow
