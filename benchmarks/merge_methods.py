@@ -20,6 +20,7 @@ from benchmarks.merge import BLOCK, MODELS, SIDE, measured
 from benchmarks.timing import paired, ratio, report
 from tna_jax.io import tensor_headers
 from tna_jax.io.tensor_headers import open_checkpoint
+from tna_jax.merging.tensors import equal_in_all
 
 LAYERS = int(os.environ.get("TNA_BENCH_LAYERS", 15))  # 15 matrices of 4096 x 4096 float32: 1.007 GB
 ROUNDS = int(os.environ.get("TNA_BENCH_ROUNDS", 3))
@@ -103,21 +104,22 @@ def tensor(file: Path, name: str) -> np.ndarray:
     return np.memmap(held.file, np.float32, "r", held.start, held.size)
 
 
-def compare(one: Path, other: Path, base: Path) -> dict[str, float]:
+def compare(one: Path, other: Path, base: Path, files: list[Path]) -> dict[str, float]:
     """Compares the files that both tools wrote with each other, and with the base.
 
     Returns:
-      largest_difference: of the entries that the first file does not have from the base. Shared entries are copied there by every
-        method; by the formula of SLERP they would change too: `largest_difference_of_shared`.
+      largest_difference: of the entries that differ between the models. What is equal in all `tna merge` copies by every method;
+        by the formula of SLERP it would change too: `largest_difference_of_shared`.
       share_that_differs: of all entries, by more than `CLOSE`.
       ratio_of_mean_changes: of the mean magnitudes of what was changed.
     """
     largest, apart, size, changes = [0.0, 0.0], 0, 0, np.zeros(2)
     for name in open_checkpoint(str(base)).tensors:
         x, y, start = (tensor(file, name) for file in (one, other, base))
+        models = [tensor(file, name) for file in files]
         for i in range(0, len(x), BLOCK):
             part = slice(i, i + BLOCK)
-            difference, shared = np.abs(x[part] - y[part]), x[part] == start[part]
+            difference, shared = np.abs(x[part] - y[part]), equal_in_all([model[part] for model in models])
             largest = [max(old, float(np.where(shared == side, difference, 0).max()))
                        for old, side in zip(largest, (False, True), strict=True)]  # fmt: skip
             apart, size = apart + int((difference > CLOSE).sum()), size + len(difference)
@@ -141,12 +143,12 @@ def formula(method: str, models: list[np.ndarray], base: np.ndarray) -> np.ndarr
 
 
 def to_formula(method: str, files: list[Path], base: Path, outs: dict[str, Path]) -> dict[str, float]:
-    """Computes each tool's largest difference to the formula, of the first tensor's entries that are not shared."""
+    """Computes each tool's largest difference to the formula, of the first tensor's entries that differ between the models."""
     name = next(iter(open_checkpoint(str(base)).tensors))
     start = tensor(base, name)
-    exact = formula(method, [tensor(file, name) for file in files], start)
-    unshared = tensor(files[0], name) != start
-    return {tool: float(np.abs(tensor(out, name) - exact)[unshared].max()) for tool, out in outs.items()}
+    models = [tensor(file, name) for file in files]
+    exact, differ = formula(method, models, start), ~equal_in_all(models)
+    return {tool: float(np.abs(tensor(out, name) - exact)[differ].max()) for tool, out in outs.items()}
 
 
 def command_of(case: Case, files: list[Path], base: Path | None, out: Path) -> list[str]:
@@ -176,7 +178,7 @@ def side_by_side(case: Case, files: list[Path], base: Path, folder: Path, rival:
     if rival:
         result["times_as_fast"] = ratio(seconds, "mergekit", "tna_merge")
         other = folder / "mergekit" / "model.safetensors"
-        result |= compare(out, other, base)
+        result |= compare(out, other, base, files)
         if case.method in ("slerp", "model_stock"):
             result["to_formula"] = to_formula(case.method, files, base, {"tna_merge": out, "mergekit": other})
         result["differs"] = case.differs

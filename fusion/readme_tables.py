@@ -355,7 +355,7 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "cold_tasks": ("cold.json", cold_tasks),
     "merging_methods": ("merging_methods.json", merged),
     "merging_tasks": ("merging_methods.json", merged_tasks),
-    "merge": ("merge.json", merge_speed),
+    "merge_methods": ("merge_methods.json", merge_speed),
     "pretraining": ("pretraining.json", pretrained),
     "gpu": (("gpu_mlp.json", "gpu_convolutions.json"), gpu),
     "federated_0.1": ("federated.json", compositions(0.1)),
