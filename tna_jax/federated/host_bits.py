@@ -39,7 +39,7 @@ def bits(key: Words, size: int) -> np.ndarray:
     """Returns `jax.random.bits(key, (size,))`: (size,) uint32."""
     counts = np.arange(size, dtype=np.uint64)
     first, second = threefry(key, (counts >> np.uint64(32)).astype(np.uint32), counts.astype(np.uint32))
-    return first ^ second
+    return np.asarray(first ^ second)
 
 
 def threefry(key: Words, high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -154,7 +154,7 @@ def dirichlet(
 
 def _dirichlet(key: host_bits.Words, alpha: float, full: np.ndarray) -> np.ndarray:
     """(K,) shares, 0 of those that are full, drawn by the logarithms of gammas: small `alpha` does not underflow."""
-    typed = jax.random.wrap_key_data(np.array(key, np.uint32), impl=prng.THREEFRY)
+    typed = jax.random.wrap_key_data(jnp.array(key, jnp.uint32), impl=prng.THREEFRY)
     with jax.enable_x64(False):  # JAX draws gammas in float32 otherwise where 64 bits are switched on
         logs = jax.random.loggamma(typed, jnp.full(full.shape, alpha, jnp.float32))
         return np.asarray(jax.nn.softmax(jnp.where(full, -jnp.inf, logs)), np.float64)

@@ -227,7 +227,7 @@ class Coordinator:
         if (
             self.task.federation.server.privacy is not None
         ):  # every client knows the root key: the noise must not follow from it
-            words = np.frombuffer(secrets.token_bytes(8), np.uint32)
+            words = jnp.asarray(np.frombuffer(secrets.token_bytes(8), np.uint32))
             key = jax.random.wrap_key_data(words, impl=THREEFRY)
         server = aggregation.server_update(
             self.task.federation, self.server, self.broadcast, aggregate, key, self._proxy

@@ -41,7 +41,10 @@ def test_the_examples_settings_build_its_task_and_the_page_names_settings_that_e
     config = tomllib.loads((ROOT / "examples" / "flower" / "pyproject.toml").read_text())["tool"]["flwr"]["app"][
         "config"
     ]
-    assert set(config) == {*names(), *SERVER_SETTINGS}  # every option of a federation, by the command's name, and no other
+    assert set(config) == {
+        *names(),
+        *SERVER_SETTINGS,
+    }  # every option of a federation, by the command's name, and no other
     job = build(config)
     assert job.federation.clients == 2 and job.schedule.ratio == 0.4
     for name in ("min-replies", "min-nodes", "round-timeout", "evaluate-every", "out", "resume", "clients", "rounds"):

@@ -50,4 +50,6 @@ def test_units_whose_mean_over_heads_counts_have_one_order_for_all_heads():
     spec = permutation_spec(mixing, params, X)
     assert sorted(spec.groups.values()) == [3, 4]
     by_size = {size: name for name, size in spec.groups.items()}
-    assert heads.nests(spec, params) == {by_size[3]: by_size[4]}  # but the heads may have an order of their own for each unit
+    assert heads.nests(spec, params) == {
+        by_size[3]: by_size[4]
+    }  # but the heads may have an order of their own for each unit

@@ -311,16 +311,17 @@ class _Machine:
         rows = [np.flatnonzero(dealt.owners == client) for client in range(settings.clients)]
         size = 1 << max(max(map(len, rows)) - 1, 0).bit_length()
         rate = settings.learning_rate * settings.learning_rate_decay**number
+        inputs, targets = self.data
         tuned = fine_tune(
-            prepared.federation, progress.server, progress.client_states, dealt.clients, *self.data, jax.random.key(line["seed"]),
-            number + 1, rate, live=live, group=self.group,
+            prepared.federation, progress.server, progress.client_states, dealt.clients, inputs, targets,
+            jax.random.key(line["seed"]), number + 1, rate, live=live, group=self.group,
         )  # fmt: skip
         scores = progress.finals["scores"]["personalized"][run]
         for clients, params, state in tuned:
             for i, client in enumerate(clients):
-                model = jax.tree.map(lambda x, i=i: x[i], (params, state))
+                model, its_state = jax.tree.map(lambda x, i=i: x[i], (params, state))
                 own = rows[client]
-                scores[client] = accuracy_of(prepared.federation, *model, images[own], labels[own], size)
+                scores[client] = accuracy_of(prepared.federation, model, its_state, images[own], labels[own], size)
 
     def stay(self, progress: Progress, run: int, number: int) -> Progress:
         """Returns the state after a round that does not take place: the model, its accuracy and its loss are those of the last one."""

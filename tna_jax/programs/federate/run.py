@@ -154,7 +154,7 @@ def summary(
     counts = {name: np.count_nonzero(befell & bit, axis=0) for name, bit in bits.items()}
     turnout = {name: {str(k): int(n) for k, n in enumerate(column) if n} for name, column in counts.items()}
     took_place = befell.any(axis=1)
-    measured = [values[name][took_place] for name in ("accuracy", "loss", "taken")]
+    accuracy, loss, taken = (values[name][took_place] for name in ("accuracy", "loss", "taken"))
     by_client = {name: array[run] for name, array in scores.items() if np.isfinite(array[run]).any()}
     return {
         **line,
@@ -162,7 +162,7 @@ def summary(
         "stopped_after_round": None if took_place.all() else int(took_place.sum()),
         "score": last.mean(),
         "score_std": last.std(ddof=1) if len(last) > 1 else None,
-        "stalled": not took_place.all() and not health.hopeless(*measured, classes),
+        "stalled": not took_place.all() and not health.hopeless(accuracy, loss, taken, classes),
         "turnout": turnout,
         "by_client": {
             name: {"values": array, **evaluation.summary(array)._asdict()} for name, array in by_client.items()

@@ -42,7 +42,10 @@ REFUSED = [
     ("pretrain --model vit --augmentation 2", "--augmentation must lie in [0, 1]"),
     ("soup --checkpoint x --models y z", "exclude each other"),
     ("cold --checkpoint x --tasks tre crr", "did you mean 'trec'"),
-    ("merge a.safetensors b.safetensors", "--out PATH (or -o) is missing: file or folder to write; tna merge --help explains all options"),
+    (
+        "merge a.safetensors b.safetensors",
+        "--out PATH (or -o) is missing: file or folder to write; tna merge --help explains all options",
+    ),
     ("merge a.safetensors -o b.safetensors", "name two or more models"),
     ("federate --server adam", "needs --server-learning-rate"),
     ("import", "name one or more files"),
