@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "docs" / "hooks"))
 reference = importlib.import_module("reference")
-SECTION = re.compile(r"^(Args|Returns|Raises|Example|Examples|Attributes|Laws?|Note):\s*$")
+SECTION = re.compile(r"^(Args|Returns|Raises|Warns|Example|Examples|Attributes|Laws?|Note):\s*$")
 
 
 def functions() -> list[tuple[str, object]]:
