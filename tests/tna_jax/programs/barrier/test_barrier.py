@@ -54,7 +54,7 @@ def test_named_pairs_are_the_same_numbers_and_may_be_reversed(ensemble, capsys):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("barrier", "RUN Run folder of tna train (or tna lmc). (required)"),
+        ("barrier", "RUN is missing: run folder of tna train (or tna lmc); tna barrier --help"),
         ("barrier gone", "gone is not a run folder"),
         ("barrier RUN --pairs 0-9 1-1 a", "--pairs 0-9 1-1 a: write I-J with two different numbers from 0 to 8"),
         ("barrier RUN --pairs 0-1 0-1 2-3 1-0", "--pairs: the same pair more than once: 0-1 = 0-1 = 1-0"),
