@@ -300,23 +300,12 @@ def merge_speed(result: dict[str, Any]) -> str:
     """`tna merge` beside mergekit, by method."""
     rows = []
     for method, line in result["methods"].items():
-        cells = [f"{statistics.median(line['seconds'][tool]):.1f} ({min(line['seconds'][tool]):.1f} to {max(line['seconds'][tool]):.1f})"
-                 for tool in ("tna_merge", "mergekit")]  # fmt: skip
+        seconds = [f"{statistics.median(line['seconds'][tool]):.1f}" for tool in ("tna_merge", "mergekit")]
         peaks = [f"{line['peak_bytes'][tool] / 1e9:.2f}" for tool in ("tna_merge", "mergekit")]
-        values = "other random numbers" if line["differs"] else f"{line['largest_difference']:.1e}"
-        rows.append([method, *cells, f"{line['times_as_fast']:.1f}", *peaks, values])
-    return markdown(
-        [
-            "method",
-            "`tna merge`, s",
-            "mergekit, s",
-            "times as fast",
-            "`tna merge`, GB",
-            "mergekit, GB",
-            "largest difference",
-        ],
-        rows,
-    )
+        values = "other draws" if "random" in line["differs"] else f"{line['largest_difference']:.1e}"
+        rows.append([method, *seconds, f"{line['times_as_fast']:.1f}", *peaks, values])
+    heads = ["method", "`tna merge`, s", "mergekit, s", "times as fast", "`tna merge`, GB", "mergekit, GB"]
+    return markdown([*heads, "largest difference"], rows)
 
 
 TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
