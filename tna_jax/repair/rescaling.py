@@ -1,0 +1,205 @@
+"""REPAIR: the activations of a model between two others are given the means and spreads that lie between theirs."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Shaped
+
+from tna_jax import interpolation, networks, sharding, trees
+from tna_jax.masks import Params
+from tna_jax.matching import layers
+from tna_jax.networks import Network, Stateful
+from tna_jax.repair.linen import BATCH_NORM, LinenLayers
+from tna_jax.repair.statistics import Scalar
+from tna_jax.trees import KeyPath
+
+
+@dataclasses.dataclass(frozen=True)
+class Repaired:
+    """A repaired network: `params` alone where `shift` is empty.
+
+    Attributes:
+      params: pytree like the fused model's: rescaled kernels, and biases where the layer has one.
+      shift: by module path, (units,) to add to the outputs of layers that have no bias; see `apply`.
+      layers: the module paths that were repaired.
+      unknown: paths of layers that were left as they are because their units are not known: of Linen modules others than `nn.Dense`,
+        `nn.DenseGeneral`, `nn.Conv` and `nn.ConvTranspose` that have a kernel, of functions kernels with several axes of units.
+    """
+
+    params: Params
+    shift: dict[str, Float[Array, "..."]]
+    layers: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+
+    def apply(self, network: nn.Module | Network, inputs: Shaped[Array, "B ..."]) -> Float[Array, "B ..."]:
+        """Computes logits of the repaired network, shifts included."""
+
+        def add(path: str, output: jax.Array) -> jax.Array:
+            shift = self.shift.get(path)
+            return output if shift is None else _affine(output, jnp.ones_like(shift), shift)
+
+        logits: Array = _layered(network, self.params, inputs).run(self.params, add)
+        return logits
+
+
+@sharding.outside_meshes
+def repair(
+    network: nn.Module | Network,
+    params: Params,
+    ends: Sequence[Params],
+    weights: Sequence[Scalar] | Shaped[Array | np.ndarray, "..."],
+    inputs: Shaped[Array, "N ..."],
+    *,
+    skip: Callable[[str], bool] | None = None,
+    preprocess: Callable[[Any], Any] = lambda x: x,
+) -> Repaired:
+    """Rescales hidden units by REPAIR in closed form, for a network without BatchNorm (arXiv 2211.08403, section 4).
+
+    Every dense and convolutional layer but the last is rescaled and shifted, unit by unit, so that over `inputs` the mean
+    and standard deviation of its outputs (before the non-linearity) are the weighted means of the ends' means and standard
+    deviations. Layers are repaired in the order in which the network runs them, each on the outputs of those before.
+
+    The layers of a function are found in its jaxpr (`tna_jax.matching.layers`): products and convolutions of activations
+    with one parameter that has one axis of units.
+
+    Args:
+      network: any function (params, inputs (B, ...)) -> (B, C), such as `from_nnx(...).network` (evaluation mode of a
+        `Stochastic` one); or a Linen module, `module.apply({"params": params}, x)`, whose convolutions and dense layers are
+        `nn.Conv` and `nn.Dense` or subclasses of them.
+      params: the fused model, e.g. `line(a, b, 0.5)`.
+      ends: the models it was fused from, pytrees of the same form.
+      weights: one for each end, sum 1: (1 - alpha, alpha) on a line.
+      inputs: (N, ...) training inputs, one batch.
+      skip: module paths ("stage1_block0/conv1") to leave as they are; default: the last layer only.
+      preprocess: run on the inputs first.
+
+    Returns:
+      `Repaired`. A unit that is constant over the inputs, up to rounding, is shifted, not rescaled. Law: one end, or equal
+      ends, give the model back up to rounding.
+
+    Raises:
+      ValueError: another number of weights than ends, a network with BatchNorm (`reset_batch_stats` is its repair), a
+        layer to be repaired that the network runs more than once, or layers of a function that cannot be told apart.
+    """
+    shares = jnp.asarray(weights, jnp.float32)
+    if shares.shape != (len(ends),) or not len(ends):
+        raise ValueError(f"expected one weight for each of 1 or more ends, got {shares.shape} for {len(ends)}")
+    layered = _layered(network, params, preprocess(inputs))
+    moments = [_measure(layered, end) for end in ends]
+    names = list(moments[0])
+    chosen = set(names[:-1] if skip is None else [path for path in names if not skip(path)])
+    goal: dict[str, list[Any]] = {
+        path: [sum(share * m[path][i] for share, m in zip(shares, moments, strict=True)) for i in (0, 1)]
+        for path in chosen
+    }
+    change: dict[str, tuple[jax.Array, jax.Array]] = {}
+
+    def fix(path: str, output: jax.Array) -> jax.Array:
+        if path not in chosen:
+            return output
+        if path in change:
+            raise ValueError(f"{path!r} runs more than once: one rescaling cannot repair both, so skip it")
+        mean, std = _moments(output)
+        scale = jnp.where(std > 0, goal[path][1] / jnp.where(std > 0, std, np.float32(1)), np.float32(1))
+        change[path] = scale, goal[path][0] - mean * scale
+        return _affine(output, *change[path])
+
+    layered.run(params, fix)
+    shift: dict[str, jax.Array] = {}
+    flat = dict(trees.named_leaves(params))
+    for path, (scale, offset) in change.items():
+        new, rest = layered.scaled(path, flat, scale, offset)
+        flat |= new
+        if rest is not None:
+            shift[path] = rest
+    return Repaired(trees.like(params, list(flat.values())), shift, tuple(change), layered.unknown)
+
+
+def _moments(output: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation of each unit (the last axis) over examples and positions, float32.
+
+    The deviation of a unit whose values differ by rounding only is 0, which that around a rounded mean is not.
+    """
+    flat = output.astype(jnp.float32).reshape(-1, output.shape[-1])
+    constant = jnp.ptp(flat, 0) <= np.float32(1e-6) * jnp.abs(flat).max(0)
+    return flat.mean(0), jnp.where(constant, np.float32(0), flat.std(0))
+
+
+def _affine(values: jax.Array, scale: jax.Array, offset: jax.Array | None = None, axis: int = -1) -> jax.Array:
+    """`values * scale + offset` along one axis, in float32; the dtype of `values` is kept."""
+    scaled = values.astype(jnp.float32) * _along_units(scale, values, axis)
+    return (scaled if offset is None else scaled + _along_units(offset, values, axis)).astype(values.dtype)
+
+
+def _along_units(values: jax.Array, like: jax.Array, axis: int) -> jax.Array:
+    shape = [1] * like.ndim
+    shape[axis] = -1
+    return values.reshape(shape)
+
+
+Edit = Callable[[str, jax.Array], jax.Array]
+"""(module path, a layer's output with its units on the last axis) -> what stands in its place."""
+
+
+class _TracedLayers:
+    """A network given as a function, whose layers are found in its jaxpr."""
+
+    def __init__(self, network: Network, params: Params, inputs: Any) -> None:
+        def run(params: Params, inputs: Any) -> Any:
+            return networks.evaluate(network, params, (), inputs)
+
+        self.inputs = inputs
+        self.closed, shape = jax.make_jaxpr(run, return_shape=True)(params, inputs)
+        self.outputs = jax.tree.structure(shape)
+        self.layers, unknown = layers.find_layers(self.closed, params, len(jax.tree.leaves(inputs)))
+        self.unknown = tuple(map(trees.name, unknown))
+
+    def run(self, params: Params, edit: Edit) -> Any:
+        """As that of Linen."""
+        arguments = [jnp.asarray(leaf) for leaf in jax.tree.leaves((params, self.inputs))]
+        outputs = layers.run_layers(self.closed, arguments, self.layers, lambda i, x: edit(self.layers[i].name, x))
+        return jax.tree.unflatten(self.outputs, outputs)
+
+    def scaled(
+        self, path: str, flat: dict[KeyPath, Any], scale: jax.Array, offset: jax.Array
+    ) -> tuple[dict[KeyPath, Any], jax.Array | None]:
+        """As that of Linen."""
+        layer = next(layer for layer in self.layers if layer.name == path)
+        new = {layer.kernel: _affine(flat[layer.kernel], scale, axis=layer.kernel_axis)}
+        if layer.bias is None:
+            return new, offset
+        new[layer.bias] = _affine(flat[layer.bias], scale, offset, axis=layer.bias_axis)
+        return new, None
+
+
+def _layered(network: nn.Module | Network, params: Params, inputs: Any) -> LinenLayers | _TracedLayers:
+    if isinstance(network, nn.Module):
+        return LinenLayers(network, params, inputs)
+    if isinstance(network, Stateful):
+        raise ValueError(BATCH_NORM)
+    return _TracedLayers(network, params, inputs)
+
+
+def _measure(layered: LinenLayers | _TracedLayers, params: Params) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Moments of every layer's outputs, by module path, in the order of the network."""
+    moments: dict[str, tuple[jax.Array, jax.Array]] = {}
+
+    def look(path: str, output: jax.Array) -> jax.Array:
+        moments[path] = _moments(output)
+        return output
+
+    layered.run(params, look)
+    return moments
+
+
+def repair_line(
+    network: nn.Module | Network, a: Params, b: Params, alpha: Scalar, inputs: Shaped[Array, "N ..."], **options: Any
+) -> Repaired:
+    """Runs `repair` on the model at `alpha` on the line from `a` to `b`; arguments and options as there."""
+    weights = jnp.asarray([1 - alpha, alpha], jnp.float32)
+    return repair(network, interpolation.line(a, b, alpha), [a, b], weights, inputs, **options)
