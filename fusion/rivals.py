@@ -18,8 +18,9 @@ import numpy as np
 
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.population.load import open_runs
+from tna_jax.programs.rebasin.matches import match_pairs
 from tna_jax.programs.rebasin.options import RebasinOptions
-from tna_jax.programs.rebasin.run import compare
+from tna_jax.programs.rebasin.run import compare, repairable_of
 from tna_jax.programs.reports.blocks import Table
 from tna_jax.programs.reports.statistics import mean_std
 from tna_jax.programs.reports.terminal import show_table
@@ -44,7 +45,10 @@ def run(full: bool = False) -> dict[str, Any]:
     for name, (title, options) in POPULATIONS.items():
         folder = populated("rivals" + ("_full" if full else ""), name, {**SHARED, **options, **(FULL if full else {})})
         opened = open_runs((str(folder),), None)
-        rows = [row for row in compare(opened, PAIRS, RebasinOptions(run=str(folder))) if row["split"] == "test"]
+        settings = RebasinOptions(runs=(str(folder),))
+        matches = match_pairs(opened, PAIRS, settings)
+        compared = compare(opened, PAIRS, matches, settings, repairable_of(opened))
+        rows = [row for row in compared if row["split"] == "test"]
         for kind in dict.fromkeys(row["kind"] for row in rows):
             lines.append({"population": title, "kind": kind, **_line([row for row in rows if row["kind"] == kind])})
     contents: dict[str, Any] = to_json({"config": SHARED, "lines": lines})

@@ -25,6 +25,11 @@ members = jax.vmap(lambda key: init(key)[0])(jax.random.split(jax.random.key(0),
 a, b = (jax.tree.map(lambda leaf: leaf[i], members) for i in (0, 1))
 params, inputs = a, jnp.ones((2, 5))
 held_out_accuracy = lambda params: float(network(params, inputs).argmax(-1).mean())
+import numpy, pathlib
+from tna_jax import io
+pathlib.Path("runs/aligned").mkdir(parents=True)
+order = {"Dense_0": numpy.arange(6)[::-1]}
+io.save_permutations("runs/aligned/permutations.json", [io.StoredPermutation((0, 1), "weight", order)])
 """,
     "docs/merging.md": """
 import jax, jax.numpy as jnp, numpy as np

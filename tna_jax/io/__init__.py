@@ -9,6 +9,8 @@
     io.write_records("mine/train", examples)                               # (x, y) each, one by one: data larger than memory
     records = io.Records("mine/train")                                     # what tna_jax.streaming trains on
 
+    matched = io.load_permutations("aligned/permutations.json")            # for tna_jax.matching.apply_permutation
+
     run = io.open_run("runs/train-digits-20270101-120000")
     run.config, run.models, run.diverged, run.params(0)
     mask = run.anchor_recipe(0).draw(params)                               # or io.anchor_mask(run.path, 0)
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tna_jax.io.errors import UsageError
+    from tna_jax.io.permutations import StoredPermutation, load_permutations, save_permutations
     from tna_jax.io.records import Records, write_records
     from tna_jax.io.run_folder import RunFolder, open_run
     from tna_jax.io.runs import anchor_mask, anchor_recipe
@@ -32,20 +35,24 @@ if TYPE_CHECKING:
 __all__ = [
     "Records",
     "RunFolder",
+    "StoredPermutation",
     "UsageError",
     "anchor_mask",
     "anchor_recipe",
     "fill",
     "load",
+    "load_permutations",
     "open_run",
     "read",
     "save",
+    "save_permutations",
     "write",
     "write_records",
 ]
 
 _MODULES = {
     "errors": ("UsageError",),
+    "permutations": ("StoredPermutation", "load_permutations", "save_permutations"),
     "records": ("Records", "write_records"),
     "run_folder": ("RunFolder", "open_run"),
     "runs": ("anchor_mask", "anchor_recipe"),

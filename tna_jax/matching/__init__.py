@@ -8,7 +8,7 @@
 
 A file holds one idea: `axes` (what an axis holds), `unification` and `tracing` (which axes are the same units), `jaxprs` (the walk over
 a program), `layers` (dense and convolutional layers found there), `permutations`, `assignment`, `ascent` (what all matchings
-climb by), `gains` and `weights`, `correlations` and `activations`, `many` and `synchronized`, `heads`.
+climb by), `gains` and `weights`, `correlations` and `activations`, `similarity`, `many` and `synchronized`, `heads`.
 """
 
 from tna_jax.matching.activations import activation_matching
@@ -27,10 +27,11 @@ from tna_jax.matching.permutations import (
     permute_state,
     random_permutation,
 )
+from tna_jax.matching.similarity import UnitCorrelations
 from tna_jax.matching.weights import weight_matching
 
 __all__ = [
-    "HeadMatching", "Matching", "Merged", "Permutation", "PermutationSpec", "activation_matching", "apply_head_permutation",
+    "HeadMatching", "Matching", "Merged", "Permutation", "PermutationSpec", "UnitCorrelations", "activation_matching", "apply_head_permutation",
     "apply_permutation", "check_function", "function_gap", "head_matching", "identity", "inverse", "match_to_first", "merge_many",
     "nests", "permutation_spec", "permute_state", "random_permutation", "weight_matching",
 ]  # fmt: skip

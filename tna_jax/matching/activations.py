@@ -101,19 +101,13 @@ def activation_sites(spec: PermutationSpec) -> list[Site]:
     return list(sites.values())
 
 
-def _products(spec: PermutationSpec) -> tuple[list[Axis], Callable[..., list[jax.Array]]]:
-    """The kinds of places where activations meet weights, and a compiled function of two models, ((params, state), ...), and inputs.
-
-    The function gives for each kind the sums of products (size, size) float32 of all entries of both models.
-    """
-    sites = activation_sites(spec)
-    places = list(dict.fromkeys(site.axis for site in sites))
+def activations_at(spec: PermutationSpec, sites: list[Site]) -> Callable[[tuple[Params, State], Any], list[jax.Array]]:
+    """Returns a function of a model, (params, state), and inputs: by site, (units, the rest) float32, to be called inside `jit`."""
 
     def run(params: Params, state: State, x: Any) -> jax.Array:
         return networks.evaluate(spec.network, params, state, x)
 
     def activations(model: tuple[Params, State], x: Any) -> list[jax.Array]:
-        """By site: the activations with the axes of units first, as one."""
         closed = jax.make_jaxpr(run)(*model, x)
         operands = list(jaxprs.contractions(closed, jax.tree.leaves((*model, x))))
         fronts = []
@@ -122,6 +116,18 @@ def _products(spec: PermutationSpec) -> tuple[list[Axis], Callable[..., list[jax
             front = jax.numpy.moveaxis(operand, site.dimensions, range(len(site.dimensions)))
             fronts.append(front.reshape(site.axis.size, -1).astype(np.float32))
         return fronts
+
+    return activations
+
+
+def _products(spec: PermutationSpec) -> tuple[list[Axis], Callable[..., list[jax.Array]]]:
+    """The kinds of places where activations meet weights, and a compiled function of two models, ((params, state), ...), and inputs.
+
+    The function gives for each kind the sums of products (size, size) float32 of all entries of both models.
+    """
+    sites = activation_sites(spec)
+    places = list(dict.fromkeys(site.axis for site in sites))
+    activations = activations_at(spec, sites)
 
     @jax.jit
     def products(a: tuple[Params, State], b: tuple[Params, State], x: Any) -> list[jax.Array]:

@@ -13,7 +13,7 @@ from tna_jax.io.restore import newest_parts
 from tna_jax.io.run_folder import CONFIG
 from tna_jax.io.runs import PARAMS, recipe_of
 from tna_jax.masks import Params
-from tna_jax.programs.fuse import anchors
+from tna_jax.programs.population import anchors
 from tna_jax.programs.population.load import Population
 from tna_jax.programs.runs.folder import Run
 from tna_jax.programs.training.initial_models import ModelSpec, build

@@ -14,12 +14,13 @@ from tna_jax.merging.method import Scope
 from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import State
 from tna_jax.programs.cli.progress import console, plural
-from tna_jax.programs.fuse import anchors, data_aware, methods
 from tna_jax.programs.fuse import base as fuse_base
+from tna_jax.programs.fuse import data_aware, methods
 from tna_jax.programs.fuse.base import Base
 from tna_jax.programs.fuse.data_aware import Material, Merged
 from tna_jax.programs.fuse.options import FuseOptions
 from tna_jax.programs.fuse.scoring import Finished, Scorer
+from tna_jax.programs.population import anchors
 from tna_jax.programs.population.load import Population
 from tna_jax.programs.training.splits import training_inputs
 

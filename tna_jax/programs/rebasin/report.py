@@ -8,7 +8,7 @@ from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.population import checkpoint_status
 from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.blocks import Description, Number, Table
-from tna_jax.programs.reports.figures import Dot, Dots
+from tna_jax.programs.reports.figures import Correlations, Dot, Dots
 from tna_jax.programs.reports.measures import Measure
 from tna_jax.programs.reports.paths import kind_paths
 from tna_jax.programs.reports.statistics import finite_mean_std, format_spread, number
@@ -29,6 +29,41 @@ def _columns(measured: tuple[Measure, ...]) -> dict[str, str]:
         first.label_of(", midpoint"): f"{first.name}_midpoint",
         **barriers,
     }
+
+
+def _groups(rows: list[dict[str, Any]]) -> list[Table]:
+    """How many units of each group moved, and how alike those at the same place are."""
+    grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        grouped.setdefault((row["method"], row["group"]), []).append(row)
+
+    def spread(pairs: list[dict[str, Any]], name: str) -> str:
+        return format_spread([number(row[name]) for row in pairs], 3)
+
+    cells = [[method, group, str(pairs[0]["units"]), format_spread([row["moved"] for row in pairs], 1),
+              spread(pairs, "similarity_before"), spread(pairs, "similarity_after")]
+             for (method, group), pairs in grouped.items()]  # fmt: skip
+    caption = "hidden units, and the mean correlation of units at the same place, before and after"
+    return [Table(caption, ["", "group", "units", "moved", "before", "after"], cells, keys=2)] if cells else []
+
+
+def _pictures(correlations: dict[str, Any] | None) -> list[Correlations]:
+    """The correlations of the units of a group, before and after matching."""
+    if correlations is None:
+        return []
+    (first, second), group = correlations["pair"], correlations["group"]
+    shown = len(correlations["before"])
+    which = f"{shown} of {correlations['units']} units" if shown < correlations["units"] else "Units"
+    words = {"before": f"before {correlations['method']} matching", "after": f"after {correlations['method']} matching"}
+    return [
+        Correlations(
+            title=f"{which} of {group}, {when} {correlations['method']} matching",
+            alt=f"Matrix of the correlations between the units of {group} of models {first} and {second}, {words[when]}; mean on the diagonal "
+            f"{np.mean(np.diagonal(correlations[when])):.3f}.",
+            values=correlations[when], axes=(f"unit of model {first}", f"unit of model {second}"),
+        )
+        for when in ("before", "after")
+    ]  # fmt: skip
 
 
 def describe(result: dict[str, Any], split: str = "test") -> Description:
@@ -58,7 +93,12 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
     )  # fmt: skip
     tables = [Table(f"{split} set, mean ± standard deviation over pairs", ["", *columns], means)]
     tables += [Table("the search", ["", *SEARCH], search)] if search else []
+    tables += _groups(result.get("groups") or [])
+    pictures = _pictures(result.get("correlations"))
+    side_by_side = (
+        [*figures, *pictures, dots] if sum(figure.png for figure in figures) % 2 == 0 else [*figures, dots, *pictures]
+    )
     heading = f"{checkpoint_status.title(result)}, {plural(len(barriers['unmatched']), 'pair')}"
     lead = "Hidden units of the second model of a pair, permuted to match the first's."
-    return Description("Matching after training", heading, lead, numbers, [*tables, *figures, dots],
+    return Description("Matching after training", heading, lead, numbers, [*tables, *side_by_side],
                        notes=pairs_that_diverged(rows))  # fmt: skip

@@ -124,6 +124,22 @@ class Counts(Figure):
         return Table(self.title, [self.axes[0], *self.columns, "all"], rows)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Correlations(Figure):
+    """How alike the hidden units of two networks are, every unit with every other: bright where they are alike."""
+
+    values: list[list[float]]
+    """(n, n) in [-1, 1]."""
+    axes: tuple[str, str]
+    """What stands down and across: `unit of model 0`."""
+
+    def table(self) -> Table:
+        """Returns a row for each unit: with the unit at its place, and with the one that is most like it."""
+        rows = [[str(i), format_number(row[i], 3), f"{format_number(max(row), 3)} ({row.index(max(row))})"]
+                for i, row in enumerate(self.values)]  # fmt: skip
+        return Table(self.title, [self.axes[0], "at the same place", "most like it"], rows)
+
+
 @dataclasses.dataclass(frozen=True)
 class Point:
     """A model on a plane."""

@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 
 from tna_jax.programs.reports.blocks import Table
-from tna_jax.programs.reports.figures import COLORS, COUNTED, Contours, Counts, Curve, Curves, Dots, Figure, Matrix
+from tna_jax.programs.reports.figures import (
+    COLORS,
+    COUNTED,
+    Contours,
+    Correlations,
+    Counts,
+    Curve,
+    Curves,
+    Dots,
+    Figure,
+    Matrix,
+)
 from tna_jax.programs.reports.statistics import or_none
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "cross")
@@ -49,11 +60,13 @@ def plot(figure: Figure) -> Plot:
         traces, layout = _contours(figure)
     elif isinstance(figure, Counts):
         traces, layout = _counts(figure)
+    elif isinstance(figure, Correlations):
+        traces, layout = _correlations(figure)
     elif isinstance(figure, Dots):
         traces, layout = _dots(figure)
     else:
         raise TypeError(f"no picture of a {type(figure).__name__}")
-    square = isinstance(figure, Matrix | Contours)
+    square = isinstance(figure, Matrix | Contours | Correlations)
     return Plot(figure.title, figure.alt, traces, layout, legend, figure.table(), square)
 
 
@@ -132,6 +145,18 @@ def _counts(figure: Counts) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "hovertemplate": f"{escaped(figure.axes[0])} %{{y}}, {escaped(figure.axes[1])} %{{x}}<br>%{{z}} {escaped(figure.what)}<extra></extra>",
     }  # fmt: skip
     xaxis, yaxis = ({**ends, "title": {"text": escaped(name)}} for name in (figure.axes[1], figure.axes[0]))
+    return [trace], {"xaxis": xaxis, "yaxis": {**yaxis, "autorange": "reversed"}}
+
+
+def _correlations(figure: Correlations) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Bright where they are large, as on the PNG."""
+    down, across = map(escaped, figure.axes)
+    trace: dict[str, Any] = {
+        "type": "heatmap", "z": figure.values, "zmin": 0, "zmax": 1, "colorscale": "Inferno",
+        "colorbar": {"thickness": 10, "outlinewidth": 0},
+        "hovertemplate": f"{down} %{{y}}, {across} %{{x}}<br>correlation %{{z:.3f}}<extra></extra>",
+    }  # fmt: skip
+    xaxis, yaxis = ({"title": {"text": name}, "showgrid": False, "tickformat": "d"} for name in (across, down))
     return [trace], {"xaxis": xaxis, "yaxis": {**yaxis, "autorange": "reversed"}}
 
 

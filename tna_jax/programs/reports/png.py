@@ -9,7 +9,17 @@ import numpy as np
 
 from tna_jax.programs.reports.blocks import Description
 from tna_jax.programs.reports.figures import COLORS as NAMES
-from tna_jax.programs.reports.figures import COUNTED, Contours, Counts, Curve, Curves, Dots, Figure, Matrix
+from tna_jax.programs.reports.figures import (
+    COUNTED,
+    Contours,
+    Correlations,
+    Counts,
+    Curve,
+    Curves,
+    Dots,
+    Figure,
+    Matrix,
+)
 
 COLORS = {"c1": "#1b6ca8", "c2": "#c7522a", "c3": "#3c8d53", "c4": "#7a5195", "c5": "#c98a1b", "c6": "#6fb1dd", "c7": "#444444",
           "muted": "#8a8f98", "ink": "black"}  # fmt: skip
@@ -64,6 +74,8 @@ def picture(axis: Any, figure: Figure) -> None:
         contours(axis, figure)
     elif isinstance(figure, Counts):
         counts(axis, figure)
+    elif isinstance(figure, Correlations):
+        correlations(axis, figure)
     elif isinstance(figure, Dots):
         dots(axis, figure)
     else:
@@ -159,6 +171,15 @@ def counts(axis: Any, figure: Counts) -> None:
                 color = "white" if values[i, j] > values.max() / 2 else "black"
                 axis.text(j, i, f"{values[i, j]:.0f}", ha="center", va="center", fontsize=6, color=color)
     axis.figure.colorbar(image, ax=axis, shrink=0.85)
+
+
+def correlations(axis: Any, figure: Correlations) -> None:
+    """Draws correlations, bright where they are large; those below 0 are as dark as 0."""
+    image = axis.imshow(np.array(figure.values, float), cmap="magma", vmin=0, vmax=1, interpolation="nearest")
+    axis.set(xlabel=figure.axes[1], ylabel=figure.axes[0])
+    for ticks in (axis.xaxis, axis.yaxis):
+        ticks.get_major_locator().set_params(integer=True)
+    axis.figure.colorbar(image, ax=axis, shrink=0.85, label="correlation")
 
 
 def contours(axis: Any, figure: Contours, levels: np.ndarray | None = None, numbers: bool = True) -> Any:

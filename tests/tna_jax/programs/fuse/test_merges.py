@@ -11,8 +11,9 @@ from tna_jax import merging, networks, objectives, repair
 from tna_jax.io.errors import UsageError
 from tna_jax.merging.methods import METHODS
 from tna_jax.programs.cli.choices import DataAwareMethod, FusingMethod
-from tna_jax.programs.fuse import anchors, data_aware, merges, methods
+from tna_jax.programs.fuse import data_aware, merges, methods
 from tna_jax.programs.fuse.base import Base
+from tna_jax.programs.population import anchors
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)

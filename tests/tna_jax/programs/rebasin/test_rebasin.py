@@ -1,9 +1,19 @@
 """`tna rebasin` as a user runs it: before, after and repaired; refusals."""
 
+from pathlib import Path
+
+import jax
+import numpy as np
 import pytest
 
 from tests.tna_jax.programs.commands import read
+from tna_jax import io, matching
+from tna_jax.ensemble import member
 from tna_jax.programs.cli.main import main
+from tna_jax.programs.population.load import open_runs
+from tna_jax.programs.rebasin import report
+from tna_jax.programs.reports.figures import Correlations
+from tna_jax.programs.training.splits import training_inputs
 
 
 @pytest.fixture(scope="module")
@@ -11,8 +21,15 @@ def run(unaligned):
     return unaligned
 
 
-def test_rebasin_compares_before_after_and_repaired(run, capsys):
-    assert main(["rebasin", str(run), "--alphas", "3"]) == 0
+@pytest.fixture(scope="module")
+def aligned(run):
+    """Where `tna rebasin` wrote the matched models; its results are in the run."""
+    out = run.parent / "aligned"
+    assert main(["rebasin", str(run), "--alphas", "3", "--restarts", "2", "--out", str(out)]) == 0
+    return out
+
+
+def test_rebasin_compares_before_after_and_repaired(run, aligned):
     result = read(run / "rebasin.json")
     rows = {(row["kind"], *row["pair"]): row for row in result["rows"] if row["split"] == "test"}
     kinds = list(dict.fromkeys(kind for kind, *_ in rows))
@@ -24,9 +41,77 @@ def test_rebasin_compares_before_after_and_repaired(run, capsys):
             assert rows[kind, *pair]["moved"] > 0
         before, after = (sum(rows[k, 0, j]["accuracy_barrier"] for j in (1, 2)) for k in ("unmatched", kind))
         assert after < before / 2
-    assert rows["weight matching", 0, 1]["sweeps"] > 1 and rows["activation matching", 0, 1]["sweeps"] == 1
-    assert "units moved" in capsys.readouterr().out
+    assert (
+        rows["weight matching", 0, 1]["sweeps"] > 1 and rows["activation matching", 0, 1]["sweeps"] == 2
+    )  # one a start
     assert (run / "rebasin.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_matched_models_are_written_and_the_file_of_permutations_gives_their_bytes(run, aligned):
+    before, after = open_runs((str(run),), None), open_runs((str(aligned),), None)
+    inputs = training_inputs(before.data, 16)
+    spec = matching.permutation_spec(before.exact, member(before.params, 0), inputs)
+    stored = io.load_permutations(aligned / "permutations.json")
+    assert [(each.pair, each.method) for each in stored] == [
+        ((0, j), method) for j in (1, 2) for method in ("weight", "activation")
+    ]
+    assert [model.get("matched_by") for model in after.models[:5]] == [None, *(each.method for each in stored)]
+    assert [model["of"]["number"] for model in after.models[:5]] == [0, 1, 1, 2, 2]
+    assert [model.get("fusion") for model in after.models[5:]] == ["repaired midpoint"] * 4
+    expected = [member(before.params, 0)]
+    expected += [matching.apply_permutation(spec, s.permutation, member(before.params, s.pair[1])) for s in stored]
+    for i, params in enumerate(expected):
+        written = member(after.params, i)
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(*map(jax.tree.leaves, (written, params)), strict=True))
+
+
+def test_groups_are_more_alike_after_matching(run, aligned):
+    result = read(run / "rebasin.json")
+    assert {row["group"] for row in result["groups"]} == {"Dense_0", "Dense_1"}
+    stored = {
+        (each.pair, each.method): each.permutation for each in io.load_permutations(aligned / "permutations.json")
+    }
+    for row in result["groups"]:
+        order = stored[tuple(row["pair"]), row["method"]][row["group"]]
+        assert row["units"] == len(order) and row["moved"] == (order != np.arange(len(order))).sum()
+        assert row["similarity_after"] > row["similarity_before"] + 0.05
+    picture = result["correlations"]
+    first = stored[tuple(picture["pair"]), picture["method"]][picture["group"]]
+    np.testing.assert_allclose(np.array(picture["before"])[:, first], picture["after"], atol=2e-3)
+    described = report.describe(result)
+    (table,) = [table for table in described.tables if "hidden units" in table.caption]
+    assert table.rows[0][:3] == ["weight", "Dense_0", "16"]
+    titles = [figure.title for figure in described.figures if isinstance(figure, Correlations)]
+    assert titles == [f"Units of Dense_0, {when} weight matching" for when in ("before", "after")]
+
+
+def test_a_file_that_holds_no_permutation_is_refused(tmp_path):
+    file = tmp_path / "permutations.json"
+    io.save_permutations(file, [io.StoredPermutation((0, 1), "weight", {"a": np.array([1, 1]), "b": np.array([1, 0])})])
+    with pytest.raises(io.UsageError, match=r"not permutations of the units of a group: a of 0-1$"):
+        io.load_permutations(file)
+    file.write_text("[]")
+    with pytest.raises(io.UsageError, match="no list of matchings"):
+        io.load_permutations(file)
+
+
+@pytest.mark.slow
+def test_exported_files_are_matched_and_written_as_files(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i in (0, 1):
+        assert main(["export", str(run), "--model", str(i), "--out", f"{i}.safetensors"]) == 0
+    words = ["--methods", "weight", "--no-repair", "--alphas", "3", "--group", "Dense_1", "--permutations", "p.json"]
+    assert main(["rebasin", "0.safetensors", "1.safetensors", *words, "--out", "files", "--format", "safetensors"]) == 0
+    assert sorted(file.name for file in Path("files").iterdir()) == [
+        "model-0.safetensors", "model-1-to-0-weight.safetensors", "permutations.json"
+    ]  # fmt: skip
+    assert Path("p.json").read_bytes() == Path("files/permutations.json").read_bytes()
+    (imported,) = Path("runs").iterdir()
+    assert read(imported / "rebasin.json")["correlations"]["group"] == "Dense_1"
+    files = [str(file) for file in sorted(Path("files").glob("*.safetensors"))]
+    assert main(["rebasin", *files, *words[:-2]]) == 0
+    (again,) = [folder for folder in Path("runs").iterdir() if folder != imported]
+    assert {row["moved"] for row in read(again / "rebasin.json")["groups"]} == {0}  # they are in one order
 
 
 @pytest.mark.slow
@@ -42,10 +127,16 @@ def test_methods_and_pairs_may_be_named(run):
         ("rebasin RUN --methods weights", "did you mean 'weight'"),
         ("rebasin RUN --restarts 0", "--restarts must be at least 1"),
         ("rebasin RUN --pairs 0-3", "--pairs 0-3: write I-J with two different numbers from 0 to 2"),
+        ("rebasin RUN --group Dense_9", "--group Dense_9: the groups of this network are Dense_0, Dense_1"),
+        ("rebasin RUN --out RUN --overwrite", "is a run that is read; name another folder"),
+        ("rebasin RUN --out PARENT", "exists; name another folder, or add --overwrite"),
+        ("rebasin RUN --out NEW --format hf", "--format hf: "),
+        ("rebasin RUN --permutations PARENT", "name a file in a folder that exists"),
+        ("rebasin RUN a.safetensors", "name runs or files of tna export, not both"),
         ("rebasin RUN --seed -1", "--seed must be at least 0"),
     ],
 )
 def test_bad_options_are_answered_in_one_line(run, capsys, words, expected):
-    assert main(words.replace("RUN", str(run)).split()) == 2
+    assert main(words.replace("RUN", str(run)).replace("PARENT", str(run.parent)).split()) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert expected.replace("RUN", str(run)) in message and "Traceback" not in message

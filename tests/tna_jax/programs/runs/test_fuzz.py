@@ -17,10 +17,10 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.manifest import Damaged
 from tna_jax.io.restore import MANIFEST, contents
 from tna_jax.programs.cli import parsing
-from tna_jax.programs.import_models.run import read_exported
 from tna_jax.programs.list_runs import run as runs
 from tna_jax.programs.resume.run import command
 from tna_jax.programs.runs.folder import CONFIG, PLAN, Run
+from tna_jax.programs.runs.imported import read_exported
 from tna_jax.programs.train.options import TrainOptions
 
 FLOOR = 2**20

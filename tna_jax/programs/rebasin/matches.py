@@ -1,0 +1,141 @@
+"""Matches the pairs of a population, and says how alike their hidden units are before and after."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.progress import track
+
+from tna_jax.ensemble import member
+from tna_jax.io.errors import UsageError
+from tna_jax.masks import Params
+from tna_jax.matching import permutations
+from tna_jax.matching.permutations import PermutationSpec
+from tna_jax.matching.similarity import UnitCorrelations
+from tna_jax.matching.weights import Matching, activation_matching, weight_matching
+from tna_jax.networks import State
+from tna_jax.programs.cli.progress import console
+from tna_jax.programs.population.load import Population
+from tna_jax.programs.rebasin.options import RebasinOptions
+from tna_jax.programs.training.splits import training_inputs
+
+SHOWN = 48
+"""Units of a group whose correlations are recorded and drawn: the first ones."""
+FACTS = ("objective", "sweeps", "assignments", "moving", "moved")
+
+
+class Match(NamedTuple):
+    """The second model of a pair, matched to the first."""
+
+    pair: tuple[int, int]
+    method: str
+    permutation: dict[str, np.ndarray]
+    """By group."""
+    search: dict[str, Any]
+    """What the search reached and took."""
+    groups: list[dict[str, Any]]
+    """By group: its units, how many moved, and the mean correlation of units at the same place, before and after."""
+
+
+class Matches(NamedTuple):
+    """What matching a population found."""
+
+    spec: PermutationSpec
+    matches: list[Match]
+    """Pair by pair, each by all methods."""
+    picture: dict[str, Any] | None
+    """Correlations of the units of one group of the first pair, before and after; None where no activations are known."""
+
+    def applied(self, opened: Population, match: Match) -> tuple[Params, State]:
+        """Returns the second model of a pair with its units in the order of the first's."""
+        params, state = (member(tree, match.pair[1]) for tree in (opened.params, opened.state))
+        moved = permutations.apply_permutation(self.spec, match.permutation, params)
+        return moved, permutations.permute_state(self.spec, match.permutation, state)
+
+
+def match_pairs(opened: Population, pairs: np.ndarray, settings: RebasinOptions) -> Matches:
+    """Matches the second model of every pair to the first, by every method.
+
+    Args:
+      opened: the models.
+      pairs: (P, 2) their numbers.
+      settings: the methods and what they take.
+
+    Raises:
+      UsageError: the groups of the network cannot be found, or none has the name that is to be drawn.
+    """
+    calibration = training_inputs(opened.data, settings.calibration_examples)
+    first, state = member(opened.params, 0), member(opened.state, 0)
+    try:
+        spec = permutations.permutation_spec(opened.exact, first, calibration[:16], state)
+    except ValueError as error:
+        raise UsageError(f"{settings.runs[0]}: {error}") from error
+    if settings.group is not None and settings.group not in spec.groups:
+        raise UsageError(f"--group {settings.group}: the groups of this network are {', '.join(spec.groups)}")
+    correlations = UnitCorrelations(spec, calibration)
+    matches: list[Match] = []
+    picture = None
+    for pair in track(pairs, "matching pairs", console=console, transient=True):
+        for match, before, after in _by_methods(spec, opened, pair, calibration, correlations, settings):
+            matches.append(match)
+            if len(matches) == 1:
+                picture = _picture(match, before, after, settings.group)
+    return Matches(spec, matches, picture)
+
+
+Similarities = dict[str, np.ndarray]
+
+
+def _by_methods(
+    spec: PermutationSpec,
+    opened: Population,
+    pair: np.ndarray,
+    calibration: jax.Array,
+    correlations: UnitCorrelations,
+    settings: RebasinOptions,
+) -> Iterator[tuple[Match, Similarities, Similarities]]:
+    (a, b), (a_state, b_state) = ([member(tree, int(i)) for i in pair] for tree in (opened.params, opened.state))
+    before = correlations(a, b, (a_state, b_state))
+    for method in settings.methods:
+        start = time.perf_counter()
+        result = _matched(spec, (a, b), (a_state, b_state), method, calibration, settings)
+        search = {key: getattr(result, key) for key in FACTS} | {"seconds": time.perf_counter() - start}
+        after = correlations(a, result.params, (a_state, result.state))
+        groups = [
+            {"group": name, "units": size, "moved": int((result.permutation[name] != np.arange(size)).sum()),
+             "similarity_before": _at_same_place(before, name), "similarity_after": _at_same_place(after, name)}
+            for name, size in spec.groups.items()
+        ]  # fmt: skip
+        yield Match((int(pair[0]), int(pair[1])), method, result.permutation, search, groups), before, after
+
+
+def _matched(
+    spec: PermutationSpec,
+    models: tuple[Params, Params] | list[Params],
+    states: tuple[State, State],
+    method: str,
+    calibration: jax.Array,
+    settings: RebasinOptions,
+) -> Matching:
+    """The second of two models, matched to the first."""
+    a, b = models
+    key, restarts = jax.random.key(settings.seed), settings.restarts
+    if method == "weight":
+        return weight_matching(spec, a, b, state=states[1], key=key, restarts=restarts)
+    return activation_matching(spec, a, b, calibration, states=states, key=key, restarts=restarts)
+
+
+def _at_same_place(similarities: Similarities, group: str) -> float | None:
+    return float(np.diagonal(similarities[group]).mean()) if group in similarities else None
+
+
+def _picture(match: Match, before: Similarities, after: Similarities, group: str | None) -> dict[str, Any] | None:
+    if group is not None and group not in before:
+        raise UsageError(f"--group {group}: its units meet no weights; there are correlations of {', '.join(before)}")
+    if not before:
+        return None
+    group = group or next(iter(before))
+    shown = {name: values[group][:SHOWN, :SHOWN].round(3) for name, values in (("before", before), ("after", after))}
+    return {"pair": match.pair, "method": match.method, "group": group, "units": len(before[group]), **shown}
