@@ -19,6 +19,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from tna_jax import trees
+
 Value = TypeVar("Value")
 PLAIN = (
     type(None), bool, int, str, bytes, enum.Enum, type, np.dtype, np.generic, types.FunctionType,
@@ -157,10 +159,7 @@ def by_contents(maxsize: int = 32) -> Callable[[Callable[..., Value]], Callable[
 def output_shapes(function: Callable[..., Any], *args: Any) -> Any:
     """Computes `jax.eval_shape(function, *args)` of arrays or shapes, tracing it once for equal contents and shapes."""
     leaves, structure = jax.tree.flatten(args)
-    shapes = tuple(
-        jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.result_type(x) if not hasattr(x, "dtype") else x.dtype)
-        for x in leaves
-    )
+    shapes = tuple(trees.shape_of(x) for x in leaves)
     return _output_shapes(function, structure, shapes)
 
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tna_jax import ensemble, metrics, objectives, program_cache, sharding
+from tna_jax import ensemble, metrics, objectives, program_cache, sharding, trees
 from tna_jax import labels as labels_lib
 from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Members, Trainer
@@ -194,7 +194,7 @@ def _classes(trainer: Trainer, members: Members, first: Any) -> int | None:
     """How many classes the network has outputs for; None where targets are no classes, or labels are made by `prepare`."""
     if not trainer.objective.classes or trainer.prepare is not None:
         return None
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), members)
+    shapes = jax.tree.map(lambda x: trees.shape_of(x, x.shape[1:]), members)
     outputs = jax.eval_shape(
         functools.partial(ensemble.network_inputs, trainer), shapes, *_batch_shapes(trainer, first)
     )
@@ -207,7 +207,7 @@ def _one_member(batch: Any) -> Any:
 
 def _batch_shapes(trainer: Trainer, first: Any) -> Any:
     """The shapes of a batch, of one example."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((trainer.batch_size, *x.shape[1:]), x.dtype), first)
+    return jax.tree.map(lambda x: trees.shape_of(x, (trainer.batch_size, *x.shape[1:])), first)
 
 
 class _Steps:

@@ -6,10 +6,11 @@ Linen dict, an NNX state (boxed or pure) and an Equinox module, if their names a
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax.core.meta import AxisMetadata
@@ -177,3 +178,19 @@ def _is_cut(array: np.ndarray) -> bool:
         return False
     limits = np.iinfo(narrow)
     return bool(array.max() > limits.max or array.min() < limits.min)
+
+
+def shape_of(array: Any, shape: Sequence[int] | None = None) -> jax.ShapeDtypeStruct:
+    """Returns the shape and dtype that an array has in JAX: NumPy's 64 bits are 32 there, unless 64 are switched on; keys keep theirs.
+
+    Args:
+      array: of JAX or NumPy, a shape and dtype, or a number.
+      shape: another shape.
+
+    >>> shape_of(np.zeros(3, np.int64), (2,))
+    ShapeDtypeStruct(shape=(2,), dtype=int32)
+    """
+    dtype = array.dtype if hasattr(array, "dtype") else jax.dtypes.result_type(array)
+    if not jnp.issubdtype(dtype, jax.dtypes.extended):
+        dtype = jax.dtypes.canonicalize_dtype(dtype)
+    return jax.ShapeDtypeStruct(np.shape(array) if shape is None else tuple(shape), dtype)

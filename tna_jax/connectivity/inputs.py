@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree, Shaped
 
-from tna_jax import averaging, networks, repair, streaming
+from tna_jax import averaging, networks, repair, streaming, trees
 from tna_jax.masks import Params
 from tna_jax.networks import Network, State, Stateful
 from tna_jax.streaming import Stream
@@ -40,8 +39,8 @@ def stacked_models(network: Network, members: Params, state: State, data: Data) 
     models = averaging.stacked(members)
     if models is members:
         return members, state
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x)[1:], jnp.result_type(x)), (members, state))
-    inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *np.shape(x)[1:]), jnp.result_type(x)), first_inputs(data))
+    shapes = jax.tree.map(lambda x: trees.shape_of(x, np.shape(x)[1:]), (members, state))
+    inputs = jax.tree.map(lambda x: trees.shape_of(x, (1, *np.shape(x)[1:])), first_inputs(data))
     try:
         jax.eval_shape(functools.partial(networks.evaluate, network), *shapes, inputs)
     except Exception:  # whatever a network says of parameters that are not its own

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tna_jax import networks, objectives, program_cache, streaming
+from tna_jax import networks, objectives, program_cache, streaming, trees
 from tna_jax import placement as placement_lib
 from tna_jax.connectivity.inputs import Data, Split, first_inputs
 from tna_jax.connectivity.one_pass import path_program
@@ -37,9 +37,9 @@ def evaluate_points(
     placement: Placement,
 ) -> dict[str, AnyMetrics]:
     """The metrics of the points by split. A stream is read part by part, and the sums are added on the host in float64."""
-    model = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), (members, state))
+    model = jax.tree.map(lambda p: trees.shape_of(p, p.shape[1:]), (members, state))
     first = first_inputs(data)
-    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), first)
+    example = jax.tree.map(lambda x: trees.shape_of(x, (1, *x.shape[1:])), first)
     run = functools.partial(networks.evaluate, network)
     placement = placement_lib.resolve(placement, run, *model, example)
     classes = (

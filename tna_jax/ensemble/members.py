@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, Key, PyTree, Shaped
 
-from tna_jax import averaging, sharding, transform
+from tna_jax import averaging, sharding, transform, trees
 from tna_jax.ensemble.dtypes import at_least_float32, strong_typed
 from tna_jax.ensemble.trainer import Hyper, Trainer
 from tna_jax.masks import Mask, Params
@@ -135,7 +135,7 @@ def _slice_of(
 
 def member_shapes(members: Any) -> Any:
     """The shapes and dtypes of one member."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), members)
+    return jax.tree.map(lambda x: trees.shape_of(x, x.shape[1:]), members)
 
 
 def count_examples(arrays: Any) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree, Shaped
 
-from tna_jax import networks, objectives, program_cache, sharding
+from tna_jax import networks, objectives, program_cache, sharding, trees
 from tna_jax import placement as placement_lib
 from tna_jax.federated import aggregation
 from tna_jax.federated import client as client_lib
@@ -167,7 +167,7 @@ def resolve(
     federation: Federation, params: Params, state: State, inputs: Shaped[Array | np.ndarray, "n ..."]
 ) -> Placement:
     """Returns how clients share a device, for a model (arrays or shapes) and inputs (n, ...)."""
-    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), inputs)
+    example = jax.tree.map(lambda x: trees.shape_of(x, (1, *x.shape[1:])), inputs)
     leaves, structure = jax.tree.flatten((params, state, example))
     return _resolved(federation.of_clients(), structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
 
@@ -340,7 +340,7 @@ def _accept(
     """(G,) bool, which updates are accepted; the others are named in `refused`."""
     sound = placement_lib.to_host(_all_finite(updates))
     accepted: np.ndarray = real & sound
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), updates)
+    like = jax.tree.map(lambda x: trees.shape_of(x, x.shape[1:]), updates)
     spoilt = np.isin(rows, [*faults.nan, *faults.wrong_shape])
     suspects = np.flatnonzero(real & (spoilt | ~sound))
     # all of them: cutting a row out would take all devices

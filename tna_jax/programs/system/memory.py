@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from tna_jax import ensemble, networks
+from tna_jax import ensemble, networks, trees
 from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Members, Trainer
 from tna_jax.io.errors import UsageError
@@ -54,7 +54,7 @@ def estimate(trainer: Trainer, member: Members, inputs: Arrays, labels: Arrays) 
     count = trainer.batch_size // trainer.accumulate
     batch, weight = _batch(count, inputs)
     if trainer.prepare is not None:
-        targets = jax.ShapeDtypeStruct((count, *labels.shape[1:]), labels.dtype)
+        targets = trees.shape_of(labels, (count, *labels.shape[1:]))
         batch, _, weight = jax.eval_shape(trainer.prepare, member.data_keys, member.hyper, (batch, targets, weight))
     step = _working(trainer.network, member.params, member.state, batch, weight)
     step += size(member.params) if trainer.accumulate > 1 else 0
@@ -68,7 +68,7 @@ def working(net: networks.Network, params: Params, state: State, batch_size: int
 
 def _batch(count: int, inputs: Arrays) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """Returns the shapes of `count` examples and their weights."""
-    return jax.ShapeDtypeStruct((count, *inputs.shape[1:]), inputs.dtype), jax.ShapeDtypeStruct((count,), jnp.float32)
+    return trees.shape_of(inputs, (count, *inputs.shape[1:])), jax.ShapeDtypeStruct((count,), jnp.float32)
 
 
 def _working(net: networks.Network, params: Params, state: State, batch: Arrays, weight: Arrays) -> int:
@@ -254,10 +254,11 @@ def compiled_bytes(trainer: Trainer, members: Members, inputs: Arrays, labels: A
     sharded, replicated = (NamedSharding(mesh, spec) for spec in (PartitionSpec(placement_lib.AXIS), PartitionSpec()))
 
     def stacked(x: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((x.shape[0] + -x.shape[0] % mesh.size, *x.shape[1:]), x.dtype, sharding=sharded)
+        shape = trees.shape_of(x, (x.shape[0] + -x.shape[0] % mesh.size, *x.shape[1:]))
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharded)
 
     arguments = jax.tree.map(stacked, members)
-    data = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), (inputs, labels))
+    data = jax.tree.map(lambda x: trees.shape_of(x).update(sharding=replicated), (inputs, labels))
     epoch = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
     program = ensemble.epoch_program(trainer, placement, mesh, True).lower(arguments, *data, epoch).compile()
     plan = program.memory_analysis()

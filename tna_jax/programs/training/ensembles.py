@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import ensemble, streaming
+from tna_jax import ensemble, streaming, trees
 from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Trainer
 from tna_jax.io.errors import UsageError
@@ -245,7 +245,7 @@ def finished(folder: Run, init: Init) -> tuple[Params, State, list[dict[str, Any
 
 def _first(inputs: Any, count: int) -> Any:
     """The shapes of the first inputs."""
-    return jax.ShapeDtypeStruct((min(count, inputs.shape[0]), *inputs.shape[1:]), inputs.dtype)
+    return trees.shape_of(inputs, (min(count, inputs.shape[0]), *inputs.shape[1:]))
 
 
 def _wait(saved: Checkpoints, in_epoch: "streams.EpochCheckpoints | None") -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from tna_jax import trees
 from tna_jax.ensemble import Trainer
 from tna_jax.programs.data.records import StreamedSplit
 from tna_jax.programs.runs.checkpoints import Checkpoints
@@ -26,7 +27,7 @@ ORDER = 4
 def shapes(split: StreamedSplit, batch_size: int, models: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """Returns the inputs and targets that are in memory at once."""
     x, y = (
-        jax.ShapeDtypeStruct((HELD * models * batch_size, *column.shape[1:]), column.dtype)
+        trees.shape_of(column, (HELD * models * batch_size, *column.shape[1:]))
         for column in (split.images, split.labels)
     )
     return x, y
