@@ -19,7 +19,7 @@ class RebasinOptions(MatchingOptions, MachineOptions):
     """Permute hidden units so that models match, and compare the barriers before, after, and with REPAIR."""
 
     COMMON: ClassVar[tuple[str, ...]] = (
-        "pairs", "methods", "restarts", "repair", "group", "seed", "calibration_examples", "alphas", "placement",
+        "pairs", "methods", "restarts", "repair", "group", "seed", "calibration_examples", "alphas",
         "memory_limit", "data_dir", "out", "format", "permutations",
     )  # fmt: skip
 
