@@ -4,7 +4,7 @@ import sys
 
 from train import experiments
 
-NAMES = ("landscape", "rivals", "multi_fusion", "federated", "soup", "cold", "merging_methods")
+NAMES = ("landscape", "rivals", "multi_fusion", "federated", "federated_baselines", "soup", "cold", "merging_methods")
 GROUPS = {"all": ("landscape", "rivals"), "everything": NAMES}
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ and tables of the committed results and computes nothing.
 import argparse
 import importlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ from tna_jax import backend
 from tna_jax.io.errors import UsageError, unknown
 from tna_jax.io.json_files import to_json, write_json
 from tna_jax.io.provenance import provenance
-from tna_jax.programs.cli.progress import Interrupted, print_user_error
+from tna_jax.programs.cli.progress import Interrupted, print_user_error, time_limit
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,6 +37,7 @@ def main(
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*names, *groups))}")
     parser.add_argument("--full", action="store_true", help="the size for a GPU")
     parser.add_argument("--draw", action="store_true", help="figures and tables of the committed results")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop, saved, after so many minutes")
     options = parser.parse_args(arguments)
     if not options.names:
         for name in names:
@@ -49,8 +51,9 @@ def main(
                 raise unknown("experiment", name, [*names, *groups])
         chosen = dict.fromkeys(member for name in options.names for member in groups.get(name, (name,)))
         backend.configure(members=1_000_000)
-        for name in chosen:
-            _run(room, name, options.full, options.draw)
+        with time_limit(60 * options.minutes):
+            for name in chosen:
+                _run(room, name, options.full, options.draw)
     except UsageError as error:
         return print_user_error(f"python -m {room}: {error}")
     except Interrupted:

@@ -1,6 +1,7 @@
 """Progress on the screen, and a way to stop between two epochs without losing anything."""
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -59,15 +60,43 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Whether a stop was asked for. A second Ctrl-C stops at once."""
+    """Whether a stop was asked for, by a signal or since the time of `time_limit` is over. A second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.signalled = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether one was."""
+        return self.signalled or time_is_over()
+
+    @asked.setter
+    def asked(self, value: bool) -> None:
+        self.signalled = value
 
     def check(self) -> None:
         """Raises Interrupted if a stop was asked for: call it where everything is saved."""
         if self.asked:
             raise Interrupted
+
+
+_deadlines: list[float] = []
+"""Of the blocks of `time_limit` that run, as `time.monotonic` counts."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Asks every program that runs in the block to stop at its next safe point once the time is over: slices of a long computation."""
+    _deadlines.append(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadlines.pop()
+
+
+def time_is_over() -> bool:
+    """Whether the time of a block of `time_limit` around this call is over."""
+    return time.monotonic() >= min(_deadlines, default=math.inf)
 
 
 @contextlib.contextmanager
@@ -76,11 +105,11 @@ def stoppable(after: str = "epoch") -> Iterator[Stop]:
     stop = Stop()
 
     def handler(number: int, frame: FrameType | None) -> None:
-        if stop.asked:
+        if stop.signalled:
             if callable(earlier := before[signal.SIGINT]):
                 earlier(number, frame)  # it raises, and of a command sees to it that the process ends
             raise KeyboardInterrupt
-        stop.asked = True
+        stop.signalled = True
         said = f"stopping after this {after} (Ctrl-C again: at once)"
         try:
             console.print(said)

@@ -1,0 +1,225 @@
+"""Five published federated algorithms without anchors, with FedPFN and with FedPNU: is the best combination with anchors the best of all?
+
+Shows: FedAvg, FedProx, FedDyn, SCAFFOLD and FedAvgM under the three mask schedules, paired by seed, and FedDyn and FedAvgM with FedPNU
+  (named before this ran, from `python -m fusion federated`) against every algorithm without anchors.
+Hardware: two CPU cores; `--minutes 10` computes in slices that resume where the last one stopped, bit for bit on one kind of processor, and
+  writes what is finished. `--full` is the first author's setting for a GPU (convolutions then run under `map`); it has not been run.
+Command: `python -m fusion federated_baselines`
+Expected: the named combinations ahead of every algorithm without anchors in most seeds at Dirichlet 0.1.
+Data: Fashion-MNIST with the MLP 2x100, 5 seeds, then CIFAR-10 with the CNN, as many seeds as time allowed, seed by seed. 20 clients, Dirichlet
+  0.1, all clients in each round; sizes in `SIZES`. `--full`: CIFAR-10 whole, 200 rounds of 2 passes, batch 64, in the order of `STAGES`: the CNN,
+  the CNN with half of the clients in each round, FedAvg and the two named combinations with the ResNet20 with BatchNorm, then the rest.
+  Score: test accuracy, mean of the last 5 rounds; each seed has its own partition, initial values and masks.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fusion.federated import CNN, COLORS, COLUMNS, HEADS, MARKS, NAMES, PLAIN, RESNET, format_scores
+from tna_jax.programs.cli.progress import Interrupted, console, time_is_over
+from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.reports.statistics import error_bars, mean_std, mean_std_columns
+from tna_jax.programs.reports.terminal import show_table
+from train import cells
+from train.plots import page
+
+ROWS: dict[str, dict[str, Any]] = {
+    "FedAvg": {}, "FedProx": {"algorithm": "fedprox"}, "FedDyn": {"algorithm": "feddyn", **PLAIN},
+    "SCAFFOLD": {"algorithm": "scaffold", **PLAIN}, "FedAvgM": {"server": "fedavgm"},
+}  # fmt: skip
+NAMED = ("FedDyn", "FedAvgM")
+"""With FedPNU they were the best of `fusion/results/federated.json`, the MLP at Dirichlet 0.1."""
+SHARED: dict[str, Any] = {"clients": 20, "learning_rate": 0.05, "anchors": COLUMNS, "alpha": 0.1, "checkpoints_kept": 1}
+SIZES: dict[str, dict[str, Any]] = {
+    "fashion_mlp": {"dataset": "fashion_mnist", "model": "mlp", "depth": 2, "width": 100, "train_examples": 3000,
+                    "test_examples": 3000, "rounds": 40, "epochs": 2, "batch_size": 32},
+    "cifar10_cnn": {"dataset": "cifar10", **CNN, "train_examples": 4000, "test_examples": 2000, "rounds": 20, "epochs": 2,
+                    "batch_size": 64},
+}  # fmt: skip
+FULL_SIZE: dict[str, Any] = {"dataset": "cifar10", "rounds": 200, "epochs": 2, "batch_size": 64}
+SEEDS = 5
+
+
+class Stage(NamedTuple):
+    """Rows under one setting."""
+
+    title: str
+    options: dict[str, Any]
+    rows: tuple[str, ...] = tuple(ROWS)
+    seeds: int = SEEDS
+
+
+def full_stage(network: str, alpha: float, participation: float, rows: tuple[str, ...] = tuple(ROWS)) -> Stage:
+    """A stage of the first author's setting."""
+    title = f"CIFAR-10 {network}, Dirichlet {alpha:g}, {participation:.0%} of the clients a round"
+    size = {**(CNN if network == "CNN" else RESNET), **FULL_SIZE, "alpha": alpha, "participation": participation}
+    return Stage(title, {**SHARED, **size}, rows)
+
+
+STAGES: dict[str, Stage] = {
+    "fashion_mlp": Stage("Fashion-MNIST MLP", {**SHARED, **SIZES["fashion_mlp"]}),
+    "cifar10_cnn": Stage("CIFAR-10 CNN", {**SHARED, **SIZES["cifar10_cnn"]}),
+}
+FULL_STAGES: dict[str, Stage] = {
+    "cnn": full_stage("CNN", 0.1, 1.0),
+    "cnn_half": full_stage("CNN", 0.1, 0.5),
+    "resnet20": full_stage("ResNet20", 0.1, 1.0, ("FedAvg", *NAMED)),
+    "cnn_0.5": full_stage("CNN", 0.5, 1.0),
+    "cnn_0.5_half": full_stage("CNN", 0.5, 0.5),
+    "resnet20_rest": full_stage("ResNet20", 0.1, 1.0, ("FedProx", "SCAFFOLD")),
+    "resnet20_half": full_stage("ResNet20", 0.1, 0.5),
+    "resnet20_0.5": full_stage("ResNet20", 0.5, 1.0),
+    "resnet20_0.5_half": full_stage("ResNet20", 0.5, 0.5),
+}
+
+
+def cell_names(stages: dict[str, Stage]) -> Iterator[tuple[str, int, str]]:
+    """Yields stage, seed and row in the order in which they are computed: a whole seed of a stage before the next seed."""
+    for name, stage in stages.items():
+        for seed in range(stage.seeds):
+            for row in stage.rows:
+                yield name, seed, row
+
+
+def run(full: bool = False) -> dict[str, Any]:
+    """Every cell is a run of `tna federate`, all mask schedules of a row and a seed; returns what is finished when the time is over."""
+    stages, finished = FULL_STAGES if full else STAGES, []
+    experiment = "federated_baselines" + ("_full" if full else "")
+    names = list(cell_names(stages))
+    for name, seed, row in names:
+        if time_is_over():
+            break
+        options = {**stages[name].options, **ROWS[row], "first_seed": seed}
+        cell_name = f"{name}_{row}_{seed}"
+        try:
+            cell = cells.federated(experiment, cell_name, options)
+        except Interrupted:
+            if not time_is_over():
+                raise
+            break
+        # what is finished is read from its results: states of clients would only take room
+        shutil.rmtree(cells.RUNS / experiment / cell_name / "checkpoints", ignore_errors=True)
+        finished.append(
+            {"stage": name, "seed": seed, "row": row, "parameters": cell["parameters"], "runs": cell["runs"]}
+        )
+    if len(finished) < len(names):
+        console.print(f"{len(finished)} of {len(names)} cells are finished; the same command resumes")
+    titles = {
+        name: {"title": stage.title, "options": stage.options, "rows": stage.rows} for name, stage in stages.items()
+    }
+    not_run = [" ".join((name, row, f"seed {seed}")) for name, seed, row in names[len(finished) :]]
+    return {"stages": titles, "algorithms": ROWS, "cells": finished, "not_run": not_run}
+
+
+def scores(result: dict[str, Any], stage: str, row: str, kind: str) -> dict[int, float]:
+    """The scores of a row under a mask schedule by seed; one that diverged has NaN."""
+    found = {}
+    for cell in result["cells"]:
+        if (cell["stage"], cell["row"]) == (stage, row):
+            (run,) = (run for run in cell["runs"] if run["anchors"] == kind)
+            found[cell["seed"]] = np.nan if run["score"] is None else run["score"]
+    return found
+
+
+def paired(first: dict[int, float], second: dict[int, float]) -> np.ndarray:
+    """Differences of the seeds that both have."""
+    return np.array([first[seed] - second[seed] for seed in first if seed in second])
+
+
+def stages_of(result: dict[str, Any]) -> list[str]:
+    """Stages of which something is finished."""
+    return list(dict.fromkeys(cell["stage"] for cell in result["cells"]))
+
+
+def composition(result: dict[str, Any], stage: str) -> list[list[str]]:
+    """The rows of a stage: number of seeds, scores by mask schedule, and what anchors add, paired by seed."""
+    rows = []
+    for row in result["stages"][stage]["rows"]:
+        values = {kind: scores(result, stage, row, kind) for kind in COLUMNS}
+        if values["none"]:
+            gains = [format_scores(paired(values[kind], values["none"]), sign=True) for kind in COLUMNS[1:]]
+            rows.append(
+                [
+                    row,
+                    str(len(values["none"])),
+                    *(format_scores(np.array(list(values[kind].values()))) for kind in COLUMNS),
+                    *gains,
+                ]
+            )
+    return rows
+
+
+def duels(result: dict[str, Any], stage: str) -> list[list[str]]:
+    """The named combinations less every algorithm without anchors: paired difference, and in how many seeds they are ahead."""
+    rows = []
+    for base in result["stages"][stage]["rows"]:
+        cells_of_row = []
+        for name in NAMED:
+            gain = paired(scores(result, stage, name, "pnu"), scores(result, stage, base, "none"))
+            cells_of_row.append(
+                f"{format_scores(gain, sign=True)} ({np.sum(gain > 0)} of {len(gain)})" if len(gain) else "-"
+            )
+        rows.append([base, *cells_of_row])
+    return rows
+
+
+COMPOSITION_HEADS = [HEADS[0], "seeds", *HEADS[1:]]
+DUEL_HEADS = ["without anchors", *(f"{name} with FedPNU, less it" for name in NAMED)]
+
+
+def table(result: dict[str, Any]) -> None:
+    """Prints for every stage the composition and the duels, and how much was not run."""
+    for stage in stages_of(result):
+        title = result["stages"][stage]["title"]
+        show_table(Table(f"{title}: accuracy of the last 5 rounds", COMPOSITION_HEADS, composition(result, stage)))
+        show_table(
+            Table(
+                f"{title}: paired differences, and seeds in which they are positive", DUEL_HEADS, duels(result, stage)
+            )
+        )
+    if result["not_run"]:
+        print(f"not run: {len(result['not_run'])} cells, the first of them {result['not_run'][0]}")
+
+
+def figure(result: dict[str, Any], file: Path) -> None:
+    """For every stage accuracy by round of the named combinations and of all algorithms without anchors, and scores of all."""
+    stages = stages_of(result)
+    with page(file, max(len(stages), 1), 2, width=5.2, height=3.8) as axes:
+        for (left, right), stage in zip(axes, stages, strict=False):
+            _rounds(left, result, stage)
+            _scores(right, result, stage)
+
+
+ROW_COLORS = dict(zip(ROWS, ("#1b6ca8", "#8a8f98", "#c7522a", "#7a5195", "#3c8d53"), strict=True))
+
+
+def _rounds(axis: Any, result: dict[str, Any], stage: str) -> None:
+    lines = [(row, "none", ":") for row in ROWS] + [(row, "pnu", "-") for row in NAMED]
+    for row, kind, dash in lines:
+        runs = [run for cell in result["cells"] if (cell["stage"], cell["row"]) == (stage, row) for run in cell["runs"]]
+        curves = np.array([run["accuracy"] for run in runs if run["anchors"] == kind], float)
+        if len(curves):
+            mean, _ = error_bars(mean_std_columns(curves))
+            label = row if kind == "none" else f"{row}, FedPNU"
+            axis.plot(np.arange(1, len(mean) + 1), mean, dash, color=ROW_COLORS[row], linewidth=1.4, label=label)
+    axis.set_title(f"{result['stages'][stage]['title']}, mean over seeds", loc="left", fontsize=9)
+    axis.set_xlabel("round", fontsize=8)
+    axis.set_ylabel("test accuracy", fontsize=8)
+    axis.legend(fontsize=7, frameon=False, loc="lower right")
+
+
+def _scores(axis: Any, result: dict[str, Any], stage: str) -> None:
+    rows = [row for row in result["stages"][stage]["rows"] if scores(result, stage, row, "none")]
+    y = np.arange(len(rows))[::-1]
+    for k, kind in enumerate(COLUMNS):
+        values = [np.array(list(scores(result, stage, row, kind).values())) for row in rows]
+        mean, std = error_bars(map(mean_std, values))
+        axis.errorbar(mean, y + 0.2 - 0.2 * k, xerr=std, fmt=MARKS[kind], color=COLORS[kind], markersize=4, capsize=2,
+                      linewidth=1, label=NAMES[kind])  # fmt: skip
+    axis.set_yticks(y, rows, fontsize=8)
+    axis.set_title("accuracy of the last 5 rounds, mean and deviation over seeds", loc="left", fontsize=9)
+    axis.legend(fontsize=7, ncols=3, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1))
