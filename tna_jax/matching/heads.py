@@ -35,12 +35,15 @@ def nests(spec: PermutationSpec, params: Params, state: State = ()) -> Nests:
     found: Nests = {}
     every = [groups for path, leaf in spec.params.items() for groups in _groups(leaf)]
     draws = np.random.default_rng(0)
-    for units in spec.groups:
+    for units in sorted(spec.groups, key=lambda name: -spec.groups[name]):
         beside = [set(filter(None, groups)) - {units} for groups in every if units in groups]
         for heads in sorted(set.intersection(*beside)) if beside else []:
+            alike = {name for name, group in found.items() if group == heads}
             if (
                 any(groups.count(heads) + groups.count(units) != 2 for groups in every if units in groups)
+                or any(alike & groups for groups in beside)  # units of the same heads on another axis there
                 or heads in found
+                or units in found.values()
             ):
                 continue
             size, count = spec.groups[units], spec.groups[heads]
@@ -124,13 +127,14 @@ def head_matching(
     key: jax.Array | None = None,
     restarts: int = 1,
     check: bool = True,
+    tolerance: float | None = None,
 ) -> HeadMatching:
     """Permutes `b` as `weight_matching` does, and then heads together with the units of each head in an order of its own.
 
     Where a network has no such heads it is `weight_matching`. Laws: as there; the objective is at least that of `weight_matching`.
 
     Args:
-      spec, a, b, state, key, restarts, check: as there.
+      spec, a, b, state, key, restarts, check, tolerance: as there.
     """
     common = weight_matching(
         spec, a, b, state=state, key=prng.root_key(0) if key is None else key, restarts=restarts, check=False
@@ -138,22 +142,22 @@ def head_matching(
     nested = nests(spec, b, state)
     first, second = real_leaves(a), real_leaves(b)
     require_finite({**first, **{("b", *path): leaf for path, leaf in second.items()}})
-    gains = _HeadGains(spec, first, second, nested)
+    gains = HeadGains(spec, first, second, nested)
     order = dict(common.permutation)
     for units, heads in nested.items():
         size = spec.groups[units]
         order[units] = (order[heads][:, None] * size + order[units][None, :]).reshape(-1)
-    order, counts = _ascend(gains, order)
+    order, counts = ascend_heads(gains, order)
     params = apply_head_permutation(spec, nested, order, b)
     moved_state = apply_head_permutation(spec, nested, order, state, spec.state)
     if check:
-        permutations.check_function(spec, b, params, (state, moved_state))
+        permutations.check_function(spec, b, params, (state, moved_state), tolerance=tolerance)
     sums = (common.sweeps + counts[0], common.assignments + counts[1], common.moving + counts[2])
     objective = gains.objective({f"{name} of heads" if name in nested else name: o for name, o in order.items()})
     return HeadMatching(Matching(params, moved_state, order, objective, *sums), nested)
 
 
-class _HeadGains(Gains):
+class HeadGains(Gains):
     """Gains with heads and their units joined."""
 
     def __init__(self, spec: PermutationSpec, a: Any, b: Any, nested: Nests) -> None:
@@ -188,13 +192,24 @@ class _HeadGains(Gains):
         return {heads: best, **flat}
 
 
-def _ascend(gains: _HeadGains, order: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[int, int, int]]:
-    """Climbs over groups and heads in turn until none gains anything."""
+def ascend_heads(
+    gains: HeadGains, order: dict[str, np.ndarray], free: set[str] | None = None
+) -> tuple[dict[str, np.ndarray], tuple[int, int, int]]:
+    """Climbs over groups and heads in turn until none gains anything.
+
+    Args:
+      gains: of the two networks.
+      order: to begin with, by group; of units in heads counted through all heads.
+      free: the groups that may move; None: all.
+
+    Returns:
+      The order reached; sweeps, assignments and moves.
+    """
     order, sweeps, assignments, moving, moved = dict(order), 0, 0, 0, True
     while moved:
         moved, sweeps = False, sweeps + 1
         for name in gains.sizes:
-            if name in gains.nested:
+            if name in gains.nested or (free is not None and name not in free):
                 continue
             assignments += 1
             if name in gains.nested.values():
