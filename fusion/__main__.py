@@ -4,7 +4,8 @@ import sys
 
 from train import experiments
 
-NAMES = ("landscape", "rivals", "multi_fusion", "federated", "federated_baselines", "soup", "cold", "merging_methods")
+NAMES = ("landscape", "rivals", "multi_fusion", "federated", "federated_baselines", "federated_bytes", "federated_heavy",
+         "federated_privacy", "soup", "cold", "merging_methods")  # fmt: skip
 GROUPS = {"all": ("landscape", "rivals"), "everything": NAMES}
 
 if __name__ == "__main__":

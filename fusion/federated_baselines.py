@@ -36,7 +36,7 @@ NAMED = ("FedDyn", "FedAvgM")
 SHARED: dict[str, Any] = {"clients": 20, "learning_rate": 0.05, "anchors": COLUMNS, "alpha": 0.1, "checkpoints_kept": 1}
 SIZES: dict[str, dict[str, Any]] = {
     "fashion_mlp": {"dataset": "fashion_mnist", "model": "mlp", "depth": 2, "width": 100, "train_examples": 3000,
-                    "test_examples": 3000, "rounds": 40, "epochs": 2, "batch_size": 32},
+                    "test_examples": 3000, "rounds": 30, "epochs": 2, "batch_size": 32},
     "cifar10_cnn": {"dataset": "cifar10", **CNN, "train_examples": 4000, "test_examples": 2000, "rounds": 20, "epochs": 2,
                     "batch_size": 64},
 }  # fmt: skip
