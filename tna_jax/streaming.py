@@ -185,6 +185,8 @@ def _order(key: jax.Array, epoch: Any, examples: int, batch_size: int) -> jax.Ar
 
 
 def _check(trainer: Trainer, stream: Stream, inputs: Any, targets: Any) -> None:
+    if trainer.papa is not None:
+        raise ValueError("papa needs the data in memory: its members take their steps together, and a stream's do not")
     objectives.check_examples(trainer.objective, inputs, targets)
     if not 1 <= trainer.batch_size <= len(stream):
         raise ValueError(f"a batch of {trainer.batch_size} examples needs as many, but the data has {len(stream)}")

@@ -6,7 +6,7 @@ Linen dict, an NNX state (boxed or pure) and an Equinox module, if their names a
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -20,6 +20,9 @@ Tree = Any
 
 Like = TypeVar("Like")
 """The type of a tree, which another of its structure has too."""
+
+Value = TypeVar("Value")
+"""What is said of a path."""
 
 KeyPath = tuple[str, ...]
 """A leaf's name, one string per level."""
@@ -100,6 +103,30 @@ def selector(where: PathFilter | None, paths: list[KeyPath]) -> Callable[[KeyPat
     if paths and not any(chosen(name(path)) for path in paths):
         raise ValueError(f"where={where!r} selects no leaf; the paths are: {', '.join(map(name, paths))}")
     return lambda path: bool(chosen(name(path)))
+
+
+def by_path(values: Mapping[str, Value], paths: list[KeyPath], what: str) -> dict[KeyPath, Value]:
+    """Returns the value of every path that one of the regular expressions `values` matches.
+
+    Args:
+      values: by regular expressions, each searched in the path.
+      paths: to look at.
+      what: what the values are called in the error.
+
+    Raises:
+      ValueError: an expression matches none of the paths, or several match one path; all such paths are listed.
+    """
+    selected = {pattern: selector(pattern, []) for pattern in values}
+    idle = [pattern for pattern, matches in selected.items() if not any(map(matches, paths))]
+    if idle:
+        raise ValueError(
+            f"{what}: {', '.join(map(repr, idle))} selects no leaf; the paths are: {', '.join(map(name, paths))}"
+        )
+    matches = {path: [pattern for pattern, matches in selected.items() if matches(path)] for path in paths}
+    several = [f"{name(path)} ({' and '.join(map(repr, p))})" for path, p in matches.items() if len(p) > 1]
+    if several:
+        raise ValueError(f"one pattern of {what} may match a leaf, but several match: {', '.join(several)}")
+    return {path: values[patterns[0]] for path, patterns in matches.items() if patterns}
 
 
 def align(mask: Tree, tree: Tree, what: str = "params", subject: str = "mask") -> list[Any]:

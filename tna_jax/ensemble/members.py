@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, Key, PyTree, Shaped
 
-from tna_jax import averaging, sharding, transform, trees
+from tna_jax import averaging, program_cache, sharding, transform, trees
 from tna_jax.ensemble.dtypes import at_least_float32, strong_typed
 from tna_jax.ensemble.trainer import Hyper, Trainer
 from tna_jax.masks import Mask, Params
@@ -91,8 +91,14 @@ def init_ensemble(
     params, mask, hypers, state, member_data = parts
     # Running averages in half precision stop moving: what a batch adds is below their last digit.
     state = jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), state)
-    opt_state = jax.tree.map(strong_typed, jax.jit(jax.vmap(trainer.init_optimizer))(params, mask, hypers))
+    opt_state = jax.tree.map(strong_typed, _init_program(trainer)(params, mask, hypers))
     return Members(params, mask, opt_state, data_keys, hypers, state, member_data)
+
+
+@program_cache.by_contents()
+def _init_program(trainer: Trainer) -> Any:
+    """Returns the compiled (params, mask, hyper) -> optimizer states, of members with a leading axis."""
+    return jax.jit(jax.vmap(trainer.init_optimizer))
 
 
 def _with_leading_axis(tree: Any, members: int) -> Any:

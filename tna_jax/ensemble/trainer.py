@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from tna_jax import networks, optimizers, transform
 from tna_jax.ensemble.dtypes import as_types, at_least_float32
+from tna_jax.ensemble.papa import Papa
 from tna_jax.masks import Mask, Params
 from tna_jax.networks import Network
 from tna_jax.objectives import CLASSIFICATION, Objective
@@ -51,6 +52,7 @@ class Trainer:
       objective: the loss and the metrics, see `tna_jax.objectives`; default: classification.
       accumulate: parts that a batch is cut into, whose gradients are summed, in float32, before the step: the same step in less
         memory, up to rounding. Must divide the batch size; not for networks with a state.
+      papa: `Papa(every, rate)`, which pulls the members towards their average while they train; None: they train apart.
     """
 
     network: Network
@@ -62,6 +64,7 @@ class Trainer:
     loss: Callable[[Any, Any, Hyper], jax.Array] | None = None
     accumulate: int = 1
     objective: Objective = CLASSIFICATION
+    papa: Papa | None = None
 
     def __post_init__(self) -> None:
         if self.accumulate < 1 or self.batch_size % self.accumulate:

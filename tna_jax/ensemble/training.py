@@ -27,7 +27,7 @@ def train_ensemble(
     start: int = 0,
     on_epoch: Callable[[int, Callable[..., Members], Any], None] | None = None,
 ) -> tuple[Members, list[AnyMetrics]]:
-    """Trains M members for epochs `start` ... `epochs - 1` on all devices, or on M of them where there are more.
+    """Trains M members for epochs `start` ... `epochs - 1` on all devices, or on M of them where there are more; with `papa` on one.
 
     M need not be a multiple of the number of devices: the last member is repeated and cut off again.
 
@@ -49,7 +49,7 @@ def train_ensemble(
     check_training_data(trainer, members, inputs, labels)
     check_classes(trainer, members, inputs, labels)
     count = members.data_keys.shape[0]
-    mesh = placement_lib.mesh_for(count)
+    mesh = placement_lib.mesh_for(count) if trainer.papa is None else placement_lib.mesh(jax.devices()[:1])
     padded = placement_lib.pad(members, mesh.size)
     current = placement_lib.shard(jax.tree.map(lambda x: x.copy(), padded), mesh)
     inputs, labels = placement_lib.replicate((inputs, labels), mesh)

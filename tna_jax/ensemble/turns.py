@@ -12,6 +12,7 @@ from jaxtyping import Array
 from tna_jax import metrics, program_cache
 from tna_jax import placement as placement_lib
 from tna_jax.ensemble.members import Members, examples_of, trained_part, with_trained
+from tna_jax.ensemble.papa import pull_in_turn
 from tna_jax.ensemble.steps import batch_indices, batch_step
 from tna_jax.ensemble.trainer import Trainer
 from tna_jax.metrics import AnyMetrics
@@ -81,5 +82,8 @@ def loop_epoch(
     for s in range(orders[0][0].shape[1]):
         for i in numbers:
             states[i] = step(states[i], rests[i], inputs, labels, np.int32(epoch), np.int32(s))
+        if trainer.papa is not None and (s + 1) % trainer.papa.every == 0:
+            pulled = pull_in_turn(trainer.papa, [state[0][0] for state in states], [m.mask for m in members_in_turn])
+            states = [((params, *trained[1:]), total) for params, (trained, total) in zip(pulled, states, strict=True)]
     trained, totals = join(states)
     return with_trained(members, trained), totals

@@ -12,12 +12,15 @@ leaves, their order, the framework of the tree, devices, processes, `jit` or `vm
     optimizer = anchored(optax.sgd(0.1), mask)
 """
 
-from tna_jax.masks.draws import DRAWS, bernoulli, exact, neurons, percent
+from tna_jax.masks.draws import bernoulli, exact, neurons, percent
+from tna_jax.masks.kinds import DRAWS
+from tna_jax.masks.measures import beta, trained_cosine, trained_distance
 from tna_jax.masks.operations import Mask, Params, anchored_ratio, complement, soft
 from tna_jax.masks.recipe import AnchorRecipe
+from tna_jax.masks.unit_inputs import per_unit
 from tna_jax.masks.values import bitwise_where, draw_anchors, prune, scale_anchors, share_anchors
 
 __all__ = [
-    "DRAWS", "AnchorRecipe", "Mask", "Params", "anchored_ratio", "bernoulli", "bitwise_where", "complement", "draw_anchors", "exact", "neurons",
-    "percent", "prune", "scale_anchors", "share_anchors", "soft",
+    "DRAWS", "AnchorRecipe", "Mask", "Params", "anchored_ratio", "bernoulli", "beta", "bitwise_where", "complement", "draw_anchors", "exact", "neurons",
+    "per_unit", "percent", "prune", "scale_anchors", "share_anchors", "soft", "trained_cosine", "trained_distance",
 ]  # fmt: skip

@@ -112,21 +112,14 @@ def neurons(
             drawn |= dict(zip(names, masks, strict=True))
         return [place.spread([drawn[draw] for draw in place.draws]) for place in places]
 
-    return _draw(params, where, shared, leaf_masks)
+    return draw_leaves(params, where, shared, leaf_masks)
 
-
-DRAWS: dict[str, Callable[..., Mask]] = {
-    "bernoulli": bernoulli,
-    "exact": exact,
-    "neurons": functools.partial(neurons, apart=True),
-}
-"""The ways to draw by name, each `(key, params, ratio, where) -> mask`, as `AnchorRecipe` draws."""
 
 Leaf = tuple[KeyPath, Any]
 """A leaf's path, and the array or its shape."""
 
 
-def _draw(
+def draw_leaves(
     params: Params,
     where: PathFilter | None,
     shared: bool,
@@ -158,7 +151,7 @@ def _draw_entries(
         names = [(path, _drawn_shape(leaf, like), like) for (path, leaf), like in zip(chosen, likes, strict=True)]
         return [m.reshape(leaf.shape) for m, (_, leaf) in zip(_each(key, names, finish), chosen, strict=True)]
 
-    return _draw(params, where, shared, leaf_masks)
+    return draw_leaves(params, where, shared, leaf_masks)
 
 
 def _drawn_shape(leaf: Any, like: Any) -> tuple[int, ...]:

@@ -9,13 +9,15 @@ from typing import Any, Literal, get_args
 
 import jax
 
-from tna_jax.masks.draws import DRAWS, check_ratio
+from tna_jax.masks.draws import check_ratio
+from tna_jax.masks.kinds import DRAWS
 from tna_jax.masks.operations import Mask, Params, complement, soft
+from tna_jax.masks.unit_inputs import per_unit
 from tna_jax.masks.values import draw_anchors, scale_anchors, share_anchors
 from tna_jax.prng import Stream, stream
 from tna_jax.trees import PathFilter
 
-Kind = Literal["bernoulli", "exact", "neurons"]
+Kind = Literal["bernoulli", "exact", "neurons", "per-unit"]
 Values = Literal["initial", "normal"]
 
 
@@ -38,7 +40,8 @@ class AnchorRecipe:
     """
 
     kind: Kind = "bernoulli"
-    """How entries are chosen: each weight by itself, an exact count of each leaf, or whole units (see `DRAWS`)."""
+    """How entries are chosen: each weight by itself, an exact count of each leaf, whole units, or an exact number of every unit's inputs
+    (see `DRAWS`)."""
     ratio: float = 0.4
     """The share of anchored entries, in [0, 1]."""
     seed: int = 0
@@ -52,7 +55,13 @@ class AnchorRecipe:
     scale: float = 1.0
     """Multiplies the values of anchors."""
     trainable_scale: float = 1.0
-    """Multiplies the initial values of trainable entries, in models that have anchors (ratio above 0)."""
+    """Multiplies the initial values of trainable entries, in models that have anchors (ratio above 0); of kind `per-unit` in leaves that
+    have anchors: biases and norms keep theirs."""
+    counts: Mapping[str, int] | None = None
+    """Of kind `per-unit`: anchored inputs of each unit, by regular expressions of the path, instead of a share `ratio` of all inputs
+    (see `masks.per_unit`)."""
+    scales: Mapping[str, float] | None = None
+    """Values of `scale` for some leaves, by regular expressions of the path; the others have `scale`."""
 
     def __post_init__(self) -> None:
         _require_known("kind", self.kind, get_args(Kind))
@@ -71,9 +80,15 @@ class AnchorRecipe:
             raise ValueError(
                 f"soft is the multiplier of soft anchors and must lie in [0, 1) or be None, got {self.soft}"
             )
-        for name in ("scale", "trainable_scale"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be finite and at least 0, got {getattr(self, name)}")
+        for name, value in {
+            "scale": self.scale,
+            "trainable_scale": self.trainable_scale,
+            **(self.scales or {}),
+        }.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be finite and at least 0, got {value}")
+        if self.counts is not None and self.kind != "per-unit":
+            raise ValueError(f"counts are anchored inputs of a unit: they need the kind 'per-unit', not {self.kind!r}")
         if self.soft is not None and self.trainable_scale != 1:
             raise ValueError("soft and trainable_scale do not go together: under soft anchors all entries are trained")
 
@@ -93,10 +108,14 @@ class AnchorRecipe:
           A mask with the structure and shapes of `params`: bool, or float32 where anchors are soft.
 
         Raises:
-          ValueError: `where` selects nothing.
+          ValueError: `where` selects nothing; of kind `per-unit` also as `masks.per_unit`.
           TypeError: `params` holds something other than floating-point arrays.
         """
-        mask = DRAWS[self.kind](self.key if key is None else key, params, self.ratio, self.where)
+        key = self.key if key is None else key
+        if self.counts is not None:
+            mask = per_unit(key, params, self.counts, self.where)
+        else:
+            mask = DRAWS[self.kind](key, params, self.ratio, self.where)
         return mask if self.soft is None else soft(mask, self.soft)
 
     def anchor_values(self, params: Params, mask: Mask) -> Params:
@@ -110,8 +129,10 @@ class AnchorRecipe:
           ValueError: the mask does not fit the parameters.
         """
         if self.values == "normal":
-            return draw_anchors(stream(self.seed, Stream.RUN_ANCHORS), params, mask, self.scale)
-        return params if self.scale == 1 else scale_anchors(params, mask, self.scale)
+            return draw_anchors(stream(self.seed, Stream.RUN_ANCHORS), params, mask, self.scale, scales=self.scales)
+        if self.scale == 1 and not self.scales:
+            return params
+        return scale_anchors(params, mask, self.scale, scales=self.scales)
 
     def trainable_values(self, params: Params, mask: Mask) -> Params:
         """Returns a model with the values at which its trainable entries start; its anchors keep theirs, bit for bit.
@@ -123,9 +144,12 @@ class AnchorRecipe:
         Raises:
           ValueError: the mask does not fit the parameters.
         """
-        if self.trainable_scale == 1 or self.ratio == 0:
+        if self.trainable_scale == 1 or (self.ratio == 0 and self.counts is None):
             return params
-        return scale_anchors(params, complement(mask), self.trainable_scale)
+        trainable = complement(mask)
+        if self.kind == "per-unit":  # leaves without anchors keep their values
+            trainable = jax.tree.map(lambda t: t | ~t.any(), trainable)
+        return scale_anchors(params, trainable, self.trainable_scale)
 
     def initial_values(self, params: Params, first: Params, mask: Mask) -> Params:
         """Returns a model as its training starts: the shared anchors, and its own trainable entries.
@@ -148,7 +172,8 @@ class AnchorRecipe:
         """
         if callable(self.where):
             raise TypeError("where is a function, which a file cannot hold: write it as a regular expression")
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if name not in ("counts", "scales") or value is not None}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "AnchorRecipe":

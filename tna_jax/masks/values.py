@@ -1,6 +1,6 @@
 """Values of anchors: zero, scaled, drawn anew, or another model's. What trains keeps every bit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -29,29 +29,39 @@ def prune(params: Tree, mask: Mask) -> Tree:
     return trees.like(params, leaves)
 
 
-def scale_anchors(params: Tree, mask: Mask, scale: float) -> Tree:
+def scale_anchors(params: Tree, mask: Mask, scale: float, *, scales: Mapping[str, float] | None = None) -> Tree:
     """Multiplies anchored entries by `scale`; the trainable ones stay, bit for bit. Dtypes are kept.
 
     Of initial values with standard deviation s this makes anchors with standard deviation `scale * s`: how much anchors weigh
     against what is trained (a choice of this project; arXiv 2402.01342 anchors initial values, scale 1). Entries under a soft
     anchor are scaled too.
 
+    Args:
+      params: a pytree of floating-point arrays.
+      mask: bool or soft mask of the same paths.
+      scale: the factor, at least 0.
+      scales: factors of some leaves instead, by regular expressions of the path, of which a leaf may match one.
+
     Raises:
-      ValueError: the mask does not fit (see `share_anchors`), or `scale` is negative or not finite.
+      ValueError: the mask does not fit (see `share_anchors`), a scale that is negative or not finite, a pattern that matches no leaf,
+        or a leaf that two patterns match.
     """
-    _check_scale(scale)
-    scaled = jax.tree.map(lambda p: p * jnp.asarray(scale, jnp.asarray(p).dtype), params)
-    return share_anchors(params, scaled, mask)
+    factors = _scales_of(params, scale, scales)
+    leaves = [leaf * jnp.asarray(factors[path], jnp.asarray(leaf).dtype) for path, leaf in trees.parameters(params)]
+    return share_anchors(params, trees.like(params, leaves), mask)
 
 
-def draw_anchors(key: jax.Array, params: Tree, mask: Mask, scale: float) -> Tree:
-    """Draws anchored entries anew from N(0, scale^2), all leaves alike; the trainable ones stay, bit for bit.
+def draw_anchors(
+    key: jax.Array, params: Tree, mask: Mask, scale: float, *, scales: Mapping[str, float] | None = None
+) -> Tree:
+    """Draws anchored entries anew from N(0, scale^2), all leaves alike but those of `scales`; the trainable ones stay, bit for bit.
 
     The fixed entries of W-asymmetric networks (Lim et al. 2024, arXiv 2405.20231), there with scale 0.25 to 3. As for a mask,
-    the values of a leaf depend on the key, its path and its shape alone. Errors as in `scale_anchors`.
+    the values of a leaf depend on the key, its path and its shape alone; those of two scales are proportional. Arguments and errors
+    as in `scale_anchors`.
     """
-    _check_scale(scale)
-    drawn = [sharding.place(_normal(key, path, leaf, scale), leaf) for path, leaf in trees.parameters(params)]
+    factors = _scales_of(params, scale, scales)
+    drawn = [sharding.place(_normal(key, path, leaf, factors[path]), leaf) for path, leaf in trees.parameters(params)]
     return share_anchors(params, trees.like(params, drawn), mask)
 
 
@@ -73,9 +83,14 @@ def _inside(uniform: jax.Array) -> jax.Array:
     return jnp.maximum(uniform, np.float32(2.0**-24))
 
 
-def _check_scale(scale: float) -> None:
-    if not 0 <= scale < np.inf:
-        raise ValueError(f"the scale of anchors must be finite and at least 0, got {scale}")
+def _scales_of(params: Params, scale: float, scales: Mapping[str, float] | None) -> dict[trees.KeyPath, float]:
+    """The scale of each leaf."""
+    paths = [path for path, _ in trees.parameters(params)]
+    factors = dict.fromkeys(paths, scale) | trees.by_path(scales or {}, paths, "scales")
+    for factor in factors.values():
+        if not 0 <= factor < np.inf:
+            raise ValueError(f"the scale of anchors must be finite and at least 0, got {factor}")
+    return factors
 
 
 def share_anchors(params: Tree, source: Params, mask: Mask) -> Tree:

@@ -157,6 +157,9 @@ def test_names_of_the_submodules():
     vgg = paths(shapes("vgg16", norm="batch"))
     assert {"params/stage5_conv3/kernel", "batch_stats/stage5_norm3/var", "params/head/bias"} <= vgg
     assert {path.split("/")[0] for path in paths(shapes("mlp", depth=2)["params"])} == {"Dense_0", "Dense_1", "Dense_2"}
+    normed = shapes("mlp", (784,), depth=2, width=200, norm="layer")["params"]
+    assert {path.split("/")[0] for path in paths(normed)} == {"Dense_0", "Dense_1", "Dense_2", "norm_0", "norm_1"}
+    assert count({"params": normed}) == 199_210 + 2 * 2 * 200
 
 
 @pytest.mark.parametrize("norm", layers.NORMS)
@@ -226,7 +229,8 @@ def test_an_unknown_model_is_answered_with_the_nearest():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("mlp", {"norm": "batch"}, "unknown option 'norm'; options: num_classes, depth, width, dtype"),
+        ("mlp", {"groups": 2}, "unknown option 'groups'; options: num_classes, depth, width, dtype, norm"),
+        ("mlp", {"norm": "group"}, "unknown norm of an mlp 'group'; known: none, batch, layer"),
         ("cnn", {"depth": 3, "width": 9}, "unknown options 'depth', 'width'; options: num_classes, dtype, norm"),
         ("resnet20", {"depth": 32}, "unknown option 'depth'; options: num_classes, dtype, norm, groups, widen, conv"),
         ("resnet20_option_a", {"shortcut": "conv"}, "unknown option 'shortcut'"),

@@ -15,7 +15,7 @@ MergingMethod = Literal[
 ]  # fmt: skip
 DataAwareMethod = Literal["fisher", "regmean", "adamerging"]
 FusingMethod = Literal[MergingMethod, DataAwareMethod]
-MaskKind = Literal["bernoulli", "exact", "neurons"]
+MaskKind = Literal["bernoulli", "exact", "neurons", "per-unit"]
 Initialization = Literal["same", "different"]
 AnchorValues = Literal["initial", "normal"]
 Schedule = Literal["constant", "cosine", "linear"]
@@ -38,7 +38,7 @@ TEXT_MODELS = ("bert", "roberta", "distilbert", "gpt2", "llama")
 def model_options(model: str) -> tuple[str, ...]:
     """Returns the options of a network for images: those of `ModelOptions` that it has."""
     if model in ("mlp", "vit"):
-        return ("depth", "width") if model == "mlp" else ("depth", "width", "heads", "patch")
+        return ("depth", "width", "norm") if model == "mlp" else ("depth", "width", "heads", "patch")
     if model.startswith("vit_"):
         return ("heads",)
     return ("norm", "groups", "conv") if model.startswith("wrn") else ("norm", "groups", "widen", "conv")

@@ -82,7 +82,7 @@ class ModelOptions:
     patch: Annotated[int | None, COUNT] = None
     """Side of a vit's patches in pixels; default: 16."""
     norm: Norm | None = None
-    """Normalization of a convolutional network; default: the network's own."""
+    """Normalization of a convolutional network or an mlp; default: the network's own."""
     groups: Annotated[int | None, COUNT] = None
     """Groups of group normalization; default: 8."""
     widen: Annotated[int | None, COUNT] = None

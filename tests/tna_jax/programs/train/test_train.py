@@ -87,7 +87,7 @@ def test_a_network_with_batch_norm_goes_the_whole_way(tmp_path):
         ("train --model resnet21", "or 'resnet20'"),
         ("train --model cnn", "the CNN needs images with sides of at least 18, got 8 x 8"),
         ("train --model resnet20 --depth 3", "depth"),
-        ("train --model mlp --norm layer", "norm"),
+        ("train --model mlp --groups 2", "groups"),
         ("train --model resnet20 --norm bach", "batch"),
         ("train --precision bf6", "did you mean 'bf16'"),
         ("train --augment crop_flip", "did you mean 'crop-flip'"),
