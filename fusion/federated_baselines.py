@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusion import federated
 from fusion.federated import CNN, COLORS, COLUMNS, HEADS, MARKS, NAMES, PLAIN, RESNET, format_scores
 from tna_jax.programs.cli.progress import Interrupted, console, time_is_over
 from tna_jax.programs.reports.blocks import Table
@@ -37,8 +38,8 @@ SHARED: dict[str, Any] = {"clients": 20, "learning_rate": 0.05, "anchors": COLUM
 SIZES: dict[str, dict[str, Any]] = {
     "fashion_mlp": {"dataset": "fashion_mnist", "model": "mlp", "depth": 2, "width": 100, "train_examples": 3000,
                     "test_examples": 3000, "rounds": 30, "epochs": 2, "batch_size": 32},
-    "cifar10_cnn": {"dataset": "cifar10", **CNN, "train_examples": 4000, "test_examples": 2000, "rounds": 20, "epochs": 2,
-                    "batch_size": 64},
+    "cifar10_cnn": {"dataset": "cifar10", **CNN, "train_examples": 2000, "test_examples": 1000, "rounds": 20, "epochs": 2,
+                    "batch_size": 32},
 }  # fmt: skip
 FULL_SIZE: dict[str, Any] = {"dataset": "cifar10", "rounds": 200, "epochs": 2, "batch_size": 64}
 SEEDS = 5
@@ -157,14 +158,49 @@ def duels(result: dict[str, Any], stage: str) -> list[list[str]]:
     """The named combinations less every algorithm without anchors: paired difference, and in how many seeds they are ahead."""
     rows = []
     for base in result["stages"][stage]["rows"]:
-        cells_of_row = []
-        for name in NAMED:
-            gain = paired(scores(result, stage, name, "pnu"), scores(result, stage, base, "none"))
-            cells_of_row.append(
-                f"{format_scores(gain, sign=True)} ({np.sum(gain > 0)} of {len(gain)})" if len(gain) else "-"
-            )
-        rows.append([base, *cells_of_row])
+        gains = [paired(scores(result, stage, name, "pnu"), scores(result, stage, base, "none")) for name in NAMED]
+        rows.append([base, *map(format_duel, gains)])
     return rows
+
+
+def sweep_verdicts(sweep: dict[str, Any]) -> list[list[str]]:
+    """FedDyn with FedPNU against the best without anchors, in every setting of `python -m fusion federated` that has more rows than FedAvg."""
+    lines = []
+    for case, share in dict.fromkeys((cell["case"], cell["participation"]) for cell in sweep["cells"]):
+        part = federated.part(sweep, case, share)
+        for alpha in federated.ALPHAS:
+            bases = {
+                line[0]: _sweep_scores(part, line[0], "none", alpha) for line in federated.composition(part, alpha)
+            }
+            if len(bases) > 1:
+                named = _sweep_scores(part, NAMED[0], "pnu", alpha)
+                best = max(bases, key=lambda row: bases[row].mean())
+                ahead = sum(bool(named.mean() > values.mean()) for values in bases.values())
+                lines.append([
+                    f"{federated.TITLES.get(case, case)}, Dirichlet {alpha:g}, {share:.0%} of the clients", f"{best}: {format_scores(bases[best])}",
+                    format_scores(named), format_duel(named - bases[best]), f"{ahead} of {len(bases)}",
+                ])  # fmt: skip
+    return lines
+
+
+def _sweep_scores(part: dict[str, Any], row: str, kind: str, alpha: float) -> np.ndarray:
+    """(seeds,) scores of the seeds that all rows have."""
+    found: np.ndarray = federated.scores(part, kind, row=row, alpha=alpha, ratio=0.4)[: federated.SHARED["seeds"]]
+    return found
+
+
+SWEEP_HEADS = [
+    "setting",
+    "best without anchors",
+    f"{NAMED[0]} with FedPNU",
+    "difference (seeds ahead)",
+    "rows that it is ahead of",
+]
+
+
+def format_duel(gain: np.ndarray) -> str:
+    """Paired differences: mean, deviation, and in how many seeds they are positive."""
+    return f"{format_scores(gain, sign=True)} ({np.sum(gain > 0)} of {len(gain)})" if len(gain) else "-"
 
 
 COMPOSITION_HEADS = [HEADS[0], "seeds", *HEADS[1:]]

@@ -6,7 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fusion import federated, merging_methods, summary
+from fusion import (
+    federated,
+    federated_baselines,
+    federated_bytes,
+    federated_heavy,
+    federated_privacy,
+    merging_methods,
+    summary,
+)
 from fusion.summary import markdown
 from tna_jax.programs.cold.report import cell
 from tna_jax.programs.cold.report import find as find_cold
@@ -285,6 +293,23 @@ def federated_readings(result: dict[str, Any]) -> str:
     return markdown(federated.READING_HEADS, federated.readings(federated.part(result)))
 
 
+def baselines(stage: str) -> Callable[[dict[str, Any]], str]:
+    """Five algorithms under the mask schedules, of one stage."""
+    return lambda result: markdown(
+        federated_baselines.COMPOSITION_HEADS, federated_baselines.composition(result, stage)
+    )
+
+
+def duels(stage: str) -> Callable[[dict[str, Any]], str]:
+    """The named combinations against every algorithm without anchors, of one stage."""
+    return lambda result: markdown(federated_baselines.DUEL_HEADS, federated_baselines.duels(result, stage))
+
+
+def sweep_verdicts(result: dict[str, Any]) -> str:
+    """The best combination against the best without anchors, by setting of the sweep from which it was named."""
+    return markdown(federated_baselines.SWEEP_HEADS, federated_baselines.sweep_verdicts(result))
+
+
 def merged(result: dict[str, Any]) -> str:
     """Every merging method, without anchors and with."""
     return markdown(merging_methods.HEADS, merging_methods.means(result))
@@ -361,6 +386,23 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
         lambda result: markdown(federated.FAULT_HEADS, federated.faults(federated.part(result))),
     ),
     "federated_readings": ("federated.json", federated_readings),
+    "federated_verdicts": ("federated.json", sweep_verdicts),
+    "baselines_mlp": ("federated_baselines.json", baselines("fashion_mlp")),
+    "baselines_cnn": ("federated_baselines.json", baselines("cifar10_cnn")),
+    "duels_mlp": ("federated_baselines.json", duels("fashion_mlp")),
+    "duels_cnn": ("federated_baselines.json", duels("cifar10_cnn")),
+    "federated_bytes": (
+        "federated_bytes.json",
+        lambda result: markdown(federated_bytes.LINE_HEADS, federated_bytes.lines(result)),
+    ),
+    "federated_heavy": (
+        "federated_heavy.json",
+        lambda result: markdown(federated_heavy.LINE_HEADS, federated_heavy.lines(result)),
+    ),
+    "federated_privacy": (
+        "federated_privacy.json",
+        lambda result: markdown(federated_privacy.LINE_HEADS, federated_privacy.lines(result)),
+    ),
 }
 """By the name in the page: the result or results, and what makes the table of them."""
 
