@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from tests.tna_jax.programs.merge.folders import BASE, HEAD, folder
 from tna_jax.io import tensor_headers
 from tna_jax.programs.cli.main import main
-from tna_jax.programs.merge import folder_output, run, streaming
+from tna_jax.programs.merge import folder_output, streaming
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_what_stops_in_the_middle_leaves_the_old_merge_or_nothing(monkeypatch, c
             raise error
         original(*arguments, **options)
 
-    monkeypatch.setattr(run.streaming, "write", stop)
+    monkeypatch.setattr(streaming, "write", stop)
     assert main(["merge", "c", "d", "-o", "out", "--overwrite"]) == (130 if error is KeyboardInterrupt else 2)
     told = " ".join(capsys.readouterr().err.split())
     assert len(calls) == 2 and ("No space left" in told or "stopped; out:" in told)
@@ -123,13 +123,13 @@ def test_what_a_killed_merge_left_is_swept_and_named(tmp_path, capsys):
 
 KILLED = """
 import sys
-from tna_jax.programs.merge import run, streaming
+from tna_jax.programs.merge import streaming
 original = streaming.write
 def slow(*arguments, **options):
     original(*arguments, **options)
     print("shard", flush=True)
     sys.stdin.readline()
-run.streaming.write = slow
+streaming.write = slow
 from tna_jax.programs.cli.main import main
 sys.exit(main(["merge", "c", "d", "-o", "out", "--overwrite"]))
 """
