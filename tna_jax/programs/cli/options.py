@@ -22,6 +22,7 @@ from tna_jax.programs.cli.choices import (
     model_options,
 )
 from tna_jax.programs.cli.ranges import BOUND, COUNT, NOT_NEGATIVE, PATTERN, POSITIVE, SHARE, Rule
+from tna_jax.programs.cli.recipes import Recipe
 from tna_jax.programs.cli.run_options import MachineOptions, RunOptions, TrustOptions
 
 AUTO = "auto"
@@ -117,8 +118,11 @@ class AnchorOptions:
 
     SECTION: ClassVar[str] = "anchors"
 
+    recipe: Recipe | None = None
+    """Anchors that close barriers, in a word instead of six options: heavy, for any network (ratio 0.4, per-unit, anchor scale 1.5, trainable scale 0.1, 2 epochs of warm-up); asymmetric, for networks with
+    norms (ratio 0.15, per-unit, values normal, anchor scale 2, trainable scale 0.1, the same warm-up). Options set beside it win."""
     anchors: MaskKind = "bernoulli"
-    """How anchors are drawn: each weight by itself (bernoulli), an exact number of weights (exact), whole units (neurons)."""
+    """How anchors are drawn: each weight by itself (bernoulli), an exact number of weights (exact), whole units (neurons), an exact number of every unit's inputs, never biases or norms (per-unit)."""
     where: Annotated[str | None, PATTERN] = None
     """Draw anchors only in parameters whose path matches this regular expression; default: in all."""
     soft: Annotated[float | None, SHARE] = None

@@ -14,8 +14,8 @@ class LmcOptions(Settings, AnyModelOptions):
     """Train pairs of networks with and without anchors, walk the line between the two of each pair, report the barriers."""
 
     COMMON: ClassVar[tuple[str, ...]] = (
-        "ratios", "seeds", "init", "methods", "dataset", "model", "width", "epochs", "learning_rate", "optimizer", "out",
-        "memory_limit",
+        "ratios", "seeds", "init", "methods", "dataset", "model", "width", "epochs", "learning_rate", "optimizer", "recipe",
+        "out", "memory_limit",
     )  # fmt: skip
 
     ratios: Annotated[tuple[float, ...], RATIOS] = (0.0, 0.2, 0.4, 0.6, 0.8)

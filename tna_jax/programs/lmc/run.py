@@ -14,6 +14,7 @@ from tna_jax.io.json_files import to_json
 from tna_jax.networks import Network
 from tna_jax.objectives import CLASSIFICATION, Objective
 from tna_jax.programs.cli.progress import console, plural
+from tna_jax.programs.cli.recipes import expanded
 from tna_jax.programs.data import Dataset, own
 from tna_jax.programs.lmc import plan as lmc_plan
 from tna_jax.programs.lmc import report as lmc_report
@@ -40,6 +41,7 @@ def plan(settings: LmcOptions) -> tuple[list[ModelSpec], list[PairSpec]]:
 
 def run(settings: LmcOptions) -> dict[str, Any]:
     """Runs the sweep of `settings` in its run folder and returns what `lmc.json` holds."""
+    settings = expanded(settings)
     settings.check()
     members, cells = plan(settings)
     distributed.start(settings, len(members))

@@ -14,8 +14,8 @@ class TrainOptions(Settings, AnyModelOptions):
     """Train an ensemble of networks with shared anchors and keep it in a run folder, for tna barrier, tna fuse and the like."""
 
     COMMON: ClassVar[tuple[str, ...]] = (
-        "members", "ratio", "init", "seed", "dataset", "model", "width", "epochs", "learning_rate", "optimizer", "out",
-        "memory_limit",
+        "members", "ratio", "init", "seed", "dataset", "model", "width", "epochs", "learning_rate", "optimizer", "recipe",
+        "out", "memory_limit",
     )  # fmt: skip
 
     members: Annotated[int, COUNT] = 8

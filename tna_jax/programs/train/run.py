@@ -7,6 +7,7 @@ import numpy as np
 from tna_jax import connectivity
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.progress import console, plural
+from tna_jax.programs.cli.recipes import expanded
 from tna_jax.programs.data import own
 from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.present import present
@@ -30,6 +31,7 @@ def plan(settings: TrainOptions) -> list[ModelSpec]:
 
 def run(settings: TrainOptions) -> dict[str, Any]:
     """Trains the ensemble in its run folder and returns what `train.json` holds."""
+    settings = expanded(settings)
     settings.check()
     members = plan(settings)
     distributed.start(settings, len(members))

@@ -102,7 +102,7 @@ OF_ONE_START = ("out", "overwrite", "resume", "trust_code", "distributed", "coor
 
 
 UNSAID = {
-    "model_options": None, "model_sha256": None, "objective": "classification", "objective_options": None,
+    "recipe": None, "model_options": None, "model_sha256": None, "objective": "classification", "objective_options": None,
     "objective_sha256": None, "target": None, "image_size": None,
     "dataset_sha256": None, "data_fingerprint": None, "task_fingerprints": None,
 }  # fmt: skip
