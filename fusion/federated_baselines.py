@@ -243,6 +243,7 @@ def _rounds(axis: Any, result: dict[str, Any], stage: str) -> None:
             label = row if kind == "none" else f"{row}, FedPNU"
             axis.plot(np.arange(1, len(mean) + 1), mean, dash, color=ROW_COLORS[row], linewidth=1.4, label=label)
     axis.set_title(f"{result['stages'][stage]['title']}, mean over seeds", loc="left", fontsize=9)
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel("round", fontsize=8)
     axis.set_ylabel("test accuracy", fontsize=8)
     axis.legend(fontsize=7, frameon=False, loc="lower right")

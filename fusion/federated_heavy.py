@@ -2,7 +2,7 @@
 
 Shows: FedAvg without anchors, FedPFN with a fresh mask each round, and one mask for all rounds with initial anchors of 1, 2 and 4 times their
   weight. All clients start from one model, so that of the recipe for networks from different initializations only the weight is left.
-Hardware: two CPU cores, about five minutes; there is no larger size, `--full` computes the same.
+Hardware: two CPU cores, a few minutes; there is no larger size, `--full` computes the same.
 Command: `python -m fusion federated_heavy`
 Expected: not known before; between two networks heavier anchors lower the barrier and cost some accuracy.
 Data: Fashion-MNIST, 3,000 training and 3,000 test images, MLP 2x100, 20 clients, Dirichlet 0.1, all in each round, 20 rounds of 2 passes of batch 16,
@@ -126,6 +126,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
             axis.plot(x, mean, color=color, marker=mark, markersize=3, linewidth=1.3, label=row["kind"])
             axis.fill_between(x, mean - std, mean + std, color=color, alpha=0.08, linewidth=0)
         axis.set_title("FedAvg, Fashion-MNIST MLP, Dirichlet 0.1", loc="left", fontsize=9)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_xlabel("round", fontsize=8)
         axis.set_ylabel("test accuracy", fontsize=8)
         axis.legend(fontsize=7, frameon=False, loc="lower right")
