@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree, Shaped
 
 from tna_jax import placement as placement_lib
 from tna_jax import sharding, trees
-from tna_jax.federated import simulation
+from tna_jax.federated import features, simulation
 from tna_jax.federated.algorithm import Broadcast, ClientState
 from tna_jax.federated.faults import Turnout
 from tna_jax.federated.fedavg import FedAvg
@@ -19,16 +19,16 @@ from tna_jax.federated.federation import Federation, Server
 from tna_jax.federated.partition import Clients
 from tna_jax.federated.servers import MEAN
 from tna_jax.masks import Mask, Params
-from tna_jax.networks import State
+from tna_jax.networks import Network, State
 
 
-def head(module: nn.Module, params: Params, state: State, inputs: Any) -> Mask:
+def head(module: nn.Module | Network, params: Params, state: State, inputs: Any) -> Mask:
     """Returns a mask in which the dense layer that a Linen module runs last is live, and nothing else.
 
     Args:
-      module: of the network.
+      module: of the network, or a network that was made of one.
       params, state: its parameters and running statistics, arrays or shapes.
-      inputs: (B, ...) as the module takes them, an array or its shape.
+      inputs: (B, ...) as it takes them, an array or its shape.
 
     Raises:
       ValueError: the module runs no dense layer.
@@ -41,13 +41,12 @@ def head(module: nn.Module, params: Params, state: State, inputs: Any) -> Mask:
         return following(*arguments, **options)
 
     def run(params: Params, state: State, inputs: Any) -> Any:
-        variables = {"params": params, **({"batch_stats": state} if jax.tree.leaves(state) else {})}
         with nn.intercept_methods(watch):
-            return module.apply(variables, inputs)
+            return features.evaluate(module, params, state, inputs)
 
     jax.eval_shape(run, params, state, inputs)
     if not paths:
-        raise ValueError(f"{type(module).__name__} runs no dense layer: fine-tune the whole model")
+        raise ValueError(f"{features.title(module)} runs no dense layer of Linen: fine-tune the whole model")
     last = "/".join(paths[-1]) + "/"
     live = [jnp.array(trees.name(path).startswith(last)) for path, _ in trees.named_leaves(params)]
     return trees.like(params, live)

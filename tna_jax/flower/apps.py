@@ -13,6 +13,7 @@ keeps its file).
 """
 
 import functools
+import logging
 from collections.abc import Callable
 from logging import INFO
 from pathlib import Path
@@ -29,7 +30,7 @@ from tna_jax.flower import results
 from tna_jax.flower.messages import answer_message, request_from
 from tna_jax.flower.protocol import Answer, Request
 from tna_jax.flower.store import Store, default_folder
-from tna_jax.flower.strategy import AnchoredStrategy, Patience, report_lines
+from tna_jax.flower.strategy import AnchoredStrategy, Patience
 from tna_jax.flower.task import Task
 
 Build = Callable[[dict[str, Any]], Task]
@@ -42,6 +43,7 @@ def client_app(build: Build, mods: list[Any] | None = None) -> ClientApp:
     Flower starts a process for each message, so compiled programs are kept on disk (`$XDG_CACHE_HOME/tna_jax`): the rounds after
     the first compile nothing.
     """
+    print_lines_once()
     app = ClientApp(mods=mods)
 
     def handler(act: Callable[[Task, int, Store, Request], Answer]) -> Callable[[Message, Context], Message]:
@@ -60,6 +62,14 @@ def client_app(build: Build, mods: list[Any] | None = None) -> ClientApp:
     return app
 
 
+def print_lines_once() -> None:
+    """Keeps lines of Flower's logger, which prints them, from the root logger: libraries give that a handler of its own when they are
+    imported (absl, for Orbax), and each line would be there twice."""
+    logger = logging.getLogger("flwr")
+    if logger.handlers:
+        logger.propagate = False
+
+
 def client_number(context: Context) -> int:
     """Returns which client this node is. Raises ValueError where its configuration does not say."""
     client = context.node_config.get("partition-id")
@@ -74,6 +84,7 @@ def server_app(build: Build) -> ServerApp:
     It fails where nothing was learnt: if no round changed the model, if too few clients came or none of them has been of use for a
     while. With `out` set it can be resumed from there (`resume`).
     """
+    print_lines_once()
     app = ServerApp()
 
     @app.main()
@@ -93,9 +104,6 @@ def server_app(build: Build) -> ServerApp:
             coordinator=folder.coordinator,
         )  # fmt: skip
         strategy.run(grid)
-        for report in folder.rounds:
-            for line in report_lines(report):
-                log(INFO, "%s", line)
         rounds, stepped = strategy.coordinator.number, sum(report["stepped"] for report in folder.rounds)
         if not stepped:
             raise RuntimeError(f"nothing was learnt: none of {rounds} rounds changed the model, the reasons are above")

@@ -74,6 +74,9 @@ def test_two_supernodes_train_the_simulated_model(tmp_path):
     with Federation(tmp_path / "flower", nodes, environment=environment(tmp_path)) as federation:
         text = federation.run(EXAMPLE, changed)
         assert "federation finished after 3 rounds" in text, federation.logs()
+        assert all(
+            text.count(line) == 1 for line in ("round 1: 2 of 2 replies accepted", "federation finished after")
+        ), text
     assert not left_running(tmp_path)
     config = settings(EXAMPLE, **{name.replace("-", "_"): value for name, value in changed.items()})
     task, server = build(config), simulated(config)

@@ -2,6 +2,8 @@
 
 import io
 import json
+import logging
+import sys
 from pathlib import Path
 
 import jax
@@ -212,9 +214,10 @@ def test_a_round_waits_for_its_clients_and_an_outage_ends_the_run_before_the_rou
 
 
 def main(job, grid, monkeypatch, **config) -> list[str]:
-    """The lines that the ServerApp logs."""
+    """The lines that the ServerApp and its strategy log."""
     lines: list[str] = []
-    monkeypatch.setattr(apps, "log", lambda level, text, *values: lines.append(text % values))
+    for module in (apps, strategy):
+        monkeypatch.setattr(module, "log", lambda level, text, *values: lines.append(text % values))
     given = {"start-timeout": 0.0, "round-timeout": 5.0, **{name.replace("_", "-"): v for name, v in config.items()}}
     apps.server_app(lambda config: job)(grid, Context(1, 0, {}, RecordDict(), given))
     return lines
@@ -222,11 +225,24 @@ def main(job, grid, monkeypatch, **config) -> list[str]:
 
 def test_the_end_says_how_many_rounds_stepped_and_none_is_an_error(tmp_path, monkeypatch):
     job, grid = federation(tmp_path / "a")
-    assert main(job, grid, monkeypatch)[-1] == "federation finished after 3 rounds, 3 stepped"
+    lines = main(job, grid, monkeypatch)
+    assert lines[-1] == "federation finished after 3 rounds, 3 stepped"
+    assert sum("replies accepted" in line for line in lines) == 3 and len(set(lines)) == len(lines)  # each once
     job, grid = federation(tmp_path / "b")
     grid.app = failing(grid.app)
     with pytest.raises(RuntimeError, match="nothing was learnt: none of 3 rounds"):
         main(job, grid, monkeypatch)
+
+
+def test_libraries_that_set_up_the_root_logger_do_not_double_flowers_lines(monkeypatch, capsys):
+    flower = logging.getLogger("flwr")
+    monkeypatch.setattr(flower, "propagate", True)
+    root = logging.StreamHandler(sys.stdout)
+    monkeypatch.setattr(logging.root, "handlers", [root])
+    flower.warning("before")
+    apps.server_app(lambda config: None)
+    flower.warning("after")
+    assert capsys.readouterr().out == "before\n"
 
 
 def failing(app):

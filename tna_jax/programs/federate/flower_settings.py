@@ -21,13 +21,13 @@ from tna_jax.programs.federate.setup import client_examples, resolved, schedule
 
 SIMULATED = (
     "drop", "stragglers", "straggler_share", "nan_clients", "wrong_shape_clients", "hostile_clients", "held_out", "personalize",
-    "target_accuracy", "patience", "seeds", "objective",
+    "target_accuracy", "patience", "seeds", "objective", "objective_options",
 )  # fmt: skip
 """Options of the simulation alone: faults, which a deployment has of its own, scores of clients, several runs."""
 OF_THE_COMMAND = (
     "list", "cpu_devices", "memory_limit", "distributed", "coordinator", "num_processes", "process_id", "overwrite",
     "checkpoint_minutes", "checkpoint_every", "checkpoints_kept", "log", "trust_code", "dataset_sha256", "data_fingerprint",
-    "target", "image_size", "client_column", "download",
+    "target", "image_size", "client_column", "download", "model_options", "model_sha256", "objective_sha256",
 )  # fmt: skip
 """Options that say where and how the command runs, or of data that all machines would have to share."""
 
@@ -59,6 +59,8 @@ def options(config: dict[str, Any]) -> FederateOptions:
     values.setdefault("anchors", ["pfn"])
     settings = from_values(FederateOptions, values, "run configuration")
     settings.check()
+    if settings.own_model:
+        raise UsageError(f"model: {settings.model} is code of your own: put it into the app's task.py (docs/flower.md)")
     if settings.dataset == "auto":
         raise UsageError("dataset: name one, so that all machines use the same")
     return resolved(settings)

@@ -7,7 +7,7 @@ import numpy as np
 PATIENCE = 5
 """Rounds without anything learned after which a federation is stopped."""
 EXPLODED = 10.0
-"""A test loss of so many times that of guessing, log(classes), has exploded."""
+"""A test loss of so many times that of guessing, log(classes), has exploded; of other objectives, so many times that of the first round."""
 GREW = 3.0
 """A test loss of so many times the smallest so far, with less than half of the best accuracy so far, has diverged."""
 
@@ -25,8 +25,15 @@ def diverged(accuracy: np.ndarray, loss: np.ndarray, classes: int) -> np.ndarray
     smallest = np.minimum.accumulate(finite)
     best = np.maximum.accumulate(np.nan_to_num(accuracy))
     grew = (finite > GREW * smallest) & (np.nan_to_num(accuracy) < 0.5 * best)
-    exploded = EXPLODED * math.log(max(classes, 2)) if classes else math.inf
+    reference = math.log(max(classes, 2)) if classes else _first(loss)
+    exploded = EXPLODED * reference if reference > 0 else math.inf
     return np.asarray(~np.isfinite(loss) | (loss > exploded) | grew)
+
+
+def _first(loss: np.ndarray) -> float:
+    """The first loss that is finite; 0 if there is none."""
+    finite = loss[np.isfinite(loss)]
+    return float(finite[0]) if len(finite) else 0.0
 
 
 def diverged_in_round(accuracy: np.ndarray, loss: np.ndarray, classes: int) -> int | None:

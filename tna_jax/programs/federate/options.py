@@ -13,14 +13,14 @@ from tna_jax.programs.cli.choices import (
     MaskKind,
     MaskSchedule,
     NormStatistics,
-    Objective,
     Optimizer,
     Partition,
     Personalization,
     Placement,
     Server,
 )
-from tna_jax.programs.cli.options import AUTO, DATASET, DataOptions, ModelOptions
+from tna_jax.programs.cli.code_options import AnyModelOptions
+from tna_jax.programs.cli.options import AUTO, DATASET, DataOptions
 from tna_jax.programs.cli.ranges import (
     BOUND,
     COUNT,
@@ -36,7 +36,7 @@ from tna_jax.programs.cli.ranges import (
 )
 from tna_jax.programs.cli.run_options import MachineOptions, RunOptions
 
-FAULTS, PRIVACY, NETWORK = Section("faults"), Section("privacy"), Section("network")
+FAULTS, PRIVACY = Section("faults"), Section("privacy")
 HALF = Range("lie in [0, 0.5)", lambda value: 0 <= value < 0.5, "in [0, 0.5)")
 DELTA = Range("lie in (0, 1)", lambda value: 0 < value < 1, "in (0, 1)")
 
@@ -47,8 +47,6 @@ class AlgorithmOptions:
 
     SECTION: ClassVar[str] = "algorithm"
 
-    objective: Annotated[Objective, NETWORK] = "classification"
-    """What is trained and measured; others than classification need data of your own with targets that fit them, and --partition iid or natural."""
     algorithm: Algorithm = "fedavg"
     """What clients do (--list says more)."""
     server: Server = "mean"
@@ -206,7 +204,7 @@ class FederateOptions(
     ScoreOptions,
     ClientOptions,
     AlgorithmOptions,
-    ModelOptions,
+    AnyModelOptions,
     DataOptions,
 ):
     """Simulate federated learning with and without anchors: accuracy of the server's model after each round."""

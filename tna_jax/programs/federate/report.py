@@ -88,10 +88,12 @@ def describe(result: Result, split: str = "test") -> Description:
     others = measures.of_result(result)[1:]
     heads = ["anchors", "ratio", f"{first.label}, mean of the last {last} rounds ± std over {over}", "best round",
              *(f"test {measure.label}" for measure in others), "live a round", "kB up a client and round"]  # fmt: skip
+    if paired := seeds > 1 and "none" in kinds and len(kinds) > 1:
+        heads.insert(3, "minus none, paired by seed")
     caption = (
         f"test {' and '.join(measure.name.replace('_', ' ') for measure in (first, *others))} of the server's model"
     )
-    table = Table(caption, heads, [_row(result, kind, last) for kind in kinds])
+    table = Table(caption, heads, [_row(result, kind, last, paired) for kind in kinds])
     tables = [table, *report_clients.tables(result, kinds), *report_costs.tables(result, kinds)]
     figures += report_costs.figures(result, kinds, COLORS, labels) + report_clients.figures(result)
     return Description("Federation", heading, generic.lead, generic.numbers, [*tables, *generic.tables[1:], *figures],
@@ -114,7 +116,7 @@ def _privacy(result: Result) -> list[str]:
     return [said]
 
 
-def _row(result: Result, kind: str, last: int) -> list[str]:
+def _row(result: Result, kind: str, last: int, paired: bool) -> list[str]:
     config = result["config"]
     live = float(np.mean(column(result, kind, "live")))
     upload = live * result["parameters"] * 4 / 1000 * (2 if config["algorithm"] == "scaffold" else 1)
@@ -123,8 +125,17 @@ def _row(result: Result, kind: str, last: int) -> list[str]:
              for measure in others]  # fmt: skip
     choose = max if first.larger_is_better else min
     best = mean_std(choose(map(number, values)) for values in column(result, kind, first.name)).mean
-    return [kind, "-" if kind == "none" else f"{config['ratio']:g}", format_mean_std(score(result, kind)), format_number(best),
+    gain = [_gain(result, kind)] if paired else []
+    return [kind, "-" if kind == "none" else f"{config['ratio']:g}", format_mean_std(score(result, kind)), *gain, format_number(best),
             *map(format_number, means), f"{live:.0%}", f"{upload:,.0f}"]  # fmt: skip
+
+
+def _gain(result: Result, kind: str) -> str:
+    """What anchors add to the score, mean ± standard deviation of the differences by seed."""
+    if kind == "none":
+        return "-"
+    pairs = zip(column(result, kind, "score"), column(result, "none", "score"), strict=True)
+    return format_mean_std(mean_std(number(score) - number(base) for score, base in pairs), sign=True)
 
 
 def _turnout(runs: list[Result], rounds: int) -> list[str]:

@@ -23,7 +23,7 @@ from tna_jax.programs.reports.present import present
 from tna_jax.programs.reports.rounds import LAST
 from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.system import distributed, memory
-from tna_jax.programs.training import objective_fit
+from tna_jax.programs.training import objective_fit, recorded_code
 from tna_jax.programs.training.builders import build_model
 from tna_jax.programs.training.setup import load, record, result_options
 from tna_jax.programs.training.splits import streamed
@@ -40,6 +40,7 @@ def run(settings: FederateOptions) -> dict[str, Any]:
     settings = resolved(settings)
     privacy_of(settings)  # before anything expensive
     distributed.start(settings, settings.clients)
+    settings = recorded_code.recorded(settings)
     prepared = prepare(settings)
     settings = dataclasses.replace(own.recorded(settings, prepared.data), clients=prepared.federation.clients)
     seeds = list(range(settings.first_seed, settings.first_seed + settings.seeds))
@@ -75,18 +76,28 @@ def run(settings: FederateOptions) -> dict[str, Any]:
 
 
 def exit_code(result: dict[str, Any]) -> int:
-    """Returns 1 where a federation was stopped since it learned nothing any more, else 0."""
-    stopped = [
-        run
-        for run in result.get("runs", [])
-        if run["stopped_after_round"] is not None and not run.get("stalled", False)
-    ]
-    for run in stopped:
-        print_user_error(
-            f"tna federate: {run['anchors']}, seed {run['seed']}, was stopped after round {run['stopped_after_round']}: it learned "
-            "nothing any more. A smaller --learning-rate, --momentum 0, or fewer --epochs may help; what it did is saved"
-        )
-    return 1 if stopped else 0
+    """Returns 1 where a federation learned nothing any more, and was stopped or came to its end so, else 0."""
+    failed = False
+    for run in result.get("runs", []):
+        what = _failure(run)
+        failed = failed or bool(what)
+        if what:
+            print_user_error(
+                f"tna federate: {run['anchors']}, seed {run['seed']}, {what}. A smaller --learning-rate, --momentum 0, or fewer --epochs "
+                "may help; what it did is saved"
+            )
+    return 1 if failed else 0
+
+
+def _failure(run: dict[str, Any]) -> str:
+    """What became of a run that learned nothing; empty for others."""
+    if run["stopped_after_round"] is not None and not run.get("stalled", False):
+        return f"was stopped after round {run['stopped_after_round']}: it learned nothing any more"
+    if not any(run["taken"]):
+        return "learned nothing: no reply was accepted in any round"
+    if run["diverged_in_round"] is not None:
+        return f"diverged: from round {run['diverged_in_round']} on its model is worse than useless"
+    return ""
 
 
 def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
@@ -97,10 +108,10 @@ def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
     owners = data.owners
     if settings.partition == "natural":
         settings = dataclasses.replace(settings, clients=_num_owners(settings, data))
-    if settings.objective != "classification":
+    if settings.objective != "classification" or settings.own_model:
         objective_fit.check_fit(settings, data, network, init)
-    module = build_model(settings, data.num_classes, settings.precision)
-    federation = build_federation(settings, network, module, data.preprocess, data.num_classes)
+    module = None if settings.own_model else build_model(settings, data.num_classes, settings.precision)
+    federation = build_federation(settings, network, module, data, init)
     train: Any = data.train
     proxy: Any = ()
     if federation.server.distillation is not None:
@@ -120,9 +131,12 @@ def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
     head = None
     if settings.personalize == "head":
         params, state = jax.eval_shape(init, jax.random.key(0))
-        batch = jax.ShapeDtypeStruct((1, *data.image_shape), jnp.float32)
+        inputs = (
+            jnp.float32 if module is not None else data.train.images.dtype
+        )  # a network of one's own scales them itself
+        batch = jax.ShapeDtypeStruct((1, *data.image_shape), inputs)
         try:
-            head = personalization.head(module, params, state, batch)
+            head = personalization.head(network if module is None else module, params, state, batch)
         except ValueError as error:
             raise UsageError(f"--personalize head: {error}") from error
     return federate_rounds.Prepared(data, train, proxy, federation, init, owners, head)

@@ -18,9 +18,10 @@ from tna_jax.federated.servers import SERVERS, ServerRule
 from tna_jax.io.errors import UsageError
 from tna_jax.masks import DRAWS
 from tna_jax.networks import Network
-from tna_jax.programs import data
+from tna_jax.programs import data as data_lib
 from tna_jax.programs.cli.choices import MaskSchedule
 from tna_jax.programs.cli.options import AUTO
+from tna_jax.programs.data import Dataset
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.training.objective_fit import objective_of
 
@@ -52,8 +53,8 @@ def resolved(settings: FederateOptions) -> FederateOptions:
 
 def _is_there(name: str, data_dir: str | None) -> bool:
     try:
-        data.load(name, data_dir=data_dir)
-    except data.DataError:
+        data_lib.load(name, data_dir=data_dir)
+    except data_lib.DataError:
         return False
     return True
 
@@ -109,17 +110,22 @@ def schedule(settings: FederateOptions, kind: MaskSchedule) -> Schedule:
     return Schedule(kind, settings.ratio, settings.split, functools.partial(DRAWS[settings.draw], where=settings.where))
 
 
-def build_federation(
-    settings: FederateOptions, network: Network, module: Any, preprocess: Any, num_classes: int
-) -> Federation:
-    """Returns what all parties agree on; raises UsageError where the options do not go together."""
+def build_federation(settings: FederateOptions, network: Network, module: Any, data: Dataset, init: Any) -> Federation:
+    """Returns what all parties agree on; raises UsageError where the options do not go together.
+
+    Args:
+      settings: the options.
+      network, init: of the model.
+      module: its Linen module; None for a network of the user's own.
+      data: what it trains on.
+    """
     algorithm = build_algorithm(settings)
-    seen = features.penultimate(module, preprocess) if algorithm.needs_features else None
+    seen = _features(settings, network, module, data, init) if algorithm.needs_features else None
     momentum = MOMENTUM if settings.momentum is None else settings.momentum
     optimizer = client_optimizer(settings.optimizer, settings.clip_norm, momentum)
     try:
         return Federation(
-            network, settings.clients, num_classes, algorithm, build_server(settings), settings.epochs, settings.batch_size,
+            network, settings.clients, data.num_classes, algorithm, build_server(settings), settings.epochs, settings.batch_size,
             0.0 if optimizer is not None else momentum, settings.weight_decay, settings.norm_statistics, seen, settings.placement,
             optimizer=optimizer, steps=settings.local_steps, objective=objective_of(settings),
         )  # fmt: skip
@@ -127,6 +133,20 @@ def build_federation(
         option = "--dp-noise" if settings.dp_noise is not None else "--norm-statistics"
         option = f"--objective {settings.objective}" if settings.objective != "classification" else option
         raise UsageError(f"{option}: {error}") from error
+
+
+def _features(settings: FederateOptions, network: Network, module: Any, data: Dataset, init: Any) -> Any:
+    """What the last dense layer reads; raises UsageError for a network of the user's own that has none."""
+    if module is not None:
+        return features.penultimate(module, data.preprocess)
+    seen = features.penultimate(network)
+    try:
+        jax.eval_shape(seen, *jax.eval_shape(init, jax.random.key(0)), data.train.images[:1])
+    except ValueError as error:
+        raise UsageError(
+            f"--algorithm {settings.algorithm} compares what the last nn.Dense (Linen) of a network reads; {settings.model} has none"
+        ) from error
+    return seen
 
 
 def build_faults(settings: FederateOptions) -> Faults:

@@ -62,6 +62,8 @@ def test_the_program_end_to_end(whole, capsys):
         np.testing.assert_allclose(run["bytes_up"], sent, rtol=1e-6)
         assert run["client_mean"][-1] == pytest.approx(run["by_client"]["accuracy"]["mean"], abs=1e-6)
         assert all(0 <= worst <= mean <= 1 for worst, mean in zip(run["client_worst"], run["client_mean"], strict=True))
+    gains = np.diff(np.reshape([run["score"] for run in found["runs"]], (2, 2)))
+    assert f"{gains.mean():+.4f} ± {gains.std(ddof=1):.4f}" in whole  # paired by seed
     counts = np.array(found["partition"]["counts"])
     assert counts.shape == (5, 10) and counts.sum() == 300
     for words in ("up to test accuracy", "MB up", "worst tenth", "test examples of its own classes"):

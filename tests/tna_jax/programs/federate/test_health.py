@@ -9,6 +9,7 @@ import pytest
 from tests.tna_jax.programs.federate.test_federate import TINY
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.federate import health
+from tna_jax.programs.federate import run as federate
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.setup import resolved
 
@@ -29,6 +30,38 @@ NAN = float("nan")
 )
 def test_divergence_is_judged_by_loss_and_accuracy(accuracy, loss, expected):
     assert health.diverged_in_round(np.array(accuracy), np.array(loss), 10) == expected
+
+
+def test_a_loss_of_another_objective_is_compared_with_that_of_the_first_round():
+    nothing = np.full(6, NAN)
+    assert health.diverged_in_round(nothing, np.array([3.0, 2.0, 29.0, 2.0, 31.0, 1e9]), 0) == 5
+    assert (
+        health.diverged_in_round(nothing, np.array([-3.0, -2.0, 9.0, 2.0, 31.0, 1e9]), 0) is None
+    )  # a likelihood, of any sign
+    assert "had diverged" in health.hopeless(nothing, np.array([3.0, *[1e4] * 5]), np.ones(6), 0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, ""),
+        ({"stopped_after_round": 5}, "stopped after round 5"),
+        ({"stopped_after_round": 5, "stalled": True}, ""),
+        ({"taken": [0, 0]}, "no reply was accepted"),  # fewer rounds than patience
+        ({"diverged_in_round": 2}, "diverged: from round 2 on"),
+    ],
+)
+def test_whoever_learned_nothing_ends_with_1(changed, words, capsys):
+    run = {
+        "anchors": "pfn",
+        "seed": 3,
+        "stopped_after_round": None,
+        "stalled": False,
+        "taken": [4, 0],
+        "diverged_in_round": None,
+    }
+    assert federate.exit_code({"runs": [run, {**run, **changed}]}) == bool(words)
+    assert words in capsys.readouterr().err
 
 
 def test_five_rounds_without_anything_learned_stop_a_federation():
