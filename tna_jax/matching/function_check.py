@@ -1,12 +1,14 @@
 """Whether two sets of parameters are the same function: their outputs, leaf by leaf, on the inputs that a network was traced with."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import prng, sharding, trees
+from tna_jax import sharding, trees
 from tna_jax.masks import Params
 from tna_jax.networks import Inputs, State
 
@@ -17,6 +19,19 @@ TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 6e-
 """What the order of sums may change, by the narrowest float of a program, as a share of the largest output."""
 NARROWER = 0.3
 """The same for floats of 8 bits and less."""
+
+
+def precision() -> AbstractContextManager[None]:
+    """Returns the context in which networks are traced and run: products in float32, not what an accelerator takes for fast."""
+    context: AbstractContextManager[None] = jax.default_matmul_precision("float32")
+    return context
+
+
+def compiled(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function as a program that runs twice and is then done with: on a CPU it is compiled without optimizing it."""
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    program: Callable[..., Any] = jax.jit(run, compiler_options=options)
+    return program
 
 
 def narrowest_tolerance(closed: Any) -> float:
@@ -43,12 +58,12 @@ def _drawn(leaf: Any, number: int) -> Any:
     """An input of which only the shape was given: normally distributed, or the numbers 0 and 1, which every vocabulary has."""
     if not isinstance(leaf, jax.ShapeDtypeStruct):
         return leaf
-    key = jax.random.fold_in(prng.root_key(0), number)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.split(jax.random.key(0), leaf.shape)
+    draws = np.random.default_rng(number)
     if jnp.issubdtype(leaf.dtype, jnp.inexact):
-        return jax.random.normal(key, leaf.shape).astype(leaf.dtype)
-    return jax.random.bernoulli(key, 0.5, leaf.shape).astype(leaf.dtype)
+        return draws.normal(size=leaf.shape).astype(leaf.dtype)
+    return draws.integers(2, size=leaf.shape).astype(leaf.dtype)
 
 
 def _gap(old: np.ndarray, new: np.ndarray) -> float:
@@ -87,7 +102,7 @@ def function_gaps(
     x = spec.inputs if inputs is None else inputs
     leaves, structure = jax.tree.flatten(x)
     x = jax.tree.unflatten(structure, [_drawn(leaf, i) for i, leaf in enumerate(leaves)])
-    with jax.default_matmul_precision("float32"):  # not what an accelerator takes for fast
+    with precision():
         old, new = (
             {trees.name(path): np.asarray(leaf) for path, leaf in trees.named_leaves(spec.evaluate(p, s, x))}
             for p, s in zip((before, after), states, strict=True)

@@ -7,7 +7,6 @@ check_function(spec, params, permuted)                       # the same function
 """
 
 import dataclasses
-import functools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ import numpy as np
 
 from tna_jax import networks, prng, sharding, trees
 from tna_jax.masks import Params
-from tna_jax.matching import axes, description, incoming, jaxprs, tracing, unification, values
+from tna_jax.matching import axes, description, function_check, incoming, jaxprs, tracing, unification, values
 from tna_jax.matching.axes import Axis, Fixed, Group
 from tna_jax.matching.function_check import check_function, function_gap, narrowest_tolerance
 from tna_jax.matching.tracing import MatmulSite
@@ -50,6 +49,7 @@ class PermutationSpec:
       state_fixed_by: the same for the state.
       unknown: operations that hidden units reached and that have no rule here; they fixed all axes of what they took.
       tolerance: what `check_function` allows: by the narrowest float of the program.
+      evaluate: the network in evaluation mode, (params, state, inputs) -> outputs, compiled at the first call.
     """
 
     groups: dict[str, int]
@@ -63,15 +63,11 @@ class PermutationSpec:
     state_fixed_by: dict[KeyPath, tuple[str, ...]]
     unknown: tuple[str, ...]
     tolerance: float
+    evaluate: Callable[[Params, State, Any], Any] = dataclasses.field(repr=False)
 
     def describe(self) -> str:
         """Returns a table, one line for each axis of each tensor: its group, or which operation fixed it."""
         return description.describe(self)
-
-    @functools.cached_property
-    def evaluate(self) -> Callable[[Params, State, Any], Any]:
-        """The network in evaluation mode, compiled at the first call: (params, state, inputs) -> outputs."""
-        return jax.jit(lambda params, state, x: networks.evaluate(self.network, params, state, x))
 
     def units(self, path: KeyPath) -> tuple[tuple[int, ...], list[tuple[str, int]]]:
         """Returns which axes of a leaf count units, and whose: for `masks.neurons`.
@@ -119,7 +115,8 @@ def permutation_spec(
     def run(params: Params, state: State, x: Any) -> Any:
         return networks.evaluate(network, params, state, x)
 
-    closed = jax.make_jaxpr(run)(params, state, x)
+    with function_check.precision():  # under which `evaluate` finds this trace again
+        closed = jax.make_jaxpr(run)(params, state, x)
     unifier = unification.Unifier()
     tracer = tracing.AxisPropagation(unifier, jaxprs.idle(closed.jaxpr))
     named = [trees.named_leaves(tree) for tree in (params, state)]
@@ -178,6 +175,7 @@ def permutation_spec(
         state_fixed_by=why[1],
         unknown=tuple(sorted(tracer.strangers)),
         tolerance=narrowest_tolerance(closed) if tolerance is None else tolerance,
+        evaluate=function_check.compiled(run),
     )
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tests.tna_jax.matching.test_activations import attention, weights
 from tna_jax.matching import heads, permutations
@@ -53,3 +54,24 @@ def test_units_whose_mean_over_heads_counts_have_one_order_for_all_heads():
     assert heads.nests(spec, params) == {
         by_size[3]: by_size[4]
     }  # but the heads may have an order of their own for each unit
+
+
+def test_units_of_shared_heads_stand_beside_each_other_and_one_kind_of_them_is_nested():
+    """Heads of queries that share keys and values: (shared heads, heads of each, units) of the kernel that mixes them."""
+
+    @jax.jit
+    def shared(p, x):
+        inner = jnp.tanh(jnp.einsum("bti,ihu->bthu", x, p["value"]))
+        weights = jnp.tanh(jnp.einsum("bti,ihk->bthk", x, p["query"]))
+        return jnp.einsum("bthk,bthu,hkuo->bto", weights, inner, p["out"])
+
+    draws = np.random.default_rng(0)
+    shapes = {"value": (3, 2, 4), "query": (3, 2, 3), "out": (2, 3, 4, 2)}
+    a, b = ({name: draws.normal(size=s).astype(np.float32) for name, s in shapes.items()} for _ in "ab")
+    spec = permutation_spec(shared, a, X)
+    assert sorted(spec.groups.values()) == [2, 3, 4]
+    found = heads.head_matching(spec, a, b)
+    by_size = {size: name for name, size in spec.groups.items()}
+    assert found.nested == {by_size[4]: by_size[2]}
+    with pytest.raises(ValueError, match="another function"):
+        heads.head_matching(spec, a, b, tolerance=-1.0)

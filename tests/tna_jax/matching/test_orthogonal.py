@@ -165,7 +165,8 @@ def library_network(name):
         tied, init = networks.linen(models.create("gpt2", **options), (6,), dtype=jnp.int32)
         net = untied(networks.linen(models.create("gpt2", head="none", **options), (6,), dtype=jnp.int32)[0])
     else:
-        x, options = ids, {"vocab": WORDS, "positions": 6, **sizes, "kv_heads": 1 if name == "llama, shared" else 2}
+        heads_of_values = {"heads": 4, "kv_heads": 2} if name == "llama, shared" else {}
+        x, options = ids, {"vocab": WORDS, "positions": 6, **sizes, "width": 16, **heads_of_values}
         net, init = networks.linen(models.create("llama", **options), (6,), dtype=jnp.int32)
     shapes = jax.eval_shape(init, jax.random.key(0))[0]
     params = jax.tree.map(lambda leaf: (draws.normal(0, 0.4, leaf.shape) + (leaf.ndim == 1)).astype(np.float32), shapes)
