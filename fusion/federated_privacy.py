@@ -92,7 +92,14 @@ def lines(result: dict[str, Any]) -> list[list[str]]:
         gain = format_scores(np.subtract(row["scores"], base["scores"]), sign=True) if row["ratio"] else "-"
         noise = f"{row['noise']:g}"
         found.append(
-            [words, noise, f"{row['ratio']:g}", f"{row['clip']:g}", format_scores(np.array(row["scores"])), gain]
+            [
+                row["epsilon"],
+                noise,
+                f"{row['ratio']:g}",
+                f"{row['clip']:g}",
+                format_scores(np.array(row["scores"])),
+                gain,
+            ]
         )
     return found
 
