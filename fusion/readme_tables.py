@@ -24,6 +24,7 @@ from tna_jax.programs.soup.report import FUSIONS, difference
 from train import figure5
 from train.cells import find
 from train.cells import measured as format_measure
+from train.record import drawing
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = (ROOT / "train" / "results", ROOT / "fusion" / "results", ROOT / "benchmarks" / "results")
@@ -62,6 +63,45 @@ def cells_of(line: dict[str, Any] | None) -> list[str]:
     if line is None:
         return ["0", *["diverged"] * len(COLUMNS)]
     return [str(line["n"]), *(format_mean_std(line[column], 3) for column in COLUMNS)]
+
+
+def record(case: str, why: bool = False, stage: int = -1) -> Callable[[dict[str, Any]], str]:
+    """The record's rows of a case at one of its stages: what pairs reach, or `why`."""
+
+    def table(result: dict[str, Any]) -> str:
+        built = drawing.tables(result["cases"][case])[2 * stage :][int(why)]
+        return markdown(built.heads, built.rows)
+
+    return table
+
+
+def record_claims(case: str, stage: int = -1) -> Callable[[dict[str, Any]], str]:
+    """Paired differences of the loss barrier against W-Asym as published."""
+
+    def table(result: dict[str, Any]) -> str:
+        chosen = result["cases"][case]
+        lines = [
+            [chosen["labels"][name], str(n), f"{difference:+.4f}", f"{p:.2g}"]
+            for name, n, difference, p in drawing.compared(chosen, drawing.stages(chosen)[stage])
+        ]
+        return markdown(["setting", "pairs", "loss barrier, less W-Asym's", "p (paired t-test)"], lines)
+
+    return table
+
+
+def record_prototype(result: dict[str, Any]) -> str:
+    """The first prototype at full data: one pair a row, so without a spread."""
+    lines = []
+    for row in result["rows"]:
+        test = row["final"]["test"]
+        loss, accuracy = test["loss"], test["accuracy"]
+        early = row["after_constant"]["test"]["loss"]
+        ends = [(values[0] + values[-1]) / 2 for values in (loss, accuracy, early)]
+        numbers = (ends[0], ends[1], loss[2], accuracy[2], early[2] - ends[2], loss[2] - ends[0], ends[1] - accuracy[2])
+        lines.append([row["label"], *(f"{value:.3f}" for value in numbers)])
+    heads = ["setting", "ends: loss", "accuracy", "midpoint: loss", "accuracy", "loss barrier, before the rate falls", "at the end",
+             "accuracy barrier"]  # fmt: skip
+    return markdown(heads, lines)
 
 
 def by_case(result: dict[str, Any], ratios: tuple[float, ...] = (), methods: tuple[str, ...] = ()) -> str:
@@ -385,6 +425,12 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
         "federated.json",
         lambda result: markdown(federated.FAULT_HEADS, federated.faults(federated.part(result))),
     ),
+    "record_mlp_small": ("record.json", record("mlp_small")),
+    "record_mlp_small_why": ("record.json", record("mlp_small", why=True)),
+    "record_mlp_small_claims": ("record.json", record_claims("mlp_small")),
+    "record_resnet20_small": ("record.json", record("resnet20_small")),
+    "record_resnet20_small_why": ("record.json", record("resnet20_small", why=True)),
+    "record_prototype": ("record_prototype.json", record_prototype),
     "federated_readings": ("federated.json", federated_readings),
     "federated_verdicts": ("federated.json", sweep_verdicts),
     "baselines_mlp": ("federated_baselines.json", baselines("fashion_mlp")),

@@ -1,0 +1,125 @@
+"""The record's setting is the published one, its slices join without a seam, and its claims need pairs."""
+
+import dataclasses
+import json
+import math
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tna_jax import masks, models
+from tna_jax.io.errors import UsageError
+from train import record
+from train.record import blocks, drawing, members, settings, state
+
+
+def test_the_rate_grows_as_published():
+    rate = settings.growing_rate()
+    for epoch in range(100):
+        assert rate(epoch) == pytest.approx(min(1e-4 * 100 ** (epoch / 20), 1e-2), rel=1e-5)
+    assert rate(1) / rate(0) == pytest.approx(1.259, abs=5e-4)
+    assert rate(19) < rate(20) == rate(99) == pytest.approx(1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "shape", "share"), [("mlp", (28, 28, 1), 0.108), ("resnet20", (32, 32, 3), 0.156)])
+def test_anchors_are_as_many_as_published(case, shape, share):
+    chosen = settings.CASES[case]
+    module = models.create(chosen.model, num_classes=10, **chosen.options)
+    params = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, *shape), np.float32))["params"]
+    mask = chosen.rows["w_asym"].recipe(0).draw(params)
+    assert float(masks.anchored_ratio(mask)) == pytest.approx(share, abs=5e-4)
+    for name in chosen.rows:
+        if (recipe := chosen.rows[name].recipe(0)) is not None:
+            recipe.draw(params)  # its patterns fit the network
+
+
+def test_a_state_is_cut_into_parts_and_read_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(state, "PART_BYTES", 100)
+    tree = {"a": np.arange(60, dtype=np.float32).reshape(3, 20), "b": np.array([True, False])}
+    state.save(tmp_path, 4, jax.tree.map(np.zeros_like, tree))
+    state.save(tmp_path, 5, tree)
+    folder = state.newest(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name] and folder.name == "epoch_005"
+    assert max(path.stat().st_size for path in folder.glob("part_*")) == 100
+    epoch, again = state.read(folder, tree)
+    assert epoch == 5 and jax.tree.all(jax.tree.map(np.array_equal, tree, again))
+    with pytest.raises(UsageError, match="holds other networks"):
+        state.read(folder, {"a": tree["a"]})
+    (folder / "part_001.bin").write_bytes(b"other")
+    with pytest.raises(UsageError, match="not those that were written"):
+        state.read(folder, tree)
+
+
+ROWS = {
+    "standard": settings.Row("no anchors"),
+    "w_asym": settings.Row("W-Asym", {"kind": "per-unit", "counts": {"Dense": 4}, "values": "normal"}),
+    "small": settings.Row("start 0.1", {"kind": "per-unit", "ratio": 0.4, "scale": 1.5}, start=0.1, decay=0.1),
+    "one": settings.Row("one initial value", one_init=True),
+}
+TINY = dataclasses.replace(
+    settings.CASES["mlp"], dataset="digits", options={"depth": 2, "width": 8, "norm": "layer"}, rows=ROWS, core=("standard", "w_asym"),
+    stages=(1, 3), measured_at=(2,), batch_size=32, train_examples=96, held_out=48, mean=(0.3,), std=(0.3,), members=4,
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_slices_join_to_the_same_bytes(tmp_path, monkeypatch):
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam
+        _slices_join(tmp_path, monkeypatch)
+
+
+def _slices_join(tmp_path, monkeypatch):
+    network = members.load(TINY)
+    plan = blocks.blocks("tiny", TINY, 2, 1)
+    assert [block.name for block in plan] == ["core_0", "core_1", "rest_a_0"]
+    assert plan[2].rows == ("small", "one")
+    block = plan[0]._replace(rows=tuple(ROWS))
+    start, pairs = members.build(TINY, network, block.rows, 0)
+    assert [pair.members for pair in pairs] == [(0, 1), (2, 3), (4, 5), (0, 6)]  # what two rows share is trained once
+    for until in (1, 3):
+        assert blocks.advance(block, TINY, network, tmp_path / "whole", until, math.inf)
+    ends, now = iter([math.inf] * 4 + [0.0] * 9), time.monotonic
+    assert not blocks.advance(block, TINY, network, tmp_path / "cut", 3, now() - 1)  # no epoch is begun
+    monkeypatch.setattr(time, "monotonic", lambda: next(ends, 0.0))
+    blocks.advance(block, TINY, network, tmp_path / "cut", 1, 1.0)
+    monkeypatch.undo()
+    assert blocks.advance(block, TINY, network, tmp_path / "cut", 3, math.inf)
+    contents = [
+        sorted((p.name, p.read_bytes()) for p in (tmp_path / name / "epoch_003").iterdir()) for name in ("whole", "cut")
+    ]
+    assert contents[0] == contents[1]
+    whole, cut = (json.loads((tmp_path / name / "measured.json").read_text()) for name in ("whole", "cut"))
+    assert whole == cut and [(e["epoch"], e["complete"]) for e in whole] == [(1, True), (2, False), (3, True)]
+    rows = {row["row"]: row for row in whole[-1]["rows"]}
+    assert rows["one"]["start"]["distance"] == 0 and rows["one"]["start"]["trained_cosine"] == pytest.approx(1)
+    assert rows["standard"]["beta_mean"] is None and rows["small"]["beta_mean"] > 0
+    assert rows["w_asym"]["start"]["cosine"] > rows["w_asym"]["start"]["trained_cosine"]
+    trained, _ = members.build(TINY, network, block.rows, 0)
+    _, params = state.read(tmp_path / "whole" / "epoch_003", (trained.params, trained.opt_state, trained.state))
+    for mask, before, after in zip(*map(jax.tree.leaves, (start.mask, start.params, params[0])), strict=True):
+        fixed = ~np.asarray(mask)
+        assert np.array_equal(np.asarray(before)[fixed], after[fixed])  # anchors, bit for bit
+
+
+def measured(barrier, seed):
+    return {"row": "w_asym" if barrier > 0.5 else "small", "test": {"loss_barrier": barrier + 0.01 * seed}}
+
+
+def test_a_claim_needs_five_pairs():
+    entries = {
+        f"core_{seed}": [{"epoch": 1, "complete": True, "rows": [measured(0.9, seed), measured(0.1, 2 * seed)]}]
+        for seed in range(5)
+    }
+    case = {"labels": {"w_asym": "", "small": ""}, "blocks": entries}
+    ((name, n, difference, p),) = drawing.compared(case, 1)
+    assert (name, n) == ("small", 5) and difference == pytest.approx(-0.78) and p < 1e-4
+    del entries["core_4"]
+    assert list(drawing.compared(case, 1)) == []
+
+
+def test_an_unknown_case_is_refused():
+    with pytest.raises(UsageError, match="resnet20_small"):
+        record.run(case="resnet20_smal")

@@ -1,0 +1,82 @@
+"""The record: networks from different initial values, averaged without matching, beside W-asymmetric networks in their own recipes.
+
+Shows: loss and accuracy halfway between two networks that trained apart, with W-Asym's anchors (Lim et al. 2024, arXiv 2405.20231: an
+  exact number of anchored inputs for each unit, from N(0, kappa^2)) as published, with trainable weights that start small beside them
+  (ours), with our heavy anchors, and controls: no anchors with the small start, and one initial value for both networks. Of each pair:
+  barriers (midpoint, worst on the path; loss, accuracy), ends, distance and cosine of the two networks at the start and the end, of
+  all weights and of what was trained, what was trained over what is anchored (beta) by layer, weight matching afterwards, and one
+  temperature fitted on held-out training images.
+Hardware: two CPU cores, in slices of any length: `--minutes N` stops after N minutes, and the same command resumes there, to the
+  same bytes. Cases, in this order: mlp_small (6,000 MNIST images, 12 epochs), resnet20_small (1,000 CIFAR-10 images at 16x16), mlp
+  (all of MNIST, 25 epochs: half an hour for 8 networks on two idle cores). `--full`: resnet20 (45,000 images, 100 epochs), for a GPU, with `--placement map`.
+Command: `python -m train record --minutes 60`
+Expected: W-Asym's barrier is below 0 on the MLP; a small start lowers it, and lowers it most on the ResNet, at the same ends. Mean
+  and sample standard deviation over pairs; a paired test where there are 5.
+Data: MNIST, CIFAR-10.
+"""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from tna_jax.io.errors import unknown
+from tna_jax.programs.cli.progress import console
+from train.record import blocks as blocks_lib
+from train.record import members
+from train.record.drawing import figure, table
+from train.record.settings import CASES
+
+__all__ = ["figure", "run", "table"]
+
+RUNS = Path("runs") / "experiments" / "record"
+ON_CPU = ("mlp_small", "resnet20_small", "mlp")
+
+
+def run(
+    full: bool = False,
+    minutes: float = math.inf,
+    case: str | None = None,
+    pairs: int = 5,
+    placement: str = "auto",
+    folder: Path = RUNS,
+) -> dict[str, Any]:
+    """Trains what is not trained yet, for so many minutes, and returns everything that was measured so far.
+
+    Args:
+      full: the case for a GPU.
+      case: one of `CASES`; None: those for a CPU.
+      pairs: of the rows that claims are about; the others get one.
+      placement: how models share a device.
+      folder: of the states.
+    """
+    if case is not None and case not in CASES:
+        raise unknown("--case", case, CASES)
+    deadline = time.monotonic() + 60 * minutes
+    names = (case,) if case else ("resnet20",) if full else ON_CPU
+    for name in names:
+        chosen = CASES[name]
+        network = members.load(chosen, placement)
+        for until in chosen.stages:
+            for block in blocks_lib.blocks(name, chosen, pairs, 1):
+                if not blocks_lib.advance(block, chosen, network, folder / name / block.name, until, deadline):
+                    console.print(f"{name}: stopped in {block.name}; the same command resumes there")
+                    return collected(folder, full)
+    return collected(folder, full)
+
+
+def collected(folder: Path, full: bool) -> dict[str, Any]:
+    """What was measured of all cases and blocks under a folder, with the settings in words."""
+    found: dict[str, Any] = {}
+    for name, case in CASES.items():
+        parts = {path.parent.name: path for path in sorted((folder / name).glob(f"*/{blocks_lib.MEASURED}"))}
+        if parts and (name in ON_CPU) != full:
+            found[name] = {
+                "title": case.title,
+                "epochs": case.stages[-1],
+                "labels": {row: setting.label for row, setting in case.rows.items()},
+                "settings": dict(case.rows),
+                "core": case.core,
+                "blocks": {block: blocks_lib.measured(path.parent) for block, path in parts.items()},
+            }
+    return {"cases": found}
