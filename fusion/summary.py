@@ -3,7 +3,7 @@
 from typing import Any
 
 from fusion import federated
-from tna_jax.programs.cli.main import PROGRAMS
+from tna_jax.programs.cli.main import GROUPS, PROGRAMS
 from tna_jax.programs.cold import report as cold_report
 from tna_jax.programs.reports.statistics import format_mean_std
 from train.cells import find, summary
@@ -23,8 +23,11 @@ def markdown(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def programs() -> str:
-    """What `tna --help` lists."""
-    return markdown(["program", "what it does"], [[f"`tna {name}`", text] for name, (_, text) in PROGRAMS.items()])
+    """What `tna --help` lists: the five of the main story, then one line for each other group."""
+    main, *others = GROUPS
+    rows = [[f"`tna {name}`", PROGRAMS[name][1]] for name in GROUPS[main]]
+    lines = [f"- {group}: {', '.join(f'`tna {name}`' for name in GROUPS[group])}" for group in others]
+    return "\n".join([markdown(["program", "what it does"], rows), "", *lines])
 
 
 def measured(case: Result, init: str, ratio: float, measure: str = "accuracy_barrier") -> str:

@@ -1,17 +1,21 @@
 # %% [markdown]
 # # Anchors in your own training loop
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/tna_jax/blob/main/notebooks/1_own_training_loop.ipynb)
 #
 # Two networks, one line changed, and the straight line between them stops being a valley of errors. Digits come with scikit-learn: nothing is downloaded.
 
 # %%
-# In Colab: upload the wheel that `make release` builds (dist/), then `%pip install -q tna_jax-*.whl`. Once the package is on an
-# index, `%pip install -q 'tna-jax[cli]'` is all. In a checkout with its environment nothing is to be done.
+# In Colab this installs the package and, where there is a GPU, JAX for it; in an environment that has the package it does nothing.
 import importlib.util
+import shutil
+import subprocess
+import sys
 
 if importlib.util.find_spec("tna_jax") is None:
-    raise SystemExit("tna_jax is not installed: see the comment in this cell")
+    extras = "cli,cuda12" if shutil.which("nvidia-smi") else "cli"
+    source = f"tna-jax[{extras}] @ git+https://github.com/OWNER/tna_jax"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %%
 import jax

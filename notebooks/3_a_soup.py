@@ -1,18 +1,22 @@
 # %% [markdown]
 # # A soup
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/tna_jax/blob/main/notebooks/3_a_soup.ipynb)
 #
 # Sixteen networks, one average. Without anchors it is often worse than every one of its members; how much of that do anchors mend? Digits come with
 # scikit-learn: nothing is downloaded.
 
 # %%
-# In Colab: upload the wheel that `make release` builds (dist/), then `%pip install -q tna_jax-*.whl`. Once the package is on an
-# index, `%pip install -q 'tna-jax[cli]'` is all. In a checkout with its environment nothing is to be done.
+# In Colab this installs the package and, where there is a GPU, JAX for it; in an environment that has the package it does nothing.
 import importlib.util
+import shutil
+import subprocess
+import sys
 
 if importlib.util.find_spec("tna_jax") is None:
-    raise SystemExit("tna_jax is not installed: see the comment in this cell")
+    extras = "cli,cuda12" if shutil.which("nvidia-smi") else "cli"
+    source = f"tna-jax[{extras}] @ git+https://github.com/OWNER/tna_jax"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %%
 import jax

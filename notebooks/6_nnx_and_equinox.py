@@ -1,18 +1,22 @@
 # %% [markdown]
 # # Anchors with NNX and with Equinox
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/tna_jax/blob/main/notebooks/6_nnx_and_equinox.ipynb)
 #
 # Masks and optimizers take whatever tree of parameters you have; leaves are matched by their names. One network in Flax NNX, one in Equinox, each trained
 # twice with shared anchors, then averaged. Digits come with scikit-learn: nothing is downloaded.
 
 # %%
-# In Colab: upload the wheel that `make release` builds (dist/), then `%pip install -q tna_jax-*.whl`. Once the package is on an
-# index, `%pip install -q 'tna-jax[cli]'` is all. In a checkout with its environment nothing is to be done.
+# In Colab this installs the package and, where there is a GPU, JAX for it; in an environment that has the package it does nothing.
 import importlib.util
+import shutil
+import subprocess
+import sys
 
 if importlib.util.find_spec("tna_jax") is None:
-    raise SystemExit("tna_jax is not installed: see the comment in this cell")
+    extras = "cli,cuda12" if shutil.which("nvidia-smi") else "cli"
+    source = f"tna-jax[{extras}] @ git+https://github.com/OWNER/tna_jax"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source, "equinox"], check=True)
 
 # %%
 import equinox as eqx

@@ -1,19 +1,23 @@
 # %% [markdown]
 # # A language model of your own
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/tna_jax/blob/main/notebooks/7_a_language_model.ipynb)
 #
 # A small GPT in Flax NNX, trained twice from different initial values, with anchors and without, and the line between the two: nats a token and
 # perplexity where other notebooks have accuracies. All that changes is `objective=`. The text is Python's own help, which comes with it: nothing is
 # downloaded.
 
 # %%
-# In Colab: upload the wheel that `make release` builds (dist/), then `%pip install -q tna_jax-*.whl`. Once the package is on an
-# index, `%pip install -q 'tna-jax[cli]'` is all. In a checkout with its environment nothing is to be done.
+# In Colab this installs the package and, where there is a GPU, JAX for it; in an environment that has the package it does nothing.
 import importlib.util
+import shutil
+import subprocess
+import sys
 
 if importlib.util.find_spec("tna_jax") is None:
-    raise SystemExit("tna_jax is not installed: see the comment in this cell")
+    extras = "cli,cuda12" if shutil.which("nvidia-smi") else "cli"
+    source = f"tna-jax[{extras}] @ git+https://github.com/OWNER/tna_jax"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %%
 from pydoc_data.topics import topics

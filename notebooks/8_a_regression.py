@@ -1,18 +1,22 @@
 # %% [markdown]
 # # A regression of your own
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/tna_jax/blob/main/notebooks/8_a_regression.ipynb)
 #
 # A small network in Flax NNX predicts the progression of diabetes (Efron et al. 2004, in scikit-learn: nothing is downloaded). Two of them from
 # different initial values, with anchors and without; the line between them in squared error; then the same after matching their hidden units.
 
 # %%
-# In Colab: upload the wheel that `make release` builds (dist/), then `%pip install -q tna_jax-*.whl`. Once the package is on an
-# index, `%pip install -q 'tna-jax[cli]'` is all. In a checkout with its environment nothing is to be done.
+# In Colab this installs the package and, where there is a GPU, JAX for it; in an environment that has the package it does nothing.
 import importlib.util
+import shutil
+import subprocess
+import sys
 
 if importlib.util.find_spec("tna_jax") is None:
-    raise SystemExit("tna_jax is not installed: see the comment in this cell")
+    extras = "cli,cuda12" if shutil.which("nvidia-smi") else "cli"
+    source = f"tna-jax[{extras}] @ git+https://github.com/OWNER/tna_jax"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %%
 import jax

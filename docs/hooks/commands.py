@@ -9,6 +9,7 @@ from mkdocs.structure.files import File
 
 from tna_jax.programs.cli.main import PROGRAMS, main, usage
 
+WIDTH = 84
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -24,7 +25,7 @@ def page() -> str:
         "---\nsearch: {boost: 0.5}\n---",
         "# Commands",
         "Every program explains itself; this page is what they print.",
-        fenced(usage()),
+        fenced(usage(WIDTH)),
     ]
     for name, (_, text) in PROGRAMS.items():
         parts += [f"## tna {name}", f"{text[0].upper()}{text[1:]}.", fenced(help_of(name))]
@@ -35,7 +36,7 @@ def help_of(name: str) -> str:
     """What a program prints for `--help-all`."""
     printed = io.StringIO()
     before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "84"
+    os.environ["COLUMNS"] = str(WIDTH)
     try:
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
             main([name, "--help-all"])

@@ -1,11 +1,12 @@
 """Brings into the site what the repository keeps elsewhere: README as its home, results with their figures, notebooks, changes.
 
 Pages link to files as they lie in the repository, so that they read well there too; here those links are led to the copies in
-the site. A link to anything that the site does not hold (a source file) keeps its text alone.
+the site. A link to anything that the site does not hold (a source file) leads to the repository's address, or keeps its text alone as long as there is none.
 """
 
 import posixpath
 import re
+import tomllib
 from pathlib import Path
 
 from mkdocs.structure.files import File
@@ -20,6 +21,11 @@ FOLDERS = {
     "notebooks": ("notebooks", (".ipynb",)),
 }
 """Folders outside docs/, their names in the site, and which files of them are shown."""
+BADGES = re.compile(r"^(?:\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)\n)+", re.MULTILINE)
+"""Pictures from other servers: the site fetches nothing."""
+ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+PUBLIC = "/OWNER/" not in ADDRESS
+"""Whether the repository has an address: links to its sources then lead there."""
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -55,14 +61,14 @@ def on_page_markdown(markdown, page, config, files):
         elif path in places:
             place = places[path]
         elif (ROOT / path).exists():
-            return text
+            return f"[{text}]({ADDRESS}/blob/main/{path}{anchor or ''})" if PUBLIC and not picture else text
         else:
             return match.group()
         return (
             f"{picture}[{text}]({posixpath.relpath(place, posixpath.dirname(page.file.src_uri) or '.')}{anchor or ''})"
         )
 
-    return LINK.sub(lead, markdown)
+    return LINK.sub(lead, BADGES.sub("", markdown))
 
 
 def on_page_content(content, page, config, files):

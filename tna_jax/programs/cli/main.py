@@ -5,7 +5,9 @@ This file imports the standard library only: help, version and refusals take no 
 
 import difflib
 import importlib
+import shutil
 import sys
+import textwrap
 
 from tna_jax.programs.cli import interrupts, printing
 
@@ -83,6 +85,15 @@ PROGRAMS = {
         "show what JAX sees here and how models would be placed on it",
     ),
 }
+GROUPS = {
+    "the main story": ("lmc", "train", "barrier", "fuse", "report"),
+    "runs": ("resume", "runs", "export", "import"),
+    "other views and averages": ("landscape", "rebasin", "merge"),
+    "fine-tuning": ("pretrain", "soup", "cold"),
+    "federations": ("federate",),
+    "this machine": ("devices", "completion"),
+}
+"""The programs as help lists them, the five of the main story first."""
 NEEDED = ("tyro", "rich", "matplotlib", "PIL", "sklearn", "safetensors", "orbax", "filelock", "jinja2", "plotly")
 """Packages that the extra `cli` installs, as they are imported."""
 
@@ -99,12 +110,19 @@ def options_of(name: str) -> type:
     return found
 
 
-def usage() -> str:
-    """Returns the text of `tna --help`."""
+def usage(columns: int | None = None) -> str:
+    """Returns the text of `tna --help`, in so many columns; default: those of the terminal, 100 at most."""
+    columns = columns or min(shutil.get_terminal_size().columns, 100)
     width = max(map(len, PROGRAMS))
-    lines = [f"  tna {name:<{width}}  {text}" for name, (_, text) in PROGRAMS.items()]
-    return "\n".join(["Training-time neuron alignment: train networks that can be averaged.", "", *lines, "",
-                      "tna PROGRAM --help explains a program's options; tna --version prints the version."])  # fmt: skip
+    indent = " " * (len("  tna   ") + width)
+    lines = ["Training-time neuron alignment: train networks that can be averaged."]
+    for group, names in GROUPS.items():
+        lines += ["", f"{group}:"]
+        for name in names:
+            head = f"  tna {name:<{width}}  "
+            lines += textwrap.wrap(PROGRAMS[name][1], columns, initial_indent=head, subsequent_indent=indent)
+    last = "tna PROGRAM --help explains a program's options, and --config FILE takes them from a JSON file; tna --version prints the version."
+    return "\n".join([*lines, "", *textwrap.wrap(last, columns)])
 
 
 def main(arguments: list[str] | None = None) -> int:
