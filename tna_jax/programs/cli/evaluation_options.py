@@ -57,3 +57,8 @@ class MatchingOptions(EvaluationOptions):
 
     seed: Annotated[int, NOT_NEGATIVE] = 0
     """Seed of the order in which matching searches."""
+    restarts: Annotated[int | None, COUNT] = None
+    """Starts of each search of matching; the best result is kept; default: 1 for two models, 4 for all models to their mean."""
+    reset_ends: bool = False
+    """Estimate BatchNorm's statistics again for the models themselves too, on the same examples: in any case it is done for all models
+    between them and for soups."""

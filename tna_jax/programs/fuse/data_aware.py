@@ -31,6 +31,8 @@ class Material(NamedTuple):
     base: Params | None
     inputs: Any
     """(N, ...) training inputs."""
+    weights: Sequence[float] | None = None
+    """One for each model; None: equal."""
 
 
 class Merged(NamedTuple):
@@ -98,7 +100,7 @@ def _fisher(material: Material) -> Merge:
         fisher_information(material.network, params, material.inputs, state=state)
         for params, state in zip(material.models, material.states, strict=True)
     ]
-    return lambda floor: Merged(fisher_merge(material.models, fishers, floor=floor), {})
+    return lambda floor: Merged(fisher_merge(material.models, fishers, material.weights, floor=floor), {})
 
 
 def _regmean(material: Material) -> Merge:
@@ -107,7 +109,7 @@ def _regmean(material: Material) -> Merge:
         for params, state in zip(material.models, material.states, strict=True)
     ]
     facts = {"dense_layers": sorted(grams[0])}
-    return lambda scale: Merged(regmean(material.models, grams, scale=scale), facts)
+    return lambda scale: Merged(regmean(material.models, grams, material.weights, scale=scale), facts)
 
 
 def _adamerging(material: Material) -> Merge:

@@ -48,10 +48,10 @@ SHARES = (0.5, 0.75, 1.0, 1.25, 1.5)
 """Strengths of methods that average task vectors: 1 is the average of what stays."""
 
 
-def default_grid(method: Method, option: Option, models: int) -> tuple[Any, ...]:
+def default_grid(method: Method, option: Option, models: float) -> tuple[Any, ...]:
     """Returns the values of an option that are tried where the user names none: strengths, densities and scales; else the default.
 
-    Methods that add task vectors are tried around the average, a strength of 1 / M, and at their sum.
+    Methods that add task vectors are tried around the average, a strength of 1 / M, and at their sum; with weights M is their sum.
     """
     if option.name == "strength" and method.normalized:
         return SHARES
@@ -63,13 +63,16 @@ def default_grid(method: Method, option: Option, models: int) -> tuple[Any, ...]
     return (option.default,) if grid is None else tuple(sorted({*grid, float(option.default)}))
 
 
-def grids(names: Sequence[str], words: tuple[str, ...] | None, models: int) -> dict[str, list[dict[str, Any]]]:
+def grids(
+    names: Sequence[str], words: tuple[str, ...] | None, models: int, weights: Sequence[float] | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """Returns the options that are tried for each method: all combinations of the values named, or of the default grids.
 
     Args:
       names: of methods.
       words: `KEY=VALUE` or `KEY=VALUE,VALUE`; each is an option of one or more of the methods.
       models: how many are merged.
+      weights: of each; None: 1.
 
     Raises:
       UsageError: an option that no chosen method has, values that are not allowed, or a number of models that a method cannot merge;
@@ -85,7 +88,9 @@ def grids(names: Sequence[str], words: tuple[str, ...] | None, models: int) -> d
     tried: dict[str, list[dict[str, Any]]] = {}
     for method in methods:
         axes = {
-            option.name: values.get(option.name) or default_grid(method, option, models) for option in method.options
+            option.name: values.get(option.name)
+            or default_grid(method, option, models if weights is None else sum(weights))
+            for option in method.options
         }
         asked = any(key in axes for key in values)
         tried[method.name] = []

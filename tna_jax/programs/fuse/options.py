@@ -8,12 +8,14 @@ from tna_jax.programs.cli import pairs, ranges
 from tna_jax.programs.cli.arguments import Alias, Positional, Section
 from tna_jax.programs.cli.choices import FusingMethod, Ties
 from tna_jax.programs.cli.evaluation_options import MatchingOptions
-from tna_jax.programs.cli.ranges import COUNT
+from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE
 from tna_jax.programs.cli.run_options import MachineOptions
 
 METHODS = Section("merging methods")
-OF_METHODS = ("base", "method_options", "scope", "merge_examples")
+OF_METHODS = ("base", "method_options", "weights", "scope", "merge_examples")
 """Options that are of --method."""
+WITHOUT_WEIGHTS = ("adamerging",)
+"""Methods in which models have no weights."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,8 +23,8 @@ class FuseOptions(MatchingOptions, MachineOptions):
     """Make one model out of many: best single model, soups, merging methods, ensemble; and the barriers of all pairs."""
 
     COMMON: ClassVar[tuple[str, ...]] = (
-        "models", "method", "method_options", "base", "matching", "repair", "ties", "held_out_examples", "alphas", "data_dir",
-        "out", "format",
+        "models", "method", "method_options", "weights", "base", "matching", "restarts", "repair", "held_out_examples",
+        "alphas", "data_dir", "out", "format",
     )  # fmt: skip
 
     runs: Annotated[tuple[str, ...], Positional("RUN")]
@@ -35,6 +37,9 @@ class FuseOptions(MatchingOptions, MachineOptions):
     """Model from which all were trained, a file of tna export or a run of one model; default: the initial values they share."""
     method_options: Annotated[tuple[str, ...] | None, METHODS, pairs.PAIRS] = None
     """Options of the methods, as strength=1 or density=0.2,0.5: the values to try, in all combinations; default: a grid."""
+    weights: Annotated[tuple[float, ...] | None, METHODS, NOT_NEGATIVE] = None
+    """Weight of each model in the average and the methods: shares of what they average, factors of task vectors that they add; default:
+    equal."""
     scope: Annotated[Literal["tensor", "model"], METHODS] = "tensor"
     """Over what a method takes its thresholds and angles: each tensor by itself, or the whole model."""
     merge_examples: Annotated[int, METHODS, COUNT] = 256
@@ -42,7 +47,8 @@ class FuseOptions(MatchingOptions, MachineOptions):
     matching: Literal["none", "weight", "activation"] = "none"
     """Permute hidden units first: weight (MergeMany: each model to the mean of the others), activation (all to the first)."""
     repair: bool = False
-    """Rescale the hidden units of each average to the activations of its models (REPAIR); for networks without BatchNorm."""
+    """Rescale the hidden units of each average to the activations of its models (REPAIR): soups, candidates of methods, and the paths
+    of all pairs, which are measured without it too; for networks without BatchNorm."""
     ties: Ties = "keep"
     """Greedy soup: keep or drop a model that leaves the held-out accuracy as it is."""
     held_out_examples: Annotated[int, COUNT] = 5000
@@ -57,13 +63,24 @@ class FuseOptions(MatchingOptions, MachineOptions):
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
-        collect_errors(self.check_runs, lambda: ranges.check(self), self.check_machine)
+        collect_errors(self.check_runs, lambda: ranges.check(self), self.check_machine, self.check_matching)
         self.check_methods()
+        self.check_weights()
+
+    @property
+    def starts(self) -> int:
+        """Starts of each search of matching."""
+        return self.restarts or (4 if self.matching == "weight" else 1)
 
     def check_runs(self) -> None:
         """Raises UsageError unless a run is named."""
         if not self.runs:
             raise UsageError("name one or more run folders of tna train")
+
+    def check_matching(self) -> None:
+        """Raises UsageError for options of a matching that there is not."""
+        if self.restarts is not None and self.matching == "none":
+            raise UsageError("--restarts: for matching, name a kind with --matching")
 
     def check_methods(self) -> None:
         """Raises UsageError for methods and options of methods that do not go together; how many models there are is not known yet."""
@@ -87,3 +104,16 @@ class FuseOptions(MatchingOptions, MachineOptions):
             raise UsageError(
                 f"--base: {' '.join(self.method)} merges the models themselves, without a base; leave it out"
             )
+
+    def check_weights(self) -> None:
+        """Raises UsageError for weights that a method does not take, or that are not those of the models."""
+        if self.weights is None:
+            return
+        if without := [name for name in self.method if name in WITHOUT_WEIGHTS]:
+            raise UsageError(
+                f"--weights: {', '.join(without)} learns its own coefficients and takes no weights; leave out one of them"
+            )
+        if sum(self.weights) == 0:
+            raise UsageError("--weights: their sum must not be 0")
+        if self.models and len(self.weights) != len(self.models):
+            raise UsageError(f"--weights: {len(self.weights)} for {len(self.models)} models; give one for each")

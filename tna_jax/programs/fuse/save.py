@@ -10,12 +10,13 @@ import numpy as np
 from tna_jax import repair
 from tna_jax.averaging import average_stacked
 from tna_jax.ensemble import member
+from tna_jax.io.errors import UsageError
 from tna_jax.masks import Params
 from tna_jax.networks import State, Stateful
 from tna_jax.programs.fuse.merges import Merge
 from tna_jax.programs.fuse.options import FuseOptions
 from tna_jax.programs.fuse.scoring import Finished, written
-from tna_jax.programs.population import anchors, saving
+from tna_jax.programs.population import anchors, repairs, saving
 from tna_jax.programs.population.fusion_methods import Fusions
 from tna_jax.programs.population.load import Population
 from tna_jax.programs.population.repairs import Repairable
@@ -26,6 +27,10 @@ def check(settings: FuseOptions, population: Population, repairable: Repairable 
     if settings.out is None:
         return
     saving.check(settings.out, settings.format, settings.overwrite, population, settings.runs)
+    if repairable is not None and (layers := repairs.layers_without_bias(repairable, population)):
+        raise UsageError(
+            f"--repair --out: the layers {', '.join(layers)} have no bias that could hold their repaired shift; leave out one of them"
+        )
 
 
 def write(
@@ -34,10 +39,17 @@ def write(
 ) -> Path:  # fmt: skip
     """Writes the best single model, the uniform and the greedy soup, and the merges; returns the folder.
 
-    Running statistics of soups are estimated again, and soups are repaired, as where they were evaluated.
+    Running statistics of soups are estimated again, and soups are repaired, as where they were evaluated. A model that does not
+    hold the anchors of those it was made of (see `anchors.facts`) is written without their mask.
 
-    Raises:
-      UsageError: a repaired network has layers without a bias, whose shifts its parameters cannot hold.
+    Args:
+      settings: the options.
+      population: the models as they were trained.
+      members, state: (M, ...), matched or as trained.
+      found: which of them are fused.
+      calibration: training inputs (N, ...) for statistics and REPAIR.
+      repairable: what REPAIR takes; None to go without.
+      merged: the best of each merging method.
     """
     assert settings.out is not None
     count = len(population.models)
@@ -54,15 +66,18 @@ def write(
         kept = anchors.shared(ends)
         for name, (params, _) in models.items():
             anchors.verify(name, params, ends[0], kept)
-    described = {name: _described(population, name, shares) for name, shares in weights.items()}
+    described = {name: _described(population, name, models[name][0], shares) for name, shares in weights.items()}
     for merge in merged:
-        if merge.method != "average":  # which is the uniform soup
-            models[merge.method] = written(merge.method, merge.model)
-            uniform = {key: value for key, value in described["uniform"].items() if key != "weights"}
-            described[merge.method] = {**uniform, "fusion": merge.method, "options": merge.options}
+        if merge.method == "average" and settings.weights is None:  # which is the uniform soup
+            continue
+        models[merge.method] = written(merge.method, merge.model)
+        shares = np.full(count, 1 / count) if settings.weights is None else np.array(settings.weights)
+        about = _described(population, merge.method, models[merge.method][0], shares)
+        if settings.weights is None:
+            del about["weights"]  # of a method's own
+        described[merge.method] = {**about, "options": merge.options}
     return saving.write(
-        settings.out, settings.format, settings.overwrite, population, models, described, settings.seed,
-        {"fused": list(settings.runs)}, "fused",
+        settings.out, settings.format, population, models, described, settings.seed, {"fused": list(settings.runs)},
     )  # fmt: skip
 
 
@@ -89,14 +104,9 @@ def _fused(
     return average, repair.reset_batch_stats(network, average, member(state, int(used[0])), jnp.asarray(calibration))
 
 
-def _described(population: Population, name: str, shares: np.ndarray) -> dict[str, Any]:
-    """Returns what plan.json says of a fused model: of what it was made, and its anchors where all its models share them."""
-    used = [population.models[i] for i in np.flatnonzero(shares)]
-    alike = {
-        key: used[0].get(key)
-        for key in saving.ANCHOR_FACTS
-        if all(model.get(key) == used[0].get(key) for model in used)
-    }
-    shared = alike if len(alike) == len(saving.ANCHOR_FACTS) else {}
-    parts = [{"run": model["run"], "number": model["number"]} for model in used]
-    return {**shared, "fusion": name, "merged": parts, "weights": shares[np.flatnonzero(shares)].tolist()}
+def _described(population: Population, name: str, params: Params, shares: np.ndarray) -> dict[str, Any]:
+    """Returns what plan.json says of a fused model: of what it was made, and its anchors where it holds them."""
+    used = np.flatnonzero(shares)
+    parts = [{"run": population.models[i]["run"], "number": population.models[i]["number"]} for i in used]
+    held = anchors.facts(population, used.tolist(), params)
+    return {**held, "fusion": name, "merged": parts, "weights": shares[used].tolist()}

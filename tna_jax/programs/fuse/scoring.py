@@ -41,6 +41,8 @@ class Scorer(NamedTuple):
     """(N, ...) training inputs."""
     repairable: Repairable | None
     placement: Placement
+    weights: tuple[float, ...] | None = None
+    """Of the models, to whose units a merge is repaired; None: equal."""
 
     def finish(self, params: Params) -> Finished:
         """Returns a merged model with its statistics estimated again, or its units repaired to those of all models."""
@@ -48,8 +50,9 @@ class Scorer(NamedTuple):
             module, preprocess = self.repairable
             count = len(self.population.models)
             ends = [member(self.members, i) for i in range(count)]
+            weights = np.ones(count) if self.weights is None else np.array(self.weights)
             repaired = repair.repair(
-                module, params, ends, np.full(count, 1 / count), self.calibration, preprocess=preprocess
+                module, params, ends, weights / weights.sum(), self.calibration, preprocess=preprocess
             )
             return Finished(repaired.params, (), repaired.shift)
         network = self.population.network

@@ -1,16 +1,21 @@
-"""Which entries all models share, and the check that a merged model holds them, bit for bit."""
+"""Which entries all models share, the check that a merged model holds them, bit for bit, and what may be said of a written model's mask."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from tna_jax import trees
+from tna_jax.ensemble import member
 from tna_jax.io.runs import OTHERWISE, recipe_of
 from tna_jax.masks import AnchorRecipe, Params
 from tna_jax.masks.operations import is_anchored
 from tna_jax.merging.tensors import equal_in_all
 from tna_jax.programs.population.load import Population
+
+FACTS = ("seed", "ratio", "method")
+"""What plan.json says of a model's anchors."""
 
 
 class Shared(NamedTuple):
@@ -67,3 +72,32 @@ def verify(name: str, merged: Params, model: Params, kept: Shared) -> None:
         wrong += [f"{trees.name(path)} ({count})"] if count else []
     if wrong:
         raise RuntimeError(f"{name} moved entries that all models share: {', '.join(wrong)}")
+
+
+def facts(population: Population, of: Sequence[int], written: Params) -> dict[str, Any]:
+    """Returns what plan.json says of the anchors of a model that was made of some of a population's.
+
+    Nothing where the model does not hold their anchors, bit for bit: REPAIR rescales units and matching moves them, those with
+    anchors among them; and models of several masks have none in common.
+
+    Args:
+      population: the models as they were trained.
+      of: the numbers of those it was made of.
+      written: its parameters.
+    """
+    recipes, described = [], [population.models[i] for i in of]
+    for i, model in zip(of, described, strict=True):
+        if population.configs[i].get("program") in OTHERWISE or not all(key in model for key in FACTS):
+            return {}
+        try:
+            recipes.append(recipe_of(population.configs[i], model))
+        except (ValueError, TypeError):
+            return {}
+    known = {key: described[0][key] for key in FACTS}
+    if any(other != recipes[0] for other in recipes) or any(
+        model[key] != known[key] for model in described for key in FACTS
+    ):
+        return {}
+    if recipes[0].ratio > 0 and moved(written, member(population.params, of[0]), recipes[0])[1]:
+        return {}
+    return known

@@ -112,7 +112,7 @@ def rows(found: Fusions) -> list[dict[str, Any]]:
         table["greedy soup"]["models"] = np.flatnonzero(found.recipe.weights)
         for name, row_values in table.items():
             row = {"fusion": name, "split": split, "examples": int(members.count[0]), **row_values}
-            single = {f"member_{names[0]}": values[names[0]]} if name == "mean of members" else {}
+            single = {f"member_{key}": value for key, value in values.items()} if name == "mean of members" else {}
             result.append({**row, **single})
     return result
 

@@ -1,6 +1,7 @@
 """Walks the paths between models of a run: which pairs, which points, and groups of pairs whose models fit the memory."""
 
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -111,3 +112,31 @@ def groups(pairs: np.ndarray, models: int) -> list[np.ndarray]:
         held |= set(pair.tolist())
         result[-1].append(pair)
     return [np.array(group) for group in result]
+
+
+def path_row(pair: np.ndarray | tuple[int, int], kind: str, split: str, path: Path, names: list[str]) -> dict[str, Any]:
+    """Returns what a results file says of one path: its points, ends, midpoint and barrier by each measure.
+
+    Args:
+      pair: the numbers of the models at its ends.
+      kind: how these were matched, and whether what is between was repaired.
+      split: of the data.
+      path: metrics (A,).
+      names: of the measures; accuracies are shares, losses nats or the objective's.
+    """
+    middle = int(np.argmax(path.alphas == 0.5))
+    row: dict[str, Any] = {"pair": pair, "kind": kind, "split": split, "examples": int(path.metrics.count[0])}
+    for name in names:
+        values = path.value(name)
+        row |= {
+            f"{name}_path": values,
+            f"{name}_ends": [values[0], values[-1]],
+            f"{name}_midpoint": values[middle],
+            f"{name}_barrier": connectivity.barrier(path, "linear", name),
+        }
+    return row
+
+
+def path_of(paths: Path, i: int) -> Path:
+    """Returns the `i`-th of several paths, whose metrics are (P, A)."""
+    return Path(paths.alphas, jax.tree.map(lambda x: x[i], paths.metrics))

@@ -11,6 +11,7 @@ import numpy as np
 
 from tna_jax import connectivity, repair
 from tna_jax.averaging import average_stacked
+from tna_jax.barriers import Path
 from tna_jax.ensemble import member
 from tna_jax.io.errors import UsageError
 from tna_jax.masks import Params
@@ -48,6 +49,14 @@ def _as_stored(inputs: Any) -> Any:
     return inputs
 
 
+def layers_without_bias(repairable: Repairable, population: Population) -> tuple[str, ...]:
+    """Returns the layers of a network whose repaired shift no bias of theirs can hold, so that no file can either."""
+    module, preprocess = repairable
+    first, inputs = member(population.params, 0), training_inputs(population.data, 2)
+    shift = jax.eval_shape(lambda p: repair.repair(module, p, [p], [1.0], inputs, preprocess=preprocess).shift, first)
+    return tuple(shift)
+
+
 def repaired(
     module: nn.Module | Network,
     preprocess: Callable[[Any], Any],
@@ -78,6 +87,30 @@ def repaired(
         return connectivity.evaluate(network, stacked, data, objective=objective, placement=placement)
 
     return mix
+
+
+def repaired_path(
+    repairable: Repairable,
+    ends: Params,
+    alphas: np.ndarray,
+    data: Data,
+    calibration: jax.Array,
+    placement: Placement,
+    objective: Objective = CLASSIFICATION,
+) -> dict[str, Path]:
+    """Computes the path between two models after REPAIR of each of its points, the ends included: these stay as they are.
+
+    Args:
+      repairable: see there.
+      ends: (2, ...).
+      alphas: (A,) the points.
+      data: what is measured.
+      calibration: (N, ...) training inputs.
+      objective: by which.
+    """
+    mix = repaired(*repairable, ends, calibration, placement, objective)
+    points = mix(np.stack([1 - alphas, alphas], axis=1).astype(np.float32), data)
+    return {split: Path(alphas, jax.tree.map(np.asarray, metrics)) for split, metrics in points.items()}
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,10 +1,9 @@
-"""Matches the pairs of a population, and says how alike their hidden units are before and after."""
+"""Matches the models of a population, and says how alike their hidden units are before and after."""
 
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from rich.progress import track
 
@@ -14,11 +13,12 @@ from tna_jax.masks import Params
 from tna_jax.matching import permutations
 from tna_jax.matching.permutations import PermutationSpec
 from tna_jax.matching.similarity import UnitCorrelations
-from tna_jax.matching.weights import Matching, activation_matching, weight_matching
 from tna_jax.networks import State
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.population.load import Population
+from tna_jax.programs.rebasin import searches
 from tna_jax.programs.rebasin.options import RebasinOptions
+from tna_jax.programs.rebasin.searches import Find
 from tna_jax.programs.training.splits import training_inputs
 
 SHOWN = 48
@@ -31,6 +31,8 @@ class Match(NamedTuple):
 
     pair: tuple[int, int]
     method: str
+    kind: str
+    """In words, as tables name it."""
     permutation: dict[str, np.ndarray]
     """By group."""
     search: dict[str, Any]
@@ -47,6 +49,8 @@ class Matches(NamedTuple):
     """Pair by pair, each by all methods."""
     picture: dict[str, Any] | None
     """Correlations of the units of one group of the first pair, before and after; None where no activations are known."""
+    joint: dict[str, Any] | None
+    """Of all models matched to their mean: rounds and seconds of the one search; else None."""
 
     def applied(self, opened: Population, match: Match) -> tuple[Params, State]:
         """Returns the second model of a pair with its units in the order of the first's."""
@@ -75,14 +79,16 @@ def match_pairs(opened: Population, pairs: np.ndarray, settings: RebasinOptions)
     if settings.group is not None and settings.group not in spec.groups:
         raise UsageError(f"--group {settings.group}: the groups of this network are {', '.join(spec.groups)}")
     correlations = UnitCorrelations(spec, calibration)
+    find, joint = searches.search_of(spec, opened, calibration, settings)
     matches: list[Match] = []
     picture = None
     for pair in track(pairs, "matching pairs", console=console, transient=True):
-        for match, before, after in _by_methods(spec, opened, pair, calibration, correlations, settings):
+        i, j = map(int, pair)
+        for match, before, after in _by_methods(spec, opened, (i, j), find, joint, correlations, settings):
             matches.append(match)
             if len(matches) == 1:
                 picture = _picture(match, before, after, settings.group)
-    return Matches(spec, matches, picture)
+    return Matches(spec, matches, picture, joint)
 
 
 Similarities = dict[str, np.ndarray]
@@ -91,40 +97,27 @@ Similarities = dict[str, np.ndarray]
 def _by_methods(
     spec: PermutationSpec,
     opened: Population,
-    pair: np.ndarray,
-    calibration: jax.Array,
+    pair: tuple[int, int],
+    find: Find,
+    joint: dict[str, Any] | None,
     correlations: UnitCorrelations,
     settings: RebasinOptions,
 ) -> Iterator[tuple[Match, Similarities, Similarities]]:
-    (a, b), (a_state, b_state) = ([member(tree, int(i)) for i in pair] for tree in (opened.params, opened.state))
+    (a, b), (a_state, b_state) = ([member(tree, i) for i in pair] for tree in (opened.params, opened.state))
     before = correlations(a, b, (a_state, b_state))
-    for method in settings.methods:
+    for method in settings.chosen_methods:
         start = time.perf_counter()
-        result = _matched(spec, (a, b), (a_state, b_state), method, calibration, settings)
-        search = {key: getattr(result, key) for key in FACTS} | {"seconds": time.perf_counter() - start}
+        result = find(pair, method)
+        seconds = time.perf_counter() - start if joint is None else joint["seconds"]
+        search = {key: getattr(result, key) for key in FACTS} | {"seconds": seconds}
         after = correlations(a, result.params, (a_state, result.state))
         groups = [
             {"group": name, "units": size, "moved": int((result.permutation[name] != np.arange(size)).sum()),
              "similarity_before": _at_same_place(before, name), "similarity_after": _at_same_place(after, name)}
             for name, size in spec.groups.items()
         ]  # fmt: skip
-        yield Match((int(pair[0]), int(pair[1])), method, result.permutation, search, groups), before, after
-
-
-def _matched(
-    spec: PermutationSpec,
-    models: tuple[Params, Params] | list[Params],
-    states: tuple[State, State],
-    method: str,
-    calibration: jax.Array,
-    settings: RebasinOptions,
-) -> Matching:
-    """The second of two models, matched to the first."""
-    a, b = models
-    key, restarts = jax.random.key(settings.seed), settings.restarts
-    if method == "weight":
-        return weight_matching(spec, a, b, state=states[1], key=key, restarts=restarts)
-    return activation_matching(spec, a, b, calibration, states=states, key=key, restarts=restarts)
+        kind = f"{method} matching{' to the mean' * settings.to_mean}"
+        yield Match(pair, method, kind, result.permutation, search, groups), before, after
 
 
 def _at_same_place(similarities: Similarities, group: str) -> float | None:
@@ -138,4 +131,11 @@ def _picture(match: Match, before: Similarities, after: Similarities, group: str
         return None
     group = group or next(iter(before))
     shown = {name: values[group][:SHOWN, :SHOWN].round(3) for name, values in (("before", before), ("after", after))}
-    return {"pair": match.pair, "method": match.method, "group": group, "units": len(before[group]), **shown}
+    return {
+        "pair": match.pair,
+        "method": match.method,
+        "kind": match.kind,
+        "group": group,
+        "units": len(before[group]),
+        **shown,
+    }

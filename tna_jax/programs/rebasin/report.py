@@ -10,25 +10,64 @@ from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.blocks import Description, Number, Table
 from tna_jax.programs.reports.figures import Correlations, Dot, Dots
 from tna_jax.programs.reports.measures import Measure
-from tna_jax.programs.reports.paths import kind_paths
+from tna_jax.programs.reports.paths import REPAIRED, UNMATCHED, Kinds, by_kind, chance, kind_paths, kind_table
 from tna_jax.programs.reports.statistics import finite_mean_std, format_spread, number
 from tna_jax.programs.reports.wording import pairs_that_diverged
 
-COLORS = {"unmatched": "muted", "weight matching": "c1", "weight matching + REPAIR": "c6", "activation matching": "c2",
-          "activation matching + REPAIR": "c5"}  # fmt: skip
-SEARCH = {"sweeps": "sweeps", "linear assignments": "assignments", "of which moved a unit": "moving", "units moved": "moved",
+COLORS = {UNMATCHED: "muted", "weight matching": "c1", "weight matching + REPAIR": "c6", "activation matching": "c2",
+          "activation matching + REPAIR": "c5", "weight matching to the mean": "c1", "weight matching to the mean + REPAIR": "c6"}  # fmt: skip
+SEARCH = {"sweeps": "sweeps", "assignments": "assignments", "that moved": "moving", "units moved": "moved",
           "seconds": "seconds"}  # fmt: skip
+"""Columns of the table of the search: passes, linear assignments, those of them that moved a unit."""
 
 
-def _columns(measured: tuple[Measure, ...]) -> dict[str, str]:
-    """The columns of the table: ends and midpoint of the first measure, the barriers of all."""
+def describe(result: dict[str, Any], split: str = "test") -> Description:
+    """Describes the kinds of matching."""
+    rows = [row for row in result["rows"] if row["split"] == split]
+    kinds, measured, alphas = by_kind(rows, split), measures.of_result(result), result["alphas"]
     first = measured[0]
-    barriers = {measure.label_of(" barrier"): f"{measure.name}_barrier" for measure in measured}
-    return {
-        first.label_of(", ends"): f"{first.name}_ends",
-        first.label_of(", midpoint"): f"{first.name}_midpoint",
-        **barriers,
-    }
+    barriers = {kind: [number(row[f"{first.name}_barrier"]) for row in pairs] for kind, pairs in kinds.items()}
+    best = min(barriers, key=lambda kind: finite_mean_std(barriers[kind]).mean)
+    numbers = [Number(f"{first.label_of(' barrier')}, {kind}", format_spread(values), plural(len(values), "pair"),
+                      kind not in (UNMATCHED, best)) for kind, values in barriers.items()]  # fmt: skip
+    paths = kind_table(f"{split} set, mean ± standard deviation over pairs", alphas, kinds, measured)
+    tables = [paths, *_search(kinds), *_groups(result.get("groups") or [])]
+    figures = [
+        *(kind_paths(alphas, kinds, COLORS, measure, split) for measure in measured),
+        *(_barriers(kinds, measure, split) for measure in measured),
+        *_pictures(result.get("correlations")),
+    ]
+    heading = f"{checkpoint_status.title(result)}, {plural(len(kinds[UNMATCHED]), 'pair')}"
+    return Description("Matching after training", heading, _lead(result), numbers, [*tables, *figures],
+                       remarks=_remarks(result), notes=pairs_that_diverged(rows))  # fmt: skip
+
+
+def _lead(result: dict[str, Any]) -> str:
+    if result.get("options", {}).get("to") == "mean":
+        return "Hidden units of all models, permuted at once to match the models' mean, compared in pairs."
+    return "Hidden units of the second model of a pair, permuted to match the first's."
+
+
+def _remarks(result: dict[str, Any]) -> list[str]:
+    joint = result.get("joint")
+    lines = [] if joint is None else [
+        f"all {len(result['models'])} models were matched to their mean at once: {plural(joint['rounds'], 'round')}, "
+        f"{joint['seconds']:.2f} s; counts are of the second model of a pair"
+    ]  # fmt: skip
+    if result.get("options", {}).get("reset_ends"):
+        lines.append("running statistics of the models themselves were estimated again, as of those between them")
+    return lines
+
+
+def _search(kinds: Kinds) -> list[Table]:
+    """What the search of each kind took."""
+    cells = [[kind, *(format_spread([row[name] for row in pairs], 2 if name == "seconds" else 1) for name in SEARCH.values())]
+              for kind, pairs in kinds.items() if "sweeps" in pairs[0] and REPAIRED not in kind]  # fmt: skip
+    return (
+        [Table("the search: passes, linear assignments, those that moved a unit", ["", *SEARCH], cells)]
+        if cells
+        else []
+    )
 
 
 def _groups(rows: list[dict[str, Any]]) -> list[Table]:
@@ -45,6 +84,19 @@ def _groups(rows: list[dict[str, Any]]) -> list[Table]:
              for (method, group), pairs in grouped.items()]  # fmt: skip
     caption = "hidden units, and the mean correlation of units at the same place, before and after"
     return [Table(caption, ["", "group", "units", "moved", "before", "after"], cells, keys=2)] if cells else []
+
+
+def _barriers(kinds: Kinds, measure: Measure, split: str) -> Dots:
+    """The barrier of each kind, a ring for each pair."""
+    barriers = {kind: [number(row.get(f"{measure.name}_barrier")) for row in pairs] for kind, pairs in kinds.items()}
+    error = chance(kinds[UNMATCHED], measure)
+    return Dots(
+        title=measure.title_of(" barriers"), alt=f"Dot chart of the {split} {measure.label_of(' barriers')}: " + ", ".join(
+            f"{kind} {format_spread(values)}" for kind, values in barriers.items()) + ".",
+        dots=[Dot(kind, *finite_mean_std(values), values, COLORS.get(kind, "c1")) for kind, values in barriers.items()],
+        what=f"{split} {measure.label_of(' barrier')}", singles="the pairs",
+        least=8 * (error or 0.0), chance=None if error is None else (0.0, 2 * error),
+    )  # fmt: skip
 
 
 def _pictures(correlations: dict[str, Any] | None) -> list[Correlations]:
@@ -64,41 +116,3 @@ def _pictures(correlations: dict[str, Any] | None) -> list[Correlations]:
         )
         for when in ("before", "after")
     ]  # fmt: skip
-
-
-def describe(result: dict[str, Any], split: str = "test") -> Description:
-    """Describes the kinds of matching."""
-    rows = [row for row in result["rows"] if row["split"] == split]
-    kinds: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        kinds.setdefault(row["kind"], []).append(row)
-    measured = measures.of_result(result)
-    first, columns = measured[0], _columns(measured)
-    what = first.label_of(" barrier")
-    barriers = {kind: [number(row[f"{first.name}_barrier"]) for row in pairs] for kind, pairs in kinds.items()}
-    stats = {kind: finite_mean_std(values) for kind, values in barriers.items()}
-    best = min(stats, key=lambda kind: stats[kind].mean)
-    numbers = [Number(f"{what}, {kind}", format_spread(values), plural(len(values), "pair"),
-                      kind not in ("unmatched", best)) for kind, values in barriers.items()]  # fmt: skip
-    means = [[kind, *(format_spread([np.mean([number(v) for v in np.ravel(row[name])]) for row in pairs]) for name in columns.values())]
-             for kind, pairs in kinds.items()]  # fmt: skip
-    search = [[kind, *(format_spread([row[name] for row in pairs], 2 if name == "seconds" else 1) for name in SEARCH.values())]
-              for kind, pairs in kinds.items() if "sweeps" in pairs[0] and "REPAIR" not in kind]  # fmt: skip
-    figures = [kind_paths(result["alphas"], kinds, COLORS, measure, split) for measure in measured]
-    dots = Dots(
-        title=first.title_of(" barriers"), alt=f"Dot chart of the {split} {first.label_of(' barriers')}: " + ", ".join(
-            f"{kind} {format_spread(values)}" for kind, values in barriers.items()) + ".",
-        dots=[Dot(kind, *stats[kind], values, COLORS.get(kind, "c1")) for kind, values in barriers.items()],
-        what=f"{split} {what}", singles="the pairs",
-    )  # fmt: skip
-    tables = [Table(f"{split} set, mean ± standard deviation over pairs", ["", *columns], means)]
-    tables += [Table("the search", ["", *SEARCH], search)] if search else []
-    tables += _groups(result.get("groups") or [])
-    pictures = _pictures(result.get("correlations"))
-    side_by_side = (
-        [*figures, *pictures, dots] if sum(figure.png for figure in figures) % 2 == 0 else [*figures, dots, *pictures]
-    )
-    heading = f"{checkpoint_status.title(result)}, {plural(len(barriers['unmatched']), 'pair')}"
-    lead = "Hidden units of the second model of a pair, permuted to match the first's."
-    return Description("Matching after training", heading, lead, numbers, [*tables, *side_by_side],
-                       notes=pairs_that_diverged(rows))  # fmt: skip

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,21 +10,21 @@ import numpy as np
 from rich.progress import track
 
 from tna_jax import connectivity
-from tna_jax.connectivity import Path
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
 from tna_jax.networks import Stateful
 from tna_jax.programs.cli.progress import console, plural
-from tna_jax.programs.population import repairs, saving
+from tna_jax.programs.population import ends, repairs, saving, staging
 from tna_jax.programs.population.load import Population, open_runs
-from tna_jax.programs.population.paths import choose_pairs, evaluate_pairs, path_grid
+from tna_jax.programs.population.paths import choose_pairs, evaluate_pairs, path_grid, path_of, path_row
 from tna_jax.programs.population.repairs import Repairable
 from tna_jax.programs.rebasin import report as rebasin_report
 from tna_jax.programs.rebasin import save
 from tna_jax.programs.rebasin.matches import Matches, match_pairs
 from tna_jax.programs.rebasin.options import RebasinOptions
 from tna_jax.programs.reports import measures
+from tna_jax.programs.reports.paths import REPAIRED, UNMATCHED
 from tna_jax.programs.reports.present import present
 from tna_jax.programs.runs import imported
 from tna_jax.programs.system import distributed
@@ -36,6 +37,10 @@ RESULTS = ("rebasin.json", "rebasin.png")
 def run(settings: RebasinOptions) -> dict[str, Any]:
     """Matches the pairs and writes rebasin.json and rebasin.png into the run's folder; returns what the JSON holds."""
     settings.check()
+    if settings.files:
+        chosen_pairs(settings, len(settings.files))
+    if settings.out is not None:
+        staging.check(Path(settings.out), settings.overwrite)
     distributed.start(settings, 16)
     if settings.files:
         run_folder = imported.import_files(settings.files, None, False)
@@ -44,15 +49,44 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
     if settings.out is not None:
         saving.check(settings.out, settings.format, settings.overwrite, opened, settings.runs)
     count = len(opened.models)
-    pairs = choose_pairs(settings.pairs, count)
-    if not settings.pairs:
-        pairs = np.array([[0, j] for j in range(1, count)], np.int32)
+    pairs = chosen_pairs(settings, count)
+    calibration = training_inputs(opened.data, settings.calibration_examples)
+    if settings.reset_ends:
+        ends.check(opened)
+        opened = ends.reset(opened, calibration)
     console.print(f"{opened.data.describe()}; {opened.what}; {count} models, {plural(len(pairs), 'pair')}")
     matches = match_pairs(opened, pairs, settings)
     repairable = repairable_of(opened) if settings.repair else None
     rows = list(compare(opened, pairs, matches, settings, repairable))
-    calibration = training_inputs(opened.data, settings.calibration_examples)
+    result = to_result(settings, opened, matches, rows)
+    opened.folder.write(RESULTS[0], result)
     written = save.write(settings, opened, matches, calibration, repairable)
+    if distributed.is_main_process():
+        folder = opened.folder.folder
+        present(rebasin_report.describe(result), folder / RESULTS[1])
+        print("; ".join([f"wrote {folder / RESULTS[0]} and {folder / RESULTS[1]}", *written]))
+    return result
+
+
+def chosen_pairs(settings: RebasinOptions, count: int) -> np.ndarray:
+    """Returns (P, 2) the pairs of `count` models that are compared: those of --pairs, else every model with that of --to, or the first.
+
+    Raises:
+      UsageError: a model that is not there.
+    """
+    if settings.pairs:
+        return choose_pairs(settings.pairs, count)
+    to = 0 if settings.to is None or settings.to_mean else int(settings.to)
+    if to >= count:
+        raise UsageError(f"--to {settings.to}: there is no such model; the numbers go from 0 to {count - 1}")
+    return np.array([[to, j] for j in range(count) if j != to], np.int32)
+
+
+def to_result(
+    settings: RebasinOptions, opened: Population, matches: Matches, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Returns what rebasin.json holds, as JSON's own types."""
+    options = ("to", "seed", "calibration_examples", "reset_ends")
     result: dict[str, Any] = to_json({
         "provenance": provenance([settings.seed]),
         "runs": settings.runs,
@@ -62,17 +96,16 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
         "models": opened.models,
         "checkpoints": opened.checkpoints,
         "warnings": opened.warnings,
-        "options": {key: getattr(settings, key) for key in ("seed", "restarts", "calibration_examples")},
+        "options": {**{key: getattr(settings, key) for key in options}, "restarts": settings.starts},
+        "joint": matches.joint,
         "alphas": path_grid(settings.alphas),
         "rows": rows,
-        "groups": [{"pair": match.pair, "method": match.method, **group} for match in matches.matches for group in match.groups],
+        "groups": [
+            {"pair": match.pair, "method": match.method, "kind": match.kind, **group}
+            for match in matches.matches for group in match.groups
+        ],
         "correlations": matches.picture,
     })  # fmt: skip
-    opened.folder.write(RESULTS[0], result)
-    if distributed.is_main_process():
-        folder = opened.folder.folder
-        present(rebasin_report.describe(result), folder / RESULTS[1])
-        print("; ".join([f"wrote {folder / RESULTS[0]} and {folder / RESULTS[1]}", *written]))
     return result
 
 
@@ -100,9 +133,9 @@ def compare(
     names = [measure.name for measure in measures.of_objective(opened.objective)]
     for split, path in before.items():
         for i, pair in enumerate(pairs):
-            yield row(pair, "unmatched", split, Path(alphas, jax.tree.map(lambda x, i=i: x[i], path.metrics)), names)
+            yield path_row(pair, UNMATCHED, split, path_of(path, i), names)
     for match in track(matches.matches, "evaluating matched pairs", console=console, transient=True):
-        pair, kind = np.array(match.pair), f"{match.method} matching"
+        pair = np.array(match.pair)
         both, states = (
             jax.tree.map(lambda x, y, i=pair[0]: np.stack([x[i], np.asarray(y)]), *trees)
             for trees in zip((opened.params, opened.state), matches.applied(opened, match), strict=True)
@@ -112,12 +145,11 @@ def compare(
             placement=placement, objective=opened.objective,
         )  # fmt: skip
         for split, path in after.items():
-            alone = Path(alphas, jax.tree.map(lambda x: x[0], path.metrics))
-            yield row(pair, kind, split, alone, names) | match.search
+            yield path_row(pair, match.kind, split, path_of(path, 0), names) | match.search
         if repairable is not None:
-            mix = repairs.repaired(*repairable, both, calibration, placement, opened.objective)
-            for split, metrics in mix(np.stack([1 - alphas, alphas], axis=1), data).items():
-                yield row(pair, f"{kind} + REPAIR", split, Path(alphas, metrics), names) | match.search
+            mended = repairs.repaired_path(repairable, both, alphas, data, calibration, placement, opened.objective)
+            for split, path in mended.items():
+                yield path_row(pair, f"{match.kind}{REPAIRED}", split, path, names) | match.search
 
 
 def repairable_of(opened: Population) -> Repairable | None:
@@ -129,14 +161,3 @@ def repairable_of(opened: Population) -> Repairable | None:
     except UsageError as error:
         console.print(f"without REPAIR: {error}", highlight=False)
         return None
-
-
-def row(pair: np.ndarray, kind: str, split: str, path: Path, names: list[str]) -> dict[str, Any]:
-    """One path by all measures, the ends and the midpoint by the first; accuracies are shares, losses nats or the objective's."""
-    middle, first = int(np.argmax(path.alphas == 0.5)), path.value(names[0])
-    return {
-        "pair": pair, "kind": kind, "split": split, "examples": int(path.metrics.count[0]),
-        **{f"{name}_path": path.value(name) for name in names},
-        f"{names[0]}_ends": [first[0], first[-1]], f"{names[0]}_midpoint": first[middle],
-        **{f"{name}_barrier": connectivity.barrier(path, "linear", name) for name in names},
-    }  # fmt: skip

@@ -10,19 +10,16 @@ from tna_jax import repair
 from tna_jax.averaging import average_stacked
 from tna_jax.ensemble import member
 from tna_jax.io.permutations import StoredPermutation, save_permutations
-from tna_jax.io.runs import OTHERWISE, recipe_of
 from tna_jax.masks import Params
 from tna_jax.networks import State
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.population import anchors, saving
 from tna_jax.programs.population.load import Population
 from tna_jax.programs.population.repairs import Repairable
+from tna_jax.programs.population.staging import PERMUTATIONS
 from tna_jax.programs.rebasin.matches import Match, Matches
 from tna_jax.programs.rebasin.options import RebasinOptions
 from tna_jax.programs.system import distributed
-
-PERMUTATIONS = "permutations.json"
-"""In --out."""
 
 
 def write(
@@ -34,25 +31,28 @@ def write(
     REPAIR can be done, the repaired midpoint of each pair. Of the first pairs (every model to the first) by one method, the
     models keep their numbers.
     """
-    files = [] if settings.permutations is None else [Path(settings.permutations)]
-    words = [str(file) for file in files]
+    words = []
+
+    def permutations_into(file: Path) -> None:
+        save_permutations(
+            file,
+            [StoredPermutation(match.pair, match.method, match.permutation) for match in matches.matches],
+            units=matches.spec.groups,
+            models=[_origin(population, i) for i in range(len(population.models))],
+        )
+
+    if settings.permutations is not None:
+        if distributed.is_main_process():
+            permutations_into(Path(settings.permutations))
+        words.append(settings.permutations)
     if settings.out is not None:
         models = _models(population, matches, calibration, repairable)
-        described = {name: facts for name, (_, facts) in models.items()}
         folder = saving.write(
-            settings.out, settings.format, settings.overwrite, population, {name: model for name, (model, _) in models.items()},
-            described, settings.seed, {"matched": list(settings.runs)}, "matched",
+            settings.out, settings.format, population, {name: model for name, (model, _) in models.items()},
+            {name: facts for name, (_, facts) in models.items()}, settings.seed, {"matched": list(settings.runs)},
+            lambda staged: permutations_into(staged / PERMUTATIONS),
         )  # fmt: skip
-        files.append(folder / PERMUTATIONS)
         words.append(f"{len(models)} models ({', '.join(models)}) and {PERMUTATIONS} into {folder}")
-    if distributed.is_main_process():
-        for file in files:
-            save_permutations(
-                file,
-                [StoredPermutation(match.pair, match.method, match.permutation) for match in matches.matches],
-                units=matches.spec.groups,
-                models=[_origin(population, i) for i in range(len(population.models))],
-            )
     return words
 
 
@@ -65,13 +65,16 @@ def _models(
     models: dict[str, Described] = {}
     for i in dict.fromkeys(match.pair[0] for match in matches.matches):
         model = member(population.params, i), member(population.state, i)
-        models[f"model-{i}"] = model, {**_anchors(population, i, model[0]), "of": _origin(population, i)}
+        models[f"model-{i}"] = model, {**anchors.facts(population, [i], model[0]), "of": _origin(population, i)}
     midpoints: dict[str, Described] = {}
     for match in matches.matches:
         first, second = match.pair
         moved = matches.applied(population, match)
         about = {"matched_by": match.method, "of": _origin(population, second), "to": _origin(population, first)}
-        models[f"model-{second}-to-{first}-{match.method}"] = moved, {**_anchors(population, second, moved[0]), **about}
+        models[f"model-{second}-to-{first}-{match.method}"] = (
+            moved,
+            {**anchors.facts(population, [second], moved[0]), **about},
+        )
         if repairable is not None:
             name = f"midpoint-{first}-{second}-{match.method}-repaired"
             midpoint = _midpoint(population, match, moved[0], calibration, repairable)
@@ -99,17 +102,3 @@ def _midpoint(
 
 def _origin(population: Population, i: int) -> dict[str, Any]:
     return {"run": population.models[i]["run"], "number": population.models[i]["number"]}
-
-
-def _anchors(population: Population, i: int, written: Params) -> dict[str, Any]:
-    """What plan.json says of a model's anchors; nothing where units with anchors have moved, and the mask with them."""
-    model, config = population.models[i], population.configs[i]
-    if config.get("program") in OTHERWISE or not all(key in model for key in saving.ANCHOR_FACTS):
-        return {}
-    try:
-        recipe = recipe_of(config, model)
-    except (ValueError, TypeError):
-        return {}
-    if recipe.ratio > 0 and anchors.moved(written, member(population.params, i), recipe)[1]:
-        return {}
-    return {key: model[key] for key in saving.ANCHOR_FACTS}

@@ -73,6 +73,18 @@ class Curves(Figure):
     from_zero: bool = False
     ordered: bool = False
     """The curves are those of a growing number: the PNG colors them dark to light."""
+    least: float = 0.0
+    """The y axis spans at least this much, so that what is smaller than chance does not fill it."""
+    chance: Curve | None = None
+    """Where a curve without any effect may lie: its y and standard deviation are drawn as a band under all others."""
+
+    def yspan(self) -> tuple[float, float] | None:
+        """Returns the ends of a y axis of length `least` around all values; None where they span more."""
+        values = [y for curve in self.curves for y in curve.y if y is not None]
+        if not values or max(values) - min(values) >= self.least:
+            return None
+        middle = (max(values) + min(values)) / 2
+        return middle - self.least / 2, middle + self.least / 2
 
     def table(self) -> Table:
         """Returns a row for each x, a column for each curve that is not one of many."""
@@ -92,6 +104,13 @@ class Matrix(Figure):
     names: list[str]
     values: dict[tuple[int, int], float]
     what: str
+    least: float = 0.01
+    """The colors span at least 0 to this."""
+
+    @property
+    def top(self) -> float:
+        """The value of the darkest color."""
+        return max([self.least, *(value for row in self.filled() for value in row if value is not None)])
 
     def filled(self) -> list[list[float | None]]:
         """Returns all entries, None for those that are missing or not finite."""
@@ -194,7 +213,24 @@ class Dots(Figure):
     what: str
     singles: str = ""
     """What the rings are."""
+    least: float = 0.0
+    """The x axis spans at least this much."""
+    chance: tuple[float, float] | None = None
+    """Values that chance alone makes: shaded."""
+    bars: str = ""
+    """What the error bars of dots without rings are; default: the standard deviation."""
+
+    def span(self) -> tuple[float, float] | None:
+        """Returns the ends of an x axis of length `least` around all values; None where they span more."""
+        values = [value for dot in self.dots for value in (dot.value, *dot.singles) if value - value == 0]
+        if not values or max(values) - min(values) >= self.least:
+            return None
+        middle = (max(values) + min(values)) / 2
+        return middle - self.least / 2, middle + self.least / 2
 
     def table(self) -> Table:
         """Returns a row for each dot."""
-        return Table(self.title, ["", self.what], [[d.name, format_mean_std([d.value, d.std])] for d in self.dots])
+        bars = f" (± {self.bars.removeprefix('± ')})" if self.bars else ""
+        return Table(
+            self.title, ["", self.what + bars], [[d.name, format_mean_std([d.value, d.std])] for d in self.dots]
+        )

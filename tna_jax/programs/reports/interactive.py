@@ -74,6 +74,9 @@ def _curves(figure: Curves) -> tuple[list[dict[str, Any]], dict[str, Any], list[
     traces: list[dict[str, Any]] = []
     keys: dict[str, Key] = {}
     next_color = iter(COLORS * (1 + len(figure.curves) // len(COLORS)))
+    if figure.chance is not None:
+        keys[figure.chance.name] = Key(figure.chance.name, "muted", "solid", [0])
+        traces.append(_band(figure.chance, "muted", True))
     for curve in figure.curves:
         name = curve.group or curve.name
         color = keys[name].color if name in keys else curve.color or next(next_color)
@@ -97,7 +100,9 @@ def _curves(figure: Curves) -> tuple[list[dict[str, Any]], dict[str, Any], list[
     if figure.xaxis in COUNTED:
         few = len({x for curve in figure.curves for x in curve.x}) <= 12
         xaxis |= {"tickformat": "d", **({"dtick": 1} if few else {})}
-    if figure.from_zero:
+    if (span := figure.yspan()) is not None:
+        yaxis["range"] = [0, span[1]] if figure.from_zero else list(span)
+    elif figure.from_zero:
         yaxis["rangemode"] = "tozero"
     return traces, {"xaxis": xaxis, "yaxis": yaxis}, list(keys.values())
 
@@ -127,7 +132,7 @@ def _matrix(figure: Matrix) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     ends = {"title": {"text": "model"}, "type": "category", "showgrid": False}
     trace: dict[str, Any] = {
         "type": "heatmap", "z": filled, "x": figure.names, "y": figure.names, "zmin": 0,
-        "zmax": max([0.01, *(value for row in filled for value in row if value is not None)]),
+        "zmax": figure.top,
         "colorscale": [[0, "@low"], [1, "@c1"]], "xgap": 2, "ygap": 2,
         "colorbar": {"thickness": 10, "outlinewidth": 0},
         "hovertemplate": f"models %{{y}} and %{{x}}<br>{escaped(figure.what)} %{{z:.4f}}<extra></extra>",
@@ -206,7 +211,16 @@ def _dots(figure: Dots) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     order = [escaped(dot.name) for dot in figure.dots]
     yaxis = {"autorange": "reversed", "type": "category", "automargin": True, "categoryorder": "array",
              "categoryarray": order}  # fmt: skip
-    return [*([rings] if singles else []), means], {"xaxis": {"title": {"text": escaped(figure.what)}}, "yaxis": yaxis}
+    bars = f" (bars: {figure.bars})" if figure.bars else ""
+    xaxis: dict[str, Any] = {"title": {"text": escaped(figure.what + bars)}}
+    if (span := figure.span()) is not None:
+        xaxis["range"] = list(span)
+    layout: dict[str, Any] = {"xaxis": xaxis, "yaxis": yaxis}
+    if figure.chance is not None:
+        low, high = figure.chance
+        layout["shapes"] = [{"type": "rect", "xref": "x", "yref": "paper", "x0": low, "x1": high, "y0": 0, "y1": 1, "layer": "below",
+                             "fillcolor": "@muted/0.14", "line": {"width": 0}}]  # fmt: skip
+    return [*([rings] if singles else []), means], layout
 
 
 def _nulls(array: np.ndarray) -> list[list[float | None]]:

@@ -46,16 +46,18 @@ def draw(description: Description, file: Path) -> None:
     figures = [figure for figure in description.figures if figure.png]
     columns = min(len(figures), 2)
     rows = -(-len(figures) // columns)
-    grid, axes = plt.subplots(
-        rows, columns, figsize=(WIDTH * columns, HEIGHT * rows), squeeze=False, layout="constrained"
-    )
+    grid = plt.figure(figsize=(WIDTH * columns, HEIGHT * rows), layout="constrained")
+    parts = grid.subfigures(rows, 1, squeeze=False)[
+        :, 0
+    ]  # so that long names in one row leave the others as wide as they are
+    axes = np.array([part.subplots(1, columns, squeeze=False)[0] for part in parts])
     for axis, figure in zip(axes.flat, figures, strict=False):
         picture(axis, figure)
         axis.set_title(textwrap.fill(figure.title, 58), loc="left", fontsize=10)
     for axis in axes.flat[len(figures) :]:
         axis.set_visible(False)
     _share_heights(axes, figures)
-    _legends(grid, axes)
+    _legends(grid, parts, axes)
     grid.suptitle(
         textwrap.fill(description.heading, 65 * columns), fontsize=11 if len(description.heading) < 100 else 9
     )
@@ -102,6 +104,11 @@ def curves(axis: Any, figure: Curves) -> None:
         apart = 0.0 if figure.gaps or figure.spread != "bars" else 0.008 * float(np.ptp(curve.x))
         shift = apart * (shown.index(curve) - (len(shown) - 1) / 2)  # so that no bar covers another
         _curve(axis, curve, shift, figure.spread, color, marker, len(shown))
+    if figure.chance is not None and figure.chance.std is not None:
+        x, middle, std = (np.array(values, float) for values in (figure.chance.x, figure.chance.y, figure.chance.std))
+        axis.fill_between(
+            x, middle - std, middle + std, color="black", alpha=0.1, linewidth=0, zorder=0, label=figure.chance.name
+        )
     by_name = {curve.name: curve for curve in shown}
     for label, upper, lower in figure.gaps:
         if upper in by_name and lower in by_name:
@@ -112,6 +119,8 @@ def curves(axis: Any, figure: Curves) -> None:
     axis.grid(alpha=0.25, linewidth=0.6)
     if figure.xaxis in COUNTED:
         axis.xaxis.get_major_locator().set_params(integer=True)
+    if (span := figure.yspan()) is not None:
+        axis.set_ylim(*span)
     if figure.from_zero:
         axis.set_ylim(bottom=0)
 
@@ -142,7 +151,7 @@ def _gap(axis: Any, upper: Curve, lower: Curve, color: str, label: str) -> None:
 def matrix(axis: Any, figure: Matrix) -> None:
     """Draws a symmetric matrix, with numbers where there is room."""
     filled = np.array(figure.filled(), float)
-    top = max(np.nanmax(filled, initial=0), 0.01)
+    top = figure.top
     image = axis.imshow(filled, cmap="viridis_r", vmin=0, vmax=top)
     axis.set(xlabel="model", ylabel="model")
     if len(filled) <= 12:
@@ -231,8 +240,15 @@ def dots(axis: Any, figure: Dots) -> None:
     labels = [f"{dot.name}  {dot.value:.4f}" for dot in figure.dots]
     axis.set_yticks(range(len(labels)), labels, fontsize=8)
     axis.set_ylim(len(labels) - 0.5, -0.5)
-    axis.set(xlabel=figure.what + (f" (rings: {figure.singles})" if figure.singles else ""))
+    notes = [f"rings: {figure.singles}"] if figure.singles else []
+    notes += [f"bars: {figure.bars}"] if figure.bars else []
+    notes += ["gray: chance"] if figure.chance else []
+    axis.set_xlabel(textwrap.fill(figure.what + (f" ({'; '.join(notes)})" if notes else ""), 60))
     axis.margins(x=0.08)
+    if figure.chance is not None:
+        axis.axvspan(*figure.chance, color="black", alpha=0.1, linewidth=0, zorder=0)
+    if (span := figure.span()) is not None:
+        axis.set_xlim(*span)
     axis.grid(alpha=0.25, linewidth=0.6)
 
 
@@ -247,24 +263,33 @@ def _share_heights(axes: np.ndarray, figures: list[Figure]) -> None:
             axes.flat[i].autoscale()
 
 
-def _legends(grid: Any, axes: np.ndarray) -> None:
-    """One legend below all if all have the same entries; else one below each column's last axis with these entries."""
+def _legends(grid: Any, parts: np.ndarray, axes: np.ndarray) -> None:
+    """One legend below each row whose axes have the same entries, or some of them, but for rows above one with the same; if they differ,
+    one below each column's last axis with these entries."""
+    entries = {axis: dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True)) for axis in axes.flat}
+    rows = [max((entries[axis] for axis in row), key=len) for row in axes]
+    common = all(entries[axis].keys() <= row.keys() for row, line in zip(rows, axes, strict=True) for axis in line)
+    if not common:
+        _under_columns(axes, entries)
+        return
+    homes = [*parts[:-1], grid]  # the last row's is at the foot of the figure
+    for part, row, below in zip(homes, rows, [*rows[1:], {}], strict=True):
+        if row and list(row) != list(below):
+            longest = max(map(len, row))
+            part.legend(row.values(), row.keys(), fontsize=8, frameon=False, loc="outside lower center",
+                        ncols=2 if longest > 40 else 3 if longest > 22 or len(row) in (3, 5, 6) else 4)  # fmt: skip
+
+
+def _under_columns(axes: np.ndarray, entries: dict[Any, dict[str, Any]]) -> None:
     from matplotlib.transforms import ScaledTranslation
 
-    entries = {axis: axis.get_legend_handles_labels() for axis in axes.flat}
-    labels = [texts for _, texts in entries.values() if texts]
-    if len(labels) > 1 and all(texts == labels[0] for texts in labels):
-        handles = next(handles for handles, texts in entries.values() if texts)
-        grid.legend(handles, labels[0], fontsize=8, frameon=False, loc="outside lower center", ncols=4)
-        return
     for column in axes.T:
         for axis, below in zip(column, [*column[1:], None], strict=True):
-            texts = entries[axis][1]
-            if texts and (below is None or entries[below][1] != texts):
+            texts = list(entries[axis])
+            if texts and (below is None or list(entries[below]) != texts):
                 columns = 3 if max(map(len, texts)) < 22 else 1 if max(map(len, texts)) > 40 else 2
-                under = axis.transAxes + ScaledTranslation(
-                    0, -0.5, grid.dpi_scale_trans
-                )  # below the name of the x axis
+                scale = axis.get_figure(root=True).dpi_scale_trans
+                under = axis.transAxes + ScaledTranslation(0, -0.5, scale)  # below the name of the x axis
                 axis.legend(
                     fontsize=8,
                     frameon=False,

@@ -41,6 +41,11 @@ def mean_std_columns(rows: Iterable[Iterable[Any]]) -> list[MeanStd]:
     return [finite_mean_std(column) for column in zip(*rows, strict=True)]
 
 
+def standard_error(share: float, examples: int) -> float:
+    """Computes the standard error of a share of `examples` independent examples."""
+    return float(np.sqrt(max(share * (1 - share), 0.0) / examples)) if examples else float("nan")
+
+
 def error_bars(stats: Iterable[Sequence[float | None]]) -> np.ndarray:
     """Returns (2, N) means and standard deviations for Matplotlib, 0 where there is no deviation."""
     return np.array([[number(mean), std or 0.0] for mean, std in stats], float).T

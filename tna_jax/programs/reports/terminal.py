@@ -10,6 +10,8 @@ from tna_jax.programs.reports.blocks import Description, Table
 
 PADDING = 2
 """Spaces between two columns of a table; rich adds one of them itself."""
+FOLD = 20
+"""Width of a column of names, where more columns find room if long names go over several lines."""
 
 
 def show(description: Description) -> None:
@@ -29,10 +31,19 @@ def show_table(table: Table, console: Console | None = None) -> None:
     console = console or wide_console()
     widths = [max([*(cell_len(row[i]) for row in table.rows), *map(cell_len, head.split())], default=0) + PADDING
               for i, head in enumerate(table.heads)]  # fmt: skip
-    for i, columns in enumerate(pieces(widths, table.keys, console.width)):
+    cut = pieces(widths, table.keys, console.width)
+    folded = [min(width, _folded(table, i) + PADDING) if i < table.keys else width for i, width in enumerate(widths)]
+    if len(shorter := pieces(folded, table.keys, console.width)) < len(cut):
+        widths, cut = folded, shorter
+    for i, columns in enumerate(cut):
         caption = table.caption if columns[0] == 0 else f"{table.caption}, by {table.heads[0]}"
-        console.print(_piece(table, columns, None if i else caption))
+        console.print(_piece(table, columns, None if i else caption, widths))
         console.print()
+
+
+def _folded(table: Table, column: int) -> int:
+    """Returns the width at which names of rows are set in several lines."""
+    return max([FOLD, *(cell_len(word) for row in table.rows for word in row[column].split())])
 
 
 def pieces(widths: list[int], keys: int, room: int) -> list[list[int]]:
@@ -52,7 +63,7 @@ def pieces(widths: list[int], keys: int, room: int) -> list[list[int]]:
     return found
 
 
-def _piece(table: Table, columns: list[int], caption: str | None) -> RichTable:
+def _piece(table: Table, columns: list[int], caption: str | None, widths: list[int]) -> RichTable:
     lines = RichTable(
         box=SIMPLE_HEAD,
         pad_edge=False,
@@ -63,7 +74,8 @@ def _piece(table: Table, columns: list[int], caption: str | None) -> RichTable:
     )
     for i in columns:
         is_text = i < table.keys and any(not row[i].replace(".", "").isdigit() for row in table.rows)
-        lines.add_column(table.heads[i], justify="left" if is_text else "right", overflow="fold")
+        lines.add_column(table.heads[i], justify="left" if is_text else "right", overflow="fold",
+                         max_width=widths[i] - PADDING if i < table.keys else None)  # fmt: skip
     above, last = 0 not in columns, None
     for row in table.rows:
         if table.keys > 1 and row[0] != last:

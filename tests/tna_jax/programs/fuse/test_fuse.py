@@ -27,9 +27,14 @@ def fuse(run, *words):
 
 
 @pytest.fixture(scope="module")
-def plain(run):
-    """What `tna fuse` finds without matching."""
-    return fuse(run)
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fused")
+
+
+@pytest.fixture(scope="module")
+def plain(run, folder):
+    """What `tna fuse` finds without matching; the fused models are written as a run."""
+    return fuse(run, "--out", str(folder / "run"))
 
 
 def test_fusions_are_those_of_the_library(run, plain):
@@ -55,6 +60,15 @@ def test_fusions_are_those_of_the_library(run, plain):
     assert rows["best single", "test"]["models"] == [trail[0]["model"]]
     assert trail[0]["own"] == max(step["own"] for step in trail) and plain["greedy"]["score"] >= trail[0]["own"]
     assert rows["greedy soup", "test"]["models"] == sorted(step["model"] for step in trail if step["kept"])
+    for row in plain["pairs"]:
+        for name in ("accuracy", "loss"):
+            left, middle, right = row[f"{name}_path"]
+            assert row[f"{name}_ends"] == [left, right] and row[f"{name}_midpoint"] == middle
+            fallen = (left + right) / 2 - middle if name == "accuracy" else middle - (left + right) / 2
+            assert row[f"{name}_barrier"] == pytest.approx(max(fallen, 0), abs=1e-6)
+        member = rows["mean of members", row["split"]]["member_accuracy"]
+        assert row["accuracy_ends"] == pytest.approx([member[i] for i in row["pair"]])
+    assert plain["alphas"] == [0, 0.5, 1] and {row["kind"] for row in plain["pairs"]} == {"as trained"}
     assert len(plain["pairs"]) == 2 * 3 and (run / "fuse.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -71,6 +85,15 @@ def test_matching_and_repair_help_where_models_are_not_aligned(run, plain):
     }
     for name, result in fused.items():
         assert tables[name]["mean of members"] == pytest.approx(tables["plain"]["mean of members"], abs=1e-6)
+        kinds = {row["kind"]: [] for row in result["pairs"]}
+        assert len(kinds) == (2 if name == "repaired" else 1)
+        for row in result["pairs"]:
+            kinds[row["kind"]] += [row["loss_midpoint"]] if row["split"] == "test" else []
+            if "REPAIR" in row["kind"]:  # a point that is an end stays as it is
+                ends = next(r for r in result["pairs"] if (r["pair"], r["split"]) == (row["pair"], row["split"]))
+                assert row["loss_ends"] == pytest.approx(ends["loss_ends"], rel=1e-4)
+        if name == "repaired":
+            assert np.mean(kinds["activation matching + REPAIR"]) < np.mean(kinds["activation matching"])
         assert (result["matched"] is None) == (name == "plain") and result["options"]["repair"] == (name == "repaired")
         if name != "plain":
             assert max(one["moved"] for one in result["matched"]["models"]) > 0
@@ -107,12 +130,33 @@ def test_an_average_of_one_model_is_that_model_also_repaired(run):
         ("fuse RUN gone away", "gone is not a run folder (it has no config.json); away is not"),
         ("fuse RUN RUN", "named more than once: RUN; its models would count twice"),
         ("fuse RUN --models 1", "fusing needs two"),
+        ("fuse RUN --restarts 4", "--restarts: for matching, name a kind with --matching"),
+        ("fuse RUN --matching weight --restarts 0", "--restarts must be at least 1"),
+        ("fuse RUN --reset-ends", "--reset-ends: mlp 2x16 has no running statistics"),
+        ("fuse RUN --weights 1 2 3", "--weights: for merging methods, name one or more with --method"),
+        ("fuse RUN --method ties --weights 1 2", "--weights: 2 for 3 models; give one for each"),
+        ("fuse RUN --method ties --weights 1 -2 3", "--weights must be at least 0 and finite, got -2"),
+        ("fuse RUN --method ties --weights 0 0 0", "--weights: their sum must not be 0"),
+        (
+            "fuse RUN --method ties adamerging --weights 1 2 3",
+            "--weights: adamerging learns its own coefficients and takes no weights",
+        ),
     ],
 )
 def test_bad_options_are_answered_in_one_line(run, capsys, words, expected):
     assert main(words.replace("RUN", str(run)).split()) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert expected.replace("RUN", str(run)) in message and "Traceback" not in message
+
+
+def test_the_figure_is_drawn_from_the_file_alone(run, plain, tmp_path):
+    png.draw(fuse_report.describe(read(run / "fuse.json")), tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == (run / "fuse.png").read_bytes()
+    titles = [figure.title for figure in fuse_report.describe(plain).figures]
+    assert titles == [
+        f"{title.format(name)}" for title in ("Test {} of each fusion", "{} along the path", "{} barrier of each pair")
+        for name in (("accuracy", "loss") if "Test" in title else ("Accuracy", "Loss"))
+    ]  # fmt: skip
 
 
 def test_a_figure_shows_every_member_and_hides_none(run, plain, tmp_path, monkeypatch):
@@ -130,15 +174,10 @@ def test_a_figure_shows_every_member_and_hides_none(run, plain, tmp_path, monkey
 
 
 @pytest.fixture(scope="module")
-def saved(run, tmp_path_factory):
+def saved(run, plain, folder):
     """A folder with the fused models in both forms."""
-    folder = tmp_path_factory.mktemp("fused")
-    assert main(["fuse", str(run), "--alphas", "3", "--out", str(folder / "run")]) == 0
     merging = ["--method", "regmean", "--method-options", "scale=0.9"]
-    assert (
-        main(["fuse", str(run), "--alphas", "3", "--out", str(folder / "files"), "--format", "safetensors", *merging])
-        == 0
-    )
+    fuse(run, "--out", str(folder / "files"), "--format", "safetensors", *merging)
     return folder
 
 

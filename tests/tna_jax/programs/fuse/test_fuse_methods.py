@@ -143,6 +143,35 @@ def test_a_rerun_gives_the_same_bytes_whatever_the_test_set_holds(run, fused, mo
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
 
+@pytest.mark.slow
+def test_only_what_holds_its_anchors_is_written_with_its_mask(run, fused, tmp_path):
+    """REPAIR rescales units, those with anchors among them; the best model is not repaired."""
+    words = [
+        "--repair",
+        "--alphas",
+        "3",
+        "--method",
+        "regmean",
+        "--method-options",
+        "scale=0.9",
+        "--format",
+        "safetensors",
+    ]
+    assert main(["fuse", str(run), *words, "--out", str(tmp_path / "repaired")]) == 0
+    _, start, recipe = initial()
+    fixed = jax.tree.map(lambda m: ~np.asarray(m), recipe.draw(start))
+    for folder, names in ((fused[1], ()), (tmp_path / "repaired", ("uniform", "regmean"))):
+        for file in sorted(folder.glob("*.safetensors")):
+            about = json.loads(safetensors.read(file)[1]["tna_jax"])
+            params = safetensors.load(file, start, "params")
+            held = all(
+                np.asarray(leaf)[f].tobytes() == np.asarray(first)[f].tobytes()
+                for leaf, first, f in zip(*map(jax.tree.leaves, (params, start, fixed)), strict=True)
+            )
+            assert held == (about["mask"] is not None) == ("ratio" in about["model"]), file
+            assert file.stem not in names or not held
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tests.parameters import slow_but
-from tests.tna_jax.programs.fuse.populations import linear, population, scorer
-from tna_jax import merging, networks, objectives, repair
+from tests.tna_jax.programs.fuse.populations import STATEFUL, linear, population, scorer
+from tna_jax import averaging, merging, objectives, repair
 from tna_jax.io.errors import UsageError
 from tna_jax.merging.methods import METHODS
 from tna_jax.programs.cli.choices import DataAwareMethod, FusingMethod
-from tna_jax.programs.fuse import data_aware, merges, methods
+from tna_jax.programs.fuse import data_aware, merge_plan, merges, methods
 from tna_jax.programs.fuse.base import Base
 from tna_jax.programs.population import anchors
 
@@ -30,9 +30,9 @@ SUM = jax.tree.map(lambda *x: sum(x), *MODELS)
 LABELS = linear(SUM, X).argmax(-1).astype(np.int32)
 
 
-def search(trees, tried, base=None, labels=LABELS, inputs=None):
+def search(trees, tried, base=None, labels=LABELS, inputs=None, weights=None):
     made = population(trees)
-    plan = merges.Plan(tried, None if base is None else Base(base, "a base"), inputs, "tensor")
+    plan = merge_plan.Plan(tried, None if base is None else Base(base, "a base"), inputs, "tensor", weights)
     return merges.search(plan, scorer(made), made.params, made.state, (jnp.asarray(X), jnp.asarray(labels)))
 
 
@@ -154,12 +154,6 @@ def test_adamerging_learns_coefficients_and_leaves_anchors():
     assert not np.asarray(found.model.params["bias"]).any()
 
 
-STATEFUL = networks.Stateful(
-    lambda params, state, x, weight: (linear(params, x), {"mean": x.mean(0) + params["bias"][:3]}),
-    lambda params, state, x: linear(params, x - state["mean"][None]),
-)
-
-
 def test_running_statistics_are_estimated_again_for_a_merge():
     made = population(MODELS, STATEFUL, {"mean": np.zeros((3, 3), np.float32)})
     finished = scorer(made, jnp.asarray(X)).finish(SUM)
@@ -185,3 +179,33 @@ def test_methods_that_do_not_fit_are_refused_by_name(name, fields, expected):
     with pytest.raises(UsageError, match=expected):
         data_aware.check(["ties", name], population(MODELS)._replace(**fields), X[:2])
     data_aware.check(["ties", *METHODS], population(MODELS)._replace(**fields), X[:2])
+
+
+def test_weights_enter_the_average_and_the_methods():
+    inputs, weights = jnp.asarray(X[:10]), (3.0, 0.0, 1.0)
+    tried = {"average": [{}], "task_arithmetic": [{"strength": 0.5}], "regmean": [{"scale": 0.9}]}
+    found = {merge.method: merge.model.params for merge in search(MODELS, tried, ZERO, inputs=inputs, weights=weights)}
+    grams = [merging.gram_matrices(linear, model, inputs) for model in MODELS]
+    expected = {
+        "average": averaging.weighted_average(jax.tree.map(lambda *x: np.stack(x), *MODELS), weights),
+        "task_arithmetic": jax.tree.map(lambda a, b, c: 1.5 * a + 0.5 * c, *MODELS),
+        "regmean": merging.regmean(MODELS, grams, weights),
+    }
+    for name, params in expected.items():
+        for leaf, other in zip(*map(jax.tree.leaves, (found[name], params)), strict=True):
+            np.testing.assert_allclose(leaf, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in methods.ALL if name not in ("adamerging", "fisher", "regmean")])
+def test_every_method_of_one_tensor_takes_weights(name):
+    trees = MODELS[:2] if methods.ALL[name].max_models == 2 else MODELS
+    base = draw(9) if methods.ALL[name].needs_base else None
+    weights = (5.0, 1.0, 1.0)[: len(trees)]
+    options = {"solver": "exact"} if name == "wudi" else {}  # 300 steps of 1e-5 do not reach anything
+    equal, weighted = (merging.merge(name, trees, base, each, **options)["kernel"] for each in (None, weights))
+    assert np.abs(weighted - equal).max() > 1e-3
+
+
+def test_default_strengths_are_around_the_weighted_average():
+    (tried,) = methods.grids(["task_arithmetic"], None, 3, (1.0, 2.0, 1.0)).values()
+    assert 0.25 in [options["strength"] for options in tried]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.tna_jax.programs.commands import read
-from tna_jax import io, matching
+from tna_jax import io, matching, networks
 from tna_jax.ensemble import member
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.population.load import open_runs
@@ -115,6 +115,63 @@ def test_exported_files_are_matched_and_written_as_files(run, tmp_path, monkeypa
 
 
 @pytest.mark.slow
+def test_all_models_may_be_matched_to_their_mean(run, tmp_path):
+    out = tmp_path / "mean"
+    assert main(["rebasin", str(run), "--to", "mean", "--no-repair", "--alphas", "3", "--out", str(out)]) == 0
+    result, before, after = read(run / "rebasin.json"), open_runs((str(run),), None), open_runs((str(out),), None)
+    assert result["options"]["to"] == "mean" and result["options"]["restarts"] == 4 and result["joint"]["rounds"] > 1
+    assert {row["kind"] for row in result["rows"]} == {"unmatched", "weight matching to the mean"}
+    assert any("matched to their mean at once" in line for line in report.describe(result).remarks)
+    spec = matching.permutation_spec(before.exact, member(before.params, 0), training_inputs(before.data, 16))
+    merged = matching.merge_many(spec, before.params, key=jax.random.key(0), restarts=4)
+    assert len(after.models) == 3  # in the order of the first, which stays as it is
+    for i in range(3):
+        expected = matching.apply_permutation(spec, merged.between(0, i), member(before.params, i))
+        leaves = zip(*map(jax.tree.leaves, (member(after.params, i), expected)), strict=True)
+        assert all(a.tobytes() == np.asarray(b).tobytes() for a, b in leaves)
+
+
+@pytest.mark.slow
+def test_matched_models_with_batch_norm_are_written_with_their_statistics(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "--norm",
+        "batch",
+        "--width",
+        "8",
+        "--depth",
+        "2",
+        "--epochs",
+        "2",
+        "--train-examples",
+        "200",
+        "--members",
+        "2",
+    ]
+    assert main(["train", *words, "--ratio", "0", "--init", "different", "--out", "norm"]) == 0
+    shown = ["--methods", "weight", "--alphas", "3", "--calibration-examples", "100"]
+    assert main(["rebasin", "norm", *shown, "--out", "matched"]) == 0
+    plain = read(Path("norm/rebasin.json"))
+    before, after = open_runs(("norm",), None), open_runs(("matched",), None)
+    assert [model["of"]["number"] for model in after.models] == [0, 1]  # and no repaired midpoint: BatchNorm is reset
+    inputs = training_inputs(before.data, 64)
+    for i in range(2):
+        old, new = (
+            networks.evaluate(each.exact, member(each.params, i), member(each.state, i), inputs)
+            for each in (before, after)
+        )
+        np.testing.assert_allclose(old, new, rtol=1e-3, atol=1e-4)
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (before.state, after.state)), strict=True))
+    assert main(["rebasin", "norm", *shown, "--reset-ends"]) == 0
+    again = read(Path("norm/rebasin.json"))
+    ends, middles = (
+        [[row[name] for row in result["rows"]] for result in (plain, again)] for name in ("loss_ends", "loss_midpoint")
+    )
+    assert ends[0] != ends[1] and middles[0] == pytest.approx(middles[1], rel=1e-5)
+    assert any("estimated again" in line for line in report.describe(again).remarks)
+
+
+@pytest.mark.slow
 def test_methods_and_pairs_may_be_named(run):
     assert main(["rebasin", str(run), "--alphas", "3", "--methods", "weight", "--no-repair", "--pairs", "2-1"]) == 0
     named = read(run / "rebasin.json")["rows"]
@@ -134,6 +191,17 @@ def test_methods_and_pairs_may_be_named(run):
         ("rebasin RUN --permutations PARENT", "name a file in a folder that exists"),
         ("rebasin RUN a.safetensors", "name runs or files of tna export, not both"),
         ("rebasin RUN --seed -1", "--seed must be at least 0"),
+        ("rebasin RUN --to 3", "--to 3: there is no such model; the numbers go from 0 to 2"),
+        ("rebasin RUN --to meen", "--to must be mean or the number of a model, got meen"),
+        ("rebasin RUN --to gone/run", "--to must be mean or the number of a model, got gone/run"),
+        ("rebasin RUN --to mean --methods activation", "--to mean matches by weights: leave out --methods activation"),
+        ("rebasin RUN --to 1 --pairs 0-1", "--pairs says which model is matched to which: leave out --to 1"),
+        (
+            "rebasin RUN --methods weight weight",
+            "--methods must name one or more, each once; got weight more than once",
+        ),
+        ("rebasin RUN --reset-ends", "--reset-ends: mlp 2x16 has no running statistics"),
+        ("rebasin a.safetensors b.safetensors --to 2", "--to 2: there is no such model; the numbers go from 0 to 1"),
     ],
 )
 def test_bad_options_are_answered_in_one_line(run, capsys, words, expected):

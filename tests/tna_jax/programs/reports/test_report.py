@@ -17,7 +17,7 @@ from tna_jax.io.json_files import write_json
 from tna_jax.metrics import Metrics
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.population import fusion_methods
-from tna_jax.programs.rebasin import run as rebasin
+from tna_jax.programs.population.paths import path_row
 from tna_jax.programs.reports import interactive, kinds
 from tna_jax.programs.reports.figures import Matrix
 
@@ -66,7 +66,7 @@ def _fused(run: Path) -> None:
     fused = {**base, "rows": fusion_methods.rows(found), "pairs": barriers, "options": options,
              "held_out": {"examples": 100, "unseen_in_training": False}}  # fmt: skip
     alphas = np.array([0, 0.5, 1])
-    rows = [rebasin.row(np.array(pair), kind, split, Path_(alphas, metrics(3)), ["accuracy", "loss"])
+    rows = [path_row(np.array(pair), kind, split, Path_(alphas, metrics(3)), ["accuracy", "loss"])
             for pair in pairs for kind in ("unmatched", "weight matching", "weight matching + REPAIR") for split in splits]  # fmt: skip
     write_json(run / "fuse.json", fused)
     write_json(run / "rebasin.json", {**base, "alphas": alphas, "rows": rows})
