@@ -105,6 +105,8 @@ CASES = {
     "argmax after relu": (lambda h, p: jax.nn.one_hot(jnp.maximum(h, 0).argmax(-1), UNITS), []),
     "flip": (lambda h, p: jnp.flip(h, 2), []),
     "padding, flipped": (lambda h, p: jnp.flip(jnp.pad(h[..., :4], ((0, 0), (0, 0), (0, 2))), 2), [2, 2]),  # cut off; met by zeros
+    "every second and the others": (lambda h, p: jnp.concatenate([h[..., ::2], h[..., 1::2] * h[..., ::2]], 2), [3]),
+    "some steps": (lambda h, p: jnp.pad(h[..., 1:4:2], ((0, 0), (0, 0), (0, 4))), [4]),  # met by zeros
     "padding, every second": (lambda h, p: jnp.pad(h, ((0, 0), (0, 0), (6, 0)))[..., ::2] * h, []),
     "padding, rolled": (lambda h, p: jnp.roll(jnp.pad(h, ((0, 0), (0, 0), (0, 3))), 1, 2)[..., :6], [5]),
     "ones beside zeros": (lambda h, p: h * jnp.concatenate([jnp.ones(3), jnp.zeros(3)])[None, None], [3]),

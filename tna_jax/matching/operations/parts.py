@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 FAMILY = "Parts of axes"
 
 
-@operation("slice", family=FAMILY, law="a stretch is a group of its own; steps fix the axis", positions="kept")
+@operation("slice", family=FAMILY, law="a stretch is a group of its own, and so are equal steps over all of the axis; other steps fix it",
+           positions="kept")  # fmt: skip
 def slice_(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> tuple[Axis, ...]:
     """Returns the parts of the axes."""
     parameters = equation.params
@@ -28,6 +29,10 @@ def part(walk: "AxisPropagation", axis: Axis, start: int, stop: int, stride: int
     """Returns the entries `start:stop:stride` of an axis."""
     if (start, stop, stride) == (0, axis.size, 1):
         return axis
+    if stride > 1 and not axis.size % stride and start < stride and stop > axis.size - stride + start:
+        units, step = walk.unifier.factor(axis, stride)  # as after a reshape to (units, stride)
+        walk.fix(step)
+        return walk.unifier.resolve(units)
     if stride != 1 or start == stop:
         size = max(0, math.ceil((stop - start) / stride))
         return Constant(size) if isinstance(walk.fix(axis), Constant) else Fixed(size)
