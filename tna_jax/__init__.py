@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; the same names as below
         augment as augment,
         averaging as averaging,
         barriers as barriers,
+        calibration as calibration,
         checks as checks,
         cold_fusion as cold_fusion,
         connectivity as connectivity,
@@ -84,7 +85,7 @@ _HOMES = {
 """The module of each public name that is not a module."""
 
 _MODULES = frozenset({
-    "alphas", "augment", "averaging", "barriers", "checks", "cold_fusion", "connectivity", "corruptions", "ensemble", "federated",
+    "alphas", "augment", "averaging", "barriers", "calibration", "checks", "cold_fusion", "connectivity", "corruptions", "ensemble", "federated",
     "finetuning", "frameworks", "interpolation", "labels", "linear_probe", "masked_lm", "masks", "matching", "merging", "metrics", "models",
     "networks", "objectives", "optimizers", "placement", "prng", "program_cache", "repair", "sharding", "streaming", "theory", "transform",
     "trees",
