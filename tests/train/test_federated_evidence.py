@@ -43,7 +43,7 @@ TINY = {
 @pytest.mark.slow
 def test_slices_of_a_long_computation_end_with_the_numbers_of_one_run(monkeypatch, tmp_path):
     options = {**federated_baselines.SHARED, **TINY, "rounds": 2, "anchors": ("none", "pnu"), "batch_size": 32}
-    monkeypatch.setattr(federated_baselines, "STAGES", {"tiny": Stage("tiny", options, ("FedAvg", "FedDyn"), 1)})
+    monkeypatch.setattr(federated_baselines, "STAGES", {"tiny": Stage("tiny", options, ("FedAvg", "FedDyn"), (0,))})
     monkeypatch.setattr(federated_baselines, "COLUMNS", ("none", "pnu"))
     monkeypatch.setattr(cells, "RUNS", tmp_path / "whole")
     whole = federated_baselines.run()
