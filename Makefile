@@ -32,7 +32,7 @@ test-share: $(VENV)/.installed-dev  ## one in SHARE=12 of the slow tests
 # Flower in an environment of its own: its pins (rich<15, protobuf<7, ...) exclude those of constraints.txt.
 FLOWER := $(VENV)-flower
 test-flower: $(FLOWER)/.installed  ## the tests of federations on Flower, in .venv-flower
-	$(FLOWER)/bin/python -m pytest tests/tna_jax/flower tests/tna_jax/federated/test_packing.py
+	$(FLOWER)/bin/python -m pytest tests/tna_jax/flower tests/tna_jax/federated/test_packing.py tests/tna_jax/federated/test_privacy.py
 
 # The package's own tests with other versions: make test-package VENV=.venv-newest PYTHON=python3.13 CONSTRAINTS=constraints-newest.txt
 test-package: $(VENV)/.installed-matrix  ## the package's tests with CONSTRAINTS=constraints-newest.txt or -oldest

@@ -17,10 +17,11 @@ import torch
 
 from benchmarks.timing import paired, ratio, report
 from benchmarks.torch_networks import NETWORKS
-from tna_jax import backend, memory, models, networks
+from tna_jax import backend, models, networks
 from tna_jax.federated import Federation, Schedule, init_server
 from tna_jax.federated.partition import padded
 from tna_jax.federated.simulation import init_client_states, resolve, simulate_round
+from tna_jax.programs.system import memory
 
 BATCH, SHARE = 64, 0.4
 

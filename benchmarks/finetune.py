@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import paired, ratio, report
-from tna_jax import backend, ensemble, finetuning, masks, memory, models
+from tna_jax import backend, ensemble, finetuning, masks, models
 from tna_jax.ensemble import Trainer
+from tna_jax.programs.system import memory
 
 MODELS, BATCH, STEPS = 4, 32, 4
 CASES = {"vit 96x4, patch 8": {"width": 96, "depth": 4, "heads": 3, "patch": 8},
@@ -75,7 +76,7 @@ def memory_of(fields: dict[str, Any]) -> dict[str, Any]:
     backend.configure(members=MODELS)
     trainer, members, data = prepared(fields)
     made = members(range(MODELS))
-    planned = memory.planned(trainer, made, *data)
+    planned = memory.compiled_bytes(trainer, made, *data)
     before = memory.resident()
     ensemble.train_ensemble(trainer, made, *data, 1)
     return {"predicted": before + planned, "measured": memory.peak(), "before": before, "planned": planned}
