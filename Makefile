@@ -65,7 +65,6 @@ links:  ## ask for every address that pages link to (needs the network)
 
 address:  ## write the repository's address everywhere: URL=https://github.com/OWNER/REPOSITORY
 	@$(PYTHON) .github/address.py $(URL)
-	@test -z "$(URL)" || $(MAKE) --no-print-directory notebooks
 
 notebooks: $(VENV)/.installed-dev  ## write the .ipynb of notebooks/*.py
 	$(BIN)/python -m notebooks
