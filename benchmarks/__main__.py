@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("anchored_step", "mask_drawing", "fsdp", "ensemble", "convolutions", "path", "imports", "matching", "merge", "merge_methods", "saving", "finetune",
+NAMES = ("anchored_step", "compact", "mask_drawing", "fsdp", "ensemble", "convolutions", "path", "imports", "matching", "merge", "merge_methods", "saving", "finetune",
          "federated")  # fmt: skip
 
 for name in sys.argv[1:] or NAMES:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; the same names as below
         networks as networks,
         objectives as objectives,
         optimizers as optimizers,
+        packing as packing,
         placement as placement,
         prng as prng,
         program_cache as program_cache,
@@ -57,17 +58,19 @@ if TYPE_CHECKING:  # what type checkers and editors see; the same names as below
     from tna_jax.connectivity import barrier, evaluate_path, evaluate_paths, pairs
     from tna_jax.frameworks import from_equinox, from_linen, from_nnx
     from tna_jax.interpolation import line
+    from tna_jax.packing import compact
     from tna_jax.transform import anchored, apply_updates, tna_mask
 
 __all__ = [
-    "anchored", "apply_updates", "barrier", "checks", "evaluate_path", "evaluate_paths", "from_equinox", "from_linen", "from_nnx",
-    "greedy_soup", "grid", "line", "masks", "objectives", "pairs", "stack", "tna_mask", "uniform_soup", "weighted_average",
+    "anchored", "apply_updates", "barrier", "checks", "compact", "evaluate_path", "evaluate_paths", "from_equinox", "from_linen",
+    "from_nnx", "greedy_soup", "grid", "line", "masks", "objectives", "pairs", "stack", "tna_mask", "uniform_soup", "weighted_average",
 ]  # fmt: skip
 
 _HOMES = {
     "anchored": "transform",
     "apply_updates": "transform",
     "barrier": "connectivity",
+    "compact": "packing",
     "evaluate_path": "connectivity",
     "evaluate_paths": "connectivity",
     "from_equinox": "frameworks",
@@ -87,7 +90,7 @@ _HOMES = {
 _MODULES = frozenset({
     "alphas", "augment", "averaging", "barriers", "calibration", "checks", "cold_fusion", "connectivity", "corruptions", "ensemble", "federated",
     "finetuning", "frameworks", "interpolation", "labels", "linear_probe", "masked_lm", "masks", "matching", "merging", "metrics", "models",
-    "networks", "objectives", "optimizers", "placement", "prng", "program_cache", "repair", "sharding", "streaming", "theory", "transform",
+    "networks", "objectives", "optimizers", "packing", "placement", "prng", "program_cache", "repair", "sharding", "streaming", "theory", "transform",
     "trees",
 })  # fmt: skip
 """The modules of the core. Those that touch files (`io`, `hf`, `flower`, `programs`) are imported by name."""

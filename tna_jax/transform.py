@@ -203,7 +203,7 @@ class _Source:
 
     def __init__(self, mask: Any, maker: str) -> None:
         self.mask, self.maker = mask, maker
-        self.function = mask if _is_function(mask) else None
+        self.function = mask if is_mask_function(mask) else None
         self.known: tuple[jax.Array, ...] = ()
         """The leaves of a state that is known to hold this mask."""
         if self.function is None:
@@ -228,7 +228,7 @@ class _Source:
         if isinstance(mask, _Outer):
             mask = None if leaves else mask.mask
         if mask is not None:
-            function = mask if _is_function(mask) else None
+            function = mask if is_mask_function(mask) else None
             return _aligned(function(updates if params is None else params) if function else mask, updates)
         if not leaves and jax.tree.leaves(updates):
             raise ValueError(
@@ -294,7 +294,7 @@ def _at_hand(leaf: Any) -> bool:
     return not isinstance(leaf, jax.Array) or (leaf.is_fully_addressable and not leaf.is_deleted())
 
 
-def _is_function(mask: Any) -> bool:
+def is_mask_function(mask: Any) -> bool:
     """Whether a mask is a function of the parameters; an Equinox module can be called too, but has leaves of its own."""
     leaves = jax.tree.leaves(mask)
     return callable(mask) and len(leaves) == 1 and leaves[0] is mask
