@@ -128,7 +128,7 @@ def table(result: dict[str, Any]) -> None:
 
 
 COLORS = ("#444444", "#c7522a", "#8a6d1d", "#1b6ca8", "#7a5195", "#3c8d53")
-DASHES = ("-", "--", ":", "-", "-", "--")
+DASHES = ("-", "--", ":", "-", "-", "-.")
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
