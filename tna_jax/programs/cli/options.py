@@ -201,5 +201,17 @@ class Settings(RunOptions, MachineOptions, TrainingOptions, AnchorOptions, Model
             self.check_machine,
             self.check_model,
             self.check_anchors,
+            self.check_recipe,
             self.check_run,
         )
+
+    def check_recipe(self) -> None:
+        """Raises UsageError for a recipe that makes training of this network diverge."""
+        if self.recipe != "asymmetric" or self.model not in get_args(ImageModel):
+            return
+        norm = self.norm or ("batch" if self.model == "resnet20_option_a" else "none")
+        if "norm" in model_options(self.model) and norm == "none":
+            raise UsageError(
+                f"--recipe asymmetric is for networks with norms, and --model {self.model} has none: give it some by --norm layer, or take "
+                "--recipe heavy"
+            )

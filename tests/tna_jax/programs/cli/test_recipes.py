@@ -6,6 +6,7 @@ import pytest
 
 from tests.parameters import slow
 from tna_jax.io import runs
+from tna_jax.io.errors import UsageError
 from tna_jax.programs.cli import options
 from tna_jax.programs.cli.recipes import RECIPES, Recipe, expanded
 from tna_jax.programs.lmc.options import LmcOptions
@@ -32,6 +33,14 @@ def test_what_a_user_says_beside_it_stays():
     assert "recipe" not in result_options(LmcOptions())  # as runs from before recorded it
 
 
+def test_heavy_anchors_from_a_normal_distribution_need_norms():
+    for model in ("mlp", "resnet20"):
+        with pytest.raises(UsageError, match=f"--model {model} has none: give it some by --norm layer"):
+            TrainOptions(recipe="asymmetric", model=model).check()
+    for settings in ({"norm": "layer"}, {"model": "resnet20_option_a"}, {"model": "vit"}, {"recipe": "heavy"}):
+        TrainOptions(**{"recipe": "asymmetric", **settings}).check()
+
+
 def test_all_recipes_are_choices():
     assert set(RECIPES) == set(Recipe.__args__)
 
@@ -39,7 +48,16 @@ def test_all_recipes_are_choices():
 @pytest.mark.parametrize("name", slow(("heavy",), ("asymmetric",)))
 def test_a_run_records_what_the_word_stood_for(name, tmp_path):
     train.run(
-        TrainOptions(recipe=name, out=str(tmp_path / "run"), members=2, epochs=1, depth=1, width=8, train_examples=64)
+        TrainOptions(
+            recipe=name,
+            norm="layer",
+            out=str(tmp_path / "run"),
+            members=2,
+            epochs=1,
+            depth=1,
+            width=8,
+            train_examples=64,
+        )
     )
     recipe = runs.anchor_recipe(tmp_path / "run")
     assert (recipe.kind, recipe.ratio, recipe.scale) == (
