@@ -65,10 +65,20 @@ def blocks(a: np.ndarray, b: np.ndarray, leaf_axes: tuple[Axis, ...]) -> Iterato
     yield Block(a, b, tuple(str(axis.name) if isinstance(axis, Group) else None for axis in leaf_axes))
 
 
+MANY = 0.5
+"""Where more than this share of the rows have moved, all are multiplied anew: it takes one copy of them instead of three."""
+
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Returns the inner products (units, units) of the columns of two matrices (rows, units)."""
+    result: np.ndarray = a.T @ b
+    return result
+
+
 class _Term:
     """One axis of a block: what its group gains there.
 
-    Rows are the positions on all other axes. Where the units there have moved, the difference of the second network's rows, old
+    Rows are the positions on all other axes. Where few units there have moved, the difference of the second network's rows, old
     and new, gives the difference of the gains: rows that stay cost nothing.
     """
 
@@ -80,22 +90,26 @@ class _Term:
         self.a, self.b = (np.moveaxis(leaf, axis, -1).reshape(-1, units) for leaf in (block.a, block.b))
         self.held: tuple[np.ndarray, ...] | None = None
         self.rows = np.zeros(0, int)
+        self.whole: np.ndarray | None = None
 
     def change(self, permutation: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """The gains (units, units) float32 less those of the last call, which begin at 0; None where nothing has moved."""
         orders = tuple(permutation[name] for name in self.others if name is not None)
-        if self.held is None:
-            self.held, self.rows = orders, self._rows(permutation)
-            whole: np.ndarray = self.a.T @ (self.b[self.rows] if orders else self.b)
-            return whole
-        if all(old is new or np.array_equal(old, new) for old, new in zip(self.held, orders, strict=True)):
+        if self.held is not None and all(
+            old is new or np.array_equal(old, new) for old, new in zip(self.held, orders, strict=True)
+        ):
             return None
-        rows = self._rows(permutation)
-        moved = np.flatnonzero(rows != self.rows)
-        difference = self.b[rows[moved]] - self.b[self.rows[moved]]
-        self.held, self.rows = orders, rows
-        product: np.ndarray = self.a[moved].T @ difference
-        return product
+        before, rows, self.held = self.rows, self._rows(permutation), orders
+        self.rows = rows
+        moved = np.flatnonzero(rows != before) if self.whole is not None else rows
+        if self.whole is not None and len(moved) < MANY * len(rows):
+            change = product(self.a[moved], self.b[rows[moved]] - self.b[before[moved]])
+            self.whole = self.whole + change
+            return change
+        whole = product(self.a, self.b[rows] if orders else self.b)
+        change = whole if self.whole is None else whole - self.whole
+        self.whole = whole
+        return change
 
     def _rows(self, permutation: Mapping[str, np.ndarray]) -> np.ndarray:
         rows = np.zeros(1, int)
