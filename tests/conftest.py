@@ -1,7 +1,8 @@
 """Strict settings for every test: eight CPU devices, strict dtype promotion, no silent rank promotion, warnings as errors.
 
 Programs are compiled quickly rather than well (`QUICK`), once for all workers and all programs that tests start: they
-share one folder of compiled programs for as long as pytest runs. `--optimized` compiles as users do. Flags in XLA_FLAGS stay:
+share one folder of compiled programs for as long as pytest runs; figures are drawn quickly too. `--optimized` compiles and
+draws as users do. Flags in XLA_FLAGS stay:
 `XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 make test` is a run on an older processor.
 """
 
@@ -23,6 +24,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 import jax
+import numpy as np
 import pytest
 
 from tests import shape_checker
@@ -85,6 +87,22 @@ def lower_quickly() -> None:
         return contexts.kept
 
     mlir.make_ir_context = context_of_the_thread
+    _array_without_a_program()
+
+
+def _array_without_a_program() -> None:
+    """`jnp.asarray` of an array of NumPy puts a copy on the device: jax 0.10 compiles the identity for each shape instead."""
+    try:
+        from jax._src.core import stage_p
+        from jax._src.literals import TypedNdArray
+    except ImportError:
+        return
+    stage = stage_p.impl
+
+    def put(x):
+        return stage(x) if not isinstance(x, TypedNdArray) or x.weak_type else jax.device_put(np.array(x))
+
+    stage_p.def_impl(put)
 
 
 def count(event: str, seconds: float, **_) -> None:
@@ -114,6 +132,25 @@ def pytest_runtest_setup(item):
         pytest.skip(f"on CPUs only: {mark.args[0]}")
     if item.get_closest_marker("optimized") and not item.config.getoption("--optimized"):
         pytest.skip("promises bits of programs as users compile them: needs --optimized, which `make test` gives")
+    draw_quickly(item)
+
+
+def draw_quickly(item) -> None:
+    """Figures of tests that are not about drawing are drawn small and without a layout: each took half a second."""
+    parts = set(item.nodeid.split("/"))
+    if not {"programs", "train", "project"} & parts:
+        return
+    from matplotlib.figure import Figure
+
+    save = vars(Figure).get("savefig_in_full") or Figure.savefig
+
+    def savefig(self, *args, **options):
+        self.set_layout_engine("none")
+        return save(self, *args, **options | {"dpi": 20})
+
+    in_full = item.config.getoption("--optimized") or "reports" in parts
+    Figure.savefig_in_full = save
+    Figure.savefig = save if in_full else savefig
 
 
 def pytest_sessionfinish(session):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 
-from tna_jax import sharding
+from tna_jax import program_cache, sharding
 from tna_jax.masks import Params
 
 State = Any
@@ -137,18 +137,8 @@ def linen(
       ValueError: the module has other collections than `params` and `batch_stats`.
     """
 
-    def variables(key: jax.Array) -> dict[str, Any]:
-        drawn: Any = module.init(key, jnp.zeros((1, *shape), dtype))
-        return dict(drawn)
-
-    drops = []
-
-    def look(call: Callable[..., Any], arguments: Any, options: Any, context: Any) -> Any:
-        drops.extend([context.module] if draws_in_training(context.module) else [])
-        return call(*arguments, **options)
-
-    with nn.intercept_methods(look):
-        collections = set(jax.eval_shape(variables, jax.random.key(0)))
+    network = _Linen(module, shape, preprocess, dtype)
+    collections, drops = _looked_at(network)
     if collections - {"params", "batch_stats"}:
         raise ValueError(
             f"{type(module).__name__} has collections other than params and batch_stats: {', '.join(collections)}"
@@ -159,31 +149,59 @@ def linen(
 
         model = from_linen(module, jax.ShapeDtypeStruct((1, *shape), dtype), preprocess=preprocess)
         return model.network, model.init
+    if "batch_stats" not in collections:
+        return network.stateless, network.init
+    return Stateful(network.in_training, network.in_evaluation), network.init
 
-    def init(key: jax.Array) -> tuple[Params, State]:
-        drawn = variables(key)
+
+@program_cache.by_contents(128)
+def _looked_at(network: "_Linen") -> tuple[frozenset[str], bool]:
+    """Returns the collections that a module makes, and whether it draws random numbers in training; it is traced for that."""
+    drops: list[bool] = []
+
+    def look(call: Callable[..., Any], arguments: Any, options: Any, context: Any) -> Any:
+        drops.append(draws_in_training(context.module))
+        return call(*arguments, **options)
+
+    with nn.intercept_methods(look):
+        collections = frozenset(jax.eval_shape(network.variables, jax.random.key(0)))
+    return collections, any(drops)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Linen:
+    """How a Linen module is called. Programs are found by what it holds (`program_cache`): equal modules share them."""
+
+    module: nn.Module
+    shape: tuple[int, ...]
+    preprocess: Callable[[jax.Array], jax.Array]
+    dtype: Any
+
+    def variables(self, key: jax.Array) -> dict[str, Any]:
+        drawn: Any = self.module.init(key, jnp.zeros((1, *self.shape), self.dtype))
+        return dict(drawn)
+
+    def init(self, key: jax.Array) -> tuple[Params, State]:
+        drawn = self.variables(key)
         return drawn["params"], drawn.get("batch_stats", ())
 
-    apply: Callable[..., Any] = module.apply
-    if "batch_stats" not in collections:
-
-        def stateless(params: Params, inputs: jax.Array) -> jax.Array:
-            logits: Array = apply({"params": params}, preprocess(inputs))
-            return logits
-
-        return stateless, init
-
-    def in_training(params: Params, state: State, inputs: jax.Array, weight: jax.Array | None) -> tuple[Array, State]:
-        both = {"params": params, "batch_stats": state}
-        options: dict[str, Any] = {"train": True, "weight": weight, "mutable": ["batch_stats"]}
-        outputs: tuple[Array, Any] = apply(both, preprocess(inputs), **options)
-        return outputs[0], outputs[1]["batch_stats"]
-
-    def in_evaluation(params: Params, state: State, inputs: jax.Array) -> jax.Array:
-        logits: Array = apply({"params": params, "batch_stats": state}, preprocess(inputs))
+    def stateless(self, params: Params, inputs: jax.Array) -> jax.Array:
+        logits: Array = self._apply({"params": params}, inputs)
         return logits
 
-    return Stateful(in_training, in_evaluation), init
+    def in_training(
+        self, params: Params, state: State, inputs: jax.Array, weight: jax.Array | None
+    ) -> tuple[Array, State]:
+        both = {"params": params, "batch_stats": state}
+        outputs: tuple[Array, Any] = self._apply(both, inputs, train=True, weight=weight, mutable=["batch_stats"])
+        return outputs[0], outputs[1]["batch_stats"]
+
+    def in_evaluation(self, params: Params, state: State, inputs: jax.Array) -> jax.Array:
+        logits: Array = self._apply({"params": params, "batch_stats": state}, inputs)
+        return logits
+
+    def _apply(self, variables: dict[str, Any], inputs: jax.Array, **options: Any) -> Any:
+        return self.module.apply(variables, self.preprocess(inputs), **options)
 
 
 def draws_in_training(module: nn.Module) -> bool:

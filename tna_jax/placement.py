@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Array, PyTree, Shaped
 
 Placement = Literal["auto", "map", "vmap", "loop"]
@@ -92,9 +92,15 @@ def pad(tree: Any, multiple: int) -> Any:
       A tree like it with leaves (ceil(M / multiple) * multiple, ...).
     """
 
-    def extend(x: Array | np.ndarray) -> Array | np.ndarray:
+    def extend(x: Any) -> Any:
         missing = -x.shape[0] % multiple
-        return _repeat_last(x, missing) if missing else x
+        if not missing:
+            return x
+        host = _in_memory(x)
+        if host is None:
+            return _repeat_last(x, missing)
+        longer = np.concatenate([host, np.repeat(host[-1:], missing, axis=0)])
+        return jax.device_put(longer, x.sharding if x.committed else None)
 
     return jax.tree.map(extend, tree)
 
@@ -102,6 +108,26 @@ def pad(tree: Any, multiple: int) -> Any:
 @functools.partial(jax.jit, static_argnums=1)  # one small program for a shape instead of one for each operation
 def _repeat_last(x: Array | np.ndarray, times: int) -> Array:
     return jnp.concatenate([x, jnp.repeat(x[-1:], times, axis=0)])
+
+
+def _in_memory(x: Any) -> np.ndarray | None:
+    """Returns an array as NumPy where that copies nothing, on one CPU device: cut and joined there, no shape is compiled for."""
+    if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer) or jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return None
+    if x.weak_type or not isinstance(x.sharding, SingleDeviceSharding):
+        return None
+    return np.asarray(x) if next(iter(x.devices())).platform == "cpu" else None
+
+
+def copied(tree: Any) -> Any:
+    """Returns the tree with a copy of every array, whose memory may be donated; without compiling anything."""
+
+    def copy(x: Any) -> Any:
+        if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.is_fully_addressable:
+            return jax.device_put(x, x.sharding, may_alias=False)
+        return x.copy()
+
+    return jax.tree.map(copy, tree)
 
 
 def shard(tree: Any, mesh: Mesh) -> Any:
@@ -133,6 +159,8 @@ def distinct(tree: Any) -> Any:
 def _place(tree: Any, sharding: NamedSharding) -> Any:
     """`device_put`, also onto devices of other processes, which all hold the same host arrays and run the same call."""
     if sharding.is_fully_addressable:
+        if not sharding.is_fully_replicated:
+            tree = jax.tree.map(lambda x: x if (host := _in_memory(x)) is None else host, tree)
         return jax.device_put(tree, sharding)
 
     def place(x: Any) -> Array:

@@ -2,7 +2,8 @@
 
 `functools.lru_cache` and static arguments of `jax.jit` find a program by hash and equality. A method of an object (`net.apply`), or an
 object that is called, stays equal to itself when the object changes: the program of before would run. Here an argument is what it
-holds when it is looked up (`contents`). What a function reads elsewhere, in variables around it or in globals, is not looked at.
+holds when it is looked up (`contents`). What a function reads elsewhere, in variables around it or in globals, is not looked at,
+but for the functions of optax: optimizers and schedules made of equal numbers are equal.
 """
 
 import dataclasses
@@ -65,7 +66,8 @@ def contents(value: Any) -> Hashable:
 def _contents(value: Any, above: dict[int, int]) -> Hashable:
     if isinstance(value, (float, complex, np.inexact)):
         return type(value), repr(value)  # 0.0 and -0.0 are two, NaN is one
-    if isinstance(value, PLAIN):
+    optimizer = isinstance(value, types.FunctionType) and _made_by_optax(value)
+    if isinstance(value, PLAIN) and not optimizer:
         return type(value), value
     if id(value) in above:  # an object that holds itself
         return "above", above[id(value)]
@@ -74,6 +76,12 @@ def _contents(value: Any, above: dict[int, int]) -> Hashable:
     def every(values: Any) -> tuple[Hashable, ...]:
         return tuple(_contents(part, inside) for part in values)
 
+    if optimizer:  # two `optax.sgd(0.1)` are one
+        return (
+            types.FunctionType,
+            value.__code__,
+            every((value.__defaults__, value.__kwdefaults__, *_closed_over(value))),
+        )
     if isinstance(value, types.MethodType):
         return types.MethodType, value.__func__, _contents(value.__self__, inside)
     if isinstance(value, functools.partial):
@@ -92,6 +100,21 @@ def _contents(value: Any, above: dict[int, int]) -> Hashable:
         return (type(value), value) if isinstance(value, Hashable) else Same(value)
     by_value = dataclasses.is_dataclass(value) and type(value).__hash__ is not object.__hash__
     return type(value), None if by_value else Same(value), tuple(state), every(state.values())
+
+
+def _made_by_optax(function: types.FunctionType) -> bool:
+    return (function.__module__ or "").startswith("optax.") and "<locals>" in function.__qualname__
+
+
+def _closed_over(function: Any) -> list[Any]:
+    """Returns the values of the variables around a function; the variable itself where it has none yet."""
+    values = []
+    for cell in function.__closure__ or ():
+        try:
+            values.append(cell.cell_contents)
+        except ValueError:
+            values.append(Same(cell))
+    return values
 
 
 def _state(value: Any) -> dict[str, Any] | None:

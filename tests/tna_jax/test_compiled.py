@@ -58,14 +58,18 @@ def test_the_search_finds_a_collective_where_there_is_one():
 @pytest.mark.parametrize("placement", ["map", *slow("vmap", "loop")])
 def test_a_sweep_traces_each_program_once(placement):
     """Other initial values, masks, epochs and learning rates are arrays: nothing is traced again."""
-    traces = {"train": 0, "evaluate": 0}
+    traces = {}
     inner, init = networks.linen(MODULE, (5,))
 
     def apply(params, inputs):
         traces["now"] += 1
         return inner(params, inputs)
 
-    trainer = Trainer(apply, lambda hyper: optax.sgd(hyper["rate"]), 4, placement)
+    def optimizer(hyper):
+        traces["now"] += 1
+        return optax.sgd(hyper["rate"])
+
+    trainer = Trainer(apply, optimizer, 4, placement)
     data = (jnp.ones((10, 5)), jnp.zeros(10, jnp.int32))
 
     def sweep(seed: int, rate: float) -> int:

@@ -89,3 +89,34 @@ def test_a_share_of_one_model_has_no_leading_axis():
         scaled = wrap(scale, mesh, 1)(stacked, np.float32(2))
         np.testing.assert_array_equal(scaled, 2 * np.asarray(stacked))
     assert shapes == [(3,), (1, 3)]
+
+
+@pytest.mark.cpu_only("arrays on a GPU are cut and joined there")
+def test_arrays_on_one_cpu_device_are_padded_copied_and_spread_without_a_program():
+    compiled = []
+
+    def listen(event, seconds, **_):
+        compiled.extend([event] * event.endswith("backend_compile_duration"))
+
+    draws = np.random.default_rng(0).normal(size=(11, 2, 17)).astype(np.float32)  # of a shape that no other test has
+    tree = jax.device_put({"a": draws, "b": draws[:, 0].astype(np.int8)})
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        padded = placement.pad(tree, 8)
+        copied = placement.copied(padded)
+        spread = placement.shard(copied, placement.mesh())
+        assert not compiled
+        jnp.ones((11, 2, 19)) + 1
+        assert compiled  # the control
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    for name, leaf in tree.items():
+        longer = np.concatenate([leaf, np.repeat(leaf[-1:], 5, 0)])
+        assert all(
+            x[name].dtype == leaf.dtype and np.asarray(x[name]).tobytes() == longer.tobytes()
+            for x in (padded, copied, spread)
+        )
+        assert copied[name].unsafe_buffer_pointer() != padded[name].unsafe_buffer_pointer()
+        assert spread[name].sharding.num_devices == 8 and spread[name].addressable_shards[7].data.shape[0] == 2
+    jax.jit(lambda x: jax.tree.map(jnp.negative, x), donate_argnums=0)(spread)
+    assert np.asarray(tree["a"]).tobytes() == draws.tobytes()  # no memory of the caller's was donated

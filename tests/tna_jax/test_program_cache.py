@@ -1,17 +1,24 @@
 """Programs are found by what an object holds: a changed object is another program, an unchanged one is not compiled twice."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 import tna_jax.federated as F
+from tna_jax import models, networks
 from tna_jax.connectivity import evaluate
 from tna_jax.program_cache import by_contents, contents
+from tna_jax.programs.data import load
+from tna_jax.programs.data.source import Scaling
+from tna_jax.programs.lmc.options import LmcOptions
+from tna_jax.programs.training.builders import build_optimizer
 
 X, Y = jnp.ones((4, 2)), jnp.arange(4) % 2
 
@@ -60,6 +67,60 @@ def test_contents_of_modules_and_slots():
     before = contents(slotted.apply)
     slotted.scale = -0.0
     assert contents(slotted.apply) != before
+
+
+def test_networks_of_equal_modules_share_their_programs():
+    """Each run of a program makes its network anew; what was compiled for an equal one is found again."""
+
+    def key(module, scale=255):
+        network, init = networks.linen(module, (2,), Scaling((0.5,), (0.5,), scale))
+        return contents((network, init))
+
+    for module, other in (
+        (nn.Dense(3), nn.Dense(4)),
+        (models.create("mlp", num_classes=2, norm="batch"), models.create("mlp", num_classes=2)),
+    ):
+        assert key(module) == key(module) and hash(key(module)) == hash(key(module))
+        assert key(module) != key(other) and key(module) != key(module, 16)
+    data = load("digits").subset(10, 10)
+    assert contents(data.preprocess) == contents(load("digits").subset(20, 10).preprocess)
+    options = LmcOptions(schedule="cosine")
+    assert build_optimizer(options, 5) is build_optimizer(LmcOptions(schedule="cosine"), 5)
+    for more in (
+        {"learning_rate": 0.2},
+        {"momentum": 0.5},
+        {"weight_decay": 1e-3},
+        {"schedule": "linear"},
+        {"warmup_epochs": 1},
+    ):
+        assert build_optimizer(dataclasses.replace(options, **more), 5) is not build_optimizer(options, 5)
+
+
+OPTIMIZERS = {
+    "sgd": lambda x: optax.sgd(x, momentum=0.9),
+    "adamw": lambda x: optax.adamw(1e-3, weight_decay=x, mask={"w": True, "b": False}),
+    "a schedule": lambda x: optax.adam(
+        optax.join_schedules([optax.linear_schedule(0, x, 3), optax.cosine_decay_schedule(x, 9)], [3])
+    ),
+    "a chain": lambda x: optax.chain(optax.clip(x), optax.add_decayed_weights(1e-3), optax.lion(1e-3)),
+    "parts": lambda x: optax.multi_transform({"a": optax.sgd(x), "b": optax.set_to_zero()}, {"w": "a", "b": "b"}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_of_equal_numbers_are_equal(name):
+    make = OPTIMIZERS[name]
+    assert contents(make(0.5)) == contents(make(0.5)) and hash(contents(make(0.5))) == hash(contents(make(0.5)))
+    assert contents(make(0.5)) != contents(make(0.25))
+    assert contents(make(0.5)) != contents(optax.sgd(0.5))
+
+
+def test_functions_of_the_users_are_by_identity():
+    def scheduled():
+        return lambda step: 0.1
+
+    assert contents(optax.sgd(scheduled())) != contents(optax.sgd(scheduled()))
+    assert contents(optax.sgd(schedule := scheduled())) == contents(optax.sgd(schedule))
 
 
 def test_the_least_used_is_forgotten():

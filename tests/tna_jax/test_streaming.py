@@ -69,7 +69,7 @@ def test_a_stream_trains_as_the_arrays_do(placement):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("placement", ["map", "vmap", "loop"])
+@pytest.mark.parametrize("placement", ["map", *slow("vmap", "loop")])
 def test_a_stream_gives_the_bits_of_the_arrays(placement):
     trainer, members = setup(placement, augment=noise)
     in_memory, _ = ensemble.train_ensemble(trainer, members, *data(), 2)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def at_least_float32(dtype: Any) -> Any:
@@ -24,5 +25,7 @@ def as_types(tree: Any, like: Any) -> Any:
 
 def strong_typed(value: Any) -> Any:
     """An array of a type of its own: of a weak one (`jnp.full(shape, 0.1)`) a step would make another, and be compiled twice."""
-    array = jnp.asarray(value)
+    array = (
+        jax.device_put(value) if isinstance(value, np.ndarray) else jnp.asarray(value)
+    )  # which may compile for a shape
     return jnp.asarray(array, array.dtype) if getattr(array, "weak_type", False) else array

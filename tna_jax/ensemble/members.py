@@ -63,7 +63,7 @@ def init_ensemble(
       ValueError: leading axes differ (all are listed), or the mask does not fit the parameters.
     """
     params, mask, state = (_with_leading_axis(tree, data_keys.size) for tree in (params, mask, state))
-    mask = jax.tree.map(lambda p: jnp.ones(p.shape, bool), params) if mask is None else mask
+    mask = jax.tree.map(lambda p: np.ones(p.shape, bool), params) if mask is None else mask
     hypers: Hyper = {} if hyper is None else {k: jnp.asarray(v) for k, v in hyper.items()}
     if data_keys.ndim != 1 or not jnp.issubdtype(data_keys.dtype, jax.dtypes.prng_key):
         raise ValueError(

@@ -51,7 +51,7 @@ def train_ensemble(
     count = members.data_keys.shape[0]
     mesh = placement_lib.mesh_for(count) if trainer.papa is None else placement_lib.mesh(jax.devices()[:1])
     padded = placement_lib.pad(members, mesh.size)
-    current = placement_lib.shard(jax.tree.map(lambda x: x.copy(), padded), mesh)
+    current = placement_lib.shard(placement_lib.copied(padded), mesh)
     inputs, labels = placement_lib.replicate((inputs, labels), mesh)
 
     def on_host(into: tuple[Any, Any, Any] | None = None) -> Members:

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tna_jax import models, trees
+from tna_jax import models, program_cache, trees
 from tna_jax.hf import rotary
 from tna_jax.hf.model_types import ARCHITECTURES, TYPES, architecture, not_supported
 from tna_jax.io.errors import UsageError
@@ -215,5 +215,11 @@ def shapes_of(module: Any, channels: int, most: float = float("inf")) -> dict[st
     """Computes the shapes of a module's parameters by path; raises UsageError for one of more blocks than `most`."""
     if module.depth > most:
         raise UsageError(f"config.json has {module.depth} num_hidden_layers, the files {most} tensors")
+    return dict(_shapes_of(module, channels))
+
+
+@program_cache.by_contents(128)
+def _shapes_of(module: Any, channels: int) -> dict[str, tuple[int, ...]]:
+    """Traces a module; equal ones are traced once."""
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), example(module, channels)))
     return {trees.name(path): tuple(leaf.shape) for path, leaf in trees.named_leaves(variables["params"])}

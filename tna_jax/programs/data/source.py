@@ -26,6 +26,29 @@ class Split(NamedTuple):
     """(N,) int32, in [0, num_classes); of a user's own data other targets too, (N, ...) int32 or float32."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    """Maps stored images to what a network takes: `(x / max_value - mean) / std`, float32, the shape unchanged."""
+
+    mean: tuple[float, ...]
+    """One number per channel; empty for inputs that are taken as they are."""
+    std: tuple[float, ...]
+    max_value: int
+
+    def __call__(self, x: Any) -> Any:
+        """Scales images.
+
+        Args:
+          x: (..., H, W, C) uint8, a NumPy array or a (traced) JAX array; the result is of the same kind. Inputs without `mean`
+            are returned as they are.
+        """
+        if not self.mean:
+            return x
+        shape = (1,) * (x.ndim - 1) + (-1,)  # equal ranks: nothing is promoted silently under JAX's strict settings
+        mean, std = (np.asarray(v, np.float32).reshape(shape) for v in (self.mean, self.std))
+        return (x.astype(np.float32) / np.float32(self.max_value) - mean) / std
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """A train and a test split of labeled images of one size, or of other inputs and targets of a user's own."""
@@ -59,18 +82,10 @@ class Dataset:
         """(H, W, C) of every image, or the shape of another input."""
         return tuple(self.train.images.shape[1:])
 
-    def preprocess(self, x: Any) -> Any:
-        """Maps stored images to what a network takes: `(x / max_value - mean) / std`, float32, the shape unchanged.
-
-        Args:
-          x: (..., H, W, C) uint8, a NumPy array or a (traced) JAX array; the result is of the same kind. Inputs without `mean`
-            are returned as they are.
-        """
-        if not self.mean:
-            return x
-        shape = (1,) * (x.ndim - 1) + (-1,)  # equal ranks: nothing is promoted silently under JAX's strict settings
-        mean, std = (np.asarray(v, np.float32).reshape(shape) for v in (self.mean, self.std))
-        return (x.astype(np.float32) / np.float32(self.max_value) - mean) / std
+    @property
+    def preprocess(self) -> "Scaling":
+        """Stored images to what a network takes: a function of arrays, equal to that of another set of the same scale."""
+        return Scaling(self.mean, self.std, self.max_value)
 
     def describe(self) -> str:
         """Describes the set in one line: name, numbers of examples, image size, number of classes."""

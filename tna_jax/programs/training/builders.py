@@ -1,6 +1,7 @@
 """What the options stand for: the data set, the network, the optimizer; and the trainer of a transformer."""
 
 import dataclasses
+import functools
 import inspect
 from typing import Any
 
@@ -46,36 +47,45 @@ def build_model(options: ModelOptions, num_classes: int, precision: str = "float
         raise UsageError(f"--model {options.model}: {error}") from error
 
 
-def learning_rates(options: TrainingOptions, steps_per_epoch: int) -> optax.Schedule:
-    """Returns the learning rate by step."""
+def build_optimizer(options: TrainingOptions, steps_per_epoch: int) -> optax.GradientTransformation:
+    """Returns the optax optimizer of the options (to be run under `tna_jax.anchored`); equal options have the same one."""
     warmup = round(options.warmup_epochs * steps_per_epoch)
     rest = max(options.epochs * steps_per_epoch - warmup, 1)
-    main = {
-        "constant": lambda: optax.constant_schedule(options.learning_rate),
-        "cosine": lambda: optax.cosine_decay_schedule(options.learning_rate, rest),
-        "linear": lambda: optax.linear_schedule(options.learning_rate, 0.0, rest),
-    }[options.schedule]()
-    if not warmup:
-        return main
-    return optax.join_schedules([optax.linear_schedule(0.0, options.learning_rate, warmup), main], [warmup])
-
-
-def build_optimizer(options: TrainingOptions, steps_per_epoch: int) -> optax.GradientTransformation:
-    """Returns the optax optimizer of the options (to be run under `tna_jax.anchored`)."""
-    make = getattr(optax, options.optimizer)
-    accepted = inspect.signature(make).parameters
-    momentum = 0.9 if options.momentum is None and options.optimizer == "sgd" else options.momentum
-    fields: dict[str, Any] = {} if momentum is None else {"momentum": momentum}
     constant = options.schedule == "constant" and not options.warmup_epochs
-    rate = options.learning_rate if constant else learning_rates(options, steps_per_epoch)
+    schedule = None if constant else (options.schedule, warmup, rest)
+    return _optimizer(options.optimizer, options.learning_rate, options.momentum, options.weight_decay, schedule)
+
+
+@functools.lru_cache(maxsize=64)  # one object for equal options: the programs compiled for it are found again
+def _optimizer(
+    name: str, learning_rate: float, momentum: float | None, weight_decay: float, schedule: tuple[str, int, int] | None
+) -> optax.GradientTransformation:
+    """Returns an optimizer by its name in optax; the schedule is its name, steps of warmup, and steps after that."""
+    make = getattr(optax, name)
+    accepted = inspect.signature(make).parameters
+    momentum = 0.9 if momentum is None and name == "sgd" else momentum
+    fields: dict[str, Any] = {} if momentum is None else {"momentum": momentum}
+    rate = learning_rate if schedule is None else _learning_rates(learning_rate, *schedule)
     if "weight_decay" in accepted:
-        fields["weight_decay"] = options.weight_decay
+        fields["weight_decay"] = weight_decay
     elif "weight_decay_rate" in accepted:
-        fields["weight_decay_rate"] = options.weight_decay or None
-    elif options.weight_decay:
-        return optax.chain(optax.add_decayed_weights(options.weight_decay), make(rate, **fields))
+        fields["weight_decay_rate"] = weight_decay or None
+    elif weight_decay:
+        return optax.chain(optax.add_decayed_weights(weight_decay), make(rate, **fields))
     built: optax.GradientTransformation = make(rate, **fields)
     return built
+
+
+def _learning_rates(peak: float, schedule: str, warmup: int, rest: int) -> optax.Schedule:
+    """Returns the learning rate by step."""
+    main = {
+        "constant": lambda: optax.constant_schedule(peak),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest),
+        "linear": lambda: optax.linear_schedule(peak, 0.0, rest),
+    }[schedule]()
+    if not warmup:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
 
 
 def transformer_fields(options: TuningOptions) -> dict[str, Any]:

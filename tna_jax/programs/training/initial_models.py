@@ -13,6 +13,7 @@ from tna_jax.ensemble import Hyper
 from tna_jax.masks import AnchorRecipe
 from tna_jax.networks import State
 from tna_jax.prng import Stream, stream
+from tna_jax.program_cache import static_jit
 
 Init = Callable[[jax.Array], tuple[masks.Params, State]]
 """A key to the parameters and the state of one model."""
@@ -55,9 +56,9 @@ def build(members: list[ModelSpec], init: Init, recipe: AnchorRecipe) -> Initial
       recipe: how masks are drawn and which values anchored and trainable entries start from; each model has its own seed and
         ratio in it. Anchors are shared by all models of a seed and a ratio.
     """
-    started, prune, share = jax.jit(lambda key: init(key)[0]), jax.jit(masks.prune), jax.jit(masks.share_anchors)
-    starts = {(m.seed, m.start): started(stream(m.seed, Stream.RUN_INIT, m.start)) for m in members}
-    firsts = {m.seed: started(stream(m.seed, Stream.RUN_INIT)) for m in members}
+    prune, share = jax.jit(masks.prune), jax.jit(masks.share_anchors)
+    starts = {(m.seed, m.start): _initial_params(init, stream(m.seed, Stream.RUN_INIT, m.start)) for m in members}
+    firsts = {m.seed: _initial_params(init, stream(m.seed, Stream.RUN_INIT)) for m in members}
     recipes = {(m.seed, m.ratio): dataclasses.replace(recipe, seed=m.seed, ratio=m.ratio) for m in members}
     drawn = {cell: of.draw(firsts[of.seed]) for cell, of in recipes.items()}
     shared = {cell: of.anchor_values(firsts[of.seed], drawn[cell]) for cell, of in recipes.items()}
@@ -71,5 +72,15 @@ def build(members: list[ModelSpec], init: Init, recipe: AnchorRecipe) -> Initial
         return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)  # on the host: no program for each shape
 
     keys = jnp.stack([stream(m.seed, Stream.RUN_ORDER, m.order) for m in members])
-    state = jax.tree.map(np.asarray, jax.jit(lambda key: init(key)[1])(stream(0, Stream.RUN_INIT)))
+    state = jax.tree.map(np.asarray, _initial_state(init, stream(0, Stream.RUN_INIT)))
     return InitialModels(stack(values), state, stack([drawn[m.seed, m.ratio] for m in members]), keys)
+
+
+@static_jit
+def _initial_params(init: Init, key: jax.Array) -> Any:
+    return init(key)[0]
+
+
+@static_jit
+def _initial_state(init: Init, key: jax.Array) -> Any:
+    return init(key)[1]
