@@ -56,7 +56,9 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
     if "alphas" in result:
         caption = f"paths between pairs, {split} set, mean ± standard deviation over pairs"
         tables.append(kind_table(caption, result["alphas"], kinds, measured))
-        figures += [kind_paths(result["alphas"], kinds, _colors(kinds), measure, split) for measure in measured]
+        figures += [
+            kind_paths(result["alphas"], kinds, _colors(kinds), measure, split, compared=False) for measure in measured
+        ]
     figures += [
         _matrix(rows, measure, kinds, result, split, _with_repair(kind))
         for kind, rows in kinds.items()

@@ -81,7 +81,7 @@ class Curves(Figure):
     def yspan(self) -> tuple[float, float] | None:
         """Returns the ends of a y axis of length `least` around all values; None where they span more."""
         values = [y for curve in self.curves for y in curve.y if y is not None]
-        if not values or max(values) - min(values) >= self.least:
+        if not values or not self.least > max(values) - min(values):
             return None
         middle = (max(values) + min(values)) / 2
         return middle - self.least / 2, middle + self.least / 2
@@ -223,7 +223,7 @@ class Dots(Figure):
     def span(self) -> tuple[float, float] | None:
         """Returns the ends of an x axis of length `least` around all values; None where they span more."""
         values = [value for dot in self.dots for value in (dot.value, *dot.singles) if value - value == 0]
-        if not values or max(values) - min(values) >= self.least:
+        if not values or not self.least > max(values) - min(values):
             return None
         middle = (max(values) + min(values)) / 2
         return middle - self.least / 2, middle + self.least / 2

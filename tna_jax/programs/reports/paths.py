@@ -40,11 +40,19 @@ def pair_paths(alphas: list[float], rows: list[dict[str, Any]], measure: Measure
     )
 
 
-def kind_paths(alphas: list[float], kinds: Kinds, colors: Mapping[str, str], measure: Measure, split: str) -> Curves:
+def kind_paths(
+    alphas: list[float],
+    kinds: Kinds,
+    colors: Mapping[str, str],
+    measure: Measure,
+    split: str,
+    compared: bool = True,
+) -> Curves:
     """Describes the mean path of the pairs of each kind, beside what chance alone would make of a straight one.
 
-    Ends differ from pair to pair, so the spread over pairs is in the table alone. Paths after REPAIR are dashed. The axis of a measure that cannot be negative begins at 0, unless large values are good; that
-    of an accuracy spans at least eight standard errors.
+    Ends differ from pair to pair, so the spread over pairs is in the table alone. Paths after REPAIR are dashed. The axis of a
+    measure that cannot be negative begins at 0, unless large values are good; that of an accuracy spans at least eight standard
+    errors.
     """
     x = [round(alpha, 6) for alpha in alphas]
     lines = [Curve.of(kind, x, mean_std_columns([row[f"{measure.name}_path"] for row in rows]), color=colors.get(kind, ""),
@@ -52,15 +60,15 @@ def kind_paths(alphas: list[float], kinds: Kinds, colors: Mapping[str, str], mea
     first, *_ = kinds.values()
     error = chance(first, measure)
     straight = None
-    if error is not None:
-        ends = np.array([[number(value) for value in _ends(row, measure)] for row in first], float)
-        left, right = np.nanmean(ends, axis=0)
-        y = [float((1 - alpha) * left + alpha * right) for alpha in x]
-        straight = Curve(f"no barrier, {chance_words(first)}", x, list(y), [2 * error] * len(x))
+    left, right = (finite_mean_std(_ends(row, measure)[i] for row in first).mean for i in (0, 1))
+    if error is not None and np.isfinite(left + right):
+        y: list[float | None] = [(1 - alpha) * left + alpha * right for alpha in x]
+        straight = Curve(f"no barrier, {chance_words(first)}", x, y, [2 * error] * len(x))
     below = [value for line in lines for value in line.y if value is not None and value < 0]
     return _figure(
         lines, measure, split, f"kinds of paths: {', '.join(kinds)}", "numbers",
         png=True, chance=straight, least=8 * (error or 0.0), from_zero=not measure.larger_is_better and not below,
+        compared=compared,
     )  # fmt: skip
 
 
@@ -123,5 +131,5 @@ def _figure(
     return Curves(
         title=f"{measure.title} along the path", alt=f"Line chart of {split} {measure.label} along the path, for {what}.",
         curves=lines, xaxis=ALPHA, yaxis=f"{split} {measure.label}", spread=spread,
-        png=measure.on_png if png is None else png, compared=True, **more,
+        png=measure.on_png if png is None else png, **{"compared": True, **more},
     )  # fmt: skip

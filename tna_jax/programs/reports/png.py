@@ -122,7 +122,7 @@ def curves(axis: Any, figure: Curves) -> None:
     if (span := figure.yspan()) is not None:
         axis.set_ylim(*span)
     if figure.from_zero:
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.04 * axis.get_ylim()[1])
 
 
 def _curve(axis: Any, curve: Curve, shift: float, spread: str, color: Any, marker: str, count: int) -> None:

@@ -34,6 +34,11 @@ def test_one_test_image_is_a_small_part_of_the_axis_and_lies_within_chance():
     )
 
 
+def test_ends_that_diverged_have_no_straight_line():
+    row = {**ROW, "accuracy_path": [0.9, None, None]}
+    assert kind_paths([0, 0.5, 1], {"unmatched": [row]}, {}, ACCURACY, "test").chance is None
+
+
 def test_a_loss_begins_at_zero_and_has_no_chance_that_is_known():
     figure = kind_paths([0, 0.5, 1], {"unmatched": [ROW]}, {}, LOSS, "test")
     assert figure.from_zero and figure.chance is None and figure.png and chance([ROW], LOSS) is None
@@ -45,6 +50,7 @@ def test_axes_span_at_least_what_they_are_told():
     dots = Dots(title="t", alt="a", dots=[Dot("a", 0.5), Dot("b", 0.51, singles=[0.5, 0.52])], what="w", least=0.1)
     assert dots.span() == pytest.approx((0.46, 0.56))
     assert Dots(title="t", alt="a", dots=dots.dots, what="w", least=0.01).span() is None
+    assert Dots(title="t", alt="a", dots=dots.dots, what="w", least=float("nan")).span() is None
     curves = Curves(title="t", alt="a", curves=[Curve("c", [0, 1], [None, 2.0])], xaxis="x", yaxis="y", least=2)
     assert curves.yspan() == (1.0, 3.0)
     matrix = Matrix(title="t", alt="a", names=["0", "1"], values={(0, 1): 0.02}, what="w", least=0.1)
