@@ -22,7 +22,7 @@ def on_files(files, config):
 def page() -> str:
     """The page in Markdown."""
     parts = [
-        "---\nsearch: {boost: 0.5}\n---",
+        "---\nsearch: {boost: 2}\n---",
         "# Commands",
         "Every program explains itself; this page is what they print.",
         fenced(usage(WIDTH)),

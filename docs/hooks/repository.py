@@ -26,6 +26,8 @@ BADGES = re.compile(r"^(?:\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)\n)+", re.MULTILINE)
 ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 PUBLIC = "/OWNER/" not in ADDRESS
 """Whether the repository has an address: links to its sources then lead there."""
+LONG = ("evidence.md", "changelog.md")
+"""Pages that hold every word and so come last among what a search finds."""
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -48,6 +50,8 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, config, files):
     """Leads links to files of the repository to their places in the site."""
+    if page.file.src_uri in LONG:
+        page.meta.setdefault("search", {"boost": 0.2})
     places = copies()
     origin = {name: source for source, name in places.items()}.get(page.file.src_uri, f"docs/{page.file.src_uri}")
 

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -140,6 +141,60 @@ def test_bash_completes_programs_and_options(tmp_path):
     assert set(PROGRAMS) <= set(completed(file, "tna", ""))
     assert completed(file, "tna", "lmc", "--rat") == ["--ratios"]
     assert completed(file, "tna", "nothing-like-it") == []
+
+
+COMPLETE = {
+    "zsh": "_files() { echo FILES }; _describe() { print -lr -- $completion_array }; words=({words}); CURRENT={count}; source {file}",
+    "fish": "source {file}; complete -C '{line}'",
+}
+
+
+def shown(shell: str, file: Path, line: str) -> str:
+    """What a shell completes at the end of a line; of zsh, `FILES` where it would list files."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here")
+    words = line.split(" ")
+    fields = {
+        "{file}": str(file),
+        "{line}": line,
+        "{words}": " ".join(word or '""' for word in words),
+        "{count}": str(len(words)),
+    }
+    code = COMPLETE[shell]
+    for field, value in fields.items():
+        code = code.replace(field, value)
+    return subprocess.run([shell, "-c", code], cwd=file.parent, capture_output=True, text=True).stdout
+
+
+@pytest.mark.slow
+def test_bash_completes_runs_files_and_values(tmp_path, monkeypatch):
+    file = tmp_path / "tna.bash"
+    file.write_text(completion("bash"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "first-run").mkdir()
+    for words in (
+        ["barrier", "fir"],
+        ["fuse", "first-run", "fir"],
+        ["report", "first-run", "-o", "fir"],
+        ["train", "--config", "fir"],
+    ):
+        assert completed(file, "tna", *words) == ["first-run"], words
+    assert completed(file, "tna", "barrier", "--pre") == ["--precision"]
+    assert completed(file, "tna", "export", "--format", "s") == ["safetensors"]
+    assert "first-run" not in completed(file, "tna", "lmc", "")  # takes none
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_complete_runs_files_and_values(shell, tmp_path):
+    file = tmp_path / "script"
+    file.write_text(completion(shell))
+    (tmp_path / "first-run").mkdir()
+    files = {"zsh": "FILES", "fish": "first-run/"}[shell]
+    for line in ("tna barrier fir", "tna fuse first-run fir", "tna train --config fir"):
+        assert files in shown(shell, file, line), line
+    for line, word in {"tna barrier --pre": "--precision", "tna lmc --model m": "mlp"}.items():
+        assert word in shown(shell, file, line) and files not in shown(shell, file, line), line
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

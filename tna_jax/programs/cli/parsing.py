@@ -48,16 +48,27 @@ def parse(cls: type[Config], arguments: list[str], program: str) -> Config:
 
 @functools.cache
 def command_line(cls: type, choices: bool) -> type:
-    """Returns a dataclass like `cls` as tyro takes it: with or without the choices, which `ranges.check` refuses in our words."""
+    """Returns a dataclass like `cls` as tyro takes it: with or without the choices, which `ranges.check` refuses in our words.
+
+    With them it is for completion: what names files and folders is a path, and `--config FILE`, which `parse` reads itself, is an option.
+    """
     fields = [_field(option, choices) for option in cli_arguments.options(cls) if not (choices and option.hidden)]
+    if choices:
+        about = tyro.conf.arg(metavar="FILE", help="Take options from a JSON file; others go before it.")
+        fields.append(("config", Annotated[Path | None, about], dataclasses.field(default=None)))
     made = dataclasses.make_dataclass(cls.__name__, fields, frozen=True, kw_only=True)
     made.__doc__ = cls.__doc__
     return made
 
 
+PATHS = ("DIR", "FILE", "MODEL", "PATH", "RUN")
+"""What help calls the values that a shell completes as files and folders."""
+
+
 def _field(option: Option, choices: bool) -> tuple[str, Any, Any]:
     names = option.choices or option.known
-    kind: Any = Literal[names] if choices and names else option.kind
+    path = choices and not names and (option.value in PATHS or option.field.endswith(("_from", "_file")))
+    kind: Any = Literal[names] if choices and names else Path if path else option.kind
     kind = tuple[kind, ...] if option.many else kind
     kind = Optional[kind] if option.optional else kind  # noqa: UP045
     about = tyro.conf.arg(
@@ -67,9 +78,8 @@ def _field(option: Option, choices: bool) -> tuple[str, Any, Any]:
         help_behavior_hint="" if option.default is None else None,
     )
     kind = Annotated[kind, tyro.conf.Positional, about] if option.metavar else Annotated[kind, about]
-    default = (
-        dataclasses.field() if option.default is cli_arguments.REQUIRED else dataclasses.field(default=option.default)
-    )
+    value = Path(option.default) if path and isinstance(option.default, str) else option.default
+    default = dataclasses.field() if value is cli_arguments.REQUIRED else dataclasses.field(default=value)
     return option.field, kind, default
 
 

@@ -14,6 +14,7 @@ import tyro
 from tna_jax.programs.cli.main import PROGRAMS, options_of
 from tna_jax.programs.cli.parsing import command_line
 from tna_jax.programs.completion.options import CompletionOptions
+from tna_jax.programs.completion.places import with_places
 
 
 def run(settings: CompletionOptions) -> None:
@@ -31,4 +32,4 @@ def script(shell: str) -> str:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         tyro.cli(programs, prog="tna", args=["--tyro-write-completion", shell, "-"])
-    return printed.getvalue()
+    return with_places(printed.getvalue(), shell)

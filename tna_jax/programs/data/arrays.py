@@ -216,7 +216,7 @@ def _labels(name: str, train: np.ndarray, test: np.ndarray) -> Targets:
     for part, array in both.items():
         if array.dtype.kind == "f":
             raise DataError(
-                f"{name}: y_{part} holds {array.dtype}, expected integer labels for classification; numbers are for --objective regression"
+                f"{name}: y_{part} holds {array.dtype}, expected integer labels for classification; numbers are for regression (--objective regression of tna train and tna lmc)"
             )
         if int(array.min()) < 0:
             raise DataError(f"{name}: y_{part} has labels from {array.min()}, expected 0 and up")

@@ -72,7 +72,7 @@ def classes(cells: list[Any], name: str, where: str, many: bool = False) -> np.n
         return words
     if len(different) > MAX_CLASSES or (len(different) > 20 and len(different) > len(words) / 2):
         raise DataError(
-            f"{where}: {len(different)} different values of {name} in {len(words)} examples are no classes; numbers are for --objective regression"
+            f"{where}: {len(different)} different values of {name} in {len(words)} examples are no classes; numbers are for regression (--objective regression of tna train and tna lmc)"
         )
     return words
 

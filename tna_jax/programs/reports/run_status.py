@@ -16,6 +16,8 @@ RESULTS = {"lmc": "lmc.json", "train": "train.json", "import": PLAN, "pretrain":
            "cold": "cold.json", "federate": "federate.json"}  # fmt: skip
 """The file that says that a run of a program is finished."""
 
+INITS = {"same": "same initialization", "different": "different initializations"}
+
 
 def describe(folder: Path) -> dict[str, Any]:
     """A run in words: program, state, configuration, headline; what cannot be read is said in its state."""
@@ -64,15 +66,8 @@ def headline(result: dict[str, Any]) -> str:
             return str(result["headline"])
         first = measures.of_result(result)[0]
         if "rows" in result:
-            rows = [row for row in result["rows"] if row["split"] == "test"]
-            parts = []
-            for ratio in sorted({row["ratio"] for row in rows}):
-                values = [
-                    row[f"{first.name}_barrier"] for row in rows if row["ratio"] == ratio and row["method"] == "tna"
-                ]
-                finite = [value for value in values if value is not None]
-                parts += [f"{mean_std(finite).mean:.4f} at ratio {ratio:g}"] if finite else []
-            return f"{first.label_of(' barrier')} {', '.join(parts)}"
+            rows = [row for row in result["rows"] if row["split"] == "test" and row["method"] == "tna"]
+            return f"{first.label_of(' barrier')} {_barriers(rows, f'{first.name}_barrier')}"
         if "runs" in result:
             scores: dict[str, list[float]] = {}
             for one in result["runs"]:
@@ -91,3 +86,17 @@ def headline(result: dict[str, Any]) -> str:
         raise UsageError(
             f"its results are not as this version writes them ({type(error).__name__}: {error})"
         ) from error
+
+
+def _barriers(rows: list[dict[str, Any]], column: str) -> str:
+    """Mean barriers by mask ratio, of each kind of initialization by itself: they are different questions."""
+    parts = []
+    for init in dict.fromkeys(row["init"] for row in rows):
+        means = {}
+        for ratio in sorted({row["ratio"] for row in rows}):
+            values = [row[column] for row in rows if (row["init"], row["ratio"]) == (init, ratio)]
+            finite = [value for value in values if value is not None]
+            means |= {ratio: mean_std(finite).mean} if finite else {}
+        listed = ", ".join(f"{mean:.4f} at ratio {ratio:g}" for ratio, mean in means.items())
+        parts += [f"{INITS.get(init, init)}: {listed}"] if listed else []
+    return "; ".join(parts)
