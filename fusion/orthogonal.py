@@ -38,8 +38,8 @@ from train.plots import GREYS, page
 
 PAIRS = 3
 METHODS = {"plain": "as they are", "permutations": "permuted", "orthogonal": "turned and permuted"}
-SMALL: dict[str, Any] = {"width": 32, "depth": 2, "heads": 2, "mlp": 64, "epochs": 5, "learning_rate": 3e-3}
-FULL: dict[str, Any] = {"width": 192, "depth": 6, "heads": 6, "mlp": 384, "epochs": 20, "learning_rate": 1e-3}
+SMALL: dict[str, Any] = {"width": 32, "depth": 2, "heads": 2, "mlp": 64, "learning_rate": 3e-3}
+FULL: dict[str, Any] = {"width": 192, "depth": 6, "heads": 6, "mlp": 384, "learning_rate": 1e-3}
 
 
 class Case(NamedTuple):
@@ -57,6 +57,7 @@ class Case(NamedTuple):
     train: tuple[Any, Any]
     test: tuple[Any, Any]
     batch_size: int
+    epochs: int
 
 
 def vit(sizes: dict[str, int]) -> Case:
@@ -66,7 +67,7 @@ def vit(sizes: dict[str, int]) -> Case:
     module = models.create("vit", num_classes=10, patch=7, eps=1e-5, **sizes)
     network, init = networks.linen(module, x.shape[1:])
     train, test = (x[:5000], mnist.train.labels[:5000]), (tx[:2000], mnist.test.labels[:2000])
-    return Case("ViT, MNIST", network, init, network, lambda p: p, "vit", objectives.CLASSIFICATION, train, test, 50)
+    return Case("ViT, MNIST", network, init, network, lambda p: p, "vit", objectives.CLASSIFICATION, train, test, 50, 10)
 
 
 def gpt(sizes: dict[str, int]) -> Case:
@@ -80,7 +81,7 @@ def gpt(sizes: dict[str, int]) -> Case:
     return Case(
         "GPT-2, characters", network, init, orthogonal.untied(body),
         lambda params: orthogonal.untied_params(params, "body/words/embedding"), "gpt2", objectives.next_token(),
-        (x[:3200], y[:3200]), (tx[:500], ty[:500]), 32,
+        (x[:3200], y[:3200]), (tx[:500], ty[:500]), 32, 5,
     )  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def _case(case: Case, settings: dict[str, Any]) -> dict[str, Any]:
             **{key: [fact[key] for fact in facts] for key in facts[0]},
         })  # fmt: skip
     result: dict[str, Any] = to_json({
-        "title": case.title, "parameters": sum(leaf.size for leaf in jax.tree.leaves(members[0])), "unit": case.objective.unit,
+        "title": case.title, "epochs": case.epochs, "parameters": sum(leaf.size for leaf in jax.tree.leaves(members[0])), "unit": case.objective.unit,
         "lines": lines,
     })  # fmt: skip
     return result
@@ -159,7 +160,7 @@ def _distance(a: Any, b: Any) -> float:
 def _trained(case: Case, settings: dict[str, Any]) -> list[Any]:
     """Networks from different initial values, one ensemble; kept in a folder of runs."""
     folder = RUNS / "orthogonal"
-    name = "_".join([case.norms, *(f"{key}{value:g}" for key, value in settings.items())])
+    name = "_".join([case.norms, *(f"{key}{value:g}" for key, value in (settings | {"epochs": case.epochs}).items())])
     file = folder / f"{name}.npz"
     first = [jax.tree.map(np.asarray, case.init(jax.random.key(seed))[0]) for seed in range(2 * PAIRS)]
     if file.exists():
@@ -169,11 +170,11 @@ def _trained(case: Case, settings: dict[str, Any]) -> list[Any]:
                 for i, tree in enumerate(first)
             ]
     console.print(f"orthogonal: training {case.title}", style="bold")
-    steps = settings["epochs"] * (len(case.train[1]) // case.batch_size)
+    steps = case.epochs * (len(case.train[1]) // case.batch_size)
     optimizer = optax.adam(optax.cosine_decay_schedule(settings["learning_rate"], steps))
     trainer = Trainer(case.network, optimizer, case.batch_size, objective=case.objective)
     members = init_ensemble(trainer, stack(first), jax.random.split(jax.random.key(1), 2 * PAIRS))
-    members, _ = train_ensemble(trainer, members, *case.train, settings["epochs"])
+    members, _ = train_ensemble(trainer, members, *case.train, case.epochs)
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(file, **{trees.name(path): np.asarray(leaf) for path, leaf in trees.named_leaves(members.params)})
     return [jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), members.params) for i in range(2 * PAIRS)]

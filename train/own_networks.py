@@ -63,7 +63,7 @@ def _case(example: Example, settings: dict[str, Any], init: str, ratio: float, f
 
 def _trained(example: Example, settings: dict[str, Any], init: str, ratio: float) -> dict[str, Any]:
     """Trains the pairs as one ensemble and walks between their models."""
-    create, load = (_module(example.name, file) for file in (example.network, example.data))
+    create, load = (module(example.name, file) for file in (example.network, example.data))
     inputs, targets, test_inputs, test_targets = load.load()
     train = inputs[: settings["train"]], targets[: settings["train"]]
     test = test_inputs[: settings["test"]], test_targets[: settings["test"]]
@@ -98,13 +98,13 @@ def _trained(example: Example, settings: dict[str, Any], init: str, ratio: float
     }
 
 
-def _module(folder: str, name: str) -> Any:
-    """The user's file, as Python sees it."""
+def module(folder: str, name: str) -> Any:
+    """Returns a file of a folder of `examples`, as Python sees it."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / folder / f"{name}.py")
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 def figure(example: Example, result: dict[str, Any], file: Path) -> None:

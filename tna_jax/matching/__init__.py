@@ -8,13 +8,15 @@
 
 A file holds one idea: `axes` (what an axis holds), `unification` and `tracing` (which axes are the same units), `jaxprs` (the walk over
 a program), `layers` (dense and convolutional layers found there), `permutations`, `assignment`, `ascent` (what all matchings
-climb by), `gains` and `weights`, `correlations` and `activations`, `similarity`, `many` and `synchronized`, `heads`.
+climb by), `gains` and `weights`, `correlations` and `activations`, `similarity`, `many` and `synchronized`, `heads`, `orthogonal`
+(rotations of a Transformer's residual stream).
 """
 
 from tna_jax.matching.activations import activation_matching
 from tna_jax.matching.assignment import Matching
 from tna_jax.matching.heads import HeadMatching, apply_head_permutation, head_matching, nests
 from tna_jax.matching.many import Merged, match_to_first, merge_many
+from tna_jax.matching.orthogonal.alignment import OrthogonalMatching, orthogonal_matching
 from tna_jax.matching.permutations import (
     Permutation,
     PermutationSpec,
@@ -31,7 +33,7 @@ from tna_jax.matching.similarity import UnitCorrelations
 from tna_jax.matching.weights import weight_matching
 
 __all__ = [
-    "HeadMatching", "Matching", "Merged", "Permutation", "PermutationSpec", "UnitCorrelations", "activation_matching", "apply_head_permutation",
+    "HeadMatching", "Matching", "Merged", "OrthogonalMatching", "Permutation", "PermutationSpec", "UnitCorrelations", "activation_matching", "apply_head_permutation",
     "apply_permutation", "check_function", "function_gap", "head_matching", "identity", "inverse", "match_to_first", "merge_many",
-    "nests", "permutation_spec", "permute_state", "random_permutation", "weight_matching",
+    "nests", "orthogonal_matching", "permutation_spec", "permute_state", "random_permutation", "weight_matching",
 ]  # fmt: skip

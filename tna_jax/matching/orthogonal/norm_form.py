@@ -13,7 +13,7 @@ SMALLEST = 1e-4
 def norm_form(stream: ResidualStream, params: Params, *, centered: bool) -> Params:
     """Folds every norm into the layers that read it, and the mean's subtraction into those that write: the same function.
 
-    A layer norm of a stream whose mean is 0 is an RMS norm, so what writes is centered (arXiv 2401.15024, section 3, and
+    A layer norm of a stream whose mean is 0 is an RMS norm, so what writes is centered (SliceGPT, arXiv 2401.15024, and
     2506.22712). Scales become 1; biases of norms go into those of the readers, and where one of the readers has none they are
     divided by the scale and stay. The same tree runs in the same network.
 
