@@ -67,7 +67,9 @@ def vit(sizes: dict[str, int]) -> Case:
     module = models.create("vit", num_classes=10, patch=7, eps=1e-5, **sizes)
     network, init = networks.linen(module, x.shape[1:])
     train, test = (x[:5000], mnist.train.labels[:5000]), (tx[:2000], mnist.test.labels[:2000])
-    return Case("ViT, MNIST", network, init, network, lambda p: p, "vit", objectives.CLASSIFICATION, train, test, 50, 10)
+    return Case(
+        "ViT, MNIST", network, init, network, lambda p: p, "vit", objectives.CLASSIFICATION, train, test, 50, 10
+    )
 
 
 def gpt(sizes: dict[str, int]) -> Case:
@@ -121,7 +123,7 @@ def _case(case: Case, settings: dict[str, Any]) -> dict[str, Any]:
         )["test"]
         metric = "accuracy" if case.objective.classes else "perplexity"
         lines.append({
-            "method": method, "loss": path.loss, "barrier": barrier(path), metric: path.value(metric),
+            "method": method, "loss": path.loss, "barrier": barrier(path, metric="loss"), metric: path.value(metric),
             **{key: [fact[key] for fact in facts] for key in facts[0]},
         })  # fmt: skip
     result: dict[str, Any] = to_json({
@@ -176,7 +178,8 @@ def _trained(case: Case, settings: dict[str, Any]) -> list[Any]:
     members = init_ensemble(trainer, stack(first), jax.random.split(jax.random.key(1), 2 * PAIRS))
     members, _ = train_ensemble(trainer, members, *case.train, case.epochs)
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(file, **{trees.name(path): np.asarray(leaf) for path, leaf in trees.named_leaves(members.params)})
+    arrays: dict[str, Any] = {trees.name(path): np.asarray(leaf) for path, leaf in trees.named_leaves(members.params)}
+    np.savez(file, **arrays)
     return [jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), members.params) for i in range(2 * PAIRS)]
 
 

@@ -30,11 +30,13 @@ def nests(spec: PermutationSpec, params: Params, state: State = ()) -> Nests:
 
     Args:
       spec: of the network.
-      params, state: with which it is tried on the traced inputs, in random orders.
+      params, state: with which it is tried on the traced inputs, in random orders; and with drawn parameters, for what mixes
+        heads may hardly show in those of a network.
     """
     found: Nests = {}
     every = [groups for path, leaf in spec.params.items() for groups in _groups(leaf)]
     draws = np.random.default_rng(0)
+    trials = (params, _drawn(params, draws))
     for units in sorted(spec.groups, key=lambda name: -spec.groups[name]):
         beside = [set(filter(None, groups)) - {units} for groups in every if units in groups]
         for heads in sorted(set.intersection(*beside)) if beside else []:
@@ -48,12 +50,36 @@ def nests(spec: PermutationSpec, params: Params, state: State = ()) -> Nests:
                 continue
             size, count = spec.groups[units], spec.groups[heads]
             order = np.concatenate([i * size + draws.permutation(size) for i in range(count)])
-            moved = apply_head_permutation(spec, {units: heads}, {units: order}, params)
             moved_state = apply_head_permutation(spec, {units: heads}, {units: order}, state, spec.state)
-            if permutations.function_gap(spec, params, moved, (state, moved_state)) <= 1e-4:
+            gaps = [
+                permutations.function_gap(
+                    spec,
+                    tried,
+                    apply_head_permutation(spec, {units: heads}, {units: order}, tried),
+                    (state, moved_state),
+                )
+                for tried in trials
+            ]
+            if (
+                gaps[0] <= spec.tolerance and not gaps[1] > spec.tolerance
+            ):  # drawn ones may give NaN, which says nothing
                 found[units] = heads
                 break
     return found
+
+
+def _drawn(params: Params, draws: np.random.Generator) -> Params:
+    """Parameters like these under which everything a network computes has a size of about 1."""
+
+    def leaf(old: Any) -> np.ndarray:
+        shape = np.shape(old)
+        values = (
+            draws.normal(size=shape) * np.prod(shape[:-1]) ** -0.5 if len(shape) > 1 else draws.uniform(0.5, 1.5, shape)
+        )
+        result: np.ndarray = values.astype(old.dtype)
+        return result
+
+    return trees.like(params, [leaf(old) for _, old in trees.named_leaves(params)])
 
 
 def _groups(leaf: tuple[Axis, ...]) -> list[tuple[str | None, ...]]:

@@ -75,3 +75,16 @@ def test_units_of_shared_heads_stand_beside_each_other_and_one_kind_of_them_is_n
     assert found.nested == {by_size[4]: by_size[2]}
     with pytest.raises(ValueError, match="another function"):
         heads.head_matching(spec, a, b, tolerance=-1.0)
+
+
+def test_what_mixes_heads_is_found_out_where_it_hardly_shows():
+    @jax.jit
+    def mixing(p, x):
+        inner = jnp.einsum("bti,ihu->bthu", x, p["in"])
+        return jnp.einsum("bthu,huo->bto", jnp.tanh(inner + inner.mean(2, keepdims=True) ** 3), p["out"])
+
+    draws = np.random.default_rng(0)
+    shapes = {"in": (3, 3, 4), "out": (3, 4, 2)}
+    params = {name: 1e-3 * draws.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    spec = permutation_spec(mixing, params, X)
+    assert 4 not in [spec.groups[units] for units in heads.nests(spec, params)]

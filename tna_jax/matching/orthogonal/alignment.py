@@ -21,6 +21,9 @@ ENOUGH = 1e-4
 """The search ends where a round gains less than this share of the objective."""
 MOST_ROUNDS = 50
 
+Start = tuple[np.ndarray, dict[str, np.ndarray] | None]
+"""A rotation, and orders of the groups if there are any."""
+
 
 class OrthogonalMatching(NamedTuple):
     """Two networks without scales in their norms, the second one turned and permuted towards the first."""
@@ -127,18 +130,18 @@ class _Search:
         self.first = {path: leaf * (path not in scales) for path, leaf in real_leaves(a).items()}
         self.free = set(spec.groups) - {stream.group}
 
-    def starts(self) -> list[tuple[np.ndarray, dict[str, np.ndarray] | None]]:
+    def starts(self) -> list[Start]:
         """Rotations to begin with: of what touches nothing else, and the permutation of the stream."""
         products = _products(self.spec, self.stream, self.first, real_leaves(self.b))
         gains = Gains(self.spec, self.first, real_leaves(self.b))
         order = best_of(gains, self.draws, self.restarts)[0]
         renaming = np.eye(self.stream.width)[:, order[self.stream.group]]
-        starts = [(renaming, order)]
+        starts: list[Start] = [(renaming, order)]
         if products.any():
             starts.append((procrustes(products, centered=self.centered), None))
         return starts
 
-    def climb(self, start: tuple[np.ndarray, dict[str, np.ndarray] | None]) -> OrthogonalMatching:
+    def climb(self, start: Start) -> OrthogonalMatching:
         """Goes on from a rotation, and an order of the other groups if there is one, until a round gains next to nothing."""
         rotation, common = start
         rounds, reached, order = 0, -np.inf, None

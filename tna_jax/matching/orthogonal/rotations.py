@@ -32,7 +32,8 @@ def procrustes(products: Float[np.ndarray, "D D"], *, centered: bool) -> Float[n
         return rotation
     basis = centered_basis(len(products))
     u, _, v = np.linalg.svd(basis.T @ products @ basis)
-    return basis @ (u @ v) @ basis.T + 1 / len(products)
+    apart: np.ndarray = basis @ (u @ v) @ basis.T + 1 / len(products)
+    return apart
 
 
 def rotate(stream: ResidualStream, rotation: Float[np.ndarray, "D D"], params: Params) -> Params:
