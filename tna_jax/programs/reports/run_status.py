@@ -92,7 +92,7 @@ def _barriers(rows: list[dict[str, Any]], column: str) -> str:
     """Mean barriers by mask ratio, of each kind of initialization by itself: they are different questions."""
     parts = []
     for init in dict.fromkeys(row["init"] for row in rows):
-        means = {}
+        means: dict[float, float] = {}
         for ratio in sorted({row["ratio"] for row in rows}):
             values = [row[column] for row in rows if (row["init"], row["ratio"]) == (init, ratio)]
             finite = [value for value in values if value is not None]
