@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +66,16 @@ def write_atomic(path: Path, data: bytes, mode: int = READABLE) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path, mode: int = READABLE) -> Iterator[Path]:
-    """Opens a temporary file beside `path` to write to, which takes its place when the block ends without an error."""
+    """Opens a temporary file beside `path` to write to, which takes its place when the block ends without an error.
+
+    A device or a pipe (`/dev/null`, `/dev/stdout`) is written to and not replaced.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / "output"
+            with open(Path(folder) / "output", "rb") as written, open(path, "wb") as stream:
+                shutil.copyfileobj(written, stream)
+        return
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=UNFINISHED)
     except OSError as error:
