@@ -86,6 +86,8 @@ def _slices_join(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: next(ends, 0.0))
     blocks.advance(block, TINY, network, tmp_path / "cut", 1, 1.0)
     monkeypatch.undo()
+    file = tmp_path / "cut" / blocks.MEASURED
+    file.write_text(json.dumps([*json.loads(file.read_text()), {"epoch": 2}]))  # stopped after it was measured, before the state
     assert blocks.advance(block, TINY, network, tmp_path / "cut", 3, math.inf)
     contents = [
         sorted((p.name, p.read_bytes()) for p in (tmp_path / name / "epoch_003").iterdir()) for name in ("whole", "cut")

@@ -7,7 +7,7 @@ Shows: loss and accuracy halfway between two networks that trained apart, with W
   all weights and of what was trained, what was trained over what is anchored (beta) by layer, weight matching afterwards, and one
   temperature fitted on held-out training images.
 Hardware: two CPU cores, in slices of any length: `--minutes N` stops after N minutes, and the same command resumes there, to the
-  same bytes. Cases, in this order: mlp_small (6,000 MNIST images, 12 epochs), resnet20_small (1,000 CIFAR-10 images at 16x16), mlp
+  same bytes. Cases, in this order: mlp_small (6,000 MNIST images, 8 epochs), resnet20_small (1,000 CIFAR-10 images at 16x16), mlp
   (all of MNIST, 25 epochs: half an hour for 8 networks on two idle cores). `--full`: resnet20 (45,000 images, 100 epochs), for a GPU, with `--placement map`.
 Command: `python -m train record --minutes 60`
 Expected: W-Asym's barrier is below 0 on the MLP; a small start lowers it, and lowers it most on the ResNet, at the same ends. Mean

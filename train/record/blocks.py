@@ -69,6 +69,7 @@ def advance(block: Block, case: Case, network: Network, folder: Path, until: int
     if written is not None:
         done, trained = state.read(written, ensemble.trained_part(start))
         current = ensemble.with_trained(start, trained)
+    rows_by_epoch = [entry for entry in rows_by_epoch if entry["epoch"] <= done]  # the rest is measured again
     longest, saved = 0.0, time.monotonic()
     inputs, labels = network.train
     while done < until:

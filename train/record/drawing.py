@@ -10,7 +10,7 @@ from scipy import stats
 from tna_jax.programs.reports.blocks import Table
 from tna_jax.programs.reports.statistics import MeanStd, finite_mean_std, format_mean_std
 from tna_jax.programs.reports.terminal import show_table
-from train.plots import GREYS, MARKS, labels_beside, page
+from train.plots import GREYS, MARKS, page
 
 Rows = list[dict[str, Any]]
 PAIRS_FOR_A_CLAIM = 5
@@ -65,8 +65,8 @@ def compared(case: dict[str, Any], epoch: int, rival: str = RIVAL) -> Iterator[t
         if name == rival or len(common) < PAIRS_FOR_A_CLAIM:
             continue
         both = [[of[seed]["test"]["loss_barrier"] for seed in common] for of in (pairs, rows[rival])]
-        difference = np.subtract(*both)
-        yield name, len(common), float(difference.mean()), float(stats.ttest_rel(*both).pvalue)
+        difference = np.subtract(both[0], both[1])
+        yield name, len(common), float(difference.mean()), float(stats.ttest_rel(both[0], both[1]).pvalue)
 
 
 def tables(case: dict[str, Any]) -> list[Table]:
@@ -102,31 +102,33 @@ def table(result: dict[str, Any]) -> None:
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
-    """A line of axes for each case: frontier, barrier over beta and over the cosine, paths, barrier over epochs."""
-    with page(file, len(result["cases"]), 5, width=3.4, height=3.0) as axes:
+    """A line of axes for each case: frontier, barrier over beta and over the cosine, paths, barrier over epochs; and what the marks mean."""
+    with page(file, len(result["cases"]), 6, width=3.0, height=3.0) as axes:
         for line, case in zip(axes, result["cases"].values(), strict=True):
             epoch = stages(case)[-1]
             rows = rows_at(case, epoch)
             looks = {name: (GREYS[i % len(GREYS)], MARKS[i % len(MARKS)]) for i, name in enumerate(case["labels"])}
-            _frontier(line[0], case, rows, looks)
-            _against(line[1], rows, looks, WHY["beta"], "beta: trained over anchored, mean of layers", log=True)
+            _against(line[0], rows, looks, COLUMNS["ends: loss"], "test loss of the ends")
+            _against(line[1], rows, looks, WHY["beta"], "beta: trained over anchored, mean of layers")
             _against(line[2], rows, looks, WHY["cosine of the trained parts"], "cosine of the trained parts")
             _paths(line[3], rows, looks)
             _over_epochs(line[4], case, looks)
             line[0].set_title(f"{case['title']}, after epoch {epoch} of {case['epochs']}", loc="left", fontsize=8)
             line[0].set_ylabel("test loss barrier at the midpoint", fontsize=8)
+            _legend(line[5], rows, case["labels"], looks)
 
 
-def _frontier(axis: Any, case: dict[str, Any], rows: dict[str, Any], looks: dict[str, Any]) -> None:
-    _against(axis, rows, looks, COLUMNS["ends: loss"], "test loss of the ends")
-    points = [
-        (summary(pairs, COLUMNS["ends: loss"]).mean, summary(pairs, COLUMNS["loss barrier"]).mean, case["labels"][name])
-        for name, pairs in rows.items()
-    ]
-    labels_beside(axis, points, apart=0.06)
+def _legend(axis: Any, rows: dict[str, Any], labels: dict[str, str], looks: dict[str, Any]) -> None:
+    for name, pairs in rows.items():
+        color, mark = looks[name]
+        axis.plot(
+            [], [], color=color, marker=mark, markersize=5, linewidth=0.9, label=f"{labels[name]}, n = {len(pairs)}"
+        )
+    axis.axis("off")
+    axis.legend(loc="center left", fontsize=6.5, frameon=False)
 
 
-def _against(axis: Any, rows: dict[str, Any], looks: dict[str, Any], value: Any, label: str, log: bool = False) -> None:
+def _against(axis: Any, rows: dict[str, Any], looks: dict[str, Any], value: Any, label: str) -> None:
     for name, pairs in rows.items():
         if any(value(row) is None for row in pairs.values()):
             continue
@@ -135,19 +137,15 @@ def _against(axis: Any, rows: dict[str, Any], looks: dict[str, Any], value: Any,
         axis.errorbar(x, y, xerr=dx, yerr=dy, color=color, marker=mark, markersize=5, capsize=2, linewidth=0.7)
     axis.axhline(0, color="black", linewidth=0.6, linestyle=":")
     axis.set_yscale("symlog", linthresh=0.02)
-    if log:
-        axis.set_xscale("log")
     axis.set_xlabel(label, fontsize=8)
 
 
 def _paths(axis: Any, rows: dict[str, Any], looks: dict[str, Any]) -> None:
     for name, pairs in rows.items():
         curves = np.array([row["test"]["loss"] for row in pairs.values()], float)
+        places = np.linspace(0, 1, curves.shape[1])
         color, mark = looks[name]
-        axis.plot(
-            np.linspace(0, 1, curves.shape[1]), curves.mean(0), color=color, marker=mark, markersize=3, linewidth=0.9
-        )
-    axis.set_yscale("log")
+        axis.plot(places, curves.mean(0), color=color, marker=mark, markersize=3, linewidth=0.9)
     axis.set_xlabel("place on the path", fontsize=8)
     axis.set_ylabel("test loss", fontsize=8)
 

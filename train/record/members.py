@@ -49,7 +49,7 @@ def load(case: Case, placement: Any = "auto") -> Network:
     count, kept = case.train_examples, len(images["train"]) - case.held_out
     trainer = Trainer(
         network, optimizer, case.batch_size, placement, augment=augment.create(case.augment, max(1, 4 // case.stride))
-    )  # type: ignore[arg-type]
+    )
     return Network(
         trainer,
         init,
@@ -65,7 +65,8 @@ def small(images: np.ndarray, stride: int) -> np.ndarray:
         return images
     n, h, w, c = images.shape
     means = images.reshape(n, h // stride, stride, w // stride, stride, c).mean((2, 4), dtype=np.float32)
-    return np.rint(means).astype(np.uint8)
+    rounded: np.ndarray = np.rint(means).astype(np.uint8)
+    return rounded
 
 
 def optimizer(hyper: dict[str, Any]) -> optax.GradientTransformation:
@@ -82,7 +83,11 @@ def build(case: Case, network: Network, rows: Sequence[str], seed: int) -> tuple
     starts = [he(jax.jit(network.init)(stream(seed, Stream.RUN_INIT, i))[0], case.he) for i in (0, 1)]
     orders = [stream(seed, Stream.RUN_ORDER, i) for i in (0, 1)]
     places: dict[tuple[str, int, int], int] = {}
-    pairs, params, masks_of, keys, decays = [], [], [], [], []
+    pairs: list[Pair] = []
+    params: list[Params] = []
+    masks_of: list[Mask] = []
+    keys: list[jax.Array] = []
+    decays: list[float] = []
     for name in rows:
         row = case.rows[name]
         setting = repr((row.anchors, row.start, row.decay))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import optax
 
+from tna_jax.augment import Augmentation
 from tna_jax.masks import AnchorRecipe
 
 MLP_COUNTS = {"Dense_[012]/": 64, "Dense_3/": 256}
@@ -39,8 +40,6 @@ class Row:
     """Weight decay; None: the case's."""
     one_init: bool = False
     """Both networks have the initial values of the first: they differ in the order of the data alone. A control."""
-    ours: bool = True
-    """Whether the setting is this project's: not plain training, and not W-Asym as published."""
 
     def recipe(self, seed: int) -> AnchorRecipe | None:
         """Returns how the pair `seed` draws its anchors."""
@@ -73,7 +72,7 @@ class Case:
     std: tuple[float, ...]
     members: int = 16
     """Networks of a block, at most: what trains in one program."""
-    augment: str = "none"
+    augment: Augmentation = "none"
     stride: int = 1
     """Images are averaged over squares of this side."""
     he: bool = False
@@ -95,53 +94,53 @@ def _w_asym(counts: Mapping[str, int], scale: float = 1.0, scales: Mapping[str, 
 
 
 HEAVY = {"ratio": 0.4, "where": "kernel", "scale": 1.5}
-SHARES = {"kind": "per-unit", "ratio": 0.4, "scale": 1.5}
+HEAVY_UNIT = {"kind": "per-unit", "ratio": 0.4, "scale": 1.5}
+ASYMMETRIC = {"kind": "per-unit", "ratio": 0.15, "values": "normal", "scale": 2.0}
+"""The two recipes of `tna lmc --recipe`, without their warm-up."""
 MLP_ANCHORS = _w_asym(MLP_COUNTS, scales=MLP_SCALES)
 MLP_ROWS = {
-    "standard": Row("no anchors", ours=False),
-    "w_asym": Row("W-Asym as published", MLP_ANCHORS, ours=False),
+    "standard": Row("no anchors"),
+    "w_asym": Row("W-Asym as published", MLP_ANCHORS),
     "w_asym_start.1": Row("W-Asym, start 0.1", MLP_ANCHORS, start=0.1),
     "heavy": Row("heavy anchors, start 0.1", HEAVY, start=0.1),
+    "heavy_unit": Row("--recipe heavy (40 % of each unit, 1.5 times, start 0.1)", HEAVY_UNIT, start=0.1),
+    "asymmetric": Row("--recipe asymmetric (15 % of each unit, kappa 2, start 0.1)", ASYMMETRIC, start=0.1),
+    "w_asym_start0": Row("W-Asym, start 0", MLP_ANCHORS, start=0.0),
+    "w_asym_one": Row("W-Asym, one initial value (control)", MLP_ANCHORS, one_init=True),
+    "standard_start.1": Row("no anchors, start 0.1 (control)", start=0.1),
+    "standard_one": Row("no anchors, one initial value (control)", one_init=True),
     "w_asym_start.3": Row("W-Asym, start 0.3", MLP_ANCHORS, start=0.3),
     "w_asym_start.03": Row("W-Asym, start 0.03", MLP_ANCHORS, start=0.03),
-    "w_asym_start0": Row("W-Asym, start 0", MLP_ANCHORS, start=0.0),
-    "heavy_unit": Row("40 % of each unit, 1.5 times, start 0.1", SHARES, start=0.1),
-    "standard_start.1": Row("no anchors, start 0.1 (control)", start=0.1),
-    "standard_one": Row("no anchors, one initial value (control)", one_init=True, ours=False),
-    "w_asym_one": Row("W-Asym, one initial value (control)", MLP_ANCHORS, one_init=True, ours=False),
 }
 
 
-def _resnet_rows() -> dict[str, Row]:
-    published = _w_asym(RESNET_COUNTS, 2.0)
-    rows = {
-        "standard": Row("no anchors", ours=False),
-        "w_asym": Row("W-Asym as published", published, ours=False),
-        "w_asym_start.1": Row("W-Asym, start 0.1", published, start=0.1),
-        "heavy": Row("heavy anchors, start 0.1", HEAVY, start=0.1),
-        "w_asym_start.3": Row("W-Asym, start 0.3", published, start=0.3),
-        "w_asym_start0": Row("W-Asym, start 0", published, start=0.0),
-        "k1_start.1": Row("kappa 1, start 0.1", _w_asym(RESNET_COUNTS, 1.0), start=0.1),
-        "k.5_start.1": Row("kappa 0.5, start 0.1", _w_asym(RESNET_COUNTS, 0.5), start=0.1),
-        "late_start.1": Row("fewer early, more late, start 0.1", _w_asym(LATE_COUNTS, 2.0), start=0.1),
-        "late_k1_start.1": Row("fewer early, more late, kappa 1, start 0.1", _w_asym(LATE_COUNTS, 1.0), start=0.1),
-        "standard_start.1": Row("no anchors, start 0.1 (control)", start=0.1),
-        "standard_one": Row("no anchors, one initial value (control)", one_init=True, ours=False),
-        "w_asym_one": Row("W-Asym, one initial value (control)", published, one_init=True, ours=False),
-        "k4_start.1": Row("kappa 4, start 0.1", _w_asym(RESNET_COUNTS, 4.0), start=0.1),
-        "heavy_unit": Row("40 % of each unit, 1.5 times, start 0.1", SHARES, start=0.1),
-        "w_asym_decay": Row("W-Asym, start 0.1, decay 0.3", published, start=0.1, decay=0.3),
-    }  # fmt: skip
-    return rows
-
-
+RESNET_ANCHORS = _w_asym(RESNET_COUNTS, 2.0)
+RESNET_ROWS = {
+    "standard": Row("no anchors"),
+    "w_asym": Row("W-Asym as published", RESNET_ANCHORS),
+    "w_asym_start.1": Row("W-Asym, start 0.1", RESNET_ANCHORS, start=0.1),
+    "heavy": Row("heavy anchors, start 0.1", HEAVY, start=0.1),
+    "w_asym_start.3": Row("W-Asym, start 0.3", RESNET_ANCHORS, start=0.3),
+    "w_asym_start0": Row("W-Asym, start 0", RESNET_ANCHORS, start=0.0),
+    "k1_start.1": Row("kappa 1, start 0.1", _w_asym(RESNET_COUNTS, 1.0), start=0.1),
+    "k.5_start.1": Row("kappa 0.5, start 0.1", _w_asym(RESNET_COUNTS, 0.5), start=0.1),
+    "late_start.1": Row("fewer early, more late, start 0.1", _w_asym(LATE_COUNTS, 2.0), start=0.1),
+    "late_k1_start.1": Row("fewer early, more late, kappa 1, start 0.1", _w_asym(LATE_COUNTS, 1.0), start=0.1),
+    "standard_start.1": Row("no anchors, start 0.1 (control)", start=0.1),
+    "standard_one": Row("no anchors, one initial value (control)", one_init=True),
+    "w_asym_one": Row("W-Asym, one initial value (control)", RESNET_ANCHORS, one_init=True),
+    "k4_start.1": Row("kappa 4, start 0.1", _w_asym(RESNET_COUNTS, 4.0), start=0.1),
+    "heavy_unit": Row("--recipe heavy (40 % of each unit, 1.5 times, start 0.1)", HEAVY_UNIT, start=0.1),
+    "asymmetric": Row("--recipe asymmetric (15 % of each unit, kappa 2, start 0.1)", ASYMMETRIC, start=0.1),
+    "w_asym_decay": Row("W-Asym, start 0.1, decay 0.3", RESNET_ANCHORS, start=0.1, decay=0.3),
+}
 MNIST: dict[str, Any] = {
     "dataset": "mnist", "model": "mlp", "options": {"depth": 3, "width": 512, "norm": "layer"}, "rows": MLP_ROWS,
     "core": ("standard", "w_asym", "w_asym_start.1", "heavy"), "batch_size": 64, "rate": lambda epoch: 1e-3, "decay": 0.03,
     "held_out": 1_000, "mean": (0.1307,), "std": (0.3081,),
 }  # fmt: skip
 CIFAR: dict[str, Any] = {
-    "dataset": "cifar10", "model": "resnet20", "options": {"norm": "group", "groups": 1}, "rows": _resnet_rows(),
+    "dataset": "cifar10", "model": "resnet20", "options": {"norm": "group", "groups": 1}, "rows": RESNET_ROWS,
     "core": ("standard", "w_asym", "w_asym_start.1", "heavy"), "batch_size": 128, "decay": 0.0, "augment": "crop-flip", "he": True,
     "mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616),
 }  # fmt: skip
@@ -150,7 +149,7 @@ CASES = {
         "MNIST, MLP 784-512x3-10 with layer norm", stages=(5, 25), measured_at=(1, 2, 10, 15, 20), train_examples=59_000, **MNIST
     ),
     "mlp_small": Case(
-        "MNIST, MLP 784-512x3-10 with layer norm, 6,000 images", stages=(12,), measured_at=(4,), train_examples=6_000, **MNIST
+        "MNIST, MLP 784-512x3-10 with layer norm, 6,000 images", stages=(8,), measured_at=(4,), train_examples=6_000, members=8, **MNIST
     ),
     "resnet20_small": Case(
         "CIFAR-10 at 16x16, ResNet20, 1,000 images", stages=(15,), measured_at=(3, 6, 10), rate=growing_rate(epochs=3),
