@@ -85,7 +85,8 @@ def run(
             server,
             client_states,
             clients,
-            *setting.data,
+            setting.data[0],
+            setting.data[1],
             rate,
             participation=options.participation,
         )
