@@ -29,6 +29,10 @@ import numpy, pathlib
 from tna_jax import io
 pathlib.Path("runs/aligned").mkdir(parents=True)
 order = {"Dense_0": numpy.arange(6)[::-1]}
+vit, make = linen(models.create("vit", num_classes=3, patch=2, width=4, depth=1, heads=1, mlp=4), (4, 4, 1))
+images, shapes = numpy.ones((2, 4, 4, 1), "float32"), jax.eval_shape(make, jax.random.key(0))[0]
+drawn = [numpy.random.default_rng(seed) for seed in (0, 1)]
+first, second = (jax.tree.map(lambda leaf: d.normal(size=leaf.shape).astype("float32"), shapes) for d in drawn)
 io.save_permutations("runs/aligned/permutations.json", [io.StoredPermutation((0, 1), "weight", order)])
 """,
     "docs/merging.md": """
