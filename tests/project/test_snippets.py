@@ -80,8 +80,8 @@ saved.save("layer.safetensors", nnx.state(model, nnx.Param), metadata={})
 }
 """What the Python of a page takes from the reader's own program."""
 RUNNING = [page for page in PAGES if blocks(page, "python")]
-LONG = {("docs/flower.md", 0)}
-"""Blocks that start a federation of processes, for the slow suite; by page and number."""
+LONG = {("docs/flower.md", 0), ("docs/fusing.md", 3)}
+"""Blocks that start a federation of processes, or compile a Transformer, for the slow suite; by page and number."""
 EXTRAS = ("flwr", "grain", "array_record", "tokenizers", "torch", "transformers")
 """Packages of extras, without which a page's Python cannot run."""
 
