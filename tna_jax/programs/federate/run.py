@@ -13,7 +13,7 @@ from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.progress import console, print_user_error
 from tna_jax.programs.data import own
 from tna_jax.programs.data.records import only_streamed
-from tna_jax.programs.federate import health, stages
+from tna_jax.programs.federate import demonstration, health, stages
 from tna_jax.programs.federate import report as federate_report
 from tna_jax.programs.federate import rounds as federate_rounds
 from tna_jax.programs.federate.options import FederateOptions
@@ -36,6 +36,11 @@ def run(settings: FederateOptions) -> dict[str, Any]:
     if settings.list:
         federate_report.listing()
         return {}
+    if demonstration.is_asked_for(settings):
+        settings = demonstration.demonstration(settings)
+        console.print(
+            f"nothing was asked for, so this is the demonstration (docs/federated.md): {demonstration.command()}"
+        )
     settings.check()
     settings = resolved(settings)
     privacy_of(settings)  # before anything expensive

@@ -23,7 +23,8 @@ LEAST = {"--dp-clip": 0.15, "--hostile-clients": 0.4}
 
 def run(command: str) -> int:
     words = shlex.split(command)[1:]
-    data = [] if words[0] == "resume" or "--list" in words or "--dataset" in words else ["--dataset", "digits"]
+    other = words[0] == "resume" or "--list" in words or "--dataset" in words or words == ["federate"]
+    data = [] if other else ["--dataset", "digits"]
     return main([*words, *data])
 
 

@@ -1,0 +1,39 @@
+"""`tna federate` without options: a setting of its own, said as a command, in which anchors add more than the spread."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tna_jax.programs.cli import parsing
+from tna_jax.programs.cli.main import main
+from tna_jax.programs.federate import demonstration
+from tna_jax.programs.federate.options import FederateOptions
+
+
+def test_only_a_command_without_options_is_the_demonstration():
+    plain = FederateOptions()
+    assert demonstration.is_asked_for(dataclasses.replace(plain, out="here", overwrite=True, memory_limit=1.0))
+    for changed in ({"seeds": 2}, {"dataset": "digits"}, {"ratio": 0.5}, {"list": True}):
+        assert not demonstration.is_asked_for(dataclasses.replace(plain, **changed))
+    assert not demonstration.is_asked_for(demonstration.demonstration(plain))  # as a run's configuration holds it
+
+
+def test_the_command_that_is_printed_says_all_of_it():
+    words = demonstration.command().split()
+    assert words[:2] == ["tna", "federate"]
+    said = parsing.parse(FederateOptions, words[2:], "federate")
+    assert said == demonstration.demonstration(FederateOptions())
+
+
+@pytest.mark.slow
+def test_anchors_add_more_than_the_spread(capsys):
+    assert main(["federate", "--out", "run"]) == 0
+    runs = json.loads(Path("run/federate.json").read_text())["runs"]
+    scores = {kind: np.array([run["score"] for run in runs if run["anchors"] == kind]) for kind in ("none", "pfn")}
+    gains = scores["pfn"] - scores["none"]
+    assert len(gains) == 3 and gains.mean() > gains.std(ddof=1)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "this is the demonstration" in said and f"{gains.mean():+.4f} ± {gains.std(ddof=1):.4f}" in said
