@@ -81,21 +81,21 @@ def test_eight_bits_are_near_and_keep_zeros():
 
 def test_what_is_not_sent_is_kept_for_later_and_anchored_entries_stay():
     rng = np.random.default_rng(0)
-    params = {"w": jnp.zeros((8, 5))}
-    algorithm, memory, moved, received = compressed_uploads.Largest(share=0.25), {"w": jnp.zeros((8, 5))}, 0.0, 0.0
+    params = {"w": np.zeros((8, 5), np.float32)}
+    algorithm, memory, moved, received = compressed_uploads.Largest(share=0.25), params, 0.0, 0.0
 
     @jax.jit
-    def one(delta, memory, broadcast):
-        context = Context(broadcast, memory, broadcast.mask, jnp.zeros(2), None, ())
-        return algorithm.after(delta, context, jnp.array([3.0, 0.0]))
+    def client(delta, memory, number):
+        mask, split = of_round(Schedule("pfn", 0.4), jax.random.key(0), params, number)
+        delta = jax.tree.map(lambda d, m: jnp.where(m, d, 0), delta, mask)
+        context = Context(Broadcast(params, (), (), mask, split, 0.1), memory, mask, jnp.zeros(2), None, ())
+        return delta, mask, *algorithm.after(delta, context, jnp.array([3.0, 0.0]))
 
     for number in range(4):
-        mask, split = of_round(Schedule("pfn", 0.4), jax.random.key(0), params, number)
-        live = np.asarray(mask["w"])
-        delta = np.where(live, rng.normal(size=(8, 5)), 0).astype(np.float32)
-        before = np.asarray(memory["w"])
-        memory, sent = one({"w": delta}, memory, Broadcast(params, (), (), mask, split, jnp.float32(0.1)))
-        sent = np.asarray(sent["w"])
+        drawn, before = rng.normal(size=(8, 5)).astype(np.float32), np.asarray(memory["w"])
+        replies = client({"w": drawn}, memory, np.int32(number))
+        memory = replies[2]
+        delta, live, _, sent = (np.asarray(part["w"]) for part in replies)
         assert not sent[~live].any() and np.count_nonzero(sent) <= 10
         assert np.array_equal(np.asarray(memory["w"])[~live], before[~live])
         largest = np.sort(np.abs(np.where(live, delta + before, 0)).ravel())[-np.count_nonzero(sent) :]
