@@ -198,6 +198,17 @@ def format_duel(gain: np.ndarray) -> str:
     return f"{format_scores(gain, sign=True)} ({np.sum(gain > 0)} of {len(gain)})" if len(gain) else "-"
 
 
+def with_sweep(result: dict[str, Any], sweep: dict[str, Any], stage: str, case: str) -> dict[str, Any]:
+    """The cells of a stage with those of the sweep's seeds, of the same setting, before them."""
+    cells_of_sweep = []
+    for cell in federated.part(sweep, case)["cells"]:
+        if cell["row"] in ROWS and (cell["alpha"], cell["ratio"]) == (SHARED["alpha"], 0.4):
+            for seed in range(federated.SHARED["seeds"]):
+                runs = [run for run in cell["runs"] if run["seed"] == seed]
+                cells_of_sweep.append({"stage": stage, "seed": seed, "row": cell["row"], "runs": runs})
+    return {**result, "cells": [*cells_of_sweep, *result["cells"]]}
+
+
 COMPOSITION_HEADS = [HEADS[0], "seeds", *HEADS[1:]]
 DUEL_HEADS = ["without anchors", *(f"{name} with FedPNU, less it" for name in NAMED)]
 
