@@ -340,9 +340,14 @@ def baselines(stage: str) -> Callable[[dict[str, Any]], str]:
     )
 
 
-def duels(stage: str) -> Callable[[dict[str, Any]], str]:
-    """The named combinations against every algorithm without anchors, of one stage."""
-    return lambda result: markdown(federated_baselines.DUEL_HEADS, federated_baselines.duels(result, stage))
+def duels(stage: str, case: str) -> Callable[..., str]:
+    """The named combinations against every algorithm without anchors, of one stage, with the seeds of the sweep's case."""
+
+    def table(result: dict[str, Any], sweep: dict[str, Any]) -> str:
+        both = federated_baselines.with_sweep(result, sweep, stage, case)
+        return markdown(federated_baselines.DUEL_HEADS, federated_baselines.duels(both, stage))
+
+    return table
 
 
 def sweep_verdicts(result: dict[str, Any]) -> str:
@@ -434,9 +439,7 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "federated_readings": ("federated.json", federated_readings),
     "federated_verdicts": ("federated.json", sweep_verdicts),
     "baselines_mlp": ("federated_baselines.json", baselines("fashion_mlp")),
-    "baselines_cnn": ("federated_baselines.json", baselines("cifar10_cnn")),
-    "duels_mlp": ("federated_baselines.json", duels("fashion_mlp")),
-    "duels_cnn": ("federated_baselines.json", duels("cifar10_cnn")),
+    "duels_mlp": (("federated_baselines.json", "federated.json"), duels("fashion_mlp", "")),
     "federated_bytes": (
         "federated_bytes.json",
         lambda result: markdown(federated_bytes.LINE_HEADS, federated_bytes.lines(result)),
