@@ -96,15 +96,15 @@ def _w_asym(counts: Mapping[str, int], scale: float = 1.0, scales: Mapping[str, 
 HEAVY = {"ratio": 0.4, "where": "kernel", "scale": 1.5}
 HEAVY_UNIT = {"kind": "per-unit", "ratio": 0.4, "scale": 1.5}
 ASYMMETRIC = {"kind": "per-unit", "ratio": 0.15, "values": "normal", "scale": 2.0}
-"""The two recipes of `tna lmc --recipe`, without their warm-up."""
+"""W-Asym's anchors as a share of each unit's inputs, the form that any network can be given."""
 MLP_ANCHORS = _w_asym(MLP_COUNTS, scales=MLP_SCALES)
 MLP_ROWS = {
     "standard": Row("no anchors"),
     "w_asym": Row("W-Asym as published", MLP_ANCHORS),
     "w_asym_start.1": Row("W-Asym, start 0.1", MLP_ANCHORS, start=0.1),
     "heavy": Row("heavy anchors, start 0.1", HEAVY, start=0.1),
-    "heavy_unit": Row("--recipe heavy (40 % of each unit, 1.5 times, start 0.1)", HEAVY_UNIT, start=0.1),
-    "asymmetric": Row("--recipe asymmetric (15 % of each unit, kappa 2, start 0.1)", ASYMMETRIC, start=0.1),
+    "heavy_unit": Row("40 % of each unit, 1.5 times, start 0.1", HEAVY_UNIT, start=0.1),
+    "asymmetric": Row("15 % of each unit, kappa 2, start 0.1", ASYMMETRIC, start=0.1),
     "w_asym_start0": Row("W-Asym, start 0", MLP_ANCHORS, start=0.0),
     "w_asym_one": Row("W-Asym, one initial value (control)", MLP_ANCHORS, one_init=True),
     "standard_start.1": Row("no anchors, start 0.1 (control)", start=0.1),
@@ -130,8 +130,8 @@ RESNET_ROWS = {
     "standard_one": Row("no anchors, one initial value (control)", one_init=True),
     "w_asym_one": Row("W-Asym, one initial value (control)", RESNET_ANCHORS, one_init=True),
     "k4_start.1": Row("kappa 4, start 0.1", _w_asym(RESNET_COUNTS, 4.0), start=0.1),
-    "heavy_unit": Row("--recipe heavy (40 % of each unit, 1.5 times, start 0.1)", HEAVY_UNIT, start=0.1),
-    "asymmetric": Row("--recipe asymmetric (15 % of each unit, kappa 2, start 0.1)", ASYMMETRIC, start=0.1),
+    "heavy_unit": Row("40 % of each unit, 1.5 times, start 0.1", HEAVY_UNIT, start=0.1),
+    "asymmetric": Row("15 % of each unit, kappa 2, start 0.1", ASYMMETRIC, start=0.1),
     "w_asym_decay": Row("W-Asym, start 0.1, decay 0.3", RESNET_ANCHORS, start=0.1, decay=0.3),
 }
 MNIST: dict[str, Any] = {

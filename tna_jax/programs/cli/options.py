@@ -119,8 +119,7 @@ class AnchorOptions:
     SECTION: ClassVar[str] = "anchors"
 
     recipe: Recipe | None = None
-    """Anchors that close barriers, in a word instead of six options: heavy, for any network (ratio 0.4, per-unit, anchor scale 1.5, trainable scale 0.1, 2 epochs of warm-up); asymmetric, for networks with
-    norms (ratio 0.15, per-unit, values normal, anchor scale 2, trainable scale 0.1, the same warm-up). Options set beside it win."""
+    """Anchors in a word instead of six options: heavy is --anchors per-unit --anchor-scale 1.5 --trainable-scale 0.1 --warmup-epochs 2 at mask ratio 0.4. Options set beside it win."""
     anchors: MaskKind = "bernoulli"
     """How anchors are drawn: each weight by itself (bernoulli), an exact number of weights (exact), whole units (neurons), an exact number of every unit's inputs, never biases or norms (per-unit)."""
     where: Annotated[str | None, PATTERN] = None
@@ -201,17 +200,5 @@ class Settings(RunOptions, MachineOptions, TrainingOptions, AnchorOptions, Model
             self.check_machine,
             self.check_model,
             self.check_anchors,
-            self.check_recipe,
             self.check_run,
         )
-
-    def check_recipe(self) -> None:
-        """Raises UsageError for a recipe that makes training of this network diverge."""
-        if self.recipe != "asymmetric" or self.model not in get_args(ImageModel):
-            return
-        norm = self.norm or ("batch" if self.model == "resnet20_option_a" else "none")
-        if "norm" in model_options(self.model) and norm == "none":
-            raise UsageError(
-                f"--recipe asymmetric is for networks with norms, and --model {self.model} has none: give it some by --norm layer, or take "
-                "--recipe heavy"
-            )

@@ -1,19 +1,14 @@
-"""Settings of anchors that close barriers, in a word: `--recipe`. They import no JAX."""
+"""Settings of anchors that lower barriers, in a word: `--recipe`. They import no JAX."""
 
 import dataclasses
 from typing import Any, Literal, TypeVar
 
-Recipe = Literal["heavy", "asymmetric"]
+Recipe = Literal["heavy"]
 RECIPES: dict[Recipe, dict[str, Any]] = {
     "heavy": {"anchors": "per-unit", "anchor_scale": 1.5, "trainable_scale": 0.1, "ratio": 0.4, "warmup_epochs": 2.0},
-    "asymmetric": {
-        "anchors": "per-unit", "anchor_values": "normal", "anchor_scale": 2.0, "trainable_scale": 0.1, "ratio": 0.15,
-        "warmup_epochs": 2.0,
-    },
-}  # fmt: skip
+}
 """The options that a recipe stands for. `heavy`: 40 % of each unit's inputs at 1.5 times their initial values, so that a unit's output
-keeps its size; all else starts at a tenth. `asymmetric`: the anchors of W-asymmetric networks (arXiv 2405.20231) as a share of each
-unit's inputs, 15 %, from N(0, 2^2), with that small start: for networks whose layers are followed by norms, without which they diverge."""
+keeps its size; all else in these layers starts at a tenth, and the learning rate warms up."""
 
 Settings = TypeVar("Settings")
 """The options of a program, which it keeps."""

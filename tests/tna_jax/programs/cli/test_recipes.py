@@ -6,7 +6,6 @@ import pytest
 
 from tests.parameters import slow
 from tna_jax.io import runs
-from tna_jax.io.errors import UsageError
 from tna_jax.programs.cli import options
 from tna_jax.programs.cli.recipes import RECIPES, Recipe, expanded
 from tna_jax.programs.lmc.options import LmcOptions
@@ -33,35 +32,14 @@ def test_what_a_user_says_beside_it_stays():
     assert "recipe" not in result_options(LmcOptions())  # as runs from before recorded it
 
 
-def test_heavy_anchors_from_a_normal_distribution_need_norms():
-    for model in ("mlp", "resnet20"):
-        with pytest.raises(UsageError, match=f"--model {model} has none: give it some by --norm layer"):
-            TrainOptions(recipe="asymmetric", model=model).check()
-    for settings in ({"norm": "layer"}, {"model": "resnet20_option_a"}, {"model": "vit"}, {"recipe": "heavy"}):
-        TrainOptions(**{"recipe": "asymmetric", **settings}).check()
-
-
 def test_all_recipes_are_choices():
     assert set(RECIPES) == set(Recipe.__args__)
 
 
-@pytest.mark.parametrize("name", slow(("heavy",), ("asymmetric",)))
+@pytest.mark.parametrize("name", slow(*RECIPES))
 def test_a_run_records_what_the_word_stood_for(name, tmp_path):
-    train.run(
-        TrainOptions(
-            recipe=name,
-            norm="layer",
-            out=str(tmp_path / "run"),
-            members=2,
-            epochs=1,
-            depth=1,
-            width=8,
-            train_examples=64,
-        )
-    )
+    sizes = {"members": 2, "epochs": 1, "depth": 1, "width": 8, "train_examples": 64}
+    train.run(TrainOptions(recipe=name, out=str(tmp_path / "run"), **sizes))
     recipe = runs.anchor_recipe(tmp_path / "run")
-    assert (recipe.kind, recipe.ratio, recipe.scale) == (
-        "per-unit",
-        RECIPES[name]["ratio"],
-        RECIPES[name]["anchor_scale"],
-    )
+    assert recipe.kind == "per-unit" and recipe.ratio == RECIPES[name]["ratio"]
+    assert (recipe.scale, recipe.trainable_scale) == (RECIPES[name]["anchor_scale"], RECIPES[name]["trainable_scale"])
