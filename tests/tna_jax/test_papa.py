@@ -66,6 +66,7 @@ def test_equal_networks_are_what_they_would_be_alone():
     assert jax.tree.all(jax.tree.map(np.array_equal, pulled.params, alone.params))
 
 
+@pytest.mark.slow
 def test_a_pull_by_itself():
     soft = {"w": np.where(MASK["w"], np.float32(1), np.float32(0.5)), "b": np.ones((M, 3), np.float32)}
     params = jax.tree.map(jnp.asarray, START)

@@ -112,6 +112,7 @@ def test_wrong_counts_are_refused_by_path(counts, error, words):
         masks.per_unit(KEY, PARAMS, counts)
 
 
+@pytest.mark.slow
 def test_a_leaf_without_a_layout_is_refused_by_name():
     ambiguous = {"a.weight": jnp.ones((4, 4)), "b.weight": jnp.ones((4, 2)), "b.bias": jnp.ones(2), "c.weight": jnp.ones((3, 4)),
                  "c.bias": jnp.ones(3), "a.bias": jnp.ones(4)}  # fmt: skip
