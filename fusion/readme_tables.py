@@ -98,9 +98,11 @@ def record_prototype(result: dict[str, Any]) -> str:
         early = row["after_constant"]["test"]["loss"]
         ends = [(values[0] + values[-1]) / 2 for values in (loss, accuracy, early)]
         numbers = (ends[0], ends[1], loss[2], accuracy[2], early[2] - ends[2], loss[2] - ends[0], ends[1] - accuracy[2])
-        lines.append([row["label"], *(f"{value:.3f}" for value in numbers)])
+        matched = row["matching"] or {"moved": None}
+        rest = (row["beta_mean"], row["trained_cosine"], matched["moved"])
+        lines.append([row["label"], *(f"{n:.3f}" for n in numbers), *("–" if n is None else f"{n:g}" for n in rest)])
     heads = ["setting", "ends: loss", "accuracy", "midpoint: loss", "accuracy", "loss barrier, before the rate falls", "at the end",
-             "accuracy barrier"]  # fmt: skip
+             "accuracy barrier", "beta", "cosine of the trained parts", "units moved by matching, of 448"]  # fmt: skip
     return markdown(heads, lines)
 
 
@@ -149,10 +151,10 @@ def earlier(*results: dict[str, Any]) -> str:
 
 
 def recipes(case: str) -> Callable[[dict[str, Any]], str]:
-    """The anchors of a case, the best midpoint first."""
+    """The anchors of a case, the best midpoint first; those from N(0, scale^2) have a recipe of their own, see `train.record`."""
 
     def table(result: dict[str, Any]) -> str:
-        found = result["cases"][case]["rows"]
+        found = {name: row for name, row in result["cases"][case]["rows"].items() if row["group"] != "N(0, scale²)"}
         lines = {name: find(row) for name, row in found.items()}
         order = sorted(lines, key=lambda name: -(lines[name] or {"accuracy_midpoint": [0]})["accuracy_midpoint"][0])
         rows = [[found[name]["label"], *cells_of(lines[name])] for name in order]

@@ -79,7 +79,10 @@ def tables(case: dict[str, Any]) -> list[Table]:
                 [
                     case["labels"][name],
                     str(len(pairs)),
-                    *(format_mean_std(summary(pairs, value), 3) for value in columns.values()),
+                    *(
+                        format_mean_std(summary(pairs, value), 4 if "barrier" in column else 3)
+                        for column, value in columns.items()
+                    ),
                 ]
                 for name, pairs in rows.items()
             ]
