@@ -396,6 +396,7 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
             "federated.json",
             "soup.json",
             "cold.json",
+            "federated_baselines.json",
         ),
         summary.claims,
     ),
