@@ -22,6 +22,7 @@ import numpy as np
 from fusion import federated
 from fusion.federated import CNN, COLORS, COLUMNS, HEADS, MARKS, NAMES, PLAIN, RESNET, format_scores
 from tna_jax.programs.cli.progress import Interrupted, console, time_is_over
+from tna_jax.programs.federate.run import RESULTS
 from tna_jax.programs.reports.blocks import Table
 from tna_jax.programs.reports.statistics import error_bars, mean_std, mean_std_columns
 from tna_jax.programs.reports.terminal import show_table
@@ -87,10 +88,10 @@ def run(full: bool = False) -> dict[str, Any]:
     experiment = "federated_baselines" + ("_full" if full else "")
     names = list(cell_names(stages))
     for name, seed, row in names:
-        if time_is_over():
-            break
-        options = {**stages[name].options, **ROWS[row], "first_seed": seed}
         cell_name = f"{name}_{row}_{seed}"
+        if time_is_over() and not (cells.RUNS / experiment / cell_name / RESULTS[0]).is_file():
+            break  # what is finished is only read
+        options = {**stages[name].options, **ROWS[row], "first_seed": seed}
         try:
             cell = cells.federated(experiment, cell_name, options)
         except Interrupted:
