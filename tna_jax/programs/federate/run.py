@@ -87,21 +87,19 @@ def exit_code(result: dict[str, Any]) -> int:
         what = _failure(run)
         failed = failed or bool(what)
         if what:
-            print_user_error(
-                f"tna federate: {run['anchors']}, seed {run['seed']}, {what}. A smaller --learning-rate, --momentum 0, or fewer --epochs "
-                "may help; what it did is saved"
-            )
+            print_user_error(f"tna federate: {run['anchors']}, seed {run['seed']}, {what}; what it did is saved")
     return 1 if failed else 0
 
 
 def _failure(run: dict[str, Any]) -> str:
     """What became of a run that learned nothing; empty for others."""
-    if run["stopped_after_round"] is not None and not run.get("stalled", False):
-        return f"was stopped after round {run['stopped_after_round']}: it learned nothing any more"
+    advice = "A smaller --learning-rate, --momentum 0, or fewer --epochs may help"
     if not any(run["taken"]):
         return "learned nothing: no reply was accepted in any round"
+    if run["stopped_after_round"] is not None and not run.get("stalled", False):
+        return f"was stopped after round {run['stopped_after_round']}: it learned nothing any more. {advice}"
     if run["diverged_in_round"] is not None:
-        return f"diverged: from round {run['diverged_in_round']} on its model is worse than useless"
+        return f"diverged: from round {run['diverged_in_round']} on its model is worse than useless. {advice}"
     return ""
 
 
@@ -174,13 +172,15 @@ def summary(
     turnout = {name: {str(k): int(n) for k, n in enumerate(column) if n} for name, column in counts.items()}
     took_place = befell.any(axis=1)
     accuracy, loss, taken = (values[name][took_place] for name in ("accuracy", "loss", "taken"))
+    with np.errstate(invalid="ignore"):  # of a loss that is not finite there is no spread
+        spread = last.std(ddof=1) if len(last) > 1 else None
     by_client = {name: array[run] for name, array in scores.items() if np.isfinite(array[run]).any()}
     return {
         **line,
         "diverged_in_round": health.diverged_in_round(values["accuracy"], values["loss"], classes),
         "stopped_after_round": None if took_place.all() else int(took_place.sum()),
         "score": last.mean(),
-        "score_std": last.std(ddof=1) if len(last) > 1 else None,
+        "score_std": spread,
         "stalled": not took_place.all() and not health.hopeless(accuracy, loss, taken, classes),
         "turnout": turnout,
         "by_client": {

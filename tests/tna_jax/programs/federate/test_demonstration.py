@@ -35,5 +35,6 @@ def test_anchors_add_more_than_the_spread(capsys):
     scores = {kind: np.array([run["score"] for run in runs if run["anchors"] == kind]) for kind in ("none", "pfn")}
     gains = scores["pfn"] - scores["none"]
     assert len(gains) == 3 and gains.mean() > gains.std(ddof=1)
-    said = " ".join(capsys.readouterr().out.split())
-    assert "this is the demonstration" in said and f"{gains.mean():+.4f} ± {gains.std(ddof=1):.4f}" in said
+    shown = capsys.readouterr()
+    assert "this is the demonstration" in " ".join(shown.err.split())
+    assert f"{gains.mean():+.4f} ± {gains.std(ddof=1):.4f}" in shown.out

@@ -54,3 +54,12 @@ def test_a_partition_by_classes_is_refused(capsys):
     assert "iid and natural take any targets" in capsys.readouterr().err.replace("\n", " ")
     assert main(["federate", "--dataset", data(), "--objective", "regression", "--algorithm", "fedlc"]) == 2
     assert "FedLC is defined for classification only" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.slow
+def test_a_regression_that_learns_nothing_in_fewer_rounds_than_the_patience_ends_with_1(capsys):
+    words = ["federate", "--dataset", data(), "--objective", "regression", "--partition", "iid", "--clients", "4", "--rounds", "3", "--depth", "1",
+             "--width", "8", "--learning-rate", "1e20", "--anchors", "pfn", "--out", "out"]  # fmt: skip
+    assert main(words) == 1
+    assert "what it did is saved" in " ".join(capsys.readouterr().err.split())
+    assert Path("out/federate.json").exists()
