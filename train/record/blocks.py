@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import ensemble, placement
@@ -107,7 +108,7 @@ def one_epoch(
     network: Network, members: Members, rate: float, inputs: Any, labels: Any, epoch: int
 ) -> tuple[Members, Any]:
     """Trains all members for one epoch at one rate, and returns them on the host."""
-    rates = {**members.hyper, "rate": np.full(members.data_keys.shape[0], rate, np.float32)}
+    rates = {**members.hyper, "rate": jnp.full(members.data_keys.shape[0], rate, jnp.float32)}
     trained, history = ensemble.train_ensemble(
         network.trainer, members._replace(hyper=rates), inputs, labels, epoch + 1, start=epoch
     )
