@@ -66,12 +66,12 @@ TINY = dataclasses.replace(
 
 
 @pytest.mark.slow
-def test_slices_join_to_the_same_bytes(tmp_path, monkeypatch):
+def test_slices_join_to_the_same_bytes(tmp_path):
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam
-        _slices_join(tmp_path, monkeypatch)
+        _slices_join(tmp_path)
 
 
-def _slices_join(tmp_path, monkeypatch):
+def _slices_join(tmp_path):
     network = members.load(TINY)
     plan = blocks.blocks("tiny", TINY, 2, 1)
     assert [block.name for block in plan] == ["core_0", "core_1", "rest_a_0"]
@@ -81,13 +81,14 @@ def _slices_join(tmp_path, monkeypatch):
     assert [pair.members for pair in pairs] == [(0, 1), (2, 3), (4, 5), (0, 6)]  # what two rows share is trained once
     for until in (1, 3):
         assert blocks.advance(block, TINY, network, tmp_path / "whole", until, math.inf)
-    ends, now = iter([math.inf] * 4 + [0.0] * 9), time.monotonic
-    assert not blocks.advance(block, TINY, network, tmp_path / "cut", 3, now() - 1)  # no epoch is begun
-    monkeypatch.setattr(time, "monotonic", lambda: next(ends, 0.0))
-    blocks.advance(block, TINY, network, tmp_path / "cut", 1, 1.0)
-    monkeypatch.undo()
+    assert not blocks.advance(block, TINY, network, tmp_path / "cut", 3, time.monotonic() - 1)  # no epoch is begun
+    for until in (1, 2):
+        assert blocks.advance(block, TINY, network, tmp_path / "cut", until, math.inf)
+        assert state.newest(tmp_path / "cut").name == f"epoch_00{until}"
     file = tmp_path / "cut" / blocks.MEASURED
-    file.write_text(json.dumps([*json.loads(file.read_text()), {"epoch": 2}]))  # stopped after it was measured, before the state
+    file.write_text(
+        json.dumps([*json.loads(file.read_text()), {"epoch": 2.5}])
+    )  # measured, but its state was not saved
     assert blocks.advance(block, TINY, network, tmp_path / "cut", 3, math.inf)
     contents = [
         sorted((p.name, p.read_bytes()) for p in (tmp_path / name / "epoch_003").iterdir()) for name in ("whole", "cut")
