@@ -35,7 +35,7 @@ def tables(result: Result, kinds: list[str]) -> list[Table]:
         reached = [values for values in spent if values is not None]
         cells = [
             format_mean_std(mean_std(column), digits)
-            for column, digits in zip(zip(*reached, strict=True), (1, 2, 2, 0), strict=True)
+            for column, digits in zip(zip(*reached, strict=True), (1, 2, 2, 0) if reached else (), strict=True)
         ]
         missed = len(spent) - len(reached)
         rows.append([kind, *(cells or ["-"] * 4), f"{missed} of {len(spent)}" if missed else "0"])

@@ -16,9 +16,9 @@ from tna_jax.io import restore
 from tna_jax.io.errors import UsageError
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.federate import report as federate_report
+from tna_jax.programs.federate import report_costs, setup
 from tna_jax.programs.federate import rounds as federate_run
 from tna_jax.programs.federate import run as federate
-from tna_jax.programs.federate import setup
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.rounds import group_size
 from tna_jax.programs.reports import png
@@ -220,6 +220,22 @@ def test_clients_that_do_not_fit_at_once_take_turns():
     tight = dataclasses.replace(settings, memory_limit=0.001)
     with pytest.raises(UsageError, match="one model on each device needs"):
         group_size(federate.prepare(tight), tight)
+
+
+@pytest.mark.parametrize(
+    ("aim", "cells"), [(0.5, ["2.0", "2.00", "4.00", "6", "0"]), (0.9999, ["-", "-", "-", "-", "1 of 1"])]
+)
+def test_costs_of_an_accuracy_that_is_reached_and_of_one_that_is_not(aim, cells):
+    run = {
+        "anchors": "pfn",
+        "seed": 0,
+        "accuracy": [0.2, 0.6, 0.7],
+        "bytes_up": [1e6] * 3,
+        "bytes_down": [2e6] * 3,
+        "local_steps": [3] * 3,
+    }
+    (table,) = report_costs.tables({"runs": [run], "config": {"target_accuracy": aim}}, ["pfn"])
+    assert table.rows == [["pfn", *cells]]
 
 
 def test_the_figure_of_few_rounds_has_whole_rounds_and_covers_no_point(tmp_path, monkeypatch):
