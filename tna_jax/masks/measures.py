@@ -23,7 +23,7 @@ def beta(params: Params, mask: Mask) -> dict[str, float]:
     Raises:
       ValueError: the mask does not fit the parameters.
 
-    >>> beta({"w": jnp.array([3.0, 4.0, 10.0])}, {"w": jnp.array([True, True, False])})
+    >>> beta({"w": np.float32([3.0, 4.0, 10.0])}, {"w": np.array([True, True, False])})
     {'w': 0.5}
     """
     ratios = {}

@@ -40,11 +40,12 @@ def test_an_exported_model_computes_the_same_in_numpy(tmp_path):
     assert main(["export", "mlp", "-o", "model.safetensors"]) == 0
     about = network_of("model.safetensors")
     assert (
-        about["options"] == {"num_classes": 10, "depth": 2, "width": 6, "dtype": None} and about["activation"] == "relu"
+        about["options"] == {"num_classes": 10, "depth": 2, "width": 6, "norm": "none", "dtype": None}
+        and about["activation"] == "relu"
     )
     assert about["scaling"]["largest_pixel"] == 16 and about["classes"] == [str(i) for i in range(10)]
     assert about["layouts"]["kernel, 2 axes"].startswith("(in, out)") and about["computes"].startswith(
-        "`depth` x (Dense, ReLU)"
+        "`depth` x (Dense, norm, ReLU)"
     )
     images = data.load("digits").test.images
     values = {"images": images}
