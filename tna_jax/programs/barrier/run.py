@@ -76,5 +76,7 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     folder.write("barrier.json", result)
     if distributed.is_main_process():
         present(barrier_report.describe(result), folder.folder / "barrier.png")
-        print(f"wrote {folder.folder / 'barrier.json'} and {folder.folder / 'barrier.png'}; next: tna fuse {folder.quoted_path}")
+        print(
+            f"wrote {folder.folder / 'barrier.json'} and {folder.folder / 'barrier.png'}; next: tna fuse {folder.quoted_path}"
+        )
     return result

@@ -111,7 +111,9 @@ def run(settings: ColdOptions) -> dict[str, Any]:
                 )
         folder.write(RESULTS[0], result)
         present(cold_report.describe(result), folder.folder / RESULTS[1])
-        print(f"wrote {folder.folder / RESULTS[0]}, {RESULTS[1]} and the fused bodies as Hugging Face folders; next: tna report {folder.quoted_path}")
+        print(
+            f"wrote {folder.folder / RESULTS[0]}, {RESULTS[1]} and the fused bodies as Hugging Face folders; next: tna report {folder.quoted_path}"
+        )
         return result
 
 

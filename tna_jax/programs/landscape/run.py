@@ -39,7 +39,9 @@ def run(settings: LandscapeOptions) -> dict[str, Any]:
     folder.write("landscape.json", result)
     if distributed.is_main_process():
         present(landscape_report.describe(result), folder.folder / "landscape.png")
-        print(f"wrote {folder.folder / 'landscape.json'} and {folder.folder / 'landscape.png'}; next: tna report {folder.quoted_path}")
+        print(
+            f"wrote {folder.folder / 'landscape.json'} and {folder.folder / 'landscape.png'}; next: tna report {folder.quoted_path}"
+        )
     return result
 
 

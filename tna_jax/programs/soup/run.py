@@ -102,7 +102,9 @@ def run(settings: SoupOptions) -> dict[str, Any]:
         folder.write(RESULTS[0], result)
         if distributed.is_main_process():
             present(soup_report.describe(result), folder.folder / RESULTS[1])
-            print(f"wrote {folder.folder / RESULTS[0]}, {RESULTS[1]} and the greedy soups as Hugging Face folders; next: tna report {folder.quoted_path}")
+            print(
+                f"wrote {folder.folder / RESULTS[0]}, {RESULTS[1]} and the greedy soups as Hugging Face folders; next: tna report {folder.quoted_path}"
+            )
         return result
 
 
