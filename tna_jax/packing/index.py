@@ -32,13 +32,15 @@ class PackedLeaf:
       ranks: int32, the number of slots before each word of `bits`; `None` where nothing is packed.
       offsets: uint8 or uint16, for each slot, how far its entry lies behind the base of its group; `None` where nothing is packed.
       bases: int32, for each group of slots, the first entry.
-      layout: the parameter's layout over a mesh, `None` without one.
+      shape: the parameter's shape.
+      layout: its layout over a mesh, `None` without one.
     """
 
     bits: Any = None
     ranks: Any = None
     offsets: Any = None
     bases: Any = None
+    shape: tuple[int, ...] = struct.field(pytree_node=False, default=())  # type: ignore[no-untyped-call]
     layout: NamedSharding | None = struct.field(pytree_node=False, default=None)  # type: ignore[no-untyped-call]
 
     @property
@@ -60,7 +62,7 @@ def packed_leaf(mask: np.ndarray, param: Any, bytes_a_slot: float) -> PackedLeaf
     """
     layout = sharding.sharding_of(param) if mask.ndim else None
     if mask.all():
-        return PackedLeaf(layout=layout)
+        return PackedLeaf(shape=mask.shape, layout=layout)
     blocks = _blocks(mask, layout)
     if blocks.shape[-1] >= 2**31:
         raise ValueError(f"a block of {blocks.shape[-1]:,} entries: compact packs blocks of fewer than 2^31")
@@ -77,7 +79,7 @@ def packed_leaf(mask: np.ndarray, param: Any, bytes_a_slot: float) -> PackedLeaf
         offsets, bases = _offsets(blocks, groups, group, np.uint8 if width == 1 else np.uint16)
         for name, table in (("ranks", ranks), ("offsets", offsets), ("bases", bases)):
             tables[name] = _put(table, blocks, layout, mask)
-    return PackedLeaf(**tables, layout=layout)
+    return PackedLeaf(**tables, shape=mask.shape, layout=layout)
 
 
 def pack(leaf: PackedLeaf, array: jax.Array) -> jax.Array:

@@ -119,6 +119,16 @@ def _pack(leaves: tuple[index.PackedLeaf, ...], tree: Params) -> Params:
         raise ValueError(
             f"this state was made for {len(leaves)} arrays, and got {len(arrays)}: make one by init(params)"
         )
+    named = [(path, array) for path, array in trees.named_leaves(tree) if not isinstance(array, optax.MaskedNode)]
+    other = [
+        f"{trees.name(path)} {np.shape(array)}, here {leaf.shape}"
+        for leaf, (path, array) in zip(leaves, named, strict=True)
+        if np.shape(array) != leaf.shape
+    ]
+    if other:
+        raise ValueError(
+            f"this state was made for arrays of other shapes: {'; '.join(other)}. Make one by init(params)"
+        )
     return trees.like(tree, [index.pack(leaf, array) for leaf, array in zip(leaves, arrays, strict=True)])
 
 

@@ -200,5 +200,8 @@ def test_unfit_input_is_refused_by_name():
         optimizer.update(PARAMS, state, PARAMS, mask=MASK)
     with pytest.raises(ValueError, match="made for 3 arrays"):
         optimizer.update(PARAMS["dense"], state, PARAMS["dense"])
+    transposed = PARAMS | {"dense": PARAMS["dense"] | {"kernel": PARAMS["dense"]["kernel"].T}}
+    with pytest.raises(ValueError, match=r"dense/kernel \(16, 24\), here \(24, 16\)"):
+        optimizer.update(transposed, state, transposed)
     by_function = compact(optax.sgd(0.1), lambda params: jax.tree.map(lambda p: np.ones(np.shape(p), bool), params))
     assert not any(leaf.packs for leaf in by_function.init(PARAMS).leaves)
