@@ -119,8 +119,10 @@ def execute(code: str, name: str, values: dict) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("page", "number"), sorted(LONG))
 def test_what_takes_long_runs_too(page, number, monkeypatch):
+    values: dict = {}
+    exec(compile(BEFORE.get(page, ""), f"before {page}", "exec"), values)
     monkeypatch.chdir(ROOT)
-    execute(blocks(page, "python")[number], page, {})
+    execute(blocks(page, "python")[number], page, values)
 
 
 CALLS = [(page, words) for page in (*PAGES, *RECIPES) for words in calls(page, "tna")]
