@@ -143,7 +143,8 @@ def test_every_program_measures_by_the_objective(use, capsys, text, sets, object
     matched = read(Path("run/rebasin.json"))
     said, rows = texts(rebasin_report.describe(matched)), matched["rows"]
     assert unit.replace("loss", "loss barrier") in said and unit.replace("loss", "loss, ends") in said
-    assert rows[0]["loss_ends"] == [rows[0]["loss_path"][i] for i in (0, -1)] and "accuracy_ends" not in rows[0]
+    assert rows[0]["loss_ends"] == [rows[0]["loss_path"][i] for i in (0, -1)]
+    assert ("accuracy_ends" in rows[0]) == (objective == "next-token")
 
 
 @pytest.mark.parametrize(
