@@ -119,6 +119,16 @@ def test_the_second_epoch_compiles_nothing_whatever_was_given(placement):
     assert not members.params["w"].weak_type
 
 
+def test_members_do_not_change_with_the_arrays_they_were_made_of():
+    """Checkpoints are copied into the arrays that a wave started from: members that shared their memory changed with it."""
+    memory = np.ones(2 * 64 * 64 * 4 + 64, np.uint8)
+    w = memory[-memory.ctypes.data % 64 :][: 2 * 64 * 64 * 4].view(np.float32).reshape(2, 64, 64)  # as JAX can share it
+    w[:] = 1
+    members = init_ensemble(Trainer(network, optax.sgd(0.1), 32, "map"), {"w": w}, keys())
+    w[:] = 2
+    assert (np.asarray(members.params["w"]) == 1).all()
+
+
 def test_one_array_in_two_places_can_be_donated():
     tied, bit = jnp.ones((2, 4, 3)), jnp.ones((2, 4, 3), bool)
     trainer = Trainer(lambda p, x: x @ p["w"] + x @ p["v"], optax.sgd(0.1), 32, "map")
