@@ -19,6 +19,7 @@ import optax
 
 from tna_jax import masks, transform, trees
 from tna_jax.masks import Mask, Params
+from tna_jax.packing import CompactState, index
 from tna_jax.placement import to_host
 
 
@@ -103,23 +104,25 @@ def anchors_shared(models: Sequence[Params], mask: Mask) -> None:
 def state_mask(state: Any, mask: Mask) -> None:
     """Checks that an optimizer state holds this mask, wherever it stands in it; names every tensor in which it holds another.
 
-    `tna_mask` and `anchored` notice another mask by themselves where the values are at hand. A compiled step cannot: call this once
+    `tna_mask`, `anchored` and `compact` notice another mask by themselves where the values are at hand. A compiled step cannot: call this once
     when a run resumes, before the first step.
 
     Args:
-      state: the state of `tna_mask(mask)`, `anchored(optimizer, mask)`, or of a chain or wrapper that holds one.
-      mask: what the transformation is made with.
+      state: the state of `tna_mask(mask)`, `anchored(optimizer, mask)`, `compact(optimizer, mask)`, or of a chain or wrapper that holds one.
+      mask: what the transformation is made with; for `compact` a leaf for each parameter, of its shape.
 
     Raises:
       ValueError: the masks differ, or the state holds none.
     """
-    kinds = (transform.MaskState, transform.AnchoredState)
+    kinds = (transform.MaskState, transform.AnchoredState, CompactState)
     pending, masks_held = [state], []
     while pending:
         for part in jax.tree.leaves(pending.pop(), is_leaf=lambda node: isinstance(node, kinds)):
-            if isinstance(part, kinds):
+            if isinstance(part, CompactState):
+                masks_held.append(_mask_of_compact(part, mask))
+            elif isinstance(part, kinds):
                 masks_held.extend([part.mask] if jax.tree.leaves(part.mask) else [])
-                pending.extend([part.inner] if isinstance(part, transform.AnchoredState) else [])
+            pending.extend([part.inner] if isinstance(part, (transform.AnchoredState, CompactState)) else [])
     if not masks_held:
         raise ValueError("this optimizer state holds no mask: its transformation takes it at every update")
     for held in masks_held:
@@ -130,6 +133,18 @@ def state_mask(state: Any, mask: Mask) -> None:
                 f"this optimizer state holds another mask: {', '.join(differing)}. It was made with other anchors (another key, ratio "
                 "or kind); continue with those, or start with a new state"
             )
+
+
+def _mask_of_compact(state: CompactState, like: Mask) -> Mask:
+    """The mask that a state of `compact` was made with, as a tree like another mask."""
+    arrays = jax.tree.leaves(like)
+    here, held = [np.shape(array) for array in arrays], [leaf.shape for leaf in state.leaves]
+    if here != held:
+        raise ValueError(
+            f"this state of compact was made for parameters of shapes {held}, and the mask has leaves of shapes {here}: give the mask "
+            "that belongs to these parameters, a leaf for each of them"
+        )
+    return trees.like(like, [index.mask_of(leaf) for leaf in state.leaves])
 
 
 def _differing(a: Params, b: Params, mask: Mask) -> list[str]:

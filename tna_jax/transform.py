@@ -249,7 +249,7 @@ class _Source:
         """Raises ValueError where the state holds another mask than the one given here, and both are at hand."""
         if self.mask is None or _same_objects(leaves, self.known) or (self.function is not None and params is None):
             return
-        if not all(map(_at_hand, [*leaves, *jax.tree.leaves(self.mask), *jax.tree.leaves(params)])):
+        if not all(map(is_at_hand, [*leaves, *jax.tree.leaves(self.mask), *jax.tree.leaves(params)])):
             return
         differing = mask_difference(self._resolved(params), leaves, updates)
         if differing:
@@ -260,7 +260,7 @@ class _Source:
         self.known = tuple(leaves)
 
 
-def mask_difference(mask: Mask, leaves: list[jax.Array], tree: Params) -> list[str]:
+def mask_difference(mask: Mask, leaves: list[Any], tree: Params) -> list[str]:
     """Returns the tensors in which a mask differs from the leaves of a state's, with the number of entries; `tree` has their paths."""
     named = [(path, leaf) for path, leaf in trees.named_leaves(tree) if not isinstance(leaf, optax.MaskedNode)]
     differing = []
@@ -288,7 +288,8 @@ def _same_objects(leaves: list[Any], known: tuple[Any, ...]) -> bool:
     return len(leaves) == len(known) and all(a is b for a, b in zip(leaves, known, strict=True))
 
 
-def _at_hand(leaf: Any) -> bool:
+def is_at_hand(leaf: Any) -> bool:
+    """Whether the values of a leaf can be read here: not traced, not donated, not on other processes."""
     if isinstance(leaf, jax.core.Tracer):
         return False
     return not isinstance(leaf, jax.Array) or (leaf.is_fully_addressable and not leaf.is_deleted())

@@ -18,6 +18,7 @@ from flax import struct
 from jax.sharding import NamedSharding
 
 from tna_jax import sharding
+from tna_jax.placement import to_host
 
 WORD = 32
 """Entries that share one word of `bits` and one of `ranks`."""
@@ -98,6 +99,18 @@ def unpack(leaf: PackedLeaf, packed: jax.Array, like: jax.Array) -> jax.Array:
     if not leaf.packs:
         return _on_blocks(_zero_anchored, leaf, (packed, leaf.bits))
     return _on_blocks(_spread, leaf, (packed, leaf.bits, leaf.ranks, like))
+
+
+def mask_of(leaf: PackedLeaf) -> np.ndarray:
+    """Returns the mask that the tables of a parameter were made from: bool, of its shape, `True` = trainable."""
+    if leaf.bits is None:
+        return np.ones(leaf.shape, bool)
+    block = leaf.shape if leaf.layout is None else leaf.layout.shard_shape(leaf.shape)
+    grid = tuple(size // part if part else 1 for size, part in zip(leaf.shape, block, strict=True))
+    words = np.ascontiguousarray(to_host(leaf.bits)).reshape(*grid, -1).astype("<u4")
+    flat = np.unpackbits(words.view(np.uint8), axis=-1, count=int(np.prod(block)), bitorder="little").astype(bool)
+    order = [axis for pair in zip(range(len(grid)), range(len(grid), 2 * len(grid)), strict=True) for axis in pair]
+    return flat.reshape(*grid, *block).transpose(order).reshape(leaf.shape)
 
 
 def _keep_trainable(array: jax.Array, bits: jax.Array) -> jax.Array:

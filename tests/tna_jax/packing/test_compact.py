@@ -182,6 +182,26 @@ def test_over_a_mesh_the_state_is_laid_out_as_the_parameters(kind):
     assert updates["w"].sharding.spec == layout.spec and same_bits(updates, expected)
 
 
+def test_the_state_of_another_mask_is_noticed():
+    adam = optax.adam(0.1)
+    state, other = compact(adam, MASK).init(PARAMS), compact(adam, masks.complement(MASK))
+    with pytest.raises(
+        ValueError, match=r"holds another mask than compact.* dense/kernel \(384 of 384\), gain \(1 of 1\)"
+    ):
+        other.update(PARAMS, state, PARAMS)
+    one_off = MASK | {"gain": np.array([True])}
+    with pytest.raises(ValueError, match=r"given: gain \(1 of 1\)"):
+        compact(adam, one_off).update(PARAMS, state, PARAMS)
+    with pytest.raises(ValueError, match="another mask"):
+        compact(adam, lambda params: one_off).update(PARAMS, state, PARAMS)
+    with pytest.raises(ValueError, match="holds another mask: gain"):
+        checks.state_mask(optax.chain(compact(adam, MASK)).init(PARAMS), one_off)
+    checks.state_mask(state, MASK)
+    again = compact(adam, jax.tree.map(jnp.asarray, MASK))  # a resumed run: the same mask, other objects
+    again.update(PARAMS, jax.tree.map(jnp.array, state), PARAMS)
+    jax.eval_shape(other.update, PARAMS, state, PARAMS)  # values are not at hand
+
+
 def test_unfit_input_is_refused_by_name():
     soft = MASK | {"gain": np.float32([0.5])}
     with pytest.raises(TypeError, match="are not: gain"):

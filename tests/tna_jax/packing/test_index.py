@@ -34,6 +34,8 @@ def there_and_back(leaves, arrays):
 
 
 def check(leaves, masks, arrays):
+    for leaf, mask in zip(leaves, masks, strict=True):
+        np.testing.assert_array_equal(index.mask_of(leaf), mask)
     packed, back = there_and_back(leaves, arrays)
     for leaf, mask, array, slots, spread in zip(leaves, masks, arrays, packed, back, strict=True):
         array = np.asarray(array)
