@@ -86,8 +86,13 @@ def parameters(tree: Tree, what: str = "params") -> list[tuple[KeyPath, jax.Arra
     return leaves
 
 
-def selector(where: PathFilter | None, paths: list[KeyPath]) -> Callable[[KeyPath], bool]:
+def selector(where: PathFilter | None, paths: list[KeyPath], what: str = "where") -> Callable[[KeyPath], bool]:
     """Returns the filter `where` as a predicate of key paths; `None` selects every leaf.
+
+    Args:
+      where: a regular expression searched in the path, or a predicate of it.
+      paths: of which it must select at least one, unless there are none.
+      what: what the filter is called in the error.
 
     Raises:
       ValueError: `where` selects none of `paths`, which is nearly always a misspelt pattern, or is not a regular expression.
@@ -99,9 +104,9 @@ def selector(where: PathFilter | None, paths: list[KeyPath]) -> Callable[[KeyPat
     try:
         chosen = (lambda text, p=re.compile(where): p.search(text) is not None) if isinstance(where, str) else where
     except re.error as error:
-        raise ValueError(f"where={where!r} is not a regular expression: {error}") from error
+        raise ValueError(f"{what}={where!r} is not a regular expression: {error}") from error
     if paths and not any(chosen(name(path)) for path in paths):
-        raise ValueError(f"where={where!r} selects no leaf; the paths are: {', '.join(map(name, paths))}")
+        raise ValueError(f"{what}={where!r} selects no leaf; the paths are: {', '.join(map(name, paths))}")
     return lambda path: bool(chosen(name(path)))
 
 

@@ -13,6 +13,7 @@ from tna_jax.ensemble.dtypes import as_types, at_least_float32
 from tna_jax.ensemble.members import Members, count_examples
 from tna_jax.ensemble.trainer import Batch, Trainer, extra_arguments
 from tna_jax.masks import Params
+from tna_jax.masks.freezing import with_frozen, without_frozen
 from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import State
 
@@ -81,6 +82,7 @@ def train_step(
         params: Params, inputs: Any, labels: Any, weight: Array, total: Array | None, key: Array | None
     ) -> tuple[Array, tuple[AnyMetrics, State]]:
         real = weight if padded else None
+        params = with_frozen(params, member.params, trainer.freeze)
         outputs, state = networks.train(trainer.network, params, member.state, inputs, real, key)
         sums = trainer.objective.sums(outputs, labels, weight)
         summed = sums.loss_sum
@@ -92,10 +94,11 @@ def train_step(
         return summed / jnp.maximum(sums.count if total is None else total, np.float32(1)), (sums, state)
 
     gradient, batch = jax.value_and_grad(loss, has_aux=True), (inputs, labels, weight)
+    trained = without_frozen(member.params, trainer.freeze)
     if trainer.accumulate == 1:
-        (value, (sums, state)), gradients = gradient(member.params, *batch, None, key)
+        (value, (sums, state)), gradients = gradient(trained, *batch, None, key)
     else:
-        value, gradients, sums = _accumulated(trainer, gradient, member.params, batch, key)
+        value, gradients, sums = _accumulated(trainer, gradient, trained, batch, key)
         state = member.state
 
     def batch_loss(params: Params) -> Array:
@@ -106,8 +109,9 @@ def train_step(
 
     optimizer = trainer.anchored_optimizer(member.hyper)
     extra = extra_arguments(batch_loss, gradients, value)
-    updates, opt_state = optimizer.update(gradients, member.opt_state, member.params, mask=member.mask, **extra)
-    params = transform.apply_updates(member.params, updates, member.mask)
+    updates, opt_state = optimizer.update(gradients, member.opt_state, trained, mask=member.mask, **extra)
+    trained = transform.apply_updates(trained, updates, member.mask)
+    params = with_frozen(trained, member.params, trainer.freeze)
     # What is trained keeps its types from step to step: one program, and a loop can carry it.
     opt_state, state = as_types(opt_state, member.opt_state), as_types(state, member.state)
     return member._replace(params=params, opt_state=opt_state, state=state), sums

@@ -15,9 +15,11 @@ from tna_jax import networks, optimizers, transform
 from tna_jax.ensemble.dtypes import as_types, at_least_float32
 from tna_jax.ensemble.papa import Papa
 from tna_jax.masks import Mask, Params
+from tna_jax.masks.freezing import without_frozen
 from tna_jax.networks import Network
 from tna_jax.objectives import CLASSIFICATION, Objective
 from tna_jax.placement import Placement
+from tna_jax.trees import PathFilter
 
 Hyper = dict[str, jax.Array]
 """A member's hyper-parameters, scalars by name."""
@@ -53,6 +55,9 @@ class Trainer:
       accumulate: parts that a batch is cut into, whose gradients are summed, in float32, before the step: the same step in less
         memory, up to rounding. Must divide the batch size; not for networks with a state.
       papa: `Papa(every, rate)`, which pulls the members towards their average while they train; None: they train apart.
+      freeze: leaves that are fixed as a whole, whatever the masks say of them: a regular expression of their path, or a predicate. The same
+        numbers as a mask that is `False` on them, but they cost no gradient and no optimizer state; what lies below the lowest
+        trained layer has no backward pass at all. None: none.
     """
 
     network: Network
@@ -65,6 +70,7 @@ class Trainer:
     accumulate: int = 1
     objective: Objective = CLASSIFICATION
     papa: Papa | None = None
+    freeze: PathFilter | None = None
 
     def __post_init__(self) -> None:
         if self.accumulate < 1 or self.batch_size % self.accumulate:
@@ -98,6 +104,7 @@ class Trainer:
         Of half-precision parameters its types are those it has after a step: what the optimizer makes float32 is so from the start.
         """
         optimizer = self.anchored_optimizer(hyper)
+        params = without_frozen(params, self.freeze)
         state = optimizer.init(params)
         if not any(at_least_float32(p.dtype) != p.dtype for p in jax.tree.leaves(params)):
             return state

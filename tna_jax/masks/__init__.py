@@ -13,6 +13,7 @@ leaves, their order, the framework of the tree, devices, processes, `jit` or `vm
 """
 
 from tna_jax.masks.draws import bernoulli, exact, neurons, percent
+from tna_jax.masks.freezing import freeze
 from tna_jax.masks.kinds import DRAWS
 from tna_jax.masks.measures import beta, trained_cosine, trained_distance
 from tna_jax.masks.operations import Mask, Params, anchored_ratio, complement, soft
@@ -21,6 +22,6 @@ from tna_jax.masks.unit_inputs import per_unit
 from tna_jax.masks.values import bitwise_where, draw_anchors, prune, scale_anchors, share_anchors
 
 __all__ = [
-    "DRAWS", "AnchorRecipe", "Mask", "Params", "anchored_ratio", "bernoulli", "beta", "bitwise_where", "complement", "draw_anchors", "exact", "neurons",
+    "DRAWS", "AnchorRecipe", "Mask", "Params", "anchored_ratio", "bernoulli", "beta", "bitwise_where", "complement", "draw_anchors", "exact", "freeze", "neurons",
     "per_unit", "percent", "prune", "scale_anchors", "share_anchors", "soft", "trained_cosine", "trained_distance",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import jax
 
 from tna_jax.masks.draws import check_ratio
+from tna_jax.masks.freezing import freeze
 from tna_jax.masks.kinds import DRAWS
 from tna_jax.masks.operations import Mask, Params, complement, soft
 from tna_jax.masks.unit_inputs import per_unit
@@ -62,6 +63,9 @@ class AnchorRecipe:
     (see `masks.per_unit`)."""
     scales: Mapping[str, float] | None = None
     """Values of `scale` for some leaves, by regular expressions of the path; the others have `scale`."""
+    freeze: PathFilter | None = None
+    """Which leaves are anchored as a whole, whatever `ratio` and `where` say of the others: a regular expression or a predicate of the
+    path; None: none."""
 
     def __post_init__(self) -> None:
         _require_known("kind", self.kind, get_args(Kind))
@@ -69,13 +73,8 @@ class AnchorRecipe:
         check_ratio(self.ratio)
         if not isinstance(self.seed, int) or isinstance(self.seed, bool):
             raise TypeError(f"seed must be an int, got {self.seed!r}")
-        if not (self.where is None or isinstance(self.where, str) or callable(self.where)):
-            raise TypeError(f"where must be a regular expression, a predicate of the path or None, got {self.where!r}")
-        if isinstance(self.where, str):
-            try:
-                re.compile(self.where)
-            except re.error as error:
-                raise ValueError(f"where={self.where!r} is not a regular expression: {error}") from error
+        for name, chosen in (("where", self.where), ("freeze", self.freeze)):
+            _require_filter(name, chosen)
         if self.soft is not None and not 0 <= self.soft < 1:
             raise ValueError(
                 f"soft is the multiplier of soft anchors and must lie in [0, 1) or be None, got {self.soft}"
@@ -108,7 +107,7 @@ class AnchorRecipe:
           A mask with the structure and shapes of `params`: bool, or float32 where anchors are soft.
 
         Raises:
-          ValueError: `where` selects nothing; of kind `per-unit` also as `masks.per_unit`.
+          ValueError: `where` or `freeze` selects nothing; of kind `per-unit` also as `masks.per_unit`.
           TypeError: `params` holds something other than floating-point arrays.
         """
         key = self.key if key is None else key
@@ -116,7 +115,7 @@ class AnchorRecipe:
             mask = per_unit(key, params, self.counts, self.where)
         else:
             mask = DRAWS[self.kind](key, params, self.ratio, self.where)
-        return mask if self.soft is None else soft(mask, self.soft)
+        return freeze(mask if self.soft is None else soft(mask, self.soft), self.freeze)
 
     def anchor_values(self, params: Params, mask: Mask) -> Params:
         """Returns the model of index 0 with the values that all models of the seed have at their anchors.
@@ -168,12 +167,17 @@ class AnchorRecipe:
         """Returns the fields by name, in JSON's own types.
 
         Raises:
-          TypeError: `where` is a function, which a file cannot hold.
+          TypeError: `where` or `freeze` is a function, which a file cannot hold.
         """
-        if callable(self.where):
-            raise TypeError("where is a function, which a file cannot hold: write it as a regular expression")
+        for name, chosen in (("where", self.where), ("freeze", self.freeze)):
+            if callable(chosen):
+                raise TypeError(f"{name} is a function, which a file cannot hold: write it as a regular expression")
         fields = dataclasses.asdict(self)
-        return {name: value for name, value in fields.items() if name not in ("counts", "scales") or value is not None}
+        return {
+            name: value
+            for name, value in fields.items()
+            if name not in ("counts", "scales", "freeze") or value is not None
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "AnchorRecipe":
@@ -187,6 +191,16 @@ class AnchorRecipe:
         if unknown:
             raise ValueError(f"an anchor recipe has no field {', '.join(unknown)}; its fields are {', '.join(names)}")
         return cls(**value)
+
+
+def _require_filter(field: str, chosen: object) -> None:
+    if not (chosen is None or isinstance(chosen, str) or callable(chosen)):
+        raise TypeError(f"{field} must be a regular expression, a predicate of the path or None, got {chosen!r}")
+    if isinstance(chosen, str):
+        try:
+            re.compile(chosen)
+        except re.error as error:
+            raise ValueError(f"{field}={chosen!r} is not a regular expression: {error}") from error
 
 
 def _require_known(field: str, value: object, known: tuple[str, ...]) -> None:
