@@ -2,7 +2,8 @@
 
     from tna_jax import hf
 
-    folder = hf.fetch("google-bert/bert-base-uncased", "bert")     # with a network; or any folder that you have
+    folder = hf.pretrained("minilm")                               # by name, out of a wheel; or any folder that you have
+    folder = hf.fetch("google-bert/bert-base-uncased", "bert")     # of the model hub
     bert = hf.load(folder)                                         # bert.module.apply({"params": bert.params}, ids)
     model = hf.load(folder, head="new", num_classes=3, key=key)    # its body, and a classifier from scratch
     hf.save("tuned", model.module, params, model.config)           # transformers reads it
@@ -16,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tna_jax.hf.cache import pretrained
     from tna_jax.hf.hub import fetch
     from tna_jax.hf.loading import Loaded, load
     from tna_jax.hf.saving import save
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from tna_jax.hf.tokenizer import load as load_tokenizer
     from tna_jax.hf.tokenizer import train as train_tokenizer
 
-__all__ = ["Encoded", "Loaded", "Tokenizer", "fetch", "load", "load_tokenizer", "save", "train_tokenizer"]
+__all__ = ["Encoded", "Loaded", "Tokenizer", "fetch", "load", "load_tokenizer", "pretrained", "save", "train_tokenizer"]
 
 _PLACES = {
     "Encoded": ("tokenizer", "Encoded"),
@@ -32,6 +34,7 @@ _PLACES = {
     "fetch": ("hub", "fetch"),
     "load": ("loading", "load"),
     "load_tokenizer": ("tokenizer", "load"),
+    "pretrained": ("cache", "pretrained"),
     "save": ("saving", "save"),
     "train_tokenizer": ("tokenizer", "train"),
 }

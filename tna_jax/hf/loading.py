@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import trees
+from tna_jax.hf import cache, validation
 from tna_jax.hf import config as hf_config
 from tna_jax.hf import names as hf_names
-from tna_jax.hf import validation
+from tna_jax.hf.checkpoints import CHECKPOINTS
 from tna_jax.hf.config import example, shapes_of
 from tna_jax.hf.hub import fetch
 from tna_jax.hf.saving import save
@@ -61,7 +62,8 @@ def load(
     """Reads a model folder into a module and its parameters. Names and shapes are checked before any tensor is read.
 
     Args:
-      folder: config.json beside model.safetensors, or shards with model.safetensors.index.json.
+      folder: config.json beside model.safetensors, or shards with model.safetensors.index.json; or the name of a checkpoint
+        (`minilm`), see `tna_jax.hf.pretrained`.
       head: None: that of the folder. classes, masked_lm, causal_lm, pooled or none: that one, which the folder must hold (tensors
         of others are dropped). new: a classifier with initial values, whatever head the folder has (and a new pooler, where
         BERT's is not there).
@@ -74,11 +76,12 @@ def load(
       UsageError: no such folder, a model that is not known here, a damaged file, or tensors that are missing, too many or of
         another shape: all are listed.
     """
-    folder = Path(folder)
+    folder = cache.locate(folder)
     if not (folder / hf_config.CONFIG).is_file():
         raise UsageError(
             f"there is no model folder {folder} (config.json and model.safetensors); with a network, "
-            f"tna_jax.hf.fetch(REPO, {str(folder)!r}) or `hf download REPO --local-dir {folder}` gets one"
+            f"tna_jax.hf.fetch(REPO, {str(folder)!r}) or `hf download REPO --local-dir {folder}` gets one; names: "
+            f"{', '.join(CHECKPOINTS)}"
         )
     if (head == "new") != (num_classes is not None and key is not None):
         raise UsageError("head='new' needs num_classes and key, and only that head does")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tna_jax.hf import cache
 from tna_jax.io.errors import UsageError, unknown
 from tna_jax.io.json_files import read_json, write_atomic
 
@@ -117,13 +118,15 @@ class Tokenizer:
 def load(folder: str | Path) -> Tokenizer:
     """Reads the tokenizer of a model folder: its tokenizer.json or, without one, BERT's vocab.txt, or RoBERTa's vocab.json and merges.txt.
 
+    A checkpoint's name (`minilm`) stands for its folder, see `tna_jax.hf.pretrained`.
+
     Without tokenizer.json, `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` and `add_prefix_space` are taken from
     tokenizer_config.json; what is not said there is as in the original models.
 
     Raises:
       UsageError: none of these files is there, one cannot be read, or it is not one for BERT or RoBERTa.
     """
-    folder = Path(folder)
+    folder = cache.locate(folder)
     file = next((folder / name for name in READERS if (folder / name).is_file()), None)
     if file is None or (file.name == PIECES and not (folder / MERGES).is_file()):
         raise UsageError(

@@ -20,7 +20,7 @@ VALUES = {
     "out": "PATH", "pairs": "I-J", "to": "mean|I",
     "where": "REGEX",
     "base": "PATH", "allow_different": "FIELD", "method_options": "KEY=VALUE", "recipe": "FILE", "shard_size": "SIZE", "weight": "'REGEX=X X'",
-    "only": "REGEX", "skip": "REGEX", "strip_prefix": "PREFIX", "add_prefix": "PREFIX",
+    "only": "REGEX", "skip": "REGEX", "strip_prefix": "PREFIX", "add_prefix": "PREFIX", "wheel": "FILE",
 }  # fmt: skip
 """What help calls the value of an option, by field; of all others by type: N, X or NAME."""
 KINDS = {int: "N", float: "X"}

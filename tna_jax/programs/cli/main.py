@@ -56,6 +56,10 @@ PROGRAMS = {
         "tna_jax.programs.pretrain",
         "train a ViT on images, or a BERT encoder on texts, as a Hugging Face folder",
     ),
+    "fetch": (
+        "tna_jax.programs.fetch",
+        "fetch a pretrained checkpoint by name, MiniLM say, as a Hugging Face folder",
+    ),
     "soup": (
         "tna_jax.programs.soup",
         "fine-tune many recipes from one checkpoint with and without anchors, and average them",
@@ -89,7 +93,7 @@ GROUPS = {
     "the main story": ("lmc", "train", "barrier", "fuse", "report"),
     "runs": ("resume", "runs", "export", "import"),
     "other views and averages": ("landscape", "rebasin", "merge"),
-    "fine-tuning": ("pretrain", "soup", "cold"),
+    "fine-tuning": ("fetch", "pretrain", "soup", "cold"),
     "federations": ("federate",),
     "this machine": ("devices", "completion"),
 }
@@ -121,7 +125,7 @@ def usage(columns: int | None = None) -> str:
         for name in names:
             head = f"  tna {name:<{width}}  "
             lines += textwrap.wrap(PROGRAMS[name][1], columns, initial_indent=head, subsequent_indent=indent)
-    last = "tna PROGRAM --help explains a program's options, and --config FILE takes them from a JSON file; tna --version prints the version."
+    last = "tna PROGRAM --help explains a program's options, and --config FILE takes them from a JSON file; --quiet prints results, warnings and errors alone; tna --version prints the version."
     return "\n".join([*lines, "", *textwrap.wrap(last, columns)])
 
 

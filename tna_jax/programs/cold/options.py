@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, get_args
 
 from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.programs.cli.arguments import Hidden, Known, Section
+from tna_jax.programs.cli.checkpoint_names import CHECKPOINT
 from tna_jax.programs.cli.choices import TextTask
 from tna_jax.programs.cli.dataset_names import text_problem
 from tna_jax.programs.cli.finetuning_options import TuningOptions
@@ -23,8 +24,9 @@ class ColdOptions(TuningOptions):
         "out", "memory_limit",
     )  # fmt: skip
 
-    checkpoint: str | None = None
-    """Hugging Face folder of the encoder, with its tokenizer: of tna pretrain --model bert, or a downloaded BERT or RoBERTa."""
+    checkpoint: Annotated[str | None, CHECKPOINT] = None
+    """Hugging Face folder of the encoder, with its tokenizer: of tna pretrain --model bert, or a downloaded BERT or RoBERTa;
+    or one that tna fetch has a name for (tna fetch --list), hf:OWNER/REPOSITORY too."""
     tasks: Annotated[tuple[str, ...], TASKS, Known(get_args(TextTask))] = (
         "sst2",
         "mr",

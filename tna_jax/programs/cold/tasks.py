@@ -20,6 +20,7 @@ from tna_jax.programs.cli.dataset_names import own_tasks, short
 from tna_jax.programs.data import text_sources, tokens
 from tna_jax.programs.data.search_path import DOWNLOAD
 from tna_jax.programs.data.source import SUBSET_SEED, DataError, permutation
+from tna_jax.programs.training import backbone
 
 SHUT = -1e9
 """Bias of a class that a task does not have."""
@@ -46,7 +47,7 @@ class Task(NamedTuple):
 
 def load(names: Sequence[str], seen: Sequence[str], settings: Any) -> list[Task]:
     """The tasks, encoded with the checkpoint's tokenizer; raises UsageError for what is not there."""
-    words = tokenizer.load(settings.checkpoint)
+    words = tokenizer.load(backbone.locate(settings.checkpoint))
     made, found, wrong = [], {}, {}
     own = own_tasks(tuple(names))
     hashes = dict(zip(own, getattr(settings, "task_fingerprints", None) or (), strict=False))

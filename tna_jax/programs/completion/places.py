@@ -39,7 +39,9 @@ def with_places(script: str, shell: str) -> str:
     names = [
         name
         for name in PROGRAMS
-        if any(option.metavar and not option.choices for option in arguments.options(options_of(name)))
+        if any(
+            option.metavar and not (option.choices or option.known) for option in arguments.options(options_of(name))
+        )
     ]
     more = {"bash": BASH, "zsh": ZSH, "fish": FISH}[shell].replace("PROGRAMS", "|".join(names))
     return (script.rstrip("\n").removesuffix('_tyro_tna "$@"') if shell == "zsh" else script) + more

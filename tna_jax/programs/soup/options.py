@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, get_args
 
 from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.programs.cli.arguments import DATA, Hidden, Known, Section
+from tna_jax.programs.cli.checkpoint_names import CHECKPOINT
 from tna_jax.programs.cli.choices import DATASETS, Corruption, TextTask, Ties
 from tna_jax.programs.cli.dataset_names import problem
 from tna_jax.programs.cli.finetuning_options import TuningOptions
@@ -26,8 +27,9 @@ class SoupOptions(TuningOptions, TrustOptions):
         "out", "memory_limit",
     )  # fmt: skip
 
-    checkpoint: str | None = None
-    """Hugging Face folder (config.json, model.safetensors) to start from: of tna pretrain, or a downloaded ViT, BERT or RoBERTa."""
+    checkpoint: Annotated[str | None, CHECKPOINT] = None
+    """Hugging Face folder (config.json, model.safetensors) to start from: of tna pretrain, or a downloaded ViT, BERT or RoBERTa;
+    or one that tna fetch has a name for (tna fetch --list), hf:OWNER/REPOSITORY too."""
     models: tuple[str, ...] = ()
     """Instead of training: Hugging Face folders of two or more models fine-tuned from one checkpoint for this data."""
     dataset: Annotated[str, DATASET, Known((*DATASETS, *get_args(TextTask)))] = "cifar10"

@@ -13,15 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import trees
+from tna_jax.hf import cache, loading, model_types
 from tna_jax.hf import config as hf_config
-from tna_jax.hf import loading, model_types
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import read_json, write_json
 from tna_jax.masks import Params
+from tna_jax.programs.cli.progress import console
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.data.tokens import IDS, TYPES
 
-ABOUT, IMAGES = "pretraining.json", "preprocessor_config.json"
+ABOUT, IMAGES = cache.ABOUT, "preprocessor_config.json"
 """Files beside a model: what it was pretrained on (ours), and how images are to be scaled (Hugging Face's)."""
 HEAD = "head/"
 
@@ -91,6 +92,7 @@ def for_images(folder: str, data: Dataset, num_classes: int, **options: Any) -> 
     Raises:
       UsageError: as `tna_jax.hf.load`; it is not a ViT, or takes images of other channels.
     """
+    folder = locate(folder)
     loaded = _load(folder, ("vit", "deit"), num_classes, options)
     module, shape = loaded.module, data.image_shape
     channels = loaded.params["body"]["patches"]["kernel"].shape[2]
@@ -125,6 +127,7 @@ def for_text(folder: str, length: int, num_classes: int, **options: Any) -> Back
     Raises:
       UsageError: as `tna_jax.hf.load`; it is another model, or takes fewer tokens than `length`.
     """
+    folder = locate(folder)
     loaded = _load(folder, ("bert", "roberta", "distilbert"), num_classes, options)
     module, body = loaded.module, loaded.module.clone(head="none")
     most = module.positions - module.pad_id - 1 if module.kind == "roberta" else module.positions
@@ -148,6 +151,11 @@ def for_text(folder: str, length: int, num_classes: int, **options: Any) -> Back
         return jnp.sum(tokens * counted, axis=1) / jnp.sum(counted, axis=1)
 
     return Backbone(folder, module.kind, module, loaded.params, loaded.config, loaded.new, network, features)
+
+
+def locate(checkpoint: str) -> str:
+    """Returns the folder of a checkpoint: it is one, or the name of one that is fetched into the cache where it is not there."""
+    return str(cache.locate(checkpoint, console.print))
 
 
 def _load(folder: str, architectures: tuple[str, ...], num_classes: int, options: dict[str, Any]) -> loading.Loaded:
@@ -189,8 +197,8 @@ def write_about(folder: Path, about: dict[str, Any], data: Dataset | None = None
 
 
 def pretraining_record(folder: str) -> dict[str, Any]:
-    """What a checkpoint's body stands on: what `tna pretrain` wrote beside it, or that there is no record."""
-    file = Path(folder) / ABOUT
+    """What a checkpoint's body stands on: what `tna pretrain` or `tna fetch` wrote beside it, or that there is no record."""
+    file = Path(locate(folder)) / ABOUT
     if file.is_file():
         return {"checkpoint": Path(folder).name, **read_json(file)}
     return {"checkpoint": Path(folder).name, "in_words": "a checkpoint without a record of its pretraining"}
