@@ -221,6 +221,10 @@ def _labels(name: str, train: np.ndarray, test: np.ndarray) -> Targets:
         if int(array.min()) < 0:
             raise DataError(f"{name}: y_{part} has labels from {array.min()}, expected 0 and up")
     count = int(train.max()) + 1
+    if (low := min(int(train.min()), int(test.min()))) > 0:
+        raise DataError(
+            f"{name}: labels from {low} to {count - 1}, and no example of class 0: expected classes numbered from 0; subtract {low}"
+        )
     if int(test.max()) >= count:
         raise DataError(f"{name}: y_test has labels up to {test.max()}, y_train only up to {count - 1}")
     if len(np.unique(train)) * 2 < count:

@@ -54,6 +54,11 @@ class Prepared(NamedTuple):
         """The number of classes, 0 for objectives other than classification."""
         return self.data.num_classes if self.federation.objective.classes else 0
 
+    @property
+    def guessing(self) -> float:
+        """The loss of a model that answers every input alike; NaN if it is unknown."""
+        return health.loss_of_guessing(self.federation.objective, self.data.num_classes, self.data.test.labels)
+
 
 Line = dict[str, Any]
 """One run of the plan: its `seed` and its mask schedule `anchors`."""
@@ -152,7 +157,7 @@ def federate(
                 server, client_states = stages_lib.end_of(folder, run, first, _standing(progress))
                 server = Server(*jax.tree.map(jnp.asarray, tuple(server)))
                 progress = progress._replace(server=server, client_states=client_states)
-            if why := stopped(progress.history, run, number, prepared.classes, settings.patience):
+            if why := stopped(progress.history, run, number, prepared, settings.patience):
                 progress = machine.stay(progress, run, number)
                 if (run, why) not in machine.named:
                     machine.named.add((run, why))
@@ -206,12 +211,13 @@ def _restored(folder: Run, progress: Progress, stages: Stages) -> tuple[int, Pro
     return begin, Progress(server, tree["own"], finals, history)
 
 
-def stopped(history: dict[str, np.ndarray], run: int, number: int, classes: int, patience: int | None) -> str:
+def stopped(history: dict[str, np.ndarray], run: int, number: int, prepared: Prepared, patience: int | None) -> str:
     """Says why round `number` of a run does not take place; empty if it does. It depends on the rounds before alone."""
     accuracy, loss, accepted = (history[name][run, :number] for name in ("accuracy", "loss", "taken"))
     asked_any = history["clients"][run, :number].any(axis=1)  # rounds that took place
     measured = accuracy[asked_any], loss[asked_any], accepted[asked_any]
-    return health.hopeless(*measured, classes) or health.stalled(measured[0] if classes else -measured[1], patience)
+    score = measured[0] if prepared.classes else -measured[1]
+    return health.hopeless(*measured, prepared.guessing) or health.stalled(score, patience)
 
 
 class _Machine:

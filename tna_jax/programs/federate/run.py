@@ -10,6 +10,7 @@ import numpy as np
 from tna_jax.federated import PROXY, costs, evaluation, partition, personalization, privacy, stream
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
+from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.progress import console, print_user_error
 from tna_jax.programs.data import own
 from tna_jax.programs.data.records import only_streamed
@@ -76,7 +77,8 @@ def run(settings: FederateOptions) -> dict[str, Any]:
         folder.write(RESULTS[0], result)
         if distributed.is_main_process():
             present(federate_report.describe(result), folder.folder / RESULTS[1])
-            print(f"wrote {folder.folder / RESULTS[0]} and {folder.folder / RESULTS[1]}")
+            where = folder.folder
+            wrote(f"{where / RESULTS[0]} and {where / RESULTS[1]}", "tna", "report", str(where))
         return result
 
 
@@ -164,7 +166,7 @@ def summary(
         name for name in (*federate_rounds.columns(prepared.federation), *federate_rounds.BY_CLIENT) if name in history
     ]
     values: dict[str, Any] = {name: history[name][run] for name in names}
-    headline, classes = measures.of_objective(prepared.federation.objective)[0], prepared.classes
+    headline, guessing = measures.of_objective(prepared.federation.objective)[0], prepared.guessing
     last = values[headline.name][-LAST:].astype(np.float64)
     befell = history["clients"][run]  # (rounds, N)
     bits = {"dropped": federate_rounds.DROPPED, "late": federate_rounds.LATE, "refused": federate_rounds.REFUSED}
@@ -177,11 +179,11 @@ def summary(
     by_client = {name: array[run] for name, array in scores.items() if np.isfinite(array[run]).any()}
     return {
         **line,
-        "diverged_in_round": health.diverged_in_round(values["accuracy"], values["loss"], classes),
+        "diverged_in_round": health.diverged_in_round(values["accuracy"], values["loss"], guessing),
         "stopped_after_round": None if took_place.all() else int(took_place.sum()),
         "score": last.mean(),
         "score_std": spread,
-        "stalled": not took_place.all() and not health.hopeless(accuracy, loss, taken, classes),
+        "stalled": not took_place.all() and not health.hopeless(accuracy, loss, taken, guessing),
         "turnout": turnout,
         "by_client": {
             name: {"values": array, **evaluation.summary(array)._asdict()} for name, array in by_client.items()

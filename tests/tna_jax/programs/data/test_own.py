@@ -122,6 +122,7 @@ NAN[3, 1], NAN[7, 0], NAN[7, 2] = np.nan, np.inf, np.nan
         (_with(x_train=np.full((20, 3), 1e300)), "not finite"),
         (_with(y_train=np.arange(20) / 2), "y_train holds float64, expected integer labels for classification"),
         (_with(y_train=np.arange(20) % 2 - 1), "labels from -1"),
+        (_with(y_train=np.arange(20) % 2 + 1, y_test=np.array([1, 2, 2, 1])), "no example of class 0: expected classes numbered from 0; subtract 1"),
         (_with(y_test=np.array([0, 1, 2, 0])), "y_test has labels up to 2, y_train only up to 1"),
         (_with(y_train=(np.arange(20) % 2) * 999), "2 different labels from 0 to 999"),
         (_with(y_train=np.eye(20), y_test=np.eye(4, 20)), "expected one label for each example"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.tna_jax.programs.federate.test_federate import TINY
+from tna_jax import objectives
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.federate import health
 from tna_jax.programs.federate import run as federate
@@ -29,16 +30,33 @@ NAN = float("nan")
     ],
 )
 def test_divergence_is_judged_by_loss_and_accuracy(accuracy, loss, expected):
-    assert health.diverged_in_round(np.array(accuracy), np.array(loss), 10) == expected
+    assert health.diverged_in_round(np.array(accuracy), np.array(loss), np.log(10)) == expected
 
 
-def test_a_loss_of_another_objective_is_compared_with_that_of_the_first_round():
+def test_a_loss_whose_guess_is_unknown_is_compared_with_that_of_the_first_round():
     nothing = np.full(6, NAN)
-    assert health.diverged_in_round(nothing, np.array([3.0, 2.0, 29.0, 2.0, 31.0, 1e9]), 0) == 5
+    assert health.diverged_in_round(nothing, np.array([3.0, 2.0, 29.0, 2.0, 31.0, 1e9]), NAN) == 5
     assert (
-        health.diverged_in_round(nothing, np.array([-3.0, -2.0, 9.0, 2.0, 31.0, 1e9]), 0) is None
+        health.diverged_in_round(nothing, np.array([-3.0, -2.0, 9.0, 2.0, 31.0, 1e9]), NAN) is None
     )  # a likelihood, of any sign
-    assert "had diverged" in health.hopeless(nothing, np.array([3.0, *[1e4] * 5]), np.ones(6), 0)
+    assert "had diverged" in health.hopeless(nothing, np.array([3.0, *[1e4] * 5]), np.ones(6), NAN)
+
+
+def test_a_regression_that_exploded_in_the_first_round_and_stays_there_has_diverged():
+    targets = np.random.default_rng(0).normal(3, 2, (400, 2))
+    guess = health.loss_of_guessing(objectives.regression(), 2, targets)
+    assert guess == pytest.approx(targets.var(axis=0).mean())
+    assert health.loss_of_guessing(objectives.regression("absolute"), 2, targets) < guess
+    assert health.diverged_in_round(np.full(3, NAN), np.array([9e8, 8e8, 8e8]), guess) == 1
+    assert health.diverged_in_round(np.full(3, NAN), np.array([39.0, 3.0, 2.0]), guess) is None
+
+
+@pytest.mark.parametrize(
+    ("objective", "count", "guess"),
+    [("classification", 10, np.log(10)), ("next-token", 65, np.log(65)), ("multi-label", 7, np.log(2))],
+)
+def test_the_loss_of_guessing_is_that_of_equal_odds(objective, count, guess):
+    assert health.loss_of_guessing(objectives.BY_NAME[objective](), count, np.zeros(3)) == pytest.approx(guess)
 
 
 @pytest.mark.parametrize(
@@ -67,11 +85,11 @@ def test_whoever_learned_nothing_ends_with_1(changed, words, capsys):
 def test_five_rounds_without_anything_learned_stop_a_federation():
     good, bad = np.full(6, 0.5), np.full(6, NAN)
     some, none = np.full(6, 3), np.zeros(6)
-    assert health.hopeless(good, good, some, 10) == ""
-    assert "no reply was accepted" in health.hopeless(good, good, none, 10)
-    assert "not finite" in health.hopeless(good, bad, some, 10)
-    assert "had diverged" in health.hopeless(np.full(6, 0.1), np.full(6, 50.0), some, 10)
-    assert health.hopeless(good[:4], bad[:4], none[:4], 10) == ""
+    assert health.hopeless(good, good, some, np.log(10)) == ""
+    assert "no reply was accepted" in health.hopeless(good, good, none, np.log(10))
+    assert "not finite" in health.hopeless(good, bad, some, np.log(10))
+    assert "had diverged" in health.hopeless(np.full(6, 0.1), np.full(6, 50.0), some, np.log(10))
+    assert health.hopeless(good[:4], bad[:4], none[:4], np.log(10)) == ""
 
 
 def test_a_diverged_run_is_stopped_saved_and_ends_with_1(capsys):
