@@ -10,6 +10,7 @@ from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
 from tna_jax.programs.barrier import report as barrier_report
 from tna_jax.programs.barrier.options import BarrierOptions
+from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.population import checkpoint_status, compatibility
 from tna_jax.programs.population.description import description, load
@@ -76,7 +77,6 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     folder.write("barrier.json", result)
     if distributed.is_main_process():
         present(barrier_report.describe(result), folder.folder / "barrier.png")
-        print(
-            f"wrote {folder.folder / 'barrier.json'} and {folder.folder / 'barrier.png'}; next: tna fuse {folder.quoted_path}"
-        )
+        where = folder.folder
+        wrote(f"{where / 'barrier.json'} and {where / 'barrier.png'}", "tna", "fuse", str(where))
     return result

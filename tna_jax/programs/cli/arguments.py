@@ -18,7 +18,7 @@ VALUES = {
     "alphas": "X", "checkpoint": "DIR", "checkpoint_minutes": "MINUTES", "coordinator": "HOST:PORT", "data_dir": "DIR",
     "dataset": "NAME", "evaluate": "COMMAND", "log": "NAME,NAME", "memory_limit": "GB", "model_options": "KEY=VALUE", "objective_options": "KEY=VALUE",
     "out": "PATH", "pairs": "I-J", "to": "mean|I",
-    "where": "REGEX",
+    "where": "REGEX", "freeze": "REGEX",
     "base": "PATH", "allow_different": "FIELD", "method_options": "KEY=VALUE", "recipe": "FILE", "shard_size": "SIZE", "weight": "'REGEX=X X'",
     "only": "REGEX", "skip": "REGEX", "strip_prefix": "PREFIX", "add_prefix": "PREFIX", "wheel": "FILE",
 }  # fmt: skip

@@ -7,7 +7,7 @@ from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.programs.cli import ranges
 from tna_jax.programs.cli.arguments import DATA, MACHINE
 from tna_jax.programs.cli.choices import Placement
-from tna_jax.programs.cli.ranges import BOUND, COUNT, NOT_NEGATIVE, SHARE
+from tna_jax.programs.cli.ranges import BOUND, COUNT, NOT_NEGATIVE, PATTERN, SHARE
 from tna_jax.programs.cli.run_options import MachineOptions, RunOptions
 
 
@@ -46,3 +46,14 @@ class TuningOptions(RunOptions, MachineOptions):
         """Raises UsageError for options that do not go together."""
         if self.accumulate >= 1 and self.batch_size % self.accumulate:
             raise UsageError(f"--accumulate {self.accumulate} does not divide --batch-size {self.batch_size}")
+
+
+@dataclasses.dataclass(frozen=True)
+class FreezeOptions:
+    """Which parts of a checkpoint are not trained at all?"""
+
+    SECTION: ClassVar[str] = "anchors"
+
+    freeze: Annotated[str | None, PATTERN] = None
+    """Leaves that stay as the checkpoint has them, by a regular expression of their path: embedding|layer_[01]/ are the table of words
+    and two layers. They are anchored as a whole, cost no gradient and no optimizer state; --ratios is of the others."""

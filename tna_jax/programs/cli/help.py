@@ -43,7 +43,16 @@ def text(name: str, cls: type, everything: bool = False, width: int | None = Non
             held = [option for option in found if option.section == section]
             if held:
                 parts.append(_section(f"tna {name}" if section == OWN else section, held, width))
+    parts.append(_of_every_program(width))
     return "\n\n".join(part for part in parts if part)
+
+
+def _of_every_program(width: int) -> str:
+    return textwrap.fill(
+        "Every program takes --config FILE, options from a JSON file such as a run's config.json, and -q or --quiet: results, "
+        "warnings and errors alone are printed.",
+        width,
+    )
 
 
 def _paragraphs(doc: str) -> list[str]:
@@ -104,5 +113,7 @@ def _value(value: Any) -> str:
 
 
 def _bold(words: str) -> str:
-    terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    terminal = (
+        sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in ("dumb", "unknown")
+    )
     return f"\x1b[1m{words}\x1b[0m" if terminal else words

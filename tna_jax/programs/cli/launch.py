@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tna_jax.io.errors import UsageError
-from tna_jax.programs.cli import help, interrupts, parsing
+from tna_jax.programs.cli import help, interrupts, messages, parsing
 from tna_jax.programs.cli.main import options_of, package_of
 from tna_jax.programs.cli.progress import Interrupted, print_user_error
 
@@ -35,6 +35,8 @@ def launch(name: str, arguments: list[str]) -> int:
     if wanted := {"-h", "--help", "--help-all"} & set(arguments):
         print(help.text(name, cls, everything="--help-all" in wanted))
         return 0
+    silent = bool(set(messages.QUIET) & set(arguments))
+    arguments = [word for word in arguments if word not in messages.QUIET]
     try:
         settings: Any = parsing.parse(cls, arguments, name)
         if hasattr(settings, "check"):
@@ -44,7 +46,8 @@ def launch(name: str, arguments: list[str]) -> int:
     module = importlib.import_module(f"{package_of(name)}.run")
     run, exit_code = module.run, getattr(module, "exit_code", None)
     interrupts.hand_over()
-    return guarded(name, lambda: run(settings) if exit_code is None else exit_code(run(settings)))
+    with messages.quiet(silent):
+        return guarded(name, lambda: run(settings) if exit_code is None else exit_code(run(settings)))
 
 
 def guarded(name: str, run: Callable[[], Any]) -> int:

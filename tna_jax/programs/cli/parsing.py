@@ -50,12 +50,14 @@ def parse(cls: type[Config], arguments: list[str], program: str) -> Config:
 def command_line(cls: type, choices: bool) -> type:
     """Returns a dataclass like `cls` as tyro takes it: with or without the choices, which `ranges.check` refuses in our words.
 
-    With them it is for completion: what names files and folders is a path, and `--config FILE`, which `parse` reads itself, is an option.
+    With them it is for completion: what names files and folders is a path, and `--config FILE` and `--quiet`, which are of every program, are options.
     """
     fields = [_field(option, choices) for option in cli_arguments.options(cls) if not (choices and option.hidden)]
     if choices:
         about = tyro.conf.arg(metavar="FILE", help="Take options from a JSON file; others go before it.")
         fields.append(("config", Annotated[Path | None, about], dataclasses.field(default=None)))
+        about = tyro.conf.arg(help="Print results, warnings and errors alone.", aliases=["-q"])
+        fields.append(("quiet", Annotated[bool, about, tyro.conf.FlagCreatePairsOff], dataclasses.field(default=False)))
     made = dataclasses.make_dataclass(cls.__name__, fields, frozen=True, kw_only=True)
     made.__doc__ = cls.__doc__
     return made

@@ -8,7 +8,7 @@ from tna_jax.programs.cli.arguments import Hidden, Known, Section
 from tna_jax.programs.cli.checkpoint_names import CHECKPOINT
 from tna_jax.programs.cli.choices import TextTask
 from tna_jax.programs.cli.dataset_names import text_problem
-from tna_jax.programs.cli.finetuning_options import TuningOptions
+from tna_jax.programs.cli.finetuning_options import FreezeOptions, TuningOptions
 from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, POSITIVE, RATIOS, Rule
 
 SCORES = Section("scores")
@@ -16,11 +16,11 @@ TASKS = Rule(text_problem)
 
 
 @dataclasses.dataclass(frozen=True)
-class ColdOptions(TuningOptions):
+class ColdOptions(TuningOptions, FreezeOptions):
     """Run ColD Fusion: text tasks fine-tune one encoder each for itself, their bodies are averaged, again and again."""
 
     COMMON: ClassVar[tuple[str, ...]] = (
-        "checkpoint", "tasks", "unseen", "data_dir", "ratios", "seeds", "iterations", "examples", "epochs", "learning_rate",
+        "checkpoint", "tasks", "unseen", "data_dir", "ratios", "freeze", "seeds", "iterations", "examples", "epochs", "learning_rate",
         "out", "memory_limit",
     )  # fmt: skip
 

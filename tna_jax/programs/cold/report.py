@@ -8,7 +8,7 @@ from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.reports.blocks import Description, Number, Table
 from tna_jax.programs.reports.figures import Curve, Curves
 from tna_jax.programs.reports.statistics import format_mean_std, mean_std
-from tna_jax.programs.reports.wording import ratio_name, ratio_text, seen_text
+from tna_jax.programs.reports.wording import frozen_text, ratio_name, ratio_text, seen_text
 
 KINDS = ("fine-tuning", "probe")
 Line = dict[str, Any]
@@ -92,7 +92,7 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
     return Description(
         "ColD Fusion", f"{result['parameters']:,} parameters, on {result['stands_on']['in_words']}",
         f"Bodies fine-tuned apart and averaged, again and again. Tasks: {tasks}.", numbers, [*tables, *figures],
-        [result["headline"], f"anchored entries that moved: {result['anchors_moved']}"],
+        [result["headline"], *frozen_text(result.get("frozen")), f"anchored entries that moved: {result['anchors_moved']}"],
     )  # fmt: skip
 
 

@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import cold_fusion, ensemble, finetuning
+from tna_jax import ensemble, finetuning
 from tna_jax import placement as placement_lib
+from tna_jax.averaging import average_stacked
 from tna_jax.ensemble import Trainer
 from tna_jax.io.json_files import to_json
 from tna_jax.io.runs import BODY
 from tna_jax.masks import AnchorRecipe, Mask, Params
 from tna_jax.prng import Stream, stream
+from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.progress import Interrupted, PhaseBar, console, stoppable
 from tna_jax.programs.cold import report as cold_report
 from tna_jax.programs.cold import scores as cold_scores
@@ -24,16 +26,19 @@ from tna_jax.programs.cold.options import ColdOptions
 from tna_jax.programs.cold.scores import Body, Watch
 from tna_jax.programs.cold.tasks import Task, drawn, shut, shut_mask
 from tna_jax.programs.reports.present import present
+from tna_jax.programs.reports.wording import frozen_text
 from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.runs.folder import METRICS, PROVENANCE, Run
 from tna_jax.programs.runs.restore import restore
 from tna_jax.programs.system import distributed, memory
-from tna_jax.programs.training import backbone
-from tna_jax.programs.training.backbone import Backbone, is_head
+from tna_jax.programs.training import backbone, freezing
+from tna_jax.programs.training.backbone import Backbone
 from tna_jax.programs.training.builders import finetuning_trainer, transformer_fields
 from tna_jax.programs.training.setup import record, result_options
 
 RESULTS = ("cold.json", "cold.png")
+WAVE = 2 * memory.GB
+"""Bytes of models beyond which more at once train no faster on a CPU."""
 
 
 class Variant(NamedTuple):
@@ -86,6 +91,9 @@ def run(settings: ColdOptions) -> dict[str, Any]:
         console.print(f"{len(variants)} fusions (seeds x ratios) of {len(fusion.contributors)} contributors: "
                       f"{', '.join(task.title for task in fusion.contributors)}; unseen: "
                       f"{', '.join(task.title for task in fusion.tasks if not task.seen) or 'none'}")  # fmt: skip
+        frozen = freezing.describe(fusion.backbone.params, settings.freeze)
+        for line in frozen_text(frozen):
+            console.print(line)
         params = iterate(fusion, folder, settings)
         logged = [json.loads(line) for line in (folder.folder / METRICS).read_text().splitlines()]
         rows = [row for line in logged for row in line["rows"]]
@@ -94,6 +102,7 @@ def run(settings: ColdOptions) -> dict[str, Any]:
             "config": result_options(settings),
             "stands_on": standing,
             "parameters": backbone.num_parameters(fusion.backbone.params),
+            "frozen": frozen,
             "tasks": [{"name": task.name, "title": task.title, "seen": task.seen, "classes": task.num_classes,
                        "train": len(task.train[1]), "test": len(task.test[1]), "split": task.how_split}
                       for task in fusion.tasks],
@@ -106,14 +115,13 @@ def run(settings: ColdOptions) -> dict[str, Any]:
             if variant.seed == settings.seed:
                 _save(
                     fusion,
-                    jax.tree.map(lambda leaf, i=i: leaf[i, 0], params),
+                    {"body": jax.tree.map(lambda leaf, i=i: leaf[i], params["body"])},
                     folder.folder / f"body-ratio-{variant.ratio:g}",
                 )
         folder.write(RESULTS[0], result)
         present(cold_report.describe(result), folder.folder / RESULTS[1])
-        print(
-            f"wrote {folder.folder / RESULTS[0]}, {RESULTS[1]} and the fused bodies as Hugging Face folders; next: tna report {folder.quoted_path}"
-        )
+        files = f"{folder.folder / RESULTS[0]}, {RESULTS[1]} and the fused bodies as Hugging Face folders"
+        wrote(files, "tna", "report", str(folder.folder))
         return result
 
 
@@ -123,25 +131,50 @@ def prepare(settings: ColdOptions, variants: list[Variant]) -> tuple[Fusion, dic
     tasks = cold_tasks.load((*settings.tasks, *settings.unseen), settings.tasks, settings)
     classes = max(task.num_classes for task in tasks)
     made = backbone.for_text(settings.checkpoint, settings.length, classes, **transformer_fields(settings))
+    freezing.describe(made.params, settings.freeze)
     trainer = finetuning_trainer(settings, made.network, settings.examples)
     scorer = finetuning_trainer(settings, made.network, settings.score_examples, settings.score_epochs)
     count = len(variants) * len(tasks)  # that many train for the scores; in an iteration the contributors do
     one = _shapes(made, trainer, tasks[0], settings.examples)
     tokens, labels = one.member_data
     placement = placement_lib.resolve(trainer.placement, made.network, one.params, tokens)
-    found = memory.estimate(trainer, one, tokens, labels)
-    found = found._replace(kept=found.kept + found.common, common=0)  # each has its own data
+    each = memory.estimate(trainer, one, tokens, labels)
+    each = each._replace(kept=each.kept + each.common, common=0)  # each has its own data
     room, before = memory.available(settings.memory_limit), memory.resident()
     resolved = dataclasses.replace(trainer, placement=placement)
-    at_once, predicted = memory.plan_waves(resolved, one, count, found, None, None, room)
+    host = host_bytes(one.params, len(variants), len(settings.tasks))
+    most = wave_limit(count, each, placement)
+    at_once, predicted = memory.plan_waves(resolved, one, most, copied_once(each), None, None, room, host)
     facts = {"placement": placement, "models_at_once": at_once, "predicted_bytes": predicted, "resident_bytes_before": before,
-             "predicted_bytes_per_model": {"kept": found.kept, "working": found.working}}  # fmt: skip
-    memory.print_estimate(
-        predicted, 0, before
-    )  # bodies and their copies between iterations take what an ensemble's checkpoint does
-    if at_once < count:
+             "predicted_bytes_per_model": {"kept": each.kept, "working": each.working}}  # fmt: skip
+    memory.print_estimate(predicted, host.saving, before)
+    if at_once < most:
         console.print(f"{count} models do not fit into {room / memory.GB:.3g} GB at once: waves of up to {at_once}")
     return Fusion(made, tasks, variants, trainer, scorer, AtOnce(settings, at_once)), facts
+
+
+def host_bytes(params: Params, variants: int, contributors: int) -> memory.Host:
+    """Computes what the CPU's memory holds beside the models that train: bodies before and after an iteration, and masks, of every
+    variant, the bodies of a variant's contributors that wait for the last one, and what a checkpoint takes while it is written."""
+    body, head = memory.size(params["body"]), memory.size(params["head"])
+    stored = variants * (body + contributors * head)
+    return memory.Host(2 * stored + variants * body // 4 + contributors * body, memory.SAVING * stored)
+
+
+def copied_once(each: memory.Estimate) -> memory.Estimate:
+    """Returns the estimate of a model of which a CPU holds a copy while it trains."""
+    return each._replace(kept=2 * each.kept) if jax.default_backend() == "cpu" else each
+
+
+def wave_limit(count: int, each: memory.Estimate, placement: str) -> int:
+    """Returns how many of `count` models are worth having in memory at once, a multiple of the devices.
+
+    On a CPU a device trains its models one after the other (unless under `vmap`): more of them gain nothing beyond a few large ones.
+    """
+    if placement == "vmap" or jax.default_backend() != "cpu":
+        return count
+    devices = jax.device_count()
+    return min(count, max(devices, int(WAVE / each.kept) // devices * devices))
 
 
 def _shapes(made: Backbone, trainer: Trainer, task: Task, examples: int) -> ensemble.Members:
@@ -157,21 +190,27 @@ def _shapes(made: Backbone, trainer: Trainer, task: Task, examples: int) -> ense
 
 
 def begin(fusion: Fusion) -> Params:
-    """(V, K, ...) the contributors before the first iteration: the checkpoint's body, a fresh head for each task."""
-    made = []
+    """Returns the start of the first iteration: (V, ...) the checkpoint's body, (V, K, ...) a fresh head for each task."""
+    bodies, heads = [], []
     for variant in fusion.variants:
-        first = fusion.backbone.fresh(stream(variant.seed, Stream.RUN_INIT))
-        heads = [
-            fusion.backbone.fresh(stream(variant.seed, Stream.RUN_INIT, 1 + k)) for k in range(len(fusion.contributors))
-        ]
-        own = cold_fusion.broadcast_body(first, jax.tree.map(lambda *leaves: jnp.stack(leaves), *heads), is_head)
-        closed = [shut(ensemble.member(own, k), task.num_classes) for k, task in enumerate(fusion.contributors)]
-        made.append(jax.tree.map(lambda *leaves: np.stack(leaves), *closed))
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *made)
+        bodies.append(fusion.backbone.fresh(stream(variant.seed, Stream.RUN_INIT))["body"])
+        for k, task in enumerate(fusion.contributors):
+            head = fusion.backbone.fresh(stream(variant.seed, Stream.RUN_INIT, 1 + k))["head"]
+            heads.append(shut({"head": head}, task.num_classes)["head"])
+    by_variant = (len(fusion.variants), len(fusion.contributors))
+    stacked = _stack(heads)
+    return {
+        "body": _stack(bodies),
+        "head": jax.tree.map(lambda leaf: leaf.reshape(*by_variant, *leaf.shape[1:]), stacked),
+    }
+
+
+def _stack(trees: list[Params]) -> Params:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def iterate(fusion: Fusion, folder: Run, settings: ColdOptions) -> Params:
-    """All iterations that are left, each followed by its scores and a checkpoint; returns the contributors (V, K, ...)."""
+    """All iterations that are left, each followed by its scores and a checkpoint; returns bodies (V, ...) and heads (V, K, ...)."""
     tree = {"params": begin(fusion)}
     done, tree = restore(folder.checkpoints, tree) if settings.resume else (0, tree)
     folder.keep_logged(done)
@@ -204,40 +243,51 @@ def train_and_fuse(fusion: Fusion, params: Params, number: int, watch: Watch) ->
     jobs = [
         (v, variant, k, task) for v, variant in enumerate(fusion.variants) for k, task in enumerate(fusion.contributors)
     ]
-    masks = [_mask(fusion, params, v, variant, number) for v, variant in enumerate(fusion.variants)]
-    trained = jax.tree.map(np.array, params)
+    masks = [_mask(fusion, params, variant, number) for variant in fusion.variants]
+    heads = jax.tree.map(np.array, params["head"])
+    waiting: list[list[Params]] = [
+        [] for _ in fusion.variants
+    ]  # bodies of a variant until all its contributors are there
+    fused: list[Params] = []
     watch.begin("training", len(jobs) * fusion.settings.epochs, "contributors x epochs")
     for first in range(0, len(jobs), fusion.settings.at_once):
         part = jobs[first : first + fusion.settings.at_once]
         members = _members(fusion, params, masks, part, number)
         done = functools.partial(watch.epoch, len(part))
         members, _ = ensemble.train_ensemble(fusion.trainer, members, None, None, fusion.settings.epochs, on_epoch=done)
-        for new, old in zip(
-            jax.tree.leaves(placement_lib.to_host(members.params)), jax.tree.leaves(trained), strict=True
-        ):
-            for i, (v, _, k, _) in enumerate(part):
-                old[v, k] = new[i]
-    fused = [
-        jax.tree.map(np.asarray, cold_fusion.fuse(jax.tree.map(lambda leaf, v=v: leaf[v], trained), is_head))
-        for v in range(len(fusion.variants))
-    ]
-    made = jax.tree.map(lambda *leaves: np.stack(leaves), *fused)
-    moved = sum(_moved(mask, params, made, v) for v, mask in enumerate(masks))
+        trained = placement_lib.to_host(members.params)
+        for i, (v, _, k, _) in enumerate(part):
+            waiting[v].append(jax.tree.map(lambda leaf, i=i: np.array(leaf[i]), trained["body"]))
+            for leaf, new in zip(jax.tree.leaves(heads), jax.tree.leaves(trained["head"]), strict=True):
+                leaf[v, k] = new[i]
+            if k + 1 == len(fusion.contributors):
+                fused.append(_average(waiting[v]))
+                waiting[v] = []
+    made = {"body": _stack(fused), "head": heads}
+    moved = sum(_moved(mask["body"], params["body"], made["body"], v) for v, mask in enumerate(masks))
     return made, moved
 
 
-def _mask(fusion: Fusion, params: Params, v: int, variant: Variant, number: int) -> Mask:
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), params)
-    recipe = AnchorRecipe(ratio=variant.ratio, seed=variant.seed, where=BODY)
-    return recipe.draw(one, jax.random.fold_in(recipe.key, number))
+def _average(bodies: list[Params]) -> Params:
+    """Averages bodies as `cold_fusion.fuse` does, a leaf at a time: of many large ones no second copy is made."""
+    shares = np.ones(len(bodies), np.float32)
+    return jax.tree.map(lambda *leaves: np.asarray(average_stacked([np.stack(leaves)], shares)[0]), *bodies)
+
+
+def _mask(fusion: Fusion, params: Params, variant: Variant, number: int) -> Mask:
+    """Returns the mask of a variant's contributors in iteration `number`."""
+    one = {
+        part: jax.tree.map(lambda x, n=axes: jax.ShapeDtypeStruct(x.shape[n:], x.dtype), params[part])
+        for part, axes in (("body", 1), ("head", 2))
+    }
+    recipe = AnchorRecipe(ratio=variant.ratio, seed=variant.seed, where=BODY, freeze=fusion.settings.freeze)
+    return jax.tree.map(np.asarray, recipe.draw(one, jax.random.fold_in(recipe.key, number)))
 
 
 def _moved(mask: Mask, before: Params, after: Params, v: int) -> int:
-    """Anchored entries of the variant's contributors whose bits have changed."""
+    """Counts anchored entries of a variant's fused body whose bits have changed."""
     leaves = zip(*map(jax.tree.leaves, (mask, before, after)), strict=True)
-    return sum(
-        int((old[v].view(np.uint32) != new[v].view(np.uint32))[:, ~np.asarray(kept)].sum()) for kept, old, new in leaves
-    )
+    return sum(int((old[v].view(np.uint32) != new[v].view(np.uint32))[~kept].sum()) for kept, old, new in leaves)
 
 
 def _members(fusion: Fusion, params: Params, masks: list[Mask], jobs: Any, number: int) -> ensemble.Members:
@@ -249,7 +299,10 @@ def _members(fusion: Fusion, params: Params, masks: list[Mask], jobs: Any, numbe
         orders.append(stream(variant.seed, Stream.RUN_ORDER, number * len(fusion.tasks) + k))
         drawn_masks.append(shut_mask(masks[v], task.num_classes))
     at = np.array([v for v, *_ in jobs]), np.array([k for _, _, k, _ in jobs])
-    chosen = jax.tree.map(lambda leaf: leaf[at], params)
+    chosen = {
+        "body": jax.tree.map(lambda leaf: leaf[at[0]], params["body"]),
+        "head": jax.tree.map(lambda leaf: leaf[at], params["head"]),
+    }
     recipe = finetuning.FinetuneConfig(settings.learning_rate, settings.weight_decay)
     stacked, held = (jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
                      for trees in (drawn_masks, own))  # fmt: skip
@@ -264,7 +317,10 @@ def score(fusion: Fusion, params: Params, number: int, watch: Watch) -> list[dic
     """
     scored = fusion.variants if number else list({variant.seed: variant for variant in fusion.variants}.values())
     at = {variant: i for i, variant in enumerate(fusion.variants)}
-    bodies = [Body(variant.seed, jax.tree.map(lambda leaf, v=at[variant]: leaf[v, 0], params)) for variant in scored]
+    bodies = [
+        Body(variant.seed, {"body": jax.tree.map(lambda leaf, v=at[variant]: leaf[v], params["body"])})
+        for variant in scored
+    ]
     tables = {"probe": cold_scores.probed(fusion.backbone, bodies, fusion.tasks, fusion.settings, watch)}
     if number % fusion.settings.tune_every == 0 or number == fusion.settings.iterations:
         tables["fine-tuning"] = cold_scores.tuned(

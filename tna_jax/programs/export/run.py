@@ -10,7 +10,7 @@ from tna_jax.io.formats import FORMAT
 from tna_jax.io.restore import nested, newest_parts
 from tna_jax.io.runs import PARAMS
 from tna_jax.programs.cli import parsing
-from tna_jax.programs.cli.progress import console
+from tna_jax.programs.cli.messages import print_warning, wrote
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.export.options import ExportOptions
 from tna_jax.programs.population.description import RunDescription, description, load_data
@@ -69,7 +69,10 @@ def run(settings: ExportOptions) -> Path:
     else:
         safetensors.write(place, values, {ABOUT: json.dumps(about)})
     if distributed.is_main_process():
-        print(f"wrote {place}: model {index} of {folder.folder}, {len(arrays)} arrays, checkpoint {step}")
+        command: tuple[str, ...] = ("tna", "import", str(place))
+        if settings.format == "hf" and data is not None:
+            command = ("tna", "soup", "--checkpoint", str(place), "--dataset", data.name)
+        wrote(f"{place}: model {index} of {folder.folder}, {len(arrays)} arrays, checkpoint {step}", *command)
     return place
 
 
@@ -84,9 +87,8 @@ def of_run(settings: ExportOptions, config: dict[str, Any]) -> tuple[RunDescript
     except UsageError as error:
         if settings.format == "hf":
             raise
-        console.print(
-            f"warning: the data cannot be read, so the file does not say how inputs are scaled and what the classes are: {error}",
-            highlight=False,
+        print_warning(
+            f"the data cannot be read, so the file does not say how inputs are scaled and what the classes are: {error}"
         )
         return described, None
 
@@ -111,5 +113,5 @@ def stacked(folder: Run) -> tuple[int, dict[str, Any]]:
     """
     step, arrays, damaged = newest_parts(folder.checkpoints, "params", "state")
     for bad, reason in damaged.items():
-        console.print(f"warning: checkpoint {bad} is damaged: {reason}; using checkpoint {step}")
+        print_warning(f"checkpoint {bad} is damaged: {reason}; using checkpoint {step}")
     return step, arrays

@@ -11,6 +11,7 @@ from tna_jax.io.provenance import provenance
 from tna_jax.masks import Params
 from tna_jax.matching.many import Merged
 from tna_jax.networks import State
+from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.fuse import matching, merge_plan, merge_report, merges, pairs, save
 from tna_jax.programs.fuse import report as fuse_report
@@ -84,7 +85,8 @@ def run(settings: FuseOptions) -> dict[str, Any]:
     if distributed.is_main_process():
         present(fuse_report.describe(result), folder.folder / RESULTS[1])
         written = f", and the fused models into {settings.out}" if settings.out is not None else ""
-        print(f"wrote {folder.folder / RESULTS[0]} and {folder.folder / RESULTS[1]}{written}")
+        where = folder.folder
+        wrote(f"{where / RESULTS[0]} and {where / RESULTS[1]}{written}", "tna", "report", str(where))
     return result
 
 

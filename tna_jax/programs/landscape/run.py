@@ -13,6 +13,7 @@ from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
 from tna_jax.io.runs import recipe_of
 from tna_jax.masks import Params
+from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.landscape import report as landscape_report
 from tna_jax.programs.landscape.options import ORIGIN, LandscapeOptions
@@ -39,9 +40,8 @@ def run(settings: LandscapeOptions) -> dict[str, Any]:
     folder.write("landscape.json", result)
     if distributed.is_main_process():
         present(landscape_report.describe(result), folder.folder / "landscape.png")
-        print(
-            f"wrote {folder.folder / 'landscape.json'} and {folder.folder / 'landscape.png'}; next: tna report {folder.quoted_path}"
-        )
+        where = folder.folder
+        wrote(f"{where / 'landscape.json'} and {where / 'landscape.png'}", "tna", "report", str(where))
     return result
 
 

@@ -4,10 +4,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import read_json
+from tna_jax.programs.cli.messages import is_quiet, shell_words
 from tna_jax.programs.cli.progress import plural, wide_console
 from tna_jax.programs.list_runs.options import RunsOptions
 from tna_jax.programs.reports.run_status import describe
@@ -23,13 +27,49 @@ def run(settings: RunsOptions) -> list[dict[str, Any]]:
     if not folders:
         raise UsageError(f"there is no run in {top} (no folder with a {CONFIG})")
     rows = [describe(folder) for folder in sorted(folders)]
-    table = Table(title=f"{plural(len(rows), 'run')} in {top}", title_justify="left")
-    for column in ("run", "program", "state", "differs in", "result"):
-        table.add_column(column, overflow="fold")
-    for row, options in zip(rows, differences(rows), strict=True):
-        table.add_row(str(row["folder"].relative_to(top)), row["program"], row["state"], options, row["result"])
-    wide_console().print(table)
+    show(rows, top)
+    if not is_quiet() and (command := _next(rows)):
+        print(f"next: {shell_words(*command)}")
     return rows
+
+
+WORDS = 28
+"""Columns that a text of several words needs beside others."""
+
+
+def show(rows: list[dict[str, Any]], top: Path) -> None:
+    """Prints the runs as a table, or, where words would be broken in it, one below the other."""
+    console = wide_console()
+    title, heads = f"{plural(len(rows), 'run')} in {top}", ("run", "program", "state", "differs in", "result")
+    cells = [
+        (str(row["folder"].relative_to(top)), row["program"], row["state"], options, row["result"])
+        for row, options in zip(rows, differences(rows), strict=True)
+    ]
+    natural = [max(cell_len(text) for text in column) for column in zip(heads, *cells, strict=True)]
+    needed = [natural[0], natural[1], *(min(width, WORDS) for width in natural[2:])]
+    if sum(needed) + 3 * len(heads) + 1 > console.width:
+        console.print(title)
+        for name, program, *texts in cells:
+            console.print(f"\n{name} ({program})", highlight=False)
+            for text in filter(None, texts):
+                console.print(Padding(Text(text), (0, 0, 0, 2), expand=False))
+        return
+    table = Table(title=title, title_justify="left")
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _next(rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Returns the command that resumes an interrupted run, or shows a finished one."""
+    trained = [row for row in rows if row["program"] != "import"]  # imported models have neither to do nor to show
+    for state, program in (("interrupted", "resume"), ("finished", "report")):
+        for row in trained:
+            if row["state"].startswith(state):
+                return "tna", program, str(row["folder"])
+    return ()
 
 
 def _is_run(folder: Path) -> bool:

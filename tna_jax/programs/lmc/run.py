@@ -13,6 +13,7 @@ from tna_jax.connectivity import Path
 from tna_jax.io.json_files import to_json
 from tna_jax.networks import Network
 from tna_jax.objectives import CLASSIFICATION, Objective
+from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.cli.recipes import expanded
 from tna_jax.programs.data import Dataset, own
@@ -74,9 +75,8 @@ def run(settings: LmcOptions) -> dict[str, Any]:
         folder.trackers.log({"step": settings.epochs * trained.facts["waves"], **barriers(found, trainer.objective)})
         if distributed.is_main_process():
             present(lmc_report.describe(result), folder.folder / "lmc.png")
-            print(
-                f"wrote {folder.folder / 'lmc.json'} and {folder.folder / 'lmc.png'}; next: tna report {folder.quoted_path}"
-            )
+            where = folder.folder
+            wrote(f"{where / 'lmc.json'} and {where / 'lmc.png'}", "tna", "report", str(where))
         return result
 
 

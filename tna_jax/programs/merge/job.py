@@ -10,7 +10,8 @@ import numpy as np
 from tna_jax.io.errors import UsageError
 from tna_jax.io.tensor_headers import Checkpoint
 from tna_jax.merging.method import Method
-from tna_jax.programs.cli.progress import console, plural, size
+from tna_jax.programs.cli.messages import print_warning
+from tna_jax.programs.cli.progress import plural, size
 from tna_jax.programs.merge import configurations, folder_output, greedy, inputs, permuted, recipe, validate
 from tna_jax.programs.merge import metadata as merge_metadata
 from tna_jax.programs.merge import method as merge_method
@@ -135,7 +136,7 @@ def _print_differences(differences: list[configurations.Difference], allowed: tu
         for difference in differences
     ]
     for sentence in sentences[: validate.SHOWN]:
-        console.print(f"warning: {sentence}", highlight=False)
+        print_warning(sentence)
     if len(sentences) > validate.SHOWN:
-        console.print(f"warning: ... and {plural(len(sentences) - validate.SHOWN, 'more difference')}, see the report")
+        print_warning(f"... and {plural(len(sentences) - validate.SHOWN, 'more difference')}, see the report")
     return sentences

@@ -10,6 +10,7 @@ import numpy as np
 
 from tna_jax.io.json_files import to_json, write_json
 from tna_jax.io.provenance import provenance
+from tna_jax.programs.cli.messages import print_warning, wrote
 from tna_jax.programs.cli.progress import console, size
 from tna_jax.programs.merge import (
     folder_output,
@@ -85,7 +86,7 @@ def run(settings: MergeOptions) -> dict[str, Any] | None:
         console.print(f"not floating-point and different, so {merge.models[0].path}'s were taken: {names}")
     written: dict[str, Any] = to_json(result)
     present(merge_report.describe(written))
-    print(f"wrote {merge.out} and {merge.report}")
+    wrote(f"{merge.out} and {merge.report}", "tna", "report", str(merge.report))
     return written
 
 
@@ -141,7 +142,7 @@ def _warnings(merge: Job, findings: Findings, counts: Counts, near: dict[str, An
     names = [str(checkpoint.path) for checkpoint in merge.models]
     if near is not None and (far := similarity.warning(near, names)):
         warnings.append(far)
-        console.print(f"warning: {far}", highlight=False)
+        print_warning(far)
     warnings.extend(validate.warn_of_values(merge.models, merge.weights, counts.not_finite))
     return [*warnings, *findings.failed, *merge.notes]
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from tna_jax.io.errors import UsageError
 from tna_jax.io.tensor_headers import Checkpoint
-from tna_jax.programs.cli.progress import console, plural
+from tna_jax.programs.cli.messages import print_warning
+from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.merge import metadata as merge_metadata
 from tna_jax.programs.merge import verify_anchors
 from tna_jax.programs.merge.plan import Choices
@@ -107,7 +108,7 @@ def warn_of_values(checkpoints: list[Checkpoint], weights: np.ndarray, not_finit
         f"NaN or infinite entries in the average: {names}{more}; of the models: "
         f"{', '.join(whose) or 'none, the average left the range of its dtype'}. A model that diverged should be left out."
     )
-    console.print(f"warning: {sentence}", highlight=False)
+    print_warning(sentence)
     return [sentence]
 
 
@@ -128,5 +129,5 @@ def warn(checkpoints: list[Checkpoint]) -> list[str]:
             "in your own code."
         )
     for sentence in sentences:
-        console.print(f"warning: {sentence}", highlight=False)
+        print_warning(sentence)
     return sentences

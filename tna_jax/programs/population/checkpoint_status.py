@@ -1,9 +1,9 @@
 """How far the training of the models was: results of an interrupted run say so, and are told from newer ones."""
 
-import shlex
 from typing import Any
 
-from tna_jax.programs.cli.progress import console, plural
+from tna_jax.programs.cli.messages import print_warning, shell_words
+from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.reports.wording import dataset_name
 from tna_jax.programs.runs.folder import Run
 
@@ -30,12 +30,12 @@ def warn(checkpoints: list[dict[str, Any]]) -> list[str]:
     """Prints and returns a sentence for each run that is not finished."""
     sentences = [
         f"{read['run']} is not finished: these are its models at checkpoint {read['step']} of {read['last']} epochs; "
-        f"to resume: tna resume {shlex.quote(read['run'])}"
+        f"to resume: tna resume {shell_words(read['run'])}"
         for read in checkpoints
         if interrupted(read)
     ]
     for sentence in sentences:
-        console.print(f"warning: {sentence}", highlight=False)
+        print_warning(sentence)
     return sentences
 
 

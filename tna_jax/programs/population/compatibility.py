@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tna_jax.programs.cli.progress import console
+from tna_jax.programs.cli.messages import print_warning
 
 ANCHORS = ("anchors", "where", "soft", "anchor_values", "anchor_scale")
 """The options that, with a seed and a ratio, say which anchors a model has."""
@@ -12,7 +12,7 @@ def warn(models: list[dict[str, Any]], configs: list[dict[str, Any]]) -> list[st
     """Prints and returns `warnings`."""
     sentences = warnings(models, configs)
     for sentence in sentences:
-        console.print(f"warning: {sentence}", highlight=False)
+        print_warning(sentence)
     return sentences
 
 

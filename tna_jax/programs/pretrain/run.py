@@ -19,6 +19,9 @@ from tna_jax.io.json_files import to_json
 from tna_jax.masks import Params
 from tna_jax.prng import Stream, stream
 from tna_jax.programs import data
+from tna_jax.programs.cli.main import options_of
+from tna_jax.programs.cli.messages import wrote
+from tna_jax.programs.cli.parsing import defaults, to_words
 from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.data import own, text, tokens
 from tna_jax.programs.data.source import Split
@@ -108,10 +111,17 @@ def run(settings: PretrainOptions) -> dict[str, Any]:
             backbone.write_about(model, about, plan.data if settings.model == "vit" else None)
             folder.write(RESULTS[0], result)
             present(pretrain_report.describe(to_json(result)), folder.folder / RESULTS[1])
-            print(f"wrote {folder.folder / RESULTS[0]}, {RESULTS[1]} and {model}; next: tna "
-                  f"{'soup' if settings.model == 'vit' else 'cold'} --checkpoint {model}")  # fmt: skip
+            wrote(f"{folder.folder / RESULTS[0]}, {RESULTS[1]} and {model}", *_next(settings, str(model)))
         written: dict[str, Any] = to_json(result)
         return written
+
+
+def _next(settings: PretrainOptions, model: str) -> list[str]:
+    """Returns the command that fine-tunes the model: on the same data, which are at the same place."""
+    program, names = ("soup", ("dataset", "data_dir")) if settings.model == "vit" else ("cold", ("data_dir",))
+    usual = defaults(options_of(program))
+    values = {name: getattr(settings, name) for name in names}
+    return ["tna", program, "--checkpoint", model, *to_words({k: v for k, v in values.items() if v != usual.get(k)})]
 
 
 def _start(plan: Plan, settings: PretrainOptions) -> InitialModels:

@@ -14,6 +14,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
 from tna_jax.networks import Stateful
+from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.population import ends, repairs, saving, staging
 from tna_jax.programs.population.load import Population, open_runs
@@ -64,7 +65,7 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
     if distributed.is_main_process():
         folder = opened.folder.folder
         present(rebasin_report.describe(result), folder / RESULTS[1])
-        print("; ".join([f"wrote {folder / RESULTS[0]} and {folder / RESULTS[1]}", *written]))
+        wrote("; ".join([f"{folder / RESULTS[0]} and {folder / RESULTS[1]}", *written]), "tna", "report", str(folder))
     return result
 
 

@@ -11,7 +11,6 @@ import functools
 import gzip
 import itertools
 import json
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import tna_jax
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
+from tna_jax.programs.cli.messages import shell_words
 from tna_jax.programs.cli.parsing import ABOUT
 from tna_jax.programs.reports.blocks import Number, Table
 from tna_jax.programs.reports.figures import Curve, Curves
@@ -110,7 +110,7 @@ def command(config: dict[str, Any]) -> str:
         return ""
     usual = defaults(options_of(name))
     given = {key: value for key, value in config.items() if key not in ABOUT and value != usual.get(key)}
-    return shlex.join(["tna", name, *to_words(given)])
+    return shell_words("tna", name, *to_words(given))
 
 
 def flat(value: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

@@ -52,3 +52,12 @@ def memory_use(facts: dict[str, Any]) -> list[str]:
         f"memory: {before:.2f} GB before the training, {before + predicted:.2f} GB predicted, {peak:.2f} GB at most in the "
         "whole program"
     ]
+
+
+def frozen_text(frozen: dict[str, Any] | None) -> list[str]:
+    """Returns what is frozen as a sentence in a list; an empty one where nothing is."""
+    if frozen is None:
+        return []
+    return [
+        f"frozen by {frozen['freeze']!r}: {frozen['parameters']:,} of {frozen['of']:,} parameters in {frozen['leaves']} leaves"
+    ]

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import shlex
 import shutil
 import threading
 import time
@@ -18,6 +17,7 @@ from tna_jax.io import manifest
 from tna_jax.io.errors import UsageError
 from tna_jax.io.orbax_store import INDEX, STATE, Store, quiet_down, require_plain, stragglers_hushed
 from tna_jax.io.restore import listed
+from tna_jax.programs.cli.messages import shell_words
 
 PATIENCE = 2.0
 """Seconds that a save being written gets when the run is stopped at once."""
@@ -150,7 +150,7 @@ def _as_usage_error(folder: Path, doing: str) -> Iterator[None]:
         steps = listed(folder)
         left = f"checkpoint {steps[0]} is intact" if steps else "no checkpoint was saved before"
         raise UsageError(
-            f"cannot {doing} {folder}: {_reason(error)}; {left}; mend that, then: tna resume {shlex.quote(str(folder.parent))}"
+            f"cannot {doing} {folder}: {_reason(error)}; {left}; mend that, then: tna resume {shell_words(str(folder.parent))}"
         ) from error
 
 

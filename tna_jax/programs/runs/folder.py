@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import json
-import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from tna_jax.io.run_folder import METRICS as METRICS
 from tna_jax.io.run_folder import PLAN as PLAN
 from tna_jax.io.run_folder import PROVENANCE as PROVENANCE
 from tna_jax.io.run_folder import read_object, read_plan
-from tna_jax.programs.cli.progress import console
+from tna_jax.programs.cli.messages import print_warning, shell_words
 from tna_jax.programs.runs.lock import LOCK, OWNER, Lock
 from tna_jax.programs.runs.restore import DAMAGED
 from tna_jax.programs.system import distributed, trackers
@@ -126,7 +125,7 @@ class Run:
     @property
     def quoted_path(self) -> str:
         """The folder as an argument of a command line, quoted where a shell asks for it."""
-        return shlex.quote(str(self.folder))
+        return shell_words(str(self.folder))
 
     @property
     def checkpoints(self) -> Path:
@@ -208,7 +207,7 @@ class Run:
             if step is not None and step < before:
                 kept.append(line)
         if unreadable:
-            console.print(f"warning: {unreadable} lines of {file} could not be read and were dropped")
+            print_warning(f"{unreadable} lines of {file} could not be read and were dropped")
         with self._writing(METRICS):
             write_atomic(file, b"".join(line + b"\n" for line in kept))
 

@@ -12,7 +12,9 @@ from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.io.formats import FORMAT, check_format
 from tna_jax.io.provenance import provenance
 from tna_jax.programs.cli import parsing
+from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.options import DataOptions, ModelOptions
+from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.runs.exported import ABOUT
 from tna_jax.programs.runs.folder import CONFIG, PROVENANCE, Run
@@ -45,11 +47,8 @@ def import_files(files: Sequence[str], out: str | None, overwrite: bool) -> Run:
         with Checkpoints(folder.checkpoints, minutes=0) as saved:
             saved.save(1, stacked)
         folder.write(CONFIG, {"format": FORMAT, "program": "import", **about["config"]})
-    many = len(models) > 1
-    print(
-        f"wrote {folder.folder}: {len(models)} model{'s' if many else ''}"
-        + many * f"; next: tna fuse {folder.quoted_path}"
-    )
+    command = ("tna", "fuse", str(folder.folder)) if len(models) > 1 else ("tna", "runs", str(folder.folder.parent))
+    wrote(f"{folder.folder}: {plural(len(models), 'model')}", *command)
     return folder
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tna_jax.io.errors import UsageError
-from tna_jax.programs.cli.progress import console
+from tna_jax.programs.cli.messages import print_warning
 
 LOCK, OWNER = ".lock", ".lock.owner"
 """The file that is locked, and the one that names the process which holds it."""
@@ -39,7 +39,7 @@ class Lock:
             raise
         except (OSError, NotImplementedError) as error:
             reason = getattr(error, "strerror", None) or error
-            console.print(f"warning: {folder} cannot be locked ({reason}): start nothing else in it")
+            print_warning(f"{folder} cannot be locked ({reason}): start nothing else in it")
         try:
             self.owner.write_text(f"process {os.getpid()} on {platform.node()}\n")
         except OSError:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tna_jax.io import restore as reading
 from tna_jax.io.errors import UsageError
-from tna_jax.programs.cli.progress import console
+from tna_jax.programs.cli.messages import print_warning
 from tna_jax.programs.system import distributed
 
 DAMAGED = "damaged"
@@ -36,5 +36,5 @@ def restore(folder: Path, tree: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 def _newest(folder: Path, tree: dict[str, Any]) -> tuple[int, dict[str, Any], dict[int, str]]:
     step, state, damaged = reading.newest(folder, tree)
     for bad, reason in damaged.items():
-        console.print(f"warning: checkpoint {bad} of {folder.parent} is damaged: {reason}; using checkpoint {step}")
+        print_warning(f"checkpoint {bad} of {folder.parent} is damaged: {reason}; using checkpoint {step}")
     return step, state, damaged

@@ -8,7 +8,7 @@ from tna_jax.programs.cli.arguments import DATA, Hidden, Known, Section
 from tna_jax.programs.cli.checkpoint_names import CHECKPOINT
 from tna_jax.programs.cli.choices import DATASETS, Corruption, TextTask, Ties
 from tna_jax.programs.cli.dataset_names import problem
-from tna_jax.programs.cli.finetuning_options import TuningOptions
+from tna_jax.programs.cli.finetuning_options import FreezeOptions, TuningOptions
 from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, POSITIVE, PROBABILITY, RATIOS, SHARE, TWO, Range, Rule
 from tna_jax.programs.cli.run_options import TrustOptions
 
@@ -19,16 +19,16 @@ ONE_OR_MORE = Rule(lambda flag, values: "" if values else f"{flag} needs a value
 
 
 @dataclasses.dataclass(frozen=True)
-class SoupOptions(TuningOptions, TrustOptions):
+class SoupOptions(TuningOptions, FreezeOptions, TrustOptions):
     """Fine-tune many recipes from one checkpoint, with and without anchors, and average them into soups."""
 
     COMMON: ClassVar[tuple[str, ...]] = (
-        "checkpoint", "models", "dataset", "data_dir", "ratios", "seeds", "recipes", "learning_rates", "epochs", "batch_size",
+        "checkpoint", "models", "dataset", "data_dir", "ratios", "freeze", "seeds", "recipes", "learning_rates", "epochs", "batch_size",
         "out", "memory_limit",
     )  # fmt: skip
 
     checkpoint: Annotated[str | None, CHECKPOINT] = None
-    """Hugging Face folder (config.json, model.safetensors) to start from: of tna pretrain, or a downloaded ViT, BERT or RoBERTa;
+    """Hugging Face folder (config.json, model.safetensors) to start from: of tna pretrain, or a downloaded ViT, DINOv2, BERT or RoBERTa;
     or one that tna fetch has a name for (tna fetch --list), hf:OWNER/REPOSITORY too."""
     models: tuple[str, ...] = ()
     """Instead of training: Hugging Face folders of two or more models fine-tuned from one checkpoint for this data."""

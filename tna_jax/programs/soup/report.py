@@ -7,7 +7,7 @@ from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.reports.blocks import Description, Number, Table
 from tna_jax.programs.reports.figures import Curve, Curves, Dot, Dots, Figure
 from tna_jax.programs.reports.statistics import format_mean_std, format_number, mean_std, number
-from tna_jax.programs.reports.wording import RATIO, dataset_name, memory_use, ratio_name, ratio_text
+from tna_jax.programs.reports.wording import RATIO, dataset_name, frozen_text, memory_use, ratio_name, ratio_text
 
 FUSIONS = ("best single", "mean of members", "uniform soup", "greedy soup", "logit ensemble")
 COLORS = dict(zip(FUSIONS, ("c7", "muted", "c1", "c3", "c5"), strict=True))
@@ -60,7 +60,7 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
         "Soups", f"{result['what']}; {result['parameters']:,} parameters, on {start}", numbers=numbers,
         blocks=[Table(f"accuracy, mean ± standard deviation over {seeds}", ["ratio", "fusion", *splits], rows, keys=2),
                 *(_figure(result, name) for name in splits if name in ("test", "shifted"))],
-        remarks=[*gains(result), *memory_use(result.get("provenance", {}))],
+        remarks=[*frozen_text(result.get("frozen")), *gains(result), *memory_use(result.get("provenance", {}))],
     )  # fmt: skip
 
 

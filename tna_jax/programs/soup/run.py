@@ -18,17 +18,19 @@ from tna_jax.io.runs import BODY
 from tna_jax.masks import AnchorRecipe, Mask, Params
 from tna_jax.prng import Stream, stream
 from tna_jax.programs.cli.dataset_names import word
+from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.population import fusion_methods
 from tna_jax.programs.population.fusion_methods import Fusions
 from tna_jax.programs.reports.present import present
+from tna_jax.programs.reports.wording import frozen_text
 from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.soup import data as soup_data
 from tna_jax.programs.soup import report as soup_report
 from tna_jax.programs.soup.data import Material
 from tna_jax.programs.soup.options import SoupOptions
 from tna_jax.programs.system import distributed
-from tna_jax.programs.training import backbone, ensembles
+from tna_jax.programs.training import backbone, ensembles, freezing
 from tna_jax.programs.training.builders import finetuning_trainer
 from tna_jax.programs.training.initial_models import InitialModels
 from tna_jax.programs.training.setup import record, result_options
@@ -75,6 +77,9 @@ def run(settings: SoupOptions) -> dict[str, Any]:
     with Run.create(settings.out, name, (*RESULTS, FUSED), settings.overwrite, settings.resume) as folder:
         record(folder, "soup", settings, list(range(settings.seed, settings.seed + settings.seeds)))
         console.print(f"{material.what}; on {standing['in_words']}")
+        frozen = None if prepared is None else freezing.describe(material.backbone.params, settings.freeze)
+        for line in frozen_text(frozen):
+            console.print(line)
         facts: dict[str, Any] = {}
         groups = given
         if prepared is not None:
@@ -92,6 +97,7 @@ def run(settings: SoupOptions) -> dict[str, Any]:
             "stands_on": standing,
             "what": material.what,
             "parameters": backbone.num_parameters(material.backbone.params),
+            "frozen": frozen,
             "recipes": [] if settings.models else [dataclasses.asdict(recipe) for recipe in plan(settings)],
             "shifted": material.shifted,
             "rows": rows,
@@ -102,9 +108,8 @@ def run(settings: SoupOptions) -> dict[str, Any]:
         folder.write(RESULTS[0], result)
         if distributed.is_main_process():
             present(soup_report.describe(result), folder.folder / RESULTS[1])
-            print(
-                f"wrote {folder.folder / RESULTS[0]}, {RESULTS[1]} and the greedy soups as Hugging Face folders; next: tna report {folder.quoted_path}"
-            )
+            files = f"{folder.folder / RESULTS[0]}, {RESULTS[1]} and the greedy soups as Hugging Face folders"
+            wrote(files, "tna", "report", str(folder.folder))
         return result
 
 
@@ -119,11 +124,13 @@ def prepare(settings: SoupOptions, material: Material) -> tuple[Any, InitialMode
         loss=recipe_grid.smoothed,
     )
     recipes = plan(settings)
+    freezing.describe(material.backbone.params, settings.freeze)
     params, drawn, orders, described = [], [], [], []
     for seed in range(settings.seed, settings.seed + settings.seeds):
         fresh = material.backbone.fresh(stream(seed, Stream.RUN_INIT))
         for ratio in settings.ratios:
-            mask = jax.tree.map(np.asarray, AnchorRecipe(ratio=ratio, seed=seed, where=BODY).draw(fresh))
+            recipe_of_anchors = AnchorRecipe(ratio=ratio, seed=seed, where=BODY, freeze=settings.freeze)
+            mask = jax.tree.map(np.asarray, recipe_of_anchors.draw(fresh))
             for recipe in recipes:
                 params.append(fresh)
                 drawn.append(mask)

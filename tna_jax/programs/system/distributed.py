@@ -13,6 +13,7 @@ from tna_jax import backend
 from tna_jax.io import switches
 from tna_jax.io.errors import UsageError
 from tna_jax.io.run_folder import PROVENANCE, read_object
+from tna_jax.programs.cli.messages import print_warning
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.cli.run_options import MachineOptions
 
@@ -29,7 +30,7 @@ def start(settings: MachineOptions, members: int) -> None:
     if getattr(settings, "resume", False) and settings.out is not None:  # type: ignore[attr-defined]
         _restore_switches(Path(settings.out))  # type: ignore[attr-defined]
     if warning := backend.idle_gpu():
-        console.print(f"warning: {warning}", highlight=False)
+        print_warning(warning)
 
 
 def _join(settings: MachineOptions) -> None:

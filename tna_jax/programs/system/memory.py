@@ -15,6 +15,7 @@ from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Members, Trainer
 from tna_jax.io.errors import UsageError
 from tna_jax.masks import Params
+from tna_jax.masks.freezing import with_frozen, without_frozen
 from tna_jax.networks import State
 from tna_jax.programs.cli.progress import console
 
@@ -40,6 +41,15 @@ class Estimate(NamedTuple):
     """Of the data on a device, whatever the number of models."""
 
 
+class Host(NamedTuple):
+    """Bytes of the CPU's memory beside the devices' models."""
+
+    kept: int
+    """All the time."""
+    saving: int
+    """While a checkpoint is written."""
+
+
 def estimate(trainer: Trainer, member: Members, inputs: Arrays, labels: Arrays) -> Estimate:
     """Predicts a model's memory from shapes alone: nothing is computed or compiled.
 
@@ -56,8 +66,8 @@ def estimate(trainer: Trainer, member: Members, inputs: Arrays, labels: Arrays) 
     if trainer.prepare is not None:
         targets = trees.shape_of(labels, (count, *labels.shape[1:]))
         batch, _, weight = jax.eval_shape(trainer.prepare, member.data_keys, member.hyper, (batch, targets, weight))
-    step = _working(trainer.network, member.params, member.state, batch, weight)
-    step += size(member.params) if trainer.accumulate > 1 else 0
+    step = _working(trainer.network, member.params, member.state, batch, weight, trainer.freeze)
+    step += size(without_frozen(member.params, trainer.freeze)) if trainer.accumulate > 1 else 0
     return Estimate(size([member.params, member.mask, member.opt_state, member.state]), step, size([inputs, labels]))
 
 
@@ -71,18 +81,26 @@ def _batch(count: int, inputs: Arrays) -> tuple[jax.ShapeDtypeStruct, jax.ShapeD
     return trees.shape_of(inputs, (count, *inputs.shape[1:])), jax.ShapeDtypeStruct((count,), jnp.float32)
 
 
-def _working(net: networks.Network, params: Params, state: State, batch: Arrays, weight: Arrays) -> int:
+def _working(
+    net: networks.Network,
+    params: Params,
+    state: State,
+    batch: Arrays,
+    weight: Arrays,
+    freeze: trees.PathFilter | None = None,
+) -> int:
     def residuals(params: Params, state: State, batch: Arrays, weight: Arrays) -> Any:
-        def logits(params: Params) -> Any:
+        def logits(trained: Params) -> Any:
+            whole = with_frozen(trained, params, freeze)
             key = jax.random.key(0) if networks.wants_key(net) else None
-            return networks.train(net, params, state, batch, weight, key)[0]
+            return networks.train(net, whole, state, batch, weight, key)[0]
 
-        return jax.vjp(logits, params)[1]
+        return jax.vjp(logits, without_frozen(params, freeze))[1]
 
     saved = jax.tree.leaves(jax.eval_shape(residuals, params, state, batch, weight))
     inside = set(map(_shape, jax.tree.leaves((params, state))))  # parameters among the residuals are no copies
     sizes = [size([leaf]) for leaf in saved if _shape(leaf) not in inside]
-    return sum(sizes) + 2 * max(sizes, default=0) + size(params) + size([batch])
+    return sum(sizes) + 2 * max(sizes, default=0) + size(without_frozen(params, freeze)) + size([batch])
 
 
 def _shape(leaf: Arrays) -> tuple[Any, ...]:
@@ -138,9 +156,14 @@ def device_bytes(count: int, each: Estimate, placement: placement_lib.Placement,
     return jax.local_device_count() * share + host if jax.default_backend() == "cpu" else share
 
 
+def host_of_ensemble(models: int, each: Estimate) -> Host:
+    """Computes what an ensemble takes of the CPU's memory beside its devices: two copies of all models, and a checkpoint."""
+    return Host(2 * models * each.kept, checkpoint_bytes(models, each))
+
+
 def host_bytes(models: int, each: Estimate) -> int:
-    """Computes the bytes of the CPU's memory that an ensemble takes beside its devices: two copies of all models, and a checkpoint."""
-    return 2 * models * each.kept + checkpoint_bytes(models, each)
+    """Computes the bytes of `host_of_ensemble`, a checkpoint included."""
+    return sum(host_of_ensemble(models, each))
 
 
 def checkpoint_bytes(models: int, each: Estimate) -> int:
@@ -166,40 +189,70 @@ def at_once(models: int, each: Estimate, placement: placement_lib.Placement, fre
 
     if bytes_of(models) <= free:
         return models
-    least = bytes_of(1) if on_cpu else bytes_of(devices)
     fitting = [count for count in range(devices, models, devices) if bytes_of(count) <= free]
     if not fitting:
-        beside = f" beside {host / GB:.3g} GB in the CPU's memory" if on_cpu and host else ""
+        host = host if on_cpu else 0
+        least, working = bytes_of(devices), each.working * (jax.local_device_count() if on_cpu else 1)
+        beside = f" beside {host / GB:.3g} GB in the CPU's memory" if host else ""
         raise UsageError(
             f"one model on each device needs about {least / GB:.3g} GB ({_describe(each)}{beside}), but {free / GB:.3g} GB may be "
-            "used: a smaller --batch-size, fewer models or --memory-limit can help"
+            f"used: {_advice(least, working, host, free)}"
         )
     return fitting[-1]
 
 
+def _advice(least: int, working: int, host: int, free: int) -> str:
+    """Returns what can bring the `least` bytes below the `free` ones: only what is large enough, and a limit only where it is below what is free."""
+    helps = []
+    if least - working <= free:
+        helps.append("a smaller --batch-size")
+    if host and least - host <= free:
+        helps.append("fewer models")
+    if free < least <= available():
+        helps.append(f"--memory-limit {math.ceil(10 * least / GB) / 10:g}")
+    if not helps:
+        return "it needs a machine with more memory, or a smaller model"
+    return f"{' or '.join([', '.join(helps[:-1]), helps[-1]] if helps[1:] else helps)} can help"
+
+
 def predict(
-    trainer: Trainer, member: Members, models: int, each: Estimate, inputs: Arrays, labels: Arrays, count: int
+    trainer: Trainer,
+    member: Members,
+    models: int,
+    each: Estimate,
+    inputs: Arrays,
+    labels: Arrays,
+    count: int,
+    host: Host | None = None,
 ) -> int:
     """Predicts the bytes that training `count` of `models` models at once takes; where that is much, as the compiler plans it.
 
-    On the CPU this includes what writing a checkpoint of all models takes.
+    On the CPU this includes what writing a checkpoint takes.
 
     Args:
       trainer: with its placement resolved.
       member: one member without the leading axis, arrays or shapes.
       each: of one model, see `estimate`.
       inputs, labels: as in `compiled_bytes`.
+      host: what the CPU's memory holds beside the models in training; default: that of an ensemble, all whose models are kept and saved.
     """
-    estimated = device_bytes(count, each, trainer.placement, host_bytes(models, each))
+    estimated = device_bytes(count, each, trainer.placement, sum(host or host_of_ensemble(models, each)))
     if estimated < PLANNED_FROM or trainer.placement == "loop" or jax.process_count() > 1:
         return estimated
     members = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), member)
-    files = checkpoint_bytes(models, each) if jax.default_backend() == "cpu" else 0
-    return compiled_bytes(trainer, members, inputs, labels) + files
+    beside = checkpoint_bytes(models, each) if host is None else sum(host)
+    return compiled_bytes(trainer, members, inputs, labels) + (beside if jax.default_backend() == "cpu" else 0)
 
 
 def plan_waves(
-    trainer: Trainer, member: Members, models: int, each: Estimate, inputs: Arrays, labels: Arrays, room: int
+    trainer: Trainer,
+    member: Members,
+    models: int,
+    each: Estimate,
+    inputs: Arrays,
+    labels: Arrays,
+    room: int,
+    host: Host | None = None,
 ) -> tuple[int, int]:
     """Computes how many of `models` models fit into `room` bytes at once, and the bytes they take; arguments as in `predict`.
 
@@ -207,13 +260,17 @@ def plan_waves(
       UsageError: not even one for each device does.
     """
     placement = trainer.placement
-    count = at_once(models, each, placement, room, host_bytes(models, each))
-    predicted = predict(trainer, member, models, each, inputs, labels, count)
+
+    def beside(each: Estimate) -> int:
+        return sum(host or host_of_ensemble(models, each))
+
+    count = at_once(models, each, placement, room, beside(each))
+    predicted = predict(trainer, member, models, each, inputs, labels, count, host)
     if predicted > room:  # the estimate is too low; what it says of the parts is right all the same
-        low = predicted / device_bytes(count, each, placement, host_bytes(models, each))
+        low = predicted / device_bytes(count, each, placement, beside(each))
         more = Estimate(*(math.ceil(low * part) for part in each))
-        count = at_once(models, more, placement, room, host_bytes(models, more))
-        predicted = predict(trainer, member, models, each, inputs, labels, count)
+        count = at_once(models, more, placement, room, beside(more))
+        predicted = predict(trainer, member, models, each, inputs, labels, count, host)
     return count, predicted
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tna_jax.io.errors import UsageError, unknown
+from tna_jax.programs.cli.messages import print_warning
 from tna_jax.programs.cli.progress import console
 
 TENSORBOARD = "tensorboard"
@@ -148,7 +149,7 @@ class Trackers:
                 call(tracker)
             except Exception as error:
                 del self.open[name]
-                console.print(f"warning: --log {name} failed and is closed, the run continues: {_first_line(error)}")
+                print_warning(f"--log {name} failed and is closed, the run continues: {_first_line(error)}")
                 with contextlib.suppress(Exception):
                     tracker.close()
 

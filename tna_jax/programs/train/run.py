@@ -6,6 +6,7 @@ import numpy as np
 
 from tna_jax import connectivity
 from tna_jax.io.json_files import to_json
+from tna_jax.programs.cli.messages import print_warning, wrote
 from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.cli.recipes import expanded
 from tna_jax.programs.data import own
@@ -45,7 +46,7 @@ def run(settings: TrainOptions) -> dict[str, Any]:
             f"{data.describe()}; {settings.describe()}; {plural(len(members), 'model')}, mask ratio {settings.ratio:g}"
         )
         if not settings.ratio and settings.idle():
-            console.print(f"warning: {settings.idle()}", highlight=False)
+            print_warning(settings.idle())
         described = [member._asdict() for member in members]
         start = build(members, init, anchors.recipe(settings))
         trained = ensembles.train(trainer, start, data, settings, folder, described, settings.resume)
@@ -74,5 +75,5 @@ def run(settings: TrainOptions) -> dict[str, Any]:
         folder.trackers.log({"step": settings.epochs * trained.facts["waves"], **tested})
         if distributed.is_main_process():
             present(train_report.describe(result))
-            print(f"wrote {folder.folder / RESULT}; next: tna barrier {folder.quoted_path}")
+            wrote(f"{folder.folder / RESULT}", "tna", "barrier", str(folder.folder))
         return result

@@ -11,8 +11,8 @@ import rich.table
 
 from tests.parameters import slow
 from tests.tna_jax.programs.commands import fails
-from tna_jax.programs.cli import progress
-from tna_jax.programs.cli.main import main
+from tna_jax.programs.cli import help, messages, progress
+from tna_jax.programs.cli.main import main, options_of
 from tna_jax.programs.runs.folder import Run
 
 
@@ -73,3 +73,50 @@ def test_ctrl_c_while_a_program_is_imported_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(importlib, "import_module", stop)
     assert main(["train"]) == 130
     assert capsys.readouterr().err == "tna train: stopped at once\n"
+
+
+def test_quiet_leaves_results_warnings_and_errors(capsys):
+    def talk():
+        progress.console.print("remark")
+        with progress.PhaseBar() as bar:
+            bar.phase("work", 2)
+        messages.print_warning("look")
+        messages.wrote("out.json", "tna", "report", "a b")
+        return progress.print_user_error("wrong")
+
+    with messages.quiet(True), messages.quiet(False):  # the second as `tna resume` runs a program
+        talk()
+    assert capsys.readouterr() == ("wrote out.json\n", "warning: look\nwrong\n")
+    with messages.quiet(False):
+        talk()
+    out, err = capsys.readouterr()
+    assert out == "wrote out.json; next: tna report 'a b'\n" and err.startswith("remark\n") and "warning: look" in err
+
+
+def test_every_program_takes_quiet(tmp_path, capsys, monkeypatch):
+    """It is no option of a run: nothing records it, and it may stand anywhere."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.json").write_text('{"program": "train"}')
+    for words in (["runs", "--quiet", "."], ["runs", ".", "-q"]):
+        assert main(words) == 0
+        out, err = capsys.readouterr()
+        assert "interrupted" in out and "next:" not in out and not err
+    assert main(["runs", "."]) == 0
+    assert capsys.readouterr().out.endswith("next: tna resume a\n")
+    assert fails(capsys, "runs", "nowhere", "--quiet") == "tna runs: nowhere is not a folder"
+
+
+@pytest.mark.parametrize(("variables", "bold"), [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False), ({"TERM": "xterm", "NO_COLOR": "1"}, False)])  # fmt: skip
+def test_help_is_bold_only_where_a_terminal_shows_it(monkeypatch, variables, bold):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert ("\x1b[" in help.text("runs", options_of("runs"))) == bold
+
+
+def test_commands_are_quoted_for_the_shell_of_the_system(monkeypatch):
+    assert messages.shell_words("tna", "report", "my runs") == "tna report 'my runs'"
+    monkeypatch.setattr("os.name", "nt")
+    assert messages.shell_words("tna", "report", r"C:\my runs\a") == r'tna report "C:\my runs\a"'

@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from tna_jax.programs.cli.main import main
 from tna_jax.programs.list_runs import run as runs
 from tna_jax.programs.reports import run_status
 
@@ -28,3 +31,21 @@ def test_the_two_kinds_of_initialization_are_never_averaged():
     assert said == (
         "accuracy barrier same initialization: 0.2000 at ratio 0; different initializations: 0.9000 at ratio 0, 0.5000 at ratio 0.4"
     )
+
+
+@pytest.mark.parametrize("width", [40, 60, 90, 140])
+def test_no_word_and_no_number_is_broken_at_any_width(tmp_path, monkeypatch, capsys, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for name in ("first", "second"):
+        folder = tmp_path / "all" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"program": "train", "width": 3}))
+        (folder / "train.json").write_text(json.dumps({"models": [{"test_accuracy": 0.9876}]}))
+    monkeypatch.setattr(run_status, "headline", lambda result: "accuracy barrier 0.4208 at ratio 0.123, and more words")
+    monkeypatch.chdir(tmp_path)
+    assert main(["runs", "all"]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
+    words = {word.strip("┃│,") for word in printed.split()}
+    assert {"first", "second", "finished", "barrier", "0.4208", "0.123"} <= words
+    assert printed.endswith("next: tna report all/first\n")
