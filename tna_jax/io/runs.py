@@ -47,7 +47,7 @@ def recipe_of(config: Mapping[str, Any], model: Mapping[str, Any]) -> AnchorReci
     Raises:
       ValueError, TypeError: a value that is not allowed.
     """
-    fields = {field: config[option] for option, field in OPTIONS.items() if option in config}
+    fields = {field: config[option] for option, field in (OPTIONS | {"freeze": "freeze"}).items() if option in config}
     return AnchorRecipe(seed=model["seed"], ratio=model["ratio"], **fields)
 
 
@@ -77,7 +77,9 @@ def anchor_recipe(run: str | os.PathLike[str], model: int = 0) -> AnchorRecipe:
     if missing:
         raise UsageError(f"{folder / PLAN} does not say the {' and the '.join(missing)} of model {model}")
     try:
-        return recipe_of({"where": BODY} if program == "soup" else config, models[model])
+        if program == "soup":
+            config = {"where": BODY, "freeze": config.get("freeze")}
+        return recipe_of(config, models[model])
     except (ValueError, TypeError) as error:
         raise UsageError(f"{folder}: {error}") from error
 

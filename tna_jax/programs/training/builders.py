@@ -102,4 +102,5 @@ def finetuning_trainer(
     steps = (options.epochs if epochs is None else epochs) * -(-examples // options.batch_size)
     warmup = min(round(options.warmup * steps), steps - 1)
     optimizer = finetuning.adamw(steps, warmup, options.clip)
-    return Trainer(network, optimizer, options.batch_size, options.placement, accumulate=options.accumulate, **fields)
+    fields = {"accumulate": options.accumulate, "freeze": getattr(options, "freeze", None), **fields}
+    return Trainer(network, optimizer, options.batch_size, options.placement, **fields)
