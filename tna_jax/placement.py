@@ -12,6 +12,7 @@ another one's models. On its device a model runs in one of three ways that give 
 """
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -29,7 +30,8 @@ AXIS = "member"
 def resolve(placement: Placement, function: Callable[..., Any] | None, *args: Any) -> Placement:
     """Returns the placement that `auto` stands for on this backend and for this network; any other is returned as it is.
 
-    A rule (see `automatic`), not a timing, so that the same command gives the same numbers.
+    A rule (see `automatic`), not a timing, so that the same command gives the same numbers. Warns, once, where convolutions are about to run
+    on a CPU by kernels that make them slow (`slow_kernels`).
 
     Args:
       placement: one of `Placement`.
@@ -43,8 +45,31 @@ def resolve(placement: Placement, function: Callable[..., Any] | None, *args: An
         raise ValueError(f"unknown placement {placement!r}: known are {', '.join(get_args(Placement))}")
     if placement != "auto" or function is None:
         return placement
-    jaxpr = str(jax.make_jaxpr(function)(*args))
-    return automatic(jax.default_backend(), convolutions="conv_general_dilated" in jaxpr)
+    convolutions = "conv_general_dilated" in str(jax.make_jaxpr(function)(*args))
+    if convolutions and jax.default_backend() == "cpu":
+        _warn_of_slow_kernels()
+    return automatic(jax.default_backend(), convolutions)
+
+
+def slow_kernels() -> bool:
+    """Returns whether XLA compiles for CPUs with YNN's kernels: read off a small program, so that it holds however they were switched off.
+
+    With them a training step of ResNet20 takes several times as long (`benchmarks.convolution_ways`, jaxlib 0.10 to 0.12). The programs
+    of `tna` switch them off by `backend.configure`.
+    """
+    square = jax.ShapeDtypeStruct((16, 16), jnp.float32)
+    return "ynn_fusion" in (jax.jit(jnp.dot).lower(square, square).compile().as_text() or "")
+
+
+@functools.cache
+def _warn_of_slow_kernels() -> None:
+    if jax.__version_info__ < (0, 13) and slow_kernels():
+        warnings.warn(
+            f"jaxlib {jax.__version__} trains convolutions on CPUs several times slower than it can. Before JAX computes anything: "
+            "tna_jax.backend.configure(), or XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type= in the environment (nothing after the =), "
+            "switches the kernels off that it is slow with; the tna command does that by itself",
+            stacklevel=3,
+        )
 
 
 def automatic(backend: str, convolutions: bool) -> Placement:

@@ -1,10 +1,14 @@
 """Where models run: the rule of `auto`, padding, placing and fetching."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.xla_flags import environment_of_a_user
 from tna_jax import placement
 
 
@@ -48,6 +52,48 @@ def test_what_is_asked_for_is_taken_without_looking_at_the_network(chosen, monke
 def test_an_unknown_placement_is_refused():
     with pytest.raises(ValueError, match="unknown placement 'pmap': known are auto, map, vmap, loop"):
         placement.resolve("pmap", *DENSE)
+
+
+@pytest.fixture
+def new_process():
+    """As if nothing had been warned of yet."""
+    placement._warn_of_slow_kernels.cache_clear()
+    yield
+    placement._warn_of_slow_kernels.cache_clear()
+
+
+def test_slow_kernels_are_warned_of_once_and_for_convolutions_on_cpus_only(monkeypatch, new_process):
+    monkeypatch.setattr(placement, "slow_kernels", lambda: True)
+    monkeypatch.setattr(jax, "__version_info__", (0, 12, 0))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    placement.resolve("auto", *CONVOLUTION)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    placement.resolve("auto", *DENSE)
+    placement.resolve("loop", *CONVOLUTION)
+    with pytest.warns(UserWarning, match=r"several times slower .*configure\(\), or XLA_FLAGS=--xla_cpu_\w+="):
+        placement.resolve("auto", *CONVOLUTION)
+    placement.resolve("auto", *CONVOLUTION)  # no second one: warnings are errors here
+
+
+@pytest.mark.cpu_only("the kernels are those of XLA for CPUs")
+def test_the_programs_switch_them_off_and_nothing_is_warned_of(new_process):
+    """`backend.configure` ran before these tests."""
+    assert not placement.slow_kernels()
+    placement.resolve("auto", *CONVOLUTION)
+
+
+@pytest.mark.slow
+@pytest.mark.cpu_only("the kernels are those of XLA for CPUs")
+@pytest.mark.parametrize("flags", ["", "--xla_cpu_experimental_ynn_fusion_type="])
+def test_who_uses_the_library_without_the_flag_is_told(flags):
+    code = (
+        "import jax; from tna_jax import placement; s = jax.ShapeDtypeStruct((8, 8, 8, 8), 'float32'); "
+        "placement.resolve('auto', lambda x: jax.lax.conv(x, x, (1, 1), 'SAME'), s)"
+    )
+    environment = environment_of_a_user() | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    told = jax.__version_info__ < (0, 13) and not flags
+    assert ("UserWarning: jaxlib" in done.stderr) == told, done.stderr
 
 
 @pytest.mark.parametrize(
