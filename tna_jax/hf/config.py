@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from tna_jax import models, program_cache, trees
-from tna_jax.hf import rotary
+from tna_jax.hf import dinov2_config, rotary
 from tna_jax.hf.model_types import ARCHITECTURES, TYPES, architecture, not_supported
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import read_json
-from tna_jax.models import bert, gpt2, llama, vit
+from tna_jax.models import bert, dinov2, gpt2, llama, vit
 
 CONFIG = "config.json"
-VISION = ("vit", "deit")
+VISION = ("vit", "deit", *dinov2_config.KINDS)
 """Architectures that take images."""
 
 COMMON = {
@@ -36,9 +36,16 @@ TEXT = {
     "pad_token_id": ("pad_id", 0),
 }
 IMAGE = {"image_size": ("image_size", 224), "patch_size": ("patch", 16), "qkv_bias": ("qkv_bias", True)}
+DINOV2: dict[str, tuple[str, Any]] = {
+    **{theirs: field for theirs, field in COMMON.items() if theirs != "intermediate_size"}, **IMAGE,
+    "patch_size": ("patch", 14), "layer_norm_eps": ("eps", 1e-6), "layerscale_value": ("layer_scale", 1.0),
+}  # fmt: skip
+"""Their MLP is given as mlp_ratio, see `dinov2_config`."""
 FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
     "vit": COMMON | IMAGE,
     "deit": COMMON | IMAGE,
+    "dinov2": DINOV2,
+    "dinov2_with_registers": DINOV2 | {"patch_size": ("patch", 16), "num_register_tokens": ("registers", 4)},
     "bert": COMMON | TEXT,
     "roberta": COMMON | TEXT | {"vocab_size": ("vocab", 50265), "pad_token_id": ("pad_id", 1)},
     "distilbert": {
@@ -77,6 +84,7 @@ REQUIRED = {
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "use_sliding_window": False,
+    "use_swiglu_ffn": False,
 }
 """What our modules are: other values in config.json mean a model that we do not have."""
 
@@ -129,6 +137,8 @@ def build(
         fields |= rotary.fields(kind, known, where)
     if of == "deit":
         of, fields = "vit", fields | {"distilled": True}
+    if of in dinov2_config.KINDS:
+        of, fields = dinov2_config.PLAIN, fields | dinov2_config.fields(of, known, where)
     try:
         return models.create(of, **{**fields, **options}, head=head, num_classes=num_classes)
     except (ValueError, TypeError) as error:
@@ -158,6 +168,8 @@ def describe(module: Any, shapes: dict[str, tuple[int, ...]], old: dict[str, Any
         values |= {name: rate for name, rate in rates if name is not None}
     if of == "llama":
         values |= rotary.values(module, values)
+    if of in dinov2_config.KINDS:
+        values |= dinov2_config.values(of, module)
     if of in VISION:
         values["num_channels"] = shapes["body/patches/kernel"][2]
         first = 2 if of == "deit" else 1
@@ -189,6 +201,8 @@ def type_of(module: nn.Module) -> str:
     match module:
         case vit.ViT():
             return "deit" if module.distilled else "vit"
+        case dinov2.Dinov2():
+            return dinov2_config.REGISTERS if module.registers else dinov2_config.PLAIN
         case bert.Bert():
             return module.kind
         case gpt2.GPT2():

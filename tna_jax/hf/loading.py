@@ -104,8 +104,9 @@ def load(
         path: initial[path] if path in initial else _read(tensors[place.name], place) for path, place in places.items()
     }
     if resized is not module:
-        grids = [grid(vit.image_size, vit.patch) for vit in (module, resized)]
-        leaves["body/positions"] = resize_positions(leaves["body/positions"], *grids)
+        before, after = (grid(vit.image_size, vit.patch) for vit in (module, resized))
+        smooth = getattr(module, "antialias", False)
+        leaves["body/positions"] = resize_positions(leaves["body/positions"], before, after, smooth)
     return Loaded(resized, tree(leaves), config, tuple(new), tuple(dropped))
 
 

@@ -26,6 +26,8 @@ LIKE_BERT = {"vocab_size": 30522}
 TYPES: dict[str, ModelType] = {
     "vit": ModelType("vit", "vit", "ViT"),
     "deit": ModelType("deit", "deit", "DeiT"),
+    "dinov2": ModelType("dinov2", "dinov2", "Dinov2"),
+    "dinov2_with_registers": ModelType("dinov2_with_registers", "dinov2_with_registers", "Dinov2WithRegisters"),
     "bert": ModelType("bert", "bert", "Bert"),
     "ernie": ModelType("bert", "ernie", "Ernie"),
     "roberta": ModelType("roberta", "roberta", "Roberta"),
@@ -48,6 +50,8 @@ DECODERS = {"causal_lm": "ForCausalLM", "classes": "ForSequenceClassification", 
 CLASSES: dict[str, dict[str, str]] = {
     "vit": IMAGES,
     "deit": IMAGES,
+    "dinov2": {head: end for head, end in IMAGES.items() if head != "pooled"},
+    "dinov2_with_registers": {head: end for head, end in IMAGES.items() if head != "pooled"},
     "bert": TEXTS,
     "roberta": TEXTS,
     "distilbert": {head: end for head, end in TEXTS.items() if head != "pooled"},

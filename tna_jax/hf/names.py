@@ -63,9 +63,27 @@ VIT_BODY = {
     "layer_*/down": "encoder.layer.*.output.dense",
     "layer_*/norm2": "encoder.layer.*.layernorm_after",
 }
+DINOV2_BODY = {
+    "cls_token": "embeddings.cls_token",
+    "positions": "embeddings.position_embeddings",
+    "patches": "embeddings.patch_embeddings.projection",
+    "norm": "layernorm",
+    "layer_*/query": "encoder.layer.*.attention.attention.query",
+    "layer_*/key": "encoder.layer.*.attention.attention.key",
+    "layer_*/value": "encoder.layer.*.attention.attention.value",
+    "layer_*/out": "encoder.layer.*.attention.output.dense",
+    "layer_*/norm1": "encoder.layer.*.norm1",
+    "layer_*/layer_scale1": "encoder.layer.*.layer_scale1",
+    "layer_*/up": "encoder.layer.*.mlp.fc1",
+    "layer_*/down": "encoder.layer.*.mlp.fc2",
+    "layer_*/norm2": "encoder.layer.*.norm2",
+    "layer_*/layer_scale2": "encoder.layer.*.layer_scale2",
+}
 BODIES = {
     "vit": VIT_BODY,
     "deit": {**VIT_BODY, "distillation_token": "embeddings.distillation_token"},
+    "dinov2": DINOV2_BODY,
+    "dinov2_with_registers": {**DINOV2_BODY, "register_tokens": "embeddings.register_tokens"},
     "bert": BERT_BODY,
     "roberta": BERT_BODY,
     "distilbert": {
@@ -111,6 +129,8 @@ BODIES = {
 HEADS = {
     ("vit", "classes"): {"head": "classifier"},
     ("deit", "classes"): {"head": "classifier"},
+    ("dinov2", "classes"): {"head": "classifier"},
+    ("dinov2_with_registers", "classes"): {"head": "classifier"},
     ("bert", "classes"): {"head": "classifier"},
     ("bert", "masked_lm"): {
         "head/dense": "cls.predictions.transform.dense",
@@ -140,7 +160,7 @@ TIED = {
 }
 """Copies that some files hold beside the table of words (`words`) and a head's bias, by architecture: of what."""
 
-LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias", "gamma": "lambda1"}
 IN_OUT = ("gpt2",)
 """Architectures whose bodies hold kernels as (in, out), as we do."""
 

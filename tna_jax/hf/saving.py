@@ -8,6 +8,7 @@ import numpy as np
 
 from tna_jax import trees
 from tna_jax.hf import config as hf_config
+from tna_jax.hf import dinov2_config
 from tna_jax.hf import names as hf_names
 from tna_jax.hf.config import shapes_of
 from tna_jax.hf.model_types import TYPES
@@ -67,6 +68,9 @@ def save(
         .astype(KINDS[dtype])
         for path, array in arrays.items()
     }
+    if kind == dinov2_config.REGISTERS:  # transformers has one, whether it is used or not
+        mask_token = f"{'' if bare else f'{TYPES[kind].prefix}.'}embeddings.mask_token"
+        tensors[mask_token] = np.zeros((1, module.width), KINDS[dtype])
     folder = Path(folder)
     old = [file for file in (folder.iterdir() if folder.is_dir() else ()) if _is_model(file)]
     if old and not overwrite:

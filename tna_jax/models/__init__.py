@@ -19,6 +19,7 @@ import flax.linen as nn
 
 from tna_jax.models.bert import Bert
 from tna_jax.models.cnn import CNN
+from tna_jax.models.dinov2 import Dinov2
 from tna_jax.models.gpt2 import GPT2
 from tna_jax.models.llama import Llama
 from tna_jax.models.mlp import MLP
@@ -56,7 +57,7 @@ class Constructor:
         return self.family(**{**self.defaults, **options, **self.fixed})
 
 
-__all__ = ["CNN", "GPT2", "MLP", "MODELS", "VGG", "Bert", "Constructor", "Llama", "ResNet", "ViT", "create"]
+__all__ = ["CNN", "GPT2", "MLP", "MODELS", "VGG", "Bert", "Constructor", "Dinov2", "Llama", "ResNet", "ViT", "create"]
 
 VITS = {"ti": (192, 12), "s": (384, 12), "b": (768, 12), "l": (1024, 24)}
 """Width and depth; heads are one for each 64 of the width."""
@@ -74,6 +75,9 @@ MODELS: dict[str, Constructor] = {
     "vit": Constructor(ViT),
     **{f"vit_{size}{patch}": Constructor(ViT, {"width": width, "depth": depth, "patch": patch})
        for size, (width, depth) in VITS.items() for patch in (16, 32)},
+    "dinov2": Constructor(Dinov2),
+    **{f"dinov2_{size}": Constructor(Dinov2, {"width": width, "depth": depth})
+       for size, (width, depth) in VITS.items() if size != "ti"},
     "bert": Constructor(Bert, {"kind": "bert"}),
     **{f"bert_{size}": Constructor(Bert, {"kind": "bert", "width": width, "depth": depth})
        for size, (width, depth) in BERTS.items()},

@@ -102,14 +102,20 @@ class Transformer(nn.Module):
         return self.heads or max(1, self.width // 64), self.mlp or 4 * self.width
 
     def blocks(
-        self, norm_first: bool, bias: bool, train: bool, causal: bool = False, fused: bool = False
+        self,
+        norm_first: bool,
+        bias: bool,
+        train: bool,
+        causal: bool = False,
+        fused: bool = False,
+        layer_scale: float | None = None,
     ) -> list["Block"]:
         """Returns the blocks, named layer_0, layer_1, ..."""
         heads, mlp = self.sizes
         dropouts = (self.dropout, self.attention_dropout) if train else (0.0, 0.0)
         make = nn.remat(Block) if self.remat else Block
         fields = (self.width, heads, mlp, self.act, norm_first, bias, dropouts, self.eps, self.init_std, self.dtype,
-                  causal, fused)  # fmt: skip
+                  causal, fused, layer_scale)  # fmt: skip
         return [make(*fields, name=f"layer_{i}") for i in range(self.depth)]
 
 
@@ -127,7 +133,8 @@ class Block(nn.Module):
 
     Dense layers are named query, key, value (or qkv: all three in one), out, up, down, norms norm1 (of the attention) and norm2.
     All of it is one of the fields of `Transformer`; `dropouts` are those of sublayers and of attention weights, 0 outside
-    training. `causal`: a token sees itself and those before it.
+    training. `causal`: a token sees itself and those before it. `layer_scale`, with norms first: the initial value of the factors
+    layer_scale1 and layer_scale2, one a channel, of the two sublayers' outputs; None: there are none.
     """
 
     width: int
@@ -142,6 +149,7 @@ class Block(nn.Module):
     dtype: Any
     causal: bool = False
     fused: bool = False
+    layer_scale: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -150,8 +158,8 @@ class Block(nn.Module):
         drop = nn.Dropout(self.dropouts[0], deterministic=not self.dropouts[0])
         if self.norm_first:
             keep = xla_cpu.keep_sums(x)
-            x = keep(x + drop(self._attend(first(x), mask)))
-            return keep(x + drop(self._transform(second(x))))
+            x = keep(x + drop(self._scaled("layer_scale1", self._attend(first(x), mask))))
+            return keep(x + drop(self._scaled("layer_scale2", self._transform(second(x)))))
         x = first(x + drop(self._attend(x, mask)))
         return second(x + drop(self._transform(x)))
 
@@ -172,6 +180,20 @@ class Block(nn.Module):
 
     def _transform(self, x: jax.Array) -> jax.Array:
         return self._dense("down", self.width)(ACTIVATIONS[self.act](self._dense("up", self.mlp)(x)))
+
+    def _scaled(self, name: str, x: jax.Array) -> jax.Array:
+        return x if self.layer_scale is None else LayerScale(self.layer_scale, name=name)(x)
+
+
+class LayerScale(nn.Module):
+    """Multiplies each channel of (B, T, D) by a learned factor `gamma` (D,), which starts at `initial` (arXiv 2103.17239)."""
+
+    initial: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gamma = self.param("gamma", nn.initializers.constant(self.initial), (x.shape[-1],))
+        return x * gamma.astype(x.dtype).reshape(1, 1, -1)
 
 
 def attention(

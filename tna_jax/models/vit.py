@@ -128,13 +128,14 @@ def patches(x: Float[Array, "B H W C"], patch: int) -> Float[Array, "B N P"]:
 
 
 def resize_positions(
-    positions: Float[Array, "1 M D"], old: tuple[int, int], new: tuple[int, int]
+    positions: Float[Array, "1 M D"], old: tuple[int, int], new: tuple[int, int], antialias: bool = False
 ) -> Float[Array, "1 N D"]:
     """Resizes position embeddings for another number of patches: bicubic, as PyTorch's `interpolate` that Hugging Face calls.
 
     Args:
       positions: (1, 1 + rows * columns, D) floats; the first is the class token's and stays, a second one (distillation) too.
       old, new: rows and columns of patches.
+      antialias: smooth where the grid shrinks, see `cubic`.
 
     Returns:
       The same for the new grid; `positions` itself, bit for bit, if it is the old one.
@@ -143,23 +144,40 @@ def resize_positions(
         return positions
     kept = positions.shape[1] - math.prod(old)
     first, rest = positions[:, :kept], positions[:, kept:].reshape(*old, -1)
-    down, right = (jnp.asarray(cubic(*sides), positions.dtype) for sides in zip(old, new, strict=True))
+    down, right = (jnp.asarray(cubic(*sides, antialias), positions.dtype) for sides in zip(old, new, strict=True))
     resized = jnp.einsum("ri,cj,ijd->rcd", down, right, rest)
     return jnp.concatenate([first, resized.reshape(1, new[0] * new[1], -1)], axis=1)
 
 
-def cubic(old: int, new: int) -> Float64[np.ndarray, "new old"]:
+def cubic(old: int, new: int, antialias: bool = False) -> Float64[np.ndarray, "new old"]:
     """Returns bicubic interpolation along one axis as a matrix, (new, old) float64; its rows sum to 1.
 
-    Keys' kernel (1981, IEEE TASSP 29(6)) with a = -3/4, pixel centers at halves, edges repeated, no smoothing when shrinking.
+    Keys' kernel (1981, IEEE TASSP 29(6)), pixel centers at halves. Without `antialias`, a = -3/4, edges repeated, no smoothing
+    when shrinking; with it, as PyTorch has it, a = -1/2, what lies outside left out, and a kernel as wide as a new pixel.
     """
-    a = -0.75
+    if antialias:
+        scale = old / new
+        width = max(scale, 1.0)
+        center = scale * (np.arange(new) + 0.5)
+        offset = np.arange(old) + 0.5 - center[:, None]
+        first, last = np.floor(center - 2 * width + 0.5), np.floor(center + 2 * width + 0.5)
+        inside = (np.arange(old) >= first[:, None]) & (np.arange(old) < last[:, None])
+        smooth = np.where(inside, _keys(np.abs(offset) / width, -0.5), 0.0)
+        smooth /= smooth.sum(axis=1, keepdims=True)
+        return smooth
     at = (np.arange(new) + 0.5) * old / new - 0.5
     left = np.floor(at).astype(int)
     weights = np.zeros((new, old))
-    for offset in range(-1, 3):
-        far = np.abs(at - (left + offset))
-        near = ((a + 2) * far - (a + 3)) * far**2 + 1
-        wide = a * (((far - 5) * far + 8) * far - 4)
-        np.add.at(weights, (np.arange(new), np.clip(left + offset, 0, old - 1)), np.where(far <= 1, near, wide))
+    for shift in range(-1, 3):
+        np.add.at(
+            weights, (np.arange(new), np.clip(left + shift, 0, old - 1)), _keys(np.abs(at - (left + shift)), -0.75)
+        )
     return weights
+
+
+def _keys(distance: np.ndarray, a: float) -> np.ndarray:
+    """Keys' kernel at distances from 0 on; it is 0 from 2 on."""
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    wide = a * (((distance - 5) * distance + 8) * distance - 4)
+    kernel: np.ndarray = np.where(distance <= 1, near, np.where(distance < 2, wide, 0.0))
+    return kernel

@@ -1,6 +1,6 @@
 """A pretrained transformer of a Hugging Face folder as what an ensemble fine-tunes: network, features, fresh heads.
 
-Any folder that `tna_jax.hf.loading` reads will do: one of `tna pretrain`, or a downloaded ViT, DeiT, BERT, RoBERTa (XLM-R, CamemBERT) or DistilBERT.
+Any folder that `tna_jax.hf.loading` reads will do: one of `tna pretrain`, or a downloaded ViT, DeiT, DINOv2, BERT, RoBERTa (XLM-R, CamemBERT) or DistilBERT.
 """
 
 import dataclasses
@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import trees
-from tna_jax.hf import cache, loading, model_types
+from tna_jax.hf import cache, dinov2_config, loading, model_types
 from tna_jax.hf import config as hf_config
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import read_json, write_json
 from tna_jax.masks import Params
+from tna_jax.models import Dinov2
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.data.tokens import IDS, TYPES
@@ -43,7 +44,7 @@ class Backbone:
 
     folder: str
     kind: str
-    """vit, bert, roberta or distilbert."""
+    """vit, dinov2, bert, roberta or distilbert."""
     module: Any
     params: Params
     """The body as it was loaded, with one fresh head."""
@@ -53,8 +54,8 @@ class Backbone:
     network: Callable[[Params, jax.Array], jax.Array]
     """Parameters and stored inputs (images (B, H, W, C), or tokens (B, 2, L)) to logits (B, C)."""
     features: Callable[[Params, jax.Array], jax.Array]
-    """Parameters and stored inputs to what a linear probe takes, (B, D): the class token of a ViT, the mean of all tokens of a
-    text encoder but the padding."""
+    """Parameters and stored inputs to what a linear probe takes, (B, D): the class token of a ViT or DINOv2, the mean of all tokens of
+    a text encoder but the padding."""
 
     @property
     def num_classes(self) -> int:
@@ -63,7 +64,7 @@ class Backbone:
 
     def fresh(self, key: jax.Array) -> Params:
         """Returns the body with new leaves drawn from `key`; the other leaves are the loaded ones, bit for bit."""
-        channels = self.params["body"]["patches"]["kernel"].shape[2] if self.kind == "vit" else 3
+        channels = self.params["body"]["patches"]["kernel"].shape[2] if self.kind in ("vit", "dinov2") else 3
         example = hf_config.example(self.module, channels)
         initial = jax.jit(self.module.init)(key, example)["params"]
         new = set(self.new)
@@ -83,17 +84,21 @@ class Backbone:
                 (Path(folder) / file.name).write_bytes(file.read_bytes())
 
 
-def for_images(folder: str, data: Dataset, num_classes: int, **options: Any) -> Backbone:
-    """Loads the ViT of a folder for a set of images, which are resized (bilinear) to the size that it was made for.
+def for_images(folder: str, data: Dataset, num_classes: int, image_size: int | None = None, **options: Any) -> Backbone:
+    """Loads the ViT, DeiT or DINOv2 of a folder for a set of images, which are resized (bilinear) to the size that it takes.
 
     Args:
+      image_size: side in pixels of the images that it is to take, a multiple of its patches' side: its position embeddings are
+        interpolated once. Default: the size that it was made for; of a DINOv2, at most that which its preprocessor_config.json
+        crops images to (else 224), for its positions are made for 518.
       options: `dtype` and `remat` of the module.
 
     Raises:
       UsageError: as `tna_jax.hf.load`; it is not a ViT, or takes images of other channels.
     """
     folder = locate(folder)
-    loaded = _load(folder, ("vit", "deit"), num_classes, options)
+    side = image_size or _default_size(Path(folder))
+    loaded = _load(folder, hf_config.VISION, num_classes, options | ({} if side is None else {"image_size": side}))
     module, shape = loaded.module, data.image_shape
     channels = loaded.params["body"]["patches"]["kernel"].shape[2]
     if channels != shape[2]:
@@ -118,7 +123,8 @@ def for_images(folder: str, data: Dataset, num_classes: int, **options: Any) -> 
         tokens: Any = body.apply({"params": {"body": params["body"]}}, images(x))
         return cast(jax.Array, tokens[:, 0])
 
-    return Backbone(folder, "vit", module, loaded.params, loaded.config, loaded.new, network, features)
+    kind = "dinov2" if isinstance(module, Dinov2) else "vit"
+    return Backbone(folder, kind, module, loaded.params, loaded.config, loaded.new, network, features)
 
 
 def for_text(folder: str, length: int, num_classes: int, **options: Any) -> Backbone:
@@ -170,6 +176,19 @@ def _load(folder: str, architectures: tuple[str, ...], num_classes: int, options
             f"--checkpoint {folder} holds a {config.get('model_type')}, expected {' or '.join(kinds)} for this data"
         )
     return loading.load(folder, head="new", num_classes=num_classes, key=jax.random.key(0), **options)
+
+
+def _default_size(folder: Path) -> int | None:
+    """Returns the side to which a DINOv2's images are scaled: what they are cropped to, or its own where that is less; None for others."""
+    config = read_json(folder / hf_config.CONFIG) if (folder / hf_config.CONFIG).is_file() else {}
+    if config.get("model_type") not in dinov2_config.KINDS:
+        return None
+    processor = read_json(folder / IMAGES) if (folder / IMAGES).is_file() else {}
+    crop = processor.get("crop_size") if isinstance(processor, dict) else None
+    side = crop.get("height") if isinstance(crop, dict) else None
+    usual = side if type(side) is int and side > 0 else 224
+    size = config.get("image_size", 224)
+    return min(size, usual) if type(size) is int else None
 
 
 def scaling(folder: Path) -> tuple[list[float], list[float]] | None:
