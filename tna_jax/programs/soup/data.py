@@ -12,6 +12,7 @@ from tna_jax.hf import tokenizer
 from tna_jax.io.errors import UsageError
 from tna_jax.prng import Stream, stream
 from tna_jax.programs import data
+from tna_jax.programs.cli.dataset_names import form
 from tna_jax.programs.data import own, text, text_sources, tokens
 from tna_jax.programs.data.search_path import DOWNLOAD
 from tna_jax.programs.data.source import SUBSET_SEED, DataError, Split, permutation
@@ -53,7 +54,11 @@ def is_text(name: str) -> bool:
 def _images(settings: Any, checkpoint: str) -> Material:
     try:
         request = data.Request(
-            "classification", settings.target, settings.image_size, settings.dataset_sha256, settings.trust_code
+            "classification",
+            settings.target,
+            settings.image_size if form(settings.dataset) in ("folder", "hf") else None,
+            settings.dataset_sha256,
+            settings.trust_code,
         )
         found = data.load(settings.dataset, data_dir=settings.data_dir, request=request)
         if problem := own.changed(found, settings.data_fingerprint) or _not_images(found):
@@ -62,7 +67,8 @@ def _images(settings: Any, checkpoint: str) -> Material:
     except DataError as error:
         raise UsageError(f"--dataset: {str(error).removesuffix(DOWNLOAD)}") from error
     train, held = _parted(found.train, settings)
-    made = backbone.for_images(checkpoint, found, found.num_classes, **transformer_fields(settings))
+    fields = transformer_fields(settings)
+    made = backbone.for_images(checkpoint, found, found.num_classes, settings.image_size, **fields)
     images = jnp.asarray(test.images)
     tests = {"test": images}
     for i, kind in enumerate(settings.corruptions):

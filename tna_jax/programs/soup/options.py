@@ -38,7 +38,8 @@ class SoupOptions(TuningOptions, FreezeOptions, TrustOptions):
     target: Annotated[str | None, DATA] = None
     """Column of labels in your own data; default: label."""
     image_size: Annotated[int | None, COUNT, DATA] = None
-    """Side in pixels to which images of your own folder are cropped and scaled; default: as they are, if all have one size."""
+    """Side in pixels of the images as the network takes them, a multiple of its patches' side: its position embeddings are interpolated
+    to it (98 is quick for a DINOv2). Pictures of your own folder are cropped and scaled to it. Default: the checkpoint's own."""
     dataset_sha256: Annotated[str | None, Hidden()] = None
     """The hash of the file of a function of the user's own, as a run records it."""
     data_fingerprint: Annotated[str | None, Hidden()] = None

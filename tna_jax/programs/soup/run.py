@@ -162,7 +162,8 @@ def grouped(settings: SoupOptions, start: InitialModels, params: Params) -> list
 
 def given_models(folders: tuple[str, ...], material: Material) -> Group:
     """Models of Hugging Face folders; raises UsageError where they are not of one network."""
-    loaded = [loading.load(folder, head="classes") for folder in folders]
+    size = getattr(material.backbone.module, "image_size", None)
+    loaded = [loading.load(folder, head="classes", image_size=size) for folder in folders]
     for folder, other in zip(folders, loaded, strict=True):
         if other.module.clone(dtype=None, remat=False) != material.backbone.module.clone(dtype=None, remat=False):
             raise UsageError(
