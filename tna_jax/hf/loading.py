@@ -4,7 +4,7 @@
     model = hf.load("roberta-base", head="new", num_classes=3, key=key)   # the body, and a head from scratch
     hf.save("tuned", model.module, params, model.config)             # transformers reads it
 
-Model types of `tna_jax.hf.model_types` (ViT, BERT, RoBERTa, DistilBERT, GPT-2, Llama and kin), with a classifier, a head that
+Model types of `tna_jax.hf.model_types` (ViT, DINOv2, BERT, RoBERTa, DistilBERT, GPT-2, Llama and kin), with a classifier, a head that
 predicts words, or bare. Names: `tna_jax.hf.names`.
 """
 
@@ -68,7 +68,7 @@ def load(
         of others are dropped). new: a classifier with initial values, whatever head the folder has (and a new pooler, where
         BERT's is not there).
       num_classes, key: of head new: its number of classes, and the key of its initial values.
-      image_size: of the images that a ViT is to take; its position embeddings are interpolated once, here.
+      image_size: of the images that a ViT or DINOv2 is to take; its position embeddings are interpolated once, here.
       options: fields of the module that change no parameter: dtype, dropout, attention_dropout, remat, interpolate. Dropout is
         0 unless given, whatever config.json says.
 
@@ -132,7 +132,7 @@ def _resized(module: Any, size: int | tuple[int, int] | None) -> Any:
     if size is None:
         return module
     if hf_config.type_of(module) not in hf_config.VISION:
-        raise UsageError(f"image_size is for {' and '.join(hf_config.VISION)} only")
+        raise UsageError(f"image_size is for {', '.join(hf_config.VISION)} only")
     try:
         return module.clone(image_size=size)
     except ValueError as error:
