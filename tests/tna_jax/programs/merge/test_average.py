@@ -135,3 +135,18 @@ def test_entries_that_are_not_finite_are_told_with_whose_they_are(tmp_path, file
         main(["merge", "large0.safetensors", "minus.safetensors", "-o", "o.safetensors", "--weights", "3", "-1"]) == 0
     )
     assert "w (3); of the models: none, the average left the range" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+def test_equal_entries_are_taken_bit_for_bit(dtype):
+    """As by `np.copyto`, also where bits stand for no number: NaNs keep theirs, a zero its sign."""
+    rng = np.random.default_rng(0)
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    values, source = (np.frombuffer(rng.bytes(1000 * kind.itemsize), kind).copy() for _ in range(2))
+    source[:2] = np.array([-0.0, np.nan]).astype(kind)
+    where = rng.random(1000) < 0.4
+    where[:2] = True
+    expected = values.copy()
+    np.copyto(expected, source, where=where)
+    streaming.Blender(np.dtype(np.float32))._take(values, source, where)
+    assert values.tobytes() == expected.tobytes()
