@@ -11,6 +11,10 @@ BERT_LAYER = ["attention.self.query", "attention.self.key", "attention.self.valu
               "intermediate.dense", "output.dense", "attention.output.LayerNorm", "output.LayerNorm"]  # fmt: skip
 VIT_LAYER = ["attention.attention.query", "attention.attention.key", "attention.attention.value", "attention.output.dense",
              "intermediate.dense", "output.dense", "layernorm_before", "layernorm_after"]  # fmt: skip
+DINOV2_LAYER = ["attention.attention.query", "attention.attention.key", "attention.attention.value", "attention.output.dense",
+                "mlp.fc1", "mlp.fc2", "norm1", "norm2"]  # fmt: skip
+SCALES = ["encoder.layer.0.layer_scale1.lambda1", "encoder.layer.0.layer_scale2.lambda1"]
+REGISTERS = ["embeddings.register_tokens", "embeddings.mask_token"]
 DISTIL_LAYER = ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2",
                 "sa_layer_norm", "output_layer_norm"]  # fmt: skip
 GPT2_LAYER = ["ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"]
@@ -27,6 +31,8 @@ PATCHES = ["embeddings.cls_token", "embeddings.position_embeddings", *both("laye
 BODY = {
     "vit": ("vit", "encoder.layer.0.", VIT_LAYER, PATCHES),
     "deit": ("deit", "encoder.layer.0.", VIT_LAYER, [*PATCHES, "embeddings.distillation_token"]),
+    "dinov2": ("dinov2", "encoder.layer.0.", DINOV2_LAYER, PATCHES + SCALES),
+    "dinov2_with_registers": ("dinov2_with_registers", "encoder.layer.0.", DINOV2_LAYER, PATCHES + SCALES + REGISTERS),
     "bert": ("bert", "encoder.layer.0.", BERT_LAYER, EMBEDDINGS + TOKEN_TYPES),
     "roberta": ("roberta", "encoder.layer.0.", BERT_LAYER, EMBEDDINGS + TOKEN_TYPES),
     "distilbert": ("distilbert", "transformer.layer.0.", DISTIL_LAYER, EMBEDDINGS),
@@ -38,6 +44,8 @@ ROBERTA_CLASSES = both("classifier.dense") + both("classifier.out_proj")
 ENDS = {
     ("vit", "classes"): both("classifier"),
     ("deit", "classes"): both("classifier"),
+    ("dinov2", "classes"): both("classifier"),
+    ("dinov2_with_registers", "classes"): both("classifier"),
     ("bert", "classes"): both("classifier"),
     ("bert", "masked_lm"): ["cls.predictions.bias", *both("cls.predictions.transform.dense"),
                             *both("cls.predictions.transform.LayerNorm")],

@@ -51,8 +51,13 @@ def test_all_that_does_not_fit_is_named_at_once():
         ("bert", {}, {"head": "new", "num_classes": 3}, "head='new' needs num_classes and key"),
         ("bert", {}, {"num_classes": 3, "key": KEY}, "only that head does"),
         ("bert", {}, {"width": 3}, "unknown options width; known: dtype, dropout"),
-        ("bert", {}, {"image_size": 3}, "image_size is for vit and deit only"),
+        ("bert", {}, {"image_size": 3}, "image_size is for vit, deit, dinov2, dinov2_with_registers only"),
         ("vit", {}, {"image_size": 3}, "patches of 4x4 do not tile images of 3x3"),
+        ("dinov2", {"use_swiglu_ffn": True}, {}, "is of a model that is not known here: use_swiglu_ffn is True"),
+        ("dinov2", {"mlp_ratio": "4"}, {}, "hidden_size and mlp_ratio must be numbers, got 8 and '4'"),
+        ("dinov2", {"mlp_ratio": float("inf")}, {}, "hidden_size and mlp_ratio must be numbers"),
+        ("dinov2", {"layerscale_value": "1"}, {}, "layer_scale must be a finite number, got '1'"),
+        ("dinov2_with_registers", {"num_register_tokens": 0}, {}, "without registers, model_type is dinov2"),
     ],
 )  # fmt: skip
 def test_folders_and_options_that_cannot_be(case, change, options, message):

@@ -113,6 +113,11 @@ def encoder(width, depth, mlp):
         ("vit_ti32", {"num_classes": 1000}, 5_717_416 + (3 * 3 * 16**2 - 196 + 49) * 192)),
         ("vit", {"num_classes": 10, "image": (32, 32, 3), "patch": 4, "width": 96, "depth": 6, "heads": 3, "mlp": 200},
          (48 + 1 + 1 + 65) * 96 + encoder(96, 6, 200) + 2 * 96 + 97 * 10),
+        ("dinov2_s", {"head": "none", "image": (518, 518, 3)}, 22_056_576 - 384),  # as published, but the mask token
+        *slow(("dinov2_b", {"head": "none", "image": (518, 518, 3)}, 86_580_480 - 768),
+              ("dinov2_l", {"head": "none", "image": (518, 518, 3)}, 304_368_640 - 1024)),
+        ("dinov2", {"num_classes": 10, "image": (56, 56, 3), "width": 96, "depth": 2, "registers": 4},
+         (3 * 14 * 14 + 1 + 1 + 17 + 4) * 96 + encoder(96, 2, 384) + 2 * 2 * 96 + 2 * 96 + (2 * 96 + 1) * 10),
         *slow(("bert_base", {"head": "pooled"}, 109_482_240)),
         ("bert_base", {"head": "masked_lm"}, 109_514_298),
         *slow(("bert_base", {"num_classes": 2}, 109_482_240 + 769 * 2), ("bert_large", {"head": "pooled"}, 335_141_888),
@@ -131,7 +136,7 @@ def encoder(width, depth, mlp):
 def test_parameter_counts_of_the_transformers(name, options, expected):
     image, options = options.get("image", (224, 224, 3)), {k: v for k, v in options.items() if k != "image"}
     model = models.create(name, **options)
-    x = jnp.zeros((1, *image)) if name.startswith("vit") else jnp.zeros((1, 4), jnp.int32)
+    x = jnp.zeros((1, *image)) if name.startswith(("vit", "dinov2")) else jnp.zeros((1, 4), jnp.int32)
     assert count(jax.eval_shape(lambda: model.init(jax.random.key(0), x))) == expected
 
 

@@ -6,10 +6,14 @@ from rich.table import Table
 
 from tna_jax.hf import cache
 from tna_jax.hf.checkpoints import CHECKPOINTS
+from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.progress import console, wide_console
 from tna_jax.programs.fetch.options import FetchOptions
 
-NEXT = {"minilm": "tna cold --checkpoint minilm", "dinov2-small": "tna soup --checkpoint dinov2-small"}
+NEXT = {
+    "minilm": ("tna", "cold", "--checkpoint", "minilm"),
+    "dinov2-small": ("tna", "soup", "--checkpoint", "dinov2-small"),
+}
 """What one may do with a checkpoint."""
 
 
@@ -32,8 +36,10 @@ def _print_fetched(name: str, folder: Path, there: bool) -> None:
     if about is not None:
         print(f"{name}: {about.title}, {about.what}\nlicense: {about.license}\nprovenance: {about.provenance}")
     verified = "; every file has its SHA-256" if about is not None else ""
-    following = f"; next: {NEXT[name]}" if name in NEXT else ""
-    print(f"{'it is there already:' if there else 'wrote'} {folder}{verified}{following}")
+    if there:
+        print(f"it is there already: {folder}{verified}")
+    else:
+        wrote(f"{folder}{verified}", *NEXT.get(name, ()))
 
 
 def _print_list() -> None:
