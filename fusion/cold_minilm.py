@@ -57,6 +57,7 @@ def run(full: bool = False) -> dict[str, Any]:
     encoder = minilm.load(settings["length"], settings["trained_layers"])
     tasks = finetuned_bodies.tasks(encoder, {**settings, "tasks": (*settings["tasks"], *settings["unseen"])})
     folder = RUNS / "cold_minilm" / ("full" if full else "small")
+    folder.mkdir(parents=True, exist_ok=True)
     kept = Kept(folder / "scores.json")
     rows: list[dict[str, Any]] = []
     lengths = {USUAL: (settings["steps"], settings["iterations"], KINDS),
@@ -145,7 +146,6 @@ class State:
             fused = jax.tree.map(np.asarray, averaging.uniform_soup(bodies))
             facts[kind]["anchors_moved"] = anchors_moved(masks[kind], before, fused)
             tree[kind] = {"body": fused, "heads": [model["head"] for model in models]}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         safetensors.save(self.file, tree)
         return facts
 

@@ -88,7 +88,9 @@ def run(full: bool = False) -> dict[str, Any]:
     settings = FULL if full else SMALL
     dataset = data.load(settings["dataset"], data_dir=None)
     encoder = dinov2.load(dataset, settings["image_size"], settings["trained_layers"])
-    kept = Kept(RUNS / "soup_dinov2" / f"scores_{'full' if full else 'small'}.json")
+    folder = RUNS / "soup_dinov2"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = Kept(folder / f"scores_{'full' if full else 'small'}.json")
     examples: dict[int, Examples] = {}
     rows: list[dict[str, Any]] = []
 

@@ -89,6 +89,23 @@ def test_room_is_kept_for_a_checkpoint_that_is_written_while_models_train():
     assert memory.at_once(16, need, "map", devices) == 16  # nothing beside the devices
 
 
+@pytest.mark.parametrize(
+    ("working", "host", "free", "machine", "expected"),
+    [
+        (0, 0, 100, 100, "it needs a machine with more memory, or a smaller model"),
+        (50, 0, 100, 100, "a smaller --batch-size can help"),
+        (0, 50, 100, 100, "fewer models can help"),
+        (0, 0, 100, 200, "--memory-limit 15 can help"),  # the user's own limit is below what is free
+        (50, 50, 100, 200, "a smaller --batch-size, fewer models or --memory-limit 15 can help"),
+        (40, 40, 100, 140, "it needs a machine with more memory, or a smaller model"),  # none of it is enough
+    ],
+)
+def test_only_what_helps_is_advised(monkeypatch, working, host, free, machine, expected):
+    monkeypatch.setattr(memory, "available", lambda limit=None: int(machine * memory.GB / 10))
+    parts = (int(part * memory.GB / 10) for part in (150, working, host, free))
+    assert memory._advice(*parts) == expected
+
+
 @pytest.mark.slow
 def test_what_is_predicted_of_a_run_is_near_what_it_takes(tmp_path):
     """In a process of its own, whose peak is its alone, with a checkpoint written behind the training."""
