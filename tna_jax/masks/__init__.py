@@ -12,6 +12,7 @@ leaves, their order, the framework of the tree, devices, processes, `jit` or `vm
     optimizer = anchored(optax.sgd(0.1), mask)
 """
 
+from tna_jax.masks.bits import from_bits, to_bits
 from tna_jax.masks.draws import bernoulli, exact, neurons, percent
 from tna_jax.masks.freezing import freeze
 from tna_jax.masks.kinds import DRAWS
@@ -22,6 +23,6 @@ from tna_jax.masks.unit_inputs import per_unit
 from tna_jax.masks.values import bitwise_where, draw_anchors, prune, scale_anchors, share_anchors
 
 __all__ = [
-    "DRAWS", "AnchorRecipe", "Mask", "Params", "anchored_ratio", "bernoulli", "beta", "bitwise_where", "complement", "draw_anchors", "exact", "freeze", "neurons",
-    "per_unit", "percent", "prune", "scale_anchors", "share_anchors", "soft", "trained_cosine", "trained_distance",
+    "DRAWS", "AnchorRecipe", "Mask", "Params", "anchored_ratio", "bernoulli", "beta", "bitwise_where", "complement", "draw_anchors", "exact", "freeze", "from_bits", "neurons",
+    "per_unit", "percent", "prune", "scale_anchors", "share_anchors", "soft", "to_bits", "trained_cosine", "trained_distance",
 ]  # fmt: skip
