@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ SECTIONS = {
     "mlp": run.mlp,
     "path": run.path,
     "convolutions": run.convolutions,
+    "ways": run.ways,
     "instructions": run.instruction_counts,
 }
 
@@ -34,6 +36,11 @@ def main() -> int:
         "--output", type=Path, help="default: gpu.json in benchmarks/results; --smoke: a temporary file"
     )
     parser.add_argument("--hlo", type=Path, help="folder for the compiled programs with convolutions")
+    parser.add_argument(
+        "--flags",
+        default="",
+        help="added to XLA_FLAGS, and recorded: command buffers over loops, say (a run for each choice)",
+    )
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, on any backend: does it work?")
     options = parser.parse_args()
     sizes = SMOKE if options.smoke else Sizes()
@@ -48,6 +55,8 @@ def main() -> int:
         chosen = {int(number) for number in options.models.split(",")}
         kept = {part: tuple(m for m in getattr(sizes, part) if m in chosen) for part in ("mlp", "convolutions")}
         sizes = dataclasses.replace(sizes, **kept)
+    if options.flags:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {options.flags}".strip()
     backend.configure(cpu_devices=1)
     usual = Path(tempfile.gettempdir()) / "gpu_smoke.json" if options.smoke else RESULTS / "gpu.json"
     output = options.output or usual

@@ -43,6 +43,8 @@ class Sizes:
     model_steps: tuple[tuple[str, int], ...] = (("mlp", 4000), ("cnn", 800), ("resnet20", 320))
     """Steps of all models together, where they take turns (and with convolutions)."""
     product: int | None = None
+    batches: tuple[int, ...] = (512, 1024)
+    unrolls: tuple[int, ...] = (4, 8)
 
     def steps(self, name: str, members: int, placement: str) -> int:
         if name == "mlp" and placement == "vmap":
@@ -51,7 +53,7 @@ class Sizes:
         return min(self.epoch, max(least, min(most, dict(self.model_steps)[name] // members)))
 
 
-SMOKE = Sizes(4, (2,), (2,), ("cnn",), 2, 3, 50, 1, 5.0, 2, product=256)
+SMOKE = Sizes(4, (2,), (2,), ("cnn",), 2, 3, 50, 1, 5.0, 2, product=256, batches=(8,), unrolls=(2,))
 
 
 @dataclasses.dataclass

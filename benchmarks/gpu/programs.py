@@ -1,6 +1,7 @@
 """What is timed: our training of many models, PyTorch's of one, and what our programs were compiled to."""
 
 import collections
+import contextlib
 import functools
 import gc
 import gzip
@@ -8,7 +9,7 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -64,16 +65,22 @@ def ours(
     placement: placement_lib.Placement,
     facts: dict,
     conv: str = "native",
+    batch: int | None = None,
+    unroll: int = 1,
 ) -> Program:
-    """Epochs of our own training; memory, compile time and instructions go into `facts` (not of `loop`: many programs)."""
+    """Epochs of our own training; memory, compile time and instructions go into `facts` (not of `loop`: many programs).
+
+    `unroll` steps stand in one iteration of the compiled loop: larger graphs for command buffers, fewer iterations.
+    """
     net, one = network_of(name, precision, conv)
-    trainer = ensemble.Trainer(net, optax.sgd(0.01, momentum=0.9), bench.sizes.batch, placement)
+    batch = batch or bench.sizes.batch
+    trainer = ensemble.Trainer(net, optax.sgd(0.01, momentum=0.9), batch, placement)
     rng = np.random.default_rng(1)
     mask = jax.tree.map(lambda leaf: rng.random(leaf.shape) >= 0.4, one)
     keys = jax.random.split(jax.random.key(0), members)
     made = ensemble.init_ensemble(trainer, stacked(one, members), keys, stacked(mask, members))
     mesh = placement_lib.mesh(jax.devices()[:1])
-    examples = bench.sizes.steps(name, members, placement) * bench.sizes.batch
+    examples = max(bench.sizes.steps(name, members, placement) * bench.sizes.batch // batch, 1) * batch
     data = placement_lib.replicate(tuple(jnp.asarray(part) for part in images_of(name, examples)), mesh)
     current, epochs = placement_lib.shard(made, mesh), itertools.count()
 
@@ -86,9 +93,10 @@ def ours(
             return ensemble.train_epoch(trainer, current, *data, number)
     else:
         start = time.perf_counter()
-        with in_precision():
+        with in_precision(), unrolled(unroll):
             program = ensemble.epoch_program(trainer, placement, mesh, True)  # what `train_epoch` runs, to see inside
             compiled = program.lower(current, *data, jnp.int32(0)).compile()
+        ensemble.epoch_program.cache_clear()
         facts["compile_seconds"] = time.perf_counter() - start
         facts["memory"] = memory_of(compiled, trainer, current, data, placement)
         text = compiled.as_text() or ""
@@ -108,6 +116,17 @@ def ours(
         jax.block_until_ready((current, found))
 
     return Program(run, members * examples)
+
+
+@contextlib.contextmanager
+def unrolled(times: int) -> Iterator[None]:
+    """Loops that are traced meanwhile have so many steps in an iteration."""
+    scan = jax.lax.scan
+    jax.lax.scan = functools.partial(scan, unroll=times) if times > 1 else scan
+    try:
+        yield
+    finally:
+        jax.lax.scan = scan
 
 
 def memory_of(compiled, trainer, current, data, placement: str) -> dict[str, int]:
@@ -216,6 +235,24 @@ def training_makers(bench: Bench, name: str, precision: str, members: int) -> di
             "loop_native": make("loop"),
         }
     return {"one": make("map", 1), "torch": lambda facts: torch_alone(bench, name, precision), **placed}
+
+
+def way_makers(bench: Bench, name: str, precision: str, members: int) -> dict[str, Callable[[dict], Program]]:
+    """What may bring the card nearer to its limit: larger batches, more steps in an iteration; the default beside them.
+
+    A larger batch has fewer steps: its throughput counts, not what it learns.
+    """
+
+    def make(**options):
+        return lambda facts: ours(bench, name, precision, members, placement, facts, **options)
+
+    placement: placement_lib.Placement = "vmap" if name == "mlp" else "map"
+    batches, unrolls = bench.sizes.batches, bench.sizes.unrolls
+    return {
+        placement: make(),
+        **{f"{placement}, batch {batch}": make(batch=batch) for batch in batches},
+        **{f"{placement}, {unroll} steps an iteration": make(unroll=unroll) for unroll in unrolls},
+    }
 
 
 def forget() -> None:

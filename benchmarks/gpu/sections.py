@@ -1,4 +1,4 @@
-"""The four sections of the benchmark."""
+"""The five sections of the benchmark."""
 
 import itertools
 from typing import Any
@@ -8,7 +8,16 @@ import jax.numpy as jnp
 from rich.table import Table
 
 from benchmarks.gpu.bench import EPOCHS, GOALS, MNIST, PRECISIONS, Bench, Program
-from benchmarks.gpu.programs import FLOPS, MULTIPLY_ADDS, forget, images_of, network_of, stacked, training_makers
+from benchmarks.gpu.programs import (
+    FLOPS,
+    MULTIPLY_ADDS,
+    forget,
+    images_of,
+    network_of,
+    stacked,
+    training_makers,
+    way_makers,
+)
 from tna_jax import connectivity
 
 
@@ -50,8 +59,24 @@ def convolutions(bench: Bench, cases: dict[str, Any]) -> None:
         bench.write()
 
 
+def ways(bench: Bench, cases: dict[str, Any]) -> None:
+    """Section 3: of the MLP and the first network with convolutions, the most models of each."""
+    sizes = bench.sizes
+    chosen = [("mlp", sizes.mlp), *((name, sizes.convolutions) for name in sizes.networks[:1])]
+    for precision, (name, numbers) in itertools.product(bench.precisions, chosen):
+        if not numbers:
+            continue
+        members = max(numbers)
+        what = f"{name}, {members} models, {precision}: batches and iterations"
+        results = bench.compare(what, way_makers(bench, name, precision, members), FLOPS[name], precision)
+        cases[f"{name}/{members}/{precision}"] = results
+        bench.show(what, results)
+        forget()
+        bench.write()
+
+
 def path(bench: Bench, cases: dict[str, Any]) -> None:
-    """Section 3. `map_whole` takes all images as one batch, the others 1,000 at a time."""
+    """Section 4. `map_whole` takes all images as one batch, the others 1,000 at a time."""
     sizes = bench.sizes
     ends = next(m for m in itertools.count(2) if m * (m - 1) // 2 >= sizes.pairs)
     pairs, alphas = connectivity.pairs(ends)[: sizes.pairs], connectivity.grid(sizes.points)
@@ -82,7 +107,7 @@ def path(bench: Bench, cases: dict[str, Any]) -> None:
 
 
 def instruction_counts(bench: Bench, cases: dict[str, Any]) -> None:
-    """Section 4: of the first network and the most models."""
+    """Section 5: of the first network and the most models."""
     members, name = max(bench.sizes.convolutions, default=0), next(iter(bench.sizes.networks), "")
     for precision in bench.precisions if members and name else ():
         key = f"{name}/{members}/{precision}"

@@ -1,0 +1,151 @@
+"""A process that takes training steps of ResNet20 when it is told to: on one core, by one way to convolve (see `convolution_ways`).
+
+`python -m benchmarks.convolution_worker CORE WAY...` compiles, writes what it checked as a line of JSON, and then answers each line
+`WAY STEPS` with the seconds. The ways differ in 3x3 convolutions of stride 1, all but 5 of the 21, or in the program around them.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+
+BATCH, MEMBERS = 64, 4
+Step = Callable[[int], None]
+
+
+def torch_step() -> Step:
+    """PyTorch's training step, eager, channels last, one thread."""
+    import torch
+
+    from benchmarks.torch_networks import NETWORKS
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    net = NETWORKS["resnet20"]().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    x = torch.rand(BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(0, 10, (BATCH,))
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            loss = torch.nn.functional.cross_entropy(net(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return run
+
+
+def jax_steps(ways: list[str]) -> tuple[dict[str, Step], dict[str, float]]:
+    """Steps by way, and how far their loss after five steps is from that of XLA's own convolution."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
+    from benchmarks import winograd
+    from tna_jax import models
+    from tna_jax.models import layers, xla_cpu
+
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("TNA_BENCH_CACHE"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    native = layers._convolve
+
+    def simple(kernel: jax.Array, strides: tuple[int, int]) -> bool:
+        return kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1)
+
+    def other(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        return lambda x, k, s, p: function(x, k, s, p) if simple(k, s) else native(x, k, s, p)
+
+    def laid_out(dimensions: tuple[str, str, str]) -> Callable[..., jax.Array]:
+        def convolve(x: jax.Array, k: jax.Array, s: tuple[int, int], p: str) -> jax.Array:
+            there = ["NHWC".index(axis) for axis in dimensions[0]]
+            kernel = k.transpose(["HWIO".index(axis) for axis in dimensions[1]])
+            out = jax.lax.conv_general_dilated(x.transpose(there), kernel, s, p, dimension_numbers=dimensions)
+            return out.transpose([dimensions[2].index(axis) for axis in "NHWC"])
+
+        return convolve
+
+    def by_blocks(x: jax.Array, k: jax.Array, s: tuple[int, int], p: str) -> jax.Array:
+        """Slices of a few images at a time, so that their nine copies stay in a core's cache."""
+        images = min(len(x), 2 ** max(0, (2**15 // x[0].size).bit_length() - 1))
+        blocks = x.reshape(-1, images, *x.shape[1:])
+        out = jax.lax.map(lambda block: xla_cpu.convolve_by_slices(block, k, s, p), blocks)
+        return out.reshape(len(x), *out.shape[2:])
+
+    convolutions = {
+        "native": native,
+        "slices": xla_cpu.convolve_by_slices,
+        "slices_3x3": other(xla_cpu.convolve_by_slices),
+        "slices_by_blocks": other(by_blocks),
+        "winograd_2": other(lambda x, k, s, p: winograd.convolve(x, k, 2)),
+        "winograd_4": other(lambda x, k, s, p: winograd.convolve(x, k, 4)),
+        "nchw": other(laid_out(("NCHW", "OIHW", "NCHW"))),
+        "batch_last": other(laid_out(("CHWN", "IHWO", "CHWN"))),
+    }
+    module = models.create("resnet20", num_classes=10)
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.random((BATCH, 32, 32, 3), np.float32)), jnp.asarray(rng.integers(0, 10, BATCH))
+    start = module.init(jax.random.key(0), x[:1])["params"]
+    optimizer = optax.sgd(0.01, momentum=0.9)
+
+    def made(way: str) -> tuple[Step, Callable[[], float]]:
+        convolution, _, together = way.partition("/")
+        layers._convolve = convolutions[convolution]
+
+        def step(params, state, x, y):
+            def loss(p):
+                logits = module.apply({"params": p}, x)
+                return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+            value, gradients = jax.value_and_grad(loss)(params)
+            updates, state = optimizer.update(gradients, state, params)
+            return optax.apply_updates(params, updates), state, value
+
+        tree = (start, optimizer.init(start))
+        if together:
+            tree = jax.tree.map(lambda leaf: jnp.stack([leaf] * MEMBERS), tree)
+        whole = jax.vmap(step, (0, 0, None, None)) if together else step
+        program = jax.jit(whole).lower(*tree, x, y).compile()
+        held = [*tree, None]
+
+        def run(steps: int) -> None:
+            for _ in range(steps):
+                held[:] = program(*held[:2], x, y)
+            jax.block_until_ready(held)
+
+        return run, lambda: float(np.mean(held[2]))
+
+    steps, losses = {}, {}
+    for way in ways:
+        steps[way], value = made(way)
+        steps[way](5)
+        losses[way] = value()
+    reference = losses.get("native", float("nan"))
+    return steps, {way: abs(value - reference) for way, value in losses.items()}
+
+
+def main() -> None:
+    core, *ways = sys.argv[1:]
+    os.sched_setaffinity(0, {int(core)})
+    if ways == ["torch"]:
+        import torch
+
+        steps, facts = {"torch": torch_step()}, {"version": torch.__version__}
+        steps["torch"](2)
+    else:
+        steps, differences = jax_steps(ways)
+        import jax
+
+        facts = {"version": jax.__version__, "difference_of_losses": differences}
+    print(json.dumps(facts), flush=True)
+    for line in sys.stdin:
+        way, count = line.split()
+        begun = time.perf_counter()
+        steps[way](int(count))
+        print(time.perf_counter() - begun, flush=True)
+
+
+if __name__ == "__main__":
+    main()
