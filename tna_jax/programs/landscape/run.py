@@ -61,6 +61,7 @@ def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
     reach = (0.5 + settings.margin) * extent
     x, y = (np.linspace(middle[i] - reach, middle[i] + reach, settings.points) for i in (0, 1))
     weights = barycentric(where, np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
+    marks = np.concatenate([np.eye(3), np.full((1, 3), 1 / 3)])
     console.print(f"{data.describe()}; {described.describe()}; {len(weights)} points")
     own = [int(name) if name != ORIGIN else int(settings.models[0]) for name in settings.models]
     warnings = checkpoint_status.warn(checkpoints) + compatibility.warn([models[i] for i in own], [config] * len(own))
@@ -68,7 +69,7 @@ def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
     test = {"test": (jnp.asarray(data.test.images[:count]), jnp.asarray(data.test.labels[:count]))}
     with console.status(f"evaluating {len(weights)} points of the plane"):
         found = connectivity.evaluate_mixtures(
-            network, three, np.concatenate([np.eye(3), weights]), test,
+            network, three, np.concatenate([marks, weights]), test,
             state=jax.tree.map(lambda leaf: leaf[np.array(own)], state),
             calibration=jnp.asarray(data.train.images[: settings.calibration_examples]),
             placement=settings.placement, objective=objective,
@@ -83,14 +84,21 @@ def survey(folder: Run, settings: LandscapeOptions) -> dict[str, Any]:
             {"name": name, "x": where[i, 0], "y": where[i, 1], **{key: found.value(key)[i] for key in names}}
             for i, name in enumerate(labels)
         ],
+        "soup": None if ORIGIN in settings.models else _soup(where, {key: found.value(key)[3] for key in names}),
         "checkpoints": checkpoints,
         "warnings": warnings,
         "lengths": axes,
         "x": x,
         "y": y,
-        **{key: found.value(key)[3:].reshape(shape) for key in names},
+        **{key: found.value(key)[len(marks) :].reshape(shape) for key in names},
         "examples": int(found.count[0]),
     }
+
+
+def _soup(where: np.ndarray, values: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of the average of the three models, which lies at the middle of their corners."""
+    x, y = where.mean(0)
+    return {"name": "soup of the three", "x": x, "y": y, **values}
 
 
 def _three(

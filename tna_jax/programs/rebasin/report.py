@@ -112,7 +112,7 @@ def _pictures(correlations: dict[str, Any] | None) -> list[Correlations]:
             title=f"{which} of {group}, {when} {correlations['method']} matching",
             alt=f"Matrix of the correlations between the units of {group} of models {first} and {second}, {words[when]}; mean on the diagonal "
             f"{np.mean(np.diagonal(correlations[when])):.3f}.",
-            values=correlations[when], axes=(f"unit of model {first}", f"unit of model {second}"),
+            values=correlations[when], axes=(f"unit of model {first}", f"unit of model {second}"), compared=when == "before",
         )
         for when in ("before", "after")
     ]  # fmt: skip

@@ -18,6 +18,8 @@ class ReportOptions:
     """Run folders of any program, or results files; several stand side by side."""
     out: Annotated[str | None, Alias("-o")] = None
     """File to write, which is replaced if it is there; default: report.html in the run folder; of several runs, in this folder."""
+    figures: str | None = None
+    """Folder into which every figure is written as SVG as well, and its data as CSV."""
     split: Literal["test", "train"] = "test"
     """Data that the numbers and curves are of."""
 

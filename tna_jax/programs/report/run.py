@@ -3,14 +3,13 @@
 Run folders -> what they hold by kind (`reports.kinds`) -> tables and figures as data (`reports.blocks`) -> a page (`reports.page`)
 """
 
-import os
 from pathlib import Path
 
 from tna_jax.io.json_files import write_atomic
 from tna_jax.programs.cli.messages import wrote
-from tna_jax.programs.cli.progress import size
+from tna_jax.programs.cli.progress import plural, size
 from tna_jax.programs.report.options import ReportOptions
-from tna_jax.programs.reports import kinds, page
+from tna_jax.programs.reports import figure_files, kinds, page
 from tna_jax.programs.runs.folder import CONFIG
 
 
@@ -22,15 +21,19 @@ def run(settings: ReportOptions) -> Path:
     out = Path(settings.out) if settings.out else _default(settings.runs)
     data = page.render(stories).encode()
     write_atomic(out, data)
+    if settings.figures is not None:
+        count = figure_files.write(stories, Path(settings.figures))
+        print(f"wrote {plural(count, 'figure')} into {settings.figures}, each as SVG and CSV")
     wrote(f"{out} ({size(len(data))}, one file; open it in any browser)", *_next(settings.runs))
     return out
 
 
 def _next(runs: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the command that lists the runs beside the first one."""
-    return (
-        ("tna", "runs", os.path.relpath(Path(runs[0]).resolve().parent)) if (Path(runs[0]) / CONFIG).is_file() else ()
-    )
+    first = Path(runs[0])
+    if not (first / CONFIG).is_file():
+        return ()
+    return "tna", "runs", str(first.parent if first.name not in ("", "..") else first.resolve().parent)
 
 
 def _default(runs: tuple[str, ...]) -> Path:

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from tna_jax.programs.reports.blocks import Table
 from tna_jax.programs.reports.statistics import format_mean_std, format_number, or_none
 
@@ -151,6 +153,8 @@ class Correlations(Figure):
     """(n, n) in [-1, 1]."""
     axes: tuple[str, str]
     """What stands down and across: `unit of model 0`."""
+    compared: bool = False
+    """Of several runs the page shows it once more, side by side."""
 
     def table(self) -> Table:
         """Returns a row for each unit: with the unit at its place, and with the one that is most like it."""
@@ -182,6 +186,18 @@ class Contours(Figure):
     """What it is, with its unit: `loss`, `accuracy`, `loss (nats a token)`."""
     larger_is_better: bool | None = None
     """If not, its scale is logarithmic; default: as it is of `accuracy`, and not of others."""
+    paths: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    """Points, by their places in `points`, between which a straight line is drawn."""
+    scale: tuple[float, float] | None = None
+    """The values of the lightest and the darkest color; default: those of this plane. Planes that stand side by side share one."""
+
+    def ends(self, quantile: float = 0.97) -> tuple[float, float]:
+        """Returns the values between which colors differ: the scale, or of the lowest value and a high quantile."""
+        if self.scale is not None:
+            return self.scale
+        array = np.array(self.values, float)
+        finite = array[np.isfinite(array)]
+        return (float(finite.min()), float(np.quantile(finite, quantile))) if len(finite) else (0.0, 1.0)
 
     @property
     def is_loss(self) -> bool:

@@ -1,11 +1,9 @@
 """Figures for Plotly, as data: colors are names of the page's (`@c1`, `@c1/0.2`); sizes and fonts are the page's too."""
 
 import dataclasses
-import html
 from typing import Any
 
-import numpy as np
-
+from tna_jax.programs.reports import figure_data, planes
 from tna_jax.programs.reports.blocks import Table
 from tna_jax.programs.reports.figures import (
     COLORS,
@@ -19,6 +17,7 @@ from tna_jax.programs.reports.figures import (
     Figure,
     Matrix,
 )
+from tna_jax.programs.reports.planes import escaped
 from tna_jax.programs.reports.statistics import or_none
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "cross")
@@ -47,6 +46,12 @@ class Plot:
     legend: list[Key]
     table: Table
     square: bool
+    csv: str
+    """Its data, unrounded."""
+    file: str
+    """How files of it are named."""
+    turned: dict[str, Any] | None = None
+    """Of a plane: traces and layout in three dimensions."""
 
 
 def plot(figure: Figure) -> Plot:
@@ -57,7 +62,7 @@ def plot(figure: Figure) -> Plot:
     elif isinstance(figure, Matrix):
         traces, layout = _matrix(figure)
     elif isinstance(figure, Contours):
-        traces, layout = _contours(figure)
+        traces, layout = planes.flat(figure)
     elif isinstance(figure, Counts):
         traces, layout = _counts(figure)
     elif isinstance(figure, Correlations):
@@ -67,7 +72,9 @@ def plot(figure: Figure) -> Plot:
     else:
         raise TypeError(f"no picture of a {type(figure).__name__}")
     square = isinstance(figure, Matrix | Contours | Correlations)
-    return Plot(figure.title, figure.alt, traces, layout, legend, figure.table(), square)
+    turned = planes.turned(figure) if isinstance(figure, Contours) else None
+    data, file = figure_data.as_csv(figure), figure_data.file_name(figure.title)
+    return Plot(figure.title, figure.alt, traces, layout, legend, figure.table(), square, data, file, turned)
 
 
 def _curves(figure: Curves) -> tuple[list[dict[str, Any]], dict[str, Any], list[Key]]:
@@ -165,35 +172,6 @@ def _correlations(figure: Correlations) -> tuple[list[dict[str, Any]], dict[str,
     return [trace], {"xaxis": xaxis, "yaxis": {**yaxis, "autorange": "reversed"}}
 
 
-def _contours(figure: Contours) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Light where it is good."""
-    array, loss = np.array(figure.values, float), figure.is_loss
-    shown = np.log10(np.maximum(array, 1e-6)) if loss else array
-    finite = shown[np.isfinite(shown)]
-    low, high = (float(finite.min()), float(np.quantile(finite, 0.97))) if len(finite) else (0.0, 1.0)
-    ticks = np.linspace(low, high, 6)
-    trace: dict[str, Any] = {
-        "type": "contour", "x": figure.x, "y": figure.y, "z": _nulls(shown), "zmin": low, "zmax": high,
-        "customdata": _nulls(array), "colorscale": [[0, "@low"], [1, "@c1"]] if loss else [[0, "@c1"], [1, "@low"]],
-        "contours": {"start": low, "end": high, "size": max((high - low) / 9, 1e-6), "coloring": "heatmap"},
-        "line": {"width": 0.6, "color": "@muted"},
-        "colorbar": {"thickness": 10, "outlinewidth": 0, "tickvals": ticks.tolist(),
-                     "ticktext": [f"{10**t if loss else t:.3g}" for t in ticks]},
-        "hovertemplate": f"{figure.measure} %{{customdata:.4f}}<extra></extra>",
-    }  # fmt: skip
-    points = figure.points
-    marks = {
-        "type": "scatter", "mode": "markers+text", "x": [p.x for p in points], "y": [p.y for p in points],
-        "text": [escaped(p.name) for p in points], "textposition": "top center", "textfont": {"color": "@ink"},
-        "customdata": [or_none(p.value) for p in points],
-        "marker": {"symbol": ["circle", "square", "triangle-up"], "size": 10, "color": "@c2",
-                   "line": {"color": "@paper", "width": 1.5}},
-        "hovertemplate": f"<b>%{{text}}</b><br>{figure.measure} %{{customdata:.4f}}<extra></extra>",
-    }  # fmt: skip
-    axis = {"title": {"text": "distance in weights"}, "showgrid": False, "zeroline": False, "constrain": "domain"}
-    return [trace, marks], {"xaxis": axis, "yaxis": {**axis, "scaleanchor": "x"}}
-
-
 def _dots(figure: Dots) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     singles = [(escaped(dot.name), or_none(value)) for dot in figure.dots for value in dot.singles]
     rings: dict[str, Any] = {
@@ -221,12 +199,3 @@ def _dots(figure: Dots) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         layout["shapes"] = [{"type": "rect", "xref": "x", "yref": "paper", "x0": low, "x1": high, "y0": 0, "y1": 1, "layer": "below",
                              "fillcolor": "@muted/0.14", "line": {"width": 0}}]  # fmt: skip
     return [*([rings] if singles else []), means], layout
-
-
-def _nulls(array: np.ndarray) -> list[list[float | None]]:
-    return [[or_none(value) for value in row] for row in array]
-
-
-def escaped(name: str) -> str:
-    """Returns text for Plotly, which reads a few HTML tags in names and labels."""
-    return html.escape(name, quote=False)

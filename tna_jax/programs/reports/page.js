@@ -10,6 +10,7 @@
     plot: document.getElementById(script.dataset.for),
     spec: JSON.parse(script.textContent),
     at: null,
+    turned: false,
   }));
   let chosen = "";
   let printing = false;
@@ -39,6 +40,8 @@
     return `rgba(${r},${g},${b},${found[2]})`;
   }
 
+  const spec = (chart) => (chart.turned && !printing ? chart.spec.turned : chart.spec);
+
   function layout(chart, style) {
     const get = (name) => style.getPropertyValue(`--${name}`).trim();
     const axis = {
@@ -47,8 +50,8 @@
     };
     const merged = (own) => ({ ...axis, ...own, title: { ...axis.title, ...(own || {}).title } });
     return {
-      ...chart.spec.layout,
-      xaxis: merged(chart.spec.layout.xaxis), yaxis: merged(chart.spec.layout.yaxis),
+      ...spec(chart).layout,
+      ...(spec(chart) === chart.spec ? { xaxis: merged(chart.spec.layout.xaxis), yaxis: merged(chart.spec.layout.yaxis) } : {}),
       font: { family: getComputedStyle(document.body).fontFamily, size: printing ? 9 : 12, color: get("muted") },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 8, r: 8, t: 8, b: 8 },
       showlegend: false, hovermode: "closest", hoverdistance: 40, dragmode: false, uirevision: 1,
@@ -59,10 +62,60 @@
 
   function draw(chart) {
     const style = getComputedStyle(root);
-    const data = coloured(chart.spec.data, style);
+    const data = coloured(spec(chart).data, style);
     const scale = { tickfont: { color: style.getPropertyValue("--muted").trim() } };
     data.forEach((trace) => { if (trace.colorbar) trace.colorbar = { ...scale, ...trace.colorbar }; });
     Plotly.react(chart.plot, data, coloured(layout(chart, style), style), { displayModeBar: false, responsive: true });
+  }
+
+  // Contours become a surface, and back; the arrow keys turn it as the pointer does.
+  function turn(button) {
+    const chart = charts.find((one) => one.plot.id === button.dataset.figure);
+    chart.turned = !chart.turned;
+    button.setAttribute("aria-pressed", String(chart.turned));
+    chart.plot.classList.toggle("turned", chart.turned);
+    Plotly.purge(chart.plot);
+    draw(chart);
+  }
+
+  function rotate(chart, key) {
+    const { eye } = chart.plot.layout.scene.camera;
+    const by = { ArrowLeft: -0.15, ArrowRight: 0.15 }[key] || 0;
+    const up = { ArrowUp: 0.15, ArrowDown: -0.15 }[key] || 0;
+    const [x, y] = [eye.x * Math.cos(by) - eye.y * Math.sin(by), eye.x * Math.sin(by) + eye.y * Math.cos(by)];
+    Plotly.relayout(chart.plot, { "scene.camera.eye": { x, y, z: Math.min(Math.max(eye.z + up, 0.05), 3) } });
+    return true;
+  }
+
+  function save(text, type, name) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }
+
+  // As on paper: light, with its title and its legend.
+  async function saveFigure(button) {
+    const chart = charts.find((one) => one.plot.id === button.dataset.figure);
+    if (button.dataset.save === "csv") {
+      save(chart.spec.csv, "text/csv", `${chart.spec.file}.csv`);
+      return;
+    }
+    const before = root.dataset.theme;
+    root.dataset.theme = "light";
+    const style = getComputedStyle(root);
+    const named = (trace) => Boolean(trace.name) && trace.type === "scatter" && trace.line && trace.line.width > 1;
+    const data = coloured(spec(chart).data, style).map((trace) => ({ ...trace, name: trace.name || "", showlegend: named(trace) }));
+    const framed = {
+      ...coloured(layout(chart, style), style), title: { text: chart.spec.title.replace(/&/g, "&amp;").replace(/</g, "&lt;"), font: { size: 14 } },
+      paper_bgcolor: "#fff", plot_bgcolor: "#fff", margin: { l: 60, r: 20, t: 50, b: 50 },
+      showlegend: data.filter((trace) => trace.showlegend).length > 1, autosize: false,
+      ...(chart.turned ? { scene: { ...coloured(spec(chart).layout.scene, style), camera: chart.plot.layout.scene.camera } } : {}),
+    };
+    if (before) root.dataset.theme = before; else delete root.dataset.theme;
+    const text = await Plotly.toImage({ data, layout: framed }, { format: "svg", width: 720, height: 480, imageDataOnly: true });
+    save(text, "image/svg+xml", `${chart.spec.file}.svg`);
   }
 
   function unpacked() {
@@ -74,6 +127,7 @@
 
   // Arrow keys: left and right along a line, up and down to another one; the value is shown and spoken.
   function step(chart, key) {
+    if (chart.turned) return rotate(chart, key);
     const lines = chart.spec.data.map((trace, i) => i).filter((i) => {
       const trace = chart.spec.data[i];
       return trace.type === "scatter" && trace.hoverinfo !== "skip" && trace.visible !== "legendonly";
@@ -117,10 +171,18 @@
   document.head.append(library);
   charts.forEach(draw);
   document.querySelectorAll(".legend button").forEach((button) => button.addEventListener("click", () => press(button)));
+  document.querySelectorAll(".tools").forEach((tools) => { tools.hidden = false; });
+  document.querySelectorAll("[data-save]").forEach((button) => button.addEventListener("click", () => saveFigure(button)));
+  document.querySelectorAll("[data-turn]").forEach((button) => button.addEventListener("click", () => turn(button)));
   charts.forEach((chart) => chart.plot.addEventListener("keydown", (event) => {
     if (event.key.startsWith("Arrow") && step(chart, event.key)) event.preventDefault();
   }));
-  const print = (on) => { if (printing !== on) { printing = on; paint(); } };
+  const print = (on) => {
+    if (printing === on) return;
+    printing = on;
+    if (window.Plotly) charts.filter((chart) => chart.turned).forEach((chart) => Plotly.purge(chart.plot));
+    paint();
+  };
   paper.addEventListener("change", () => print(paper.matches));
   addEventListener("beforeprint", () => print(true));
   addEventListener("afterprint", () => print(false));

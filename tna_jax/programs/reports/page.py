@@ -7,10 +7,12 @@ every browser since 2023 undoes itself, so that a report takes 2 MB. A Content-S
 """
 
 import base64
+import dataclasses
 import functools
 import gzip
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,9 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.messages import shell_words
 from tna_jax.programs.cli.parsing import ABOUT
+from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.reports.blocks import Number, Table
-from tna_jax.programs.reports.figures import Curve, Curves
+from tna_jax.programs.reports.figures import Contours, Correlations, Curve, Curves
 from tna_jax.programs.reports.interactive import plot
 from tna_jax.programs.reports.kinds import Story
 from tna_jax.programs.reports.wording import dataset_name
@@ -51,6 +54,7 @@ def render(stories: list[Story]) -> str:
     )  # fmt: skip
     environment.filters["grouped"] = grouped
     environment.filters["plot"] = plot
+    environment.filters["minus"] = minus
     environment.filters["finite"] = to_json  # JSON has no NaN
     ids = itertools.count(1)
     title = labels[0] if len(stories) == 1 else f"{len(stories)} runs: {', '.join(labels)}"
@@ -84,7 +88,7 @@ def unique(names: list[str]) -> list[str]:
 def story_fields(story: Story, label: str, index: int) -> dict[str, Any]:
     """What the page says of one run, in the template's words."""
     config = story.config
-    length = next((f"{config[unit]} {unit}" for unit in ("rounds", "iterations", "epochs") if unit in config), "")
+    length = next((_count(config[unit], unit) for unit in ("rounds", "iterations", "epochs") if unit in config), "")
     what = [dataset_name(config), story.network, length]
     return {
         "label": label,
@@ -98,6 +102,15 @@ def story_fields(story: Story, label: str, index: int) -> dict[str, Any]:
         "provenance": list(flat(story.provenance)),
         "options": [(name, format_value(value)) for name, value in config.items() if name not in ABOUT],
     }
+
+
+def _count(value: Any, unit: str) -> str:
+    return plural(value, unit.removesuffix("s")) if isinstance(value, int) else f"{value} {unit}"
+
+
+def minus(text: str) -> str:
+    """Returns a text of a table with the sign for minus before its negative numbers; `0-1` is a pair, `1e-5` a power."""
+    return re.sub(r"(?<![\w.)-])-(?=\d)", "−", text)
 
 
 def command(config: dict[str, Any]) -> str:
@@ -128,7 +141,9 @@ def flat(value: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
 def format_value(value: Any) -> str:
     """A value of a configuration in words."""
     if isinstance(value, list) and all(isinstance(one, int | float | str) for one in value):
-        return " ".join(map(str, value))
+        return " ".join(map(format_value, value))
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
     return "–" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
@@ -169,7 +184,28 @@ def compared(stories: list[Story], labels: list[str]) -> dict[str, Any]:
         "numbers": Table("headline numbers", ["", *labels], rows),
         "options": Table("options in which the runs differ", ["", *labels], differing),
         "figures": figures,
+        "planes": side_by_side(stories, labels),
     }
+
+
+def side_by_side(stories: list[Story], labels: list[str]) -> list[Contours | Correlations]:
+    """Returns the planes and the correlations of units that more than one run has, each with its run's name, planes on one scale."""
+    shared: dict[str, list[tuple[str, Contours | Correlations]]] = {}
+    for story, label in zip(stories, labels, strict=True):
+        for figure in (figure for part in story.parts for figure in part.figures):
+            if isinstance(figure, Contours) or (isinstance(figure, Correlations) and figure.compared):
+                shared.setdefault(figure.title, []).append((label, figure))
+    pictures: list[Contours | Correlations] = []
+    for title, group in shared.items():
+        if len(group) < 2:
+            continue
+        ends = [figure.ends() for _, figure in group if isinstance(figure, Contours)]
+        for label, figure in group:
+            named = dataclasses.replace(figure, title=f"{title}: {label}")
+            if isinstance(named, Contours):
+                named = dataclasses.replace(named, scale=(min(low for low, _ in ends), max(high for _, high in ends)))
+            pictures.append(named)
+    return pictures
 
 
 def _shown(number: Number | None) -> str:

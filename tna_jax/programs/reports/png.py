@@ -36,14 +36,15 @@ def draw(description: Description, file: Path) -> None:
 
     Args:
       description: what to draw.
-      file: the PNG to write.
+      file: the PNG to write, or an SVG, which holds these figures whether they are meant for a PNG or not.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figures = [figure for figure in description.figures if figure.png]
+    vector = file.suffix == ".svg"
+    figures = [figure for figure in description.figures if figure.png or vector]
     columns = min(len(figures), 2)
     rows = -(-len(figures) // columns)
     grid = plt.figure(figsize=(WIDTH * columns, HEIGHT * rows), layout="constrained")
@@ -61,7 +62,10 @@ def draw(description: Description, file: Path) -> None:
     grid.suptitle(
         textwrap.fill(description.heading, 65 * columns), fontsize=11 if len(description.heading) < 100 else 9
     )
-    grid.savefig(file, dpi=130)
+    with matplotlib.rc_context(
+        {"svg.hashsalt": "tna", "svg.fonttype": "none"}
+    ):  # the same figure, the same bytes; text stays text
+        grid.savefig(file, dpi=130, metadata={"Date": None} if vector else None)
     plt.close(grid)
 
 
@@ -202,14 +206,20 @@ def contours(axis: Any, figure: Contours, levels: np.ndarray | None = None, numb
       The filled contours, for a color bar.
     """
     values, loss = np.array(figure.values, float), figure.is_loss
-    levels = contour_levels(values, "loss" if loss else "accuracy") if levels is None else levels
+    if levels is None and figure.scale is not None:
+        levels = (np.geomspace if loss else np.linspace)(*figure.scale, 9)
+    elif levels is None:
+        levels = contour_levels(values, "loss" if loss else "accuracy")
     plane = (figure.x, figure.y, values)
     filled = axis.contourf(*plane, levels=levels, cmap="Greys" if loss else "Greys_r", extend="max", alpha=0.55, norm="log" if loss else None)  # fmt: skip
     lines = axis.contour(*plane, levels=levels, colors="black", linewidths=0.7)
     if numbers:
         axis.clabel(lines, fontsize=7, fmt="%.3g")
-    for point, marker in zip(figure.points, "os^", strict=False):
-        axis.plot(point.x, point.y, marker, color=COLORS["c2"], markeredgecolor="black", markersize=7,
+    for i, j in figure.paths:
+        ends = figure.points[i], figure.points[j]
+        axis.plot([end.x for end in ends], [end.y for end in ends], "--", color=COLORS["c2"], linewidth=1.2)
+    for point, marker in zip(figure.points, "os^*", strict=False):
+        axis.plot(point.x, point.y, marker, color=COLORS["c2"], markeredgecolor="black", markersize=12 if marker == "*" else 7,
                   label=f"{point.name} ({figure.measure} {point.value:.3g})")  # fmt: skip
     axis.set_aspect("equal")
     axis.tick_params(labelsize=8)

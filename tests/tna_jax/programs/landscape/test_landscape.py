@@ -55,13 +55,15 @@ def test_the_program_end_to_end(ensemble, capsys):
     plane = json.loads(Path(ensemble, "landscape.json").read_text())
     assert np.shape(plane["loss"]) == np.shape(plane["accuracy"]) == (5, 5)
     assert plane["examples"] == 100
+    corners = np.array([[model["x"], model["y"]] for model in plane["models"]])
+    assert [plane["soup"]["x"], plane["soup"]["y"]] == pytest.approx(corners.mean(0).tolist())
     trained = json.loads(Path(ensemble, "train.json").read_text())["models"]
     assert main(["landscape", ensemble, "--points", "5", "--models", "1", "0", "origin"]) == 0
     whole = json.loads(Path(ensemble, "landscape.json").read_text())
     for model, i in zip(whole["models"], (1, 0), strict=False):  # the models stand where they were trained to
         assert model["accuracy"] == pytest.approx(trained[i]["test_accuracy"])
         assert model["loss"] == pytest.approx(trained[i]["test_loss"], rel=1e-5)
-    assert whole["models"][2]["name"] == "origin of 1"
+    assert whole["models"][2]["name"] == "origin of 1" and whole["soup"] is None
     assert whole["models"][2]["loss"] > 1.5  # untrained
     assert "origin of 1" in capsys.readouterr().out
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.parameters import slow_but
-from tna_jax.programs.reports import interactive, kinds, png, statistics, terminal
+from tna_jax.programs.reports import interactive, kinds, page, png, statistics, terminal
 from tna_jax.programs.reports.blocks import Table
 from tna_jax.programs.reports.figures import Contours, Curve, Curves, Dot, Dots, Matrix, Point
 
@@ -124,3 +124,31 @@ def test_mean_and_spread_are_the_sample_statistics():
         and statistics.format_number(-0.00001) == "0.0000"
     )
     assert [statistics.format_number(value) for value in (None, 12345.6, 2e8)] == ["–", "12,346", "2.00e+08"]
+
+
+def test_planes_on_one_scale_have_the_same_colors_in_both_pictures():
+    from matplotlib import pyplot as plt
+
+    points = [
+        Point(name, x, y, 2.0) for name, x, y in (("a", 0.0, 0.0), ("b", 1.0, 0.0), ("c", 0.0, 1.0), ("soup", 0.3, 0.3))
+    ]
+    planes = [Contours(title="t", alt="a", x=[0.0, 1.0], y=[0.0, 1.0], values=values, points=points, measure="loss",
+                       paths=[(0, 1)], scale=(1.0, 100.0)) for values in ([[1.0, 2.0], [3.0, 4.0]], [[50.0, 60.0], [70.0, 100.0]])]  # fmt: skip
+    levels = []
+    for plane in planes:
+        axis = plt.subplots()[1]
+        levels.append(png.contours(axis, plane).levels)
+        assert axis.lines[0].get_xdata().tolist() == [0.0, 1.0] and len(axis.lines) == 5
+        trace, line, marks = interactive.plot(plane).traces
+        assert (trace["zmin"], trace["zmax"]) == (0.0, 2.0) and line["x"] == [0.0, 1.0]
+        assert marks["marker"]["symbol"][-1] == "star"
+    assert levels[0].tolist() == levels[1].tolist() and levels[0][-1] == pytest.approx(100)
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("-0.5 ± 0.1", "−0.5 ± 0.1"), ("0-1", "0-1"), ("1e-05", "1e-05"), ("(-2)", "(−2)"), ("a-1", "a-1")],
+)
+def test_negative_numbers_have_a_sign_for_minus_on_the_page(text, shown):
+    assert page.minus(text) == shown
