@@ -3,7 +3,7 @@
 Shows: accuracy of the fused body on tasks that contribute and on two that never do, by a linear probe and by fine-tuning, paired by
   seed, by kind of anchors: none, elements at 0.2 and 0.4 (a fresh mask in each iteration), one mask for all iterations, whole
   layers; the barrier between contributors, measured at the midpoint; and both where contributors make many more steps.
-Hardware: two CPU cores, about 30 minutes when nothing else runs; `--minutes 10` computes in slices that resume. `--full` is for a
+Hardware: two CPU cores, about a quarter of an hour when nothing else runs; `--minutes 10` computes in slices that resume. `--full` is for a
   GPU; it has not been run.
 Command: `python -m fusion cold_minilm`
 Expected: see `fusion/results/cold_minilm.json`. Mean and sample standard deviation over seeds (examples, orders, masks; one base).
@@ -11,7 +11,7 @@ Data: SST-2, MR, SUBJ, TREC, CR, MPQA, CoLA contribute; AG News and RTE are unse
   (`tna cold --freeze`), so what they give is computed once for a text. A head begins as a logistic regression on the base's features.
 """
 
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,12 @@ NONE, FRESH_20, FRESH_40, ONE_MASK, LAYERS = "none", "elements 0.2", "elements 0
 KINDS = (NONE, FRESH_20, FRESH_40, ONE_MASK, LAYERS)
 RATIOS = {NONE: 0.0, FRESH_20: 0.2, FRESH_40: 0.4, ONE_MASK: 0.4}
 SMALL: dict[str, Any] = {
-    "tasks": ("sst2", "mr", "subj", "trec", "cr", "mpqa", "cola"), "unseen": ("ag_news", "rte"), "seeds": 3, "iterations": 3,
-    "trained_layers": 2, "length": 24, "batch_size": 16, "steps": 12, "warmup": 2, "learning_rate": 3e-4, "drift_iterations": 1,
-    "drift_steps": 60, "drift_kinds": (NONE, FRESH_40), "head_examples": 192, "held_out_examples": 64, "test_examples": 200,
+    "tasks": ("sst2", "mr", "subj", "trec", "cr", "mpqa", "cola"), "unseen": ("ag_news", "rte"), "seeds": 3, "iterations": 2,
+    "trained_layers": 2, "length": 16, "batch_size": 16, "steps": 10, "warmup": 2, "learning_rate": 3e-4, "drift_iterations": 1,
+    "drift_steps": 50, "drift_kinds": (NONE, FRESH_40), "head_examples": 128, "held_out_examples": 48, "test_examples": 120,
 }  # fmt: skip
-FULL: dict[str, Any] = {**SMALL, "seeds": 5, "iterations": 5, "trained_layers": 6, "length": 64, "batch_size": 32, "steps": 60,
-                        "drift_steps": 600, "drift_iterations": 3, "head_examples": 2000, "held_out_examples": 1000, "test_examples": 2000}  # fmt: skip
+FULL: dict[str, Any] = {**SMALL, "seeds": 5, "iterations": 5, "trained_layers": 4, "length": 64, "batch_size": 32, "steps": 60,
+                        "drift_steps": 500, "drift_iterations": 3, "head_examples": 2000, "held_out_examples": 1000, "test_examples": 2000}  # fmt: skip
 USUAL, DRIFT = "usual", "many steps"
 SEEN, UNSEEN, TUNED = "seen, probe", "unseen, probe", "unseen, fine-tuned"
 
@@ -62,22 +62,19 @@ def run(full: bool = False) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     lengths = {USUAL: (settings["steps"], settings["iterations"], KINDS),
                DRIFT: (settings["drift_steps"], settings["drift_iterations"], settings["drift_kinds"])}  # fmt: skip
-    for length, (steps, iterations, kinds) in lengths.items():
-        for seed in range(settings["seeds"]):
-            start = kept(f"start {seed}", lambda s=seed: score(encoder, tasks, encoder.body, s, settings))
-            rows.append({"length": length, "seed": seed, "kind": "start", "iteration": 0, **start})
-            state = State(
-                folder / f"{length.replace(' ', '_')}_{seed}.safetensors", encoder, tasks, kinds, seed, settings
-            )
-            for iteration in range(iterations):
-                name = f"{length} {seed} {iteration}"
-                trained = kept(f"{name} trained", lambda i=iteration, s=state, n=steps: s.iterate(i, n))
-                last = iteration + 1 == iterations
-                for kind in kinds:
-                    row = {"length": length, "seed": seed, "kind": kind, "iteration": iteration + 1, **trained[kind]}
-                    if last:
-                        row |= kept(f"{name} {kind}", lambda k=kind, s=state: s.score(k))
-                    rows.append(row)
+    for seed, (length, (steps, iterations, kinds)) in product(range(settings["seeds"]), lengths.items()):
+        start = kept(f"start {seed}", lambda s=seed: score(encoder, tasks, encoder.body, s, settings))
+        rows.append({"length": length, "seed": seed, "kind": "start", "iteration": 0, **start})
+        state = State(folder / f"{length.replace(' ', '_')}_{seed}.safetensors", encoder, tasks, kinds, seed, settings)
+        for iteration in range(iterations):
+            name = f"{length} {seed} {iteration}"
+            trained = kept(f"{name} trained", lambda i=iteration, s=state, n=steps: s.iterate(i, n))
+            last = iteration + 1 == iterations
+            for kind in kinds:
+                row = {"length": length, "seed": seed, "kind": kind, "iteration": iteration + 1, **trained[kind]}
+                if last:
+                    row |= kept(f"{name} {kind}", lambda k=kind, s=state: s.score(k))
+                rows.append(row)
     contents: dict[str, Any] = to_json({
         "config": settings, "parameters": sum(leaf.size for leaf in jax.tree.leaves(encoder.body)), "package": minilm.PACKAGE,
         "tasks": [{"name": task.name, "title": task.title, "seen": task.name in settings["tasks"], "test": len(task.test.labels)}

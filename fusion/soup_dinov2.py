@@ -40,10 +40,10 @@ RATES = {USUAL: (1e-4, 2e-4, 4e-4), LARGE: (2e-3, 3e-3, 4e-3), APART: (2e-3, 3e-
 """Peak learning rates of the members of a population."""
 SMALL: dict[str, Any] = {
     "dataset": "cifar10", "image_size": 70, "trained_layers": 2, "ratios": (0.0, 0.2, 0.4, 0.6), "seeds": 3, "regimes": (USUAL, LARGE, APART),
-    "train_examples": 320, "epochs": 2, "batch_size": 16, "warmup": 4, "held_out_examples": 80, "test_examples": 160, "shifted_examples": 40,
+    "train_examples": 240, "epochs": 1, "batch_size": 8, "warmup": 4, "held_out_examples": 60, "test_examples": 120, "shifted_examples": 20,
     "corruptions": ("noise", "blur", "contrast"), "severity": 3,
 }  # fmt: skip
-FULL: dict[str, Any] = {**SMALL, "image_size": 98, "trained_layers": 12, "seeds": 5, "train_examples": 10000, "epochs": 5, "batch_size": 64,
+FULL: dict[str, Any] = {**SMALL, "image_size": 98, "trained_layers": 6, "seeds": 5, "train_examples": 10000, "epochs": 5, "batch_size": 64,
                         "warmup": 50, "held_out_examples": 2000, "test_examples": 10000, "shifted_examples": 2000}  # fmt: skip
 PROBE, SINGLE, MEMBERS, UNIFORM, GREEDY, STOCK, ENSEMBLE = (
     "linear probe", "best single", "mean of members", "uniform soup", "greedy soup", "model stock", "logit ensemble")  # fmt: skip
