@@ -35,7 +35,7 @@ def file(tmp_path_factory):
     (evil / "campaign.json").write_text(json.dumps({"provenance": {}, "rounds": rounds}))
     plane = {"models": [{"name": f"model {i}", "x": x, "y": y, "loss": 1.0} for i, (x, y) in enumerate([(0, 0), (4, 0), (1, 4)])],
              "lengths": [4, 4, 5], "x": [0, 2, 4], "y": [0, 2, 4], "loss": [[1, 2, 1], [2, 3, 4], [1, 4, 9]], "examples": 10,
-             "metrics": [{"name": "loss", "label": "loss", "larger_is_better": False, "on_png": True}], "checkpoints": []}  # fmt: skip
+             "metrics": [{"name": "loss", "label": "loss", "larger_is_better": False, "on_png": True}], "checkpoints": [], "run": {"dataset": "d"}, "network": "net"}  # fmt: skip
     (evil / "landscape.json").write_text(json.dumps({"provenance": {}, **plane}))
     assert main(["report", str(LMC), str(evil), "-o", str(folder / "report.html")]) == 0
     return folder / "report.html"
