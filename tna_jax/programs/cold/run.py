@@ -37,7 +37,7 @@ from tna_jax.programs.training.builders import finetuning_trainer, transformer_f
 from tna_jax.programs.training.setup import record, result_options
 
 RESULTS = ("cold.json", "cold.png")
-WAVE = 2 * memory.GB
+WAVE = memory.GB
 """Bytes of models beyond which more at once train no faster on a CPU."""
 
 

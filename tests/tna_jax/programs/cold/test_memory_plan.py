@@ -33,7 +33,7 @@ def test_a_fused_body_is_counted_once_whatever_the_number_of_contributors():
 def test_no_more_large_models_are_held_at_once_than_train_as_fast():
     large, small = Estimate(int(0.3 * GB), 0, 0), Estimate(10**6, 0, 0)
     devices = jax.device_count()
-    assert cold.wave_limit(63, large, "map") == max(devices, 6 // devices * devices)
+    assert cold.wave_limit(63, large, "map") == max(devices, 3 // devices * devices)
     assert cold.wave_limit(63, large, "vmap") == cold.wave_limit(63, small, "map") == 63
 
 
