@@ -32,12 +32,13 @@ def test_the_example_runs_and_its_folder_is_what_it_says():
 
 def rows():
     """The lines of the table of names, from the code's."""
-    for kinds in (("vit", "deit"), ("bert", "roberta"), ("distilbert",), ("gpt2",), ("llama",)):
+    for kinds in (("vit", "deit"), ("dinov2", "dinov2_with_registers"), ("bert", "roberta"), ("distilbert",), ("gpt2",), ("llama",)):
         prefix = TYPES[kinds[0]].prefix if len(kinds) == 1 else "TYPE"
         for ours, theirs in hf_names.BODIES[kinds[0]].items():
             yield f"| {' and '.join(kinds)} `body/{ours}` | `{prefix}.{theirs}` |"
-    (alone,) = hf_names.BODIES["deit"].keys() - hf_names.BODIES["vit"].keys()
-    yield f"| deit `body/{alone}` | `deit.{hf_names.BODIES['deit'][alone]}` |"
+    for kind, of in (("deit", "vit"), ("dinov2_with_registers", "dinov2")):
+        (alone,) = hf_names.BODIES[kind].keys() - hf_names.BODIES[of].keys()
+        yield f"| {kind} `body/{alone}` | `{kind}.{hf_names.BODIES[kind][alone]}` |"
     for (kind, head), table in hf_names.HEADS.items():
         for ours, theirs in table.items():
             yield f"| {kind} {head} `{ours}` | `{theirs}` |"
@@ -46,6 +47,7 @@ def rows():
 def test_the_table_of_names_is_the_codes():
     assert hf_names.BODIES["bert"] == hf_names.BODIES["roberta"]
     assert hf_names.BODIES["vit"].items() <= hf_names.BODIES["deit"].items()
+    assert hf_names.BODIES["dinov2"].items() <= hf_names.BODIES["dinov2_with_registers"].items()
     table = re.search(
         r"<!-- names -->\n\n\| here \| there \|\n\| --- \| --- \|\n(.*?)\n\n<!-- end -->", PAGE.read_text(), re.DOTALL
     )
@@ -55,7 +57,7 @@ def test_the_table_of_names_is_the_codes():
 def test_the_networks_it_names_exist():
     known = re.search(r"## What is known\n(.*?)\n##", PAGE.read_text(), re.DOTALL)
     assert known is not None
-    networks = set(re.findall(r"`((?:vit|bert|roberta)_\w+)`", known[1]))
+    networks = set(re.findall(r"`((?:vit|dinov2|bert|roberta)_[a-z0-9]+)`", known[1]))
     assert networks and networks <= set(models.MODELS)
     first = {
         kind for row in re.findall(r"^\| (`.*?) \|", known[1], re.MULTILINE) for kind in re.findall(r"`(.+?)`", row)
