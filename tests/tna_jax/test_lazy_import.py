@@ -23,17 +23,24 @@ print(masks.__name__, tna_mask.__module__, tna_jax.matching.__name__)
 from tna_jax import *
 print(line is tna_jax.interpolation.line)
 print(heavy())
+import tna_jax.programs.lmc.run
+from tna_jax.programs.data import digits
+digits.load()
+print([name for name in ("sklearn", "scipy.optimize", "flax.nnx", "orbax.checkpoint") if name in sys.modules], "flax.linen" in sys.modules)
 """
 
 
 def test_the_package_alone_imports_no_jax():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    alone, names, star, after = done.stdout.splitlines()
+    alone, names, star, after, program = done.stdout.splitlines()
     assert alone == "[]"
     assert names == "tna_jax.masks tna_jax.transform tna_jax.matching"
     assert star == "True"
     assert "jax" in after  # the control: this is how it is seen
+    assert (
+        program == "[] True"
+    )  # what `tna lmc` does not need before its first epoch: each takes as long to import as JAX
 
 
 @pytest.mark.parametrize("name", tna_jax.__all__)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orbax.checkpoint as ocp
 
 from tna_jax.io.errors import UsageError
 from tna_jax.io.manifest import Damaged
@@ -43,11 +42,15 @@ class Store:
 
     def __init__(self, folder: Path, kept: int):
         """Opens `folder`, which is created if it is missing; the last `kept` steps stay."""
+        import orbax.checkpoint as ocp  # a second: who saves nothing yet need not wait for it
+
+        self.ocp = ocp
         options = ocp.CheckpointManagerOptions(max_to_keep=kept, create=True, cleanup_tmp_directories=True)
         self.manager = ocp.CheckpointManager(folder, options=options)
 
     def save(self, step: int, arrays: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> bool:
         """Writes a step and waits until it is written; returns whether orbax accepted it."""
+        ocp = self.ocp
         arguments = {STATE: ocp.args.StandardSave(dict(arrays)), MANIFEST: ocp.args.JsonSave(dict(description))}
         accepted = self.manager.save(step, args=ocp.args.Composite(**arguments))
         self.wait()
@@ -68,6 +71,8 @@ def read(folder: Path, keys: set[str]) -> dict[str, np.ndarray]:
     Raises:
       Damaged: they cannot be read.
     """
+    import orbax.checkpoint as ocp
+
     as_numpy = {key: ocp.RestoreArgs(restore_type=np.ndarray) for key in keys}
     arguments: Any = ocp.args.PyTreeRestore(dict.fromkeys(keys, 0), restore_args=as_numpy, partial_restore=True)
     try:

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Integer
-from scipy.optimize import linear_sum_assignment
 
 try:
     import lap
@@ -69,6 +68,8 @@ def shortest_augmenting_paths(cost: np.ndarray) -> np.ndarray:
     """Solves one assignment of least cost, with the compiled library at hand; the columns of the rows."""
     cost = np.ascontiguousarray(cost, np.float64)
     if lap is None:
+        from scipy.optimize import linear_sum_assignment  # it takes as long to import as JAX, and few need it
+
         columns: np.ndarray = linear_sum_assignment(cost)[1]
     else:
         columns = lap.lapjvs(cost, return_cost=False, jvx_like=False, prefer_float32=False)[0]

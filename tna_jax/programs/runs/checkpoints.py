@@ -2,6 +2,9 @@
 
 import concurrent.futures
 import contextlib
+import errno
+import functools
+import os
 import shutil
 import threading
 import time
@@ -35,14 +38,28 @@ class Checkpoints:
         """Opens `folder` for saving every `minutes`, also every `epochs` if given, of which the last `kept` stay."""
         self.folder = folder.absolute()
         require_plain(self.folder)
+        self.kept = kept
         with _as_usage_error(self.folder, "open"):
-            self.store = Store(self.folder, kept)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            if jax.process_count() > 1:
+                self.store  # noqa: B018, all processes open it at the same time
         self.every, self.epochs = minutes * 60, epochs
         self.last = time.monotonic()
         self.hushed = contextlib.ExitStack()
         self.worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self.writing: concurrent.futures.Future[None] | None = None
         self.busy = threading.Lock()  # held by the worker while it saves
+
+    @functools.cached_property
+    def store(self) -> Store:
+        """The folder as orbax has it: opened for the first save, so that training does not wait for the import of orbax."""
+        return Store(self.folder, self.kept)
+
+    def _close_store(self) -> None:
+        if "store" in vars(self):
+            self.store.close()
 
     def __enter__(self) -> "Checkpoints":
         self.hushed.enter_context(stragglers_hushed())
@@ -58,14 +75,14 @@ class Checkpoints:
             if error is None:
                 self.wait()
                 with _as_usage_error(self.folder, "save in"):
-                    self.store.close()
+                    self._close_store()
             elif isinstance(error, KeyboardInterrupt):
                 raise error
             elif jax.process_count() == 1:  # what stopped the run is the news, not what it did to a save
                 with contextlib.suppress(Exception):
                     self.wait()
                 with contextlib.suppress(Exception):
-                    self.store.close()
+                    self._close_store()
                 if isinstance(error, UsageError):
                     quiet_down()
         except (
@@ -75,7 +92,7 @@ class Checkpoints:
             self.worker.shutdown(wait=False, cancel_futures=True)
             if self.busy.acquire(timeout=PATIENCE):
                 with contextlib.suppress(Exception):
-                    self.store.close()
+                    self._close_store()
             raise
         finally:
             self.worker.shutdown(wait=waits)

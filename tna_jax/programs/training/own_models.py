@@ -1,13 +1,13 @@
 """A network of the user's own (`--model ./net.py:create`): its function, called with its options, as network and initialization."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from tna_jax import frameworks, networks, trees
 from tna_jax.io.errors import UsageError
@@ -52,7 +52,7 @@ def build(settings: AnyModelOptions, data: Dataset) -> BuiltModel:
         return named.function(**options, rngs=rngs, **({"key": rngs.params()} if "key" in takes else {}))
 
     try:
-        made = by_rngs(nnx.Rngs(jax.random.key(0))) if "rngs" in takes else create(jax.random.key(0))
+        made = by_rngs(_nnx_rngs()) if "rngs" in takes else create(jax.random.key(0))
     except Exception as error:
         raise failed("creating the network fails", error) from error
     try:
@@ -70,6 +70,17 @@ def build(settings: AnyModelOptions, data: Dataset) -> BuiltModel:
     return model
 
 
+def _nnx_rngs() -> Any:
+    from flax import nnx  # it takes as long to import as JAX, and most models are of Linen
+
+    return nnx.Rngs(jax.random.key(0))
+
+
+def _is_nnx(made: Any) -> bool:
+    nnx = sys.modules.get("flax.nnx")  # a module of it cannot exist before it was imported
+    return nnx is not None and isinstance(made, nnx.Module)
+
+
 def function_of(settings: AnyModelOptions) -> UserFunction:
     """Returns the function that `--model` names; UsageError where it is not to be run, see `tna_jax.programs.user_code.resolve`."""
     return resolve(settings.model, "--model", settings.model_sha256, settings.trust_code)
@@ -84,7 +95,7 @@ def _model(
     """The network of what the function returned; None for what is no network."""
     if isinstance(made, nn.Module):
         return _of_model(frameworks.from_linen(made, data.preprocess(data.train.images[:1]), preprocess=preprocess))
-    if isinstance(made, nnx.Module):
+    if _is_nnx(made):
         if by_rngs is None:
             raise UsageError("its function must take rngs (flax.nnx.Rngs), from which other initial values are drawn")
         return _of_model(frameworks.from_nnx(by_rngs, preprocess=preprocess))
