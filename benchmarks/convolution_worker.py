@@ -1,7 +1,7 @@
 """A process that takes training steps of ResNet20 when it is told to: on one core, by one way to convolve (see `convolution_ways`).
 
-`python -m benchmarks.convolution_worker CORE WAY...` compiles, writes what it checked as a line of JSON, and then answers each line
-`WAY STEPS` with the seconds. The ways differ in 3x3 convolutions of stride 1, all but 5 of the 21, or in the program around them.
+`python -m benchmarks.convolution_worker CORE WAY...` compiles, writes the losses after five steps as a line of JSON, and then answers each line
+`WAY STEPS` with the seconds that the processor took, whatever else it did meanwhile. The ways differ in 3x3 convolutions of stride 1, all but 5 of the 21, or in the program around them.
 """
 
 import json
@@ -38,7 +38,7 @@ def torch_step() -> Step:
 
 
 def jax_steps(ways: list[str]) -> tuple[dict[str, Step], dict[str, float]]:
-    """Steps by way, and how far their loss after five steps is from that of XLA's own convolution."""
+    """Steps by way, and the loss after five steps, which all ways share to rounding."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -122,8 +122,74 @@ def jax_steps(ways: list[str]) -> tuple[dict[str, Step], dict[str, float]]:
         steps[way], value = made(way)
         steps[way](5)
         losses[way] = value()
-    reference = losses.get("native", float("nan"))
-    return steps, {way: abs(value - reference) for way, value in losses.items()}
+    return steps, losses
+
+
+STAGES = {"16 channels": (32, 16), "32 channels": (16, 32), "64 channels": (8, 64)}
+"""Side and channels of the 3x3 convolutions of stride 1 in the three stages of ResNet20."""
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Processor seconds of a call: the best of five, after one."""
+    run()
+    best = float("inf")
+    for _ in range(5):
+        begun = time.process_time()
+        run()
+        best = min(best, time.process_time() - begun)
+    return best
+
+
+def torch_parts() -> dict[str, dict[str, Callable[[], object]]]:
+    """PyTorch's convolution and its gradients by stage, channels last, and a large product."""
+    import torch
+
+    of = torch.nn.grad
+    work: dict[str, dict[str, Callable[[], object]]] = {}
+    for stage, (side, channels) in STAGES.items():
+        x, g = (torch.rand(BATCH, channels, side, side).to(memory_format=torch.channels_last) for _ in range(2))
+        w = torch.rand(channels, channels, 3, 3).to(memory_format=torch.channels_last)
+        work[stage] = {
+            "forward": lambda x=x, w=w: torch.conv2d(x, w, padding=1),
+            "input gradient": lambda x=x, w=w, g=g: of.conv2d_input(x.shape, w, g, padding=1),
+            "kernel gradient": lambda x=x, w=w, g=g: of.conv2d_weight(x, w.shape, g, padding=1),
+        }
+    a = torch.rand(1024, 1024)
+    return work | {"product": {"product": lambda: a @ a}}
+
+
+def jax_parts() -> dict[str, dict[str, Callable[[], object]]]:
+    """XLA's convolution and its gradients by stage, and a large product."""
+    import jax
+    import jax.numpy as jnp
+
+    def convolve(x, w):
+        return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def ready(function, *arguments):
+        program = jax.jit(function)
+        return lambda: program(*arguments).block_until_ready()
+
+    work: dict[str, dict[str, Callable[[], object]]] = {}
+    for stage, (side, channels) in STAGES.items():
+        x, g = (jax.random.normal(jax.random.key(i), (BATCH, side, side, channels)) for i in range(2))
+        w = jax.random.normal(jax.random.key(2), (3, 3, channels, channels))
+        work[stage] = {
+            "forward": ready(convolve, x, w),
+            "input gradient": ready(lambda g, x, w: jax.vjp(lambda x: convolve(x, w), x)[1](g)[0], g, x, w),
+            "kernel gradient": ready(lambda g, x, w: jax.vjp(lambda w: convolve(x, w), w)[1](g)[0], g, x, w),
+        }
+    a = jnp.ones((1024, 1024))
+    return work | {"product": {"product": ready(jnp.dot, a, a)}}
+
+
+def gflops(work: dict[str, dict[str, Callable[[], object]]]) -> dict[str, dict[str, float]]:
+    """Giga-operations a second of each part: where a step's time goes."""
+    flops = {stage: 2 * BATCH * side**2 * 9 * channels**2 for stage, (side, channels) in STAGES.items()}
+    flops["product"] = 2 * 1024**3
+    return {
+        stage: {name: flops[stage] / timed(run) / 1e9 for name, run in runs.items()} for stage, runs in work.items()
+    }
 
 
 def main() -> None:
@@ -134,17 +200,19 @@ def main() -> None:
 
         steps, facts = {"torch": torch_step()}, {"version": torch.__version__}
         steps["torch"](2)
+        facts["gflops"] = gflops(torch_parts())
     else:
-        steps, differences = jax_steps(ways)
+        steps, losses = jax_steps(ways)
         import jax
 
-        facts = {"version": jax.__version__, "difference_of_losses": differences}
+        facts = {"version": jax.__version__, "losses": losses}
+        facts |= {"gflops": gflops(jax_parts())} if ways == ["native"] else {}
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         way, count = line.split()
-        begun = time.perf_counter()
+        begun = time.process_time()
         steps[way](int(count))
-        print(time.perf_counter() - begun, flush=True)
+        print(time.process_time() - begun, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,126 @@
+"""Training steps of ResNet20 on one core by every way to convolve that was thought of, against XLA's convolution as `tna` runs it.
+
+Each row is the throughput against the first one, which it took turns with: processes that wait for each other, one for each kind of
+kernels, flags and version of jaxlib, on one core, in seconds of the processor. `JAXLIBS=0.11:/path/to/python,0.12:/path/to/python` adds other environments, `TORCH=/path/to/python`
+PyTorch (eager, channels last, one thread). What 4 members at once do (`.../4`) counts as four steps. `ROUNDS` of `STEPS` steps each.
+
+    python -m benchmarks.convolution_ways [CORE]      twenty minutes, most of it compilation; TNA_BENCH_CACHE=FOLDER keeps the programs
+"""
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.convolution_worker import BATCH, MEMBERS
+from benchmarks.timing import quartiles, ratio, report
+from tna_jax import backend
+
+ROUNDS, STEPS = 7, 2
+FIRST = "native"
+OTHERS = (
+    "slices", "slices_3x3", "slices_by_blocks", "nchw", "batch_last", "winograd_2", "winograd_4",
+    "slices/4",
+)  # fmt: skip
+FLAGS = {
+    "fast math": "--xla_cpu_enable_fast_math=true",
+    "vectors of 512 bits preferred": "--xla_cpu_prefer_vector_width=512",
+    "one thread an operation": "--xla_cpu_multi_thread_eigen=false",
+}
+"""Of XLA, beside YNN_OFF."""
+
+
+class Worker:
+    """A process that compiled some ways and takes steps when told."""
+
+    def __init__(self, python: str, core: int, ways: list[str], flags: str) -> None:
+        command = [python, "-m", "benchmarks.convolution_worker", str(core), *ways]
+        environment = os.environ | {"XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "2", "JAX_PLATFORMS": "cpu"}
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.facts: dict[str, Any] = {}
+
+    def ready(self) -> bool:
+        """Waits until everything is compiled; whether that worked."""
+        line = self.process.stdout.readline()
+        if line:
+            self.facts = json.loads(line)
+            return True
+        self.facts = {"error": (self.process.stderr.read().strip().splitlines() or [""])[-1][:200]}
+        return False
+
+    def seconds(self, way: str, steps: int) -> float:
+        self.process.stdin.write(f"{way} {steps}\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+
+@contextlib.contextmanager
+def workers(core: int, chosen: dict[str, tuple[str, list[str], str]]) -> Iterator[dict[str, Worker]]:
+    """By name: (python, ways, flags); compiled one after the other."""
+    started: dict[str, Worker] = {}
+    try:
+        for name, (python, ways, flags) in chosen.items():
+            started[name] = Worker(python, core, ways, flags)
+            print(name, started[name].ready(), started[name].facts, flush=True)
+        yield started
+    finally:
+        for worker in started.values():
+            worker.process.kill()
+            worker.process.wait()
+
+
+def rows(core: int) -> dict[str, tuple[str, list[str], str]]:
+    """The processes."""
+    off, here = backend.YNN_OFF, sys.executable
+    chosen = {"here": (here, [FIRST], off)}
+    chosen |= {way: (here, [way], off) for way in OTHERS}
+    chosen |= {f"YNN's kernels, {way}": (here, [way], "") for way in (FIRST,)}
+    chosen |= {name: (here, [FIRST], f"{off} {flag}") for name, flag in FLAGS.items()}
+    for pair in filter(None, os.environ.get("JAXLIBS", "").split(",")):
+        version, _, python = pair.partition(":")
+        chosen[f"jaxlib {version}"] = (python, [FIRST], off)
+        chosen[f"jaxlib {version}, slices"] = (python, ["slices"], off)
+        chosen[f"jaxlib {version}, YNN's kernels"] = (python, [FIRST], "")
+    if os.environ.get("TORCH"):
+        chosen["PyTorch"] = (os.environ["TORCH"], ["torch"], "")
+    return chosen
+
+
+def main() -> None:
+    core = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    folder = os.environ.setdefault("TNA_BENCH_CACHE", os.path.join(tempfile.gettempdir(), "convolution_ways"))
+    os.makedirs(folder, exist_ok=True)
+    chosen = rows(core)
+    with workers(core, chosen) as started:
+        able = {name: worker for name, worker in started.items() if "error" not in worker.facts}
+        seconds: dict[str, list[float]] = {name: [] for name in able}
+        for turn in range(ROUNDS + 1):
+            for name, worker in able.items():
+                way = chosen[name][1][0]
+                took = worker.seconds(way, STEPS) / (MEMBERS if way.endswith(f"/{MEMBERS}") else 1)
+                seconds[name] += [took] if turn else []
+        result = {
+            name: {
+                "times_first": ratio(seconds, "here", name),
+                "quartiles": quartiles(seconds, "here", name),
+                "images_per_second": BATCH * STEPS / statistics.median(seconds[name]),
+                **started[name].facts,
+            }
+            for name in able
+        }
+        failed = {name: worker.facts for name, worker in started.items() if name not in able}
+    report(
+        "convolution_ways",
+        {"batch": BATCH, "members": MEMBERS, "core": core, "rows": result, "failed": failed, "seconds": seconds},
+    )
+
+
+if __name__ == "__main__":
+    main()
