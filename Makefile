@@ -100,8 +100,10 @@ newest:  ## install without pins, into .venv-unpinned, and test (warnings, depre
 bench: $(VENV)/.installed-bench  ## the benchmarks against alternatives
 	$(BIN)/python -m benchmarks
 
-parity: $(VENV)/.installed-parity  ## the models of transformers beside ours (1.2 GB of packages)
-	$(BIN)/python -m pytest tests/tna_jax/hf/test_parity.py tests/tna_jax/programs/merge/test_model_types.py
+# Without a network the tests of real weights are skipped, by name.
+parity: $(VENV)/.installed-parity  ## the models of transformers beside ours (1.2 GB of packages, 0.2 GB of checkpoints)
+	-$(BIN)/tna fetch minilm dinov2-small
+	$(BIN)/python -m pytest tests/tna_jax/hf/test_parity.py tests/tna_jax/hf/test_real_checkpoints.py tests/tna_jax/programs/merge/test_model_types.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }

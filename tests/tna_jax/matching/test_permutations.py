@@ -58,6 +58,7 @@ OURS = [
     ("resnet20", {"norm": "batch"}, IMAGES, 12),
     ("resnet20_option_a", {}, IMAGES, 12),
     ("vit", {"patch": 4, "width": 12, "depth": 2, "heads": 3}, IMAGES, 9),  # a stream; heads, their units (2), mlp
+    ("dinov2", {"patch": 4, "width": 12, "depth": 2, "heads": 3, "registers": 2}, IMAGES, 10),  # registers too
 ]
 
 
