@@ -73,12 +73,13 @@ def _without_entries(leaf: Leaf) -> np.ndarray:
         raise Damaged(f"{leaf.name} has the unknown type {leaf.dtype}") from error
 
 
-def newest(folder: Path, tree: dict[str, Any]) -> tuple[int, dict[str, Any], dict[int, str]]:
+def newest(folder: Path, tree: dict[str, Any], only: int | None = None) -> tuple[int, dict[str, Any], dict[int, str]]:
     """Reads the newest undamaged checkpoint in the form of `tree`.
 
     Args:
       folder: of checkpoints.
       tree: some of the saved parts by name (`params`, ...), arrays or shapes; of these, names, shapes and dtypes must agree.
+      only: this step instead of the newest one.
 
     Returns:
       The step, the state (NumPy), and the damaged newer steps with what is wrong with each; 0 and `tree` if there is no
@@ -91,7 +92,7 @@ def newest(folder: Path, tree: dict[str, Any]) -> tuple[int, dict[str, Any], dic
 
     expected = {name: (np.shape(leaf), str(leaf.dtype)) for name, leaf in manifest.named(tree).items()}
     damaged: dict[int, str] = {}
-    for step in listed(folder):
+    for step in listed(folder) if only is None else [only]:
         try:
             present = {leaf.name: (leaf.shape, leaf.dtype) for leaf in contents(folder, step)}
             problems = manifest.misfits({n: v for n, v in present.items() if n.split("/")[0] in tree}, expected)

@@ -1,7 +1,7 @@
 """The options of `tna barrier`."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tna_jax.io.errors import collect_errors
 from tna_jax.programs.cli import ranges
@@ -18,6 +18,9 @@ class BarrierOptions(EvaluationOptions, MachineOptions):
     """Run folder of tna train (or tna lmc)."""
     pairs: tuple[str, ...] = ()
     """Pairs of models, I-J with numbers from 0 as in plan.json, for example 0-1 0-2; default: all pairs."""
+    by: tuple[Literal["layer", "epoch"], ...] = ()
+    """Also the barrier of each layer alone (all others stay as they are), or after each epoch whose checkpoint was kept
+    (tna train --checkpoint-every 1 --checkpoints-kept 1000)."""
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""

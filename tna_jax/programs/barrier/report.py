@@ -6,10 +6,16 @@ from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.population import checkpoint_status
 from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.blocks import Description, Number, Table
-from tna_jax.programs.reports.figures import Matrix
+from tna_jax.programs.reports.figures import Curve, Curves, Dot, Dots, Figure, Matrix
 from tna_jax.programs.reports.measures import Measure
-from tna_jax.programs.reports.paths import pair_paths
-from tna_jax.programs.reports.statistics import format_number, format_spread, number
+from tna_jax.programs.reports.paths import chance, pair_paths
+from tna_jax.programs.reports.statistics import (
+    finite_mean_std,
+    format_number,
+    format_spread,
+    number,
+    standard_error,
+)
 from tna_jax.programs.reports.wording import pairs_that_diverged
 
 SHOWN = 12
@@ -51,6 +57,57 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
     values = {(row["pair"][0], row["pair"][1]): number(row[barriers[what]]) for row in rows}
     matrix = Matrix(title=f"{first.title_of(' barrier')} of each pair", alt=f"Matrix of the {split} {first.label_of(' barriers')} between {count} models.",
                     names=[str(i) for i in range(count)], values=values, what=what)  # fmt: skip
+    where = [
+        *_layers(result.get("layers", []), measured, split, rows),
+        *_epochs(result.get("epochs", []), measured, split),
+    ]
     lead = f"The straight line between the weights of every two of {count} models."
     return Description("Barriers between pairs", checkpoint_status.title(result), lead, numbers,
-                       [table, *paths, matrix], notes=pairs_that_diverged(rows))  # fmt: skip
+                       [table, *paths, matrix, *where], notes=pairs_that_diverged(rows))  # fmt: skip
+
+
+def _layers(
+    rows: list[dict[str, Any]], measured: tuple[Measure, ...], split: str, paths: list[dict[str, Any]]
+) -> list[Figure]:
+    """The barrier of each layer alone, a ring for each pair."""
+    rows = [row for row in rows if row["split"] == split]
+    figures: list[Figure] = []
+    for measure in measured if rows else ():
+        layers: dict[str, list[float]] = {}
+        for row in rows:
+            layers.setdefault(row["layer"], []).append(number(row[f"{measure.name}_barrier"]))
+        error = chance(paths, measure)
+        figures.append(Dots(
+            title=f"{measure.title_of(' barrier')} of each layer alone",
+            alt=f"Dot chart of the {split} {measure.label_of(' barrier')} of each layer alone: " + ", ".join(
+                f"{layer} {format_spread(values)}" for layer, values in layers.items()) + ".",
+            dots=[Dot(layer, *finite_mean_std(values), values if len(values) > 1 else []) for layer, values in layers.items()],
+            what=f"{split} {measure.label_of(' barrier')}", singles="the pairs", png=measure.on_png or len(measured) == 1,
+            least=8 * (error or 0.0), chance=None if error is None else (-2 * error, 2 * error),
+        ))  # fmt: skip
+    return figures
+
+
+def _epochs(rows: list[dict[str, Any]], measured: tuple[Measure, ...], split: str) -> list[Figure]:
+    """The barriers of the kept checkpoints, mean and spread over the pairs."""
+    rows = [row for row in rows if row["split"] == split]
+    epochs = sorted({row["epoch"] for row in rows})
+    figures: list[Figure] = []
+    for measure in measured if rows else ():
+        name = f"{measure.name}_barrier"
+        stats = [finite_mean_std(number(row[name]) for row in rows if row["epoch"] == epoch) for epoch in epochs]
+        band = None
+        if measure == measures.ACCURACY:
+            errors = [
+                standard_error(finite_mean_std(end for row in rows if row["epoch"] == epoch for end in row[f"{measure.name}_ends"]).mean, rows[0]["examples"])
+                for epoch in epochs
+            ]  # fmt: skip
+            band = Curve(f"chance: 2 standard errors of {rows[0]['examples']:,} examples", [*map(float, epochs)], [0.0] * len(epochs),
+                         [2 * error for error in errors])  # fmt: skip
+        figures.append(Curves(
+            title=f"{measure.title_of(' barrier')} after each epoch",
+            alt=f"Line chart of the {split} {measure.label_of(' barrier')} by epoch, mean over {len({tuple(row['pair']) for row in rows})} pairs.",
+            curves=[Curve.of(f"{measure.label_of(' barrier')}", epochs, stats)], xaxis="epoch", yaxis=f"{split} {measure.label_of(' barrier')}",
+            compared=True, chance=band, least=0.0 if band is None else 8 * max(errors), png=measure.on_png or len(measured) == 1,
+        ))  # fmt: skip
+    return figures

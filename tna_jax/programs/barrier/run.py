@@ -5,9 +5,13 @@ from typing import Any
 import numpy as np
 
 from tna_jax import connectivity
+from tna_jax.connectivity import Path
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
+from tna_jax.masks import Params
+from tna_jax.networks import State
+from tna_jax.programs.barrier import parts
 from tna_jax.programs.barrier import report as barrier_report
 from tna_jax.programs.barrier.options import BarrierOptions
 from tna_jax.programs.cli.messages import wrote
@@ -32,6 +36,7 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     alphas = path_grid(settings.alphas)
     folder = Run.open(settings.run).writable()
     config = folder.read(CONFIG)
+    epochs = parts.kept_epochs(folder) if "epoch" in settings.by else []
     distributed.start(settings, 16)
     described = description(config, settings.run, settings.data_dir, settings.trust_code)
     data, network, init = load(described)
@@ -47,15 +52,24 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     checkpoints = [checkpoint_status.reached(folder, config, step)]
     walked = [models[i] for i in np.unique(chosen)]
     warnings = checkpoint_status.warn(checkpoints) + compatibility.warn(walked, [config] * len(walked))
-    with console.status(f"evaluating {plural(len(chosen), 'path')} of {len(alphas)} points"):
-        paths = evaluate_pairs(
-            network, params, state, chosen, alphas, data, placement=settings.placement,
+
+    def evaluate(members: Params, states: State, pairs: np.ndarray, points: np.ndarray) -> dict[str, Path]:
+        return evaluate_pairs(
+            network, members, states, pairs, points, data, placement=settings.placement,
             calibration_examples=settings.calibration_examples, memory_limit=settings.memory_limit, objective=objective,
         )  # fmt: skip
+
+    with console.status(f"evaluating {plural(len(chosen), 'path')} of {len(alphas)} points"):
+        paths = evaluate(params, state, chosen, alphas)
     names = [measure.name for measure in measures.of_objective(objective)]
+    more: dict[str, Any] = {}
+    if "layer" in settings.by:
+        more["layers"] = parts.by_layer(params, state, chosen, evaluate, names)
+    if "epoch" in settings.by:
+        more["epochs"] = parts.by_epoch(folder, epochs, {"params": params, "state": state}, chosen, evaluate, names)
     rows = [
         {
-            "pair": chosen[i], "split": split,
+            "pair": chosen[i], "split": split, "examples": int(path.metrics.count[i][0]),
             **{f"{metric}_path": path.value(metric)[i] for metric in names},
             **{f"{metric}_barrier_{kind}": np.asarray(connectivity.barrier(path, kind, metric))[i]
                for metric in names for kind in ("linear", "relative", "midpoint", "ends", "worst")},
@@ -73,6 +87,7 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
         "warnings": warnings,
         "alphas": alphas,
         "rows": rows,
+        **more,
     })  # fmt: skip
     folder.write("barrier.json", result)
     if distributed.is_main_process():

@@ -77,6 +77,8 @@ class Curves(Figure):
     """The curves are those of a growing number: the PNG colors them dark to light."""
     least: float = 0.0
     """The y axis spans at least this much, so that what is smaller than chance does not fill it."""
+    marks: list[tuple[float, str]] = dataclasses.field(default_factory=list)
+    """Places on the x axis at which something happened, and what: upright lines."""
     chance: Curve | None = None
     """Where a curve without any effect may lie: its y and standard deviation are drawn as a band under all others."""
 

@@ -111,7 +111,13 @@ def _curves(figure: Curves) -> tuple[list[dict[str, Any]], dict[str, Any], list[
         yaxis["range"] = [0, span[1]] if figure.from_zero else list(span)
     elif figure.from_zero:
         yaxis["rangemode"] = "tozero"
-    return traces, {"xaxis": xaxis, "yaxis": yaxis}, list(keys.values())
+    layout: dict[str, Any] = {"xaxis": xaxis, "yaxis": yaxis}
+    if figure.marks:
+        layout["shapes"] = [{"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1,
+                             "line": {"color": "@muted", "width": 1, "dash": "dot"}} for x, _ in figure.marks]  # fmt: skip
+        layout["annotations"] = [{"x": x, "xref": "x", "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "top", "textangle": -90,
+                                  "showarrow": False, "text": escaped(text), "font": {"size": 10}} for x, text in figure.marks]  # fmt: skip
+    return traces, layout, list(keys.values())
 
 
 def _band(curve: Curve, color: str, visible: bool | str) -> dict[str, Any]:

@@ -46,6 +46,7 @@ def describe(
         waves.setdefault(line.get("wave", 0), []).append(line)
     numeric = [name for name in dict.fromkeys(key for line in logged for key in line)
                if name not in ABOUT and any(isinstance(line.get(name), int | float) for line in logged)]  # fmt: skip
+    marks = _diverged(logged, unit, first)
     figures = []
     for measure in sorted(numeric, key=lambda name: (*labels, name).index(name)):
         label = labels.get(measure, measure.replace("_", " "))
@@ -53,8 +54,10 @@ def describe(
         curves = [Curve(f"wave {wave}" if len(waves) > 1 else f"training {label}",
                         [line[unit] + first for line in waves[wave]], [line.get(measure) for line in waves[wave]])
                   for wave in sorted(waves)]  # fmt: skip
-        alt = f"Line chart of {title.lower()} by {unit}, mean over the models."
-        figures.append(Curves(title=title, alt=alt, curves=curves, xaxis=unit, yaxis=label, compared=True))
+        alt = f"Line chart of {title.lower()} by {unit}, mean over the models." + "".join(
+            f" {text}." for _, text in marks
+        )
+        figures.append(Curves(title=title, alt=alt, curves=curves, xaxis=unit, yaxis=label, compared=True, marks=marks))
     last = logged[-1]
     numbers = [Number(f"training {labels[name]}, last epoch", format_number(last.get(name)),
                       f"after {plural(last[unit] + 1, unit)}", minor) for name in labels if name in last]  # fmt: skip
@@ -62,3 +65,15 @@ def describe(
         "Training", lead="Mean over the models that train together, as logged after each epoch.", numbers=numbers,
         blocks=[*figures],
     )  # fmt: skip
+
+
+def _diverged(logged: list[dict[str, Any]], unit: str, first: int) -> list[tuple[float, str]]:
+    """Returns the first place at which each model's loss was not finite, with the models."""
+    since: dict[int, float] = {}
+    for line in logged:
+        for model in line.get("diverged") or []:
+            since.setdefault(model, line[unit] + first)
+    places = sorted(set(since.values()))
+    numbers = {place: [model for model in sorted(since) if since[model] == place] for place in places}
+    return [(place, f"{plural(len(models), 'model')} diverged" if len(models) > 3 else
+             f"model{'s' * (len(models) > 1)} {', '.join(map(str, models))} diverged") for place, models in numbers.items()]  # fmt: skip

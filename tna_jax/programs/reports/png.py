@@ -119,6 +119,11 @@ def curves(axis: Any, figure: Curves) -> None:
             _gap(axis, by_name[upper], by_name[lower], COLORS[colors[lower]], label)
     if figure.span:
         axis.axvspan(*figure.span, color="black", alpha=0.05, linewidth=0)
+    for spot, text in figure.marks:
+        axis.axvline(spot, color=COLORS["muted"], linestyle=":", linewidth=1)
+        axis.text(
+            spot, 0.98, f" {text}", transform=axis.get_xaxis_transform(), rotation=90, va="top", ha="right", fontsize=7
+        )
     axis.set(xlabel=figure.xaxis, ylabel=figure.yaxis)
     axis.grid(alpha=0.25, linewidth=0.6)
     if figure.xaxis in COUNTED:

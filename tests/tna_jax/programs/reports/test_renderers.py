@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.parameters import slow_but
-from tna_jax.programs.reports import interactive, kinds, page, png, statistics, terminal
+from tna_jax.programs.reports import interactive, kinds, logs, page, png, statistics, terminal
 from tna_jax.programs.reports.blocks import Table
 from tna_jax.programs.reports.figures import Contours, Curve, Curves, Dot, Dots, Matrix, Point
 
@@ -152,3 +152,21 @@ def test_planes_on_one_scale_have_the_same_colors_in_both_pictures():
 )
 def test_negative_numbers_have_a_sign_for_minus_on_the_page(text, shown):
     assert page.minus(text) == shown
+
+
+def test_models_that_diverged_are_marked_where_they_did():
+    from matplotlib import pyplot as plt
+
+    lines = [
+        {"step": i, "epoch": i, "loss": 1.0 / (i + 1), "diverged": bad}
+        for i, bad in enumerate(([], [2], [2, 0, 1], [2, 0, 1]))
+    ]
+    figure = logs.describe(lines).figures[0]
+    assert figure.marks == [(2, "model 2 diverged"), (3, "models 0, 1 diverged")] and "model 2 diverged" in figure.alt
+    drawn = interactive.plot(figure).layout
+    assert [shape["x0"] for shape in drawn["shapes"]] == [2, 3] and len(drawn["annotations"]) == 2
+    axis = plt.subplots()[1]
+    png.picture(axis, figure)
+    assert [text.get_text().strip() for text in axis.texts] == ["model 2 diverged", "models 0, 1 diverged"]
+    plt.close("all")
+    assert logs.describe(lines[:1]).figures[0].marks == []
