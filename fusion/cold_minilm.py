@@ -118,7 +118,8 @@ class State:
             kind: {"body": self.encoder.body, "heads": [_empty(task, self.encoder) for task in self.contributors]}
             for kind in self.kinds
         }
-        return safetensors.load(self.file, like)
+        tree: dict[str, Any] = safetensors.load(self.file, like)
+        return tree
 
     def iterate(self, number: int, steps: int) -> dict[str, Any]:
         """Trains every contributor from the fused body, measures barriers, fuses; returns what is to be said of each kind."""
@@ -197,9 +198,8 @@ def train(
     count = len(starts)
     whole = [{"body": mask, "head": jax.tree.map(lambda x: np.ones(x.shape, bool), start["head"])}
              for mask, start in zip(masks, starts, strict=True)]  # fmt: skip
-    stack = lambda trees: jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)  # noqa: E731
     members = init_ensemble(
-        trainer, stack(starts), jnp.stack([stream(seed, Stream.RUN_ORDER, key)] * count), stack(whole),
+        trainer, stacked(starts), jnp.stack([stream(seed, Stream.RUN_ORDER, key)] * count), stacked(whole),
         finetuning.stack([finetuning.FinetuneConfig(settings["learning_rate"], 0.01)] * count),
     )  # fmt: skip
     params = train_ensemble(trainer, members, inputs_of(encoder, texts), labels, 1)[0].params
@@ -212,7 +212,8 @@ def head(encoder: Encoder, task: Task, body: Params, number: int, seed: int, set
     texts, labels = drawn(stream(seed, Stream.RUN_SCORE, number), task, settings["head_examples"])  # type: ignore[arg-type]
     known = features(encoder, body, finetuned_bodies.examples(encoder, texts, labels))
     fitted = minilm.fit_head(jnp.asarray(known), jnp.asarray(labels), task.num_classes, 0.1)
-    return jax.tree.map(np.asarray, fitted)
+    result: dict[str, np.ndarray] = jax.tree.map(np.asarray, fitted)
+    return result
 
 
 def _empty(task: Task, encoder: Encoder) -> dict[str, Any]:
@@ -260,9 +261,18 @@ def barriers(encoder: Encoder, tasks: list[Task], models: list[dict[str, Any]]) 
     return found
 
 
+def stacked(trees: list[Any]) -> Any:
+    """Returns trees as one with a leading axis, in NumPy."""
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
+
+
+def flat(tree: Params) -> np.ndarray:
+    """Returns all entries of a tree in one array."""
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
 def geometry(before: Params, bodies: list[Params]) -> dict[str, float]:
     """Computes how far contributors moved, relative to the norm of the body, and the mean cosine of two of their moves."""
-    flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])  # noqa: E731
     start = flat(before)
     moves = [flat(body) - start for body in bodies]
     norms = [float(np.linalg.norm(move)) for move in moves]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,21 +46,24 @@ def load(data: Dataset, image_size: int, trained_layers: int) -> Encoder:
     heads, mlp = module.sizes
     block = transformer.Block(module.width, heads, mlp, module.act, True, module.qkv_bias, (0.0, 0.0), module.eps, module.init_std,
                               None, layer_scale=module.layer_scale)  # fmt: skip
-    norm = transformer.layer_norm(module.eps, None, None)
+    norm = nn.LayerNorm(module.eps, use_fast_variance=False)
 
     @jax.jit
     def lower(images: jax.Array) -> jax.Array:
         pixels = (images.astype(jnp.float32) / data.max_value - mean) / std
         pixels = jax.image.resize(pixels, (len(pixels), image_size, image_size, pixels.shape[3]), "bilinear")
-        _, state = below.apply({"params": {"body": kept}}, pixels, capture_intermediates=lambda m, _: m.name == last)
+        state: Any = below.apply({"params": {"body": kept}}, pixels, capture_intermediates=lambda m, _: m.name == last)[
+            1
+        ]
         tokens: jax.Array = state["intermediates"]["body"][last]["__call__"][0]
         return tokens
 
     @jax.jit
     def features(body: Params, tokens: jax.Array) -> jax.Array:
+        hidden: Any = tokens
         for name in names:
-            tokens = block.apply({"params": body[name]}, tokens)
-        tokens = norm.apply({"params": body["norm"]}, tokens)
-        return jnp.concatenate([tokens[:, 0], jnp.mean(tokens[:, 1:], axis=1)], axis=1)
+            hidden = block.apply({"params": body[name]}, hidden)
+        hidden = norm.apply({"params": body["norm"]}, hidden)
+        return jnp.concatenate([hidden[:, 0], jnp.mean(hidden[:, 1:], axis=1)], axis=1)
 
     return Encoder(lower, {name: params[name] for name in (*names, "norm")}, features)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusion import dinov2, minilm
+from fusion.cold_minilm import flat, stacked
 from fusion.dinov2 import Encoder
 from fusion.merging_methods import Kept, anchors_moved
 from tna_jax import averaging, corruptions, ensemble, finetuning, merging
@@ -118,7 +119,8 @@ def fit_head(encoder: Encoder, split: Any, rows: slice = slice(None)) -> dict[st
     """Fits a head to the base's features."""
     known = features(encoder, encoder.body, split.tokens[rows])
     fitted = minilm.fit_head(jnp.asarray(known), jnp.asarray(split.labels[rows]), 10, 0.03)
-    return jax.tree.map(np.asarray, fitted)
+    result: dict[str, np.ndarray] = jax.tree.map(np.asarray, fitted)
+    return result
 
 
 def features(encoder: Encoder, body: Params, tokens: np.ndarray) -> np.ndarray:
@@ -188,9 +190,8 @@ def population(
     steps = epochs * -(-size // settings["batch_size"])
     trainer = Trainer(network(encoder), finetuning.adamw(steps, settings["warmup"]), settings["batch_size"], "map")
     masks = [jax.tree.map(np.asarray, AnchorRecipe(ratio=ratio, seed=seed).draw(encoder.body)) for ratio in ratios]
-    stack = lambda trees: jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)  # noqa: E731
-    params = stack([{"body": encoder.body, "head": head} for _ in ratios for head in heads])
-    whole = stack(
+    params = stacked([{"body": encoder.body, "head": head} for _ in ratios for head in heads])
+    whole = stacked(
         [
             {"body": mask, "head": jax.tree.map(lambda x: np.ones(x.shape, bool), shared)}
             for mask in masks
@@ -199,7 +200,7 @@ def population(
     )
     orders = jnp.stack([stream(seed, Stream.RUN_ORDER, i) for _ in ratios for i in range(len(rates))])
     hyper = finetuning.stack([finetuning.FinetuneConfig(rate, 0.01) for _ in ratios for rate in rates])
-    member_data: Any = stack(
+    member_data: Any = stacked(
         [(train.tokens[part], train.labels[part].astype(np.int32)) for _ in ratios for part in parts]
     )
     members = ensemble.init_ensemble(trainer, params, orders, whole, hyper, member_data=member_data)
@@ -249,7 +250,6 @@ def fused(encoder: Encoder, examples: Examples, models: list[Params], base: Para
         between, ends = logits(encoder, middle, examples.test.tokens), [of_members[k][TEST] for k in (i, j)]
         barriers.append(loss(between, examples.test) - float(np.mean([loss(end, examples.test) for end in ends])))
         drops.append(float(np.mean([right(end, examples.test) for end in ends])) - right(between, examples.test))
-    flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])  # noqa: E731
     start = flat(base["body"])
     moved = [float(np.linalg.norm(flat(model["body"]) - start) / np.linalg.norm(start)) for model in models]
     return {"accuracy": accuracy, "barriers": barriers, "drops": drops, "moved": moved}
@@ -297,14 +297,17 @@ def lines(result: dict[str, Any]) -> list[list[str]]:
     """Returns the rows of the table."""
     made = []
     for line in result["summary"]:
-        plain = not line["ratio"]
-        over = lambda key, line=line, plain=plain: "–" if plain else format_mean_std(line[key], 3, sign=True)  # noqa: E731
         made.append([
-            line["regime"], f"{line['ratio']:g}", format_mean_std(line["barrier"], 3, sign=True), over("barrier less no anchors"),
-            *(format_mean_std(line[TEST][name], 3) for name in FUSIONS), over(f"{TEST}, uniform over no anchors"),
-            format_mean_std(line[SHIFTED][UNIFORM], 3), over(f"{SHIFTED}, uniform over no anchors"),
+            line["regime"], f"{line['ratio']:g}", format_mean_std(line["barrier"], 3, sign=True), _over(line, "barrier less no anchors"),
+            *(format_mean_std(line[TEST][name], 3) for name in FUSIONS), _over(line, f"{TEST}, uniform over no anchors"),
+            format_mean_std(line[SHIFTED][UNIFORM], 3), _over(line, f"{SHIFTED}, uniform over no anchors"),
         ])  # fmt: skip
     return made
+
+
+def _over(line: dict[str, Any], key: str) -> str:
+    """Returns a difference to the same without anchors; a dash of what has none."""
+    return format_mean_std(line[key], 3, sign=True) if line["ratio"] else "–"
 
 
 def table(result: dict[str, Any]) -> None:
