@@ -29,7 +29,7 @@ DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "cifar100
 ImageModel = Literal[
     "mlp", "cnn", "vgg11", "vgg13", "vgg16", "vgg19", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
     "wrn56_2", "wrn56_4", "wrn56_8", "resnet20_option_a", "vit", "vit_ti16", "vit_ti32", "vit_s16", "vit_s32",
-    "vit_b16", "vit_b32", "vit_l16", "vit_l32",
+    "vit_b16", "vit_b32", "vit_l16", "vit_l32", "dinov2", "dinov2_s", "dinov2_b", "dinov2_l",
 ]  # fmt: skip
 TEXT_MODELS = ("bert", "roberta", "distilbert", "gpt2", "llama")
 """Networks whose names begin like this read text: programs that train on images do not offer them."""
@@ -37,10 +37,10 @@ TEXT_MODELS = ("bert", "roberta", "distilbert", "gpt2", "llama")
 
 def model_options(model: str) -> tuple[str, ...]:
     """Returns the options of a network for images: those of `ModelOptions` that it has."""
-    if model in ("mlp", "vit"):
+    if model in ("mlp", "vit", "dinov2"):
         return ("depth", "width", "norm") if model == "mlp" else ("depth", "width", "heads", "patch")
-    if model.startswith("vit_"):
-        return ("heads",)
+    if model.startswith(("vit_", "dinov2_")):
+        return ("heads", "patch") if model.startswith("dinov2_") else ("heads",)
     return ("norm", "groups", "conv") if model.startswith("wrn") else ("norm", "groups", "widen", "conv")
 
 
