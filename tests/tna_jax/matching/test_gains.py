@@ -41,6 +41,27 @@ def test_gains_are_differences_of_the_objective_after_any_moves():
     assert both.objective(order) == pytest.approx(objective(order), rel=1e-6)
 
 
+@pytest.mark.parametrize("axis", [2, 3])
+@pytest.mark.parametrize("slices", [0, gains.SLICES])
+def test_gains_of_a_stack_of_matrices_are_the_inner_products(axis, slices, monkeypatch):
+    monkeypatch.setattr(gains, "SLICES", slices)
+    draws = np.random.default_rng(axis)
+    a, b = draws.normal(size=(2, 3, 2, 5, 7)).astype(np.float32)
+    block = gains.Block(a, b, (None, None, "in", "out"))
+    term = gains._Term(block, axis)
+    sums = np.zeros((a.shape[axis],) * 2)
+    for order in (np.arange(7), draws.permutation(7), np.array([1, 0, 2, 3, 4, 5, 6])):
+        permutation = {"in": order[order < 5], "out": order}
+        change = term.change(permutation)
+        sums = sums if change is None else sums + change
+        moved = b[:, :, :, order] if axis == 2 else b[:, :, order[order < 5]]
+        subscripts = "xyio,xyjo->ij" if axis == 2 else "xyio,xyij->oj"
+        np.testing.assert_allclose(sums, np.einsum(subscripts, a, moved), atol=1e-5)
+        own = draws.permutation(a.shape[axis])
+        whole = {**permutation, ("in", "out")[axis - 2]: own}
+        assert term.trace(own, whole) == pytest.approx(block.inner_product(whole), rel=1e-5, abs=1e-5)
+
+
 def test_a_permuted_copy_is_found_exactly_and_no_match_is_worse_than_none():
     spec, a, b = traced()
     hidden = random_permutation(spec, jax.random.key(3))
