@@ -182,7 +182,9 @@ def _layout(checkpoint: Checkpoint, kind: str, tensors: dict[str, Tensor]) -> La
     }
     copies = {name: known[of] for name, of in names.tied_copies(kind).items() if name in extra and of in known}
     alike = {name: (path, leaves[path].axes or tuple(range(len(extra[name].shape)))) for name, path in copies.items()}
-    alike |= {name: ("body/cls_token", (0, 1, 2)) for name in extra if name.endswith(MASK_TOKEN)}
+    alike |= {
+        name: ("body/cls_token", (0, 1, 2)[3 - len(extra[name].shape) :]) for name in extra if name.endswith(MASK_TOKEN)
+    }
     readouts = {
         name: "pooled" if pooled and name.startswith(ON_POOLER) else "tokens"
         for name, tensor in extra.items() if name not in alike and _reads(kind, name, tensor, module.width)

@@ -25,6 +25,7 @@ IMAGE = SIZES | {"patch": 4, "image_size": 8}
 NETWORKS = {
     "bert": ("bert", TEXT), "roberta": ("roberta", TEXT), "distilbert": ("distilbert", TEXT), "gpt2": ("gpt2", TEXT),
     "vit": ("vit", IMAGE), "deit": ("vit", IMAGE | {"distilled": True}),
+    "dinov2": ("dinov2", IMAGE | {"mlp": 16}), "dinov2_with_registers": ("dinov2", IMAGE | {"mlp": 16, "registers": 2}),
     "llama": ("llama", TEXT | {"heads": 4, "kv_heads": 2, "head_dim": 4}),
     "qwen2": ("llama", TEXT | {"qkv_bias": True, "tied": True}), "xlm-roberta": ("roberta", TEXT),
 }  # fmt: skip
@@ -35,7 +36,7 @@ HEADS = {
     "qwen2": "causal_lm",
     "distilbert": "masked_lm",
 }
-STREAM = {"vit": "body/patches/bias", "deit": "body/patches/bias"}
+STREAM = dict.fromkeys(("vit", "deit", "dinov2", "dinov2_with_registers"), "body/patches/bias")
 
 
 @pytest.fixture(autouse=True)
@@ -172,7 +173,7 @@ def test_models_in_one_order_merge_as_without(capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "t5"}, "--match: a is a t5; b is a t5; model types that can be matched: vit, deit, bert"),
+        ({"model_type": "t5"}, "--match: a is a t5; b is a t5; model types that can be matched: vit, deit, dinov2"),
         ({"model_type": None}, "a is without a config.json that names its model_type"),
         (
             {"num_hidden_layers": 2},
