@@ -4,7 +4,7 @@ Each row is the throughput against the first one, which it took turns with: proc
 kernels, flags and version of jaxlib, on one core, in seconds of the processor. `JAXLIBS=0.11:/path/to/python,0.12:/path/to/python` adds other environments, `TORCH=/path/to/python`
 PyTorch (eager, channels last, one thread). What 4 members at once do (`.../4`) counts as four steps. `ROUNDS` of `STEPS` steps each.
 
-    python -m benchmarks.convolution_ways [CORE]      twenty minutes, most of it compilation; TNA_BENCH_CACHE=FOLDER keeps the programs
+    python -m benchmarks.convolution_ways [CORE...]    twenty minutes, most of it compilation; TNA_BENCH_CACHE=FOLDER keeps the programs
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from benchmarks.convolution_worker import BATCH, MEMBERS
 from benchmarks.timing import quartiles, ratio, report
 from tna_jax import backend
 
-ROUNDS, STEPS = 7, 2
+ROUNDS, STEPS = 5, 1
 FIRST = "native"
 OTHERS = (
     "slices", "slices_3x3", "slices_by_blocks", "nchw", "batch_last", "winograd_2", "winograd_4",
@@ -30,7 +30,6 @@ OTHERS = (
 FLAGS = {
     "fast math": "--xla_cpu_enable_fast_math=true",
     "vectors of 512 bits preferred": "--xla_cpu_prefer_vector_width=512",
-    "one thread an operation": "--xla_cpu_multi_thread_eigen=false",
 }
 """Of XLA, beside YNN_OFF."""
 
@@ -62,13 +61,14 @@ class Worker:
 
 
 @contextlib.contextmanager
-def workers(core: int, chosen: dict[str, tuple[str, list[str], str]]) -> Iterator[dict[str, Worker]]:
-    """By name: (python, ways, flags); compiled one after the other."""
+def workers(cores: list[int], chosen: dict[str, tuple[str, list[str], str]]) -> Iterator[dict[str, Worker]]:
+    """By name: (python, ways, flags); all compile at once, each on one of the cores."""
     started: dict[str, Worker] = {}
     try:
-        for name, (python, ways, flags) in chosen.items():
-            started[name] = Worker(python, core, ways, flags)
-            print(name, started[name].ready(), started[name].facts, flush=True)
+        for i, (name, (python, ways, flags)) in enumerate(chosen.items()):
+            started[name] = Worker(python, cores[i % len(cores)], ways, flags)
+        for name, worker in started.items():
+            print(name, worker.ready(), worker.facts, flush=True)
         yield started
     finally:
         for worker in started.values():
@@ -76,7 +76,7 @@ def workers(core: int, chosen: dict[str, tuple[str, list[str], str]]) -> Iterato
             worker.process.wait()
 
 
-def rows(core: int) -> dict[str, tuple[str, list[str], str]]:
+def rows() -> dict[str, tuple[str, list[str], str]]:
     """The processes."""
     off, here = backend.YNN_OFF, sys.executable
     chosen = {"here": (here, [FIRST], off)}
@@ -86,7 +86,6 @@ def rows(core: int) -> dict[str, tuple[str, list[str], str]]:
     for pair in filter(None, os.environ.get("JAXLIBS", "").split(",")):
         version, _, python = pair.partition(":")
         chosen[f"jaxlib {version}"] = (python, [FIRST], off)
-        chosen[f"jaxlib {version}, slices"] = (python, ["slices"], off)
         chosen[f"jaxlib {version}, YNN's kernels"] = (python, [FIRST], "")
     if os.environ.get("TORCH"):
         chosen["PyTorch"] = (os.environ["TORCH"], ["torch"], "")
@@ -94,11 +93,11 @@ def rows(core: int) -> dict[str, tuple[str, list[str], str]]:
 
 
 def main() -> None:
-    core = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    cores = [int(word) for word in sys.argv[1:]] or sorted(os.sched_getaffinity(0))
     folder = os.environ.setdefault("TNA_BENCH_CACHE", os.path.join(tempfile.gettempdir(), "convolution_ways"))
     os.makedirs(folder, exist_ok=True)
-    chosen = rows(core)
-    with workers(core, chosen) as started:
+    chosen = rows()
+    with workers(cores, chosen) as started:
         able = {name: worker for name, worker in started.items() if "error" not in worker.facts}
         seconds: dict[str, list[float]] = {name: [] for name in able}
         for turn in range(ROUNDS + 1):
@@ -118,7 +117,7 @@ def main() -> None:
         failed = {name: worker.facts for name, worker in started.items() if name not in able}
     report(
         "convolution_ways",
-        {"batch": BATCH, "members": MEMBERS, "core": core, "rows": result, "failed": failed, "seconds": seconds},
+        {"batch": BATCH, "members": MEMBERS, "rows": result, "failed": failed, "seconds": seconds},
     )
 
 

@@ -120,7 +120,7 @@ def state_mask(state: Any, mask: Mask) -> None:
         for part in jax.tree.leaves(pending.pop(), is_leaf=lambda node: isinstance(node, kinds)):
             if isinstance(part, CompactState):
                 masks_held.append(_mask_of_compact(part, mask))
-            elif isinstance(part, kinds):
+            elif isinstance(part, (transform.MaskState, transform.AnchoredState)):
                 masks_held.extend([part.mask] if jax.tree.leaves(part.mask) else [])
             pending.extend([part.inner] if isinstance(part, (transform.AnchoredState, CompactState)) else [])
     if not masks_held:
