@@ -304,7 +304,7 @@ def _members(fusion: Fusion, params: Params, masks: list[Mask], jobs: Any, numbe
         "head": jax.tree.map(lambda leaf: leaf[at], params["head"]),
     }
     recipe = finetuning.FinetuneConfig(settings.learning_rate, settings.weight_decay)
-    stacked, held = (jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
+    stacked, held = (jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
                      for trees in (drawn_masks, own))  # fmt: skip
     hyper = finetuning.stack([recipe] * len(jobs))
     return ensemble.init_ensemble(fusion.trainer, chosen, jnp.stack(orders), stacked, hyper, member_data=held)

@@ -83,7 +83,7 @@ def _members(backbone: Backbone, jobs: Any, trainer: Trainer, settings: Any) -> 
         orders.append(stream(body.seed, Stream.RUN_ORDER, 1000 + number))
         own.append(drawn(stream(body.seed, Stream.RUN_SCORE, number), task, settings.score_examples))
     recipe = finetuning.FinetuneConfig(settings.learning_rate, settings.weight_decay)
-    stack = functools.partial(jax.tree.map, lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]))
+    stack = functools.partial(jax.tree.map, lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]))
     return ensemble.init_ensemble(
         trainer,
         stack(*params),

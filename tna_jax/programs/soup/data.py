@@ -105,7 +105,7 @@ def _texts(settings: Any, checkpoint: str) -> Material:
     except DataError as error:
         raise UsageError(f"--dataset: {str(error).removesuffix(DOWNLOAD)}") from error
     made = backbone.for_text(checkpoint, settings.length, task.num_classes, **transformer_fields(settings))
-    words = tokenizer.load(checkpoint)
+    words = tokenizer.load(made.folder)
     splits = {
         "train": (task.train, settings.train_examples),
         "held out": (task.validation, settings.held_out_examples),
