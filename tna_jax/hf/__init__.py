@@ -9,7 +9,7 @@
     hf.save("tuned", model.module, params, model.config)           # transformers reads it
     ids = hf.load_tokenizer(folder).encode(["a text"], length=64).ids
 
-Model types of `tna_jax.hf.model_types` (ViT, DINOv2, BERT, RoBERTa, DistilBERT, GPT-2, Llama and kin), with a classifier, a head that
+Model types of `tna_jax.hf.model_types` (ViT, DINOv2, BERT, RoBERTa, DistilBERT, ELECTRA, GPT-2, Llama and kin), with a classifier, a head that
 predicts words, or bare. Tokenizers need the extra `tna-jax[hf]`. What does not fit is refused with `tna_jax.io.UsageError`, a ValueError. A name is loaded when it is first used.
 """
 

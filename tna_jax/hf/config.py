@@ -53,6 +53,10 @@ FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
         "activation": ("act", "gelu"), "initializer_range": ("init_std", 0.02), "vocab_size": ("vocab", 30522),
         "max_position_embeddings": ("positions", 512), "pad_token_id": ("pad_id", 0),
     },
+    "electra": COMMON | TEXT | {
+        "hidden_size": ("width", 256), "num_attention_heads": ("heads", 4), "intermediate_size": ("mlp", 1024),
+        "embedding_size": ("embedding", 128),
+    },
     "gpt2": {
         "n_embd": ("width", 768), "n_layer": ("depth", 12), "n_head": ("heads", 12), "n_inner": ("mlp", None),
         "activation_function": ("act", "gelu_new"), "layer_norm_epsilon": ("eps", 1e-5), "initializer_range": ("init_std", 0.02),
@@ -159,6 +163,8 @@ def describe(module: Any, shapes: dict[str, tuple[int, ...]], old: dict[str, Any
     values = dict(old or {})
     sizes = dict(zip(("heads", "mlp"), module.sizes, strict=True))
     values |= {theirs: sizes.get(ours, getattr(module, ours)) for theirs, (ours, _) in FIELDS[of].items()}
+    if of == "electra":
+        values["embedding_size"] = module.embedding or module.width
     values |= {"model_type": kind, "architectures": [ARCHITECTURES[kind, module.head]]}
     values.pop("torch_dtype", None)
     values["dtype"] = dtype

@@ -4,7 +4,7 @@
     model = hf.load("roberta-base", head="new", num_classes=3, key=key)   # the body, and a head from scratch
     hf.save("tuned", model.module, params, model.config)             # transformers reads it
 
-Model types of `tna_jax.hf.model_types` (ViT, DINOv2, BERT, RoBERTa, DistilBERT, GPT-2, Llama and kin), with a classifier, a head that
+Model types of `tna_jax.hf.model_types` (ViT, DINOv2, BERT, RoBERTa, DistilBERT, ELECTRA, GPT-2, Llama and kin), with a classifier, a head that
 predicts words, or bare. Names: `tna_jax.hf.names`.
 """
 

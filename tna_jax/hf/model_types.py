@@ -35,6 +35,7 @@ TYPES: dict[str, ModelType] = {
     "camembert": ModelType("roberta", "roberta", "Camembert", LIKE_BERT),
     "data2vec-text": ModelType("roberta", "data2vec_text", "Data2VecText", LIKE_BERT),
     "distilbert": ModelType("distilbert", "distilbert", "DistilBert"),
+    "electra": ModelType("electra", "electra", "Electra"),
     "gpt2": ModelType("gpt2", "transformer", "GPT2"),
     "llama": ModelType("llama", "model", "Llama"),
     "mistral": ModelType("llama", "model", "Mistral", {"intermediate_size": 14336, "num_key_value_heads": 8,
@@ -55,6 +56,7 @@ CLASSES: dict[str, dict[str, str]] = {
     "bert": TEXTS,
     "roberta": TEXTS,
     "distilbert": {head: end for head, end in TEXTS.items() if head != "pooled"},
+    "electra": {head: TEXTS[head] for head in ("classes", "none")},
     "gpt2": DECODERS | {"causal_lm": "LMHeadModel"},
     "llama": DECODERS,
 }

@@ -99,6 +99,10 @@ BODIES = {
         "layer_*/down": "transformer.layer.*.ffn.lin2",
         "layer_*/norm2": "transformer.layer.*.output_layer_norm",
     },
+    "electra": {
+        "project": "embeddings_project",
+        **{o: theirs for o, theirs in BERT_BODY.items() if o != "pooler/dense"},
+    },
     "gpt2": {
         "words": "wte",
         "positions": "wpe",
@@ -145,6 +149,7 @@ HEADS = {
         "head/norm": "vocab_layer_norm",
         "head": "vocab_projector",
     },
+    ("electra", "classes"): {"head/dense": "classifier.dense", "head/out": "classifier.out_proj"},
     ("gpt2", "classes"): {"head": "score"},
     ("llama", "classes"): {"head": "score"},
     ("llama", "causal_lm"): {"head": "lm_head"},

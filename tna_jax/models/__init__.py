@@ -7,7 +7,7 @@ logits, updated = model.apply(variables, images, train=True, weight=weight, muta
 
 Every module is called as `module(x, train=False, weight=None)`: `train` lets BatchNorm take and update statistics and turns
 dropout on, where a transformer has any; `weight` (B,) keeps padding (0) out of statistics. Images are (B, H, W, C) floats; bert,
-roberta, distilbert, gpt2 and llama take token ids (B, T) and more, see `tna_jax.models.bert`, `gpt2` and `llama`.
+roberta, distilbert, electra, gpt2 and llama take token ids (B, T) and more, see `tna_jax.models.bert`, `gpt2` and `llama`.
 """
 
 import dataclasses
@@ -85,6 +85,7 @@ MODELS: dict[str, Constructor] = {
     **{f"roberta_{size}": Constructor(Bert, {**ROBERTA, "width": width, "depth": depth}, ROBERTA_DEFAULTS)
        for size, (width, depth) in BERTS.items()},
     "distilbert": Constructor(Bert, {"kind": "distilbert"}),
+    "electra": Constructor(Bert, {"kind": "electra"}),
     "gpt2": Constructor(GPT2),
     "llama": Constructor(Llama),
 }  # fmt: skip

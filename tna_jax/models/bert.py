@@ -1,4 +1,5 @@
-"""BERT (arXiv 1810.04805), RoBERTa (1907.11692) and DistilBERT (1910.01108) encoders in the form of Hugging Face's, with their heads."""
+"""BERT (arXiv 1810.04805), RoBERTa (1907.11692), DistilBERT (1910.01108) and ELECTRA (2003.10555) encoders in the form of Hugging Face's,
+with their heads."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -9,7 +10,9 @@ import jax.numpy as jnp
 
 from tna_jax.models import layers, transformer
 
-KINDS = ("bert", "roberta", "distilbert")
+KINDS = ("bert", "roberta", "distilbert", "electra")
+ACTIVATIONS = {"roberta": jnp.tanh, "distilbert": nn.relu, "electra": transformer.ACTIVATIONS["gelu"]}
+"""Of a classifier of two dense layers, by kind; a BERT's has one."""
 
 
 class Body(transformer.Transformer):
@@ -20,17 +23,22 @@ class Body(transformer.Transformer):
     types: int = 2
     pad_id: int | None = 0
     kind: str = "bert"
+    embedding: int | None = None
 
     HEADS: ClassVar[tuple[str, ...]] = ("classes", "masked_lm", "pooled", "none")
 
     def _counts(self) -> tuple[str, ...]:
-        return ("vocab", "positions", "types")
+        return ("vocab", "positions", "types") + (() if self.embedding is None else ("embedding",))
 
     def __post_init__(self) -> None:
         layers.check_choice("kind", self.kind, KINDS)
         super().__post_init__()
         if self.kind == "distilbert" and self.head == "pooled":
             raise ValueError("a distilbert has no pooler: head must be classes, masked_lm or none")
+        if self.kind == "electra" and self.head not in ("classes", "none"):
+            raise ValueError(f"an electra has no head {self.head!r} here: head must be classes or none")
+        if self.embedding is not None and self.kind != "electra":
+            raise ValueError(f"embedding is for kind electra, not {self.kind}")
         if self.pad_id is None and self.kind != "roberta":
             return
         last = min(self.vocab, self.positions - 1) if self.kind == "roberta" else self.vocab
@@ -43,17 +51,20 @@ class Body(transformer.Transformer):
     ) -> tuple[jax.Array, jax.Array]:
         self._check(x)
         normal = nn.initializers.normal(self.init_std)
+        width = self.embedding or self.width
         words, positions = (
-            nn.Embed(rows, self.width, embedding_init=normal, name=name)
+            nn.Embed(rows, width, embedding_init=normal, name=name)
             for rows, name in ((self.vocab, "words"), (self.positions, "positions"))
         )
         tokens = words(x)  # B, T, width
         if self.kind != "distilbert":
-            kinds = nn.Embed(self.types, self.width, embedding_init=normal, name="types")
+            kinds = nn.Embed(self.types, width, embedding_init=normal, name="types")
             tokens = tokens + kinds(jnp.zeros_like(x) if types is None else types)
         tokens = tokens + positions(self._places(x))
         tokens = transformer.layer_norm(self.eps, self.dtype, "norm")(tokens)
         tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
+        if width != self.width:
+            tokens = transformer.dense(self.width, self.init_std, self.dtype, "project")(tokens)
         if mask is None and self.pad_id is not None:
             mask = jnp.not_equal(x, self.pad_id)
         for block in self.blocks(False, True, train):
@@ -85,7 +96,7 @@ class Bert(Body):
 
     What comes out, float32, is by `head`:
       classes: (B, num_classes). BERT's is a dense layer on the pooler (dense and tanh of the first token), RoBERTa's is
-        dense, tanh, dense on the first token, DistilBERT's dense, ReLU, dense.
+        dense, tanh, dense on the first token, DistilBERT's dense, ReLU, dense, ELECTRA's dense, GELU, dense.
       masked_lm: (B, T, vocab), or (B, K, vocab) at the positions `at`: dense, activation, norm, then the words' embeddings
         as the last kernel (tied: no second table) and a bias.
       pooled: (B, width), the pooler, which a DistilBERT has not. none: (B, T, width), all tokens.
@@ -99,7 +110,8 @@ class Bert(Body):
         only the tokens that are not padding, so it takes positions - pad_id - 1 tokens.
       types: token types (segments); a DistilBERT has none.
       pad_id: the id of padding; None (not for RoBERTa): there is none.
-      kind: bert, roberta or distilbert.
+      kind: bert, roberta, distilbert or electra (the discriminator; heads classes and none).
+      embedding: of kind electra: entries of a word's embedding, which a dense layer `project` takes to the width; None: the width.
 
     Other fields: see `Transformer`. Called as `module(ids, train, weight, mask=, types=, at=)`: `mask` (B, T) bool or 0/1 says
     which tokens count, default: those that are not `pad_id` (Hugging Face's default is all: give the mask to
@@ -127,8 +139,9 @@ class Bert(Body):
             act = "gelu" if self.kind == "roberta" else self.act
             tokens = MaskedHead(self.width, act, self.eps, *common, name="head")(tokens, words)
         elif self.head == "classes" and self.kind != "bert":
-            bend = nn.relu if self.kind == "distilbert" else jnp.tanh
-            tokens = ClassHead(self.num_classes, self.width, bend, self.dropout, *common, name="head")(tokens, train)
+            tokens = ClassHead(
+                self.num_classes, self.width, ACTIVATIONS[self.kind], self.dropout, *common, name="head"
+            )(tokens, train)
         elif self.head == "classes":
             tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
             tokens = transformer.dense(self.num_classes, *common, "head")(tokens)
@@ -136,9 +149,9 @@ class Bert(Body):
 
 
 class ClassHead(nn.Module):
-    """RoBERTa's and DistilBERT's: the first token of (B, T, width) through dense, `act`, dense: (B, num_classes).
+    """RoBERTa's, DistilBERT's and ELECTRA's: the first token of (B, T, width) through dense, `act`, dense: (B, num_classes).
 
-    RoBERTa's has dropout before each dense layer, DistilBERT's before the last.
+    RoBERTa's and ELECTRA's have dropout before each dense layer, DistilBERT's before the last.
     """
 
     num_classes: int

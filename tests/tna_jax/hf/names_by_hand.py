@@ -36,6 +36,7 @@ BODY = {
     "bert": ("bert", "encoder.layer.0.", BERT_LAYER, EMBEDDINGS + TOKEN_TYPES),
     "roberta": ("roberta", "encoder.layer.0.", BERT_LAYER, EMBEDDINGS + TOKEN_TYPES),
     "distilbert": ("distilbert", "transformer.layer.0.", DISTIL_LAYER, EMBEDDINGS),
+    "electra": ("electra", "encoder.layer.0.", BERT_LAYER, EMBEDDINGS + TOKEN_TYPES + both("embeddings_project")),
     "gpt2": ("transformer", "h.0.", GPT2_LAYER, ["wte.weight", "wpe.weight", *both("ln_f")]),
     "llama": ("model", "layers.0.", LLAMA_LAYER, ["embed_tokens.weight", "norm.weight"]),
 }
@@ -53,6 +54,7 @@ ENDS = {
     ("roberta", "masked_lm"): ["lm_head.bias", *both("lm_head.dense"), *both("lm_head.layer_norm")],
     ("distilbert", "classes"): both("pre_classifier") + both("classifier"),
     ("distilbert", "masked_lm"): [*both("vocab_transform"), *both("vocab_layer_norm"), "vocab_projector.bias"],
+    ("electra", "classes"): ROBERTA_CLASSES,
     ("gpt2", "classes"): ["score.weight"], ("gpt2", "causal_lm"): [],
     ("llama", "classes"): ["score.weight"], ("llama", "causal_lm"): ["lm_head.weight"],
 }  # fmt: skip

@@ -22,6 +22,7 @@ NETWORKS = {
     "deit": ("vit", IMAGE | {"distilled": True}),
     "dinov2": ("dinov2", IMAGE | {"mlp": 16}),
     "dinov2_with_registers": ("dinov2", IMAGE | {"mlp": 16, "registers": 2}),
+    "electra": ("electra", TEXT | {"embedding": 6}),
     "llama": ("llama", TEXT | {"kv_heads": 1, "head_dim": 4}),
 }
 """By architecture, the network and its options; of all others the network has the architecture's name."""

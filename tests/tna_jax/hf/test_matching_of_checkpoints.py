@@ -28,7 +28,9 @@ def test_a_permuted_copy_computes_the_same_and_is_found_again(kind, dtype):
         return module.apply({"params": params}, x)
 
     spec = matching.permutation_spec(network, params, INPUTS[kind])
-    own = {"bert": [12], "dinov2": [], "dinov2_with_registers": [2]}[kind]  # a pooler; registers, which have no position
+    own = {"bert": [12], "dinov2": [], "dinov2_with_registers": [2]}[
+        kind
+    ]  # a pooler; registers, which have no position
     assert sorted(spec.groups.values()) == sorted([12, 3, 4, 4, 24, *own])
     moved = matching.apply_permutation(spec, matching.random_permutation(spec, jax.random.key(0)), params)
     match = matching.head_matching(spec, params, moved).matching  # which checks that the function is the same

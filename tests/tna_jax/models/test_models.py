@@ -129,6 +129,7 @@ def encoder(width, depth, mlp):
         ("roberta", {"head": "none", "vocab": 100, "positions": 20, "width": 64, "depth": 2},
          (100 + 20 + 1 + 2) * 64 + encoder(64, 2, 256)),
         ("distilbert", {"width": 768, "depth": 6, "head": "none"}, 66_362_880),
+        ("electra", {"width": 256, "depth": 12, "mlp": 1024, "embedding": 128}, 13_549_314),  # small, with two classes
         ("gpt2", {"width": 768}, 124_439_808),
         ("llama", {"width": 2048, "depth": 22, "heads": 32, "kv_heads": 4, "mlp": 5632}, 1_100_048_384),  # TinyLlama
     ],

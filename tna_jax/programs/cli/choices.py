@@ -31,7 +31,7 @@ ImageModel = Literal[
     "wrn56_2", "wrn56_4", "wrn56_8", "resnet20_option_a", "vit", "vit_ti16", "vit_ti32", "vit_s16", "vit_s32",
     "vit_b16", "vit_b32", "vit_l16", "vit_l32", "dinov2", "dinov2_s", "dinov2_b", "dinov2_l",
 ]  # fmt: skip
-TEXT_MODELS = ("bert", "roberta", "distilbert", "gpt2", "llama")
+TEXT_MODELS = ("bert", "roberta", "distilbert", "electra", "gpt2", "llama")
 """Networks whose names begin like this read text: programs that train on images do not offer them."""
 
 

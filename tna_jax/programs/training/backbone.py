@@ -1,6 +1,7 @@
 """A pretrained transformer of a Hugging Face folder as what an ensemble fine-tunes: network, features, fresh heads.
 
-Any folder that `tna_jax.hf.loading` reads will do: one of `tna pretrain`, or a downloaded ViT, DeiT, DINOv2, BERT, RoBERTa (XLM-R, CamemBERT) or DistilBERT.
+Any folder that `tna_jax.hf.loading` reads will do: one of `tna pretrain`, or a downloaded ViT, DeiT, DINOv2, BERT, RoBERTa (XLM-R, CamemBERT), DistilBERT or
+ELECTRA.
 """
 
 import dataclasses
@@ -44,7 +45,7 @@ class Backbone:
 
     folder: str
     kind: str
-    """vit, dinov2, bert, roberta or distilbert."""
+    """vit, dinov2, bert, roberta, distilbert or electra."""
     module: Any
     params: Params
     """The body as it was loaded, with one fresh head."""
@@ -128,13 +129,13 @@ def for_images(folder: str, data: Dataset, num_classes: int, image_size: int | N
 
 
 def for_text(folder: str, length: int, num_classes: int, **options: Any) -> Backbone:
-    """Loads the BERT, RoBERTa or DistilBERT of a folder for encoded texts (B, 2, `length`).
+    """Loads the BERT, RoBERTa, DistilBERT or ELECTRA of a folder for encoded texts (B, 2, `length`).
 
     Raises:
       UsageError: as `tna_jax.hf.load`; it is another model, or takes fewer tokens than `length`.
     """
     folder = locate(folder)
-    loaded = _load(folder, ("bert", "roberta", "distilbert"), num_classes, options)
+    loaded = _load(folder, ("bert", "roberta", "distilbert", "electra"), num_classes, options)
     module, body = loaded.module, loaded.module.clone(head="none")
     most = module.positions - module.pad_id - 1 if module.kind == "roberta" else module.positions
     if length > most:

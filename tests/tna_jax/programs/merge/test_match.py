@@ -24,7 +24,7 @@ TEXT = SIZES | {"vocab": 11, "positions": 9}
 IMAGE = SIZES | {"patch": 4, "image_size": 8}
 NETWORKS = {
     "bert": ("bert", TEXT), "roberta": ("roberta", TEXT), "distilbert": ("distilbert", TEXT), "gpt2": ("gpt2", TEXT),
-    "vit": ("vit", IMAGE), "deit": ("vit", IMAGE | {"distilled": True}),
+    "electra": ("electra", TEXT | {"embedding": 6}), "vit": ("vit", IMAGE), "deit": ("vit", IMAGE | {"distilled": True}),
     "dinov2": ("dinov2", IMAGE | {"mlp": 16}), "dinov2_with_registers": ("dinov2", IMAGE | {"mlp": 16, "registers": 2}),
     "llama": ("llama", TEXT | {"heads": 4, "kv_heads": 2, "head_dim": 4}),
     "qwen2": ("llama", TEXT | {"qkv_bias": True, "tied": True}), "xlm-roberta": ("roberta", TEXT),
