@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-slow test-share test-flower test-package coverage check workflows workflows-run bench parity docs links notebooks \
+.PHONY: help demo test test-slow test-share test-flower test-package coverage check workflows workflows-run bench parity docs docs-version links notebooks \
   release address newest matrix matrix-versions matrix-processors reproduce clean
 help:
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
@@ -59,6 +59,12 @@ workflows-run: $(VENV)/.installed-dev  ## run the workflows' Linux steps here, i
 docs: $(VENV)/.installed-dev  ## the site, into site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html"
+
+# One version beside others, as a commit on the branch gh-pages: make docs-version VERSION=v0.1.0 ALIAS=latest
+VERSION ?= dev
+docs-version: $(VENV)/.installed-dev  ## the site of VERSION=dev beside those of releases, on the branch gh-pages
+	DOCS_VERSIONS=mike NO_MKDOCS_2_WARNING=1 $(BIN)/mike deploy --update-aliases $(VERSION) $(ALIAS)
+	$(BIN)/mike set-default --allow-undefined latest
 
 links:  ## ask for every address that pages link to (needs the network)
 	$(PYTHON) .github/links.py

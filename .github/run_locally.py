@@ -61,6 +61,7 @@ def expanded(workflow: str, name: str, job: dict[str, Any], row: dict[str, Any])
 
     def fill(text: str) -> str:
         values = {f"matrix.{key}": str(value) for key, value in row.items()} | {"github.ref_name": "v" + version()}
+        values |= {"github.ref_type == 'tag' && github.ref_name || 'dev'": "dev", "github.ref_type == 'tag' && 'latest' || ''": ""}
         return EXPRESSION.sub(lambda match: values.get(match[1], match[0]), text)
 
     python = next(
@@ -102,6 +103,9 @@ def run(job: Job) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         clone, environment = Path(folder) / "checkout", Path(folder) / "python"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        remote = str(Path(folder) / "remote.git")  # what a step pushes stays here
+        subprocess.run(["git", "init", "--quiet", "--bare", remote], check=True)
+        subprocess.run(["git", "remote", "set-url", "--push", "origin", remote], cwd=clone, check=True)
         subprocess.run([str(interpreter(job.python)), "-m", "venv", str(environment)], check=True)
         (Path(folder) / "temp").mkdir()
         path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import jupytext
 
 FOLDER = Path(__file__).parent
-SOURCES = sorted(FOLDER.glob("[0-9]*.py"))
+SOURCES = sorted(FOLDER.glob("[0-9]*.py"), key=lambda file: int(file.stem.split("_")[0]))
 
 
 def notebook(source: Path) -> str:

@@ -176,7 +176,8 @@ def compared(stories: list[Story], labels: list[str]) -> dict[str, Any]:
     figures = [
         Curves(title=chart, alt=f"Line chart of {chart}, a line for each run: {', '.join(label for label, _, _ in lines)}.",
                curves=[Curve(label, curve.x, curve.y, curve.std) for label, _, curve in lines], xaxis=lines[0][1].xaxis,
-               yaxis=lines[0][1].yaxis)
+               yaxis=lines[0][1].yaxis, least=max(figure.least for _, figure, _ in lines),
+               from_zero=all(figure.from_zero for _, figure, _ in lines))
         for chart, lines in charts.items()
         if len(lines) > 1
     ]  # fmt: skip
