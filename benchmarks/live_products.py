@@ -17,9 +17,9 @@ from tna_jax import anchored, backend, masks
 from tna_jax.packing import live_dot_general
 
 RATIOS = (0.4, 0.8)
-ROUNDS, REPEATS = 11, 2
-TOKENS, WIDTH = 1024, 832
-LAYERS, UNITS, BATCH = 3, 2048, 512
+ROUNDS, REPEATS = 9, 1
+TOKENS, WIDTH = 512, 832
+LAYERS, UNITS, BATCH = 3, 2048, 256
 
 
 def repeated(program, *arguments):
