@@ -26,8 +26,21 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
+def test_links_of_the_readme_lead_somewhere_on_an_index_too():
+    text = (ROOT / "README.md").read_text()
+    here = set(re.findall(r"\]\((?!https?:|#)([^)\s#]+)", text))
+    assert len(here) > 10 and all((ROOT / target).exists() for target in here)
+    for rule in PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    assert not re.findall(r"\]\((?!https?:|#)", text)
+    repository = PROJECT["project"]["urls"]["Repository"]
+    assert (
+        f"]({repository}/blob/main/docs/start.md)" in text and f"]({repository}/raw/main/docs/images/idea.png)" in text
+    )
+
+
 def test_the_version_stands_in_one_place(capsys):
-    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert PROJECT["project"]["dynamic"] == ["version", "readme"]
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"tna_jax {tna_jax.__version__}\n"
     citation = (ROOT / "CITATION.cff").read_text()
