@@ -31,7 +31,9 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
             f"{share:.2%} of {result['entries']:,} entries are equal in all models and were copied bit for bit"
         )
     if verified := result.get("anchors_verified"):
-        remarks.append(f"the {verified['anchored']:,} anchors that the files' recipe names are the same in all models")
+        remarks.append(
+            f"the {verified['anchored']:,} anchors that the files' recipe names (mask ratio {verified['ratio']:g}) are the same in all models"
+        )
     alone = finite_mean_std(step["own"] for step in trail.values()).mean
     lead = f"The models alone score {format_number(alone)} on average." if trail else ""
     heads = [
