@@ -10,6 +10,7 @@ from PIL import Image
 from tests.tna_jax.programs.commands import SOUP, fails, read, same_arrays
 from tests.tna_jax.programs.stops import After
 from tna_jax.hf import loading
+from tna_jax.io.runs import anchor_mask
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.soup import run as soup
 from tna_jax.programs.training import ensembles
@@ -149,3 +150,22 @@ def test_a_folder_of_images_makes_a_soup(home, tmp_path, monkeypatch):
     config = read(tmp_path / "run" / "config.json")
     assert config["dataset"] == str(tmp_path / "pets") and len(config["data_fingerprint"]) == 64
     assert main(["resume", "run"]) == 0
+
+
+@pytest.mark.slow
+def test_a_checkpoint_takes_images_of_another_size_and_keeps_what_is_frozen(home, tmp_path):
+    checkpoint = home / "vit" / "model"
+    words = ["--dataset", "digits", "--image-size", "16", "--freeze", "patches|layer_", "--recipes", "2", "--ratios", "0.5", "--epochs", "1",
+             "--train-examples", "40", "--held-out-examples", "20", "--test-examples", "20", "--batch-size", "20", "--corruptions", "noise"]  # fmt: skip
+    assert main(["soup", "--checkpoint", str(checkpoint), *words, "--out", str(tmp_path / "run")]) == 0
+    begun, soup = (loading.load(folder) for folder in (checkpoint, tmp_path / "run" / "soup-ratio-0.5"))
+    assert soup.module.image_size in (16, (16, 16)) and soup.params["body"]["positions"].shape[1] == 1 + 16
+    for name in ("patches", "layer_0"):
+        for leaf, before in zip(*(jax.tree.leaves(one.params["body"][name]) for one in (soup, begun)), strict=True):
+            assert (np.asarray(leaf).view(np.uint32) == np.asarray(before).view(np.uint32)).all()
+    result = read(tmp_path / "run" / "soup.json")
+    assert result["greedy"][0]["anchors_moved"] == 0
+    assert result["frozen"]["freeze"] == result["config"]["freeze"] == "patches|layer_"
+    assert not anchor_mask(tmp_path / "run")["body"]["layer_0"]["query"]["kernel"].any()  # as the run records it
+    mask = anchor_mask(tmp_path / "run")["body"]["positions"]
+    assert mask.any() and not mask.all()
