@@ -184,16 +184,16 @@ def _verify(folder: Path, about: NamedCheckpoint, remedy: str) -> None:
 def _move(unfinished: Path, folder: Path) -> None:
     """Puts a finished folder in its place; an older one goes, and one that another process has just put there stays."""
     old = unfinished.with_name(f"{unfinished.name}.old")
-    try:
+    if folder.is_dir():
         os.replace(folder, old)
-    except FileNotFoundError:
-        pass
     try:
         os.replace(unfinished, folder)
     except OSError:
         if not folder.is_dir():
             raise
     finally:
+        if old.is_dir() and not folder.is_dir():
+            os.replace(old, folder)
         shutil.rmtree(old, ignore_errors=True)
 
 

