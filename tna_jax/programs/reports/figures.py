@@ -82,6 +82,12 @@ class Curves(Figure):
     chance: Curve | None = None
     """Where a curve without any effect may lie: its y and standard deviation are drawn as a band under all others."""
 
+    @property
+    def rises(self) -> bool:
+        """Whether the first curve ends above where it begins: what is written beside a mark stands below it then, else above."""
+        values = [y for curve in self.curves[:1] for y in curve.y if y is not None]
+        return bool(values) and values[-1] > values[0]
+
     def yspan(self) -> tuple[float, float] | None:
         """Returns the ends of a y axis of length `least` around all values; None where they span more."""
         values = [y for curve in self.curves for y in curve.y if y is not None]

@@ -115,7 +115,7 @@ def _curves(figure: Curves) -> tuple[list[dict[str, Any]], dict[str, Any], list[
     if figure.marks:
         layout["shapes"] = [{"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1,
                              "line": {"color": "@muted", "width": 1, "dash": "dot"}} for x, _ in figure.marks]  # fmt: skip
-        layout["annotations"] = [{"x": x, "xref": "x", "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "top", "textangle": -90,
+        layout["annotations"] = [{"x": x, "xref": "x", "y": 0 if figure.rises else 1, "yref": "paper", "xanchor": "right", "yanchor": "bottom" if figure.rises else "top", "textangle": -90,
                                   "showarrow": False, "text": escaped(text), "font": {"size": 10}} for x, text in figure.marks]  # fmt: skip
     return traces, layout, list(keys.values())
 

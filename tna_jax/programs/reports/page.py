@@ -22,7 +22,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.messages import shell_words
 from tna_jax.programs.cli.parsing import ABOUT
-from tna_jax.programs.cli.progress import plural
+from tna_jax.programs.cli.progress import plural, size
 from tna_jax.programs.reports.blocks import Number, Table
 from tna_jax.programs.reports.figures import Contours, Correlations, Curve, Curves
 from tna_jax.programs.reports.interactive import plot
@@ -135,7 +135,11 @@ def flat(value: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(inner, dict):
             yield from flat(inner, "" if name == "versions" else title)
         else:
-            yield title, format_value(inner)
+            is_size = "bytes" in title and isinstance(inner, int) and not isinstance(inner, bool)
+            yield (
+                title.replace("bytes", "memory") if is_size else title,
+                size(inner) if is_size else format_value(inner),
+            )
 
 
 def format_value(value: Any) -> str:

@@ -121,8 +121,9 @@ def curves(axis: Any, figure: Curves) -> None:
         axis.axvspan(*figure.span, color="black", alpha=0.05, linewidth=0)
     for spot, text in figure.marks:
         axis.axvline(spot, color=COLORS["muted"], linestyle=":", linewidth=1)
+        level, alignment = (0.02, "bottom") if figure.rises else (0.98, "top")
         axis.text(
-            spot, 0.98, f" {text}", transform=axis.get_xaxis_transform(), rotation=90, va="top", ha="right", fontsize=7
+            spot, level, text, transform=axis.get_xaxis_transform(), rotation=90, va=alignment, ha="right", fontsize=7
         )
     axis.set(xlabel=figure.xaxis, ylabel=figure.yaxis)
     axis.grid(alpha=0.25, linewidth=0.6)

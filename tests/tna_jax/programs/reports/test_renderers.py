@@ -164,9 +164,17 @@ def test_models_that_diverged_are_marked_where_they_did():
     figure = logs.describe(lines).figures[0]
     assert figure.marks == [(2, "model 2 diverged"), (3, "models 0, 1 diverged")] and "model 2 diverged" in figure.alt
     drawn = interactive.plot(figure).layout
-    assert [shape["x0"] for shape in drawn["shapes"]] == [2, 3] and len(drawn["annotations"]) == 2
+    assert [shape["x0"] for shape in drawn["shapes"]] == [2, 3] and [note["y"] for note in drawn["annotations"]] == [
+        1,
+        1,
+    ]
     axis = plt.subplots()[1]
     png.picture(axis, figure)
     assert [text.get_text().strip() for text in axis.texts] == ["model 2 diverged", "models 0, 1 diverged"]
     plt.close("all")
     assert logs.describe(lines[:1]).figures[0].marks == []
+
+
+def test_provenance_says_bytes_in_the_unit_that_suits_them():
+    found = dict(page.flat({"peak_bytes": 436_944_896, "predicted_bytes_per_model": {"kept": 13_338}, "waves": 1}))
+    assert found == {"peak memory": "437 MB", "predicted memory per model kept": "13.3 kB", "waves": "1"}
