@@ -32,7 +32,15 @@ def test_the_example_runs_and_its_folder_is_what_it_says():
 
 def rows():
     """The lines of the table of names, from the code's."""
-    for kinds in (("vit", "deit"), ("dinov2", "dinov2_with_registers"), ("bert", "roberta"), ("distilbert",), ("electra",), ("gpt2",), ("llama",)):
+    for kinds in (
+        ("vit", "deit"),
+        ("dinov2", "dinov2_with_registers"),
+        ("bert", "roberta"),
+        ("distilbert",),
+        ("electra",),
+        ("gpt2",),
+        ("llama",),
+    ):
         prefix = TYPES[kinds[0]].prefix if len(kinds) == 1 else "TYPE"
         for ours, theirs in hf_names.BODIES[kinds[0]].items():
             yield f"| {' and '.join(kinds)} `body/{ours}` | `{prefix}.{theirs}` |"
