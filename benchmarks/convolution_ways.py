@@ -24,14 +24,9 @@ from tna_jax import backend
 ROUNDS, STEPS = 5, 1
 FIRST = "native"
 OTHERS = (
-    "slices", "slices_3x3", "slices_by_blocks", "nchw", "batch_last", "winograd_2", "winograd_4",
+    "slices", "slices_3x3", "slices_by_blocks", "nchw", "batch_last", "winograd_2",
     "slices/4",
 )  # fmt: skip
-FLAGS = {
-    "fast math": "--xla_cpu_enable_fast_math=true",
-    "vectors of 512 bits preferred": "--xla_cpu_prefer_vector_width=512",
-}
-"""Of XLA, beside YNN_OFF."""
 
 
 class Worker:
@@ -79,10 +74,9 @@ def workers(cores: list[int], chosen: dict[str, tuple[str, list[str], str]]) -> 
 def rows() -> dict[str, tuple[str, list[str], str]]:
     """The processes."""
     off, here = backend.YNN_OFF, sys.executable
-    chosen = {"here": (here, [FIRST], off)}
+    chosen = {"here": (here, [FIRST, "parts"], off)}
     chosen |= {way: (here, [way], off) for way in OTHERS}
     chosen |= {f"YNN's kernels, {way}": (here, [way], "") for way in (FIRST,)}
-    chosen |= {name: (here, [FIRST], f"{off} {flag}") for name, flag in FLAGS.items()}
     for pair in filter(None, os.environ.get("JAXLIBS", "").split(",")):
         version, _, python = pair.partition(":")
         chosen[f"jaxlib {version}"] = (python, [FIRST], off)

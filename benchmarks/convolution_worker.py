@@ -1,6 +1,6 @@
 """A process that takes training steps of ResNet20 when it is told to: on one core, by one way to convolve (see `convolution_ways`).
 
-`python -m benchmarks.convolution_worker CORE WAY...` compiles, writes the losses after five steps as a line of JSON, and then answers each line
+`python -m benchmarks.convolution_worker CORE WAY... [parts]` compiles, writes the losses after five steps as a line of JSON, and then answers each line
 `WAY STEPS` with the seconds that the processor took, whatever else it did meanwhile. The ways differ in 3x3 convolutions of stride 1, all but 5 of the 21, or in the program around them.
 """
 
@@ -194,6 +194,8 @@ def gflops(work: dict[str, dict[str, Callable[[], object]]]) -> dict[str, dict[s
 
 def main() -> None:
     core, *ways = sys.argv[1:]
+    with_parts = "parts" in ways
+    ways = [way for way in ways if way != "parts"]
     os.sched_setaffinity(0, {int(core)})
     if ways == ["torch"]:
         import torch
@@ -206,7 +208,7 @@ def main() -> None:
         import jax
 
         facts = {"version": jax.__version__, "losses": losses}
-        facts |= {"gflops": gflops(jax_parts())} if ways == ["native"] else {}
+        facts |= {"gflops": gflops(jax_parts())} if with_parts else {}
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         way, count = line.split()

@@ -12,7 +12,7 @@ import jax
 import jaxlib.version
 
 YNN_OFF = "--xla_cpu_experimental_ynn_fusion_type="
-"""Switches the CPU kernels of jaxlib 0.10 off, see `configure`."""
+"""Switches the CPU kernels off that jaxlib 0.10 to 0.12 takes by default, see `configure`."""
 NVIDIA = Path("/dev/nvidia0")
 """There where the machine shows an NVIDIA GPU."""
 
@@ -50,15 +50,16 @@ def configure(cpu_devices: int | None = None, members: int = 1) -> None:
     """Sets the backend up for ensembles; call it before anything is computed.
 
     On the CPU, JAX shows one device however many cores there are. This shows one per core, so that members train side by side,
-    each in the cache of a core (never more devices than members). jaxlib 0.10's new CPU kernels are switched off: with
-    them a model's bits depend on the placement (and some losses run 2-8 times slower).
+    each in the cache of a core (never more devices than members). The CPU kernels called YNN of jaxlib 0.10 to 0.12 are switched off: with
+    them the gradient of a convolution's kernel takes 2 to 8 times as long (`benchmarks.convolution_ways`), and a model's bits depend on the
+    placement. A later jaxlib is left as it is: it may not know the flag, which would stop it.
 
     Args:
       cpu_devices: number of CPU devices, `None` for one per usable core. An XLA_FLAGS device count set by the user wins.
       members: number of models that will train.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if jax.__version_info__ < (0, 11) and "ynn_fusion" not in flags:
+    if jax.__version_info__ < (0, 13) and "ynn_fusion" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {YNN_OFF}".strip()
     if "xla_force_host_platform_device_count" not in flags:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
