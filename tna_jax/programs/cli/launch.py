@@ -5,6 +5,7 @@ JAX is imported with the program's `run` module, once the options are right: hel
 
 import errno
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,8 @@ from tna_jax.programs.cli.progress import Interrupted, print_user_error
 
 FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """What the system says of a disk that is full, or a folder that must not be written."""
+IMPORTED_LATER = ("orbax", "matplotlib")
+"""What a program imports only to save or draw, after it has trained: missed before."""
 
 
 def of_file(error: OSError) -> str:
@@ -43,6 +46,9 @@ def launch(name: str, arguments: list[str]) -> int:
             settings.check()
     except UsageError as error:
         return print_user_error(f"tna {name}: {error}")
+    for package in IMPORTED_LATER:
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"no module {package}", name=package)
     module = importlib.import_module(f"{package_of(name)}.run")
     run, exit_code = module.run, getattr(module, "exit_code", None)
     interrupts.hand_over()

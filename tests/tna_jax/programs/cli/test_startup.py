@@ -89,7 +89,7 @@ def test_a_program_that_runs_is_seen_to_import_it():
     assert "'jax'" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["tyro", *slow("rich", "orbax")])
+@pytest.mark.parametrize("name", ["tyro", *slow("rich", "orbax", "matplotlib")])
 def test_without_the_extra_the_command_says_what_to_install(name):
     done = started(["barrier", "gone"], f"sys.modules[{name!r}] = None")
     assert done.returncode == 2, done.stderr
