@@ -148,7 +148,9 @@ def copied(tree: Any) -> Any:
     """Returns the tree with a copy of every array, whose memory may be donated; without compiling anything."""
 
     def copy(x: Any) -> Any:
-        if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.is_fully_addressable:
+        # The sharding of PRNG keys is that of their words, an axis more than `device_put` takes.
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.is_fully_addressable and not is_key:
             return jax.device_put(x, x.sharding, may_alias=False)
         return x.copy()
 
