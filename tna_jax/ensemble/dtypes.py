@@ -25,10 +25,7 @@ def as_types(tree: Any, like: Any) -> Any:
 
 def strong_typed(value: Any) -> Any:
     """An array of a type of its own: of a weak one (`jnp.full(shape, 0.1)`) a step would make another, and be compiled twice."""
-    if isinstance(value, np.ndarray):
-        # Not `jnp.asarray`, which may compile for a shape. Copied, since `device_put` shares NumPy's memory on a CPU, even if told
-        # not to, and the caller may write into it later.
-        array = jax.device_put(np.array(value))
-    else:
-        array = jnp.asarray(value)
+    # NumPy's not by `jnp.asarray`, which may compile for a shape; and copied, since `device_put` shares its memory on a CPU, even if
+    # told not to, and the caller may write into it later.
+    array = jax.device_put(np.array(value)) if isinstance(value, np.ndarray) else jnp.asarray(value)
     return jnp.asarray(array, array.dtype) if getattr(array, "weak_type", False) else array
