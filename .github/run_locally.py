@@ -61,7 +61,10 @@ def expanded(workflow: str, name: str, job: dict[str, Any], row: dict[str, Any])
 
     def fill(text: str) -> str:
         values = {f"matrix.{key}": str(value) for key, value in row.items()} | {"github.ref_name": "v" + version()}
-        values |= {"github.ref_type == 'tag' && github.ref_name || 'dev'": "dev", "github.ref_type == 'tag' && 'latest' || ''": ""}
+        values |= {
+            "github.ref_type == 'tag' && github.ref_name || 'dev'": "dev",
+            "github.ref_type == 'tag' && 'latest' || ''": "",
+        }
         return EXPRESSION.sub(lambda match: values.get(match[1], match[0]), text)
 
     python = next(
