@@ -12,6 +12,7 @@ import functools
 import hashlib
 import sys
 import types
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Generic, TypeVar
@@ -80,7 +81,7 @@ def _contents(value: Any, above: dict[int, int]) -> Hashable:
         return (
             types.FunctionType,
             value.__code__,
-            every((value.__defaults__, value.__kwdefaults__, *_closed_over(value))),
+            every((value.__defaults__, value.__kwdefaults__, *_as_first_seen(value))),
         )
     if isinstance(value, types.MethodType):
         return types.MethodType, value.__func__, _contents(value.__self__, inside)
@@ -104,6 +105,21 @@ def _contents(value: Any, above: dict[int, int]) -> Hashable:
 
 def _made_by_optax(function: types.FunctionType) -> bool:
     return (function.__module__ or "").startswith("optax.") and "<locals>" in function.__qualname__
+
+
+NUMBERS = (int, float)
+FIRST_SEEN: weakref.WeakKeyDictionary[Any, list[int | float | None]] = weakref.WeakKeyDictionary()
+"""The numbers around functions of optax, when they were looked at for the first time; None for what is no number."""
+
+
+def _as_first_seen(function: Any) -> list[Any]:
+    """`_closed_over`, of equal numbers the one that was there first: optax's schedules make floats of their ints when they first run."""
+    values = _closed_over(function)
+    first = FIRST_SEEN.setdefault(function, [value if type(value) in NUMBERS else None for value in values])
+    return [
+        old if type(old) in NUMBERS and type(new) in NUMBERS and old == new else new
+        for old, new in zip(first, values, strict=True)
+    ]
 
 
 def _closed_over(function: Any) -> list[Any]:

@@ -115,6 +115,15 @@ def test_optimizers_of_equal_numbers_are_equal(name):
     assert contents(make(0.5)) != contents(optax.sgd(0.5))
 
 
+def test_a_schedule_is_equal_to_itself_after_it_ran():
+    """optax makes a float of the number of steps when the schedule first runs: a second run of the same trainer was compiled anew."""
+    schedule = optax.cosine_decay_schedule(0.1, 10)
+    before = contents(optax.sgd(schedule))
+    schedule(np.int32(3))
+    assert contents(optax.sgd(schedule)) == before
+    assert contents(optax.cosine_decay_schedule(0.1, 11)) != contents(schedule)
+
+
 def test_functions_of_the_users_are_by_identity():
     def scheduled():
         return lambda step: 0.1
