@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from tna_jax import backend
 from tna_jax.io import switches
 from tna_jax.io.errors import UsageError
-from tna_jax.io.run_folder import PROVENANCE, read_object
+from tna_jax.io.run_folder import CONFIG, PROVENANCE, read_object
 from tna_jax.programs.cli.messages import print_warning
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.cli.run_options import MachineOptions
@@ -53,8 +53,11 @@ def _join(settings: MachineOptions) -> None:
 
 
 def _restore_switches(folder: Path) -> None:
-    """Sets JAX's switches as the run in `folder` recorded them, and says so; a run of before they were recorded has none."""
-    if not (folder / PROVENANCE).is_file():
+    """Sets JAX's switches as the run in `folder` recorded them, and says so; a run of before they were recorded has none.
+
+    Nor has one that was killed before its configuration was written: it starts anew, whatever it left.
+    """
+    if not all((folder / name).is_file() for name in (CONFIG, PROVENANCE)):
         return
     recorded = read_object(folder / PROVENANCE).get("switches")
     if not isinstance(recorded, dict):
