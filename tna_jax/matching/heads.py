@@ -4,7 +4,7 @@
 matched by weights: a pair of heads is worth what the best order of its units gains, and the pairs are assigned by that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,15 +28,35 @@ Nests = dict[str, str]
 def nests(spec: PermutationSpec, params: Params, state: State = ()) -> Nests:
     """Returns the groups of units that may have an order of their own in each head: always beside the same group of heads, and tried.
 
+    All that may be are tried at once, and one by one where the network does not compute the same then.
+
     Args:
       spec: of the network.
       params, state: with which it is tried on the traced inputs, in random orders; and with drawn parameters, for what mixes
         heads may hardly show in those of a network.
     """
-    found: Nests = {}
-    every = [groups for path, leaf in spec.params.items() for groups in _groups(leaf)]
     draws = np.random.default_rng(0)
     trials = (params, _drawn(params, draws))
+
+    def same_function(nested: Nests) -> bool:
+        order = {units: _apart(spec.groups[heads], spec.groups[units], draws) for units, heads in nested.items()}
+        moved_state = apply_head_permutation(spec, nested, order, state, spec.state)
+        in_use, drawn = (
+            permutations.function_gap(
+                spec, tried, apply_head_permutation(spec, nested, order, tried), (state, moved_state)
+            )
+            for tried in trials
+        )
+        return in_use <= spec.tolerance and not drawn > spec.tolerance  # drawn ones may give NaN, which says nothing
+
+    hopeful = _beside_heads(spec, lambda nested: True)
+    return hopeful if not hopeful or same_function(hopeful) else _beside_heads(spec, same_function)
+
+
+def _beside_heads(spec: PermutationSpec, accepted: Callable[[Nests], bool]) -> Nests:
+    """The groups of units that always stand beside the same group of heads, if they are accepted."""
+    found: Nests = {}
+    every = [groups for path, leaf in spec.params.items() for groups in _groups(leaf)]
     for units in sorted(spec.groups, key=lambda name: -spec.groups[name]):
         beside = [set(filter(None, groups)) - {units} for groups in every if units in groups]
         for heads in sorted(set.intersection(*beside)) if beside else []:
@@ -48,24 +68,18 @@ def nests(spec: PermutationSpec, params: Params, state: State = ()) -> Nests:
                 or units in found.values()
             ):
                 continue
-            size, count = spec.groups[units], spec.groups[heads]
-            order = np.concatenate([i * size + draws.permutation(size) for i in range(count)])
-            moved_state = apply_head_permutation(spec, {units: heads}, {units: order}, state, spec.state)
-            gaps = [
-                permutations.function_gap(
-                    spec,
-                    tried,
-                    apply_head_permutation(spec, {units: heads}, {units: order}, tried),
-                    (state, moved_state),
-                )
-                for tried in trials
-            ]
-            if (
-                gaps[0] <= spec.tolerance and not gaps[1] > spec.tolerance
-            ):  # drawn ones may give NaN, which says nothing
+            if accepted({units: heads}):
                 found[units] = heads
                 break
     return found
+
+
+def _apart(count: int, size: int, draws: np.random.Generator) -> np.ndarray:
+    """Orders of the units (count x size,) of all heads, counted through them, that are not the same in each."""
+    inside = np.stack([draws.permutation(size) for _ in range(count)])
+    if count > 1 and (inside == inside[0]).all():
+        inside[-1] = np.roll(inside[-1], 1)
+    return (np.arange(count)[:, None] * size + inside).reshape(-1)
 
 
 def _drawn(params: Params, draws: np.random.Generator) -> Params:
@@ -116,22 +130,34 @@ def apply_head_permutation(
       tree: parameters.
       table: what their axes hold; default: `spec.params`.
     """
-    orders = {f"{name} of heads" if name in nested else name: order for name, order in permutation.items()}
     table = spec.params if table is None else table
+    leaves = [_renamed(leaf, nested, permutation, table[path]) for path, leaf in trees.named_leaves(tree)]
+    return trees.like(tree, leaves)
 
-    def renamed(path: KeyPath, leaf: Any) -> Any:
-        numbers = np.arange(np.size(leaf)).reshape(np.shape(leaf))
-        source = numbers.reshape(-1).copy()
-        for block in blocks(numbers, numbers, table[path]):
-            block = _joined(block, nested)
-            moved = block.b
-            for i, name in enumerate(block.groups):
-                if name in orders:
-                    moved = moved.take(orders[name], axis=i)
-            source[block.a.reshape(-1)] = moved.reshape(-1)
-        return sharding.rearranged(leaf, lambda whole: whole.reshape(-1)[source].reshape(whole.shape))
 
-    return trees.like(tree, [renamed(path, leaf) for path, leaf in trees.named_leaves(tree)])
+def _renamed(leaf: Any, nested: Nests, permutation: Permutation, leaf_axes: tuple[Axis, ...]) -> Any:
+    orders = {f"{name} of heads" if name in nested else name: order for name, order in permutation.items()}
+    numbers = np.arange(np.size(leaf)).reshape(np.shape(leaf))
+    source = numbers.reshape(-1).copy()
+    for block in blocks(numbers, numbers, leaf_axes):
+        block = _joined(block, nested)
+        moved = block.b
+        for i, name in enumerate(block.groups):
+            if name in orders:
+                moved = moved.take(orders[name], axis=i)
+        source[block.a.reshape(-1)] = moved.reshape(-1)
+    return sharding.rearranged(leaf, lambda whole: whole.reshape(-1)[source].reshape(whole.shape))
+
+
+def head_indices(axis: Axis, nested: Nests, permutation: Permutation) -> np.ndarray:
+    """Returns (size,) ints: where the entries of a permuted axis come from, as `axes.indices` does, heads with units of their own too.
+
+    Args:
+      axis: of a leaf; units of heads stand beside their heads on it.
+      nested, permutation: as in `apply_head_permutation`.
+    """
+    sources: np.ndarray = _renamed(np.arange(axis.size), nested, permutation, (axis,))
+    return sources
 
 
 class HeadMatching(NamedTuple):
@@ -162,10 +188,13 @@ def head_matching(
     Args:
       spec, a, b, state, key, restarts, check, tolerance: as there.
     """
-    common = weight_matching(
-        spec, a, b, state=state, key=prng.root_key(0) if key is None else key, restarts=restarts, check=False
-    )
     nested = nests(spec, b, state)
+    common = weight_matching(
+        spec, a, b, state=state, key=prng.root_key(0) if key is None else key, restarts=restarts,
+        check=check and not nested, tolerance=tolerance,
+    )  # fmt: skip
+    if not nested:
+        return HeadMatching(common, nested)
     first, second = real_leaves(a), real_leaves(b)
     require_finite({**first, **{("b", *path): leaf for path, leaf in second.items()}})
     gains = HeadGains(spec, first, second, nested)

@@ -1,4 +1,7 @@
-"""`tna merge --match`: brings the hidden units of every model into the order of the first, by weight matching (arXiv 2209.04836)."""
+"""`tna merge --match`: brings the hidden units of every model into the order of the first, by weight matching (arXiv 2209.04836).
+
+Heads of attention are matched with the units of each in an order of its own (`matching.head_matching`).
+"""
 
 import dataclasses
 import time
@@ -15,6 +18,7 @@ from tna_jax.hf.model_types import architecture
 from tna_jax.io.errors import UsageError
 from tna_jax.io.tensor_headers import Checkpoint, Tensor
 from tna_jax.matching import axes
+from tna_jax.matching.heads import HeadMatching, head_indices
 from tna_jax.matching.permutations import PermutationSpec
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.merge.permuted import permuted
@@ -23,6 +27,8 @@ from tna_jax.programs.merge.unmergeable import configuration
 TOKENS = 6
 """Length of the texts with which a permuted model is checked to compute what it did."""
 MASK_TOKEN = "embeddings.mask_token"
+PATCHES = 2
+"""Patches along a side of the images with which it is checked, if a model's own are larger: position embeddings are resized."""
 POOLER = "body/pooler/dense/"
 
 
@@ -35,7 +41,7 @@ class Matched:
     moved: dict[str, int]
     """By group of hidden units, how many have another place now."""
     units: dict[str, int]
-    """By group, how many there are."""
+    """By group, how many there are: in all heads together, where each may have an order of its own."""
     seconds: float
 
     def record(self) -> dict[str, Any]:
@@ -90,7 +96,7 @@ class Layout:
         tree = loading.tree(leaves)
         return tree | {"readouts": {name: read(name).reshape(-1, self.module.width) for name in self.readouts}}
 
-    def orders(self, spec: PermutationSpec, permutation: dict[str, np.ndarray], name: str) -> dict[int, np.ndarray]:
+    def orders(self, spec: PermutationSpec, found: HeadMatching, name: str) -> dict[int, np.ndarray]:
         """Returns, by axis of a tensor, which of its entries comes where."""
         by_path = {trees.name(path): leaf for path, leaf in spec.params.items()}
         places = {place.name: path for path, place in self.leaves.items()}
@@ -104,7 +110,10 @@ class Layout:
         else:
             return {}
         leaf = by_path[path]
-        return {i: axes.indices(leaf[k], permutation) for i, k in enumerate(order) if axes.groups(leaf[k])}
+        permutation = found.matching.permutation
+        return {
+            i: head_indices(leaf[k], found.nested, permutation) for i, k in enumerate(order) if axes.groups(leaf[k])
+        }
 
 
 def match(
@@ -131,27 +140,30 @@ def _match_one(layout: Layout, spec: PermutationSpec, a: Any, other: Checkpoint,
     lacking = [name for name in held.values() if name not in other.tensors]
     if lacking:
         raise UsageError(f"--match: {other.path} lacks {', '.join(lacking)}")
-    found = matching.weight_matching(spec, a, layout.params(other, held))
-    moved = {group: int((order != np.arange(len(order))).sum()) for group, order in found.permutation.items()}
+    found = matching.head_matching(spec, a, layout.params(other, held))
+    orders = found.matching.permutation
+    moved = {group: int((order != np.arange(len(order))).sum()) for group, order in orders.items()}
+    units = {group: len(order) for group, order in orders.items()}
     canonical = {name: key for key, name in held.items()}
     tensors = {
-        name: permuted(tensor, layout.orders(spec, found.permutation, canonical.get(name, name)))
+        name: permuted(tensor, layout.orders(spec, found, canonical.get(name, name)))
         for name, tensor in other.tensors.items()
     }
     seconds = time.perf_counter() - start
     console.print(
-        f"matched {other.path}: {sum(moved.values()):,} of {sum(spec.groups.values()):,} hidden units moved, {seconds:.0f} s",
+        f"matched {other.path}: {sum(moved.values()):,} of {sum(units.values()):,} hidden units moved, {seconds:.0f} s",
         highlight=False,
     )
-    return Matched(dataclasses.replace(other, tensors=tensors), moved, dict(spec.groups), seconds)
+    return Matched(dataclasses.replace(other, tensors=tensors), moved, units, seconds)
 
 
 def _inputs(module: Any, config: dict[str, Any]) -> np.ndarray:
     """Returns inputs (2, ...) with which networks are compared: noise, or drawn ids."""
     draws = np.random.default_rng(0)
-    example = hf_config.example(module, config.get("num_channels", 3))
     if hf_config.type_of(module) in hf_config.VISION:
-        return draws.normal(size=(2, *example.shape[1:])).astype(np.float32)
+        _, height, width, channels = hf_config.example(module, config.get("num_channels", 3)).shape
+        most = PATCHES * module.patch
+        return draws.normal(size=(2, min(height, most), min(width, most), channels)).astype(np.float32)
     room = module.positions - 1 - (module.pad_id or 0) if hf_config.type_of(module) == "roberta" else module.positions
     return draws.integers(0, module.vocab, (2, min(TOKENS, room))).astype(np.int32)
 
@@ -164,6 +176,8 @@ def _layout(checkpoint: Checkpoint, kind: str, tensors: dict[str, Tensor]) -> La
     count = validation.num_classes(kind, tensors)
     module = hf_config.build(kind, config, head, count, {}, where)
     channels = config.get("num_channels", 3)
+    if hf_config.type_of(module) in hf_config.VISION:
+        module = module.clone(interpolate=True)
     leaves = _leaves(kind, module, channels, len(tensors))
     pooled = head == "pooled"
     if not any(path.startswith(POOLER) for path in leaves) and _has_pooler(tensors):

@@ -25,7 +25,7 @@ IMAGE = SIZES | {"patch": 4, "image_size": 8}
 NETWORKS = {
     "bert": ("bert", TEXT), "roberta": ("roberta", TEXT), "distilbert": ("distilbert", TEXT), "gpt2": ("gpt2", TEXT),
     "electra": ("electra", TEXT | {"embedding": 6}), "vit": ("vit", IMAGE), "deit": ("vit", IMAGE | {"distilled": True}),
-    "dinov2": ("dinov2", IMAGE | {"mlp": 16}), "dinov2_with_registers": ("dinov2", IMAGE | {"mlp": 16, "registers": 2}),
+    "dinov2": ("dinov2", IMAGE | {"mlp": 16, "image_size": 12}), "dinov2_with_registers": ("dinov2", IMAGE | {"mlp": 16, "registers": 2}),
     "llama": ("llama", TEXT | {"heads": 4, "kv_heads": 2, "head_dim": 4}),
     "qwen2": ("llama", TEXT | {"qkv_bias": True, "tied": True}), "xlm-roberta": ("roberta", TEXT),
 }  # fmt: skip
@@ -57,7 +57,11 @@ def make(kind, head=None, seed=0):
 def spec_of(module, leaves):
     """Of what the heads compute; with head none the order of the last tokens is free too, for a head that reads them."""
     text = not hasattr(module, "patch")
-    x = np.arange(8).reshape(2, 4).astype(np.int32) if text else np.ones((2, 8, 8, 3), np.float32)
+    x = (
+        np.arange(8).reshape(2, 4).astype(np.int32)
+        if text
+        else np.ones((2, module.image_size, module.image_size, 3), np.float32)
+    )
 
     def network(params, x):
         outputs = module.apply({"params": params}, x)
@@ -67,11 +71,16 @@ def spec_of(module, leaves):
 
 
 def folders(kind, dtype="float32", head=None, extra=None, architecture=None):
-    """`a`, and `b`, the same with all hidden units in another order; `extra` tensors have the tokens' units on their axis."""
+    """`a`, and `b`, the same with all hidden units in another order, those of each head in their own; `extra` tensors have the
+    tokens' units on their axis."""
     module, leaves, _ = make(kind, head)
     spec = spec_of(module, leaves)
-    order = matching.random_permutation(spec, jax.random.key(3))
-    other = matching.apply_permutation(spec, order, loading.tree(leaves))
+    order, draws = matching.random_permutation(spec, jax.random.key(3)), np.random.default_rng(4)
+    nested = matching.nests(spec, loading.tree(leaves))
+    assert nested
+    for units, heads in nested.items():
+        order[units] = np.concatenate([i * (n := spec.groups[units]) + draws.permutation(n) for i in order[heads]])
+    other = matching.apply_head_permutation(spec, nested, order, loading.tree(leaves))
     (stream,) = axes.groups(
         next(a for p, a in spec.params.items() if trees.name(p) == STREAM.get(kind, "body/words/embedding"))[-1]
     )
@@ -109,7 +118,8 @@ def test_a_permuted_copy_comes_back_bit_for_bit(kind, capsys):
     out, report = merged("--match")
     assert equal(out, plain) and not equal(load_file("b/model.safetensors"), plain)
     (found,) = report["matched"]
-    assert {group: entry["units"] for group, entry in found["groups"].items()} == spec.groups
+    assert {group: entry["units"] for group, entry in found["groups"].items()} == {g: len(o) for g, o in order.items()}
+    assert found["units"] > sum(spec.groups.values())  # units of heads are counted in each
     for group, entry in found["groups"].items():
         assert entry["moved"] == (order[group] != np.arange(len(order[group]))).sum()
     assert found["moved"] == sum(entry["moved"] for entry in found["groups"].values()) > 0
