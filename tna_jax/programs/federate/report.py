@@ -9,9 +9,10 @@ from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.federate import report_clients, report_costs
 from tna_jax.programs.reports import measures, rounds, terminal
 from tna_jax.programs.reports.blocks import Description, Table
+from tna_jax.programs.reports.divergence import DIVERGED
 from tna_jax.programs.reports.figures import Figure
 from tna_jax.programs.reports.rounds import LAST
-from tna_jax.programs.reports.statistics import format_mean_std, format_number, mean_std, number
+from tna_jax.programs.reports.statistics import finite_mean_std, format_mean_std, format_number, mean_std, number
 from tna_jax.programs.reports.wording import dataset_name
 
 SCHEDULES = {
@@ -53,15 +54,39 @@ def column(result: Result, kind: str, name: str) -> list[Any]:
     return [run[name] for run in result["runs"] if run["anchors"] == kind]
 
 
+def without_diverged(run: Result) -> Result:
+    """Returns a run without the accuracies of rounds whose loss is not finite, and without a score if one of the last rounds is such."""
+    finite = [loss is not None for loss in run["loss"]]
+    if all(finite):
+        return run
+    accuracies = {name: [value if sound else None for value, sound in zip(run[name], finite, strict=True)]
+                  for name in ("accuracy", *report_clients.MEASURES) if name in run}  # fmt: skip
+    return {**run, **accuracies, **({} if all(finite[-LAST:]) else {"score": None, "score_std": None})}
+
+
+def learned(run: Result) -> bool:
+    """Returns whether any reply of a client was accepted."""
+    return any(run.get("taken", [True]))
+
+
 def score(result: Result, kind: str) -> list[float | None]:
     """Returns [mean, standard deviation] of the accuracy of the last rounds: over seeds, or with one seed over the rounds."""
-    mean, std = mean_std(column(result, kind, "score"))
-    return [mean, column(result, kind, "score_std")[0] if std is None else std]
+    scores = column(result, kind, "score")
+    return [*finite_mean_std(scores)] if len(scores) > 1 else [scores[0], column(result, kind, "score_std")[0]]
+
+
+def score_text(result: Result, kind: str, digits: int = 4) -> str:
+    """Writes the score, or why there is none."""
+    if all(value is None for value in column(result, kind, "score")):
+        return DIVERGED
+    runs = [run for run in result["runs"] if run["anchors"] == kind]
+    return format_mean_std(score(result, kind), digits) if any(map(learned, runs)) else "nothing learned"
 
 
 def describe(result: Result, split: str = "test") -> Description:
     """Describes the mask schedules: the server's model after each round, its clients, what it cost, and who was missing or refused."""
-    config, runs = result["config"], result["runs"]
+    config, runs = result["config"], [without_diverged(run) for run in result["runs"]]
+    result = {**result, "runs": runs}
     kinds = list(dict.fromkeys(run["anchors"] for run in runs))
     rows = [
         {"round": i + 1, "anchors": run["anchors"], "seed": run["seed"], **{key: values[i] for key, values in columns.items()}}
@@ -73,7 +98,7 @@ def describe(result: Result, split: str = "test") -> Description:
     last = min(LAST, config["rounds"])
     first = measures.of_result(result)[0]
     labels = {kind: kind + ("" if kind == "none" else f", ratio {config['ratio']:g}") + f": {first.name} "
-                    + format_mean_std(score(result, kind), 3) for kind in kinds}  # fmt: skip
+                    + score_text(result, kind, 3) for kind in kinds}  # fmt: skip
     shaded = (config["rounds"] - last + 0.5, config["rounds"] + 0.5)
     names = {"accuracy": "test accuracy of the server's model",
              "loss": "test loss (nats)" if first.name == "accuracy" else f"test {first.label}"}  # fmt: skip
@@ -86,18 +111,30 @@ def describe(result: Result, split: str = "test") -> Description:
     seeds = len({run["seed"] for run in runs})
     over = plural(seeds, "seed") if seeds > 1 else "those rounds"
     others = measures.of_result(result)[1:]
-    heads = ["anchors", "ratio", f"{first.label}, mean of the last {last} rounds ± std over {over}", "best round",
-             *(f"test {measure.label}" for measure in others), "live a round", "kB up a client and round"]  # fmt: skip
+    heads = [
+        "anchors",
+        "ratio",
+        first.label,
+        "best round",
+        *(f"test {measure.label}" for measure in others),
+        "live",
+        "kB up",
+    ]
     if paired := seeds > 1 and "none" in kinds and len(kinds) > 1:
-        heads.insert(3, "minus none, paired by seed")
+        heads.insert(3, "minus none")
     caption = (
-        f"test {' and '.join(measure.name.replace('_', ' ') for measure in (first, *others))} of the server's model"
+        f"test {' and '.join(measure.name.replace('_', ' ') for measure in (first, *others))} of the server's model, "
+        f"mean of the last {last} rounds ± std over {over}"
     )
+    columns = ["minus none: difference, paired by seed"] * paired + [
+        "live: share of weights that train in a round",
+        "kB up: what a client sends in a round",
+    ]
     table = Table(caption, heads, [_row(result, kind, last, paired) for kind in kinds])
     tables = [table, *report_clients.tables(result, kinds), *report_costs.tables(result, kinds)]
     figures += report_costs.figures(result, kinds, COLORS, labels) + report_clients.figures(result)
     return Description("Federation", heading, generic.lead, generic.numbers, [*tables, *generic.tables[1:], *figures],
-                       notes=_privacy(result) + _turnout(runs, config["rounds"]))  # fmt: skip
+                       remarks=["; ".join(columns)], notes=_privacy(result) + _turnout(runs, config["rounds"]))  # fmt: skip
 
 
 USEFUL = 10.0
@@ -121,27 +158,35 @@ def _row(result: Result, kind: str, last: int, paired: bool) -> list[str]:
     live = float(np.mean(column(result, kind, "live")))
     upload = live * result["parameters"] * 4 / 1000 * (2 if config["algorithm"] == "scaffold" else 1)
     first, *others = measures.of_result(result)
-    means = [mean_std(np.ravel([[number(v) for v in values[-last:]] for values in column(result, kind, measure.name)])).mean
+    means = [finite_mean_std(mean_std(values[-last:]).mean for values in column(result, kind, measure.name)).mean
              for measure in others]  # fmt: skip
     choose = max if first.larger_is_better else min
-    best = mean_std(choose(map(number, values)) for values in column(result, kind, first.name)).mean
+    finite = [[value for value in values if value is not None] for values in column(result, kind, first.name)]
+    best = finite_mean_std(choose(values) for values in finite if values).mean
     gain = [_gain(result, kind)] if paired else []
-    return [kind, "-" if kind == "none" else f"{config['ratio']:g}", format_mean_std(score(result, kind)), *gain, format_number(best),
+    return [kind, "-" if kind == "none" else f"{config['ratio']:g}", score_text(result, kind), *gain, format_number(best),
             *map(format_number, means), f"{live:.0%}", f"{upload:,.0f}"]  # fmt: skip
 
 
 def _gain(result: Result, kind: str) -> str:
     """What anchors add to the score, mean ± standard deviation of the differences by seed."""
-    if kind == "none":
+    if kind == "none" or not all(
+        any(learned(run) for run in result["runs"] if run["anchors"] == name) for name in (kind, "none")
+    ):
         return "-"
     pairs = zip(column(result, kind, "score"), column(result, "none", "score"), strict=True)
-    return format_mean_std(mean_std(number(score) - number(base) for score, base in pairs), sign=True)
+    return format_mean_std(finite_mean_std(number(score) - number(base) for score, base in pairs), sign=True)
+
+
+NAMED = 8
+"""Of more clients whose replies were refused it is said how many."""
 
 
 def _turnout(runs: list[Result], rounds: int) -> list[str]:
     """The runs that diverged, the clients whose replies were refused, and how many were missing or late."""
     notes = [f"{run['anchors']} seed {run['seed']}: diverged, from round {run['diverged_in_round']} on its test loss is not finite, or "
-             "grew while accuracy was lost" for run in runs if run.get("diverged_in_round") is not None]  # fmt: skip
+             "grew while accuracy was lost" + (", and it is left out of the means" if run["score"] is None else "")
+             for run in runs if run.get("diverged_in_round") is not None]  # fmt: skip
     notes += [f"{run['anchors']} seed {run['seed']}: stopped after round {run['stopped_after_round']}, "
               + ("its accuracy grew no more" if run.get("stalled") else "nothing was learned any more")
               for run in runs if run.get("stopped_after_round") is not None]  # fmt: skip
@@ -150,8 +195,14 @@ def _turnout(runs: list[Result], rounds: int) -> list[str]:
         for what, counts in run["turnout"].items():
             for client, count in counts.items():
                 total[what][int(client)] = total[what].get(int(client), 0) + count
-    notes += [f"client {client}: {count} replies refused of {rounds * len(runs)} rounds (reasons in metrics.jsonl)"
-              for client, count in sorted(total["refused"].items())]  # fmt: skip
+    refused = sorted(total["refused"].items())
+    if len(refused) > NAMED:
+        notes.append(
+            f"{sum(total['refused'].values())} replies refused, of {len(refused)} clients (reasons in metrics.jsonl)"
+        )
+    else:
+        notes += [f"client {client}: {count} replies refused of {rounds * len(runs)} rounds (reasons in metrics.jsonl)"
+                  for client, count in refused]  # fmt: skip
     for what, words in (("dropped", "replies never came"), ("late", "replies came from stragglers")):
         if total[what]:
             notes.append(f"{sum(total[what].values())} {words}, of {len(total[what])} clients")

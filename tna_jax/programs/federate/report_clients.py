@@ -5,7 +5,7 @@ from typing import Any
 from tna_jax.programs.reports.blocks import Table
 from tna_jax.programs.reports.figures import Counts, Figure
 from tna_jax.programs.reports.rounds import LAST, last_means
-from tna_jax.programs.reports.statistics import format_mean_std, mean_std
+from tna_jax.programs.reports.statistics import finite_mean_std, format_mean_std, mean_std
 
 Result = dict[str, Any]
 MEASURES = ("client_mean", "client_worst", "client_std")
@@ -29,7 +29,7 @@ def tables(result: Result, kinds: list[str]) -> list[Table]:
             for run in of_kind
             for i in range(len(run["client_mean"]))
         ]
-        cells = [format_mean_std(mean_std(last_means(by_round, name))) for name in MEASURES]
+        cells = [format_mean_std(finite_mean_std(last_means(by_round, name))) for name in MEASURES]
         if scored:
             own = [run["by_client"]["personalized"] for run in of_kind]
             cells += [format_mean_std(mean_std([scores[name] for scores in own])) for name in ("mean", "worst")]

@@ -17,12 +17,20 @@ COLUMNS = ("bytes_up", "bytes_down", "local_steps")
 
 
 def target(result: Result) -> float:
-    """Returns the accuracy up to which costs are counted: the one asked for, else one that every run reaches, in whole percents."""
+    """Returns the accuracy up to which costs are counted: the one asked for, else one that every run reaches, in whole percents.
+
+    Runs that diverged at once or learned nothing do not count; NaN if there are no others.
+    """
     asked = result["config"].get("target_accuracy")
     if asked is not None:
         return float(asked)
-    best = min(max(map(number, run["accuracy"])) for run in result["runs"])
-    return math.floor(100 * best) / 100 if math.isfinite(best) else math.nan
+    finite = [
+        [value for value in run["accuracy"] if value is not None]
+        for run in result["runs"]
+        if any(run.get("taken", [True]))
+    ]
+    best = [max(values) for values in finite if values]
+    return math.floor(100 * min(best)) / 100 if best else math.nan
 
 
 def tables(result: Result, kinds: list[str]) -> list[Table]:
@@ -30,6 +38,8 @@ def tables(result: Result, kinds: list[str]) -> list[Table]:
     if not all("bytes_up" in run for run in result["runs"]) or "metrics" in result:
         return []
     aim, rows = target(result), []
+    if math.isnan(aim):
+        return []
     for kind in kinds:
         spent = [_up_to(run, aim) for run in result["runs"] if run["anchors"] == kind]
         reached = [values for values in spent if values is not None]
@@ -39,7 +49,7 @@ def tables(result: Result, kinds: list[str]) -> list[Table]:
         ]
         missed = len(spent) - len(reached)
         rows.append([kind, *(cells or ["-"] * 4), f"{missed} of {len(spent)}" if missed else "0"])
-    heads = ["anchors", "rounds", "MB up", "MB down", "local steps", "seeds that do not"]
+    heads = ["anchors", "rounds", "MB up", "MB down", "local steps", "not reached"]
     return [Table(f"up to test accuracy {aim:g}, all clients together", heads, rows)]
 
 

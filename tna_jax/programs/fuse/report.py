@@ -7,6 +7,7 @@ from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.population import checkpoint_status
 from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.blocks import Description, Number, Table
+from tna_jax.programs.reports.divergence import is_finite
 from tna_jax.programs.reports.figures import Dot, Dots, Figure, Matrix
 from tna_jax.programs.reports.measures import Measure
 from tna_jax.programs.reports.paths import REPAIRED, Kinds, by_kind, chance, kind_paths, kind_table
@@ -66,8 +67,10 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
         if f"{measure.name}_barrier" in rows[0]
     ]
     remarks += [*_matching(result), *_merging(result), *_ends(result)]
+    bad = [name for name, both in fusions.items() if not is_finite(both[split])]
+    notes = [f"Without a number, as the loss is not finite: {', '.join(bad)}."] if bad else []
     return Description("Fusions", checkpoint_status.title(result), _lead(result), numbers, [*tables, *figures],
-                       remarks=remarks)  # fmt: skip
+                       remarks=remarks, notes=notes)  # fmt: skip
 
 
 def pairs_by_kind(result: dict[str, Any], split: str) -> dict[str, list[dict[str, Any]]]:
@@ -76,7 +79,8 @@ def pairs_by_kind(result: dict[str, Any], split: str) -> dict[str, list[dict[str
 
 
 def _pair(row: dict[str, Any], measure: str) -> list[float | None]:
-    return [number(row[measure]), row.get(f"{measure}_std")]
+    """Mean and spread of a fusion; none of one whose loss is not finite, for which no example counts as correct."""
+    return [number(row[measure]), row.get(f"{measure}_std")] if is_finite(row) else [None, None]
 
 
 def _fusions_table(fusions: Fusions, result: dict[str, Any], measured: Sequence[Measure], split: str) -> Table:
@@ -107,7 +111,7 @@ def _dots(fusions: Fusions, measure: Measure, split: str) -> Dots:
             if singles or error is None
             else 2 * standard_error(number(row[name]), row["examples"])
         )
-        dots.append(Dot(fusion, number(row[name]), spread, singles, COLORS.get(fusion, MERGE_COLOR)))
+        dots.append(Dot(fusion, number(_pair(row, name)[0]), spread, singles, COLORS.get(fusion, MERGE_COLOR)))
     return Dots(
         title=f"{split.capitalize()} {measure.label} of each fusion", alt=f"Dot chart of the {split} {measure.label}: {texts}.", dots=dots,
         what=f"{split} {measure.label}", singles="the models" if any(dot.singles for dot in dots) else "",

@@ -7,6 +7,7 @@ import numpy as np
 from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.blocks import Description, Number, Table
+from tna_jax.programs.reports.divergence import DIVERGED
 from tna_jax.programs.reports.figures import Curve, Curves, Figure
 from tna_jax.programs.reports.measures import Measure
 from tna_jax.programs.reports.statistics import (
@@ -83,25 +84,43 @@ def describe(result: Result, split: str = "test") -> Description:
             *_against_ratio(result, split, init, methods, ratios),
             *_along_path(result, split, init, methods, ratios),
         ]
-    notes = [
-        f"Left out of the means: {NAMES[model['method']]} ratio {model['ratio']:g} seed {model['seed']} model "
-        f"{model['order']}, which diverged in epoch {model['epoch']}."
-        for model in result["diverged"]
-    ]
     heading = f"{dataset_name(config)}, {network_name(result)}, {plural(config['epochs'], 'epoch')}, {pairs}"
     lead = (
         f"Pairs of networks that saw the data in different orders, and the straight line between their weights. The barrier "
         f"is how far the {barrier} the line between the two ends. "
         f"Means ± standard deviation over {pairs}."
     )
-    return Description("Linear mode connectivity", heading, lead, numbers, blocks, notes=notes)
+    return Description("Linear mode connectivity", heading, lead, numbers, blocks, notes=_diverged(result["diverged"]))
+
+
+NAMED = 4
+"""Of more models that diverged it is said how many, by method and ratio."""
+
+
+def _diverged(models: list[dict[str, Any]]) -> list[str]:
+    """Returns which models diverged, and when."""
+    if len(models) <= NAMED:
+        return [f"Left out of the means: {NAMES[model['method']]} ratio {model['ratio']:g} seed {model['seed']} model "
+                f"{model['order']}, which diverged in epoch {model['epoch']}." for model in models]  # fmt: skip
+    epochs: dict[tuple[str, float], list[int]] = {}
+    for model in models:
+        epochs.setdefault((model["method"], model["ratio"]), []).append(model["epoch"])
+    return [
+        f"Left out of the means: {plural(len(when), 'model')} {f'of {NAMES[method]} ratio {ratio:g}' if ratio else 'without anchors'}, which diverged in "
+        + (f"epoch {min(when)}." if min(when) == max(when) else f"epochs {min(when)} to {max(when)}.")
+        for (method, ratio), when in epochs.items()
+    ]
 
 
 def _headline(what: str, init: str, barriers: dict[float, list[float]]) -> list[Number]:
     label = f"{what}, {init} initialization"
     plain = barriers.get(0)
     anchored = {ratio: values for ratio, values in barriers.items() if ratio > 0 and values}
-    numbers = [Number(f"{label}, no anchors", format_spread(plain), f"n = {len(plain)}")] if plain else []
+    numbers = []
+    if plain is not None:
+        numbers.append(Number(f"{label}, no anchors", format_spread(plain) if plain else DIVERGED, f"n = {len(plain)}"))
+    if not anchored and any(ratio > 0 for ratio in barriers):
+        numbers.append(Number(f"{label}, with anchors", DIVERGED, "n = 0"))
     if anchored:
         best = min(anchored, key=lambda ratio: float(np.mean(anchored[ratio])))
         what = "lowest with anchors" if len(anchored) > 1 else "with anchors"
@@ -118,9 +137,13 @@ def _table(result: Result, split: str) -> Table:
                 pairs = select(result, init=init, method=method, ratio=ratio, split=split)
                 if not pairs or (ratio == 0 and method != present(result, "method")[0]):
                     continue
-                cells = [format_mean_std(pairs_mean_std(pairs, name)) for name in names]
-                name, count = NAMES[method] if ratio else "no anchors", str(sum(map(finite, pairs)))
-                rows.append([init, name, f"{ratio:g}", count, *cells])
+                count = sum(map(finite, pairs))
+                cells = (
+                    [format_mean_std(pairs_mean_std(pairs, name)) for name in names]
+                    if count
+                    else [DIVERGED, *["–"] * (len(names) - 1)]
+                )
+                rows.append([init, NAMES[method] if ratio else "no anchors", f"{ratio:g}", str(count), *cells])
     heads = ["initialization", "method", "ratio", "n", *names.values()]
     return Table(f"{split} set, mean ± standard deviation over pairs", heads, rows, keys=3)
 

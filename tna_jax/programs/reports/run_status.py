@@ -8,6 +8,7 @@ from tna_jax.io.restore import listed
 from tna_jax.programs.cli.parsing import ABOUT
 from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.reports import measures
+from tna_jax.programs.reports.divergence import DIVERGED, is_finite
 from tna_jax.programs.reports.statistics import mean_std
 from tna_jax.programs.runs.folder import CONFIG, PLAN, Run
 from tna_jax.programs.runs.lock import held
@@ -69,13 +70,17 @@ def headline(result: dict[str, Any]) -> str:
             rows = [row for row in result["rows"] if row["split"] == "test" and row["method"] == "tna"]
             return f"{first.label_of(' barrier')} {_barriers(rows, f'{first.name}_barrier')}"
         if "runs" in result:
-            scores: dict[str, list[float]] = {}
-            for one in result["runs"]:
-                scores.setdefault(one["anchors"], []).append(one["score"])
-            return f"{first.name} " + ", ".join(f"{mean_std(found).mean:.4f} {kind}" for kind, found in scores.items())
+            scores: dict[str, list[dict[str, Any]]] = {}
+            for run in result["runs"]:
+                scores.setdefault(run["anchors"], []).append({"score": run["score"], "loss": run["loss"][-1]})
+            means = {kind: [row["score"] for row in rows if is_finite(row)] for kind, rows in scores.items()}
+            return f"{first.name} " + ", ".join(
+                f"{f'{mean_std(values).mean:.4f}' if values else DIVERGED} {kind}" for kind, values in means.items()
+            )
         if "models" in result and "at_once" not in result:
             key = f"test_{first.name}"
-            values = [model[key] for model in result["models"] if model[key] is not None]
+            finite = [model for model in result["models"] if is_finite(model, "test_loss")]
+            values = [model[key] for model in finite if model[key] is not None]
             return (
                 f"test {first.label} {mean_std(values).mean:.4f} of {plural(len(values), 'model')}"
                 if values
@@ -92,11 +97,11 @@ def _barriers(rows: list[dict[str, Any]], column: str) -> str:
     """Mean barriers by mask ratio, of each kind of initialization by itself: they are different questions."""
     parts = []
     for init in dict.fromkeys(row["init"] for row in rows):
-        means: dict[float, float] = {}
+        means: dict[float, str] = {}
         for ratio in sorted({row["ratio"] for row in rows}):
-            values = [row[column] for row in rows if (row["init"], row["ratio"]) == (init, ratio)]
-            finite = [value for value in values if value is not None]
-            means |= {ratio: mean_std(finite).mean} if finite else {}
-        listed = ", ".join(f"{mean:.4f} at ratio {ratio:g}" for ratio, mean in means.items())
+            chosen = [row for row in rows if (row["init"], row["ratio"]) == (init, ratio)]
+            finite = [row[column] for row in chosen if row[column] is not None and None not in row.get("loss_path", ())]
+            means |= {ratio: f"{mean_std(finite).mean:.4f}" if finite else DIVERGED} if chosen else {}
+        listed = ", ".join(f"{mean} at ratio {ratio:g}" for ratio, mean in means.items())
         parts += [f"{INITS.get(init, init)}: {listed}"] if listed else []
     return "; ".join(parts)

@@ -5,6 +5,7 @@ from typing import Any
 
 from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.reports.blocks import Description, Number, Table
+from tna_jax.programs.reports.divergence import DIVERGED, is_finite
 from tna_jax.programs.reports.figures import Curve, Curves, Dot, Dots, Figure
 from tna_jax.programs.reports.statistics import format_mean_std, format_number, mean_std, number
 from tna_jax.programs.reports.wording import RATIO, dataset_name, frozen_text, memory_use, ratio_name, ratio_text
@@ -25,10 +26,31 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
+def finite_summary(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the summary of a results file, its means over the seeds whose loss is finite; `diverged` counts the others."""
+    lines = []
+    for line in result["summary"]:
+        rows = [row for row in result["rows"] if all(row[key] == line[key] for key in ("ratio", "fusion", "split"))]
+        finite = [row for row in rows if is_finite(row)]
+        means = (
+            {key: list(mean_std(row[key] for row in finite)) for key in ("accuracy", "loss")}
+            if len(finite) < len(rows)
+            else {}
+        )
+        lines.append({**line, **means, "diverged": len(rows) - len(finite)})
+    return lines
+
+
+def accuracy_text(line: dict[str, Any]) -> str:
+    """Writes the accuracy of a line of `finite_summary`."""
+    return DIVERGED if line["diverged"] == line["n"] else format_mean_std(line["accuracy"])
+
+
 def difference(rows: list[dict[str, Any]], split: str, first: tuple[Any, str], second: tuple[Any, str]) -> list[float]:
-    """Computes accuracy of one (ratio, fusion) less another's, seed by seed."""
+    """Computes accuracy of one (ratio, fusion) less another's, seed by seed, where both are finite."""
     values = [
-        {row["seed"]: number(row["accuracy"]) for row in rows if (row["ratio"], row["fusion"], row["split"]) == (*which, split)}
+        {row["seed"]: number(row["accuracy"]) for row in rows
+         if (row["ratio"], row["fusion"], row["split"]) == (*which, split) and is_finite(row)}
         for which in (first, second)
     ]  # fmt: skip
     return [values[0][seed] - values[1][seed] for seed in values[0] if seed in values[1]]
@@ -36,9 +58,10 @@ def difference(rows: list[dict[str, Any]], split: str, first: tuple[Any, str], s
 
 def headline(result: dict[str, Any]) -> str:
     """Returns the uniform soup's test accuracy by ratio, in words."""
-    lines = [line for line in result["summary"] if line["fusion"] == "uniform soup" and line["split"] == "test"]
+    lines = [line for line in finite_summary(result) if line["fusion"] == "uniform soup" and line["split"] == "test"]
     return "uniform soup, test accuracy " + ", ".join(
-        f"{line['accuracy'][0]:.4f}" + ("" if line["ratio"] is None else f" at ratio {line['ratio']:g}")
+        (DIVERGED if line["diverged"] == line["n"] else f"{line['accuracy'][0]:.4f}")
+        + ("" if line["ratio"] is None else f" at ratio {line['ratio']:g}")
         for line in lines
     )
 
@@ -46,14 +69,15 @@ def headline(result: dict[str, Any]) -> str:
 def describe(result: dict[str, Any], split: str = "test") -> Description:
     """Describes all fusions on the test set and on the shifted ones."""
     lines: dict[tuple[Any, str], dict[str, dict[str, Any]]] = {}
+    result = {**result, "summary": finite_summary(result)}
     for line in result["summary"]:
         lines.setdefault((line["ratio"], line["fusion"]), {})[line["split"]] = line
     splits = list(dict.fromkeys(line["split"] for line in result["summary"]))
-    rows = [[ratio_text(ratio), fusion, *(format_mean_std(by_split[name]["accuracy"]) for name in splits)]
+    rows = [[ratio_text(ratio), fusion, *(accuracy_text(by_split[name]) for name in splits)]
             for (ratio, fusion), by_split in lines.items()]  # fmt: skip
     seeds = plural(max(line["n"] for line in result["summary"]), "seed")
-    numbers = [Number(f"test accuracy, {fusion}, {ratio_name(ratio)}", format_mean_std(by_split["test"]["accuracy"]),
-                      f"n = {by_split['test']['n']}", fusion not in ("best single", "uniform soup", "greedy soup"))
+    numbers = [Number(f"test accuracy, {fusion}, {ratio_name(ratio)}", accuracy_text(by_split["test"]),
+                      f"n = {by_split['test']['n'] - by_split['test']['diverged']}", fusion not in ("best single", "uniform soup", "greedy soup"))
                for (ratio, fusion), by_split in lines.items() if "test" in by_split]  # fmt: skip
     start = textwrap.shorten(result["stands_on"]["in_words"], 150)
     return Description(
@@ -61,7 +85,23 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
         blocks=[Table(f"accuracy, mean ± standard deviation over {seeds}", ["ratio", "fusion", *splits], rows, keys=2),
                 *(_figure(result, name) for name in splits if name in ("test", "shifted"))],
         remarks=[*frozen_text(result.get("frozen")), *gains(result), *memory_use(result.get("provenance", {}))],
+        notes=_left_out(lines),
     )  # fmt: skip
+
+
+def _left_out(lines: dict[tuple[Any, str], dict[str, dict[str, Any]]]) -> list[str]:
+    """Returns which fusions are not finite, by mask ratio, of how many seeds."""
+    fusions: dict[Any, list[str]] = {}
+    for (ratio, fusion), by_split in lines.items():
+        diverged = max(line["diverged"] for line in by_split.values())
+        if diverged:
+            fusions.setdefault(ratio, []).append(
+                f"{fusion} ({diverged} of {plural(next(iter(by_split.values()))['n'], 'seed')})"
+            )
+    return [
+        f"Left out of the means, {ratio_name(ratio)}, as models diverged: {', '.join(parts)}."
+        for ratio, parts in fusions.items()
+    ]
 
 
 def _figure(result: dict[str, Any], split: str) -> Figure:

@@ -20,7 +20,7 @@ def described(file: Path):
 
 
 @pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
-@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
 def test_the_terminal_has_every_cell_of_every_table_in_whatever_width(file, width, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(width))
     description = described(file)
@@ -68,6 +68,33 @@ def test_a_wide_table_is_set_in_pieces_that_repeat_its_keys(monkeypatch, capsys)
     text = capsys.readouterr().out
     assert text.count("name") == 2 and "what, by group" in text
     assert text.count("0.123456789012") == text.count("2.123456789012") == 4
+
+
+@pytest.mark.parametrize("width", [40, 45, 46, 60, 80])
+def test_long_heads_break_no_number_and_leave_no_line_too_long(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    heads = ["anchors", "accuracy, mean of the last rounds ± std over 2 seeds", "minus none, paired by seed", "kB up"]
+    table = Table(
+        "a caption that is longer than forty columns are", heads, [["pfn", "0.1850 ± 0.0438", "-0.0500 ± 0.0141", "7"]]
+    )
+    terminal.show_table(table)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert all(any(cell in line for line in lines) for cell in table.rows[0])
+    together = any(all(cell in line for cell in table.rows[0]) for line in lines)
+    assert together == (width >= 46)  # where all four columns fit, they stand side by side
+
+
+def test_what_groups_the_rows_of_a_piece_is_not_broken(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    rows = [
+        [kind, ratio, "0.6743 ± 0.0043", "+0.0250 ± 0.0044"]
+        for kind in ("fine-tuning, seen tasks", "0.5")
+        for ratio in "01"
+    ]
+    terminal.show_table(Table("scores", ["score", "ratio", "accuracy", "gain"], rows, keys=2))
+    lines = capsys.readouterr().out.splitlines()
+    assert "fine-tuning, seen tasks" in lines and "score 0.5" in lines
 
 
 def test_dots_and_contours_say_the_same_in_both_pictures():
