@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from tna_jax import networks, sharding, trees
 from tna_jax.federated import privacy as privacy_lib
-from tna_jax.federated import servers
+from tna_jax.federated import schedules, servers
 from tna_jax.federated.algorithm import Broadcast, ClientUpdate, Tree, gradient_weight
 from tna_jax.federated.federation import Federation, Server
 from tna_jax.federated.robust import clipped
@@ -38,7 +38,7 @@ class Aggregate(NamedTuple):
     accepted: jax.Array
     """float32, how many updates."""
     steps: jax.Array
-    """(2,) int32, steps made in each phase by all of them."""
+    """(2,) int32, steps made in each phase by all of them. Of a server with privacy: which phases the round can have, see `of_nobody`."""
     metrics: AnyMetrics
 
 
@@ -68,6 +68,24 @@ def aggregate(
         if combines(federation)
         else summed
     )
+
+
+@sharding.outside_meshes
+def of_nobody(federation: Federation, broadcast: Broadcast) -> Aggregate:
+    """Returns the sums over no update, of a server with privacy: its step is made of noise.
+
+    Whether a round had a client at all must not show in the model, nor which steps its clients made: noise goes to every entry that can be
+    live in the round.
+    """
+    nothing: Aggregate = _of_nobody(federation.of_sums(), broadcast)
+    return nothing
+
+
+@static_jit
+def _of_nobody(federation: Federation, broadcast: Broadcast) -> Aggregate:
+    zero, steps = jnp.float32(0), schedules.phases(broadcast.split).astype(jnp.int32)
+    moves = servers.in_float32(jax.tree.map(jnp.zeros_like, broadcast.params))
+    return Aggregate({"delta": moves}, (), zero, zero, steps, federation.objective.zero())
 
 
 def combines(federation: Federation) -> bool:
@@ -139,6 +157,8 @@ def sums(
         models = (updates.delta, updates.state)
         teacher = _weighted(jax.lax.map(logits, models) if placement == "map" else jax.vmap(logits)(models), count)
     steps = jnp.sum(jnp.where(accepted[:, None], updates.steps, 0), axis=0, dtype=jnp.int32)
+    if rule.privacy is not None:
+        steps = schedules.phases(broadcast.split).astype(jnp.int32)
     scores = jax.tree.map(lambda x: _weighted(x, count), updates.metrics)
     return Aggregate(total, teacher, jnp.sum(weight), jnp.sum(count), steps, scores)
 
@@ -168,7 +188,7 @@ def server_update(
       federation: what all parties agree on.
       server: before the round.
       broadcast: what the clients worked with.
-      aggregate: sums over the updates; at least one was accepted.
+      aggregate: sums over the updates; at least one was accepted, or `of_nobody` under a server with privacy.
       key: `stream(root, DISTIL, round)`. Of a server with `privacy` it draws the noise: outside of simulations it must be secret.
       proxy: as in `aggregate`.
 
@@ -190,7 +210,7 @@ def server_update(
 
 @static_jit
 def _with_noise(federation: Federation, broadcast: Broadcast, aggregate: Aggregate, key: jax.Array) -> Aggregate:
-    """The sum of the clipped moves with noise on what was live, over the number of clients that was to be expected."""
+    """The sum of the clipped moves with noise on what could be live, over the number of clients that was to be expected."""
     privacy = federation.server.privacy
     assert privacy is not None
     live = live_in_round(broadcast.mask, aggregate.steps)

@@ -92,6 +92,11 @@ def first_phase(split: Float[Array, ""], steps: Int[Array, ""]) -> Int[Array, ""
     return jnp.floor(split * steps.astype(jnp.float32) + np.float32(0.5)).astype(jnp.int32)
 
 
+def phases(split: Float[Array, ""]) -> Bool[Array, "2"]:
+    """Returns which of the two phases a round can have, whatever its clients and their numbers of steps: (2,) bool."""
+    return jnp.stack([split > 0, split < 1])
+
+
 def live_in_step(mask: Mask, second: Bool[Array, ""]) -> Mask:
     """Returns the mask of one step; `second` is a bool scalar, whether the step belongs to the second phase."""
     return jax.tree.map(lambda m: m ^ second, mask)

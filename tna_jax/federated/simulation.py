@@ -57,7 +57,7 @@ class Round(NamedTuple):
     live: float
     """Share of the entries that were live in some step of some client; 0 if no update was accepted."""
     stepped: bool
-    """Whether the server moved: not without updates, nor if its numbers would not have been finite."""
+    """Whether the server moved: not without updates (with privacy it does, by noise), nor if its numbers would not have been finite."""
 
 
 @sharding.outside_meshes
@@ -103,7 +103,8 @@ def simulate_round(
       proxy: (P, ...) inputs for a server that distils.
 
     Returns:
-      The server's state after the round, and what happened. If no update could be accepted the server stays as it was. So it does,
+      The server's state after the round, and what happened. If no update could be accepted the server stays as it was; with privacy its step
+      is made of noise. It stays, too,
       and the rows of `client_states` with it, if its numbers would not be finite: the sum of finite updates overflows.
 
     Raises:
@@ -145,7 +146,9 @@ def simulate_round(
             aggregate = part if aggregate is None else jax.tree.map(np.add, aggregate, part)
         # an update that was refused did not happen for its client either
         new_states.append((placement_lib.to_host(states), rows, accepted))
-    if aggregate is None or not aggregate.accepted:
+    if poisson and aggregate is None:
+        aggregate = placement_lib.to_host(aggregation.of_nobody(federation, on_devices[0]))
+    if aggregate is None or not (aggregate.accepted or poisson):
         zero = jax.tree.map(lambda x: np.zeros((), x.dtype), federation.objective.zero())
         return server, Round(turnout, refused, 0, zero, 0.0, False)
     if combines:

@@ -81,7 +81,7 @@ def client_number(context: Context) -> int:
 def server_app(build: Build) -> ServerApp:
     """Returns a ServerApp that runs all rounds, says what it refuses, and keeps results if `out` is set.
 
-    It fails where nothing was learnt: if no round changed the model, if too few clients came or none of them has been of use for a
+    It fails where nothing was learned: if no round changed the model, if too few clients came or none of them has been of use for a
     while. With `out` set it can be resumed from there (`resume`).
     """
     print_lines_once()
@@ -105,8 +105,10 @@ def server_app(build: Build) -> ServerApp:
         )  # fmt: skip
         strategy.run(grid)
         rounds, stepped = strategy.coordinator.number, sum(report["stepped"] for report in folder.rounds)
-        if not stepped:
-            raise RuntimeError(f"nothing was learnt: none of {rounds} rounds changed the model, the reasons are above")
+        if not any(report["stepped"] and report["taken"] for report in folder.rounds):
+            raise RuntimeError(
+                f"nothing was learned: none of {rounds} rounds had a reply that changed the model, the reasons are above"
+            )
         log(INFO, "federation finished after %d rounds, %d stepped", rounds, stepped)
 
     return app

@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
     remarks: dict[int, list[str]]
     """Clients with something worth knowing whose updates were accepted all the same."""
     stepped: bool
-    """Whether the model moved: not with fewer updates than there must be, nor if its numbers would not be finite."""
+    """Whether the model moved: not with fewer updates than there must be (with privacy by noise alone, too), nor if its numbers would not be finite."""
     metrics: Metrics
     """Training metrics of the accepted ones, summed over their steps."""
 
@@ -70,8 +70,8 @@ class Coordinator:
 
     def sampled(self) -> list[int]:
         """Returns the clients that are to take part in the present round: those that a simulation draws."""
-        task, poisson = self.task, self.task.federation.server.privacy is not None
-        draw = (task.root, self.number, task.federation.clients, task.participation, NO_FAULTS, poisson)
+        task = self.task
+        draw = (task.root, self.number, task.federation.clients, task.participation, NO_FAULTS, self.private)
         return sample_clients(*draw).sampled
 
     def admit(self, answer: Answer | str) -> tuple[int | None, list[str]]:
@@ -180,8 +180,10 @@ class Coordinator:
                 aggregate = self._with_update(aggregate, update)
             accepted.append(client)
         aggregate = self._together(updates) if updates else aggregate
+        if aggregate is None and self.private:
+            aggregate = aggregation.of_nobody(task.federation, self.broadcast)
         server = self._stepped(aggregate, accepted)
-        while server is None and self._enough(accepted):
+        while server is None and accepted and self._enough(accepted):
             aggregate = self._without_largest(answers, accepted, refused)
             server = self._stepped(aggregate, accepted)
         remarks = {client: words for client, words in remarks.items() if client in accepted}
@@ -199,7 +201,12 @@ class Coordinator:
         return Outcome(number, accepted, refused, remarks, server is not None, total)
 
     def _enough(self, accepted: list[int]) -> bool:
-        return len(accepted) >= max(1, self.min_replies)
+        return self.private or len(accepted) >= max(1, self.min_replies)
+
+    @property
+    def private(self) -> bool:
+        """Whether the server adds noise: then each round makes a step, of noise alone if need be, or the model would tell that nobody took part."""
+        return self.task.federation.server.privacy is not None
 
     @property
     def combines(self) -> bool:
@@ -224,9 +231,7 @@ class Coordinator:
         if aggregate is None or not self._enough(accepted):
             return None
         key = stream(self.task.root, DISTIL, self.number)
-        if (
-            self.task.federation.server.privacy is not None
-        ):  # every client knows the root key: the noise must not follow from it
+        if self.private:  # every client knows the root key: the noise must not follow from it
             words = jnp.asarray(np.frombuffer(secrets.token_bytes(8), np.uint32))
             key = jax.random.wrap_key_data(words, impl=THREEFRY)
         server = aggregation.server_update(

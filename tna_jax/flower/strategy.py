@@ -36,7 +36,7 @@ class Patience:
 
     Attributes:
       min_nodes: the first round begins when so many clients are there; `None` for all.
-      min_replies: a round with fewer good updates leaves the model as it is.
+      min_replies: a round with fewer good updates leaves the model as it is, but for a server with privacy, which adds noise in every round.
       start: seconds to wait for `min_nodes`, and before each round for `min_replies` of its clients.
       greeting: seconds to wait for new nodes to say who they are.
       round: seconds to wait for the replies of a round; who is later is named and left out.
@@ -149,11 +149,12 @@ class AnchoredStrategy(Strategy):
     def _present(self, grid: Grid, sampled: list[int]) -> dict[int, int]:
         """Client to node of those that are connected, once they are enough for the round or have been waited for."""
         deadline, logged = time.monotonic() + self.patience.start, False
-        while len((here := self.nodes.update(grid)).keys() & set(sampled)) < self.patience.min_replies:
+        wanted = min(self.patience.min_replies, len(sampled))  # with privacy fewer may be drawn
+        while len((here := self.nodes.update(grid)).keys() & set(sampled)) < wanted:
             if time.monotonic() > deadline:
                 break
             if not logged:
-                log(INFO, "waiting for clients: %d of those in this round must be there", self.patience.min_replies)
+                log(INFO, "waiting for clients: %d of those in this round must be there", wanted)
                 logged = True
             time.sleep(1)
         return here
@@ -164,7 +165,8 @@ class AnchoredStrategy(Strategy):
         """Accepts what fits, names what does not, makes the server's step."""
         answers, extra = self._answers(replies)
         outcome = self.coordinator.finish_round(answers)
-        self.fruitless = 0 if outcome.stepped else self.fruitless + 1
+        if self.report["sampled"]:  # with privacy nobody may be drawn, which is no fault
+            self.fruitless = 0 if outcome.stepped and outcome.accepted else self.fruitless + 1
         up = {client: wire.total_bytes(a.arrays) for client, a in answers.items() if isinstance(a, Answer)}
         self.report |= _report_of(outcome) | {"bytes_up": up, "also_refused": extra, "ended": time.time()}
         if scores := self._score():
@@ -262,7 +264,8 @@ class AnchoredStrategy(Strategy):
 def report_lines(report: dict[str, Any]) -> list[str]:
     """Returns the report of a round in lines."""
     head = f"round {report['round']}: {len(report['taken'])} of {len(report['sampled'])} replies accepted"
-    lines = [head + ("" if report["stepped"] else "; the model stays as it is")]
+    without = "" if report["taken"] else "; a step of noise alone"
+    lines = [head + (without if report["stepped"] else "; the model stays as it is")]
     lines += [
         f"round {report['round']}: client {client} is refused: {'; '.join(why)}"
         for client, why in report["refused"].items()

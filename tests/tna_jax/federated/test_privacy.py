@@ -9,10 +9,12 @@ import numpy as np
 import optax
 import pytest
 
+from tests.parameters import slow
 from tna_jax import federated
-from tna_jax.federated import Federation, Scaffold, Schedule, ServerRule, aggregate, privacy, stack
+from tna_jax.federated import Federation, Scaffold, Schedule, ServerRule, aggregate, privacy, simulation, stack
 from tna_jax.federated.algorithm import ClientUpdate
 from tna_jax.federated.faults import NO_FAULTS, sample_clients
+from tna_jax.federated.partition import padded
 from tna_jax.federated.privacy import Privacy
 from tna_jax.metrics import zero
 
@@ -48,6 +50,35 @@ def test_what_is_not_covered_is_refused():
     for field in dataclasses.fields(Privacy):
         with pytest.raises(ValueError, match=f"{field.name} must be above 0"):
             dataclasses.replace(rule.privacy, **{field.name: 0.0})
+
+
+@pytest.mark.parametrize("kind", ["pfn", *slow("pnu", "none")])
+def test_a_round_without_a_client_has_noise_on_the_same_entries_as_any_other(small, kind):
+    """Else the model says that nobody took part. Under `pnu` a client of one step has one phase: noise does not tell that either."""
+    rule = ServerRule(optax.sgd(1.0), privacy=Privacy(clip=0.1, noise=1.0, expected=0.4))
+    federation = small.federation(server=rule, placement="map", epochs=1, batch_size=16)
+    server, moved = federated.init_server(federation, small.params), {}
+    states, clients = simulation.init_client_states(federation, server), padded(small.rows)
+    for participation in (1e-6, 1.0):
+        after, outcome = simulation.simulate_round(
+            federation,
+            Schedule(kind, 0.4),
+            small.root,
+            0,
+            server,
+            states,
+            clients,
+            small.x,
+            small.y,
+            0.1,
+            participation=participation,
+        )
+        assert outcome.stepped and outcome.accepted == len(outcome.turnout.sampled) == (4 if participation == 1 else 0)
+        moved[participation] = jax.tree.map(lambda a, b: np.asarray(a) != np.asarray(b), after.params, server.params)
+    mask = federated.broadcast(federation, server, Schedule(kind, 0.4), small.root, 0, 0.1).mask
+    for nobody, all_, live in zip(*map(jax.tree.leaves, (*moved.values(), mask)), strict=True):
+        np.testing.assert_array_equal(nobody, all_)
+        np.testing.assert_array_equal(nobody, np.asarray(live) if kind == "pfn" else np.ones_like(nobody))
 
 
 def test_each_client_takes_part_by_itself():

@@ -230,7 +230,7 @@ def test_the_end_says_how_many_rounds_stepped_and_none_is_an_error(tmp_path, mon
     assert sum("replies accepted" in line for line in lines) == 3 and len(set(lines)) == len(lines)  # each once
     job, grid = federation(tmp_path / "b")
     grid.app = failing(grid.app)
-    with pytest.raises(RuntimeError, match="nothing was learnt: none of 3 rounds"):
+    with pytest.raises(RuntimeError, match="nothing was learned: none of 3 rounds"):
         main(job, grid, monkeypatch)
 
 

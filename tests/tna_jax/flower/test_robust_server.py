@@ -47,6 +47,20 @@ def test_the_median_is_that_of_the_moves_and_bears_a_client_that_is_missing(tmp_
     assert outcome.accepted == list(range(1, clients)) and outcome.stepped
 
 
+def test_a_private_server_makes_a_step_of_noise_where_no_client_was_drawn_or_none_is_accepted():
+    """Else the model tells that nobody took part."""
+    job = with_server(ServerRule(optax.sgd(1.0), privacy=Privacy(clip=0.1, noise=1.0, expected=2)))
+    for answers in ({}, {0: "gone"}):
+        coordinator = Coordinator(job, min_replies=2)
+        before, sent = coordinator.server, coordinator.broadcast
+        outcome = coordinator.finish_round(answers)
+        assert outcome.stepped and not outcome.accepted and coordinator.phases.tolist() == [True, False]
+        for live, a, b in zip(
+            *map(jax.tree.leaves, (sent.mask, before.params, coordinator.server.params)), strict=True
+        ):
+            np.testing.assert_array_equal(np.asarray(a) != np.asarray(b), np.asarray(live))
+
+
 @pytest.mark.slow
 def test_the_noise_of_a_private_server_does_not_follow_from_the_seed(tmp_path):
     after = []

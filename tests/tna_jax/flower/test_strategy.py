@@ -1,10 +1,12 @@
 """The strategy and the ClientApp on a grid in this process: what is sent, what is refused, by name."""
 
 import json
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 pytest.importorskip("flwr", reason="needs Flower, which has an environment of its own: make test-flower")
@@ -13,13 +15,13 @@ from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
 
 from tests.tna_jax.flower.grids import FakeGrid
 from tests.tna_jax.flower.tasks import examples, simulated, task
-from tna_jax.federated import Schedule
+from tna_jax.federated import Privacy, Schedule, ServerRule
 from tna_jax.flower import apps
 from tna_jax.flower import client as flower_client
 from tna_jax.flower.messages import ARRAYS, METRICS
 from tna_jax.flower.protocol import NEVER
 from tna_jax.flower.results import Results
-from tna_jax.flower.strategy import AnchoredStrategy, Patience
+from tna_jax.flower.strategy import AnchoredStrategy, Patience, report_lines
 from tna_jax.io.errors import UsageError
 
 CLIENTS = 3
@@ -57,6 +59,17 @@ def test_three_rounds_are_the_simulated_ones_and_only_live_entries_travel(tmp_pa
     assert sorted(result.evaluate_metrics_serverapp) == [0, 1, 2, 3]
     assert result.evaluate_metrics_serverapp[3]["accuracy"] == pytest.approx(reports[2]["test_accuracy"])
     assert 0 < reports[2]["train_loss"] < reports[0]["train_loss"]
+
+
+def test_a_private_federation_waits_for_nobody_where_nobody_is_drawn(tmp_path):
+    """Clients are drawn each by itself, so none may be: such a round is noise alone, and no outage."""
+    private = ServerRule(optax.sgd(1.0), privacy=Privacy(clip=0.1, noise=1.0, expected=0.01))
+    job, grid = federation(tmp_path, participation=1e-6, server=private)
+    began = time.monotonic()
+    _, reports, _ = run(job, grid, Patience(start=300.0, round=5.0, fruitless=1))
+    assert time.monotonic() - began < 100
+    assert [(report["sampled"], report["stepped"]) for report in reports] == [([], True)] * 3
+    assert report_lines(reports[0]) == ["round 0: 0 of 0 replies accepted; a step of noise alone"]
 
 
 def replaced(reply: Message, records: dict) -> Message:

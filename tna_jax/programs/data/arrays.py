@@ -42,8 +42,16 @@ def from_arrays(name: str, arrays: Mapping[str, Any], objective: str, *, fingerp
     values |= {key: _inputs(name, key, values[key]) for key in values if key.startswith("x")}
     owners = _owners(name, arrays, len(values["x_train"]))
     fingerprint = fingerprint or digest(values if owners is None else {**values, OWNERS: owners})
+    notes: tuple[str, ...] = ()
     if "x_test" not in values:
-        owners = None if owners is None else owners[_kept(len(owners))]
+        if owners is not None:
+            everybody, owners = np.unique(owners), owners[_kept(len(owners))]
+            gone = len(everybody) - len(np.unique(owners))
+            notes = (
+                (f"{gone} of {len(everybody)} clients have no training examples: all of theirs are in the test split",)
+                if gone
+                else ()
+            )
         values = _split(name, values)
     if values["x_train"].shape[1:] != values["x_test"].shape[1:]:
         shapes = [values[key].shape[1:] for key in ("x_train", "x_test")]
@@ -54,7 +62,7 @@ def from_arrays(name: str, arrays: Mapping[str, Any], objective: str, *, fingerp
     channels = train.images.shape[-1] if scaled else 0
     mean, std = (0.0, 1.0) if channels == 1 else (0.5, 0.5)
     return Dataset(name, train, test, outputs, names, 255 if scaled else 1, (mean,) * channels, (std,) * channels,
-                   fingerprint=fingerprint, owners=owners)  # fmt: skip
+                   fingerprint=fingerprint, owners=owners, notes=notes)  # fmt: skip
 
 
 def _owners(name: str, arrays: Mapping[str, Any], examples: int) -> np.ndarray | None:

@@ -56,8 +56,9 @@ def _folder(name: str, folder: Path, request: Request) -> Dataset:
     files = client_files.listed(folder)
     if not files:
         return _images(name, folder, request)
-    values, names = client_files.read(files, request.target, request.objective)
+    values, names, notes = client_files.read(files, request.target, request.objective)
     dataset = arrays.from_arrays(short(name), values, request.objective)
+    dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *notes))
     return dataclasses.replace(dataset, class_names=names, num_classes=len(names)) if names else dataset
 
 
@@ -89,7 +90,7 @@ def _table(name: str, file: Path, request: Request) -> Dataset:
     if request.objective == "classification":
         values["y_train"], names = table.in_order(values["y_train"])
     dataset = arrays.from_arrays(short(name), values, request.objective)
-    return dataclasses.replace(dataset, notes=notes, class_names=names, num_classes=len(names) or dataset.num_classes)
+    return dataclasses.replace(dataset, notes=(*dataset.notes, *notes), class_names=names, num_classes=len(names) or dataset.num_classes)
 
 
 def find(name: str, data_dir: str | os.PathLike[str] | None) -> Path:

@@ -170,16 +170,22 @@ class ClientOptions:
 
     def check_clients(self) -> None:
         """Raises UsageError for clients that are not there."""
-        named = (*self.nan_clients, *self.wrong_shape_clients, *self.hostile_clients)
-        strange = [k for k in named if not 0 <= k < self.clients]
-        if strange and self.partition != "natural":
-            raise UsageError(f"there are clients 0 to {self.clients - 1}, but these are named: {strange}")
+        if self.partition != "natural":  # their number is known when the data has been read
+            self.check_named()
         if self.client_column is not None and self.partition != "natural":
             raise UsageError(f"--client-column {self.client_column} needs --partition natural")
         if self.balance and self.partition != "dirichlet":
             raise UsageError(f"--balance is of --partition dirichlet, not of {self.partition}")
         if self.optimizer != "sgd" and self.momentum:
             raise UsageError(f"--momentum is of --optimizer sgd, {self.optimizer} has none")
+
+    def check_named(self) -> None:
+        """Raises UsageError for faults of clients that there are not."""
+        named = (*self.nan_clients, *self.wrong_shape_clients, *self.hostile_clients)
+        if strange := sorted({k for k in named if not 0 <= k < self.clients}):
+            raise UsageError(
+                f"there are clients 0 to {self.clients - 1}, but these are named: {', '.join(map(str, strange))}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -113,6 +113,7 @@ def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
     owners = data.owners
     if settings.partition == "natural":
         settings = dataclasses.replace(settings, clients=_num_owners(settings, data))
+        settings.check_named()
     if settings.objective != "classification" or settings.own_model:
         objective_fit.check_fit(settings, data, network, init)
     module = None if settings.own_model else build_model(settings, data.num_classes, settings.precision)

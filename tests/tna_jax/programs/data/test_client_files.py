@@ -1,5 +1,6 @@
 """Natural clients: a column of a table, a folder with a file for each client, an array of a .npz; each example stays with its owner."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,104 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(DataError, match="dan.npz: examples are .2,., in ann.npz .3,."):
         data.load(str(folder))
     assert data.load("digits").owners is None
+
+
+TABLES = {
+    "a": "x,y,label\n1,2,no\n3,4,yes\n",
+    "b": "y,label,x\n20,yes,10\n40,no,30\n",  # other places of the same columns
+}
+
+
+def write(folder: Path, **texts: str) -> str:
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / f"{name}.csv").write_text(text)
+    return str(folder)
+
+
+def test_columns_of_clients_go_by_their_names(tmp_path):
+    request = data.Request(target="label")
+    found = data.load(write(tmp_path / "tables", **TABLES), request=request)
+    x, y = (
+        np.concatenate(pair)
+        for pair in ((found.train.images, found.test.images), (found.train.labels, found.test.labels))
+    )
+    assert sorted(map(tuple, x.tolist())) == [(1, 2), (3, 4), (10, 20), (30, 40)]
+    assert all(
+        found.class_names[label] == ("yes" if a in (3, 10) else "no") for (a, _), label in zip(x, y, strict=True)
+    )
+    with pytest.raises(DataError, match=r"b\.csv: its columns are not those of a\.csv: it lacks y and has z"):
+        data.load(write(tmp_path / "others", a=TABLES["a"], b=TABLES["b"].replace("y,", "z,")), request=request)
+    words = {
+        name: text.replace("x", "city").replace("1,", "Rome,").replace("3,", "Oslo,") for name, text in TABLES.items()
+    }
+    with pytest.raises(
+        DataError, match="2 cells of the column city are not finite numbers"
+    ):  # words here, numbers there
+        data.load(write(tmp_path / "words", **words), request=request)
+    assert (
+        "columns left out, which are not numbers: y"
+        in data.load(
+            write(
+                tmp_path / "left",
+                **{
+                    k: v.replace("2,", "u,").replace("4,", "u,").replace("0,yes", "u,yes").replace("0,no", "u,no")
+                    for k, v in TABLES.items()
+                },
+            ),
+            request=request,
+        ).describe()
+    )
+
+
+SOUND = {"x_train": np.ones((3, 4), np.uint8), "y_train": np.array([0, 1, 1])}
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"x_train": np.ones((3, 4), np.float32)}, "b.npz: x_train holds float32, in a.npz uint8"),
+        ({"y_train": np.array(["0", "1", "1"])}, "b.npz: y_train holds <U1, in a.npz int64"),
+        ({"y_train": np.array([0, 1])}, "b.npz: x_train has 3 examples, y_train has 2"),
+        (
+            {"x_train": np.ones((0, 4), np.uint8), "y_train": np.array([], int)},
+            "b.npz: x_train and y_train have no examples",
+        ),
+        ({"x_test": SOUND["x_train"], "y_test": SOUND["y_train"]}, "all have test arrays, or none"),
+        ({"y_train": np.array([0, 1, 1], np.uint8)}, ""),
+    ],
+)
+def test_arrays_of_clients_that_would_be_joined_into_nonsense_are_refused(other, words, tmp_path):
+    (tmp_path / "each").mkdir()
+    np.savez(tmp_path / "each" / "a.npz", **SOUND)
+    np.savez(tmp_path / "each" / "b.npz", **(SOUND | other))
+    if not words:
+        assert data.load(str(tmp_path / "each")).num_classes == 2
+        return
+    with pytest.raises(DataError, match=re.escape(words)):
+        data.load(str(tmp_path / "each"))
+
+
+def test_clients_whose_examples_are_all_held_out_are_counted(tmp_path):
+    np.savez(tmp_path / "one.npz", x_train=X, y_train=Y, client_train=np.arange(60))  # an example each
+    assert "12 of 60 clients have no training examples" in data.load(str(tmp_path / "one.npz")).describe()
+
+
+def test_faults_of_natural_clients_that_there_are_not_are_refused(tmp_path, capsys):
+    words = [
+        "federate",
+        "--dataset",
+        archive(tmp_path),
+        "--partition",
+        "natural",
+        "--hostile-clients",
+        "2",
+        "3",
+        "--out",
+        "out",
+    ]
+    assert main(words) == 2
+    assert "there are clients 0 to 2, but these are named: 3" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("make", slow(*REQUESTS))
