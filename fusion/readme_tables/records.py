@@ -50,6 +50,8 @@ def record_prototype(result: dict[str, Any]) -> str:
 
 
 TABLES: Tables = {
+    "record_mlp": ("record.json", record("mlp")),
+    "record_mlp_why": ("record.json", record("mlp", why=True)),
     "record_mlp_small": ("record.json", record("mlp_small")),
     "record_mlp_small_why": ("record.json", record("mlp_small", why=True)),
     "record_mlp_small_claims": ("record.json", record_claims("mlp_small")),

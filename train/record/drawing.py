@@ -116,6 +116,7 @@ def figure(result: dict[str, Any], file: Path) -> None:
             _against(line[2], rows, looks, WHY["cosine of the trained parts"], "cosine of the trained parts")
             _paths(line[3], rows, looks)
             _over_epochs(line[4], case, looks)
+            _same_barriers(line[:3])
             line[0].set_title(f"{case['title']}, after epoch {epoch} of {case['epochs']}", loc="left", fontsize=8)
             line[0].set_ylabel("test loss barrier at the midpoint", fontsize=8)
             _legend(line[5], rows, case["labels"], looks)
@@ -141,6 +142,16 @@ def _against(axis: Any, rows: dict[str, Any], looks: dict[str, Any], value: Any,
     axis.axhline(0, color="black", linewidth=0.6, linestyle=":")
     axis.set_yscale("symlog", linthresh=0.02)
     axis.set_xlabel(label, fontsize=8)
+
+
+def _same_barriers(axes: Any) -> None:
+    """Gives axes of barriers one range, with room around every mark and its spread."""
+    low, high = (
+        pick(limit)
+        for pick, limit in zip((min, max), zip(*(axis.dataLim.intervaly for axis in axes), strict=True), strict=True)
+    )
+    for axis in axes:
+        axis.set_ylim(min(1.8 * low, low / 1.8) - 0.002, max(1.8 * high, high / 1.8) + 0.002)
 
 
 def _paths(axis: Any, rows: dict[str, Any], looks: dict[str, Any]) -> None:
