@@ -14,6 +14,7 @@ keeps its file).
 
 import functools
 import logging
+import math
 from collections.abc import Callable
 from logging import INFO
 from pathlib import Path
@@ -81,8 +82,8 @@ def client_number(context: Context) -> int:
 def server_app(build: Build) -> ServerApp:
     """Returns a ServerApp that runs all rounds, says what it refuses, and keeps results if `out` is set.
 
-    It fails where nothing was learned: if no round changed the model, if too few clients came or none of them has been of use for a
-    while. With `out` set it can be resumed from there (`resume`).
+    It fails where nothing was learned: if no reply changed the model, if its test loss ends at ten times that of guessing, if too few
+    clients came or none of them has been of use for a while. With `out` set it can be resumed from there (`resume`).
     """
     print_lines_once()
     app = ServerApp()
@@ -108,6 +109,12 @@ def server_app(build: Build) -> ServerApp:
         if not any(report["stepped"] and report["taken"] for report in folder.rounds):
             raise RuntimeError(
                 f"nothing was learned: none of {rounds} rounds had a reply that changed the model, the reasons are above"
+            )
+        loss, guessing = strategy.report.get("test_loss", 0.0), math.log(max(task.federation.num_classes, 2))
+        if not loss <= 10 * guessing:
+            raise RuntimeError(
+                f"the model has diverged: its test loss is {loss:.3g}, that of guessing {guessing:.3g}; a smaller learning-rate or momentum, "
+                "or fewer epochs may help"
             )
         log(INFO, "federation finished after %d rounds, %d stepped", rounds, stepped)
 

@@ -229,6 +229,11 @@ def test_the_end_says_how_many_rounds_stepped_and_none_is_an_error(tmp_path, mon
     assert lines[-1] == "federation finished after 3 rounds, 3 stepped"
     assert sum("replies accepted" in line for line in lines) == 3 and len(set(lines)) == len(lines)  # each once
     job, grid = federation(tmp_path / "b")
+    with monkeypatch.context() as patch:
+        patch.setattr(AnchoredStrategy, "_score", lambda self: {"loss": 24.0, "accuracy": 0.1})
+        with pytest.raises(RuntimeError, match="diverged: its test loss is 24, that of guessing 2.3"):
+            main(job, grid, monkeypatch)
+    job, grid = federation(tmp_path / "c")
     grid.app = failing(grid.app)
     with pytest.raises(RuntimeError, match="nothing was learned: none of 3 rounds"):
         main(job, grid, monkeypatch)

@@ -14,6 +14,9 @@ EXPLODED = 10.0
 GREW = 3.0
 """A test loss of so many times the smallest so far, with less than half of the best accuracy so far, has diverged."""
 
+NO_BETTER = 0.99
+"""A test loss above this share of that of guessing is no better than it."""
+
 
 def loss_of_guessing(objective: Objective, num_classes: int, targets: Any) -> float:
     """Returns the loss of a model that answers every input alike; NaN where that is unknown, of an objective of the user's own.
@@ -36,7 +39,8 @@ def loss_of_guessing(objective: Objective, num_classes: int, targets: Any) -> fl
 def diverged(accuracy: np.ndarray, loss: np.ndarray, guessing: float) -> np.ndarray:
     """Returns in which rounds the model is worse than useless, (rounds,) bool.
 
-    Its loss is not finite or has exploded, or has grown while accuracy was lost.
+    Its loss is not finite or has exploded, or has grown while accuracy was lost; or for the last `PATIENCE` rounds and more it was no better than
+    that of guessing, with half of the best accuracy lost (units that have died answer every input alike).
 
     Args:
       accuracy, loss: (rounds,) of the server's model on the test set.
@@ -49,7 +53,23 @@ def diverged(accuracy: np.ndarray, loss: np.ndarray, guessing: float) -> np.ndar
     grew = (finite > GREW * smallest) & (np.nan_to_num(accuracy) < 0.5 * best)
     reference = _first(loss) if math.isnan(guessing) else guessing
     exploded = EXPLODED * reference if reference > 0 else math.inf
-    return np.asarray(~np.isfinite(loss) | (loss > exploded) | grew)
+    bad = np.asarray(~np.isfinite(loss) | (loss > exploded) | grew)
+    dead = bad | ((finite > NO_BETTER * guessing) & (np.nan_to_num(accuracy) < 0.5 * best))
+    lasting = int(np.argmin(dead[::-1])) if not dead.all() else len(dead)
+    if lasting >= PATIENCE:
+        bad[len(bad) - lasting :] = True
+    return bad
+
+
+def never_better_than_guessing(accuracy: np.ndarray, loss: np.ndarray, guessing: float, chance: float) -> bool:
+    """Returns whether in `PATIENCE` rounds or more no model was better than one that answers every input alike.
+
+    Args:
+      accuracy, loss: (rounds,) of the server's model on the test set.
+      guessing, chance: the loss of such a model, and its accuracy at best; NaN where they are unknown.
+    """
+    no_better = ~(loss <= NO_BETTER * guessing) & (accuracy <= chance + 1e-6)
+    return len(loss) >= PATIENCE and bool(no_better.all())
 
 
 def _first(loss: np.ndarray) -> float:

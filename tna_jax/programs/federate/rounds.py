@@ -59,6 +59,12 @@ class Prepared(NamedTuple):
         """The loss of a model that answers every input alike; NaN if it is unknown."""
         return health.loss_of_guessing(self.federation.objective, self.data.num_classes, self.data.test.labels)
 
+    @property
+    def chance(self) -> float:
+        """The accuracy of a model that answers every input alike, at best; NaN for objectives other than classification."""
+        counts = np.unique(self.data.test.labels, return_counts=True)[1] if self.classes else np.array([np.nan])
+        return float(counts.max() / counts.sum())
+
 
 Line = dict[str, Any]
 """One run of the plan: its `seed` and its mask schedule `anchors`."""
@@ -69,8 +75,8 @@ BY_CLIENT = ("client_mean", "client_worst", "client_std")
 """Likewise: accuracies of the clients on held-out examples of their own; mean, mean of the worst tenth, standard deviation."""
 SCORES = ("accuracy", "personalized")
 """Of each client at the end: of the server's model, and of what the client makes of it."""
-ASKED, DROPPED, LATE, REFUSED = 1, 2, 4, 8
-"""Bits of what befell a client in a round."""
+ASKED, DROPPED, LATE, REFUSED, NOBODY = 1, 2, 4, 8, 16
+"""Bits of what befell a client in a round. `NOBODY`, of all clients: none was drawn, as may be with privacy; without any bit there was no round."""
 
 
 class Progress(NamedTuple):
@@ -214,7 +220,7 @@ def _restored(folder: Run, progress: Progress, stages: Stages) -> tuple[int, Pro
 def stopped(history: dict[str, np.ndarray], run: int, number: int, prepared: Prepared, patience: int | None) -> str:
     """Says why round `number` of a run does not take place; empty if it does. It depends on the rounds before alone."""
     accuracy, loss, accepted = (history[name][run, :number] for name in ("accuracy", "loss", "taken"))
-    asked_any = history["clients"][run, :number].any(axis=1)  # rounds that took place
+    asked_any = (history["clients"][run, :number] & ASKED).any(axis=1)  # rounds that took place, and not with nobody
     measured = accuracy[asked_any], loss[asked_any], accepted[asked_any]
     score = measured[0] if prepared.classes else -measured[1]
     return health.hopeless(*measured, prepared.guessing) or health.stalled(score, patience)
@@ -346,7 +352,9 @@ class _Machine:
                     f"{where}: the reply of client {client} is refused: {'; '.join(wrong)}; the round goes on"
                 )
         if not outcome.accepted:
-            console.print(f"round {number + 1}: no reply could be accepted; the server's model stays as it is")
+            why = "no reply could be accepted" if outcome.turnout.sampled else "no client was drawn"
+            then = "the server's step is noise alone" if outcome.stepped else "the server's model stays as it is"
+            console.print(f"round {number + 1}: {why}; {then}")
         elif not outcome.stepped:
             console.print(
                 f"round {number + 1}: the average of the replies is not finite; the server's model stays as it is"
@@ -360,7 +368,7 @@ def marks(outcome: Round, clients: int) -> np.ndarray:
     bits[outcome.turnout.dropped] |= DROPPED
     bits[outcome.turnout.stragglers] |= LATE
     bits[list(outcome.refused)] |= REFUSED
-    return bits
+    return bits if outcome.turnout.sampled else bits | np.uint8(NOBODY)
 
 
 def group_size(prepared: Prepared, settings: FederateOptions) -> int:

@@ -100,6 +100,8 @@ def _failure(run: dict[str, Any]) -> str:
         return "learned nothing: no reply was accepted in any round"
     if run["stopped_after_round"] is not None and not run.get("stalled", False):
         return f"was stopped after round {run['stopped_after_round']}: it learned nothing any more. {advice}"
+    if run.get("no_better_than_guessing", False):
+        return f"learned nothing: in no round its model was better than guessing. {advice}, or more of them where it learns slowly"
     if run["diverged_in_round"] is not None:
         return f"diverged: from round {run['diverged_in_round']} on its model is worse than useless. {advice}"
     return ""
@@ -173,8 +175,9 @@ def summary(
     bits = {"dropped": federate_rounds.DROPPED, "late": federate_rounds.LATE, "refused": federate_rounds.REFUSED}
     counts = {name: np.count_nonzero(befell & bit, axis=0) for name, bit in bits.items()}
     turnout = {name: {str(k): int(n) for k, n in enumerate(column) if n} for name, column in counts.items()}
-    took_place = befell.any(axis=1)
-    accuracy, loss, taken = (values[name][took_place] for name in ("accuracy", "loss", "taken"))
+    took_place, asked = befell.any(axis=1), (befell & federate_rounds.ASKED).any(axis=1)
+    accuracy, loss, taken = (values[name][asked] for name in ("accuracy", "loss", "taken"))
+    useless = health.never_better_than_guessing(accuracy, loss, guessing, prepared.chance)
     with np.errstate(invalid="ignore"):  # of a loss that is not finite there is no spread
         spread = last.std(ddof=1) if len(last) > 1 else None
     by_client = {name: array[run] for name, array in scores.items() if np.isfinite(array[run]).any()}
@@ -185,6 +188,7 @@ def summary(
         "score": last.mean(),
         "score_std": spread,
         "stalled": not took_place.all() and not health.hopeless(accuracy, loss, taken, guessing),
+        **({"no_better_than_guessing": True} if useless else {}),
         "turnout": turnout,
         "by_client": {
             name: {"values": array, **evaluation.summary(array)._asdict()} for name, array in by_client.items()

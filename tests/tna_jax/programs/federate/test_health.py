@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.tna_jax.programs.federate.test_federate import TINY
 from tna_jax import objectives
+from tna_jax.federated.faults import Turnout
+from tna_jax.federated.simulation import Round
 from tna_jax.programs.cli.main import main
-from tna_jax.programs.federate import health
+from tna_jax.programs.federate import health, rounds
 from tna_jax.programs.federate import run as federate
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.setup import resolved
@@ -27,10 +30,44 @@ NAN = float("nan")
         ([0.6, 0.1, 0.1], [1.0, 4.0, 5.0], 2),  # finite, but the loss grew and accuracy was lost
         ([0.6, 0.55, 0.6], [0.5, 1.8, 2.0], None),  # over-confident, not diverged
         ([0.1, 0.1, 0.1], [2.3, 24.0, 1e9], 2),
+        ([0.8, 0.1, 0.1, 0.1, 0.1, 0.1], [0.9, 2.303, 2.303, 2.303, 2.303, 2.303], 2),  # its units have died
+        ([0.8, 0.7, 0.1, 0.1, 0.1, 0.1], [0.9, 0.9, 2.303, 2.303, 2.303, 2.303], None),  # not for long yet
+        (
+            [0.8, 0.1, 0.1, 0.5, 0.1, 0.1],
+            [0.9, 2.303, 2.303, 1.1, 2.303, 2.303],
+            None,
+        ),  # clients that differ: it comes back
+        ([0.1, 0.1, 0.1, 0.1, 0.1, 0.1], [2.303, 2.303, 2.303, 2.303, 2.303, 2.303], None),  # see below
     ],
 )
 def test_divergence_is_judged_by_loss_and_accuracy(accuracy, loss, expected):
     assert health.diverged_in_round(np.array(accuracy), np.array(loss), np.log(10)) == expected
+
+
+def test_a_model_that_was_never_better_than_guessing_has_learned_nothing():
+    never, dead, guess = health.never_better_than_guessing, np.full(5, 2.303), np.log(10)
+    assert never(np.full(5, 0.12), dead, guess, chance=0.12)
+    assert not never(np.full(4, 0.12), dead[:4], guess, chance=0.12)  # too early to say
+    assert not never(np.full(5, 0.13), dead, guess, chance=0.12)
+    assert not never(np.full(5, 0.12), np.array([2.303, 2.2, 2.3, 2.3, 2.3]), guess, chance=0.12)
+    assert never(np.full(5, 0.12), np.full(5, NAN), guess, chance=0.12)
+    assert not never(np.full(5, NAN), dead, NAN, chance=NAN)  # another objective
+
+
+def test_a_round_in_which_nobody_was_drawn_is_neither_a_stop_nor_a_round_without_replies():
+    """With privacy clients are drawn each by itself."""
+    nobody, some = (
+        rounds.marks(Round(Turnout(drawn, [], [], np.ones(2)), {}, len(drawn), None, 0.6, True), 2)
+        for drawn in ([], [1])
+    )
+    columns = {name: np.full((1, 8), 0.5) for name in rounds.HISTORY} | {"taken": np.array([[1, *[0] * 6, 1]])}
+    progress = SimpleNamespace(history={**columns, "clients": np.array([[some, *[nobody] * 6, some]])}, finals={})
+    prepared = SimpleNamespace(
+        federation=SimpleNamespace(objective=objectives.CLASSIFICATION), guessing=np.log(10), chance=0.1, classes=10
+    )
+    found = federate.summary({}, progress, 0, prepared)
+    assert found["stopped_after_round"] is None and not found["stalled"] and found["turnout"]["refused"] == {}
+    assert rounds.stopped(progress.history, 0, 7, prepared, None) == ""
 
 
 def test_a_loss_whose_guess_is_unknown_is_compared_with_that_of_the_first_round():
@@ -67,6 +104,7 @@ def test_the_loss_of_guessing_is_that_of_equal_odds(objective, count, guess):
         ({"stopped_after_round": 5, "stalled": True}, ""),
         ({"taken": [0, 0]}, "no reply was accepted"),  # fewer rounds than patience
         ({"diverged_in_round": 2}, "diverged: from round 2 on"),
+        ({"no_better_than_guessing": True}, "in no round its model was better than guessing"),
     ],
 )
 def test_whoever_learned_nothing_ends_with_1(changed, words, capsys):
