@@ -176,18 +176,63 @@ def normalized(p, x):
     return dense(p["l1"], jnp.tanh(x @ (kernel / jnp.linalg.norm(kernel, axis=0)) + p["l0"]["bias"]))
 
 
+def demodulated(p, x):
+    kernel = p["l0"]["kernel"]
+    return dense(p["l1"], jnp.tanh(x @ kernel * (2 / jnp.linalg.norm(kernel, axis=0)) + p["l0"]["bias"]))
+
+
+def one_bias(p, x):
+    return dense(p["l1"], jnp.tanh(jnp.tanh(x @ p["l0"]["kernel"] + p["l0"]["bias"]) @ p["l2"] + p["l0"]["bias"]))
+
+
+def before_and_after(p, x):
+    product = x @ p["l0"]["kernel"]
+    return dense(p["l1"], jnp.tanh(product + p["l0"]["bias"]) + product)
+
+
 REFUSED = {
     "a layer that runs twice": (twice, "'l0' runs more than once.*skip it"),
     "a loop over layers": (scanned, "run by 'scan'.*write them out"),
     "weights made of others": (normalized, r"weights \(4, 4\) that are not one parameter as it stands"),
+    "a factor of the kernel's norm": (demodulated, "would change more than their units: l0. Their kernels or biases"),
+    "one bias of two layers": (one_bias, "would change more than their units: l0, l2. Their kernels or biases"),
+    "an output without its bias": (before_and_after, "more than their units: l0. .* or their outputs before the bias"),
 }
 
 
-@pytest.mark.parametrize(("network", "words"), slow_but(list(REFUSED.values())[1:], REFUSED.values()), ids=REFUSED)
+@pytest.mark.parametrize(("network", "words"), slow_but(list(REFUSED.values())[1:4], REFUSED.values()), ids=REFUSED)
 def test_networks_whose_layers_cannot_be_repaired_are_refused(network, words):
     a, b, x = tree((4, 4), (4, 2)), tree((4, 4), (4, 2), seed=1), images()[:, 0, :2].reshape(16, 4)
+    if network is one_bias:
+        a, b = ({**p, "l2": p["l0"]["kernel"].T} for p in (a, b))
     with pytest.raises(ValueError, match=words):
         repair.repair_line(network, a, b, 0.5, x)
+
+
+def test_weights_that_sum_to_something_else_and_complex_layers_are_refused():
+    a, x = tree((4, 4), (4, 2)), images()[:, 0, :2].reshape(16, 4)
+    with pytest.raises(ValueError, match=r"must sum to 1, got 1\.0, 1\.0"):
+        repair.repair(twice, a, [a, a], [1.0, 1.0], x)
+    complex_kernel = {"w": a["l0"]["kernel"].astype(jnp.complex64), "o": a["l1"]["kernel"]}
+    with pytest.raises(ValueError, match="complex"):
+        repair.repair(lambda p, x: jnp.abs(x @ p["w"]) @ p["o"], complex_kernel, [complex_kernel], [1.0], x)
+
+
+@pytest.mark.slow
+def test_tied_kernels_and_those_of_experts_are_left_and_named():
+    a, b = ({**tree((4, 4), (4, 2), seed=i), "experts": jnp.ones((3, 4, 4)) * (1 + i)} for i in (0, 1))
+
+    def tied(p, x):
+        return dense(p["l1"], jnp.tanh(jnp.tanh(x @ p["l0"]["kernel"]) @ p["l0"]["kernel"].T))
+
+    def experts(p, x):
+        each = jnp.einsum("ebi,eij->ebj", jnp.stack([dense(p["l0"], x)] * 3), p["experts"])
+        return dense(p["l1"], jnp.tanh(each).sum(0))
+
+    x = images()[:, 0, :2].reshape(16, 4)
+    for network, known, unknown in ((tied, (), ("l0/kernel",)), (experts, ("l0",), ("experts",))):
+        repaired = repair.repair_line(network, a, b, 0.5, x)
+        assert repaired.layers == known and repaired.unknown == unknown
 
 
 @pytest.mark.slow

@@ -201,3 +201,30 @@ def test_a_reset_touches_running_averages_alone():
         np.testing.assert_array_equal(fresh[name], state[name])
     expected = train(params, state, X, None)[0].mean(0)
     np.testing.assert_allclose(fresh["average"], expected, rtol=1e-4, atol=1e-5)
+
+
+class Multiplies(nn.Module):
+    """Activations times a parameter of its own, whatever it is called."""
+
+    @nn.compact
+    def __call__(self, x):
+        return x @ self.param("w", nn.initializers.lecun_normal(), (x.shape[-1], 4))
+
+
+class Unknown(nn.Module):
+    """Layers that are none of Linen's: a module's, the root's, embeddings read as a kernel."""
+
+    @nn.compact
+    def __call__(self, x):
+        words = nn.Embed(4, 4)
+        x = Multiplies()(jnp.tanh(nn.Dense(4)(x)))
+        x = jnp.tanh(x @ self.param("mixing", nn.initializers.lecun_normal(), (4, 4)))
+        return nn.Dense(2)(jnp.tanh(words.attend(x)))
+
+
+@pytest.mark.slow
+def test_layers_that_are_not_known_are_named_whatever_their_parameters_are_called():
+    x = jax.random.normal(jax.random.key(0), (16, 3))
+    a, b = (Unknown().init(jax.random.key(i), x)["params"] for i in (1, 2))
+    result = repair.repair_line(Unknown(), a, b, 0.5, x)
+    assert result.layers == ("Dense_0",) and result.unknown == ("Multiplies_0", "mixing", "Embed_0")

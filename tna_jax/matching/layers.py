@@ -64,6 +64,8 @@ SAME = {"convert_element_type", "copy", "copy_p", "stop_gradient", "reduce_preci
 def find_layers(closed: Any, params: Any, inputs: int) -> tuple[list[Layer], list[KeyPath]]:
     """Returns the layers of a network in the order in which they run, and the kernels that are none: those of several axes of units.
 
+    So are kernels of tied layers, which multiply once with one axis and once with another, and one for each expert.
+
     Args:
       closed: the closed jaxpr of (params, inputs) -> outputs.
       params: the parameters that it was traced with.
@@ -104,8 +106,13 @@ def find_layers(closed: Any, params: Any, inputs: int) -> tuple[list[Layer], lis
         return _Value(np.shape(value), False, False)
 
     jaxprs.eval_jaxpr_with(closed.jaxpr, [constant(value) for value in closed.consts], arguments, rule, constant)
-    named, kernels = _named(layers), {layer.kernel for layer in layers}
-    return named, [path for path in dict.fromkeys(unknown) if path not in kernels]
+    sides: dict[KeyPath, set[int]] = {}
+    for layer in layers:
+        sides.setdefault(layer.kernel, set()).add(layer.kernel_axis)
+    tied = [kernel for kernel, axes in sides.items() if len(axes) > 1]
+    named = _named([layer for layer in layers if layer.kernel not in tied])
+    kernels = {layer.kernel for layer in named}
+    return named, [path for path in dict.fromkeys([*unknown, *tied]) if path not in kernels]
 
 
 def run_layers(
@@ -161,9 +168,9 @@ def _contraction(
     if equation.primitive.name == "dot_general":
         summed, batch = equation.params["dimension_numbers"]
         free = [i for i in range(len(kernel.shape)) if i not in (*summed[side], *batch[side])]
-        if len(free) != 1:
+        if len(free) != 1 or batch[side]:
             unknown += sorted(kernel.made_of)
-            return None  # attention's projections to several heads, products with one vector
+            return None  # attention's projections to several heads, products with one vector, a kernel for each expert
         other = len(values[1 - side].shape) - len(summed[0]) - len(batch[0])
         axis = len(batch[0]) + (0 if side == 0 else other)
     else:
@@ -231,12 +238,17 @@ def _reshaped(before: tuple[int, ...], after: tuple[int, ...]) -> list[int | Non
 
 
 def _refuse_loops(equation: Any) -> None:
-    inner = [jaxpr for value in equation.params.values() for jaxpr in _jaxprs(value)]
-    if any(_contracts(jaxpr) for jaxpr in inner):
+    if contracts(equation) and equation.primitive.name not in jaxprs.CONTRACTIONS:
         raise ValueError(
             f"layers of this network are run by {equation.primitive.name!r}, so that they cannot be told apart: write them out "
             "(no nn.scan, jax.lax.scan or jax.lax.cond)"
         )
+
+
+def contracts(equation: Any) -> bool:
+    """Returns whether an operation is a matrix product or convolution, or runs one inside."""
+    inner = [jaxpr for value in equation.params.values() for jaxpr in _jaxprs(value)]
+    return equation.primitive.name in jaxprs.CONTRACTIONS or any(map(_contracts, inner))
 
 
 def _jaxprs(value: Any) -> Iterator[Any]:
@@ -250,8 +262,4 @@ def _jaxprs(value: Any) -> Iterator[Any]:
 
 
 def _contracts(jaxpr: Any) -> bool:
-    return any(
-        equation.primitive.name in jaxprs.CONTRACTIONS
-        or any(_contracts(inner) for value in equation.params.values() for inner in _jaxprs(value))
-        for equation in jaxpr.eqns
-    )
+    return any(map(contracts, jaxpr.eqns))

@@ -16,7 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from tna_jax import sharding, trees
 from tna_jax.masks import Params
-from tna_jax.matching import jaxprs
+from tna_jax.matching import jaxprs, layers
 from tna_jax.trees import KeyPath
 
 MARK = "tna_jax layer "
@@ -51,12 +51,17 @@ class _Use(NamedTuple):
     changed: frozenset[KeyPath] = frozenset()
     """Parameters that it is computed from."""
 
+    @property
+    def parameters(self) -> list[KeyPath]:
+        """Both."""
+        return sorted({path for path, _ in self.as_it_stands} | self.changed)
+
 
 class LinenLayers:
     """A Linen module whose layers are its submodules `nn.Dense`, `nn.DenseGeneral`, `nn.Conv` and `nn.ConvTranspose`.
 
     Attributes:
-      unknown: paths of other modules that have a kernel, which are left as they are.
+      unknown: paths of other modules whose parameters activations are multiplied with; they are left as they are.
     """
 
     def __init__(self, module: nn.Module, params: Params, inputs: Any) -> None:
@@ -150,10 +155,13 @@ class LinenLayers:
         values = [_Use(False, frozenset({(path, 0)})) for path, _ in named]
         values += [_Use(True)] * len(jax.tree.leaves(self.inputs))
         changed: set[KeyPath] = set()
+        multiplied: list[KeyPath] = []
 
         def rule(equation: Any, inputs: list[_Use], steps: tuple[int, ...]) -> list[_Use]:
             name = equation.primitive.name
             if any(use.data for use in inputs):
+                if layers.contracts(equation):
+                    multiplied.extend(path for use in inputs if not use.data for path in use.parameters)
                 changed.update(path for use in inputs for path in use.changed)
                 return [_Use(True)] * len(equation.outvars)
             before = frozenset(path for use in inputs for path in use.changed)
@@ -184,13 +192,15 @@ class LinenLayers:
 
         _look(self.closed, values, rule, stack)
         kernels = {path: (*path.split("/"), "kernel") for path in self.layers}
+        shapes = {path: np.shape(leaf) for path, leaf in named}
+        others = [path for path in multiplied if path not in kernels.values() and len(shapes[path]) > 1]
+        self.unknown = tuple(dict.fromkeys([*self.unknown, *(trees.name(path[:-1] or path) for path in others)]))
         wrong = [path for path, kernel in kernels.items() if changed & {kernel, (*kernel[:-1], "bias")}]
         if wrong:
             raise ValueError(
                 f"these layers transform their kernels (weight norm, standardized weights) before they use them, so that "
                 f"rescaling a kernel does not rescale its units: {', '.join(wrong)}; such networks cannot be repaired"
             )
-        shapes = {path: np.shape(leaf) for path, leaf in named}
         lifted = []
         for path, kernel in kernels.items():
             axis, shape = self.stacked.get(kernel), shapes[kernel]

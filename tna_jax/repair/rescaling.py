@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Shaped
 
 from tna_jax import interpolation, networks, sharding, trees
 from tna_jax.masks import Params
-from tna_jax.matching import layers
+from tna_jax.matching import function_check, layers
 from tna_jax.networks import Network, Stateful
 from tna_jax.repair.linen import BATCH_NORM, LinenLayers
 from tna_jax.repair.statistics import Scalar
@@ -28,7 +28,8 @@ class Repaired:
       shift: by module path, (units,) to add to the outputs of layers that have no bias; see `apply`.
       layers: the module paths that were repaired.
       unknown: paths of layers that were left as they are because their units are not known: of Linen modules others than `nn.Dense`,
-        `nn.DenseGeneral`, `nn.Conv` and `nn.ConvTranspose` that have a kernel, of functions kernels with several axes of units.
+        `nn.DenseGeneral`, `nn.Conv` and `nn.ConvTranspose` whose parameters activations are multiplied with, of functions kernels with
+        several axes of units, one for each expert, or of tied layers.
     """
 
     params: Params
@@ -40,8 +41,7 @@ class Repaired:
         """Computes logits of the repaired network, shifts included."""
 
         def add(path: str, output: jax.Array) -> jax.Array:
-            shift = self.shift.get(path)
-            return output if shift is None else _affine(output, jnp.ones_like(shift), shift)
+            return _shifted(output, self.shift.get(path))
 
         logits: Array = _layered(network, self.params, inputs).run(self.params, add)
         return logits
@@ -83,12 +83,17 @@ def repair(
       ends, give the model back up to rounding.
 
     Raises:
-      ValueError: another number of weights than ends, a network with BatchNorm (`reset_batch_stats` is its repair), a
-        layer to be repaired that the network runs more than once, or layers of a function that cannot be told apart.
+      ValueError: another number of weights than ends, weights of another sum than 1, a network with BatchNorm (`reset_batch_stats` is its
+        repair), a layer to be repaired that the network runs more than once, layers that compute complex numbers, layers of a function
+        that cannot be told apart, or kernels and biases that are used elsewhere too (a factor made of the kernel's norm, a bias of two
+        layers), so that the rescaled network would be another one. Under `jit`, where values are not known, the last and the sum are not
+        looked at.
     """
     shares = jnp.asarray(weights, jnp.float32)
     if shares.shape != (len(ends),) or not len(ends):
         raise ValueError(f"expected one weight for each of 1 or more ends, got {shares.shape} for {len(ends)}")
+    if not isinstance(shares, jax.core.Tracer) and not abs(float(shares.sum()) - 1) < SUM:
+        raise ValueError(f"the weights of the ends must sum to 1, got {', '.join(map(str, shares.tolist()))}")
     layered = _layered(network, params, preprocess(inputs))
     moments = [_measure(layered, end) for end in ends]
     names = list(moments[0])
@@ -97,7 +102,7 @@ def repair(
         path: [sum(share * m[path][i] for share, m in zip(shares, moments, strict=True)) for i in (0, 1)]
         for path in chosen
     }
-    change: dict[str, tuple[jax.Array, jax.Array]] = {}
+    change: Change = {}
 
     def fix(path: str, output: jax.Array) -> jax.Array:
         if path not in chosen:
@@ -109,7 +114,27 @@ def repair(
         change[path] = scale, goal[path][0] - mean * scale
         return _affine(output, *change[path])
 
-    layered.run(params, fix)
+    outputs = layered.run(params, fix)
+    rescaled, shift = _rescaled(layered, params, change)
+    _require_same(layered, params, change, outputs)
+    return Repaired(rescaled, shift, tuple(change), layered.unknown)
+
+
+SUM = 1e-3
+"""What the sum of weights may differ by from 1."""
+TOLERANCE, ROUGH = 10.0, 0.05
+"""What a rescaled network may differ by from one whose outputs are rescaled: times what the order of sums may change; and where scales are
+beyond `MODERATE`, a share of the largest output, for rounding is rescaled too."""
+MODERATE = (0.1, 10.0)
+
+Change = dict[str, tuple[jax.Array, jax.Array]]
+"""By layer, the factor and what is added, (units,) each."""
+
+
+def _rescaled(
+    layered: "LinenLayers | _TracedLayers", params: Params, change: Change
+) -> tuple[Params, dict[str, jax.Array]]:
+    """The parameters with rescaled layers, and what no bias can hold."""
     shift: dict[str, jax.Array] = {}
     flat = dict(trees.named_leaves(params))
     for path, (scale, offset) in change.items():
@@ -117,7 +142,53 @@ def repair(
         flat |= new
         if rest is not None:
             shift[path] = rest
-    return Repaired(trees.like(params, list(flat.values())), shift, tuple(change), layered.unknown)
+    return trees.like(params, list(flat.values())), shift
+
+
+def _require_same(layered: "LinenLayers | _TracedLayers", params: Params, change: Change, outputs: Any) -> None:
+    """Raises ValueError unless the network with rescaled parameters is the one whose layers' outputs are rescaled."""
+    leaves = jax.tree.leaves((params, outputs, change))
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return
+    scales = np.concatenate([np.ones(1), *(np.asarray(scale) for scale, _ in change.values())])
+    moderate = (np.abs(scales) > MODERATE[0]).all() and (np.abs(scales) < MODERATE[1]).all()
+    usual = TOLERANCE * function_check.narrowest_tolerance(layered.closed)
+    allowed = usual if moderate else max(usual, ROUGH)
+
+    def gap(part: Change, outputs: Any) -> float:
+        rescaled, shift = _rescaled(layered, params, part)
+        return _gap(outputs, layered.run(rescaled, lambda path, x: _shifted(x, shift.get(path))))
+
+    if not gap(change, outputs) > allowed:
+        return
+    wrong = []
+    for path, (scale, offset) in change.items():
+
+        def edit(
+            other: str, x: jax.Array, path: str = path, to: tuple[jax.Array, jax.Array] = (scale, offset)
+        ) -> jax.Array:
+            return _affine(x, *to) if other == path else x
+
+        if gap({path: (scale, offset)}, layered.run(params, edit)) > allowed:
+            wrong.append(path)
+    raise ValueError(
+        f"rescaling these layers would change more than their units: {', '.join(wrong or change)}. Their kernels or biases are used elsewhere "
+        "too (a factor made of a kernel's norm, a bias of several layers), or their outputs before the bias is added: skip them"
+    )
+
+
+def _gap(outputs: Any, others: Any) -> float:
+    """The largest difference of two networks' outputs, as a share of the largest entry; 0 where they are not finite."""
+    gaps = [0.0]
+    for x, y in zip(jax.tree.leaves(outputs), jax.tree.leaves(others), strict=True):
+        if jnp.issubdtype(x.dtype, jnp.floating) and x.size:
+            x, y = (np.asarray(leaf, np.float64) for leaf in (x, y))
+            gaps.append(float(np.abs(x - y).max() / max(np.abs(x).max(), np.finfo(np.float32).tiny)))
+    return float(np.max(gaps))
+
+
+def _shifted(values: jax.Array, shift: jax.Array | None) -> jax.Array:
+    return values if shift is None else _affine(values, jnp.ones_like(shift), shift)
 
 
 def _moments(output: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -125,6 +196,8 @@ def _moments(output: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     The deviation of a unit whose values differ by rounding only is 0, which that around a rounded mean is not.
     """
+    if jnp.issubdtype(output.dtype, jnp.complexfloating):
+        raise ValueError("layers that compute complex numbers have no spread by which they could be repaired")
     flat = output.astype(jnp.float32).reshape(-1, output.shape[-1])
     constant = jnp.ptp(flat, 0) <= np.float32(1e-6) * jnp.abs(flat).max(0)
     return flat.mean(0), jnp.where(constant, np.float32(0), flat.std(0))
