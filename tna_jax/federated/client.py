@@ -152,6 +152,7 @@ def step(
 
     def loss(params: Params) -> tuple[jax.Array, tuple[AnyMetrics, State]]:
         outputs, state = networks.train(federation.network, params, running.state, x, weight, key)
+        _check_outputs(federation, outputs)
         sums = objective.sums(outputs, y, weight)
         value = mean_loss(algorithm.logits(outputs, context), y, weight, objective)
         penalty = algorithm.penalty(params, x, weight, context)
@@ -163,6 +164,15 @@ def step(
     updates, opt_state = optimizer.update(gradient, running.opt_state, running.params, mask=live)
     params = transform.apply_updates(running.params, updates, live)
     return Running(params, state, opt_state, metrics.merge(running.metrics, sums))
+
+
+def _check_outputs(federation: Federation, outputs: Any) -> None:
+    """Raises ValueError for logits of fewer classes than there are: a label without a logit has no loss, and JAX would take that of another."""
+    shape = np.shape(outputs) if federation.objective.classes else (federation.num_classes,)
+    if not shape or shape[-1] < federation.num_classes:
+        raise ValueError(
+            f"the network's outputs have the shape {shape}, for {federation.num_classes} classes (num_classes) they must end in as many logits"
+        )
 
 
 def num_rows(federation: Federation, counts: np.ndarray, number: int) -> int:
@@ -267,8 +277,10 @@ def train_client(
       The client's update, and its new state.
 
     Raises:
-      ValueError: no examples, or another number of labels.
+      ValueError: no examples, or another number of labels; fewer logits than classes; a share out of range.
     """
+    if not 0 < float(share) <= 1:
+        raise ValueError(f"the share of its steps that a client makes must lie in (0, 1], got {float(share):g}")
     count = _count(federation, inputs, labels)
     rows = num_padded(count, inputs, labels)
     inputs, labels = jax.tree.map(lambda array: _padded(array, rows), (inputs, labels))

@@ -108,11 +108,13 @@ def simulate_round(
       and the rows of `client_states` with it, if its numbers would not be finite: the sum of finite updates overflows.
 
     Raises:
-      ValueError: a server that distils, without proxy data; a participation out of range; labels that are none (see `tna_jax.labels`).
+      ValueError: a server that distils, without proxy data; a participation out of range; labels that are none (see `tna_jax.labels`); fewer
+        logits than classes; another number of clients than the federation has, or rows that are not there.
     """
     aggregation.check_proxy(federation, proxy)
     classes = federation.num_classes if federation.objective.classes else None
-    objectives.check_examples(federation.objective, inputs, labels, classes=classes)
+    examples = objectives.check_examples(federation.objective, inputs, labels, classes=classes)
+    _check_clients(federation, clients, client_states, examples)
     poisson = federation.server.privacy is not None
     turnout = sample_clients(root, number, federation.clients, participation, faults, poisson)
     broadcast = federation_lib.broadcast(federation, server, schedule, root, number, learning_rate)
@@ -164,6 +166,20 @@ def simulate_round(
     return new_server if stepped else server, Round(
         turnout, refused, int(aggregate.accepted), aggregate.metrics, live, stepped
     )
+
+
+def _check_clients(federation: Federation, clients: Clients, client_states: ClientState, examples: int) -> None:
+    """Raises ValueError for another number of clients, and for rows that are not there: JAX would take the last one."""
+    numbers = {len(clients.count), *(np.shape(leaf)[0] for leaf in jax.tree.leaves(client_states))}
+    if numbers != {federation.clients}:
+        said = " and ".join(map(str, sorted(numbers - {federation.clients})))
+        raise ValueError(
+            f"the federation has {federation.clients} clients, the partition or their states are of {said}"
+        )
+    if (last := int(np.max(clients.indices))) >= examples or int(np.min(clients.indices)) < 0:
+        raise ValueError(
+            f"the partition deals out rows up to {last}, but there are {examples} examples: was it made for other data?"
+        )
 
 
 def resolve(

@@ -26,6 +26,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
 
 from tna_jax import backend
+from tna_jax.federated import privacy
 from tna_jax.flower import client as flower_client
 from tna_jax.flower import results
 from tna_jax.flower.messages import answer_message, request_from
@@ -33,6 +34,7 @@ from tna_jax.flower.protocol import Answer, Request
 from tna_jax.flower.store import Store, default_folder
 from tna_jax.flower.strategy import AnchoredStrategy, Patience
 from tna_jax.flower.task import Task
+from tna_jax.io.errors import UsageError
 
 Build = Callable[[dict[str, Any]], Task]
 """The run configuration to the task."""
@@ -79,6 +81,24 @@ def client_number(context: Context) -> int:
     return client
 
 
+def privacy_of(task: Task) -> dict[str, Any]:
+    """Returns epsilon, delta and rounds of a federation whose server adds noise, of others nothing.
+
+    Raises:
+      UsageError: the accountant is not installed.
+    """
+    rule = task.federation.server.privacy
+    if rule is None:
+        return {}
+    try:
+        spent = privacy.epsilon(rule.noise, task.participation, task.rounds, task.delta)
+    except ImportError as error:
+        raise UsageError(
+            f"dp-noise: epsilon is computed by dp-accounting: pip install 'tna-jax[privacy]' ({error})"
+        ) from error
+    return {"epsilon": spent, "delta": task.delta, "rounds": task.rounds}
+
+
 def server_app(build: Build) -> ServerApp:
     """Returns a ServerApp that runs all rounds, says what it refuses, and keeps results if `out` is set.
 
@@ -98,8 +118,12 @@ def server_app(build: Build) -> ServerApp:
             start=float(config.get("start-timeout", 600)), round=float(config.get("round-timeout", 3600)),
         )  # fmt: skip
         patience.check(task)
+        spent = privacy_of(task)  # before anybody waits
         out = Path(str(config["out"])) if config.get("out") else None
         folder = results.Results(out, config, task, patience.min_replies, bool(config.get("resume", False)))
+        if spent:
+            folder.about["privacy"] = spent
+            log(INFO, "privacy of clients: epsilon %.3g at delta %g after %d rounds", *spent.values())
         strategy = AnchoredStrategy(
             task, patience, evaluate_every=int(config.get("evaluate-every", 0)), on_round=folder.add,
             coordinator=folder.coordinator,

@@ -30,6 +30,7 @@ class Task:
       held_out: the server's test data, `None` if it has none.
       proxy: the server's unlabelled inputs for FedDF, `None` for servers that do not distil.
       participation: the share of clients in a round.
+      delta: of a server with privacy, for which epsilon is said.
     """
 
     federation: Federation
@@ -42,6 +43,7 @@ class Task:
     held_out: Callable[[], Data] | None = None
     proxy: Callable[[], np.ndarray] | None = None
     participation: float = 1.0
+    delta: float = 1e-5
 
     def __post_init__(self) -> None:
         if not self.federation.objective.classes:

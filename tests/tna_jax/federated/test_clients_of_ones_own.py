@@ -137,6 +137,7 @@ CASES = [("scaffold", "mean"), ("feddyn", "mean"), ("fednova", "mean"), ("fedavg
          ("fedprox", "mean"), ("fedsam", "mean"), ("fedlc", "mean"), ("fedavg", "mean")]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "server"), slow_but([CASES[0]], CASES))
 @pytest.mark.parametrize("dtype", slow_but(["bfloat16"], ["bfloat16", "float16"]))
 @pytest.mark.usefixtures("lenient")
@@ -167,6 +168,34 @@ def test_parameters_of_16_bits_federate_and_keep_their_types(small, algorithm, s
             np.testing.assert_allclose(c, c_k.mean(0), atol=1e-5)
 
 
+def test_what_jax_would_make_up_is_refused(small):
+    """Logits of classes that the network has not, rows that the data has not, clients that are left out, steps beyond a round."""
+
+    def simulated(federation, rows, x=small.x, states_of=None):
+        server = federated.init_server(federation, small.params)
+        states = init_client_states(states_of or federation, server)
+        simulate_round(federation, Schedule(), small.root, 0, server, states, padded(rows), x, small.y[: len(x)], 0.1)
+
+    federation = small.federation(placement="map")
+    with pytest.raises(ValueError, match="the partition or their states are of 3"):
+        simulated(federation, small.rows[:3])
+    scaffold = dataclasses.replace(federation, algorithm=Scaffold())
+    with pytest.raises(ValueError, match="the federation has 4 clients, the partition or their states are of 6"):
+        simulated(scaffold, small.rows, states_of=dataclasses.replace(scaffold, clients=6))
+    with pytest.raises(ValueError, match=f"rows up to {len(small.x) - 1}, but there are 9 examples"):
+        simulated(federation, small.rows, small.x[:9])
+    five = dataclasses.replace(federation, num_classes=5)
+    with pytest.raises(ValueError, match="for 5 classes"):
+        simulated(five, small.rows)
+    with pytest.raises(ValueError, match="for 5 classes"):
+        rounds_of(five, small.params, [data(4)])
+    server = federated.init_server(federation, small.params)
+    sent = federated.broadcast(federation, server, Schedule(), small.root, 0, 0.1)
+    for share in (0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
+            federated.train_client(federation, sent, init_client_state(federation, server), *data(4), small.root, share)
+
+
 @dataclasses.dataclass(frozen=True)
 class FedRS(federated.Algorithm):
     """Restricted softmax: logits of classes that a client does not have are scaled down (Li and Zhan, KDD 2021)."""
@@ -180,8 +209,7 @@ class FedRS(federated.Algorithm):
 
 def test_a_new_algorithm_is_six_lines_in_all_schedules_and_simulations(small):
     """The one that docs/federated.md shows, against its gradient in NumPy; `alpha=1` is FedAvg."""
-    x, y = data(4)
-    y = y % 2  # the client does not have class 2
+    x, y = data(4)[0], np.array([0, 1, 1, 0], np.int32)  # the client does not have class 2
     options = {"clients": 1, "num_classes": CLASSES, "batch_size": 4, "placement": "map"}
     update = rounds_of(
         Federation(linear, algorithm=FedRS(alpha=0.5), **options), small.params, [(x, y)], schedule=Schedule()

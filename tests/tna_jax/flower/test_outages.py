@@ -1,5 +1,6 @@
 """Nodes that go, come back, change or never fit, on a grid in this process; and what the whole ServerApp says at its end."""
 
+import dataclasses
 import io
 import json
 import logging
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 pytest.importorskip("flwr", reason="needs Flower, which has an environment of its own: make test-flower")
@@ -16,7 +18,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 
 from tests.tna_jax.flower.tasks import task
 from tests.tna_jax.flower.test_strategy import QUICK, federation, replaced, run, spoil_arrays
-from tna_jax.federated import Schedule
+from tna_jax.federated import Privacy, Schedule, ServerRule, privacy
 from tna_jax.flower import apps, nodes, strategy
 from tna_jax.flower.messages import ARRAYS, NOTES
 from tna_jax.flower.results import REPORT, SERVER, Results
@@ -237,6 +239,23 @@ def test_the_end_says_how_many_rounds_stepped_and_none_is_an_error(tmp_path, mon
     grid.app = failing(grid.app)
     with pytest.raises(RuntimeError, match="nothing was learned: none of 3 rounds"):
         main(job, grid, monkeypatch)
+
+
+def test_a_private_federation_says_what_it_spends_and_needs_the_accountant(tmp_path, monkeypatch):
+    private = ServerRule(optax.sgd(1.0), privacy=Privacy(clip=0.1, noise=2.0, expected=3))
+    job, grid = federation(tmp_path / "a", server=private)
+    monkeypatch.setattr(privacy, "epsilon", lambda noise, share, rounds, delta: noise * share * rounds)
+    lines = main(dataclasses.replace(job, delta=1e-6), grid, monkeypatch, out=str(tmp_path / "out"))
+    assert lines[0] == "privacy of clients: epsilon 6 at delta 1e-06 after 3 rounds"
+    assert json.loads((tmp_path / "out" / REPORT).read_text())["privacy"] == {"epsilon": 6, "delta": 1e-6, "rounds": 3}
+
+    def missing(*numbers):
+        raise ImportError("no dp_accounting")
+
+    monkeypatch.setattr(privacy, "epsilon", missing)
+    with pytest.raises(UsageError, match=r"pip install 'tna-jax\[privacy\]'"):
+        main(job, grid, monkeypatch, out=str(tmp_path / "never"))
+    assert not (tmp_path / "never").exists()
 
 
 def test_libraries_that_set_up_the_root_logger_do_not_double_flowers_lines(monkeypatch, capsys):

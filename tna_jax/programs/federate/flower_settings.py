@@ -82,6 +82,7 @@ def build(config: dict[str, Any]) -> Task:
         learning_rate=lambda number: settings.learning_rate * settings.learning_rate_decay**number,
         examples=examples, held_out=lambda: (prepared.data.test.images, prepared.data.test.labels),
         proxy=lambda: np.asarray(prepared.proxy), participation=settings.participation,
+        delta=settings.dp_delta,
     )  # fmt: skip
 
 
