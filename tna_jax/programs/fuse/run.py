@@ -160,6 +160,7 @@ def to_result(
         "rows": [
             *fusion_methods.rows(found), *merge_report.rows(fused.merged, weighted=settings.weights is not None),
         ],
+        "by_count": fusion_methods.rows_by_count(found),
         "greedy": {
             "weights": found.recipe.weights, "score": found.recipe.score,
             "trail": [step._asdict() for step in found.recipe.trail],

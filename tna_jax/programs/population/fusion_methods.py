@@ -1,7 +1,7 @@
 """Every fusion of a population of models: best single model, mean, uniform and greedy soup, ensemble of logits."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +36,8 @@ class Fusions(NamedTuple):
     """Of the greedy soup."""
     ensemble: dict[str, AnyMetrics]
     """The mean of all members' logits, or other outputs."""
+    averages: dict[int, dict[str, AnyMetrics]] | None = None
+    """Averages of the k models with the best held-out scores, by k: more than one, and not all."""
 
 
 def fuse(
@@ -90,8 +92,51 @@ def fuse(
         {split: jax.tree.map(lambda x, i=i: x[i], pair) for split, pair in fused.items()} for i in (0, 1)
     )
     ensemble = output_ensemble(network, members, data, state=state, batch_size=batch_size, objective=objective)
-    best = recipe.trail[0].model
-    return Fusions({split: alone[split] for split in data}, best, uniform, greedy, recipe, ensemble)
+    order = [step.model for step in recipe.trail]
+    averages = averages_by_count(order, count, mix, data)
+    return Fusions({split: alone[split] for split in data}, order[0], uniform, greedy, recipe, ensemble, averages)
+
+
+COUNTS = 8
+"""Averages of so many numbers of models are evaluated, between one and all."""
+
+
+def averages_by_count(order: Sequence[int], count: int, mix: Mix, data: Data) -> dict[int, dict[str, AnyMetrics]]:
+    """Computes the metrics of the average of the first k models of an order, by k, each with leaves ().
+
+    Args:
+      order: the models, the best first.
+      count: M, the number of models.
+      mix: evaluates averages.
+      data: what is reported.
+    """
+    between = np.arange(2, min(len(order) + 1, count))
+    if len(between) > COUNTS:
+        between = np.unique(np.geomspace(between[0], between[-1], COUNTS).round().astype(int))
+    if not len(between):
+        return {}
+    weights = np.zeros((len(between), count), np.float32)
+    for row, k in zip(weights, between, strict=True):
+        row[list(order[:k])] = 1 / k
+    metrics = mix(weights, data)
+    return {
+        int(k): {split: jax.tree.map(lambda x, i=i: x[i], pair) for split, pair in metrics.items()}
+        for i, k in enumerate(between)
+    }
+
+
+def rows_by_count(found: Fusions) -> list[dict[str, Any]]:
+    """Returns one row per number of models and split: the best single model, averages of the best k, and the average of all."""
+    single = {split: jax.tree.map(lambda x: x[found.best], metrics) for split, metrics in found.members.items()}
+    points = {1: single, **(found.averages or {}), len(found.recipe.weights): found.uniform}
+    result = []
+    for split in found.members:
+        for count, by_split in points.items():
+            metrics = by_split[split]
+            names = ("accuracy", "loss") if isinstance(metrics, Metrics) else metrics.names
+            values = {name: np.float64(metrics.value(name)) for name in names}
+            result.append({"models": count, "split": split, "examples": int(metrics.count), **values})
+    return result
 
 
 def rows(found: Fusions) -> list[dict[str, Any]]:

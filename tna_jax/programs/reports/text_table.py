@@ -105,7 +105,7 @@ def _row(
 ) -> list[str]:
     """Returns the lines of a row, its cells at the top or at the bottom of them."""
     parts = [
-        [line.plain.strip() for line in Text(cell).wrap(console, width)] or [""]
+        [line.plain.strip() for line in Text(cell).wrap(console, max(width, 1))] or [""]
         for cell, width in zip(cells, widths, strict=True)
     ]
     height = max(map(len, parts))

@@ -5,8 +5,10 @@ from typing import Any
 
 from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.reports.blocks import Description, Number, Table
+from tna_jax.programs.reports.by_count import by_count
 from tna_jax.programs.reports.divergence import DIVERGED, is_finite
 from tna_jax.programs.reports.figures import Curve, Curves, Dot, Dots, Figure
+from tna_jax.programs.reports.measures import ACCURACY
 from tna_jax.programs.reports.statistics import format_mean_std, format_number, mean_std, number
 from tna_jax.programs.reports.wording import RATIO, dataset_name, frozen_text, memory_use, ratio_name, ratio_text
 
@@ -83,7 +85,7 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
     return Description(
         "Soups", f"{result['what']}; {result['parameters']:,} parameters, on {start}", numbers=numbers,
         blocks=[Table(f"accuracy, mean ± standard deviation over {seeds}", ["ratio", "fusion", *splits], rows, keys=2),
-                *(_figure(result, name) for name in splits if name in ("test", "shifted"))],
+                *(_figure(result, name) for name in splits if name in ("test", "shifted")), *_by_count(result)],
         remarks=[*frozen_text(result.get("frozen")), *gains(result), *memory_use(result.get("provenance", {}))],
         notes=_left_out(lines),
     )  # fmt: skip
@@ -130,6 +132,19 @@ def _figure(result: dict[str, Any], split: str) -> Figure:
     return Curves(
         title=f"Accuracy by mask ratio, {title}", alt=alt, curves=curves, xaxis=RATIO, yaxis="accuracy", spread="bars"
     )
+
+
+def _by_count(result: dict[str, Any]) -> list[Figure]:
+    """Accuracy against the number of models averaged, a curve for each ratio; files of before have none."""
+    rows = [row for row in result.get("by_count", []) if row["split"] == "test"]
+    if not rows:
+        return []
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(ratio_name(row["ratio"]), []).append(row)
+    members = next(line for line in result["summary"] if (line["fusion"], line["split"]) == ("mean of members", "test"))
+    colors = {ratio_name(0.0): "muted"}
+    return [by_count(groups, number(members["accuracy"][0]), ACCURACY, "test", colors)]
 
 
 def gains(result: dict[str, Any]) -> list[str]:

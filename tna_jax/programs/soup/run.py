@@ -101,6 +101,7 @@ def run(settings: SoupOptions) -> dict[str, Any]:
             "recipes": [] if settings.models else [dataclasses.asdict(recipe) for recipe in plan(settings)],
             "shifted": material.shifted,
             "rows": rows,
+            "by_count": [row for one in fused for row in one.get("by_count", [])],
             "greedy": [one["greedy"] for one in fused],
             "summary": soup_report.summary(rows),
         })  # fmt: skip
@@ -186,7 +187,10 @@ def fuse_all(groups: list[Group], material: Material, settings: SoupOptions, fol
         rows = [{**about, **row} for row in with_shift(fusion_methods.rows(found), material.shifted)]
         if distributed.is_main_process() and group.seed == settings.seed:
             _save(folder.folder, group, found, material)
-        fused.append(to_json({"rows": rows, "greedy": greedy}))
+        counted = [
+            {**about, **row} for row in with_shift(fusion_methods.rows_by_count(found), material.shifted, "models")
+        ]
+        fused.append(to_json({"rows": rows, "greedy": greedy, "by_count": counted}))
         folder.write(FUSED, {"format": FORMAT, "groups": fused})
     return fused
 
@@ -203,13 +207,13 @@ def fuse_group(group: Group, material: Material, settings: SoupOptions) -> Fusio
     )
 
 
-def with_shift(rows: list[dict[str, Any]], shifted: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The rows, and for each fusion one more: the mean over all shifted sets."""
+def with_shift(rows: list[dict[str, Any]], shifted: tuple[str, ...], by: str = "fusion") -> list[dict[str, Any]]:
+    """The rows, and for each fusion (or what else `by` tells apart) one more: the mean over all shifted sets."""
     made = list(rows)
-    for name in dict.fromkeys(row["fusion"] for row in rows) if shifted else ():
-        parts = [row for row in rows if row["fusion"] == name and row["split"] in shifted]
+    for name in dict.fromkeys(row[by] for row in rows) if shifted else ():
+        parts = [row for row in rows if row[by] == name and row["split"] in shifted]
         means = {key: float(np.mean([row[key] for row in parts])) for key in ("accuracy", "loss")}
-        made.append({"fusion": name, "split": "shifted", "examples": parts[0]["examples"], **means})
+        made.append({by: name, "split": "shifted", "examples": parts[0]["examples"], **means})
     return made
 
 

@@ -149,10 +149,12 @@ def test_bad_options_are_answered_in_one_line(run, capsys, words, expected):
     assert expected.replace("RUN", str(run)) in message and "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn_from_the_file_alone(run, plain, tmp_path):
     png.draw(fuse_report.describe(read(run / "fuse.json")), tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == (run / "fuse.png").read_bytes()
     titles = [figure.title for figure in fuse_report.describe(plain).figures]
+    assert titles.pop(2) == "Accuracy against the number of models averaged"
     assert titles == [
         f"{title.format(name)}" for title in ("Test {} of each fusion", "{} along the path", "{} barrier of each pair")
         for name in (("accuracy", "loss") if "Test" in title else ("Accuracy", "Loss"))
@@ -181,6 +183,7 @@ def saved(run, plain, folder):
     return folder
 
 
+@pytest.mark.slow
 def test_fused_models_are_written_as_a_run_and_as_files(run, saved, capsys):
     opened = open_runs((str(run),), None)
     soup = uniform_soup(opened.params)
@@ -196,6 +199,7 @@ def test_fused_models_are_written_as_a_run_and_as_files(run, saved, capsys):
         assert leaf[3].tobytes() == other[1].tobytes() and leaf[0].tobytes() == other[0].tobytes()
 
 
+@pytest.mark.slow
 def test_a_merging_method_stands_beside_the_average(run, saved):
     result = read(run / "fuse.json")
     average, merge = result["merges"]["methods"]
@@ -211,6 +215,7 @@ def test_a_merging_method_stands_beside_the_average(run, saved):
     assert "merging: 2 combinations of options scored on held-out examples, none on the test set" in described.remarks
 
 
+@pytest.mark.slow
 def test_fused_models_are_never_written_over_something(run, saved, capsys):
     assert main(["fuse", str(run), "--out", str(saved / "run")]) == 2
     assert "exists; name another folder, or add --overwrite" in capsys.readouterr().err

@@ -2,7 +2,12 @@
 
 import html.parser
 import json
+from pathlib import Path
 
+from tna_jax.programs.cli.main import main
+
+LMC = Path(__file__).parents[4] / "train" / "results" / "digits_lmc.json"
+"""A committed sweep."""
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
@@ -76,3 +81,27 @@ class Page(html.parser.HTMLParser):
             if tag in ("iframe", "object", "embed", "img"):
                 wrong.append(f"there is an <{tag}>")
         return wrong
+
+
+def report(*runs: Path | str, out: str = "report.html", more: tuple[str, ...] = ()) -> Page:
+    """Runs `tna report` and reads what it wrote."""
+    assert main(["report", *map(str, runs), "-o", out, *more]) == 0
+    return Page(Path(out).read_text())
+
+
+def refused(capsys, *words: str) -> str:
+    """Runs `tna report` with what it refuses, and returns the line it prints."""
+    assert main(["report", *words]) == 2
+    return capsys.readouterr().err.strip()
+
+
+def results(folder: Path, name: str, value: dict) -> Path:
+    """Writes a results file into a folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(json.dumps({"provenance": {"commit": "c"}, **value}))
+    return folder
+
+
+def cells(page: Page, *first: str) -> list[str]:
+    """The row of any table that begins so."""
+    return next(row for table in page.tables for row in table if row[: len(first)] == list(first))

@@ -9,55 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tna_jax.programs.reports.pages import Page
-from tna_jax.averaging import GreedySoup
-from tna_jax.connectivity import Path as Path_
-from tna_jax.io.json_files import write_json
-from tna_jax.metrics import Metrics
+from tests.tna_jax.programs.reports.pages import LMC, Page, cells, refused, report, results
 from tna_jax.programs.cli.main import main
-from tna_jax.programs.population import fusion_methods
-from tna_jax.programs.population.paths import path_row
-from tna_jax.programs.reports import interactive, kinds
-from tna_jax.programs.reports.figures import Matrix
 
 pytest.importorskip("jinja2")
-graph_objects = pytest.importorskip("plotly.graph_objects")
-
-LMC = Path(__file__).parents[4] / "train" / "results" / "digits_lmc.json"
-
-
-@pytest.fixture(scope="module")
-def trained(unaligned):
-    """A run with every kind of result that models of a run can have."""
-    for words in (["barrier", str(unaligned), "--alphas", "3"], ["landscape", str(unaligned), "--points", "3"]):
-        assert main(words) == 0
-    _fused(unaligned)
-    return unaligned
-
-
-def _fused(run: Path) -> None:
-    """fuse.json and rebasin.json as the programs put them together, of numbers drawn at random: their searches take long."""
-    base = {
-        key: json.loads((run / "barrier.json").read_text())[key] for key in ("provenance", "run", "network", "models")
-    }
-    draw, pairs, splits = np.random.default_rng(0), [(0, 1), (0, 2), (1, 2)], ("train", "test")
-
-    def metrics(*shape: int) -> Metrics:
-        return Metrics(draw.uniform(50, 99, shape), draw.integers(50, 99, shape).astype(float), np.full(shape, 100))
-
-    members, one = {split: metrics(3) for split in splits}, {split: metrics() for split in splits}
-    found = fusion_methods.Fusions(members, 1, one, one, GreedySoup(np.array([0, 1, 1]), 0.9, []), one)
-    barriers = [
-        {"pair": pair, "split": split, "accuracy_barrier": draw.uniform()} for pair in pairs for split in splits
-    ]
-    options = {"matching": "weight", "repair": True}
-    fused = {**base, "rows": fusion_methods.rows(found), "pairs": barriers, "options": options,
-             "held_out": {"examples": 100, "unseen_in_training": False}}  # fmt: skip
-    alphas = np.array([0, 0.5, 1])
-    rows = [path_row(np.array(pair), kind, split, Path_(alphas, metrics(3)), ["accuracy", "loss"])
-            for pair in pairs for kind in ("unmatched", "weight matching", "weight matching + REPAIR") for split in splits]  # fmt: skip
-    write_json(run / "fuse.json", fused)
-    write_json(run / "rebasin.json", {**base, "alphas": alphas, "rows": rows})
+pytest.importorskip("plotly")
 
 
 @pytest.mark.slow
@@ -73,27 +29,6 @@ def test_what_the_searches_really_write_is_read(trained):
     )
     assert cells(page, "greedy soup")[2] == f"{soup['accuracy']:.4f}"
     assert cells(page, "activation matching + REPAIR")
-
-
-def report(*runs: Path | str, out: str = "report.html", more: tuple[str, ...] = ()) -> Page:
-    assert main(["report", *map(str, runs), "-o", out, *more]) == 0
-    return Page(Path(out).read_text())
-
-
-def refused(capsys, *words: str) -> str:
-    assert main(["report", *words]) == 2
-    return capsys.readouterr().err.strip()
-
-
-def results(folder: Path, name: str, value: dict) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_text(json.dumps({"provenance": {"commit": "c"}, **value}))
-    return folder
-
-
-def cells(page: Page, *first: str) -> list[str]:
-    """The row of any table that begins so."""
-    return next(row for table in page.tables for row in table if row[: len(first)] == list(first))
 
 
 def test_a_report_is_one_valid_page_that_asks_for_nothing(trained):
@@ -173,44 +108,6 @@ def test_numbers_of_every_program_are_those_of_its_results(trained):
     assert command.startswith("tna train --train-examples 400 --test-examples 200 --depth 2 --width 16 --epochs 12")
 
 
-def test_figures_have_only_what_plotly_knows(trained):
-    charts = report(trained, LMC).charts()
-    for drawn in [*charts, *filter(None, (chart["turned"] for chart in charts))]:
-        plain = re.sub(r'"@\w+(/[\d.]+)?"', '"#123456"', json.dumps({key: drawn[key] for key in ("data", "layout")}))
-        graph_objects.Figure(**json.loads(plain))
-    assert {trace["type"] for chart in charts for trace in chart["data"]} == {"scatter", "heatmap", "contour"}
-
-
-def test_a_landscape_can_be_turned_and_is_the_same_in_three_dimensions(trained):
-    stored = json.loads((trained / "landscape.json").read_text())
-    chart = next(chart for chart in report(trained).charts() if chart["turned"])
-    surface, *_, marks = chart["turned"]["data"]
-    assert surface["type"] == "surface" and surface["customdata"] == stored["loss"]
-    low, high = chart["data"][0]["zmin"], chart["data"][0]["zmax"]
-    height = np.clip(np.log10(np.array(stored["loss"], float)), low, high)
-    assert (surface["cmin"], surface["cmax"]) == (low, high) and np.allclose(surface["z"], height)
-    assert marks["x"] == [model["x"] for model in [*stored["models"], stored["soup"]]]
-    assert all(height.min() <= z <= height.max() + 0.1 * (high - low) for z in marks["z"])  # they lie on it
-
-
-def test_the_data_of_each_figure_are_unrounded_and_in_files_beside(trained):
-    stored = json.loads((trained / "barrier.json").read_text())
-    page = report(trained, more=("--figures", "files"))
-    files = {file.name for file in Path("files").iterdir()}
-    assert {file.removesuffix(".csv") for file in files if file.endswith(".csv")} == {
-        file.removesuffix(".svg") for file in files if file.endswith(".svg")
-    }
-    assert len(files) == 2 * len(page.charts())
-    assert {chart["csv"] for chart in page.charts()} == {file.read_text() for file in Path("files").glob("*.csv")}
-    path = next(row["accuracy_path"] for row in stored["rows"] if row["pair"] == [0, 1] and row["split"] == "test")
-    lines = Path("files/accuracy-along-the-path.csv").read_text().splitlines()
-    assert lines[0] == 'curve,"α, from one model (0) to the other (1)",test accuracy,standard deviation'
-    assert [float(line.split(",")[2]) for line in lines if line.startswith("0-1,")] == pytest.approx(path)
-    drawn = Path("files/accuracy-along-the-path.svg").read_bytes()
-    assert main(["report", str(trained), "-o", "again.html", "--figures", "again"]) == 0
-    assert Path("again/accuracy-along-the-path.svg").read_bytes() == drawn and b"<svg" in drawn
-
-
 def test_several_runs_stand_side_by_side(trained):
     other = shutil.copytree(trained, "other") and Path("other")
     config = json.loads((other / "config.json").read_text())
@@ -256,80 +153,6 @@ def test_nothing_that_a_run_says_becomes_markup():
         assert evil in [text for _, _, text in page.all("dd")]  # it is shown as it is
         names = [trace["name"] for chart in page.charts() for trace in chart["data"] if "name" in trace]
         assert names and not any("<" in name for name in names)  # Plotly reads tags in names
-
-
-def test_rounds_are_averaged_over_seeds_and_told_apart():
-    rows = [
-        {"round": r, "seed": s, "algorithm": a, "ratio": 0.4, "accuracy": 0.1 * r + 0.01 * s + (a == "pfn"), "loss": None}
-        for r in range(8) for s in range(3) for a in ("avg", "pfn")
-    ]  # fmt: skip
-    page = report(results(Path("federation"), "campaign.json", {"rounds": rows}))
-    lines = {t["name"]: t for t in page.charts()[0]["data"] if "name" in t and "seed" not in t["name"]}
-    assert list(lines) == ["avg", "pfn"]
-    assert lines["pfn"]["y"] == pytest.approx([1.01 + 0.1 * r for r in range(8)])
-    assert cells(page, "avg")[1] == f"{0.5 + 0.01:.4f} ± {0.01:.4f}"  # the mean of rounds 3 to 7
-    assert len(page.charts()) == 1  # nothing to draw of a loss that is nowhere
-
-
-def test_a_federation_is_read_by_run():
-    runs = [
-        {"seed": s, "anchors": a, "score": 0.3 + 0.01 * s, "score_std": None, "diverged_in_round": None,
-         "turnout": {"dropped": {"3": 2}, "late": {}, "refused": {"1": 1}},
-         "accuracy": [0.1 * r + 0.01 * s for r in range(6)], "loss": [1.0] * 6, "live": [1.0 if a == "none" else 0.6] * 6}
-        for s in (0, 1) for a in ("none", "pfn")
-    ]  # fmt: skip
-    config = {"dataset": "digits", "rounds": 6, "ratio": 0.4, "algorithm": "fedavg", "clients": 4, "partition": "iid",
-              "server": "mean", "participation": 1.0, "alpha": 0.5, "shards": 2}  # fmt: skip
-    result = {"config": config, "network": "mlp", "parameters": 1000, "runs": runs}
-    page = report(results(Path("federated"), "federate.json", result))
-    line = next(t for t in page.charts()[0]["data"] if t.get("name") == "pfn")
-    assert line["x"] == [1, 2, 3, 4, 5, 6] and line["y"] == pytest.approx([0.1 * r + 0.005 for r in range(6)])
-    score = f"{0.305:.4f} ± {np.std([0.3, 0.31], ddof=1):.4f}"
-    assert cells(page, "none", "-")[2] == score
-    assert cells(page, "pfn", "0.4")[6:] == ["60%", "2"]  # live, kB up
-    assert (
-        "8 replies never came, of 1 clients" in page.source
-        and "client 1: 4 replies refused of 24 rounds" in page.source
-    )
-    thin = [trace["name"] for trace in page.charts()[0]["data"] if "seed" in trace.get("name", "")]
-    assert thin == ["none, seed 0", "none, seed 1", "pfn, seed 0", "pfn, seed 1"]
-    lines = [{"step": r, "round": r, "anchors": "pfn", "seed": 0, "accuracy": 0.1 * r, "sampled": 3} for r in range(3)]
-    Path("live").mkdir()
-    Path("live/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert [t["y"] for t in report("live").charts()[0]["data"]] == [pytest.approx([0.0, 0.1, 0.2])]
-
-
-def test_soups_and_cold_fusion_are_read_by_their_summaries():
-    told = {"parameters": 1000, "what": "a classifier", "tasks": [{"title": "T", "seen": True}], "shifted": [],
-            "stands_on": {"in_words": "a checkpoint"}, "config": {"dataset": "digits", "iterations": 2}, "headline": "so much gained",
-            "anchors_moved": 0, "rows": [{"seed": s, "ratio": r, "fusion": f, "split": "test", "accuracy": 0.5 + r / 10 + ("u" in f) / 100}
-                                         for s in (0, 1) for r in (0.0, 0.4) for f in ("best single", "uniform soup", "greedy soup")]}  # fmt: skip
-    summary = [{"ratio": r, "fusion": f, "split": s, "n": 3, "accuracy": [0.5 + r / 10, 0.01], "loss": [1.0, None]}
-               for r in (0.0, 0.4) for f in ("best single", "uniform soup") for s in ("test", "fog")]  # fmt: skip
-    page = report(results(Path("soup"), "soup.json", {**told, "summary": summary}))
-    assert (
-        "uniform soup, test: ratio 0: +0.0100 over the best single; ratio 0.4: +0.0100 over the best single, +0.0400 over the plain soup"
-        in page.source
-    )
-    assert cells(page, "0.4", "uniform soup")[2:] == ["0.5400 ± 0.0100"] * 2
-    assert page.charts()[0]["data"][-1]["y"] == pytest.approx([0.5, 0.54])
-    summary = [{"ratio": r, "iteration": i, "kind": k, "seen": True, "n": 1, "accuracy": [0.5 + i / 10, None], "gain": [i / 10, None]}
-               for r in (0.0, 0.4) for i in range(3) for k in ("fine-tuning", "probe")]  # fmt: skip
-    page = report(results(Path("cold"), "cold.json", {**told, "summary": summary}))
-    assert cells(page, "fine-tuning, seen tasks", "0.4") == ["fine-tuning, seen tasks", "0.4", "2", "0.7000", "+0.2000"]
-    assert page.charts()[0]["data"][0]["y"] == pytest.approx([0.5, 0.6, 0.7])
-    assert "so much gained" in page.source and "anchored entries that moved: 0" in page.source
-
-
-def test_a_kind_without_a_part_of_its_own_is_shown_as_tables():
-    folder = results(
-        Path("new"), "novel.json", {"score": 0.5, "iterations": [{"i": 0, "seen": 0.25, "deep": {"x": 1}}]}
-    )
-    page = report(folder)
-    assert cells(page, "score") == ["score", "0.5000"]
-    assert cells(page, "0") == ["0", "0.2500"]
-    assert kinds.kind(Path("x_lmc.json")) == kinds.kind(Path("lmc.json")) == "lmc"
-    assert kinds.kind(Path("filmc.json")) == ""
 
 
 def nothing_finite(value, name=""):
@@ -394,9 +217,3 @@ def test_the_default_place_is_the_run_folder(trained, capsys):
     assert main(["report", str(trained)]) == 0
     assert f"wrote {trained / 'report.html'}" in capsys.readouterr().out
     assert Page((trained / "report.html").read_text()).faults() == []
-
-
-def test_a_matrix_is_symmetric_and_skips_what_is_not_finite():
-    values = {(0, 1): 0.5, (1, 2): float("nan")}
-    chart = interactive.plot(Matrix(title="t", alt="a", names=["0", "1", "2"], values=values, what="x"))
-    assert chart.traces[0]["z"] == [[None, 0.5, None], [0.5, None, None], [None, None, None]]
