@@ -19,12 +19,17 @@ from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import Network, Stateful
 from tna_jax.objectives import CLASSIFICATION, Objective
 from tna_jax.placement import Placement
+from tna_jax.programs.cli.progress import console
 from tna_jax.programs.population.fusion_methods import Data, Mix
 from tna_jax.programs.population.load import Population
 from tna_jax.programs.training.splits import training_inputs
 
 Repairable = tuple[nn.Module | Network, Callable[[Any], Any]]
 """What REPAIR takes for a network, and what is run on its stored inputs first."""
+
+
+TRIED = 64
+"""Training examples on which it is tried whether a network of the user's own can be repaired."""
 
 
 def repairable(population: Population) -> Repairable:
@@ -37,11 +42,13 @@ def repairable(population: Population) -> Repairable:
         raise UsageError("this network has BatchNorm; its statistics are estimated again in any case")
     if population.module is not None:
         return population.module, population.data.preprocess
-    first, inputs = member(population.params, 0), training_inputs(population.data, 2)
+    ends, inputs = [member(population.params, i) for i in (0, 1)], training_inputs(population.data, TRIED)
     try:
-        jax.eval_shape(lambda p: repair.repair(population.exact, p, [p], [1.0], inputs).params, first)
+        tried = repair.repair_line(population.exact, *ends, 0.5, inputs)
     except ValueError as error:
         raise UsageError(f"REPAIR does not go with {population.what}: {error}") from error
+    if tried.unknown:
+        console.print(f"REPAIR leaves layers as they are whose units it does not know: {', '.join(tried.unknown)}")
     return population.exact, _as_stored
 
 

@@ -1,6 +1,5 @@
 """Matches the models of a population, and says how alike their hidden units are before and after."""
 
-import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,13 +16,12 @@ from tna_jax.networks import State
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.population.load import Population
 from tna_jax.programs.rebasin import searches
-from tna_jax.programs.rebasin.options import RebasinOptions
-from tna_jax.programs.rebasin.searches import Find
+from tna_jax.programs.rebasin.options import ROTATION, RebasinOptions
+from tna_jax.programs.rebasin.searches import Joint, Matched, Search
 from tna_jax.programs.training.splits import training_inputs
 
 SHOWN = 48
 """Units of a group whose correlations are recorded and drawn: the first ones."""
-FACTS = ("objective", "sweeps", "assignments", "moving", "moved")
 
 
 class Match(NamedTuple):
@@ -34,9 +32,11 @@ class Match(NamedTuple):
     kind: str
     """In words, as tables name it."""
     permutation: dict[str, np.ndarray]
-    """By group."""
+    """By group; of units in heads as `matching.apply_head_permutation` takes them."""
     search: dict[str, Any]
     """What the search reached and took."""
+    turned: tuple[Params, Params] | None
+    """Both models where the second was turned; None where a permutation says all."""
     groups: list[dict[str, Any]]
     """By group: its units, how many moved, and the mean correlation of units at the same place, before and after."""
 
@@ -49,14 +49,16 @@ class Matches(NamedTuple):
     """Pair by pair, each by all methods."""
     picture: dict[str, Any] | None
     """Correlations of the units of one group of the first pair, before and after; None where no activations are known."""
-    joint: dict[str, Any] | None
-    """Of all models matched to their mean: rounds and seconds of the one search; else None."""
+    joint: Joint | None
+    """Of all models matched to their mean; None where they were not."""
 
-    def applied(self, opened: Population, match: Match) -> tuple[Params, State]:
-        """Returns the second model of a pair with its units in the order of the first's."""
-        params, state = (member(tree, match.pair[1]) for tree in (opened.params, opened.state))
-        moved = permutations.apply_permutation(self.spec, match.permutation, params)
-        return moved, permutations.permute_state(self.spec, match.permutation, state)
+    def ends(self, opened: Population, match: Match) -> tuple[tuple[Params, State], tuple[Params, State]]:
+        """Returns both models of a pair with their states: the first, and the second with its units in the order of the first's."""
+        (a, b), (a_state, b_state) = ([member(tree, i) for i in match.pair] for tree in (opened.params, opened.state))
+        if match.turned is not None:
+            return (match.turned[0], a_state), (match.turned[1], b_state)
+        moved = permutations.apply_permutation(self.spec, match.permutation, b)
+        return (a, a_state), (moved, permutations.permute_state(self.spec, match.permutation, b_state))
 
 
 def match_pairs(opened: Population, pairs: np.ndarray, settings: RebasinOptions) -> Matches:
@@ -79,12 +81,12 @@ def match_pairs(opened: Population, pairs: np.ndarray, settings: RebasinOptions)
     if settings.group is not None and settings.group not in spec.groups:
         raise UsageError(f"--group {settings.group}: the groups of this network are {', '.join(spec.groups)}")
     correlations = UnitCorrelations(spec, calibration)
-    find, joint = searches.search_of(spec, opened, calibration, settings)
+    ways, joint = searches.searches_of(spec, opened, calibration, settings)
     matches: list[Match] = []
     picture = None
     for pair in track(pairs, "matching pairs", console=console, transient=True):
         i, j = map(int, pair)
-        for match, before, after in _by_methods(spec, opened, (i, j), find, joint, correlations, settings):
+        for match, before, after in _by_each(spec, opened, (i, j), ways, correlations):
             matches.append(match)
             if len(matches) == 1:
                 picture = _picture(match, before, after, settings.group)
@@ -94,30 +96,29 @@ def match_pairs(opened: Population, pairs: np.ndarray, settings: RebasinOptions)
 Similarities = dict[str, np.ndarray]
 
 
-def _by_methods(
-    spec: PermutationSpec,
-    opened: Population,
-    pair: tuple[int, int],
-    find: Find,
-    joint: dict[str, Any] | None,
-    correlations: UnitCorrelations,
-    settings: RebasinOptions,
+def _by_each(
+    spec: PermutationSpec, opened: Population, pair: tuple[int, int], ways: list[Search], correlations: UnitCorrelations
 ) -> Iterator[tuple[Match, Similarities, Similarities]]:
     (a, b), (a_state, b_state) = ([member(tree, i) for i in pair] for tree in (opened.params, opened.state))
     before = correlations(a, b, (a_state, b_state))
-    for method in settings.chosen_methods:
-        start = time.perf_counter()
-        result = find(pair, method)
-        seconds = time.perf_counter() - start if joint is None else joint["seconds"]
-        search = {key: getattr(result, key) for key in FACTS} | {"seconds": seconds}
-        after = correlations(a, result.params, (a_state, result.state))
+    for way in ways:
+        matched = way.find(pair)
+        after = correlations(matched.first, matched.second, (a_state, matched.state))
         groups = [
-            {"group": name, "units": size, "moved": int((result.permutation[name] != np.arange(size)).sum()),
+            {"group": name, **_counts(matched, name, size),
              "similarity_before": _at_same_place(before, name), "similarity_after": _at_same_place(after, name)}
             for name, size in spec.groups.items()
         ]  # fmt: skip
-        kind = f"{method} matching{' to the mean' * settings.to_mean}"
-        yield Match(pair, method, kind, result.permutation, search, groups), before, after
+        turned = (matched.first, matched.second) if way.method == ROTATION else None
+        yield Match(pair, way.method, way.kind, matched.permutation, matched.facts, turned, groups), before, after
+
+
+def _counts(matched: Matched, group: str, size: int) -> dict[str, Any]:
+    """Units of a group, in all heads where each has an order of its own, and how many moved; None for those of a stream that was turned."""
+    order = matched.permutation.get(group)
+    if order is None:
+        return {"units": size, "moved": None}
+    return {"units": len(order), "moved": int((order != np.arange(len(order))).sum())}
 
 
 def _at_same_place(similarities: Similarities, group: str) -> float | None:

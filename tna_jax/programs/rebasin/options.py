@@ -13,12 +13,24 @@ from tna_jax.programs.cli.run_options import MachineOptions
 
 FILE = ".safetensors"
 MEAN = "mean"
+FIRST = "first"
 METHODS = ("weight", "activation")
+"""Those of the default."""
+ROTATION = "rotation"
 
 
-def _reference(flag: str, value: str) -> str:
-    known = value == MEAN or (value.isascii() and value.isdecimal())
-    return "" if known else f"{flag} must be {MEAN} or the number of a model, got {value}"
+def _reference(flag: str, values: tuple[str, ...]) -> str:
+    wrong = [value for value in values if value not in (MEAN, FIRST) and not (value.isascii() and value.isdecimal())]
+    if wrong:
+        return f"{flag} must be {MEAN}, {FIRST} or the number of a model, got {', '.join(wrong)}"
+    if len(values) - (MEAN in values) > 1 or values.count(MEAN) > 1:
+        return f"{flag} must name one model, {MEAN}, or both, got {' '.join(values)}"
+    return ""
+
+
+def _norms(flag: str, values: tuple[str, ...]) -> str:
+    wrong = [value for value in values if not all(value.partition("=")[::2])]
+    return f"{flag} must be written NORM=LAYER,LAYER, got {', '.join(wrong)}" if wrong else ""
 
 
 def _repeated(flag: str, values: tuple[str, ...]) -> str:
@@ -30,22 +42,24 @@ class RebasinOptions(MatchingOptions, MachineOptions):
     """Permute hidden units so that models match, and compare the barriers before, after, and with REPAIR."""
 
     COMMON: ClassVar[tuple[str, ...]] = (
-        "to", "pairs", "methods", "restarts", "repair", "group", "seed", "alphas", "calibration_examples", "data_dir",
+        "to", "pairs", "methods", "norms", "restarts", "repair", "group", "seed", "alphas", "calibration_examples", "data_dir",
         "out", "format", "permutations",
     )  # fmt: skip
 
     runs: Annotated[tuple[str, ...], Positional("RUN")]
     """Run folders of tna train (or tna lmc), or files of tna export, which become a run: their models are matched. Results go to
     the first."""
-    to: Annotated[str | None, Rule(_reference)] = None
-    """Match all models to their mean, all at once (mean: MergeMany, by weights), or every other one to the model of this number;
-    default: 0, the first."""
+    to: Annotated[tuple[str, ...], Rule(_reference)] = ()
+    """Match all models to their mean, all at once (mean: MergeMany, by weights), or every other one to the model of this number (first: 0);
+    a model and mean: both, side by side; default: first."""
     pairs: tuple[str, ...] = ()
     """Pairs of models, I-J with numbers from 0: J is matched to I; with --to mean, the pairs to compare; default: every model with the
     first."""
-    methods: Annotated[tuple[Literal["weight", "activation"], ...], Rule(_repeated)] = ()
-    """Match by inner products of the weights (weight), or by what hidden units compute (activation); default: by both, with --to mean
-    by weight."""
+    methods: Annotated[tuple[Literal["weight", "activation", "rotation"], ...], Rule(_repeated)] = ()
+    """Match by inner products of the weights (weight), or by what hidden units compute (activation), or turn the residual stream of a
+    Transformer with norms first, by weights (rotation: vit, others with --norms); default: weight activation, with --to mean alone weight."""
+    norms: Annotated[tuple[str, ...], Rule(_norms)] = ()
+    """Of rotation: the norms of a network of your own and the layers that read each, by path, as in 'layer_*/norm1=layer_*/query,layer_*/key'."""
     repair: bool = True
     """Also with REPAIR on top (networks without BatchNorm, whose statistics are estimated again in any case)."""
     group: str | None = None
@@ -82,25 +96,52 @@ class RebasinOptions(MatchingOptions, MachineOptions):
 
     @property
     def to_mean(self) -> bool:
-        """Whether all models are matched to their mean."""
-        return self.to == MEAN
+        """Whether all models are matched to their mean, too or alone."""
+        return MEAN in self.to
+
+    @property
+    def in_pairs(self) -> bool:
+        """Whether the second model of a pair is matched to the first."""
+        return self.to != (MEAN,)
+
+    @property
+    def reference(self) -> int | None:
+        """The number of the model that others are matched to, if it is named."""
+        numbers = [0 if value == FIRST else int(value) for value in self.to if value == FIRST or value.isdecimal()]
+        return next(iter(numbers), None)
 
     @property
     def chosen_methods(self) -> tuple[str, ...]:
-        """The methods that are named, or else those of the default."""
-        return self.methods or (METHODS[:1] if self.to_mean else METHODS)
+        """The methods of matching in pairs that are named, or else those of the default; none with --to mean alone."""
+        return (self.methods or METHODS) if self.in_pairs else ()
 
     @property
     def starts(self) -> int:
-        """Starts of each search."""
-        return self.restarts or (4 if self.to_mean else 1)
+        """Starts of each search of a pair, or, with --to mean alone, of all models."""
+        return self.restarts or (1 if self.in_pairs else 4)
+
+    @property
+    def norms_read(self) -> dict[str, tuple[str, ...]]:
+        """By norm, the layers that read it, as --norms says."""
+        parts = (text.partition("=") for text in self.norms)
+        return {norm: tuple(layers.split(",")) for norm, _, layers in parts}
 
     def check_to(self) -> None:
         """Raises UsageError for a model to match to that does not go with the other options."""
-        if self.to_mean and "activation" in self.methods:
-            raise UsageError("--to mean matches by weights: leave out --methods activation")
-        if self.to is not None and not self.to_mean and self.pairs:
-            raise UsageError(f"--pairs says which model is matched to which: leave out --to {self.to}")
+        if not self.in_pairs and set(self.methods) - {"weight"}:
+            raise UsageError(
+                f"--to mean matches by weights: leave out --methods {' '.join(self.methods)}, or add --to first"
+            )
+        if self.to_mean and self.methods and "weight" not in self.methods:
+            raise UsageError(
+                f"--to mean matches by weights: add weight to --methods {' '.join(self.methods)}, or leave them out"
+            )
+        if self.reference is not None and self.pairs:
+            raise UsageError(f"--pairs says which model is matched to which: leave out --to {self.to[0]}")
+        if self.norms and ROTATION not in self.methods:
+            raise UsageError("--norms says what --methods rotation turns: add that, or leave out --norms")
+        if ROTATION in self.methods and self.permutations is not None and len(self.methods) == 1:
+            raise UsageError("--permutations: a rotation is no permutation; --out writes the models")
 
     def check_permutations(self) -> None:
         """Raises UsageError for a file that cannot be written, or is there already."""

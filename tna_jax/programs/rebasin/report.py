@@ -15,7 +15,8 @@ from tna_jax.programs.reports.statistics import finite_mean_std, format_spread, 
 from tna_jax.programs.reports.wording import pairs_that_diverged
 
 COLORS = {UNMATCHED: "muted", "weight matching": "c1", "weight matching + REPAIR": "c6", "activation matching": "c2",
-          "activation matching + REPAIR": "c5", "weight matching to the mean": "c1", "weight matching to the mean + REPAIR": "c6"}  # fmt: skip
+          "activation matching + REPAIR": "c5", "weight matching to the mean": "c3", "weight matching to the mean + REPAIR": "c3",
+          "rotation matching": "c4", "rotation matching + REPAIR": "c4"}  # fmt: skip
 SEARCH = {"sweeps": "sweeps", "assignments": "assignments", "that moved": "moving", "units moved": "moved",
           "seconds": "seconds"}  # fmt: skip
 """Columns of the table of the search: passes, linear assignments, those of them that moved a unit."""
@@ -43,9 +44,11 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
 
 
 def _lead(result: dict[str, Any]) -> str:
-    if result.get("options", {}).get("to") == "mean":
+    to = result.get("options", {}).get("to")
+    if to == "mean":
         return "Hidden units of all models, permuted at once to match the models' mean, compared in pairs."
-    return "Hidden units of the second model of a pair, permuted to match the first's."
+    both = " Also all models, permuted at once to match their mean." if isinstance(to, list) else ""
+    return f"Hidden units of the second model of a pair, permuted to match the first's.{both}"
 
 
 def _remarks(result: dict[str, Any]) -> list[str]:
@@ -54,6 +57,13 @@ def _remarks(result: dict[str, Any]) -> list[str]:
         f"all {len(result['models'])} models were matched to their mean at once: {plural(joint['rounds'], 'round')}, "
         f"{joint['seconds']:.2f} s; counts are of the second model of a pair"
     ]  # fmt: skip
+    turned = [row for row in result["rows"] if "rounds" in row]
+    if turned:
+        lines.append(
+            f"rotations took {format_spread([row['rounds'] for row in turned], 1)} rounds and "
+            f"{format_spread([row['seconds'] for row in turned], 2)} s a pair; both models are in the form without scales in their "
+            "norms, the same functions as before, and no mask is true of what was turned"
+        )
     if result.get("options", {}).get("reset_ends"):
         lines.append("running statistics of the models themselves were estimated again, as of those between them")
     return lines
@@ -74,16 +84,21 @@ def _groups(rows: list[dict[str, Any]]) -> list[Table]:
     """How many units of each group moved, and how alike those at the same place are."""
     grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        grouped.setdefault((row["method"], row["group"]), []).append(row)
+        grouped.setdefault((row["kind"].replace(" matching", ""), row["group"]), []).append(row)
 
     def spread(pairs: list[dict[str, Any]], name: str) -> str:
         return format_spread([number(row[name]) for row in pairs], 3)
 
-    cells = [[method, group, str(pairs[0]["units"]), format_spread([row["moved"] for row in pairs], 1),
+    cells = [[method, group, str(pairs[0]["units"]), _moved(pairs),
               spread(pairs, "similarity_before"), spread(pairs, "similarity_after")]
              for (method, group), pairs in grouped.items()]  # fmt: skip
     caption = "hidden units, and the mean correlation of units at the same place, before and after"
     return [Table(caption, ["", "group", "units", "moved", "before", "after"], cells, keys=2)] if cells else []
+
+
+def _moved(pairs: list[dict[str, Any]]) -> str:
+    """Units that moved; those of a residual stream were turned."""
+    return "turned" if pairs[0]["moved"] is None else format_spread([row["moved"] for row in pairs], 1)
 
 
 def _barriers(kinds: Kinds, measure: Measure, split: str) -> Dots:

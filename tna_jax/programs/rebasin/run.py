@@ -77,9 +77,9 @@ def chosen_pairs(settings: RebasinOptions, count: int) -> np.ndarray:
     """
     if settings.pairs:
         return choose_pairs(settings.pairs, count)
-    to = 0 if settings.to is None or settings.to_mean else int(settings.to)
+    to = settings.reference or 0
     if to >= count:
-        raise UsageError(f"--to {settings.to}: there is no such model; the numbers go from 0 to {count - 1}")
+        raise UsageError(f"--to {to}: there is no such model; the numbers go from 0 to {count - 1}")
     return np.array([[to, j] for j in range(count) if j != to], np.int32)
 
 
@@ -87,7 +87,8 @@ def to_result(
     settings: RebasinOptions, opened: Population, matches: Matches, rows: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Returns what rebasin.json holds, as JSON's own types."""
-    options = ("to", "seed", "calibration_examples", "reset_ends")
+    options = ("seed", "calibration_examples", "reset_ends")
+    to = settings.to if len(settings.to) > 1 else next(iter(settings.to), None)
     result: dict[str, Any] = to_json({
         "provenance": provenance([settings.seed]),
         "runs": settings.runs,
@@ -97,7 +98,7 @@ def to_result(
         "models": opened.models,
         "checkpoints": opened.checkpoints,
         "warnings": opened.warnings,
-        "options": {**{key: getattr(settings, key) for key in options}, "restarts": settings.starts},
+        "options": {"to": to, **{key: getattr(settings, key) for key in options}, "restarts": settings.starts},
         "joint": matches.joint,
         "alphas": path_grid(settings.alphas),
         "rows": rows,
@@ -138,8 +139,8 @@ def compare(
     for match in track(matches.matches, "evaluating matched pairs", console=console, transient=True):
         pair = np.array(match.pair)
         both, states = (
-            jax.tree.map(lambda x, y, i=pair[0]: np.stack([x[i], np.asarray(y)]), *trees)
-            for trees in zip((opened.params, opened.state), matches.applied(opened, match), strict=True)
+            jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *pair_of)
+            for pair_of in zip(*matches.ends(opened, match), strict=True)
         )
         after = connectivity.evaluate_paths(
             opened.network, both, np.array([[0, 1]]), alphas, data, state=states, calibration=calibration,

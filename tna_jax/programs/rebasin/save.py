@@ -8,7 +8,6 @@ import numpy as np
 
 from tna_jax import repair
 from tna_jax.averaging import average_stacked
-from tna_jax.ensemble import member
 from tna_jax.io.permutations import StoredPermutation, save_permutations
 from tna_jax.masks import Params
 from tna_jax.networks import State
@@ -17,8 +16,9 @@ from tna_jax.programs.population import anchors, saving
 from tna_jax.programs.population.load import Population
 from tna_jax.programs.population.repairs import Repairable
 from tna_jax.programs.population.staging import PERMUTATIONS
-from tna_jax.programs.rebasin.matches import Match, Matches
-from tna_jax.programs.rebasin.options import RebasinOptions
+from tna_jax.programs.rebasin.matches import Matches
+from tna_jax.programs.rebasin.options import ROTATION, RebasinOptions
+from tna_jax.programs.rebasin.searches import TO_THE_MEAN
 from tna_jax.programs.system import distributed
 
 
@@ -27,16 +27,20 @@ def write(
 ) -> list[str]:
     """Writes what --out and --permutations ask for; returns it in words.
 
-    The models: those that others were matched to, unchanged; the matched ones with their statistics, by pair and method; and, where
-    REPAIR can be done, the repaired midpoint of each pair. Of the first pairs (every model to the first) by one method, the
-    models keep their numbers.
+    The models: those that others were matched to, unchanged, but for rotations in the form in which they are averaged; the matched
+    ones with their statistics, by pair and method; and, where REPAIR can be done, the repaired midpoint of each pair. Of the first
+    pairs (every model to the first) by one method, the models keep their numbers. A rotation is not among the permutations.
     """
-    words = []
+    words, names = [], _names(matches)
 
     def permutations_into(file: Path) -> None:
         save_permutations(
             file,
-            [StoredPermutation(match.pair, match.method, match.permutation) for match in matches.matches],
+            [
+                StoredPermutation(match.pair, names[match.kind], match.permutation)
+                for match in matches.matches
+                if match.method != ROTATION
+            ],
             units=matches.spec.groups,
             models=[_origin(population, i) for i in range(len(population.models))],
         )
@@ -62,38 +66,49 @@ Described = tuple[tuple[Params, State], dict[str, Any]]
 def _models(
     population: Population, matches: Matches, calibration: Any, repairable: Repairable | None
 ) -> dict[str, Described]:
-    models: dict[str, Described] = {}
-    for i in dict.fromkeys(match.pair[0] for match in matches.matches):
-        model = member(population.params, i), member(population.state, i)
-        models[f"model-{i}"] = model, {**anchors.facts(population, [i], model[0]), "of": _origin(population, i)}
+    names = _names(matches)
+    firsts: dict[str, Described] = {}
+    seconds: dict[str, Described] = {}
     midpoints: dict[str, Described] = {}
     for match in matches.matches:
         first, second = match.pair
-        moved = matches.applied(population, match)
-        about = {"matched_by": match.method, "of": _origin(population, second), "to": _origin(population, first)}
-        models[f"model-{second}-to-{first}-{match.method}"] = (
-            moved,
-            {**anchors.facts(population, [second], moved[0]), **about},
-        )
+        name = names[match.kind]
+        reference, moved = matches.ends(population, match)
+        turned = match.turned is not None
+        if (called := f"model-{first}{'-turned' * turned}") not in firsts:
+            about = {"matched_by": name} if turned else {}
+            facts = anchors.facts(population, [first], reference[0])
+            firsts[called] = reference, {**facts, **about, "of": _origin(population, first)}
+        about = {"matched_by": name, "of": _origin(population, second), "to": _origin(population, first)}
+        facts = anchors.facts(population, [second], moved[0])
+        seconds[f"model-{second}-to-{first}-{name}"] = moved, {**facts, **about}
         if repairable is not None:
-            name = f"midpoint-{first}-{second}-{match.method}-repaired"
-            midpoint = _midpoint(population, match, moved[0], calibration, repairable)
+            called = f"midpoint-{first}-{second}-{name}-repaired"
+            midpoint = _midpoint(reference[0], moved[0], calibration, repairable)
             if midpoint is None:
                 console.print(
-                    f"{name} is not written: it has layers without a bias that could hold their repaired shift"
+                    f"{called} is not written: it has layers without a bias that could hold their repaired shift"
                 )
                 continue
             both = [_origin(population, i) for i in match.pair]
-            facts = {"matched_by": match.method, "fusion": "repaired midpoint", "merged": both, "weights": [0.5, 0.5]}
-            midpoints[name] = (midpoint, ()), facts
-    return models | midpoints
+            facts = {"matched_by": name, "fusion": "repaired midpoint", "merged": both, "weights": [0.5, 0.5]}
+            midpoints[called] = (midpoint, ()), facts
+    return firsts | seconds | midpoints
 
 
-def _midpoint(
-    population: Population, match: Match, moved: Params, calibration: Any, repairable: Repairable
-) -> Params | None:
+def _names(matches: Matches) -> dict[str, str]:
+    """By kind of matching, the word for it in names of models: its method, which says all unless models were matched to their mean too."""
+    methods = {match.kind: match.method for match in matches.matches}
+    several = {kind for kind, method in methods.items() if list(methods.values()).count(method) > 1}
+    return {
+        kind: f"{method}-mean" if kind in several and kind.endswith(TO_THE_MEAN) else method
+        for kind, method in methods.items()
+    }
+
+
+def _midpoint(first: Params, second: Params, calibration: Any, repairable: Repairable) -> Params | None:
     module, preprocess = repairable
-    ends = [member(population.params, match.pair[0]), moved]
+    ends = [first, second]
     both = jax.tree.map(lambda x, y: np.stack([np.asarray(x), np.asarray(y)]), *ends)
     half = np.full(2, 0.5, np.float32)
     repaired = repair.repair(module, average_stacked(both, half), ends, half, calibration, preprocess=preprocess)

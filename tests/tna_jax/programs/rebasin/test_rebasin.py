@@ -132,6 +132,59 @@ def test_all_models_may_be_matched_to_their_mean(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_to_the_first_and_to_the_mean_stand_side_by_side(run, tmp_path):
+    out = tmp_path / "both"
+    words = ["rebasin", str(run), "--no-repair", "--alphas", "3", "--restarts", "2"]
+    assert main([*words, "--to", "first", "mean", "--methods", "weight", "--out", str(out)]) == 0
+    both, files = read(run / "rebasin.json"), io.load_permutations(out / "permutations.json")
+    alone = {}
+    for to, kind in (("0", "weight matching"), ("mean", "weight matching to the mean")):
+        assert main([*words, "--to", to, "--methods", "weight"]) == 0
+        alone[kind] = read(run / "rebasin.json")
+    assert both["options"]["to"] == ["first", "mean"] and both["joint"]["restarts"] == 2
+    table = report.describe(both).tables[0]
+    assert [row[0] for row in table.rows] == ["unmatched", *alone]
+    for kind, result in alone.items():
+        rows, expected = (
+            [row["accuracy_barrier"] for row in each["rows"] if row["kind"] == kind] for each in (both, result)
+        )
+        assert rows == expected and len(rows) == 4
+    assert [each.method for each in files] == ["weight", "weight-mean"] * 2
+    assert len(open_runs((str(out),), None).models) == 5
+    groups = [table for table in report.describe(both).tables if "hidden units" in table.caption]
+    assert [row[0] for row in groups[0].rows] == ["weight"] * 2 + ["weight to the mean"] * 2
+
+
+VIT = ["--model", "vit", "--width", "8", "--depth", "1", "--heads", "2", "--patch", "4", "--epochs", "3", "--train-examples",
+       "300", "--test-examples", "100", "--members", "2", "--init", "different"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_transformers_are_turned(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *VIT, "--ratio", "0.3", "--out", "vit"]) == 0
+    assert main(["rebasin", "vit", "--methods", "rotation", "--no-repair", "--alphas", "3", "--out", "turned"]) == 0
+    result, before, after = read(Path("vit/rebasin.json")), open_runs(("vit",), None), open_runs(("turned",), None)
+    rows = {row["kind"]: row for row in result["rows"] if row["split"] == "test"}
+    assert rows["rotation matching"]["loss_ends"] == pytest.approx(rows["unmatched"]["loss_ends"], rel=1e-4)
+    assert rows["rotation matching"]["objective"] > 0 and rows["rotation matching"]["rounds"] > 0
+    x = training_inputs(before.data, 16)
+    assert [model["matched_by"] for model in after.models] == ["rotation"] * 2
+    for i in range(2):
+        old, new = (np.asarray(each.exact(member(each.params, i), x)) for each in (before, after))
+        assert np.abs(old - new).max() < 1e-4 * np.abs(old).max()
+        assert "ratio" not in after.models[i]  # the anchors are gone
+    described = report.describe(result)
+    assert any("rotations took" in line for line in described.remarks)
+    (groups,) = (table for table in described.tables if "hidden units" in table.caption)
+    assert "turned" in [row[3] for row in groups.rows]
+    capsys.readouterr()
+    assert io.load_permutations("turned/permutations.json") == []
+    assert main(["rebasin", "vit", "--methods", "rotation", "--norms", "body/layer_*/norm1=body/layer_*/query"]) == 2
+    assert "--methods rotation does not go with" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_matched_models_with_batch_norm_are_written_with_their_statistics(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [
@@ -192,9 +245,19 @@ def test_methods_and_pairs_may_be_named(run):
         ("rebasin RUN a.safetensors", "name runs or files of tna export, not both"),
         ("rebasin RUN --seed -1", "--seed must be at least 0"),
         ("rebasin RUN --to 3", "--to 3: there is no such model; the numbers go from 0 to 2"),
-        ("rebasin RUN --to meen", "--to must be mean or the number of a model, got meen"),
-        ("rebasin RUN --to gone/run", "--to must be mean or the number of a model, got gone/run"),
+        ("rebasin RUN --to meen", "--to must be mean, first or the number of a model, got meen"),
+        ("rebasin RUN --to gone/run", "--to must be mean, first or the number of a model, got gone/run"),
         ("rebasin RUN --to mean --methods activation", "--to mean matches by weights: leave out --methods activation"),
+        ("rebasin RUN --to 0 1", "--to must name one model, mean, or both, got 0 1"),
+        ("rebasin RUN --to first mean --methods activation", "add weight to --methods activation, or leave them out"),
+        ("rebasin RUN --to mean --methods weight rotation", "leave out --methods weight rotation, or add --to first"),
+        ("rebasin RUN --norms norm1=query", "--norms says what --methods rotation turns"),
+        ("rebasin RUN --methods rotation --norms norm1", "--norms must be written NORM=LAYER,LAYER, got norm1"),
+        (
+            "rebasin RUN --methods rotation --permutations p.json",
+            "a rotation is no permutation; --out writes the models",
+        ),
+        ("rebasin RUN --methods rotation", "of a Transformer with norms first; mlp 2x16 is not known to be one"),
         ("rebasin RUN --to 1 --pairs 0-1", "--pairs says which model is matched to which: leave out --to 1"),
         (
             "rebasin RUN --methods weight weight",
