@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; the same names as below
         federated as federated,
         finetuning as finetuning,
         frameworks as frameworks,
+        host_bits as host_bits,
         interpolation as interpolation,
         labels as labels,
         linear_probe as linear_probe,
@@ -89,7 +90,7 @@ _HOMES = {
 
 _MODULES = frozenset({
     "alphas", "augment", "averaging", "barriers", "calibration", "checks", "cold_fusion", "connectivity", "corruptions", "ensemble", "federated",
-    "finetuning", "frameworks", "interpolation", "labels", "linear_probe", "masked_lm", "masks", "matching", "merging", "metrics", "models",
+    "finetuning", "frameworks", "host_bits", "interpolation", "labels", "linear_probe", "masked_lm", "masks", "matching", "merging", "metrics", "models",
     "networks", "objectives", "optimizers", "packing", "placement", "prng", "program_cache", "repair", "sharding", "streaming", "theory", "transform",
     "trees",
 })  # fmt: skip

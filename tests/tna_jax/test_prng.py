@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.parameters import slow
-from tna_jax import augment, federated, masks, prng
+from tna_jax import augment, federated, host_bits, masks, prng
 from tna_jax.ensemble import batch_indices
 from tna_jax.federated import partition
 from tna_jax.federated.faults import Faults, sample_clients
@@ -101,3 +101,18 @@ def test_a_key_of_rbg_is_that_of_threefry():
     assert bits(prng.threefry(jax.random.fold_in(rbg, 3))) == bits(jax.random.fold_in(ours, 3))
     assert bits(prng.threefry(jax.random.PRNGKey(5))) == bits(ours)
     assert prng.threefry(ours) is ours
+
+
+@pytest.mark.parametrize("which", [Stream.RUN_ORDER, *slow(Stream.FEDERATED_ORDER)])
+def test_streams_on_the_host_are_those_of_jax(which):
+    seeds, indices = [0, 5, 2**31, 5], [3, 0, 2**32 - 1, 7]
+    keys = host_bits.keys(host_bits.streams(seeds, which, indices))
+    for i, (seed, index) in enumerate(zip(seeds, indices, strict=True)):
+        assert bits(keys[i]) == bits(stream(seed, which, index))
+
+
+def test_uniform_numbers_on_the_host_are_those_of_jax():
+    key, size = jax.random.key(9), host_bits.BLOCK + 100
+    with jax.threefry_partitionable(True):
+        drawn = np.asarray(jax.random.uniform(key, (size,)))
+    assert host_bits.uniform(host_bits.words(key), size).tobytes() == drawn.tobytes()

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, Shaped
 
+from tna_jax import host_bits, prng
 from tna_jax import labels as labels_lib
-from tna_jax import prng
-from tna_jax.federated import host_bits
 
 PartitionKind = Literal["dirichlet", "shard", "iid"]
 ATTEMPTS = 20

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from tna_jax import prng, sharding, trees
+from tna_jax import host_bits, prng, sharding, trees
 from tna_jax.masks.operations import Mask, Params
 from tna_jax.masks.places import Draw, UnitSpec, as_place, check_shapes, traced_place
 from tna_jax.masks.units import refuse, units_by_layout
@@ -44,7 +44,7 @@ def bernoulli(
       TypeError: `params` holds something other than floating-point arrays.
     """
     check_ratio(ratio)
-    threshold = jnp.asarray(ratio, jnp.float32)
+    threshold = jnp.asarray(ratio, jnp.float32) if isinstance(ratio, jax.Array) else np.float32(ratio)
     return _draw_entries(key, params, where, shared, lambda u: u >= threshold, in_place=True)
 
 
@@ -109,11 +109,14 @@ def neurons(
         for stacked in sorted({draw.stacked for place in places for draw in place.draws}):
             names = list(dict.fromkeys(d for place in places for d in place.draws if d.stacked == stacked))
             masks = _each(key, [(d.layer, d.shape, None) for d in names], lambda u: _keep(u, ratio, stacked))  # noqa: B023
-            drawn |= dict(zip(names, masks, strict=True))
+            drawn |= dict(zip(names, map(_on_device, masks), strict=True))
         return [place.spread([drawn[draw] for draw in place.draws]) for place in places]
 
     return draw_leaves(params, where, shared, leaf_masks)
 
+
+Draws = jax.Array | np.ndarray
+"""Draws of a leaf, or its mask: NumPy's where they are few (`_each`)."""
 
 Leaf = tuple[KeyPath, Any]
 """A leaf's path, and the array or its shape."""
@@ -123,7 +126,7 @@ def draw_leaves(
     params: Params,
     where: PathFilter | None,
     shared: bool,
-    leaf_masks: Callable[[Sequence[Leaf], Sequence[Leaf]], list[jax.Array]],
+    leaf_masks: Callable[[Sequence[Leaf], Sequence[Leaf]], Sequence[Draws]],
 ) -> Mask:
     """Gathers the masks of the chosen leaves from `leaf_masks(all leaves, chosen leaves)`."""
     named = trees.parameters(params)
@@ -132,7 +135,9 @@ def draw_leaves(
     masks = dict(
         zip([p for p, _ in named if chosen(p)], leaf_masks(single, [x for x in single if chosen(x[0])]), strict=True)
     )
-    leaves = [jnp.broadcast_to(masks[p], x.shape) if p in masks else jnp.ones(x.shape, bool) for p, x in named]
+    leaves = [
+        jnp.broadcast_to(_on_device(masks[p]), x.shape) if p in masks else jnp.ones(x.shape, bool) for p, x in named
+    ]
     return trees.like(params, [sharding.place(m, leaf) for m, (_, leaf) in zip(leaves, named, strict=True)])
 
 
@@ -141,12 +146,12 @@ def _draw_entries(
     params: Params,
     where: PathFilter | None,
     shared: bool,
-    finish: Callable[[jax.Array], jax.Array],
+    finish: Callable[[Any], Draws],
     in_place: bool = False,
 ) -> Mask:
     """Draws each entry by itself; `finish` makes bools of a leaf's uniform draws, on the devices that hold them (`in_place`) or flat."""
 
-    def leaf_masks(_: Sequence[Leaf], chosen: Sequence[Leaf]) -> list[jax.Array]:
+    def leaf_masks(_: Sequence[Leaf], chosen: Sequence[Leaf]) -> list[Draws]:
         likes = [leaf if in_place else None for _, leaf in chosen]
         names = [(path, _drawn_shape(leaf, like), like) for (path, leaf), like in zip(chosen, likes, strict=True)]
         return [m.reshape(leaf.shape) for m, (_, leaf) in zip(_each(key, names, finish), chosen, strict=True)]
@@ -172,25 +177,52 @@ def _of_one_model(named: Sequence[Leaf]) -> list[Leaf]:
 
 
 def _each(
-    key: jax.Array, names: Sequence[tuple[KeyPath, tuple[int, ...], Any]], finish: Callable[[jax.Array], jax.Array]
-) -> list[jax.Array]:
+    key: jax.Array, names: Sequence[tuple[KeyPath, tuple[int, ...], Any]], finish: Callable[[Any], Draws]
+) -> list[Draws]:
     """Returns `finish(uniform(key, path, shape, like))` for each (path, shape, like).
 
-    Inside a program, draws of one shape stand in one loop: a program of its own for each of them takes XLA many times as long
-    to compile. The bits are the same.
+    Few draws are made on the host, in NumPy, which compiles nothing. Inside a program, draws of one shape stand in one loop: a program of its
+    own for each of them takes XLA many times as long to compile. The bits are the same.
     """
+    if _few(key, names):
+        root = host_bits.words(key)
+        return [finish(_host_uniform(root, path, shape)) for path, shape, _ in names]
     loops: dict[tuple[int, ...], list[int]] = {}
     if isinstance(jnp.zeros(()), jax.core.Tracer) and jax.sharding.get_abstract_mesh().empty:
         for i, (_, shape, like) in enumerate(names):
             if sharding.sharding_of(like) is None:
                 loops.setdefault(shape, []).append(i)
-    results: dict[int, jax.Array] = {}
+    results: dict[int, Draws] = {}
     for shape, places in loops.items():
         if len(places) > 1:
             words = jnp.asarray(np.stack([_words(names[i][0]) for i in places]))
             masks = jax.lax.map(lambda w: finish(_draws(key, w, shape)), words)  # noqa: B023
             results |= {i: masks[j] for j, i in enumerate(places)}
     return [results[i] if i in results else finish(uniform(key, *name)) for i, name in enumerate(names)]
+
+
+HOST_ENTRIES = 1 << 20
+"""Entries of a tree up to which it is drawn on the host: that takes 0.05 s, and compiling a program 0.1 s for each shape."""
+
+
+def _few(key: jax.Array, names: Sequence[tuple[KeyPath, tuple[int, ...], Any]]) -> bool:
+    """Whether draws are few, nothing is traced, and no array of theirs is spread over devices."""
+    traced = isinstance(key, jax.core.Tracer) or isinstance(jnp.zeros(()), jax.core.Tracer)
+    if traced or not jax.sharding.get_abstract_mesh().empty:
+        return False
+    alone = all(sharding.sharding_of(like) is None for _, _, like in names)
+    return alone and sum(math.prod(shape) for _, shape, _ in names) <= HOST_ENTRIES
+
+
+def _host_uniform(key: host_bits.Words, path: KeyPath, shape: tuple[int, ...]) -> np.ndarray:
+    """As `uniform`."""
+    for word in _words(path):
+        key = host_bits.fold_in(key, int(word))
+    return host_bits.uniform(key, math.prod(shape)).reshape(shape)
+
+
+def _on_device(mask: Draws) -> jax.Array:
+    return jnp.asarray(mask, bool)  # with its type: without it JAX compiles a program for each shape
 
 
 def _words(path: KeyPath) -> np.ndarray:
@@ -252,9 +284,15 @@ def _draws(
         return jax.random.uniform(leaf_key, (math.prod(shape),), jnp.float32).reshape(shape)
 
 
-def _keep(uniform: jax.Array, ratio: float, stacked: int = 0) -> jax.Array:
+def _keep(uniform: Draws, ratio: float, stacked: int = 0) -> Draws:
     """Bool like `uniform`, exactly `floor(ratio * size + 1/2)` entries False: those with the smallest draws; in each of `stacked` axes' parts."""
-    keep: jax.Array = _all_but_smallest(uniform, int(ratio * math.prod(uniform.shape[stacked:]) + 0.5), stacked)
+    count = int(ratio * math.prod(uniform.shape[stacked:]) + 0.5)
+    if isinstance(uniform, np.ndarray):
+        kept = np.ones((math.prod(uniform.shape[:stacked]), math.prod(uniform.shape[stacked:])), bool)
+        order = np.argsort(uniform.reshape(kept.shape), axis=1, kind="stable")  # as jnp.argsort does
+        np.put_along_axis(kept, order[:, :count], False, axis=1)
+        return kept.reshape(uniform.shape)
+    keep: jax.Array = _all_but_smallest(uniform, count, stacked)
     return keep
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import jax
 
+from tna_jax import host_bits
 from tna_jax.masks.draws import check_ratio
 from tna_jax.masks.freezing import freeze
 from tna_jax.masks.kinds import DRAWS
@@ -94,7 +95,7 @@ class AnchorRecipe:
     @property
     def key(self) -> jax.Array:
         """The key that the mask is drawn with."""
-        return stream(self.seed, Stream.RUN_MASK)
+        return host_bits.keys(host_bits.streams([self.seed], Stream.RUN_MASK, [0])[0])
 
     def draw(self, params: Params, key: jax.Array | None = None) -> Mask:
         """Draws the mask.

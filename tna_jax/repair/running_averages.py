@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from tna_jax import trees
-from tna_jax.matching import jaxprs
 from tna_jax.networks import State
 
 LINEAR = {
@@ -56,6 +55,8 @@ def running_averages(trained: Callable[[State], State], state: State) -> list[bo
         )
         reach = _Reach(affine, otherwise) if linear else _Reach(frozenset(), everything)
         return [reach] * len(equation.outvars)
+
+    from tna_jax.matching import jaxprs  # all of `matching` with it, which takes 0.1 s
 
     outputs = jaxprs.eval_jaxpr_with(closed.jaxpr, [_Reach()] * len(closed.consts), start, rule, lambda value: _Reach())
     return [real and i in outputs[i].affine and i not in outputs[i].otherwise for i, real in enumerate(floating)]

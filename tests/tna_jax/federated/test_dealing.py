@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tests.parameters import slow
-from tna_jax.federated import host_bits, partition
+from tna_jax import host_bits
+from tna_jax.federated import partition
 from tna_jax.federated.partition import by_owner, class_counts, dealt_like, padded
 
 KEY = jax.random.key(11)

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import optax
 
-from tna_jax import federated
-from tna_jax.federated import features, host_bits, partition
+from tna_jax import federated, host_bits
+from tna_jax.federated import features, partition
 from tna_jax.federated.faults import Faults
 from tna_jax.federated.federation import Federation
 from tna_jax.federated.privacy import Privacy

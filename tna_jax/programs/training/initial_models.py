@@ -5,14 +5,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import masks
+from tna_jax import host_bits, masks
 from tna_jax.ensemble import Hyper
 from tna_jax.masks import AnchorRecipe
 from tna_jax.networks import State
-from tna_jax.prng import Stream, stream
+from tna_jax.prng import Stream
 from tna_jax.program_cache import static_jit
 
 Init = Callable[[jax.Array], tuple[masks.Params, State]]
@@ -57,11 +56,14 @@ def build(members: list[ModelSpec], init: Init, recipe: AnchorRecipe) -> Initial
         ratio in it. Anchors are shared by all models of a seed and a ratio.
     """
     prune, share = jax.jit(masks.prune), jax.jit(masks.share_anchors)
-    starts = {(m.seed, m.start): _initial_params(init, stream(m.seed, Stream.RUN_INIT, m.start)) for m in members}
-    firsts = {m.seed: _initial_params(init, stream(m.seed, Stream.RUN_INIT)) for m in members}
+    seeds = [m.seed for m in members]
+    wanted = list(dict.fromkeys([(0, 0), *((m.seed, m.start) for m in members), *((seed, 0) for seed in seeds)]))
+    words = host_bits.streams([seed for seed, _ in wanted], Stream.RUN_INIT, [start for _, start in wanted])
+    initial = {name: _initial(init, host_bits.keys(word)) for name, word in zip(wanted, words, strict=True)}
+    starts = {name: params for name, (params, _) in initial.items()}
     recipes = {(m.seed, m.ratio): dataclasses.replace(recipe, seed=m.seed, ratio=m.ratio) for m in members}
-    drawn = {cell: of.draw(firsts[of.seed]) for cell, of in recipes.items()}
-    shared = {cell: of.anchor_values(firsts[of.seed], drawn[cell]) for cell, of in recipes.items()}
+    drawn = {cell: of.draw(starts[of.seed, 0]) for cell, of in recipes.items()}
+    shared = {cell: of.anchor_values(starts[of.seed, 0], drawn[cell]) for cell, of in recipes.items()}
     values = []
     for m in members:
         cell = m.seed, m.ratio
@@ -71,16 +73,11 @@ def build(members: list[ModelSpec], init: Init, recipe: AnchorRecipe) -> Initial
     def stack(trees: list[Any]) -> Any:
         return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)  # on the host: no program for each shape
 
-    keys = jnp.stack([stream(m.seed, Stream.RUN_ORDER, m.order) for m in members])
-    state = jax.tree.map(np.asarray, _initial_state(init, stream(0, Stream.RUN_INIT)))
+    keys = host_bits.keys(host_bits.streams(seeds, Stream.RUN_ORDER, [m.order for m in members]))
+    state = jax.tree.map(np.asarray, initial[0, 0][1])
     return InitialModels(stack(values), state, stack([drawn[m.seed, m.ratio] for m in members]), keys)
 
 
 @static_jit
-def _initial_params(init: Init, key: jax.Array) -> Any:
-    return init(key)[0]
-
-
-@static_jit
-def _initial_state(init: Init, key: jax.Array) -> Any:
-    return init(key)[1]
+def _initial(init: Init, key: jax.Array) -> tuple[masks.Params, State]:
+    return init(key)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import networks
+from tna_jax import networks, program_cache
 from tna_jax.io.errors import UsageError
 from tna_jax.networks import Network
 from tna_jax.objectives import BY_NAME, IGNORED_PIXEL, IGNORED_TOKEN, Objective
@@ -95,7 +95,7 @@ def check_fit(settings: Any, data: Dataset, network: Network, init: Any) -> None
         if name == "multi-label" and not np.isin(targets[0], (0, 1)).all():
             raise UsageError(f"{needs}; {data.name} has other {split} targets than 0 and 1")
     batch = jax.tree.map(lambda leaf: leaf[:2], (data.train.images, data.train.labels))
-    params, state = jax.eval_shape(init, jax.random.key(0))
+    params, state = program_cache.output_shapes(init, jax.random.key(0))
     outputs: Any = jax.eval_shape(lambda p, s, x: networks.evaluate(network, p, s, x), params, state, batch[0])
     shapes = ", ".join(f"{leaf.dtype} {leaf.shape}" for leaf in jax.tree.leaves(outputs))
     weight = jnp.ones(len(jax.tree.leaves(batch[1])[0]), jnp.float32)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from tna_jax import augment, networks
+from tna_jax import augment, networks, program_cache
 from tna_jax.ensemble import Trainer
 from tna_jax.io.errors import UsageError
 from tna_jax.io.formats import FORMAT
@@ -39,7 +39,7 @@ def prepare(settings: Settings) -> TrainingSetup:
     if settings.batch_size > examples:
         raise UsageError(f"--batch-size {settings.batch_size} is larger than the {examples} training examples")
     try:
-        jax.eval_shape(lambda key: anchors.recipe(settings).draw(init(key)[0]), jax.random.key(0))
+        jax.eval_shape(anchors.recipe(settings).draw, program_cache.output_shapes(init, jax.random.key(0))[0])
     except ValueError as error:
         raise UsageError(f"--where: {error}") from error
     optimizer = build_optimizer(settings, -(-examples // settings.batch_size))

@@ -69,3 +69,13 @@ def test_a_start_is_the_same_in_every_call():
     options = AnchorOptions(anchor_values="normal")
     first, second = (build(PAIR, INIT, recipe(options)).params for _ in range(2))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), first, second))
+
+
+def test_no_program_is_compiled_for_each_shape_or_key(caplog):
+    """A run waits for every program before its first epoch, also where it was compiled before: each is traced and read again."""
+    init = networks.linen(models.create("mlp", num_classes=3, depth=2, width=7), (11,))[1]
+    members = [ModelSpec(3, 0.5, "tna", 0, 0), ModelSpec(3, 0.5, "prune", 1, 1), ModelSpec(4, 0.2, "tna", 0, 0)]
+    with jax.log_compiles():
+        build(members, init, recipe(AnchorOptions()))
+    programs = [record.args[0] for record in caplog.records if record.msg.startswith("Compiling ")]
+    assert sorted(programs) == ["jit(_initial)", "jit(prune)", "jit(share_anchors)"]
