@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tna_jax.io.tensor_headers import Checkpoint
 from tna_jax.programs.merge import verify_anchors
+from tna_jax.programs.merge.sequential import open_sequential
 
 READ = 1 << 18
 """Bytes that are read at a time: they stay in a core's cache."""
@@ -29,7 +30,7 @@ class Hashing:
 
     def _digest(self, file: Path) -> str:
         digest, buffer = hashlib.sha256(), memoryview(bytearray(READ))
-        with open(file, "rb", buffering=0) as opened:
+        with open_sequential(file) as opened:
             while not self.stopped and (size := opened.readinto(buffer)):
                 digest.update(buffer[:size])
         return digest.hexdigest()

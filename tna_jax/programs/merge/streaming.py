@@ -6,8 +6,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.tensor_headers import Tensor, header
 from tna_jax.programs.merge import folder_output
 from tna_jax.programs.merge.plan import Output
+from tna_jax.programs.merge.sequential import open_sequential
 from tna_jax.programs.merge.similarity import Similarity
 
 PIECE = 1 << 17
@@ -73,7 +75,7 @@ class Blender:
     def __init__(self, wide: np.dtype, whole: Whole | None = None) -> None:
         self.wide = wide
         self.whole = whole
-        self.files: dict[Path, BinaryIO] = {}
+        self.files: dict[Path, FileIO] = {}
         self.buffers: dict[tuple[str, int, np.dtype], np.ndarray] = {}
 
     def _buffer(self, purpose: str, number: int, dtype: np.dtype, size: int) -> np.ndarray:
@@ -87,7 +89,7 @@ class Blender:
             return source.read().reshape(-1)[first : first + size]
         into = self._buffer("read", number, source.dtype, size)
         if source.file not in self.files:
-            self.files[source.file] = open(source.file, "rb", buffering=0)  # noqa: SIM115, closed by close()
+            self.files[source.file] = open_sequential(source.file)
         view, offset = memoryview(into.view(np.uint8)), source.start + first * source.dtype.itemsize
         while len(view):
             got = os.preadv(self.files[source.file].fileno(), [view], offset)
