@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from tna_jax.models import layers, transformer
-from tna_jax.models.vit import Embedding, grid, resize_positions
+from tna_jax.models.vit import Embedding, grid, position_grids, resize_positions
 
 
 class Body(transformer.Transformer):
@@ -46,13 +46,7 @@ class Body(transformer.Transformer):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, weight: jax.Array | None = None) -> jax.Array:
         x = layers.images(x, self.dtype)
-        here = grid(x.shape[1:3], self.patch)
-        of = here if self.image_size is None else grid(self.image_size, self.patch)
-        if of != here and not self.interpolate:
-            raise ValueError(
-                f"the images are {x.shape[1]}x{x.shape[2]}, the position embeddings are for image_size "
-                f"{self.image_size}: interpolate=True takes other sizes"
-            )
+        of, here = position_grids(x, self.image_size, self.patch, self.interpolate)
         normal = nn.initializers.truncated_normal(self.init_std)
         patches = Embedding(self.width, self.patch, self.init_std, self.dtype, name="patches")(x)
         class_token = self.param("cls_token", normal, (1, 1, self.width))

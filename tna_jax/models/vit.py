@@ -37,13 +37,7 @@ class Body(transformer.Transformer):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, weight: jax.Array | None = None) -> jax.Array:
         x = layers.images(x, self.dtype)
-        here = grid(x.shape[1:3], self.patch)
-        of = here if self.image_size is None else grid(self.image_size, self.patch)
-        if of != here and not self.interpolate:
-            raise ValueError(
-                f"the images are {x.shape[1]}x{x.shape[2]}, the position embeddings are for image_size "
-                f"{self.image_size}: interpolate=True takes other sizes"
-            )
+        of, here = position_grids(x, self.image_size, self.patch, self.interpolate)
         normal = nn.initializers.truncated_normal(self.init_std)
         tokens = Embedding(self.width, self.patch, self.init_std, self.dtype, name="patches")(x)
         names = ("cls_token", "distillation_token") if self.distilled else ("cls_token",)
@@ -118,6 +112,30 @@ def grid(size: int | tuple[int, ...], patch: int) -> tuple[int, int]:
     if height < 1 or width < 1 or height % patch or width % patch:
         raise ValueError(f"patches of {patch}x{patch} do not tile images of {height}x{width}")
     return height // patch, width // patch
+
+
+def position_grids(
+    x: Float[Array, "B H W C"], image_size: int | tuple[int, ...] | None, patch: int, interpolate: bool
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns rows and columns of patches that position embeddings are for, and those of the images.
+
+    Args:
+      x: images (B, H, W, C).
+      image_size: side, or (H, W), that the embeddings are for; None: that of these images.
+      patch: side of a patch in pixels.
+      interpolate: whether images of other sizes are taken.
+
+    Raises:
+      ValueError: patches do not tile the images, or the sizes differ where `interpolate` is off.
+    """
+    here = grid(x.shape[1:3], patch)
+    of = here if image_size is None else grid(image_size, patch)
+    if of != here and not interpolate:
+        raise ValueError(
+            f"the images are {x.shape[1]}x{x.shape[2]}, the position embeddings are for image_size {image_size}: "
+            "interpolate=True takes other sizes"
+        )
+    return of, here
 
 
 def patches(x: Float[Array, "B H W C"], patch: int) -> Float[Array, "B N P"]:

@@ -117,7 +117,7 @@ def averages_by_count(order: Sequence[int], count: int, mix: Mix, data: Data) ->
         return {}
     weights = np.zeros((len(between), count), np.float32)
     for row, k in zip(weights, between, strict=True):
-        row[list(order[:k])] = 1 / k
+        row[list(order[: int(k)])] = 1 / k
     metrics = mix(weights, data)
     return {
         int(k): {split: jax.tree.map(lambda x, i=i: x[i], pair) for split, pair in metrics.items()}
