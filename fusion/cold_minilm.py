@@ -323,8 +323,8 @@ HEADS = [
     SEEN,
     UNSEEN,
     TUNED,
-    "over the start, fine-tuned",
-    "over no anchors, fine-tuned",
+    "over no anchors: seen, probe",
+    "unseen, tuned",
     "barrier",
     "moved",
 ]
@@ -336,8 +336,10 @@ def lines(result: dict[str, Any]) -> list[list[str]]:
     for line in result["summary"]:
         start = line["kind"] == "start"
         scores = [format_mean_std(line["scores"][name], 3) for name in (SEEN, UNSEEN, TUNED)]
-        over = ["–" if start else format_mean_std(line["gain"][TUNED], 3, sign=True),
-                "–" if line["kind"] in ("start", NONE) else format_mean_std(line["over_none"][TUNED], 3, sign=True)]  # fmt: skip
+        over = [
+            "–" if line["kind"] in ("start", NONE) else format_mean_std(line["over_none"][name], 3, sign=True)
+            for name in (SEEN, TUNED)
+        ]
         far = (
             ["–", "–"] if start else [format_mean_std(line["barrier"], 3, sign=True), format_mean_std(line["moved"], 3)]
         )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fusion import cold_minilm
 from fusion.readme_tables.kinds import Tables
 from fusion.summary import markdown
 from tna_jax.programs.cold.report import cell
@@ -103,6 +104,7 @@ TABLES: Tables = {
     "cold": ("cold.json", cold),
     "cold_gains": ("cold.json", cold_gains),
     "cold_tasks": ("cold.json", cold_tasks),
+    "cold_minilm": ("cold_minilm.json", lambda result: markdown(cold_minilm.HEADS, cold_minilm.lines(result))),
     "pretraining": ("pretraining.json", pretrained),
 }
 """By the name in the page: the results, and what makes the table of them."""
