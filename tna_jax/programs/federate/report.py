@@ -185,11 +185,14 @@ NAMED = 8
 def _turnout(runs: list[Result], rounds: int) -> list[str]:
     """The runs that diverged, the clients whose replies were refused, and how many were missing or late."""
     notes = [f"{run['anchors']} seed {run['seed']}: diverged, from round {run['diverged_in_round']} on its test loss is not finite, or "
-             "grew while accuracy was lost" + (", and it is left out of the means" if run["score"] is None else "")
+             "grew while accuracy was lost, or its model is no better than guessing"
+             + (", and it is left out of the means" if run["score"] is None else "")
              for run in runs if run.get("diverged_in_round") is not None]  # fmt: skip
     notes += [f"{run['anchors']} seed {run['seed']}: stopped after round {run['stopped_after_round']}, "
               + ("its accuracy grew no more" if run.get("stalled") else "nothing was learned any more")
               for run in runs if run.get("stopped_after_round") is not None]  # fmt: skip
+    notes += [f"{run['anchors']} seed {run['seed']}: in no round its model was better than guessing"
+              for run in runs if run.get("no_better_than_guessing")]  # fmt: skip
     total: dict[str, dict[int, int]] = {"refused": {}, "dropped": {}, "late": {}}
     for run in runs:
         for what, counts in run["turnout"].items():
