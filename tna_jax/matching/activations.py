@@ -8,7 +8,7 @@ import numpy as np
 
 from tna_jax import networks, prng, sharding
 from tna_jax.masks import Params
-from tna_jax.matching import ascent, assignment, axes, jaxprs
+from tna_jax.matching import ascent, assignment, axes, jaxprs, permutations
 from tna_jax.matching.assignment import Matching
 from tna_jax.matching.axes import Axis
 from tna_jax.matching.correlations import Correlations
@@ -56,6 +56,7 @@ def activation_matching(
         raise ValueError("activation matching needs at least one input")
     if restarts < 1:
         raise ValueError(f"restarts must be at least 1, got {restarts}")
+    permutations.require_leaves(spec, a=a, b=b)
     places, products = _products(spec)
     total: list[np.ndarray] = [np.zeros((axis.size,) * 2) for axis in places]
     for start in range(0, count, batch_size):

@@ -188,6 +188,7 @@ def head_matching(
     Args:
       spec, a, b, state, key, restarts, check, tolerance: as there.
     """
+    permutations.require_leaves(spec, a=a, b=b)
     nested = nests(spec, b, state)
     common = weight_matching(
         spec, a, b, state=state, key=prng.root_key(0) if key is None else key, restarts=restarts,

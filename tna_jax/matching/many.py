@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from tna_jax import prng, sharding
+from tna_jax import averaging, prng, sharding, trees
 from tna_jax.masks import Params
 from tna_jax.matching import assignment, permutations, synchronized
 from tna_jax.matching.ascent import Counts, add, best_of
@@ -69,8 +69,8 @@ def merge_many(
 
     Args:
       spec: of the network.
-      members: (N, ...) parameters.
-      state: (N, ...).
+      members: (N, ...) parameters, or a list or tuple of N models.
+      state: (N, ...), or as the members.
       key: of the orders and the shuffles; default: `jax.random.key(0)`.
       rounds: passes at most; each raises the inner products between all models, so few are needed.
       restarts: number of starts of each matching, as in `weight_matching`.
@@ -81,14 +81,15 @@ def merge_many(
     Raises:
       ValueError: fewer than 2 models, an unknown algorithm; and as `weight_matching`.
     """
-    count = jax.tree.leaves(members)[0].shape[0]
+    models, states = _each(spec, members, state)
+    count = len(models)
     if count < 2:
         raise ValueError(f"matching needs at least 2 models, got {count}")
     if restarts < 1 or rounds < 1:
         raise ValueError(f"restarts and rounds must be at least 1, got {restarts} and {rounds}")
     if algorithm not in ("coordinate_ascent", "frank_wolfe"):
         raise ValueError(f"algorithm must be 'coordinate_ascent' or 'frank_wolfe', got {algorithm!r}")
-    models, states = _separate(members, count), _separate(state, count)
+    permutations.require_leaves(spec, **{f"model {i}": model for i, model in enumerate(models)})
     leaves = [real_leaves(model) for model in models]
     for i, model in enumerate(leaves):
         assignment.require_finite({(str(i), *path): leaf for path, leaf in model.items()})
@@ -168,11 +169,12 @@ def match_to_first(members: Params, match: Callable[[Params, Params, State], Mat
     """Matches each of N networks to the first, which stays as it is.
 
     Args:
-      members: (N, ...) parameters.
-      state: (N, ...).
+      members: (N, ...) parameters, or a list or tuple of N models.
+      state: (N, ...), or as the members.
       match: (the first's parameters, another's, its state) -> `Matching`, e.g.
         `lambda a, b, s: weight_matching(spec, a, b, state=s)`.
     """
+    members, state = averaging.stacked(members), averaging.stacked(state)
     count = jax.tree.leaves(members)[0].shape[0]
     models, states = _separate(members, count), _separate(state, count)
     matchings = [match(models[0], other, s) for other, s in zip(models[1:], states[1:], strict=True)]
@@ -182,6 +184,20 @@ def match_to_first(members: Params, match: Callable[[Params, Params, State], Mat
         matchings,
         1,
     )
+
+
+def _each(spec: PermutationSpec, members: Params, state: State) -> tuple[list[Params], list[State]]:
+    """The models and their states, one by one."""
+    if type(members) in (list, tuple) and {path for path, _ in trees.named_leaves(members)} != set(spec.params):
+        models = list(members)
+        states = (
+            _separate(state, len(models))
+            if type(state) not in (list, tuple) or len(state) != len(models)
+            else list(state)
+        )
+        return models, states
+    count = np.shape(jax.tree.leaves(members)[0])[0]
+    return _separate(members, count), _separate(state, count)
 
 
 def _separate(tree: Tree, count: int) -> list[Tree]:

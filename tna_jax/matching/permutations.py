@@ -247,6 +247,23 @@ def permute_state(spec: PermutationSpec, permutation: Permutation, state: State)
     return _apply(spec, spec.state, permutation, state)
 
 
+def require_leaves(spec: PermutationSpec, **models: Params) -> None:
+    """Raises ValueError that names every leaf of a model, by the name it is given, that is not one of the traced network, or of another shape."""
+    for name, params in models.items():
+        _require_leaves(spec.params, params, f"{name}: ")
+
+
+def _require_leaves(table: Mapping[KeyPath, tuple[Axis, ...]], tree: Tree, what: str = "") -> None:
+    shapes = {path: tuple(axis.size for axis in leaf) for path, leaf in table.items()}
+    actual = {path: np.shape(leaf) for path, leaf in trees.named_leaves(tree)}
+    odd = [
+        f"{trees.name(path)} ({actual.get(path, 'missing')} instead of {shapes.get(path, 'none')})"
+        for path in sorted({*actual, *shapes}) if actual.get(path) != shapes.get(path)
+    ]  # fmt: skip
+    if odd:
+        raise ValueError(f"{what}these leaves are not those of the network that was traced: {', '.join(odd)}")
+
+
 def _apply(
     spec: PermutationSpec, table: Mapping[KeyPath, tuple[Axis, ...]], permutation: Permutation, tree: Tree
 ) -> Tree:
@@ -257,11 +274,7 @@ def _apply(
     ]
     if wrong:
         raise ValueError(f"these are not permutations of this network's groups: {', '.join(wrong)}")
-    shapes = {path: tuple(axis.size for axis in leaf) for path, leaf in table.items()}
-    actual = {path: np.shape(leaf) for path, leaf in trees.named_leaves(tree)}
-    if actual != shapes:
-        odd = sorted(trees.name(path) for path in {*actual, *shapes} if actual.get(path) != shapes.get(path))
-        raise ValueError(f"these leaves are not those of the network that was traced: {', '.join(odd)}")
+    _require_leaves(table, tree)
 
     def renamed(path: KeyPath, leaf: Any) -> Any:
         return sharding.rearranged(leaf, lambda unspread: permuted(unspread, table[path], permutation))

@@ -90,6 +90,17 @@ def test_models_in_a_common_order_stay_and_the_first_can_be_kept():
     assert spread(first.members) == pytest.approx(spread(ordered), rel=1e-5)
 
 
+def test_models_may_be_given_one_by_one():
+    spec, a, b = traced()
+    together = merge_many(spec, stacked([a, b]), check=False)
+    for members in ([a, b], (a, b)):
+        assert same_bits(merge_many(spec, members, check=False).members, together.members)
+    first = match_to_first([a, b], lambda x, y, s: weight_matching(spec, x, y, state=s, check=False))
+    assert same_bits(jax.tree.map(lambda leaf: leaf[0], first.members), a)
+    with pytest.raises(ValueError, match="at least 2 models, got 1"):
+        merge_many(spec, [a])
+
+
 def test_complex_weights_are_matched_by_the_real_part_of_their_inner_product():
     draws = np.random.default_rng(0)
     params = {

@@ -12,6 +12,8 @@ from benchmarks import git_rebasin
 from tests.parameters import slow, slow_but
 from tna_jax import models, networks, trees
 from tna_jax.matching import assignment, permutations
+from tna_jax.matching.heads import head_matching
+from tna_jax.matching.many import merge_many
 from tna_jax.matching.permutations import apply_permutation, permutation_spec, permute_state
 from tna_jax.matching.weights import activation_matching, weight_matching
 from tna_jax.models import resnet, vgg
@@ -192,6 +194,20 @@ def test_assignments_are_scipys():
         assert gain[rows, assignment.assign(gain)].sum() == pytest.approx(gain[rows, columns].sum(), rel=1e-6)
     clear = np.eye(5, dtype=np.float32)[draws.permutation(5)]
     assert (clear[np.arange(5), assignment.assign(clear)] == 1).all()
+
+
+def test_leaves_of_another_network_are_named():
+    spec, draw = case("mlp", depth=3, width=24)
+    a, _ = draw(0)
+    b = {**a, "Dense_1": {"bias": a["Dense_1"]["bias"][:-1]}, "more": np.ones(3, np.float32)}
+    words = r"b: these leaves.* Dense_1/bias \(\(23,\) instead of \(24,\)\), Dense_1/kernel \(missing instead of .*more \(\(3,\) instead of none"
+    for match in (weight_matching, head_matching):
+        with pytest.raises(ValueError, match=words):
+            match(spec, a, b)
+    with pytest.raises(ValueError, match=words):
+        activation_matching(spec, a, b, np.ones((2, 3), np.float32))
+    with pytest.raises(ValueError, match="model 1: these leaves"):
+        merge_many(spec, [a, b])
 
 
 def test_values_that_are_not_finite_are_named():

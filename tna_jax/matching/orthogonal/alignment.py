@@ -86,6 +86,7 @@ def orthogonal_matching(
         raise ValueError(f"restarts must be at least 1, got {restarts}")
     if spec.state:
         raise ValueError("a network with state (running statistics) has no residual stream that can be turned")
+    permutations.require_leaves(spec, a=a, b=b)
     require_finite({**real_leaves(a), **{("b", *path): leaf for path, leaf in real_leaves(b).items()}})
     stream = residual_stream(spec, norms)
     reference, other = (norm_form(stream, params, centered=centered) for params in (a, b))
