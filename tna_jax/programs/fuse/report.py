@@ -43,7 +43,7 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
     tables = [_fusions_table(fusions, result, measured, split)]
     tables += [report_merges.table(result, first, fusions[MEMBERS], split)] if result.get("merges") else []
     figures: list[Figure] = [report_figures.dots(fusions, measure, split) for measure in measured]
-    figures += report_figures.averages(result, fusions, first, split)
+    figures += report_figures.averages(result, first, split)
     if "alphas" in result:
         caption = f"paths between pairs, {split} set, mean ± standard deviation over pairs"
         tables.append(kind_table(caption, result["alphas"], kinds, measured))

@@ -85,9 +85,8 @@ def mean_and_spread(row: dict[str, Any], measure: str) -> list[float | None]:
     return [number(row[measure]), row.get(f"{measure}_std")] if is_finite(row) else [None, None]
 
 
-def averages(result: dict[str, Any], fusions: Fusions, measure: Measure, split: str) -> list[Curves]:
+def averages(result: dict[str, Any], measure: Measure, split: str) -> list[Curves]:
     """Returns the figure of averages by the number of models; none of files of before, and where there are only one and all."""
     rows = [row for row in result.get("by_count", []) if row["split"] == split]
     name = "averages" + (", after REPAIR" if result["options"]["repair"] else "")
-    members = number(fusions[MEMBERS][split][measure.name])
-    return [by_count({name: rows}, members, measure, split, {name: "c1"})] if len(rows) > 2 else []
+    return [by_count({name: rows}, measure, split, {name: "c1"})] if len(rows) > 2 else []

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tna_jax.programs.reports.divergence import is_finite
-from tna_jax.programs.reports.figures import Curve, Curves
+from tna_jax.programs.reports.figures import COUNTED, Curve, Curves
 from tna_jax.programs.reports.measures import Measure
 from tna_jax.programs.reports.statistics import finite_mean_std, number, standard_error
 
@@ -14,16 +14,13 @@ Row = Mapping[str, Any]
 """`models` (how many), `examples`, and every measure by its name."""
 
 
-def by_count(
-    groups: Mapping[str, Sequence[Row]], members: float, measure: Measure, split: str, colors: Mapping[str, str]
-) -> Curves:
+def by_count(groups: Mapping[str, Sequence[Row]], measure: Measure, split: str, colors: Mapping[str, str]) -> Curves:
     """Returns the figure: a curve for each group, its mean and spread over the rows of one number of models.
 
-    Of an accuracy the mean of the members is drawn too, with what chance makes of it on so many examples.
+    Of an accuracy there is a band too, in which averages lie by chance alone that are no better than the single models of the first group.
 
     Args:
       groups: rows by the name of their curve.
-      members: the measure of a single model, on average.
       measure: what is drawn.
       split: the examples that it is of.
       colors: by the name of the curve.
@@ -38,13 +35,14 @@ def by_count(
         curves.append(Curve.of(group, counts, stats, color=colors.get(group, "")))
     x = sorted({x for curve in curves for x in curve.x})
     examples = max(row["examples"] for rows in groups.values() for row in rows)
-    error = standard_error(members, examples) if name == "accuracy" and np.isfinite(members) else None
+    single = number(curves[0].y[0])
+    error = standard_error(single, examples) if name == "accuracy" and np.isfinite(single) else None
     chance = None
     if error is not None:
-        chance = Curve(f"mean of members, ± 2 standard errors of {examples:,} examples", x, [members] * len(x), [2 * error] * len(x))  # fmt: skip
+        chance = Curve(f"best single model, ± 2 standard errors of {examples:,} examples", x, [single] * len(x), [2 * error] * len(x))  # fmt: skip
     return Curves(
         title=f"{measure.title} against the number of models averaged",
         alt=f"Line chart of the {split} {measure.label} of averages of 1 to {max(x):g} models, the best on held-out examples first: {', '.join(groups)}.",
-        curves=curves, xaxis="number of models averaged, the best on held-out examples first", yaxis=f"{split} {measure.label}",
+        curves=curves, xaxis=COUNTED[-1], yaxis=f"{split} {measure.label}",
         spread="bars", chance=chance, least=8 * (error or 0.0),
     )  # fmt: skip

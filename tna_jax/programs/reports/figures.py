@@ -10,7 +10,7 @@ from tna_jax.programs.reports.blocks import Table
 from tna_jax.programs.reports.statistics import format_mean_std, format_number, or_none
 
 COLORS = ("c1", "c2", "c3", "c4", "c5", "c6", "c7")
-COUNTED = ("epoch", "step", "round", "iteration")
+COUNTED = ("epoch", "step", "round", "iteration", "models averaged, the best first")
 """Axes of whole numbers."""
 
 

@@ -142,9 +142,8 @@ def _by_count(result: dict[str, Any]) -> list[Figure]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(ratio_name(row["ratio"]), []).append(row)
-    members = next(line for line in result["summary"] if (line["fusion"], line["split"]) == ("mean of members", "test"))
     colors = {ratio_name(0.0): "muted"}
-    return [by_count(groups, number(members["accuracy"][0]), ACCURACY, "test", colors)]
+    return [by_count(groups, ACCURACY, "test", colors)]
 
 
 def gains(result: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from tna_jax.metrics import Metrics
 from tna_jax.programs.population import fusion_methods
 from tna_jax.programs.reports import kinds
 from tna_jax.programs.reports.by_count import by_count
+from tna_jax.programs.reports.figures import COUNTED
 from tna_jax.programs.reports.measures import ACCURACY, LOSS
 from tna_jax.programs.reports.statistics import standard_error
 
@@ -60,31 +61,29 @@ def rows(*values, examples=400, seeds=1):
 
 
 def test_the_figure_draws_what_chance_makes_of_so_many_examples():
-    figure = by_count({"averages": rows(0.9, 0.91, 0.9)}, 0.9, ACCURACY, "test", {})
+    figure = by_count({"averages": rows(0.9, 0.91, 0.9)}, ACCURACY, "test", {})
     (curve,) = figure.curves
+    assert figure.xaxis in COUNTED  # ticks are whole numbers
     assert curve.x == [1, 2, 3] and curve.y == [0.9, 0.91, 0.9] and curve.std is None
     error = standard_error(0.9, 400)
     assert figure.chance.std == pytest.approx([2 * error] * 3) and "400 examples" in figure.chance.name
     low, high = figure.yspan()
     assert high - low == pytest.approx(8 * error)  # a hundredth does not fill the axis
-    loss = by_count({"averages": rows(0.9, 0.91)}, 0.1, LOSS, "test", {})
+    loss = by_count({"averages": rows(0.9, 0.91)}, LOSS, "test", {})
     assert loss.chance is None and loss.curves[0].y == pytest.approx([0.1, 0.09])
 
 
 def test_means_are_over_seeds_and_what_diverged_is_left_out():
-    spread = by_count({"a": rows(0.5, 0.6, seeds=2)}, 0.5, ACCURACY, "test", {}).curves[0]
+    spread = by_count({"a": rows(0.5, 0.6, seeds=2)}, ACCURACY, "test", {}).curves[0]
     assert spread.y == pytest.approx([0.505, 0.605]) and spread.std == pytest.approx([np.std([0, 0.01], ddof=1)] * 2)
     bad = [*rows(0.5), {"models": 2, "split": "test", "examples": 400, "accuracy": 0.0, "loss": None}]
-    assert by_count({"a": bad}, 0.5, ACCURACY, "test", {}).curves[0].y == [0.5, None]
+    assert by_count({"a": bad}, ACCURACY, "test", {}).curves[0].y == [0.5, None]
 
 
 def test_the_report_of_tna_fuse_has_it_where_the_file_does():
     result = json.loads(EARLIER.read_text())
     described = kinds.describe(EARLIER, {**result, "by_count": rows(0.8, 0.9, 0.95)}, "test")
     figure = next(figure for figure in described.figures if "number of models" in figure.title)
-    members = next(
-        row["accuracy"] for row in result["rows"] if (row["fusion"], row["split"]) == ("mean of members", "test")
-    )
-    assert figure.curves[0].y == [0.8, 0.9, 0.95] and figure.chance.y == [members] * 3
+    assert figure.curves[0].y == [0.8, 0.9, 0.95] and figure.chance.y == [0.8] * 3
     before = kinds.describe(EARLIER, result, "test").figures
     assert not any("number of models" in figure.title for figure in before)
