@@ -146,6 +146,7 @@ def completed(file: Path, *words: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_bash_completes_programs_and_options(tmp_path):
     file = tmp_path / "tna.bash"
     file.write_text(completion("bash"))

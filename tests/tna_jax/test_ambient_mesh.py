@@ -131,6 +131,7 @@ def expected(name):
     return jax.device_get(PROGRAMS[name](lambda tree: tree))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("types", "devices"), slow_but(MESHES[:1], MESHES))
 @pytest.mark.parametrize("name", slow_but(["a path"], PROGRAMS))
 def test_programs_run_inside_any_mesh(name, types, devices):

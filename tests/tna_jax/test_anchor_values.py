@@ -22,6 +22,7 @@ def flat(tree) -> np.ndarray:
     return np.concatenate([np.asarray(leaf, np.float32).ravel() for leaf in jax.tree.leaves(tree)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("make", [
     lambda p, m: masks.scale_anchors(p, m, 2.0),
@@ -72,6 +73,7 @@ def test_a_scale_that_is_none_is_refused(scale):
         masks.draw_anchors(jax.random.key(0), before, mask, scale)
 
 
+@pytest.mark.slow
 def test_complex_anchors_are_drawn_in_both_parts():
     params = {"w": jnp.ones(4000, jnp.complex64)}
     drawn = np.asarray(masks.draw_anchors(jax.random.key(0), params, {"w": False}, 2.0)["w"])

@@ -101,6 +101,7 @@ def test_shape_and_dtype_are_kept_and_keys_decide(kind, dtype):
     assert not np.array_equal(first, batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", slow_but(["flip"], KINDS))
 def test_jit_and_vmap_over_keys(kind):
     batch = jnp.asarray(images(16))

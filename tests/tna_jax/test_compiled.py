@@ -55,6 +55,7 @@ def test_the_search_finds_a_collective_where_there_is_one():
     assert COLLECTIVE.findall(total.lower(jnp.ones(8)).compile().as_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["map", *slow("vmap", "loop")])
 def test_a_sweep_traces_each_program_once(placement):
     """Other initial values, masks, epochs and learning rates are arrays: nothing is traced again."""

@@ -72,6 +72,7 @@ def test_the_pass_equals_a_plain_loop(members, data, placement, batch_size):
         np.testing.assert_array_equal(found[split].metrics.count, np.full((3, 5), len(labels)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["map", *slow("vmap", "loop")])
 def test_the_ends_equal_the_stand_alone_evaluation(members, data, placement):
     """Bit for bit where models are evaluated one after the other; `vmap` of 12 points and of 6 models are two programs, and

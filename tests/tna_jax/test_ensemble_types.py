@@ -51,6 +51,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", slow_but(["map"], ["map", "loop"]))
 @pytest.mark.parametrize("name", slow_but(["decay"], OPTIMIZERS))
 def test_half_precision_with_hyper_parameters_is_training_with_numbers_of_python(name, placement, as_users_have_it):
@@ -129,6 +130,7 @@ def test_members_do_not_change_with_the_arrays_they_were_made_of():
     assert (np.asarray(members.params["w"]) == 1).all()
 
 
+@pytest.mark.slow
 def test_one_array_in_two_places_can_be_donated():
     tied, bit = jnp.ones((2, 4, 3)), jnp.ones((2, 4, 3), bool)
     trainer = Trainer(lambda p, x: x @ p["w"] + x @ p["v"], optax.sgd(0.1), 32, "map")
@@ -138,6 +140,7 @@ def test_one_array_in_two_places_can_be_donated():
     np.testing.assert_array_equal(*(np.asarray(m.params["v"]) for m in (expected, found)))
 
 
+@pytest.mark.slow
 def test_parts_that_are_none_or_boxed_train(as_users_have_it):
     boxed = {"w": meta.Partitioned(jnp.ones((2, 4, 3)), names=(None, None, None)), "none": None}
     trainer = Trainer(lambda p, x: x @ p["w"].value, optax.adam(0.1), 32, "map")

@@ -92,6 +92,7 @@ def test_each_value_of_a_recipe_has_an_effect(data, at_once):
         assert not same_bits(ensemble.member(found.params, i), ensemble.member(same.params, 0)), changes[i]
 
 
+@pytest.mark.slow
 def test_anchors_keep_their_bits_and_the_rest_moves(at_once):
     begun = start(made(), PLAN)
     for own, before, mask in zip(*map(jax.tree.leaves, (at_once.params, begun.params, begun.mask)), strict=True):

@@ -119,17 +119,10 @@ def bits(tree):
 
 KINDS = {"plain": (False, 0.0), "BatchNorm": (True, 0.0), "dropout": (False, 0.5), "both": (True, 0.5)}
 FRAMEWORKS = ("linen", "nnx", "equinox")
-BY_DEFAULT = {("equinox", "plain")}
-CASES = [
-    pytest.param(
-        framework, kind, id=f"{framework}-{kind}", marks=[] if (framework, kind) in BY_DEFAULT else pytest.mark.slow
-    )
-    for framework in FRAMEWORKS
-    for kind in KINDS
-]
 
 
-@pytest.mark.parametrize(("framework", "kind"), CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize(("framework", "kind"), [(framework, kind) for framework in FRAMEWORKS for kind in KINDS])
 def test_through_the_whole_chain(framework, kind, tmp_path):
     model, (inputs, labels) = model_of(framework, *KINDS[kind]), data()
     network, (norm, rate) = model.network, KINDS[kind]
@@ -228,6 +221,7 @@ def test_a_steps_key_reaches_dropout_and_evaluation_has_none(framework):
         networks.train(model.network, model.params, model.state, x, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", slow_but(["nnx"], FRAMEWORKS))
 def test_padding_does_not_enter_batch_norm(framework):
     model, (x, _) = model_of(framework, True), data()

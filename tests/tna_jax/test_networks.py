@@ -184,6 +184,7 @@ def test_mixtures_are_lines_where_two_weights_are_set_and_keep_a_single_members_
     assert abs(found[2] / alone.mean() - 1) > 1e-3  # the control: the average of all is none of them
 
 
+@pytest.mark.slow
 def test_a_network_with_state_needs_calibration_inputs(data, members):
     with pytest.raises(ValueError, match="calibration"):
         connectivity.evaluate_paths(

@@ -194,6 +194,7 @@ def test_training_equals_a_plain_loop_and_ends_of_a_path_the_models_alone(name, 
     np.testing.assert_allclose(barrier(path, larger_is_better=True), (-gap).max(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_accumulated_steps_count_every_token_once():
     network, init, objective, data = SETTINGS["next-token"]
     whole, parts = (
@@ -220,6 +221,7 @@ def test_two_models_by_one_call_equal_the_stacked_form_and_the_old_call_warns():
         evaluate_path(network, models[0], {"hidden": models[1]["hidden"][:2], "out": models[1]["out"]}, data)
 
 
+@pytest.mark.slow
 def test_a_key_for_each_step_reaches_networks_that_draw():
     def train(params, inputs, key):
         keep = jax.random.bernoulli(key, 0.5, inputs.shape)

@@ -115,12 +115,14 @@ WANT_THE_LOSS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but({"polyak_sgd"}, WANT_THE_LOSS))
 def test_optimizers_that_want_the_loss_are_given_it(name):
     _, losses = trained(WANT_THE_LOSS[name](), epochs=4)
     assert (losses[-1] < losses[0]).all()
 
 
+@pytest.mark.slow
 def test_the_loss_that_an_optimizer_is_given_is_the_batches():
     params, mask = ({"w": tree["w"][0]} for tree in (LINES, LINES_MASK))
 

@@ -182,6 +182,7 @@ def test_repaired_layers_have_the_weighted_moments_of_the_ends(name):
     assert by_params_alone == (not without_bias)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", *slow("mixed")])
 def test_many_ends_with_any_weights(name):
     module, inputs, a, b = two_ends(name)
@@ -252,6 +253,7 @@ def test_skip(skip, expected):
         assert np.allclose(after[path], goal, rtol=1e-4, atol=1e-4) == (path in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [*slow(0.0, 0.1), -123.4])
 def test_constant_units_are_shifted_not_rescaled(bias):
     module, inputs, a, b = two_ends("mlp", count=1000)  # so many that their mean is not the constant, by rounding
@@ -299,6 +301,7 @@ def test_half_precision_parameters_and_compute_keep_their_dtypes():
     assert np.abs(exact - Mixed().apply({"params": interpolation.line(a, b, 0.5)}, inputs)).max() > 0.05
 
 
+@pytest.mark.slow
 def test_preprocess_is_run_on_the_inputs_of_repair():
     module, inputs, a, b = two_ends("mlp")
     stored = np.round(np.asarray(inputs) * 20).astype(np.int8)

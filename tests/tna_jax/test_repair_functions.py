@@ -120,6 +120,7 @@ def head(params):
     return params.head if isinstance(params, eqx.Module) else params["head"]
 
 
+@pytest.mark.slow
 def test_a_linen_module_and_its_function_are_repaired_alike():
     model, x = MODELS["linen"](), images()
     a, b = ends(model)

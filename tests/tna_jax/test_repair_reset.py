@@ -71,6 +71,7 @@ BATCHES = {  # inputs, batch size: the batches' sizes
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "size", "parts"),
     slow_but([BATCHES["a smaller last batch"], BATCHES["single inputs"]], BATCHES.values()),

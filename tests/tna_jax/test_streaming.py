@@ -95,6 +95,7 @@ def test_a_training_that_stops_inside_an_epoch_continues_to_the_same_bits():
     same(sums[1], more[0])
 
 
+@pytest.mark.slow
 def test_members_with_one_order_share_what_is_read():
     trainer, members = setup(keys=(0, 0, 0))
     stream = Arrays(*data())
@@ -116,6 +117,7 @@ def test_batches_of_members_are_each_in_its_own_order():
     same([batch for _, batch, _ in rest], [batch for _, batch, _ in seen[2:]])
 
 
+@pytest.mark.slow
 def test_a_path_is_measured_on_a_stream_as_on_the_arrays():
     trainer, members = setup()
     x, y = data()

@@ -28,6 +28,7 @@ def test_figure_and_table_are_made_from_the_file_alone(name, experiment, tmp_pat
     assert "mean ± std" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_a_cell_of_the_theorem_is_computed_again():
     result = committed("theorem")
     [row] = [row for row in theorem.select(result, h=4) if row["seed"] == 2]

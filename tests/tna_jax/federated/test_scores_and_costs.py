@@ -43,6 +43,7 @@ class Two(nn.Module):
         return nn.Dense(CLASSES, name="last")(nn.relu(nn.Dense(5, name="first")(x)))
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_head_moves_the_last_layer_alone_and_is_a_clients_round(small):
     net, init = networks.linen(Two(), (INPUTS,))
     params = init(jax.random.key(0))[0]

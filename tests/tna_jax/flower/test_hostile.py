@@ -193,6 +193,7 @@ def test_evaluations_count_the_examples_of_the_introduction(first, tmp_path):
         assert found.count == 2 * N and refused[1][0].startswith(words)
 
 
+@pytest.mark.slow
 def test_damaged_memory_is_told_from_a_damaged_model(tmp_path):
     job = task(Schedule("pfn"), algorithm=Scaffold())
     coordinator = introduced(job)

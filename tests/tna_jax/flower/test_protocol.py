@@ -43,7 +43,7 @@ SLOW += [
     ("fedavg", "pfn", "feddf"),
     ("fednova", "pnu", "fedavgm"),
 ]
-CASES = [("scaffold", "pnu", "fedadam"), *slow(("fedavg", "pfn", "mean"), *SLOW)]
+CASES = [("fedavg", "pfn", "mean"), *slow(("scaffold", "pnu", "fedadam"), *SLOW)]
 
 
 @pytest.mark.parametrize(("algorithm", "kind", "server"), CASES)

@@ -28,6 +28,7 @@ OTHER = {
 def test_a_switch_is_recorded_and_set_again(name, tmp_path, capsys):
     recorded = json.loads(json.dumps(provenance.provenance([])))["switches"]
     (tmp_path / "provenance.json").write_text(json.dumps({"format": 1, "switches": recorded}))
+    (tmp_path / "config.json").write_text("{}")  # without it nothing was begun
     jax.config.update(name, OTHER[name])
     assert switches.current()[name] == OTHER[name] != recorded[name]
     distributed._restore_switches(tmp_path)
@@ -39,6 +40,7 @@ def test_a_switch_is_recorded_and_set_again(name, tmp_path, capsys):
 
 @pytest.mark.parametrize("held", [None, {}, {"seeds": [0]}])
 def test_a_run_of_before_they_were_recorded_resumes_as_it_did(held, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
     if held is not None:
         (tmp_path / "provenance.json").write_text(json.dumps(held))
     before = switches.current()

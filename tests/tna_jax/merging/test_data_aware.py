@@ -228,6 +228,7 @@ def test_adamerging_lowers_the_entropy_and_returns_its_coefficients(layerwise):
     assert np.array_equal(result.coefficients["bias"], result.coefficients["kernel"]) is not layerwise
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optax_arithmetic")
 def test_adamerging_takes_a_network_for_each_task_and_leaves_anchors():
     other = networks.Stateful(lambda *_: None, lambda params, state, x: linear(params, x)[:, :2] * state)

@@ -173,6 +173,7 @@ def test_padding_enters_no_batch_statistic():
     assert np.abs(wrong["batch_stats"]["norm1"]["mean"]).max() > 100
 
 
+@pytest.mark.slow
 def test_statistics_follow_the_batch_in_training_and_stand_in_evaluation():
     """The running average is 0.9 * old + 0.1 * batch, from (0, 1): the first norm of the CNN, by NumPy."""
     model = models.create("cnn", num_classes=4, norm="batch")

@@ -113,24 +113,24 @@ def encoder(width, depth, mlp):
         ("vit_ti32", {"num_classes": 1000}, 5_717_416 + (3 * 3 * 16**2 - 196 + 49) * 192)),
         ("vit", {"num_classes": 10, "image": (32, 32, 3), "patch": 4, "width": 96, "depth": 6, "heads": 3, "mlp": 200},
          (48 + 1 + 1 + 65) * 96 + encoder(96, 6, 200) + 2 * 96 + 97 * 10),
-        ("dinov2_s", {"head": "none", "image": (518, 518, 3)}, 22_056_576 - 384),  # as published, but the mask token
-        *slow(("dinov2_b", {"head": "none", "image": (518, 518, 3)}, 86_580_480 - 768),
+        *slow(("dinov2_s", {"head": "none", "image": (518, 518, 3)}, 22_056_576 - 384),  # as published, but the mask token
+              ("dinov2_b", {"head": "none", "image": (518, 518, 3)}, 86_580_480 - 768),
               ("dinov2_l", {"head": "none", "image": (518, 518, 3)}, 304_368_640 - 1024)),
         ("dinov2", {"num_classes": 10, "image": (56, 56, 3), "width": 96, "depth": 2, "registers": 4},
          (3 * 14 * 14 + 1 + 1 + 17 + 4) * 96 + encoder(96, 2, 384) + 2 * 2 * 96 + 2 * 96 + (2 * 96 + 1) * 10),
         *slow(("bert_base", {"head": "pooled"}, 109_482_240)),
         ("bert_base", {"head": "masked_lm"}, 109_514_298),
         *slow(("bert_base", {"num_classes": 2}, 109_482_240 + 769 * 2), ("bert_large", {"head": "pooled"}, 335_141_888),
-              ("roberta_base", {"head": "pooled"}, 124_645_632)),
-        ("roberta_base", {"num_classes": 2}, 124_645_632 + 769 * 2),  # its head has the pooler's dense layer
-        *slow(("roberta_large", {"head": "pooled"}, 355_359_744)),
+              ("roberta_base", {"head": "pooled"}, 124_645_632),
+              ("roberta_base", {"num_classes": 2}, 124_645_632 + 769 * 2),  # its head has the pooler's dense layer
+              ("roberta_large", {"head": "pooled"}, 355_359_744)),
         ("bert", {"head": "none", "vocab": 100, "positions": 20, "width": 64, "depth": 2},
          (100 + 20 + 2 + 2) * 64 + encoder(64, 2, 256)),
         ("roberta", {"head": "none", "vocab": 100, "positions": 20, "width": 64, "depth": 2},
          (100 + 20 + 1 + 2) * 64 + encoder(64, 2, 256)),
-        ("distilbert", {"width": 768, "depth": 6, "head": "none"}, 66_362_880),
-        ("electra", {"width": 256, "depth": 12, "mlp": 1024, "embedding": 128}, 13_549_314),  # small, with two classes
-        ("gpt2", {"width": 768}, 124_439_808),
+        *slow(("distilbert", {"width": 768, "depth": 6, "head": "none"}, 66_362_880),
+              ("electra", {"width": 256, "depth": 12, "mlp": 1024, "embedding": 128}, 13_549_314),  # small, with two classes
+              ("gpt2", {"width": 768}, 124_439_808)),
         ("llama", {"width": 2048, "depth": 22, "heads": 32, "kv_heads": 4, "mlp": 5632}, 1_100_048_384),  # TinyLlama
     ],
 )  # fmt: skip

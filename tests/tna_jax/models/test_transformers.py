@@ -231,6 +231,7 @@ def test_tokens_are_a_set_but_for_their_positions():
     np.testing.assert_allclose(run(model, params, x[::-1]), run(model, params, x)[::-1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_masked_positions_alone_have_the_logits_that_all_have():
     model = models.create("bert", **BERT, head="masked_lm")
     ids = tokens()
@@ -278,6 +279,7 @@ def test_rematerialisation_changes_memory_and_nothing_else():
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"), [("vit", VIT), *slow(("bert", BERT), ("roberta", ROBERTA | {"head": "masked_lm"}))]
 )
@@ -385,6 +387,7 @@ def test_impossible_inputs(kind, ids, message):
         jax.eval_shape(lambda: model.init(KEY, ids))
 
 
+@pytest.mark.slow
 def test_no_embedding_is_left_out_of_the_longest_text():
     model = models.create("roberta", **ROBERTA | SHALLOW)
     ids = np.full((1, 14), 5, np.int32)

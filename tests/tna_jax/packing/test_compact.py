@@ -106,6 +106,7 @@ def test_adam_keeps_the_moments_of_trainable_entries():
     ]  # the ranks stay
 
 
+@pytest.mark.slow
 def test_anchors_stay_in_a_training_step_that_donates():
     optimizer = compact(optax.adamw(0.1, weight_decay=0.1), MASK)
     checks.anchors_stay(optimizer, PARAMS, MASK)
@@ -166,6 +167,7 @@ def test_trees_of_other_frameworks(kind):
     assert jax.tree.structure(compact(optax.adam(0.1), mask).init(params)[1][0].mu) == jax.tree.structure(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", slow_but([AxisType.Explicit], [AxisType.Auto, AxisType.Explicit]))
 def test_over_a_mesh_the_state_is_laid_out_as_the_parameters(kind):
     mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind,) * 2)

@@ -67,14 +67,21 @@ def ensemble(copy_of) -> Path:
 
 @pytest.fixture(scope="session")
 def home(once) -> Path:
-    """A folder with text tasks (data/), a pretrained ViT (vit/) and a BERT that was not trained (drawn/)."""
+    """A folder with text tasks (data/), a BERT and a ViT that were not trained (drawn/, drawn_vit/)."""
 
     def make():
         write_texts(Path("home/data/text"))
         write_bert(Path("home/drawn"))
-        run_as_users_do("pretrain", *VIT, "--out", "home/vit")
+        write_vit(Path("home/drawn_vit"))
 
     return once("home", make)
+
+
+@pytest.fixture(scope="session")
+def vit(once, home) -> Path:
+    """A run of `tna pretrain` on digits."""
+    once("vit", lambda: run_as_users_do("pretrain", *VIT, "--out", str(home / "vit")))
+    return home / "vit"
 
 
 @pytest.fixture(scope="session")
@@ -86,9 +93,9 @@ def bert(once, home) -> Path:
 
 
 @pytest.fixture(scope="session")
-def souped(once, home) -> Path:
+def souped(once, home, vit) -> Path:
     """A run of `tna soup` from that ViT."""
-    words = ["soup", "--checkpoint", str(home / "vit" / "model"), *SOUP, "--out", str(home / "soup")]
+    words = ["soup", "--checkpoint", str(vit / "model"), *SOUP, "--out", str(home / "soup")]
     once("soup", lambda: run_as_users_do(*words))
     return home / "soup"
 
@@ -126,3 +133,10 @@ def write_bert(folder: Path) -> None:
     leaves = {path: draws.normal(size=shape).astype(np.float32) for path, shape in shapes_of(module, 2).items()}
     loading.save(folder, module, loading.tree(leaves))
     tokenizer.train(["good bad film plot"], 40).save(folder)
+
+
+def write_vit(folder: Path) -> None:
+    module = models.create("vit", image_size=8, patch=4, width=16, depth=1, heads=2, mlp=32, num_classes=5)
+    draws = np.random.default_rng(0)
+    leaves = {path: draws.normal(size=shape).astype(np.float32) for path, shape in shapes_of(module, 1).items()}
+    loading.save(folder, module, loading.tree(leaves))

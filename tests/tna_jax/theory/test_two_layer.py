@@ -49,6 +49,7 @@ def test_the_share_of_draws_above_the_bound_is_at_most_delta(entries, rho_v, rho
     assert (np.mean(sizes > limit / 8, axis=0) > DELTA).all()  # control: a bound that is too small is found out
 
 
+@pytest.mark.slow
 def test_the_conditional_bounds_hold_and_come_closer():
     made = pairs(2, DRAWS)
     sizes = np.abs(jax.jit(jax.vmap(lambda pair: two_layer.gap(pair, jnp.asarray(X), 0.5)))(made))
@@ -102,6 +103,7 @@ def test_the_second_moment_equals_monte_carlo(rho_v, rho_u):
         assert moment != pytest.approx(1.5 * exact, rel=0.12)  # control: the tolerance tells these apart
 
 
+@pytest.mark.slow
 def test_sigmas_scale_the_gap_its_moment_and_the_bound():
     x, one, big = jnp.asarray(X), pairs(6, 1), pairs(6, 1, sigma_v=3.0, sigma_u=0.5)
     gap = jax.jit(jax.vmap(lambda pair: two_layer.gap(pair, x, 0.3)))

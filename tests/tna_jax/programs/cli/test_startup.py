@@ -67,14 +67,14 @@ def started(words: list[str], before: str = "") -> subprocess.CompletedProcess:
     return done
 
 
-@pytest.mark.parametrize("words", slow_but(["", "--version", "lmc --help"], SHOWN))
+@pytest.mark.parametrize("words", slow_but(["lmc --help"], SHOWN))
 def test_help_and_version_import_no_jax(words):
     done = started(words.split())
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("heavy: []\n") and len(done.stdout) > 20
 
 
-@pytest.mark.parametrize(("words", "expected"), [*REFUSED[:4], *slow(*REFUSED[4:])])
+@pytest.mark.parametrize(("words", "expected"), [REFUSED[0], *slow(*REFUSED[1:])])
 def test_refusals_import_no_jax(words, expected):
     done = started(words.split())
     assert done.returncode == 2, done.stderr

@@ -5,7 +5,6 @@ import contextlib
 import jax
 import pytest
 
-from tests.parameters import slow
 from tests.tna_jax.programs.commands import BERT, COLD, SOUP, VIT, fails, read, same_arrays
 from tests.tna_jax.programs.stops import After
 from tna_jax.hf import loading
@@ -20,9 +19,10 @@ def optax_arithmetic():
         yield
 
 
-@pytest.mark.parametrize("kind", ["vit", *slow("bert")])
-def test_pretraining_writes_a_folder_that_says_what_it_stands_on(home, kind, request):
-    run = home / "vit" if kind == "vit" else request.getfixturevalue("bert")
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vit", "bert"])
+def test_pretraining_writes_a_folder_that_says_what_it_stands_on(kind, request):
+    run = request.getfixturevalue(kind)
     result, about = read(run / "pretrain.json"), read(run / "model" / "pretraining.json")
     assert "2 epochs, tna pretrain" in about["in_words"] and about["parameters"] == result["parameters"]
     assert (run / "model" / {"vit": "preprocessor_config.json", "bert": "tokenizer.json"}[kind]).is_file()
@@ -44,7 +44,7 @@ def test_an_interrupted_pretraining_goes_on_to_the_same_model(home, tmp_path, mo
         assert main(["pretrain", *words, "--out", str(tmp_path / "run")]) == 130
     assert not (tmp_path / "run" / "model").exists()
     assert main(["resume", str(tmp_path / "run")]) == 0
-    whole = home / "vit" if kind == "vit" else request.getfixturevalue("bert")
+    whole = request.getfixturevalue(kind)
     assert same_arrays(tmp_path / "run" / "model", whole / "model")
 
 
@@ -55,13 +55,13 @@ def test_what_cannot_be_is_refused_before_anything_is_done(home, tmp_path, capsy
         (["soup", "--checkpoint", "nowhere", *SOUP], "there is no model folder nowhere"),
         (["soup", "--checkpoint", model, *SOUP], "holds a bert, expected vit"),
         (["soup", "--checkpoint", model, "--ratios", "1.2"], "--ratios"),
-        (["soup", "--checkpoint", str(home / "vit" / "model"), *SOUP, "--train-examples", "9999"], "are more than the 1437 there are"),
+        (["soup", "--checkpoint", str(home / "drawn_vit"), *SOUP, "--train-examples", "9999"], "are more than the 1437 there are"),
         (["soup", "--checkpoint", model, "--learning-rates", "0"], "--learning-rates must be above 0"),
         (["soup", "--checkpoint", model, "--corruptions", "fog"], "noise, blur, contrast"),
         (["cold", *COLD], "--checkpoint FOLDER"),
         (["cold", "--checkpoint", model, "--tasks", "mr", "movies"], "unknown --tasks 'movies'"),
         (["cold", "--checkpoint", model, "--tasks", "mr", "trec", "--unseen", "mr"], "named twice: mr"),
-        (["cold", "--checkpoint", str(home / "vit" / "model"), *COLD, *data], "vocab.txt"),
+        (["cold", "--checkpoint", str(home / "drawn_vit"), *COLD, *data], "vocab.txt"),
         (["cold", "--checkpoint", model, *COLD, *data, "--length", "40"], "takes at most 12 tokens"),
         (["cold", "--checkpoint", model, *COLD, *data, "--batch-size", "61"], "larger than the 60 training examples"),
         (["pretrain", "--model", "gpt"], "known: vit, bert"),

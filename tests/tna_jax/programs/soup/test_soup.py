@@ -139,22 +139,22 @@ def test_a_text_task_makes_soups_too(home, bert, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_folder_of_images_makes_a_soup(home, tmp_path, monkeypatch):
+def test_a_folder_of_images_makes_a_soup(vit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for i in range(40):
         (tmp_path / "pets" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
         Image.new("L", (9, 8), 6 * i).save(tmp_path / "pets" / "ab"[i % 2] / f"{i}.png")
     words = ["--dataset", "pets", "--image-size", "8", "--recipes", "2", "--ratios", "0", "--held-out-examples", "8", "--epochs", "1",
              "--batch-size", "8", "--corruptions", "noise"]  # fmt: skip
-    assert main(["soup", "--checkpoint", str(home / "vit" / "model"), *words, "--out", "run"]) == 0
+    assert main(["soup", "--checkpoint", str(vit / "model"), *words, "--out", "run"]) == 0
     config = read(tmp_path / "run" / "config.json")
     assert config["dataset"] == str(tmp_path / "pets") and len(config["data_fingerprint"]) == 64
     assert main(["resume", "run"]) == 0
 
 
 @pytest.mark.slow
-def test_a_checkpoint_takes_images_of_another_size_and_keeps_what_is_frozen(home, tmp_path):
-    checkpoint = home / "vit" / "model"
+def test_a_checkpoint_takes_images_of_another_size_and_keeps_what_is_frozen(vit, tmp_path):
+    checkpoint = vit / "model"
     words = ["--dataset", "digits", "--image-size", "16", "--freeze", "patches|layer_", "--recipes", "2", "--ratios", "0.5", "--epochs", "1",
              "--train-examples", "40", "--held-out-examples", "20", "--test-examples", "20", "--batch-size", "20", "--corruptions", "noise"]  # fmt: skip
     assert main(["soup", "--checkpoint", str(checkpoint), *words, "--out", str(tmp_path / "run")]) == 0

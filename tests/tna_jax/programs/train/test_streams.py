@@ -50,6 +50,7 @@ def test_the_models_are_those_of_the_arrays(folder):
     assert main(["landscape", "records", "--models", "0", "1", "origin", "--points", "3"]) == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_inside_an_epoch_ends_as_one_that_is_not(folder, monkeypatch, capsys):
     assert train("records:mine", "--out", "whole") == 0
     monkeypatch.setattr(streams, "PART", 2)  # of 5 steps

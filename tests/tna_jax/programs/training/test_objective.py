@@ -95,6 +95,7 @@ def texts(description) -> str:
     return " | ".join([*figures, *(head for table in description.tables for head in table.heads), description.lead])
 
 
+@pytest.mark.slow
 def test_a_language_model_is_measured_in_nats_a_token(use, capsys):
     use(GPT, *tokens())
     words = ["--objective", "next-token", "--objective-options", "ignore=3"]

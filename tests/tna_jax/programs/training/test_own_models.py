@@ -111,6 +111,7 @@ def run(here, once) -> Path:
     return here / "run"
 
 
+@pytest.mark.slow
 def test_a_run_records_the_network_and_later_programs_build_it_again(run, monkeypatch):
     config = read(run / "config.json")
     assert config["model"] == f"{run.parent}/net.py:create" and config["model_options"] == ["width=6"]
