@@ -44,7 +44,7 @@ def repairable(population: Population) -> Repairable:
         return population.module, population.data.preprocess
     ends, inputs = [member(population.params, i) for i in (0, 1)], training_inputs(population.data, TRIED)
     try:
-        tried = repair.repair_line(population.exact, *ends, 0.5, inputs)
+        tried = repair.repair_line(population.exact, ends[0], ends[1], 0.5, inputs)
     except ValueError as error:
         raise UsageError(f"REPAIR does not go with {population.what}: {error}") from error
     if tried.unknown:

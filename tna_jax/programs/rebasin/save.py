@@ -76,9 +76,9 @@ def _models(
         reference, moved = matches.ends(population, match)
         turned = match.turned is not None
         if (called := f"model-{first}{'-turned' * turned}") not in firsts:
-            about = {"matched_by": name} if turned else {}
+            form = {"matched_by": name} if turned else {}
             facts = anchors.facts(population, [first], reference[0])
-            firsts[called] = reference, {**facts, **about, "of": _origin(population, first)}
+            firsts[called] = reference, {**facts, **form, "of": _origin(population, first)}
         about = {"matched_by": name, "of": _origin(population, second), "to": _origin(population, first)}
         facts = anchors.facts(population, [second], moved[0])
         seconds[f"model-{second}-to-{first}-{name}"] = moved, {**facts, **about}
