@@ -4,7 +4,8 @@ Each row is the throughput against the first one, which it took turns with: proc
 kernels, flags and version of jaxlib, on one core, in seconds of the processor. `JAXLIBS=0.11:/path/to/python,0.12:/path/to/python` adds other environments, `TORCH=/path/to/python`
 PyTorch (eager, channels last, one thread). What 4 members at once do (`.../4`) counts as four steps. `ROUNDS` of `STEPS` steps each.
 
-    python -m benchmarks.convolution_ways [CORE...]    twenty minutes, most of it compilation; TNA_BENCH_CACHE=FOLDER keeps the programs
+    python -m benchmarks.convolution_ways [CORE...]         twenty minutes, most of it compilation; TNA_BENCH_CACHE=FOLDER keeps the programs
+    python -m benchmarks.convolution_ways parts [CORE...]   two minutes: single convolutions of each stage and their gradients, by the same environments
 """
 
 import contextlib
@@ -16,6 +17,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
+
+import jax
 
 from benchmarks.convolution_worker import BATCH, MEMBERS
 from benchmarks.timing import quartiles, ratio, report
@@ -69,6 +72,38 @@ def workers(cores: list[int], chosen: dict[str, tuple[str, list[str], str]]) -> 
         for worker in started.values():
             worker.process.kill()
             worker.process.wait()
+            for pipe in (worker.process.stdin, worker.process.stdout, worker.process.stderr):
+                pipe.close()
+
+
+def environments() -> dict[str, tuple[str, bool]]:
+    """By name: the Python of each version of jaxlib, and whether YNN's kernels are switched off there."""
+    pythons = dict(pair.split(":", 1) for pair in filter(None, os.environ.get("JAXLIBS", "").split(",")))
+    pythons = {jax.__version__.rpartition(".")[0]: sys.executable} | pythons
+    return {
+        f"jaxlib {version}{kernels}": (python, not kernels)
+        for version, python in pythons.items()
+        for kernels in ("", ", YNN's kernels")
+    }
+
+
+def parts(core: int) -> None:
+    """Writes `convolution_parts.json`: one process after the other, so that none slows the next one down."""
+    chosen = {
+        name: (python, ["parts"], backend.YNN_OFF if off else "") for name, (python, off) in environments().items()
+    }
+    if os.environ.get("TORCH"):
+        chosen["PyTorch"] = (os.environ["TORCH"], ["torch"], "")
+    facts: dict[str, Any] = {}
+    for name, row in chosen.items():
+        with workers([core], {name: row}) as started:
+            facts[name] = started[name].facts
+    report("convolution_parts", {
+        "unit": f"10^9 operations a second of the processor, one core, batch {BATCH}, best of five",
+        "command": "python -m benchmarks.convolution_ways parts",
+        "rows": {name: {key: row[key] for key in ("version", "gflops")} for name, row in facts.items() if "error" not in row},
+        "failed": {name: row for name, row in facts.items() if "error" in row},
+    })  # fmt: skip
 
 
 def rows() -> dict[str, tuple[str, list[str], str]]:
@@ -77,17 +112,19 @@ def rows() -> dict[str, tuple[str, list[str], str]]:
     chosen = {"here": (here, [FIRST, "parts"], off)}
     chosen |= {way: (here, [way], off) for way in OTHERS}
     chosen |= {f"YNN's kernels, {way}": (here, [way], "") for way in (FIRST,)}
-    for pair in filter(None, os.environ.get("JAXLIBS", "").split(",")):
-        version, _, python = pair.partition(":")
-        chosen[f"jaxlib {version}"] = (python, [FIRST], off)
-        chosen[f"jaxlib {version}, YNN's kernels"] = (python, [FIRST], "")
+    others = [(name, *row) for name, row in environments().items() if row[0] != here]
+    chosen |= {name: (python, [FIRST], off if is_off else "") for name, python, is_off in others}
     if os.environ.get("TORCH"):
         chosen["PyTorch"] = (os.environ["TORCH"], ["torch"], "")
     return chosen
 
 
 def main() -> None:
-    cores = [int(word) for word in sys.argv[1:]] or sorted(os.sched_getaffinity(0))
+    words = sys.argv[1:]
+    cores = [int(word) for word in words if word != "parts"] or sorted(os.sched_getaffinity(0))
+    if "parts" in words:
+        parts(cores[0])
+        return
     folder = os.environ.setdefault("TNA_BENCH_CACHE", os.path.join(tempfile.gettempdir(), "convolution_ways"))
     os.makedirs(folder, exist_ok=True)
     chosen = rows()

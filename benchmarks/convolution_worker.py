@@ -1,7 +1,8 @@
 """A process that takes training steps of ResNet20 when it is told to: on one core, by one way to convolve (see `convolution_ways`).
 
-`python -m benchmarks.convolution_worker CORE WAY... [parts]` compiles, writes the losses after five steps as a line of JSON, and then answers each line
-`WAY STEPS` with the seconds that the processor took, whatever else it did meanwhile. The ways differ in 3x3 convolutions of stride 1, all but 5 of the 21, or in the program around them.
+`python -m benchmarks.convolution_worker CORE [WAY...] [parts]` compiles, writes the losses after five steps as a line of JSON, and then answers each line
+`WAY STEPS` with the seconds that the processor took, whatever else it did meanwhile. With `parts` the line says how fast single convolutions are; a batch has
+`TNA_BENCH_BATCH` images. The ways differ in 3x3 convolutions of stride 1, all but 5 of the 21, or in the program around them.
 """
 
 import json
@@ -10,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-BATCH, MEMBERS = 64, 4
+BATCH, MEMBERS = int(os.environ.get("TNA_BENCH_BATCH", "64")), 4
 Step = Callable[[int], None]
 
 
@@ -204,9 +205,9 @@ def main() -> None:
         steps["torch"](2)
         facts["gflops"] = gflops(torch_parts())
     else:
-        steps, losses = jax_steps(ways)
         import jax
 
+        steps, losses = jax_steps(ways) if ways else ({}, {})
         facts = {"version": jax.__version__, "losses": losses}
         facts |= {"gflops": gflops(jax_parts())} if with_parts else {}
     print(json.dumps(facts), flush=True)
