@@ -94,7 +94,7 @@ def stalled(accuracy: np.ndarray, patience: int | None) -> str:
     best = int(np.argmax(np.nan_to_num(accuracy)))
     if len(accuracy) - 1 - best < patience:
         return ""
-    return f"the accuracy was best after round {best + 1} ({accuracy[best]:.4f}), {patience} rounds ago"
+    return f"the accuracy was best after round {best + 1} ({accuracy[best]:.4f}), {patience} round{'s' * (patience > 1)} ago"
 
 
 def hopeless(accuracy: np.ndarray, loss: np.ndarray, accepted: np.ndarray, guessing: float) -> str:

@@ -137,6 +137,14 @@ def describe(result: Result, split: str = "test") -> Description:
                        remarks=["; ".join(columns)], notes=_privacy(result) + _turnout(runs, config["rounds"]))  # fmt: skip
 
 
+def _live(runs: list[Result]) -> float:
+    """The mean share of weights that trained, of the rounds in which any did: not of those after a stop, nor of those without a reply."""
+    shares = [
+        live for run in runs for live, taken in zip(run["live"], run.get("taken", run["live"]), strict=True) if taken
+    ]
+    return float(np.mean(shares)) if shares else 0.0
+
+
 USEFUL = 10.0
 """An epsilon above which nobody should speak of privacy."""
 
@@ -155,7 +163,7 @@ def _privacy(result: Result) -> list[str]:
 
 def _row(result: Result, kind: str, last: int, paired: bool) -> list[str]:
     config = result["config"]
-    live = float(np.mean(column(result, kind, "live")))
+    live = _live([run for run in result["runs"] if run["anchors"] == kind])
     upload = live * result["parameters"] * 4 / 1000 * (2 if config["algorithm"] == "scaffold" else 1)
     first, *others = measures.of_result(result)
     means = [finite_mean_std(mean_std(values[-last:]).mean for values in column(result, kind, measure.name)).mean

@@ -68,6 +68,13 @@ class Prepared(NamedTuple):
 
 Line = dict[str, Any]
 """One run of the plan: its `seed` and its mask schedule `anchors`."""
+
+
+def named(line: Line) -> str:
+    """Returns what a run of the plan is called on the screen."""
+    return f"{line['anchors']}, seed {line['seed']}"
+
+
 HISTORY = ("accuracy", "loss", "train_loss", "live", "taken")
 """Columns of federate.json by round; the names are its format. The server's model on the test set; mean training loss over the
 clients' steps; share of entries that were live in the round; number of updates accepted."""
@@ -168,7 +175,7 @@ def federate(
                 if (run, why) not in machine.named:
                     machine.named.add((run, why))
                     console.print(
-                        f"{plan[run]}: stopped before round {number + 1} of {settings.rounds}: {why}; its model stays as it is"
+                        f"{named(plan[run])}: stopped before round {number + 1} of {settings.rounds}: {why}; its model stays as it is"
                     )
             else:
                 progress = machine.round(progress, run, plan[run], number, step)
@@ -184,7 +191,7 @@ def federate(
             if stop.asked and done < stages.steps:
                 saved.wait()
                 console.print(
-                    f"stopped after round {number + 1} of {settings.rounds} of {plan[run]}; saved in {folder.folder}"
+                    f"stopped after round {number + 1} of {settings.rounds} of {named(plan[run])}; saved in {folder.folder}"
                 )
                 console.print(f"to resume: tna resume {folder.quoted_path}")
                 stop.check()
@@ -347,7 +354,7 @@ class _Machine:
         for client, wrong in outcome.refused.items():
             if (client, wrong[0]) not in self.named:
                 self.named.add((client, wrong[0]))
-                where = f"{line['anchors']}, seed {line['seed']}, round {number + 1}"
+                where = f"{named(line)}, round {number + 1}"
                 console.print(
                     f"{where}: the reply of client {client} is refused: {'; '.join(wrong)}; the round goes on"
                 )

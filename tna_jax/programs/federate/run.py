@@ -18,7 +18,7 @@ from tna_jax.programs.federate import demonstration, health, stages
 from tna_jax.programs.federate import report as federate_report
 from tna_jax.programs.federate import rounds as federate_rounds
 from tna_jax.programs.federate.options import FederateOptions
-from tna_jax.programs.federate.setup import build_federation, deal, resolved, schedule
+from tna_jax.programs.federate.setup import build_federation, client_examples, deal, resolved, schedule
 from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.present import present
 from tna_jax.programs.reports.rounds import LAST
@@ -86,22 +86,26 @@ def exit_code(result: dict[str, Any]) -> int:
     """Returns 1 where a federation learned nothing any more, and was stopped or came to its end so, else 0."""
     failed = False
     for run in result.get("runs", []):
-        what = _failure(run)
+        what = _failure(run, result.get("config", {}))
         failed = failed or bool(what)
         if what:
             print_user_error(f"tna federate: {run['anchors']}, seed {run['seed']}, {what}; what it did is saved")
     return 1 if failed else 0
 
 
-def _failure(run: dict[str, Any]) -> str:
+def _failure(run: dict[str, Any], config: dict[str, Any]) -> str:
     """What became of a run that learned nothing; empty for others."""
     advice = "A smaller --learning-rate, --momentum 0, or fewer --epochs may help"
+    if config.get("server_learning_rate") is not None:
+        advice = advice.replace("A smaller", "A smaller --server-learning-rate or")
+    if config.get("dp_noise") is not None:
+        advice = "The noise may be larger than what so few clients learn: more --clients, a larger --participation or a smaller --dp-noise help"
     if not any(run["taken"]):
         return "learned nothing: no reply was accepted in any round"
     if run["stopped_after_round"] is not None and not run.get("stalled", False):
         return f"was stopped after round {run['stopped_after_round']}: it learned nothing any more. {advice}"
     if run.get("no_better_than_guessing", False):
-        return f"learned nothing: in no round its model was better than guessing. {advice}, or more of them where it learns slowly"
+        return f"learned nothing: in no round its model was better than guessing. {advice}, or more --rounds where it learns slowly"
     if run["diverged_in_round"] is not None:
         return f"diverged: from round {run['diverged_in_round']} on its model is worse than useless. {advice}"
     return ""
@@ -132,6 +136,10 @@ def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
         proxy, rest = jnp.asarray(train.images[order[:kept]]), np.sort(order[kept:])
         train = type(train)(train.images[rest], train.labels[rest])
         owners = None if owners is None else owners[rest]
+    least = settings.clients * max(settings.least_examples, settings.shards if settings.partition == "shard" else 1)
+    may_not = settings.partition != "natural" and (least > len(train.labels) or settings.objective != "classification")
+    if may_not or settings.held_out:  # dealing says what is wrong: before there is a folder
+        client_examples(settings, jax.random.key(settings.first_seed), train.labels, owners)
     try:
         jax.eval_shape(lambda key: schedule(settings, "pfn").draw(key, init(key)[0], 0.0), jax.random.key(0))
     except ValueError as error:

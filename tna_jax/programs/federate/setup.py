@@ -203,13 +203,18 @@ HELD_OUT = 2**31 + 1
 
 
 def _held_out(settings: FederateOptions, words: host_bits.Words, parts: list[np.ndarray]) -> Dealt:
-    """Each client keeps a share of its own examples, drawn at random; at least one stays for training."""
+    """Each client keeps a share of its own examples, drawn at random; at least one stays for training. UsageError where none is kept."""
     train, held = [], []
     for client, part in enumerate(parts):
         order = host_bits.permutation(host_bits.fold_in(words, client), len(part))
         kept = min(round(settings.held_out * len(part)), len(part) - 1)
         held.append(np.sort(part[order[:kept]]))
         train.append(np.sort(part[order[kept:]]))
+    if not sum(map(len, held)):
+        most = max(map(len, parts))
+        raise UsageError(
+            f"--held-out {settings.held_out:g} of {most} examples, the most that a client has, is none: take a larger share"
+        )
     owners = np.repeat(np.arange(len(parts), dtype=np.int32), [len(rows) for rows in held])
     return Dealt(partition.padded(train), np.concatenate(held), owners)
 

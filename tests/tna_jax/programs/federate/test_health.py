@@ -12,7 +12,7 @@ from tna_jax import objectives
 from tna_jax.federated.faults import Turnout
 from tna_jax.federated.simulation import Round
 from tna_jax.programs.cli.main import main
-from tna_jax.programs.federate import health, rounds
+from tna_jax.programs.federate import health, report, rounds
 from tna_jax.programs.federate import run as federate
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.setup import resolved
@@ -118,6 +118,21 @@ def test_whoever_learned_nothing_ends_with_1(changed, words, capsys):
     }
     assert federate.exit_code({"runs": [run, {**run, **changed}]}) == bool(words)
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("dp_noise", "smaller --dp-noise"), ("server_learning_rate", "smaller --server-learning-rate or --learning-rate")],
+)
+def test_the_advice_is_of_what_was_asked_for(option, words, capsys):
+    run = {"anchors": "pfn", "seed": 3, "stopped_after_round": None, "taken": [4, 0], "diverged_in_round": 2}
+    assert federate.exit_code({"runs": [run], "config": {option: 1.0}}) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_the_share_that_trains_is_of_rounds_in_which_any_did():
+    assert report._live([{"live": [0.6, 0.6, 0.0, 0.0], "taken": [3, 1, 0, 0]}]) == pytest.approx(0.6)  # it was stopped
+    assert report._live([{"live": [0.0], "taken": [0]}]) == 0
 
 
 def test_five_rounds_without_anything_learned_stop_a_federation():
