@@ -1,7 +1,8 @@
 """Differential privacy of clients: what the model says of whether a client took part at all (DP-FedAvg, arXiv 1710.06963).
 
 Each client takes part in a round with the same chance, by itself; its update is clipped to a norm; Gaussian noise is added to the sum, which
-is divided by the number of clients that was to be expected. Anchors (ours): an entry that was anchored for the whole round is the same in all
+is divided by the number of clients that was to be expected. A round in which nobody is drawn is noise alone, and noise goes to every entry that
+can be live in the round, whichever steps were made: else the model told who took part. Anchors (ours): an entry that was anchored for the whole round is the same in all
 updates, says nothing of anybody, and gets no noise: at ratio 0.4 four in ten coordinates are spared, at the same epsilon.
 
 What is covered is the model. Numbers that come with updates (losses, counts of examples and steps) are for the operator, and are not.
@@ -44,7 +45,7 @@ class Privacy:
 
 @same_bits
 def noise(privacy: Privacy, key: PRNGKeyArray, total: Tree, live: Mask) -> Tree:
-    """Returns a sum of updates with noise on the entries that were live in the round, and none on the others.
+    """Returns a sum of updates with noise on the entries that can be live in the round, and none on the others.
 
     Args:
       privacy: how much.

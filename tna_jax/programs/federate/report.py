@@ -139,9 +139,8 @@ def describe(result: Result, split: str = "test") -> Description:
 
 def _live(runs: list[Result]) -> float:
     """The mean share of weights that trained, of the rounds in which any did: not of those after a stop, nor of those without a reply."""
-    shares = [
-        live for run in runs for live, taken in zip(run["live"], run.get("taken", run["live"]), strict=True) if taken
-    ]
+    rounds_of = [(run["live"], run["taken"] if "taken" in run else run["live"]) for run in runs]
+    shares = [live for columns in rounds_of for live, taken in zip(*columns, strict=True) if taken]
     return float(np.mean(shares)) if shares else 0.0
 
 
