@@ -24,13 +24,13 @@ def case(pair, spec, table, rounds: int, busy_before: float) -> dict:
     a, b = pair
     flat = [{trees.name(path): jnp.asarray(leaf) for path, leaf in trees.named_leaves(tree)} for tree in (a, b)]
     host = [{path: np.asarray(leaf) for path, leaf in tree.items()} for tree in flat]
-    compiled = assignment.lap
+    compiled = assignment.lapjvs
     matchings, key = {}, jax.random.key(1)
 
     def ours(library=None):
-        assignment.lap = library
+        assignment.lapjvs = library
         matchings["ours"] = weight_matching(spec, a, b, key=key, check=False)
-        assignment.lap = compiled
+        assignment.lapjvs = compiled
 
     def published():
         matchings["published"] = git_rebasin.weight_matching(table, *flat, key)
@@ -94,12 +94,12 @@ def alone(spec, a, b, products: bool):
     ascent.assign, gains.product = solve, multiply
 
     def run():
-        compiled, assignment.lap = assignment.lap, None
+        compiled, assignment.lapjvs = assignment.lapjvs, None
         for gain in solved:
             solve(gain)
         for first, second in multiplied if products else ():
             multiply(first, second)
-        assignment.lap = compiled
+        assignment.lapjvs = compiled
 
     return run
 

@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 try:
-    import lap
-except ImportError:
-    lap = None
+    from lap import lapjvs
+except ImportError:  # also of a folder of the user's that is called lap
+    lapjvs = None
 
 from tna_jax import trees
 from tna_jax.masks import Params
@@ -67,12 +67,12 @@ def assign(gain: Float[np.ndarray, "n n"]) -> Integer[np.ndarray, " n"]:
 def shortest_augmenting_paths(cost: np.ndarray) -> np.ndarray:
     """Solves one assignment of least cost, with the compiled library at hand; the columns of the rows."""
     cost = np.ascontiguousarray(cost, np.float64)
-    if lap is None:
+    if lapjvs is None:
         from scipy.optimize import linear_sum_assignment  # it takes as long to import as JAX, and few need it
 
         columns: np.ndarray = linear_sum_assignment(cost)[1]
     else:
-        columns = lap.lapjvs(cost, return_cost=False, jvx_like=False, prefer_float32=False)[0]
+        columns = lapjvs(cost, return_cost=False, jvx_like=False, prefer_float32=False)[0]
     return columns.astype(np.intp, copy=False)
 
 

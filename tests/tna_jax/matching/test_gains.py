@@ -1,5 +1,8 @@
 """Gains are brought up to date by what has moved: they are the differences of the objective, whatever moved before."""
 
+import importlib.util
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -93,3 +96,13 @@ def test_the_compiled_library_gives_scipys_assignments():
             columns = assignment.shortest_augmenting_paths(cost)
             assert sorted(columns) == list(range(n))
             assert cost[np.arange(n), columns].sum() == pytest.approx(cost[linear_sum_assignment(cost)].sum(), abs=1e-9)
+
+
+def test_a_folder_that_is_called_as_the_compiled_library_is_not_taken_for_it(tmp_path, monkeypatch):
+    (tmp_path / "lap").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "lap", raising=False)
+    spec = importlib.util.spec_from_file_location("another_assignment", assignment.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.shortest_augmenting_paths(np.array([[1.0, 0.0], [0.0, 2.0]])).tolist() == [1, 0]
