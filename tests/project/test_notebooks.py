@@ -1,6 +1,8 @@
-"""Notebooks: every .ipynb is its .py without outputs; each runs on the CPU in minutes and draws its figures."""
+"""Notebooks: every .ipynb is its .py with at most one small picture; each runs on the CPU in minutes and draws its figures."""
 
 import ast
+import base64
+import io
 import json
 import subprocess
 import sys
@@ -8,8 +10,11 @@ import time
 import tomllib
 
 import pytest
+from PIL import Image
 
-from notebooks.__main__ import SOURCES, notebook
+from notebooks import __main__ as main
+from notebooks import draw
+from notebooks.__main__ import PICTURES, SOURCES, notebook
 
 FIGURES = {"1": 1, "2": 1, "3": 1, "4": 1, "5": 2, "6": 0, "7": 1, "8": 1, "9": 0, "10": 1}
 """How many pictures each shows."""
@@ -32,7 +37,34 @@ def test_the_ipynb_is_in_step_with_its_source(source):
     committed = source.with_suffix(".ipynb").read_text()
     assert committed == notebook(source), "run make notebooks"
     cells = json.loads(committed)["cells"]
-    assert all(cell.get("outputs", []) == [] and cell.get("execution_count") is None for cell in cells)
+    assert all(cell.get("execution_count") is None for cell in cells)
+    picture = PICTURES / f"{source.stem}.png"
+    stored = [output for cell in cells for output in cell.get("outputs", [])]
+    assert len(stored) == picture.exists() <= FIGURES[source.stem.split("_")[0]]
+    for output in stored:
+        assert base64.b64decode(output["data"]["image/png"]) == picture.read_bytes() and picture.stat().st_size < 40_000
+
+
+def test_a_picture_is_that_of_the_last_figure_and_is_drawn_to_the_same_bytes(tmp_path, monkeypatch):
+    from matplotlib import pyplot as plt
+
+    source = tmp_path / "1_tiny.py"
+    source.write_text(
+        "# %%\nimport matplotlib.pyplot as plt\nplt.subplots(figsize=(1, 1))\n\n# %%\nfigure, axis = plt.subplots(figsize=(2, 1))\naxis.plot([0, 1])\nplt.show()\n"
+    )
+    monkeypatch.setattr(main, "PICTURES", tmp_path / "pictures")
+    monkeypatch.setattr(plt, "show", plt.show)  # restored afterward
+    assert json.loads(notebook(source))["cells"][1]["outputs"] == []
+    drawn = []
+    for name in ("1_tiny", "again"):
+        draw.draw(source, tmp_path / "pictures" / f"{name}.png")
+        drawn.append((tmp_path / "pictures" / f"{name}.png").read_bytes())
+    plt.close("all")
+    assert drawn[0] == drawn[1]
+    with Image.open(io.BytesIO(drawn[0])) as image:
+        assert image.size[0] == 2 * image.size[1]  # the second figure
+    first, last = json.loads(notebook(source))["cells"]
+    assert first["outputs"] == [] and base64.b64decode(last["outputs"][0]["data"]["image/png"]) == drawn[0]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=names(SOURCES))
