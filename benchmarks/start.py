@@ -50,12 +50,17 @@ def main() -> None:
     }
     for package in packages.values():
         seconds_to_bar(package)  # compiles
-    times = {name: [] for name in packages}
-    for _ in range(rounds):
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in packages}
+    for number in range(rounds):
         for name, package in packages.items():
             times[name].append(seconds_to_bar(package))
+        write(times, number + 1)
+
+
+def write(times: dict[str, list[tuple[float, float]]], rounds: int) -> None:
+    """Writes what is known after so many rounds: each takes a minute or more where other programs run."""
     processor = {name: [seconds for seconds, _ in pairs] for name, pairs in times.items()}
-    others = [name for name in packages if name != "here"]
+    others = [name for name in times if name != "here"]
     report("start", {
         "load": os.getloadavg(), "unit": "seconds of the processor",
         "median": {name: statistics.median(values) for name, values in processor.items()},
