@@ -3,8 +3,8 @@
 import subprocess
 import sys
 
-NAMES = ("anchored_step", "compact", "mask_drawing", "fsdp", "ensemble", "convolutions", "path", "imports", "matching", "merge", "merge_methods", "saving", "finetune",
-         "federated")  # fmt: skip
+NAMES = ("anchored_step", "compact", "mask_drawing", "fsdp", "ensemble", "convolutions", "path", "imports", "start", "matching", "merge", "merge_methods", "merge_parts",
+         "saving", "finetune", "federated")  # fmt: skip
 
 for name in sys.argv[1:] or NAMES:
     print(f"== {name}", flush=True)

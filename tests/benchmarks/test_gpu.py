@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("section", ["ways", "mlp", "path", "convolutions", "instructions"])
 def test_each_section_of_the_gpu_benchmark_runs_on_a_cpu(section, tmp_path):
     if section in ("mlp", "convolutions"):
