@@ -20,6 +20,7 @@ TABLES: Tables = {
             "soup.json",
             "cold.json",
             "federated_baselines.json",
+            "cold_minilm.json",
         ),
         summary.claims,
     ),
