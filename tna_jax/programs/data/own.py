@@ -90,7 +90,9 @@ def _table(name: str, file: Path, request: Request) -> Dataset:
     if request.objective == "classification":
         values["y_train"], names = table.in_order(values["y_train"])
     dataset = arrays.from_arrays(short(name), values, request.objective)
-    return dataclasses.replace(dataset, notes=(*dataset.notes, *notes), class_names=names, num_classes=len(names) or dataset.num_classes)
+    return dataclasses.replace(
+        dataset, notes=(*dataset.notes, *notes), class_names=names, num_classes=len(names) or dataset.num_classes
+    )
 
 
 def find(name: str, data_dir: str | os.PathLike[str] | None) -> Path:

@@ -259,18 +259,18 @@ def plan_waves(
     Raises:
       UsageError: not even one for each device does.
     """
-    placement = trainer.placement
 
-    def beside(each: Estimate) -> int:
-        return sum(host or host_of_ensemble(models, each))
+    def beside(model: Estimate) -> int:
+        return sum(host or host_of_ensemble(models, model))
 
-    count = at_once(models, each, placement, room, beside(each))
-    predicted = predict(trainer, member, models, each, inputs, labels, count, host)
+    def fit(model: Estimate) -> tuple[int, int]:
+        count = at_once(models, model, trainer.placement, room, beside(model))
+        return count, predict(trainer, member, models, each, inputs, labels, count, host)
+
+    count, predicted = fit(each)
     if predicted > room:  # the estimate is too low; what it says of the parts is right all the same
-        low = predicted / device_bytes(count, each, placement, beside(each))
-        more = Estimate(*(math.ceil(low * part) for part in each))
-        count = at_once(models, more, placement, room, beside(more))
-        predicted = predict(trainer, member, models, each, inputs, labels, count, host)
+        low = predicted / device_bytes(count, each, trainer.placement, beside(each))
+        count, predicted = fit(Estimate(*(math.ceil(low * part) for part in each)))
     return count, predicted
 
 
