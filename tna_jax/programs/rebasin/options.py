@@ -42,7 +42,7 @@ class RebasinOptions(MatchingOptions, MachineOptions):
     """Permute hidden units so that models match, and compare the barriers before, after, and with REPAIR."""
 
     COMMON: ClassVar[tuple[str, ...]] = (
-        "to", "pairs", "methods", "norms", "restarts", "repair", "group", "seed", "alphas", "calibration_examples", "data_dir",
+        "to", "pairs", "methods", "restarts", "repair", "group", "seed", "alphas", "calibration_examples", "data_dir",
         "out", "format", "permutations",
     )  # fmt: skip
 

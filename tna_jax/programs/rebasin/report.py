@@ -84,7 +84,7 @@ def _groups(rows: list[dict[str, Any]]) -> list[Table]:
     """How many units of each group moved, and how alike those at the same place are."""
     grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        grouped.setdefault((row["kind"].replace(" matching", ""), row["group"]), []).append(row)
+        grouped.setdefault((row.get("kind", row["method"]).replace(" matching", ""), row["group"]), []).append(row)
 
     def spread(pairs: list[dict[str, Any]], name: str) -> str:
         return format_spread([number(row[name]) for row in pairs], 3)

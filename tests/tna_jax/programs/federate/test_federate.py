@@ -214,7 +214,7 @@ def test_auto_takes_what_is_there(monkeypatch):
 
 def test_clients_that_do_not_fit_at_once_take_turns():
     """Of many clients only a group is in memory: what all of them would take together is no reason to refuse."""
-    settings = setup.resolved(FederateOptions(dataset="digits", clients=300, memory_limit=0.05))
+    settings = setup.resolved(FederateOptions(dataset="digits", clients=300, least_examples=1, memory_limit=0.05))
     group = group_size(federate.prepare(settings), settings)
     assert 0 < group < GROUP and group % jax.device_count() == 0
     roomy = dataclasses.replace(settings, memory_limit=5.0)
