@@ -196,6 +196,7 @@ def test_models_one_by_one_are_walked_as_stacked_ones(members, data):
     assert stacked_models(deep, layers, (), data)[0] is layers
 
 
+@pytest.mark.slow
 def test_line_is_what_the_path_walks(members, data):
     inputs, labels = data["test"]
     params = line(*(jax.tree.map(lambda x, i=i: x[i], members) for i in (0, 3)), 0.25)

@@ -32,6 +32,7 @@ def keys(count=2):
     return jax.random.split(jax.random.key(1), count)
 
 
+@pytest.mark.slow
 def test_gradients_of_parts_are_summed_in_float32():
     steps = {}
     for parts in (1, 64):

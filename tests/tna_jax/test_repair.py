@@ -210,6 +210,7 @@ def test_one_end_or_equal_ends_give_the_model_back(name):
     assert np.abs(changed.apply(module, inputs) - plain).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*slow("mlp"), "mixed"])
 def test_the_ends_of_a_repaired_line_are_the_ends(name):
     module, inputs, a, b = two_ends(name)
@@ -322,6 +323,7 @@ class Twice(nn.Module):
         return nn.Dense(2, name="head")(layer(nn.relu(layer(x))))
 
 
+@pytest.mark.slow
 def test_a_layer_that_runs_twice_is_refused_unless_skipped():
     inputs = jnp.asarray(some_inputs())
     params = jax.jit(Twice().init)(KEY, inputs)["params"]

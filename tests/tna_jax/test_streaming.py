@@ -56,6 +56,7 @@ def same(a, b):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["map", *slow("vmap", "loop")])
 def test_a_stream_trains_as_the_arrays_do(placement):
     trainer, members = setup(placement, augment=noise)

@@ -71,6 +71,7 @@ def statistics(parts, labels):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.5, *slow(0.1, 10.0)])
 def test_a_balanced_partition_has_the_statistics_of_the_rule(alpha):
     labels = np.random.default_rng(0).integers(0, CLASSES, 5000)

@@ -171,6 +171,7 @@ def fails(capsys, *words: str) -> str:
     return printed
 
 
+@pytest.mark.slow
 def test_a_model_goes_out_and_comes_back(run, tmp_path, capsys):
     for i in (1, 2):
         assert main(["export", str(run), "--model", str(i), "-o", f"m{i}.safetensors"]) == 0

@@ -96,6 +96,7 @@ class Attentive(nn.Module):
         return table.attend(nn.relu(nn.Dense(8, name="dense")(h)))
 
 
+@pytest.mark.slow
 def test_gram_matrices_of_every_dense_layer_are_found_by_what_they_compute():
     module, tokens = Attentive(), RNG.integers(0, 7, size=(5, 6))
     variables = jax.jit(module.init)(jax.random.key(0), tokens)

@@ -176,6 +176,7 @@ def test_bert_and_roberta_are_the_reference(kind, head):
     assert np.abs(run(model, params, ids) - found)[0].max() > 1e-3  # the control: types matter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", *slow("roberta")])
 def test_padding_has_no_influence_and_gets_no_gradient(kind):
     options = {"bert": BERT, "roberta": ROBERTA}[kind]

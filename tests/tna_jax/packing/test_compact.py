@@ -153,6 +153,7 @@ TREES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", slow_but(["nnx"], TREES))
 def test_trees_of_other_frameworks(kind):
     params = TREES[kind]()

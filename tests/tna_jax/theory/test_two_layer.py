@@ -39,6 +39,7 @@ def pairs(seed: int, number: int, rho_v=0.4, rho_u=0.4, sigma_v=1.0, sigma_u=1.0
     return jax.tree.map(lambda leaf: leaf[:number], made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entries", "rho_v", "rho_u"), slow_but([SETTINGS["the default ratio"]], SETTINGS.values()), ids=SETTINGS
 )

@@ -29,6 +29,7 @@ def aligned(run):
     return out
 
 
+@pytest.mark.slow
 def test_rebasin_compares_before_after_and_repaired(run, aligned):
     result = read(run / "rebasin.json")
     rows = {(row["kind"], *row["pair"]): row for row in result["rows"] if row["split"] == "test"}
@@ -47,6 +48,7 @@ def test_rebasin_compares_before_after_and_repaired(run, aligned):
     assert (run / "rebasin.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_matched_models_are_written_and_the_file_of_permutations_gives_their_bytes(run, aligned):
     before, after = open_runs((str(run),), None), open_runs((str(aligned),), None)
     inputs = training_inputs(before.data, 16)
@@ -65,6 +67,7 @@ def test_matched_models_are_written_and_the_file_of_permutations_gives_their_byt
         assert all(a.tobytes() == b.tobytes() for a, b in zip(*map(jax.tree.leaves, (written, params)), strict=True))
 
 
+@pytest.mark.slow
 def test_groups_are_more_alike_after_matching(run, aligned):
     result = read(run / "rebasin.json")
     assert {row["group"] for row in result["groups"]} == {"Dense_0", "Dense_1"}

@@ -36,6 +36,7 @@ def test_a_landscape_can_be_turned_and_is_the_same_in_three_dimensions(trained):
     assert all(height.min() <= z <= height.max() + 0.1 * (high - low) for z in marks["z"])  # they lie on it
 
 
+@pytest.mark.slow
 def test_the_data_of_each_figure_are_unrounded_and_in_files_beside(trained):
     stored = json.loads((trained / "barrier.json").read_text())
     page = report(trained, more=("--figures", "files"))
