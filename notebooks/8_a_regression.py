@@ -87,5 +87,5 @@ for (ratio, (a, b)), color in zip(pairs.items(), ("tab:blue", "tab:orange"), str
             f"{barrier(path, metric='absolute_error'):.3f} (absolute error)"
         )
 axis.set(xlabel="α, from one model to the other", ylabel="test loss, squared error")
-axis.legend(frameon=False)
+axis.legend(frameon=False, ncols=2, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
 plt.show()

@@ -4,16 +4,19 @@ A picture is small (80 dots an inch, 64 colors) and has no date in it: the same 
 .ipynb; nothing else that a notebook prints is stored.
 """
 
+import contextlib
+import os
 import runpy
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from notebooks.__main__ import PICTURES, SOURCES, draws
 
 
 def draw(source: Path, picture: Path) -> None:
-    """Runs a source in this process and writes its last picture."""
+    """Runs a source in this process, in a folder of its own for what it writes, and keeps its last picture."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -21,7 +24,11 @@ def draw(source: Path, picture: Path) -> None:
     from PIL import Image
 
     plt.show = lambda *arguments, **options: None
-    runpy.run_path(str(source), run_name="__main__")
+    source, picture = source.absolute(), picture.absolute()
+    if folder := os.environ.get("TNA_DATA_DIR"):
+        os.environ["TNA_DATA_DIR"] = os.path.abspath(folder)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        runpy.run_path(str(source), run_name="__main__")
     picture.parent.mkdir(exist_ok=True)
     plt.figure(plt.get_fignums()[-1]).savefig(picture, dpi=80, metadata={"Software": None})
     with Image.open(picture) as image:
