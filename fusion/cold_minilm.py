@@ -3,7 +3,7 @@
 Shows: accuracy of the fused body on tasks that contribute and on two that never do, by a linear probe and by fine-tuning, paired by
   seed, by kind of anchors: none, elements at 0.2 and 0.4 (a fresh mask in each iteration), one mask for all iterations, whole
   layers; the barrier between contributors, measured at the midpoint; and both where contributors make many more steps.
-Hardware: two CPU cores, about a quarter of an hour when nothing else runs; `--minutes 10` computes in slices that resume. `--full` is for a
+Hardware: one CPU core, about 40 minutes when nothing else runs; `--minutes 10` computes in slices that resume. `--full` is for a
   GPU; it has not been run.
 Command: `python -m fusion cold_minilm`
 Expected: see `fusion/results/cold_minilm.json`. Mean and sample standard deviation over seeds (examples, orders, masks; one base).

@@ -1,9 +1,9 @@
-"""Soups of DINOv2-small's upper layers, fine-tuned on CIFAR-10 with anchors and without, in the basin and far out of it.
+"""Soups of DINOv2-small's upper layers, fine-tuned on CIFAR-10 with anchors and without, at usual learning rates and larger ones.
 
 Shows: accuracy of uniform and greedy soups, Model Stock and the ensemble, in distribution and on corrupted images, by mask ratio,
-  paired by seed; and the barrier between members, measured, in three regimes: usual learning rates under one head; ten times
-  larger ones; larger ones with heads and halves of the data of their own. Where do fine-tunings leave the basin, and do anchors help there?
-Hardware: two CPU cores, about 30 minutes when nothing else runs; `--minutes 10` computes in slices that resume. `--full` is for a
+  paired by seed; and the barrier between members, measured, in three regimes: usual learning rates under one head; larger
+  ones; larger ones with heads and halves of the data of their own. Where do fine-tunings leave the basin, and do anchors help there?
+Hardware: two CPU cores, about 40 minutes when nothing else runs; `--minutes 10` computes in slices that resume. `--full` is for a
   GPU; it has not been run.
 Command: `python -m fusion soup_dinov2`
 Expected: see `fusion/results/soup_dinov2.json`. Mean and sample standard deviation over seeds (examples, heads, masks, orders).
@@ -37,11 +37,11 @@ from train.cells import RUNS
 from train.plots import GREYS, page
 
 USUAL, LARGE, APART = "usual rates", "large rates", "large rates, own heads and halves"
-RATES = {USUAL: (1e-4, 2e-4, 4e-4), LARGE: (2e-3, 3e-3, 4e-3), APART: (2e-3, 3e-3, 4e-3)}
+RATES = {USUAL: (5e-5, 1e-4, 2e-4), LARGE: (6e-4, 9e-4, 1.2e-3), APART: (6e-4, 9e-4, 1.2e-3)}
 """Peak learning rates of the members of a population."""
 SMALL: dict[str, Any] = {
     "dataset": "cifar10", "image_size": 70, "trained_layers": 2, "ratios": (0.0, 0.2, 0.4, 0.6), "seeds": 3, "regimes": (USUAL, LARGE, APART),
-    "train_examples": 240, "epochs": 1, "batch_size": 8, "warmup": 4, "held_out_examples": 60, "test_examples": 120, "shifted_examples": 20,
+    "train_examples": 640, "epochs": 2, "batch_size": 16, "warmup": 8, "held_out_examples": 80, "test_examples": 240, "shifted_examples": 40,
     "corruptions": ("noise", "blur", "contrast"), "severity": 3,
 }  # fmt: skip
 FULL: dict[str, Any] = {**SMALL, "image_size": 98, "trained_layers": 6, "seeds": 5, "train_examples": 10000, "epochs": 5, "batch_size": 64,
@@ -320,7 +320,7 @@ def table(result: dict[str, Any]) -> None:
 def figure(result: dict[str, Any], file: Path) -> None:
     """Barriers and accuracies against the ratio, by regime."""
     regimes = result["config"]["regimes"]
-    with page(file, 1, len(regimes) + 1, width=3 * (len(regimes) + 1), height=3) as axes:
+    with page(file, 1, len(regimes) + 1, width=3, height=3) as axes:
         for i, regime in enumerate(regimes):
             chosen = [line for line in result["summary"] if line["regime"] == regime]
             ratios = [line["ratio"] for line in chosen]

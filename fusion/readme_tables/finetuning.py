@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fusion import cold_minilm
+from fusion import cold_minilm, soup_dinov2
 from fusion.readme_tables.kinds import Tables
 from fusion.summary import markdown
 from tna_jax.programs.cold.report import cell
@@ -101,6 +101,7 @@ def pretrained(result: dict[str, Any]) -> str:
 TABLES: Tables = {
     "soups": ("soup.json", soups),
     "soup_gains": ("soup.json", soup_gains),
+    "soup_dinov2": ("soup_dinov2.json", lambda result: markdown(soup_dinov2.HEADS, soup_dinov2.lines(result))),
     "cold": ("cold.json", cold),
     "cold_gains": ("cold.json", cold_gains),
     "cold_tasks": ("cold.json", cold_tasks),

@@ -21,6 +21,7 @@ TABLES: Tables = {
             "cold.json",
             "federated_baselines.json",
             "cold_minilm.json",
+            "soup_dinov2.json",
         ),
         summary.claims,
     ),
