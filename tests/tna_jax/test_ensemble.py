@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 
-from tests.parameters import slow_but
 from tna_jax import ensemble, metrics, models, transform
 from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Trainer
@@ -106,7 +105,8 @@ def test_anchors_never_move_and_the_rest_does(data):
 
 @pytest.mark.optimized
 @pytest.mark.cpu_only("needs several devices")
-@pytest.mark.parametrize("devices", slow_but([3], [1, 2, 3]))
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2, 3])
 def test_any_number_of_devices_gives_the_same_bits(data, devices, monkeypatch):
     expected, history = trained("map", data)
     mesh = placement_lib.mesh(jax.devices()[:devices])

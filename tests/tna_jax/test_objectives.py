@@ -147,6 +147,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("placement", "name"), slow_but([("map", "regression")], itertools.product(["map", "loop"], SETTINGS))
 )

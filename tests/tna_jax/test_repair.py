@@ -151,6 +151,7 @@ def applied(network, made, inputs):
 line = jax.jit(interpolation.line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", *slow("mixed", "cnn", "resnet20")])
 def test_repaired_layers_have_the_weighted_moments_of_the_ends(name):
     module, inputs, a, b = two_ends(name, count=8)

@@ -18,6 +18,7 @@ def committed(name: str) -> dict:
     return json.loads((ROOT / "train" / "results" / f"{name}.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "experiment"), slow_but(list(EXPERIMENTS.items())[-1:], EXPERIMENTS.items()))
 def test_figure_and_table_are_made_from_the_file_alone(name, experiment, tmp_path, capsys, figures):
     result = committed(name)

@@ -46,6 +46,7 @@ SLOW += [
 CASES = [("fedavg", "pfn", "mean"), *slow(("scaffold", "pnu", "fedadam"), *SLOW)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "kind", "server"), CASES)
 def test_the_exchanged_federation_is_the_simulated_one(tmp_path, algorithm, kind, server):
     parts = "dirichlet" if algorithm == "fedavg" else "iid"

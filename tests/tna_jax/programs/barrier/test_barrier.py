@@ -83,6 +83,7 @@ def copied(run: Path, to: Path, **config) -> Path:
     return to
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_so_in_results_and_reports(ensemble, tmp_path, capsys, monkeypatch):
     run = copied(ensemble, tmp_path / "a b", epochs=7)
     headings = []

@@ -161,6 +161,7 @@ def test_the_figure_is_drawn_from_the_file_alone(run, plain, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_figure_shows_every_member_and_hides_none(run, plain, tmp_path, monkeypatch):
     from matplotlib import pyplot as plt
 
