@@ -21,7 +21,7 @@ from benchmarks.timing import report
 from tna_jax import backend, ensemble, masks, models
 from tna_jax.programs.cli.run_options import RunOptions
 from tna_jax.programs.runs.checkpoints import Checkpoints
-from tna_jax.programs.training import ensembles
+from tna_jax.programs.training.epoch_records import store
 
 MODELS, WIDTH, EXAMPLES, BATCH, ROUNDS = 8, 3520, 64, 32, 5
 
@@ -62,7 +62,7 @@ def measure(folder: Path) -> dict:
             if epoch % 2:
                 first = time.perf_counter()
                 saved.wait()
-                ensembles._store(whole, slice(0, MODELS), now, whole["diverged"])
+                store(whole, slice(0, MODELS), now, whole["diverged"])
                 saved.save(epoch, whole)
                 held.append(time.perf_counter() - first)
                 saved.writing.add_done_callback(lambda _: saving.append(time.perf_counter() - first))

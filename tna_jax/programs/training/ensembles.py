@@ -1,31 +1,28 @@
 """Trains an ensemble in a run folder: waves that fit the memory, a bar, a line per epoch, checkpoints, safe stops."""
 
 import contextlib
-import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import ensemble, streaming, trees
-from tna_jax import placement as placement_lib
+from tna_jax import ensemble, streaming
 from tna_jax.ensemble import Trainer
 from tna_jax.io.errors import UsageError
 from tna_jax.masks import Params
-from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import State
-from tna_jax.programs.cli.progress import TrainingBar, console, stoppable
+from tna_jax.programs.cli.progress import TrainingBar, stoppable
 from tna_jax.programs.data.records import StreamedSplit
 from tna_jax.programs.runs.checkpoints import Checkpoints
-from tna_jax.programs.runs.folder import PLAN, Run
+from tna_jax.programs.runs.folder import Run
 from tna_jax.programs.runs.restore import newest, restore
-from tna_jax.programs.system import distributed, memory
+from tna_jax.programs.system import memory
 from tna_jax.programs.training import streams
+from tna_jax.programs.training.epoch_records import EpochRecords, initial_state
 from tna_jax.programs.training.initial_models import Init, InitialModels
-from tna_jax.streaming import Position
+from tna_jax.programs.training.waves import plan
 
 
 class Trained(NamedTuple):
@@ -64,161 +61,61 @@ def train(
       UsageError: not even one model fits, or the checkpoint does not.
       Interrupted: a stop was requested; everything is saved.
     """
-    models = start.data_keys.shape[0]
     stream = data.train if isinstance(data.train, StreamedSplit) else None
-    inputs, labels = (
-        (data.train.images, data.train.labels) if stream is None else streams.shapes(stream, trainer.batch_size, models)
-    )
-    shapes = member_shapes(trainer, start)
-    optimizer_state = shapes.opt_state
-    placement = placement_lib.resolve(
-        trainer.placement,
-        functools.partial(ensemble.network_inputs, trainer),
-        shapes,
-        _first(inputs, trainer.batch_size),
-    )
-    trainer = dataclasses.replace(trainer, placement=placement)
-    estimate = memory.estimate(trainer, shapes, inputs, labels)
-    if stream is not None:
-        estimate = streams.with_orders(estimate, stream, models)
-    ensemble_of = (trainer, shapes, models, estimate, inputs, labels)
-    if distributed.broadcast_text(str(resume and folder.has(PLAN))) == "True":
-        _, wave = folder.plan()  # steps are counted in waves: a resumed run keeps them
-        predicted = memory.predict(*ensemble_of, min(wave, models))
-    else:
-        wave, predicted = memory.plan_waves(*ensemble_of, memory.available(settings.memory_limit))
-        wave = int(distributed.broadcast_text(str(wave)))
-        folder.write_plan(described, wave)
-    before = memory.resident()
-    memory.print_estimate(predicted, memory.checkpoint_bytes(models, estimate), before)
-    waves = [slice(first, min(first + wave, models)) for first in range(0, models, wave)]
-    if len(waves) > 1:
-        free = memory.available(settings.memory_limit) / memory.GB
-        console.print(f"{models} models do not fit into {free:.3g} GB at once: {len(waves)} waves of up to {wave}")
-    saved_state = {
-        "params": jax.tree.map(np.array, start.params),
-        "opt_state": jax.tree.map(lambda x: np.zeros((models, *x.shape), x.dtype), optimizer_state),
-        "state": jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], models, axis=0), start.state),
-        "diverged": np.full(models, -1, np.int32),  # the first epoch with a non-finite loss
-    }
-    steps = len(waves) * settings.epochs
-
-    begin, saved_state = restore(folder.checkpoints, saved_state) if resume else (0, saved_state)
+    waves = plan(trainer, start, data.train, settings, folder, described, resume)
+    trainer, epochs = waves.trainer, settings.epochs
+    state = initial_state(start, waves.member.opt_state)
+    begin, state = restore(folder.checkpoints, state) if resume else (0, state)
     in_epoch, within = None, None
     if stream is not None:
+        models = start.data_keys.shape[0]
         in_epoch = streams.EpochCheckpoints(folder, trainer, models, len(stream), settings.checkpoint_minutes)
         if resume:
-            begin, saved_state, within = in_epoch.restore(begin, saved_state)
+            begin, state, within = in_epoch.restore(begin, state)
     folder.keep_logged(begin)
-    diverged = saved_state["diverged"].copy()
     often = (settings.checkpoint_minutes, settings.checkpoint_every, settings.checkpoints_kept)
     with (
         Checkpoints(folder.checkpoints, *often) as saved,
         in_epoch or contextlib.nullcontext(),
         stoppable() if stream is None else stoppable("part of the epoch") as stop,
-        TrainingBar(models, len(data.train.labels), settings.epochs, begin, len(waves)) as bar,
+        TrainingBar(len(state["diverged"]), len(data.train.labels), epochs, begin, len(waves.parts)) as bar,
     ):
-        x, y = (jnp.asarray(inputs), jnp.asarray(labels)) if stream is None else (None, None)
-        for number, part in enumerate(waves):
-            first = max(begin - number * settings.epochs, 0)
-            if first >= settings.epochs:
+        records = EpochRecords(folder, state, epochs, len(waves.parts), saved, in_epoch, bar, stop)
+        x, y = (jnp.asarray(data.train.images), jnp.asarray(data.train.labels)) if stream is None else (None, None)
+        for number, part in enumerate(waves.parts):
+            first = max(begin - number * epochs, 0)
+            if first >= epochs:
                 continue
-            cut = jax.tree.map(lambda x, part=part: x[part], saved_state)
-            members = ensemble.init_ensemble(
-                trainer,
-                cut["params"],
-                start.data_keys[part],
-                _part(start.mask, part),
-                _part(start.hyper or {}, part),
-                state=cut["state"],
-            )
-            if first or (within is not None and within.epoch == number * settings.epochs):
-                opt_state = jax.tree.map(jnp.asarray, cut["opt_state"])
-                members = members._replace(opt_state=opt_state)
-
-            def on_epoch(
-                epoch: int, members: Any, metrics: AnyMetrics, part: slice = part, number: int = number
-            ) -> None:
-                step = number * settings.epochs + epoch + 1
-                means = _means(metrics)
-                speed = bar.epoch(means, part.stop - part.start)
-                bad = part.start + np.flatnonzero(~np.isfinite(metrics.loss_sum))
-                for model in bad[diverged[bad] < 0]:
-                    console.print(f"model {model} diverged in epoch {epoch}; the others do not depend on it")
-                    diverged[model] = epoch
-                folder.log(step=step - 1, epoch=epoch, wave=number, **means, images_per_second=speed, diverged=bad)
-                stopping = distributed.any_process(stop.asked)
-                due = saved.due(step)
-                save = step == steps or stopping or distributed.any_process(distributed.is_main_process() and due)
-                if save or epoch + 1 == settings.epochs:
-                    _wait(saved, in_epoch)  # the arrays of `saved_state` may be on their way to the disk
-                    _store(saved_state, part, members, diverged[part])
-                if save:
-                    saved.save(step, saved_state)
-                if stopping and step < steps:
-                    saved.wait()
-                    console.print(f"stopped after epoch {epoch + 1} of {settings.epochs}; saved in {folder.folder}")
-                    console.print(f"to resume: tna resume {folder.quoted_path}")
-                    stop.asked = True
-                    stop.check()
-
-            def on_part(position: Position, members: Any, part: slice = part, number: int = number) -> None:
-                assert stream is not None and in_epoch is not None
-                bar.part(position.step / in_epoch.steps)
-                stopping = distributed.any_process(stop.asked)
-                due = distributed.is_main_process() and in_epoch.saved.due(-1)
-                if not stopping and not distributed.any_process(due):
-                    return
-                _wait(saved, in_epoch)
-                _store(saved_state, part, members, diverged[part])
-                in_epoch.save(number * settings.epochs + position.epoch, position, part, saved_state)
-                if stopping:
-                    _wait(saved, in_epoch)
-                    where = f"epoch {position.epoch + 1} of {settings.epochs}"
-                    console.print(
-                        f"stopped after {position.step} of {in_epoch.steps} steps of {where}; saved in {folder.folder}"
-                    )
-                    console.print(f"to resume: tna resume {folder.quoted_path}")
-                    stop.asked = True
-                    stop.check()
-
+            here = within if within is not None and within.epoch == number * epochs + first else None
+            members = _members(trainer, start, state, part, resumed=first > 0 or here is not None)
+            on_epoch = functools.partial(records.epoch, number, part)
             if stream is None:
-                ensemble.train_ensemble(trainer, members, x, y, settings.epochs, start=first, on_epoch=on_epoch)
+                ensemble.train_ensemble(trainer, members, x, y, epochs, start=first, on_epoch=on_epoch)
                 continue
-            here = None
-            if in_epoch is not None and within is not None and within.epoch == number * settings.epochs + first:
-                here = in_epoch.position(within, first, part)
             streaming.train_stream(
                 trainer,
                 members,
                 stream,
-                settings.epochs,
+                epochs,
                 start=first,
-                within=here,
+                within=None if in_epoch is None or here is None else in_epoch.position(here, first, part),
                 part=streams.PART,
-                on_part=on_part,
+                on_part=functools.partial(records.part_of_epoch, number, part),
                 on_epoch=on_epoch,
             )
-    facts = {
-        "placement": placement,
-        "waves": len(waves),
-        "predicted_bytes_per_model": {"kept": estimate.kept, "working": estimate.working},
-        "predicted_bytes": predicted,
-        "predicted_bytes_saving": memory.checkpoint_bytes(models, estimate),
-        "resident_bytes_before": before,
-        "peak_bytes": memory.peak(),
-    }
-    late = {int(i): int(diverged[i]) for i in np.flatnonzero(diverged >= 0)}
-    return Trained(saved_state["params"], saved_state["state"], late, facts)
+    diverged = {int(i): int(records.diverged[i]) for i in np.flatnonzero(records.diverged >= 0)}
+    return Trained(state["params"], state["state"], diverged, {**waves.facts, "peak_bytes": memory.peak()})
 
 
-def member_shapes(trainer: Trainer, start: InitialModels) -> ensemble.Members:
-    """Returns one model before training, without the leading axis: shapes, but for its data key and state."""
-    params, mask, hyper = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (start.params, start.mask, start.hyper or {})
+def _members(
+    trainer: Trainer, start: InitialModels, state: dict[str, Any], part: slice, resumed: bool
+) -> ensemble.Members:
+    """Returns a wave's models on the devices as `state` has them; the optimizers' state is a new one unless `resumed`."""
+    params, opt_state, network_state, mask, hyper = jax.tree.map(
+        lambda x: x[part], (state["params"], state["opt_state"], state["state"], start.mask, start.hyper or {})
     )
-    opt_state = jax.eval_shape(trainer.init_optimizer, params, mask, hyper)
-    return ensemble.Members(params, mask, opt_state, start.data_keys[0], hyper, start.state)
+    members = ensemble.init_ensemble(trainer, params, start.data_keys[part], mask, hyper, state=network_state)
+    return members._replace(opt_state=jax.tree.map(jnp.asarray, opt_state)) if resumed else members
 
 
 def finished(folder: Run, init: Init) -> tuple[Params, State, list[dict[str, Any]], int]:
@@ -241,32 +138,3 @@ def finished(folder: Run, init: Init) -> tuple[Params, State, list[dict[str, Any
     if not step:
         raise UsageError(f"{folder.folder} holds no checkpoint: its training has not saved one yet")
     return saved["params"], saved["state"], described, step
-
-
-def _first(inputs: Any, count: int) -> Any:
-    """The shapes of the first inputs."""
-    return trees.shape_of(inputs, (min(count, inputs.shape[0]), *inputs.shape[1:]))
-
-
-def _wait(saved: Checkpoints, in_epoch: "streams.EpochCheckpoints | None") -> None:
-    saved.wait()
-    if in_epoch is not None:
-        in_epoch.saved.wait()
-
-
-def _part(tree: Any, part: slice) -> Any:
-    return jax.tree.map(lambda x: x[part], tree)
-
-
-def _store(saved_state: dict[str, Any], part: slice, members: Callable[..., Any], diverged: np.ndarray) -> None:
-    """Copies a wave's members into their places among all."""
-    members(jax.tree.map(lambda x: x[part], (saved_state["params"], saved_state["opt_state"], saved_state["state"])))
-    saved_state["diverged"][part] = diverged
-
-
-def _means(metrics: AnyMetrics) -> dict[str, float]:
-    """Computes the mean of each metric over the members that have not diverged, the loss first."""
-    finite = np.isfinite(metrics.loss_sum)
-    if not finite.any():
-        return dict.fromkeys(metrics.names, float("nan"))
-    return {name: float(metrics.value(name)[finite].mean()) for name in metrics.names}
