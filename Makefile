@@ -17,7 +17,7 @@ test: $(VENV)/.installed-dev  ## the default tests
 	$(BIN)/python -m pytest -m "not slow and not optimized"
 	$(BIN)/python -m pytest --optimized -m "optimized and not slow" $$(grep -rl --include='test_*.py' mark.optimized tests)
 
-reproduce: $(VENV)/.installed  ## every experiment of the evidence (hours)
+reproduce: $(VENV)/.installed  ## the experiments of the evidence that fit about an hour of two cores
 	$(BIN)/python -m train all
 	$(BIN)/python -m fusion all
 
