@@ -60,7 +60,7 @@ class AlgorithmOptions:
     split: Annotated[float, SHARE, ANCHORS] = 0.5
     """Share of a client's steps that pnu makes under the mask, the others under its complement."""
     draw: Annotated[MaskKind, ANCHORS] = "bernoulli"
-    """How masks are drawn: each weight by itself (bernoulli), an exact number of weights (exact), whole units (neurons)."""
+    """How masks are drawn: each weight by itself (bernoulli), an exact number of weights (exact), whole units (neurons), an exact number of every unit's inputs (per-unit)."""
     where: Annotated[str | None, PATTERN, ANCHORS] = None
     """Draw anchors only in parameters whose path matches this regular expression; default: in all."""
     prox_mu: Annotated[float, NOT_NEGATIVE] = 0.01
