@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import Mesh
 
 from tests.parameters import slow
+from tests.tna_jax.models.variables import random_images, random_variables
 from tna_jax import models
 from tna_jax import placement as placement_lib
 from tna_jax.models import layers
@@ -24,22 +25,6 @@ def count(tree):
 
 def paths(tree):
     return {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(tree)}
-
-
-def random_images(seed, *shape):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def random_variables(model, x):
-    """Values for every leaf, of about the initial ones' size (compiling `init` would take most of the tests' time)."""
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        spread = np.prod(leaf.shape[:-1]) ** -0.5 if path[-1].key == "kernel" else 0.1
-        values = rng.normal(size=leaf.shape, scale=spread) + (path[-1].key in {"scale", "var"})
-        return jnp.asarray(values, jnp.float32)
-
-    return jax.tree.map_with_path(draw, jax.eval_shape(lambda: model.init(jax.random.key(0), x)))
 
 
 @pytest.mark.parametrize(
