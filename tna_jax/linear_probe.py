@@ -1,6 +1,6 @@
 """Linear probe: how well a linear classifier on frozen features does, in closed form.
 
-[ours] Ridge regression on centered one-hot labels, of standardised features: one linear system instead of an optimizer, so the
+[ours] Ridge regression on centered one-hot labels, of standardized features: one linear system instead of an optimizer, so the
 score has no learning rate and no stopping rule, and many probes stack under `vmap`. The usual probe is logistic regression; the two rank
 features alike, and the ridge has one number to choose, `decay`.
 """

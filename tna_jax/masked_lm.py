@@ -1,4 +1,4 @@
-"""Batches for masked-language modelling (BERT, arXiv 1810.04805, section 3.1 and appendix A.1), drawn on the device from keys.
+"""Batches for masked-language modeling (BERT, arXiv 1810.04805, section 3.1 and appendix A.1), drawn on the device from keys.
 
 Of the tokens of a sequence that are no special ones, 15 % are to be predicted; of these 80 % are replaced by the mask
 token, 10 % by a random token and 10 % stay. Each sequence has a fixed number of slots for predictions, as in the authors' code,

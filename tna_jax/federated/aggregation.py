@@ -127,7 +127,7 @@ def _summands(federation: Federation, broadcast: Broadcast, updates: ClientUpdat
 def check_proxy(federation: Federation, proxy: Any) -> None:
     """Raises ValueError where the server distils and there is nothing to distil on."""
     if federation.server.distillation is not None and not jax.tree.leaves(proxy):
-        raise ValueError(f"{federation.server.title} distils on unlabelled inputs: give them as proxy=")
+        raise ValueError(f"{federation.server.title} distils on unlabeled inputs: give them as proxy=")
 
 
 def sums(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Distillation:
     """FedDF (Lin et al. 2020, arXiv 2006.07242): after the average the server distils the clients' mean logits into it.
 
-    Adam on `KL(softmax(mean of client logits) || softmax(server logits))` over unlabelled proxy data. Under a mask schedule (ours)
+    Adam on `KL(softmax(mean of client logits) || softmax(server logits))` over unlabeled proxy data. Under a mask schedule (ours)
     entries that were anchored for the whole round stay, and running statistics are not touched.
 
     Attributes:
@@ -234,7 +234,7 @@ def distil(
       evaluate: parameters and inputs (B, ...) to logits (B, C).
       params: the server's, after its step.
       live: entries that may move.
-      proxy: (P, ...) unlabelled examples.
+      proxy: (P, ...) unlabeled examples.
       teacher: (P, C) mean of the clients' logits on them.
       key: of this step, draws the batch, with replacement.
     """

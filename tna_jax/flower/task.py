@@ -28,7 +28,7 @@ class Task:
       learning_rate: of the clients, by the number of the round.
       examples: client k, from 0, to its training data. Called on the client's machine only.
       held_out: the server's test data, `None` if it has none.
-      proxy: the server's unlabelled inputs for FedDF, `None` for servers that do not distil.
+      proxy: the server's unlabeled inputs for FedDF, `None` for servers that do not distil.
       participation: the share of clients in a round.
       delta: of a server with privacy, for which epsilon is said.
     """

@@ -19,7 +19,7 @@ STARTS = {
     b"<!doctyp": HTML,
     b"<html": HTML,
     b"<HTML": HTML,
-    b"GGUF": "it is a GGUF file, whose weights are mostly quantised codes; merge the safetensors that it was made of",
+    b"GGUF": "it is a GGUF file, whose weights are mostly quantized codes; merge the safetensors that it was made of",
     b"\x89HDF\r\n": "it is an HDF5 file; read it with its own library and write it with safetensors.numpy.save_file",
 }
 """How files start that are passed for safetensors files, and what to say of them. `torch.save` writes zip files."""

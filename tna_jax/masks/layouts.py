@@ -1,6 +1,6 @@
 """Where the units of each layer stand in its leaves, told from names and shapes: Linen, NNX, Equinox, Haiku and PyTorch's names.
 
-A unit is one output of a layer: its incoming weights and its bias. `recurrent` knows the cells, whose gates share their units;
+A unit is one output of a layer: its incoming weights and its bias. `cells` knows the recurrent cells, whose gates share their units;
 this file knows all else. What a layout does not tell is refused by name.
 """
 

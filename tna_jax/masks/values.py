@@ -97,7 +97,7 @@ def share_anchors(params: Tree, source: Params, mask: Mask) -> Tree:
     """Copies the anchored entries of `source` into `params`, bit for bit; the trainable ones stay.
 
     This is how models of different initial values come to share anchors (a choice of this project: arXiv 2402.01342 starts
-    its models from one initialisation). Entries under a soft anchor (multiplier below 1) are copied too.
+    its models from one initialization). Entries under a soft anchor (multiplier below 1) are copied too.
 
     Args:
       params: pytree of arrays, the model to change.

@@ -62,7 +62,7 @@ Axis = Fixed | Constant | Group | Concat | Product
 
 
 def concat(parts: list[Axis]) -> Axis:
-    """Puts the parts end to end, in normal form: nested and neighbouring parts joined, k equal ones as a product."""
+    """Puts the parts end to end, in normal form: nested and neighboring parts joined, k equal ones as a product."""
     flat: list[Axis] = []
     for part in (inner for outer in parts for inner in (outer.parts if isinstance(outer, Concat) else (outer,))):
         if part.size == 0:
@@ -78,7 +78,7 @@ def concat(parts: list[Axis]) -> Axis:
 
 
 def product(parts: list[Axis]) -> Axis:
-    """Builds the product in normal form: nested and neighbouring parts joined, parts of size 1 left out."""
+    """Builds the product in normal form: nested and neighboring parts joined, parts of size 1 left out."""
     flat: list[Axis] = []
     for part in (inner for outer in parts for inner in (outer.parts if isinstance(outer, Product) else (outer,))):
         if part.size == 1:

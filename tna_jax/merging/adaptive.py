@@ -1,4 +1,4 @@
-"""AdaMerging: coefficients of task vectors learned by making predictions on unlabelled inputs certain (Yang et al., arXiv 2310.02575).
+"""AdaMerging: coefficients of task vectors learned by making predictions on unlabeled inputs certain (Yang et al., arXiv 2310.02575).
 
     params(c) = base + sum_i c_i (model_i - base)        task-wise: c_i a number
                                                          layer-wise: c_i a number for each leaf
@@ -49,7 +49,7 @@ def adamerging(
     optimizer: optax.GradientTransformation | None = None,
     mask: Mask | None = None,
 ) -> AdaMerged:
-    """Merges M models with coefficients learned on unlabelled inputs of the tasks.
+    """Merges M models with coefficients learned on unlabeled inputs of the tasks.
 
     Entries equal in all models and the base are copied, bit for bit, and what `mask` anchors is the base's.
 

@@ -1,4 +1,4 @@
-"""The spherical mean of many models: SLERP for more than two (Karcher 1977, the Riemannian centre of mass on the sphere).
+"""The spherical mean of many models: SLERP for more than two (Karcher 1977, the Riemannian center of mass on the sphere).
 
 The directions of the models are points of a sphere; their mean is the point x with `sum_i w_i log_x(u_i) = 0`, found by
 `x <- exp_x(sum_i w_i log_x(u_i))` from the normalized average. Everything stays in the span of the models, so it is computed on

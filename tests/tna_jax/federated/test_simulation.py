@@ -139,7 +139,7 @@ def test_what_cannot_distil_is_refused(small):
     federation = small.federation(server=SERVERS["feddf"](steps=3))
     server = init_server(federation, small.params)
     data = (init_client_states(federation, server), padded(small.rows), small.x, small.y)
-    with pytest.raises(ValueError, match="FedDF distils on unlabelled inputs: give them as proxy="):
+    with pytest.raises(ValueError, match="FedDF distils on unlabeled inputs: give them as proxy="):
         simulate_round(federation, SCHEDULE, small.root, 0, server, *data, 0.1)
     net, _ = networks.linen(Normed(), (4,))
     with pytest.raises(ValueError, match="use norm 'shared'"):

@@ -1,4 +1,4 @@
-"""Tensors whose average means nothing: codes of quantised weights, and the factors of LoRA adapters. Refused by name."""
+"""Tensors whose average means nothing: codes of quantized weights, and the factors of LoRA adapters. Refused by name."""
 
 import json
 import re
@@ -18,7 +18,7 @@ CODES = {
     "HQQ or quanto": r"\.(W_q|weight\._(data|scale|shift))$",
     "MXFP4": r"_(blocks|scales)$",
 }
-"""Names of tensors that only quantised weights have, by who writes them so."""
+"""Names of tensors that only quantized weights have, by who writes them so."""
 LORA = re.compile(
     r"(^|[._/])(lora_(A|B|up|down|magnitude_vector|embedding_(A|B)|E)|hada_w[12]_[ab]|lokr_w[12]|ia3_l|vera_lambda_[bd]|oft_r)(?=[._/]|$)"
 )
@@ -29,13 +29,13 @@ SCALES = re.compile(r"\.(scales?|zeros|zero_point|biases)$")
 
 def require_mergeable(checkpoints: list[Checkpoint]) -> None:
     """Raises UsageError that names every model of codes or of adapters' factors, its tensors, and what to do."""
-    quantised = [(c.path, *held) for c in checkpoints if (held := _quantised(c))[0]]
+    quantized = [(c.path, *held) for c in checkpoints if (held := _quantized(c))[0]]
     adapters = [(c.path, names) for c in checkpoints if (names := [name for name in c.tensors if LORA.search(name)])]
     wrong = []
-    if quantised:
-        listed = "; ".join(f"{path}: {what}{f' ({_first(names)})' if names else ''}" for path, what, names in quantised)
+    if quantized:
+        listed = "; ".join(f"{path}: {what}{f' ({_first(names)})' if names else ''}" for path, what, names in quantized)
         wrong.append(
-            f"quantised weights are codes, whose average is no model: {listed}. Dequantise them first (transformers: "
+            f"quantized weights are codes, whose average is no model: {listed}. Dequantize them first (transformers: "
             "model.dequantize()), or merge the models that they were made of"
         )
     if adapters:
@@ -48,7 +48,7 @@ def require_mergeable(checkpoints: list[Checkpoint]) -> None:
         raise UsageError("; ".join(wrong))
 
 
-def _quantised(checkpoint: Checkpoint) -> tuple[str, list[str]]:
+def _quantized(checkpoint: Checkpoint) -> tuple[str, list[str]]:
     for kind, pattern in CODES.items():
         names = [name for name in checkpoint.tensors if re.search(pattern, name)]
         if names:

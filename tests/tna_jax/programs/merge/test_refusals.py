@@ -1,4 +1,4 @@
-"""What would be merged into nonsense is refused by name: other labels, tokenizers, quantised codes, adapters, two layouts."""
+"""What would be merged into nonsense is refused by name: other labels, tokenizers, quantized codes, adapters, two layouts."""
 
 import json
 from pathlib import Path
@@ -173,15 +173,15 @@ CODES = {
 
 
 @pytest.mark.parametrize("case", CODES)
-def test_quantised_weights_are_refused_by_name(tmp_path, capsys, case):
+def test_quantized_weights_are_refused_by_name(tmp_path, capsys, case):
     for name in "ab":
         folder(tmp_path / name, 0, held=CODES[case])
     message = refused(capsys, "a", "b")
-    assert "quantised weights are codes" in message and "a: " in message and "; b: " in message
+    assert "quantized weights are codes" in message and "a: " in message and "; b: " in message
     assert any(name in message for name in CODES[case])
 
 
-def test_a_configuration_of_quantised_weights_is_refused_and_scales_of_a_network_are_not(tmp_path, capsys):
+def test_a_configuration_of_quantized_weights_is_refused_and_scales_of_a_network_are_not(tmp_path, capsys):
     for name in "ab":
         folder(tmp_path / name, ord(name), quantization_config={"quant_method": "awq"})
         folder(
