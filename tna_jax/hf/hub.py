@@ -1,4 +1,4 @@
-"""Fetches model folders from the Hugging Face Hub. Nothing else in the project uses it."""
+"""Fetches model folders from the Hugging Face Hub. Checkpoints by name (`tna_jax.hf.cache`) use it too."""
 
 from pathlib import Path
 

@@ -39,7 +39,7 @@ def save(
 
     Args:
       folder: created if it is not there.
-      module: a ViT, Bert, GPT2 or Llama of `tna_jax.models`.
+      module: a ViT, Dinov2, Bert, GPT2 or Llama of `tna_jax.models`.
       params: its parameters, of one model, any floats.
       config: of the folder that the model came from (`Loaded.config`): what our fields do not say is kept from it.
       dtype: float32, float16 or bfloat16; the last two round.

@@ -1,6 +1,6 @@
 """The small convolutional network: three convolutions, two dense layers.
 
-Sizes are those of section 7 of the project's method notes, after the CNN of arXiv 2402.01342; `norm` and `widen` are ours.
+After the CNN of arXiv 2402.01342; `norm` and `widen` are ours.
 """
 
 import flax.linen as nn
