@@ -8,7 +8,7 @@ import numpy as np
 
 from tna_jax import networks, prng, sharding
 from tna_jax.masks import Params
-from tna_jax.matching import ascent, assignment, axes, jaxprs, permutations
+from tna_jax.matching import ascent, assignment, axes, jaxprs, magnitudes, permutations
 from tna_jax.matching.assignment import Matching
 from tna_jax.matching.axes import Axis
 from tna_jax.matching.correlations import Correlations
@@ -49,7 +49,7 @@ def activation_matching(
       restarts: number of starts, as there; they can differ where groups are within each other.
 
     Raises:
-      ValueError: no inputs, fewer than 1 start, non-finite activations.
+      ValueError: no inputs, fewer than 1 start, weights or activations that are not finite.
     """
     count = len(jax.tree.leaves(inputs)[0])
     if not count:
@@ -57,12 +57,17 @@ def activation_matching(
     if restarts < 1:
         raise ValueError(f"restarts must be at least 1, got {restarts}")
     permutations.require_leaves(spec, a=a, b=b)
+    first, second = real_leaves(a), real_leaves(b)
+    assignment.require_finite_models(a=first, b=second)
     places, products = _products(spec)
     total: list[np.ndarray] = [np.zeros((axis.size,) * 2) for axis in places]
     for start in range(0, count, batch_size):
         batch = jax.tree.map(lambda x, start=start: x[start : start + batch_size], inputs)
         parts = products((a, states[0]), (b, states[1]), batch)
-        total = [each + np.asarray(part, np.float64) for each, part in zip(total, parts, strict=True)]
+        total = [
+            each + np.ldexp(np.asarray(part, np.float64), exponent)
+            for each, (part, exponent) in zip(total, parts, strict=True)
+        ]
     assignment.require_finite(
         {("activations of", *sorted(axes.names(axis))): each for axis, each in zip(places, total, strict=True)}
     )
@@ -71,7 +76,7 @@ def activation_matching(
     permutation, objective, counts = ascent.best_of(correlations, draws, restarts, free=correlations.sites)
     rest = set(spec.groups) - correlations.sites
     if rest:
-        gains = Gains(spec, real_leaves(a), real_leaves(b))
+        gains = Gains(spec, first, second)
         permutation, more = ascent.ascend(gains, permutation, rest, settled=False, free=rest)
         counts = ascent.add(counts, more)
     matching = assignment.finish(spec, permutation, b, states[1], objective, counts, check, tolerance)
@@ -121,18 +126,29 @@ def activations_at(spec: PermutationSpec, sites: list[Site]) -> Callable[[tuple[
     return activations
 
 
-def _products(spec: PermutationSpec) -> tuple[list[Axis], Callable[..., list[jax.Array]]]:
+Products = tuple[jax.Array, jax.Array]
+"""Sums of products (size, size) float32, and the power of two () int32 that they are still to be multiplied with."""
+
+
+def _products(spec: PermutationSpec) -> tuple[list[Axis], Callable[..., list[Products]]]:
     """The kinds of places where activations meet weights, and a compiled function of two models, ((params, state), ...), and inputs.
 
-    The function gives for each kind the sums of products (size, size) float32 of all entries of both models.
+    The function gives for each kind the sums of products of all entries of both models.
     """
     sites = activation_sites(spec)
     places = list(dict.fromkeys(site.axis for site in sites))
     activations = activations_at(spec, sites)
 
     @jax.jit
-    def products(a: tuple[Params, State], b: tuple[Params, State], x: Any) -> list[jax.Array]:
+    def products(a: tuple[Params, State], b: tuple[Params, State], x: Any) -> list[Products]:
         both = list(zip(sites, activations(a, x), activations(b, x), strict=True))
-        return [sum(p @ q.T for site, p, q in both if site.axis == axis) for axis in places]  # type: ignore[misc]
+        return [_summed([(p, q) for site, p, q in both if site.axis == axis]) for axis in places]
 
     return places, products
+
+
+def _summed(pairs: list[tuple[jax.Array, jax.Array]]) -> Products:
+    """The sum of the products of the rows of both arrays of each pair."""
+    first, second = (magnitudes.exponent_of(*arrays) for arrays in zip(*pairs, strict=True))
+    products = [magnitudes.brought_near(p, first) @ magnitudes.brought_near(q, second).T for p, q in pairs]
+    return sum(products[1:], products[0]), first + second

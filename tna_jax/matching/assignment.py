@@ -1,5 +1,6 @@
 """What all kinds of matching share: the linear assignment, and a network whose units were renamed by it."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ except ImportError:  # also of a folder of the user's that is called lap
 
 from tna_jax import trees
 from tna_jax.masks import Params
-from tna_jax.matching import permutations
+from tna_jax.matching import magnitudes, permutations
 from tna_jax.matching.permutations import PermutationSpec
 from tna_jax.networks import State
 from tna_jax.trees import KeyPath
@@ -64,9 +65,16 @@ def assign(gain: Float[np.ndarray, "n n"]) -> Integer[np.ndarray, " n"]:
     return shortest_augmenting_paths(cost)
 
 
+MODERATE = 16
+"""Costs whose largest is further from 1 than 2 to the power of this are scaled before they are assigned."""
+
+
 def shortest_augmenting_paths(cost: np.ndarray) -> np.ndarray:
     """Solves one assignment of least cost, with the compiled library at hand; the columns of the rows."""
     cost = np.ascontiguousarray(cost, np.float64)
+    exponent = int(np.frexp(cost.max(initial=0))[1])
+    if abs(exponent) > MODERATE:
+        cost = np.ldexp(cost, -exponent)  # exact, so of the same answer; a library may have constants of its own
     if lapjvs is None:
         from scipy.optimize import linear_sum_assignment  # it takes as long to import as JAX, and few need it
 
@@ -76,11 +84,21 @@ def shortest_augmenting_paths(cost: np.ndarray) -> np.ndarray:
     return columns.astype(np.intp, copy=False)
 
 
-def require_finite(leaves: dict[KeyPath, np.ndarray]) -> None:
-    """Raises ValueError for values that are not finite; names the path of each."""
-    wrong = [trees.name(path) for path, leaf in leaves.items() if not np.isfinite(leaf).all()]
-    if wrong:
+def require_finite(leaves: Mapping[KeyPath, np.ndarray]) -> None:
+    """Raises ValueError for values that are not finite, or whose products no float64 can hold; names the path of each."""
+    sizes = {trees.name(path): magnitudes.largest(leaf) for path, leaf in leaves.items()}
+    if wrong := [name for name, size in sizes.items() if not np.isfinite(size)]:
         raise ValueError(f"networks with values that are not finite cannot be matched: {', '.join(wrong)}")
+    if wrong := [name for name, size in sizes.items() if magnitudes.is_far(size, magnitudes.FARTHEST)]:
+        raise ValueError(
+            f"networks whose weights are all below 2**-{magnitudes.FARTHEST}, or some beyond 2**{magnitudes.FARTHEST}, cannot be matched: "
+            f"{', '.join(wrong)}. Scale them"
+        )
+
+
+def require_finite_models(**models: Mapping[KeyPath, np.ndarray]) -> None:
+    """Raises ValueError as `require_finite`, for the leaves of several models; names the model and the path."""
+    require_finite({(name, *path): leaf for name, leaves in models.items() for path, leaf in leaves.items()})
 
 
 def finish(

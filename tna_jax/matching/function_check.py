@@ -138,6 +138,11 @@ def check_function(
     allowed = spec.tolerance if tolerance is None else tolerance
     gaps = function_gaps(spec, before, after, states, inputs)
     wrong = [f"{f'{name}: ' if name else ''}{gap:.2g}" for name, gap in gaps.items() if not gap <= allowed]
+    if wrong and all(np.isnan(gap) for gap in gaps.values() if not gap <= allowed):
+        raise ValueError(
+            f"outputs are NaN, before or after ({', '.join(wrong)}), so that it cannot be checked whether the permuted network is the same "
+            "function. Look at its inputs and at the size of its weights, or leave the check out: check=False"
+        )
     if wrong:
         raise ValueError(
             f"the permuted network is another function: its outputs differ by more than {allowed:.2g} of the largest one "

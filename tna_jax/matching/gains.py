@@ -10,20 +10,19 @@ import numpy as np
 from tna_jax import trees
 from tna_jax.matching import axes
 from tna_jax.matching.axes import Axis, Concat, Fixed, Group, Product
+from tna_jax.matching.magnitudes import widened
 from tna_jax.matching.permutations import Permutation, PermutationSpec
 from tna_jax.trees import KeyPath
 
 Leaves = Mapping[KeyPath, np.ndarray]
-"""By path, float32 on the host; the real and the imaginary parts of a complex leaf on a last axis of its own."""
+"""By path, on the host, as `widened` makes them; the real and the imaginary parts of a complex leaf on a last axis of its own."""
 
 
 def real_leaves(tree: trees.Tree) -> dict[KeyPath, np.ndarray]:
     """Returns the leaves of parameters as real numbers: the inner product of these is the real part of that of complex ones."""
     leaves = {path: np.asarray(leaf) for path, leaf in trees.named_leaves(tree)}
     return {
-        path: np.stack([leaf.real, leaf.imag], -1).astype(np.float32)
-        if np.iscomplexobj(leaf)
-        else leaf.astype(np.float32, copy=False)
+        path: widened(np.stack([leaf.real, leaf.imag], -1) if np.iscomplexobj(leaf) else leaf)
         for path, leaf in leaves.items()
     }
 
@@ -32,7 +31,7 @@ class Block(NamedTuple):
     """A part of a parameter of both networks each axis of which holds the units of one group, in order, or of none."""
 
     a: np.ndarray
-    """Float32, of the first network."""
+    """Of the first network, as `widened` makes it."""
     b: np.ndarray
     groups: tuple[str | None, ...]
 
@@ -62,6 +61,7 @@ def blocks(a: np.ndarray, b: np.ndarray, leaf_axes: tuple[Axis, ...]) -> Iterato
         if isinstance(axis, Concat):
             cuts = np.cumsum([part.size for part in axis.parts[:-1]])
             for part, p, q in zip(axis.parts, np.split(a, cuts, i), np.split(b, cuts, i), strict=True):
+                p, q = (widened(x) if x.dtype.kind == "f" else x for x in (p, q))  # a part may be of another size
                 yield from blocks(p, q, (*before, part, *after))
             return
     yield Block(a, b, tuple(str(axis.name) if isinstance(axis, Group) else None for axis in leaf_axes))
@@ -139,7 +139,7 @@ class _Term:
         a, b = (leaf.reshape(-1, *leaf.shape[len(fixed) :]) for leaf in (self.block.a, self.block.b))
         (order,), own_first = orders, self.axis == len(fixed)
         units = a.shape[1 if own_first else 2]
-        whole = np.zeros((units, units), a.dtype)
+        whole = np.zeros((units, units), np.result_type(a, b))
         for p, q in zip(a, b, strict=True):
             whole += product(p.T, q.take(order, axis=1).T) if own_first else product(p, q.take(order, axis=0))
         return whole

@@ -13,7 +13,7 @@ import numpy as np
 from tna_jax import prng, sharding, trees
 from tna_jax.masks import Params
 from tna_jax.matching import permutations
-from tna_jax.matching.assignment import Matching, assign, require_finite
+from tna_jax.matching.assignment import Matching, assign, require_finite_models
 from tna_jax.matching.axes import Axis
 from tna_jax.matching.gains import ROUNDING, Block, Gains, blocks, real_leaves
 from tna_jax.matching.permutations import Permutation, PermutationSpec
@@ -189,6 +189,8 @@ def head_matching(
       spec, a, b, state, key, restarts, check, tolerance: as there.
     """
     permutations.require_leaves(spec, a=a, b=b)
+    first, second = real_leaves(a), real_leaves(b)
+    require_finite_models(a=first, b=second)
     nested = nests(spec, b, state)
     common = weight_matching(
         spec, a, b, state=state, key=prng.root_key(0) if key is None else key, restarts=restarts,
@@ -196,8 +198,6 @@ def head_matching(
     )  # fmt: skip
     if not nested:
         return HeadMatching(common, nested)
-    first, second = real_leaves(a), real_leaves(b)
-    require_finite({**first, **{("b", *path): leaf for path, leaf in second.items()}})
     gains = HeadGains(spec, first, second, nested)
     order = dict(common.permutation)
     for units, heads in nested.items():

@@ -91,8 +91,7 @@ def merge_many(
         raise ValueError(f"algorithm must be 'coordinate_ascent' or 'frank_wolfe', got {algorithm!r}")
     permutations.require_leaves(spec, **{f"model {i}": model for i, model in enumerate(models)})
     leaves = [real_leaves(model) for model in models]
-    for i, model in enumerate(leaves):
-        assignment.require_finite({(str(i), *path): leaf for path, leaf in model.items()})
+    assignment.require_finite_models(**{f"model {i}": model for i, model in enumerate(leaves)})
     draws = np.random.default_rng(prng.words(prng.root_key(0) if key is None else key))
     if algorithm == "frank_wolfe":
         orders = synchronized.frank_wolfe(spec, leaves)
@@ -141,7 +140,7 @@ def _rounds(
         moved = False
         for i in draws.permutation(len(leaves)):
             others = [model for k, model in enumerate(current) if k != i]
-            mean = {path: np.asarray(np.mean([model[path] for model in others], 0, np.float32)) for path in spec.params}
+            mean = {path: _mean([model[path] for model in others]) for path in spec.params}
             order, objectives[i], more = best_of(Gains(spec, mean, current[i]), draws, restarts, settled=True)
             counts[i] = add(counts[i], more)
             if any((new != np.arange(len(new))).any() for new in order.values()):
@@ -151,6 +150,10 @@ def _rounds(
         if not moved:
             break
     return orders, objectives, counts, done + 1
+
+
+def _mean(leaves: Sequence[np.ndarray]) -> np.ndarray:
+    return np.asarray(np.mean(leaves, 0, np.result_type(*leaves)))
 
 
 def _agreement(spec: PermutationSpec, leaves: Sequence[Leaves], orders: Orders) -> float:

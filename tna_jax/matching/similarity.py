@@ -11,6 +11,7 @@ from tna_jax import sharding
 from tna_jax.masks import Params
 from tna_jax.matching import activations
 from tna_jax.matching.correlations import stretches
+from tna_jax.matching.magnitudes import brought_near, exponent_of
 from tna_jax.matching.permutations import PermutationSpec
 from tna_jax.networks import State
 
@@ -28,16 +29,30 @@ class _Moments(NamedTuple):
     squares_b: Any
 
 
-def _moments(a: jax.Array, b: jax.Array) -> _Moments:
+Near = tuple[_Moments, Any, Any]
+"""Moments of activations of both networks, and the powers of two by which they were divided before."""
+
+
+def _moments(a: jax.Array, b: jax.Array) -> Near:
     """Of activations (units, n) each."""
+    first, second = exponent_of(a), exponent_of(b)
+    a, b = brought_near(a, first), brought_near(b, second)
     mean_a, mean_b = a.mean(1), b.mean(1)
     a, b = a - mean_a[:, None], b - mean_b[:, None]
-    return _Moments(jnp.array(a.shape[1]), mean_a, mean_b, a @ b.T, (a * a).sum(1), (b * b).sum(1))
+    moments = _Moments(jnp.array(a.shape[1]), mean_a, mean_b, a @ b.T, (a * a).sum(1), (b * b).sum(1))
+    return moments, first, second
+
+
+def _of_true_size(near: Near) -> _Moments:
+    moments, first, second = near
+    powers = _Moments(0, first, second, first + second, 2 * first, 2 * second)
+    return _Moments(
+        *(np.ldexp(np.asarray(value, np.float64), power) for value, power in zip(moments, powers, strict=True))
+    )
 
 
 def _joined(first: _Moments | None, second: _Moments) -> _Moments:
     """The moments of two parts together (Chan, Golub and LeVeque), in float64."""
-    second = _Moments(*(np.asarray(value, np.float64) for value in second))
     if first is None:
         return second
     count = first.count + second.count
@@ -90,11 +105,11 @@ class UnitCorrelations:
         for start in range(0, len(jax.tree.leaves(self.inputs)[0]), self.batch_size):
             batch = jax.tree.map(lambda x, start=start: x[start : start + self.batch_size], self.inputs)
             for name, part in self._pass((a, states[0]), (b, states[1]), batch):
-                totals[name] = _joined(totals.get(name), part)
+                totals[name] = _joined(totals.get(name), _of_true_size(part))
         return {name: _correlations(totals[name]) for name in self.spec.groups if name in totals}
 
 
-def _one_pass(spec: PermutationSpec) -> Callable[[Model, Model, Any], list[tuple[str, _Moments]]]:
+def _one_pass(spec: PermutationSpec) -> Callable[[Model, Model, Any], list[tuple[str, Near]]]:
     sites = activations.activation_sites(spec)
     read = activations.activations_at(spec, sites)
     parts = [
@@ -106,7 +121,7 @@ def _one_pass(spec: PermutationSpec) -> Callable[[Model, Model, Any], list[tuple
     ]
 
     @jax.jit
-    def moments(a: Model, b: Model, x: Any) -> list[_Moments]:
+    def moments(a: Model, b: Model, x: Any) -> list[Near]:
         both = [read(model, x) for model in (a, b)]
         return [
             _moments(*(_units_first(values[i][positions.reshape(-1)], positions.shape, part) for values in both))

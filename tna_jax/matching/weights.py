@@ -16,7 +16,7 @@ from tna_jax.masks import Params
 from tna_jax.matching import permutations
 from tna_jax.matching.activations import activation_matching
 from tna_jax.matching.ascent import best_of
-from tna_jax.matching.assignment import Matching, finish, require_finite
+from tna_jax.matching.assignment import Matching, finish, require_finite_models
 from tna_jax.matching.gains import Gains, real_leaves
 from tna_jax.matching.permutations import PermutationSpec
 from tna_jax.networks import State
@@ -56,14 +56,14 @@ def weight_matching(
       tolerance: what they may differ by, as a share of the largest output; default: by the narrowest float of the program.
 
     Raises:
-      ValueError: fewer than 1 start, leaves that are not those of the traced network, non-finite weights, or, which would be an error
+      ValueError: fewer than 1 start, leaves that are not those of the traced network, weights that are not finite, or, which would be an error
         here, another function.
     """
     if restarts < 1:
         raise ValueError(f"restarts must be at least 1, got {restarts}")
     permutations.require_leaves(spec, a=a, b=b)
     first, second = real_leaves(a), real_leaves(b)
-    require_finite({**first, **{("b", *path): leaf for path, leaf in second.items()}})
+    require_finite_models(a=first, b=second)
     draws = np.random.default_rng(prng.words(prng.root_key(0) if key is None else key))
     best, objective, counts = best_of(Gains(spec, first, second), draws, restarts)
     return finish(spec, best, b, state, objective, counts, check, tolerance)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Shaped
 from tna_jax import interpolation, networks, sharding, trees
 from tna_jax.masks import Params
 from tna_jax.matching import function_check, layers
+from tna_jax.matching.magnitudes import brought_near, exponent_of
 from tna_jax.networks import Network, Stateful
 from tna_jax.repair.linen import BATCH_NORM, LinenLayers
 from tna_jax.repair.statistics import Scalar
@@ -83,17 +84,18 @@ def repair(
       ends, give the model back up to rounding.
 
     Raises:
-      ValueError: another number of weights than ends, weights of another sum than 1, a network with BatchNorm (`reset_batch_stats` is its
+      ValueError: another number of weights than ends, weights of another sum than 1, parameters that are not finite (named), a network with BatchNorm (`reset_batch_stats` is its
         repair), a layer to be repaired that the network runs more than once, layers that compute complex numbers, layers of a function
         that cannot be told apart, or kernels and biases that are used elsewhere too (a factor made of the kernel's norm, a bias of two
-        layers), so that the rescaled network would be another one. Under `jit`, where values are not known, the last and the sum are not
-        looked at.
+        layers), so that the rescaled network would be another one. Under `jit`, where values are not known, the last, the sum and
+        the parameters are not looked at.
     """
     shares = jnp.asarray(weights, jnp.float32)
     if shares.shape != (len(ends),) or not len(ends):
         raise ValueError(f"expected one weight for each of 1 or more ends, got {shares.shape} for {len(ends)}")
     if not isinstance(shares, jax.core.Tracer) and not abs(float(shares.sum()) - 1) < SUM:
         raise ValueError(f"the weights of the ends must sum to 1, got {', '.join(map(str, shares.tolist()))}")
+    _require_finite(params, ends)
     layered = _layered(network, params, preprocess(inputs))
     moments = [_measure(layered, end) for end in ends]
     names = list(moments[0])
@@ -118,6 +120,15 @@ def repair(
     rescaled, shift = _rescaled(layered, params, change)
     _require_same(layered, params, change, outputs)
     return Repaired(rescaled, shift, tuple(change), layered.unknown)
+
+
+def _require_finite(params: Params, ends: Sequence[Params]) -> None:
+    """Raises ValueError that names the leaves with values that are not finite, where values are known."""
+    named = [(f"{model}{trees.name(path)}", leaf) for model, tree in [("", params), *((f"end {i}: ", end) for i, end in enumerate(ends))]
+             for path, leaf in trees.named_leaves(tree) if not isinstance(leaf, jax.core.Tracer)]  # fmt: skip
+    wrong = [name for name, leaf in named if not np.isfinite(np.asarray(leaf)).all()]
+    if wrong:
+        raise ValueError(f"networks with values that are not finite cannot be repaired: {', '.join(wrong)}")
 
 
 SUM = 1e-3
@@ -198,9 +209,17 @@ def _moments(output: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     if jnp.issubdtype(output.dtype, jnp.complexfloating):
         raise ValueError("layers that compute complex numbers have no spread by which they could be repaired")
-    flat = output.astype(jnp.float32).reshape(-1, output.shape[-1])
+    moments: tuple[jax.Array, jax.Array] = _of_units(output.astype(jnp.float32).reshape(-1, output.shape[-1]))
+    return moments
+
+
+@jax.jit
+def _of_units(flat: jax.Array) -> tuple[jax.Array, jax.Array]:
+    exponent = exponent_of(flat)
+    flat = brought_near(flat, exponent)  # whose squares are numbers
     constant = jnp.ptp(flat, 0) <= np.float32(1e-6) * jnp.abs(flat).max(0)
-    return flat.mean(0), jnp.where(constant, np.float32(0), flat.std(0))
+    std = jnp.where(constant, np.float32(0), flat.std(0))
+    return brought_near(flat.mean(0), -exponent), brought_near(std, -exponent)
 
 
 def _affine(values: jax.Array, scale: jax.Array, offset: jax.Array | None = None, axis: int = -1) -> jax.Array:

@@ -129,6 +129,7 @@ def match(
     held = {canonical: name for name, canonical in names.canonical(kind, list(first.tensors)).items()}
     layout = _layout(first, kind, {canonical: first.tensors[name] for canonical, name in held.items()})
     a = layout.params(first, held)
+    _require_finite(first, a, layout)
     spec = matching.permutation_spec(layout.network, a, _inputs(layout.module, configuration(first)))
     done = [_match_one(layout, spec, a, other, held) for other in others]
     checkpoints = [first, *(m.checkpoint for m in done)]
@@ -140,7 +141,9 @@ def _match_one(layout: Layout, spec: PermutationSpec, a: Any, other: Checkpoint,
     lacking = [name for name in held.values() if name not in other.tensors]
     if lacking:
         raise UsageError(f"--match: {other.path} lacks {', '.join(lacking)}")
-    found = matching.head_matching(spec, a, layout.params(other, held))
+    b = layout.params(other, held)
+    _require_finite(other, b, layout)
+    found = matching.head_matching(spec, a, b)
     orders = found.matching.permutation
     moved = {group: int((order != np.arange(len(order))).sum()) for group, order in orders.items()}
     units = {group: len(order) for group, order in orders.items()}
@@ -155,6 +158,22 @@ def _match_one(layout: Layout, spec: PermutationSpec, a: Any, other: Checkpoint,
         highlight=False,
     )
     return Matched(dataclasses.replace(other, tensors=tensors), moved, units, seconds)
+
+
+def _require_finite(checkpoint: Checkpoint, params: Any, layout: Layout) -> None:
+    """Raises UsageError that names the tensors of a model which hold NaN or infinite entries."""
+    names_of = {path: place.name for path, place in layout.leaves.items()} | {
+        f"readouts/{n}": n for n in layout.readouts
+    }
+    wrong = [
+        names_of[path]
+        for path, leaf in ((trees.name(p), x) for p, x in trees.named_leaves(params))
+        if not np.isfinite(leaf).all()
+    ]
+    if wrong:
+        raise UsageError(
+            f"--match: {checkpoint.path} holds values that are not finite: {', '.join(wrong)}. A model that diverged should be left out"
+        )
 
 
 def _inputs(module: Any, config: dict[str, Any]) -> np.ndarray:
