@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree, Shaped
 
 from tna_jax import placement as placement_lib
 from tna_jax import sharding, trees
-from tna_jax.federated import features, simulation
+from tna_jax.federated import client_groups, features
 from tna_jax.federated.algorithm import Broadcast, ClientState
 from tna_jax.federated.faults import Turnout
 from tna_jax.federated.fedavg import FedAvg
@@ -66,7 +66,7 @@ def fine_tune(
     *,
     live: Mask | None = None,
     epochs: int = 1,
-    group: int = simulation.GROUP,
+    group: int = client_groups.GROUP,
 ) -> Iterator[tuple[np.ndarray, Params, State]]:
     """Fine-tunes the server's model on each client's examples, by the clients' own optimizer without an algorithm's terms.
 
@@ -101,13 +101,13 @@ def fine_tune(
     broadcast = Broadcast(server.params, (), (), mask, jnp.float32(1), jnp.float32(learning_rate))
     mesh = placement_lib.mesh()
     state = jax.tree.map(lambda x: x[0], states)
-    placement = simulation.resolve(tuned, server.params, state, inputs)
+    placement = client_groups.resolve(tuned, server.params, state, inputs)
     data, sent = placement_lib.replicate((inputs, labels), mesh), placement_lib.replicate(broadcast, mesh)
     turnout = Turnout([], [], [], np.ones(federation.clients, np.float32))
     everyone, steps = np.arange(federation.clients, dtype=np.int32), tuned.num_steps(clients.count)
-    for rows, real in simulation.grouped(everyone, steps, min(group, federation.clients), mesh.size):
+    for rows, real in client_groups.grouped(everyone, steps, min(group, federation.clients), mesh.size):
         update, after = placement_lib.to_host(
-            simulation.train_group(
+            client_groups.train_group(
                 tuned, placement, mesh, sent, before, clients, root, number, turnout, rows, real, data
             )
         )

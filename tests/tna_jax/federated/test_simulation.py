@@ -20,10 +20,10 @@ from tna_jax.federated import (
     Schedule,
     aggregate,
     aggregation,
+    client_groups,
     init_client_state,
     init_server,
     server_update,
-    simulation,
     stack,
     stream,
     train_client,
@@ -197,7 +197,7 @@ def test_drop_outs_compile_nothing_anew(small, monkeypatch):
         _, _, outcome = simulated(small, federation, rounds=3, faults=Faults(drop=drop))
         turnouts.add(len(outcome.turnout.dropped))
     assert len(turnouts) > 1  # the control: rounds differed in their numbers of clients
-    assert simulation._group_program(federation.of_clients(), "map", mesh)._cache_size() == 1
+    assert client_groups._group_program(federation.of_clients(), "map", mesh)._cache_size() == 1
 
 
 def test_turnout_depends_on_the_seed_and_the_round_alone():
@@ -296,7 +296,7 @@ def test_a_round_with_convolutions_takes_as_long_as_its_clients():
             own, key = init_client_state(federation, server), stream(root, ORDER, 0, number)
             jax.block_until_ready(train_client(federation, broadcast, own, x[part], y[part], key))
 
-    assert simulation.resolve(federation, params, (), x) == "loop"
+    assert client_groups.resolve(federation, params, (), x) == "loop"
     seconds = {}
     for run in (together, one_by_one):
         run()
