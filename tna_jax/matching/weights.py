@@ -1,7 +1,7 @@
 """Matching after training: which permutation of one network's hidden units brings it nearest to another network.
 
 Weight and activation matching of Git Re-Basin (Ainsworth et al. 2023, arXiv 2209.04836). Linear assignments are solved on the
-host by `scipy.optimize.linear_sum_assignment` (scipy comes with JAX), matrix products by NumPy.
+host by `scipy.optimize.linear_sum_assignment` (scipy comes with JAX), or `lapx` where it is installed; matrix products by NumPy.
 
 spec = permutation_spec(network, a, x)
 match = weight_matching(spec, a, b)
