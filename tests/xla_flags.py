@@ -22,11 +22,16 @@ def append_flags(*flags: str) -> None:
     os.environ["XLA_FLAGS"] = " ".join([*given.split(), *(f for f in flags if f.partition("=")[0] not in names)])
 
 
-NO_FLOAT16 = pytest.mark.skipif(
-    jax.__version_info__ < (0, 11) and "--xla_cpu_max_isa=SSE4_2" in os.environ.get("XLA_FLAGS", "").split(),
-    reason="jaxlib 0.10 cannot compile float16 for SSE 4.2: Failed to materialize symbols",
-)
+LACKS_FLOAT16 = jax.__version_info__ < (0, 11) and "--xla_cpu_max_isa=SSE4_2" in os.environ.get("XLA_FLAGS", "").split()
+WHY = "jaxlib 0.10 cannot compile float16 for SSE 4.2: Failed to materialize symbols"
+NO_FLOAT16 = pytest.mark.skipif(LACKS_FLOAT16, reason=WHY)
 """The mark of tests that compute in float16."""
+
+
+def require(dtype: str) -> None:
+    """Skips a test whose parameter is a dtype that cannot be computed in here."""
+    if LACKS_FLOAT16 and dtype == "float16":
+        pytest.skip(WHY)
 
 
 def environment_of_a_user(**more: str) -> dict[str, str]:

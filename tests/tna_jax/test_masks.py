@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.parameters import slow
+from tests.xla_flags import NO_FLOAT16
 from tna_jax import masks
 
 KEY = jax.random.key(7)
@@ -271,7 +272,9 @@ def test_anchored_ratio():
         masks.anchored_ratio({})
 
 
-@pytest.mark.parametrize("dtype", [*slow(jnp.float32), jnp.bfloat16, *slow(jnp.float16)])
+@pytest.mark.parametrize(
+    "dtype", [*slow(jnp.float32), jnp.bfloat16, pytest.param(jnp.float16, marks=[pytest.mark.slow, NO_FLOAT16])]
+)
 def test_prune(dtype):
     params = {
         "a": jnp.array([1, jnp.nan, -jnp.inf, -2], dtype),
@@ -354,7 +357,9 @@ def test_anchors_are_not_cast():
         masks.share_anchors(params, source, masks.bernoulli(KEY, params, 0.5))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, *slow(jnp.bfloat16, jnp.float16)])
+@pytest.mark.parametrize(
+    "dtype", [jnp.float32, *slow(jnp.bfloat16), pytest.param(jnp.float16, marks=[pytest.mark.slow, NO_FLOAT16])]
+)
 def test_what_is_selected_has_a_derivative(dtype):
     chosen = jnp.array([True, False, True])
     a, b = (jnp.arange(3, dtype=dtype) + n for n in (1, 5))

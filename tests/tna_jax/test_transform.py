@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from tests.parameters import slow
+from tests.xla_flags import NO_FLOAT16
 from tna_jax import anchored, checks, masks, tna_mask
 from tna_jax.transform import apply_updates
 
@@ -46,7 +47,9 @@ def test_updates_by_hand():
     assert whole.update(gradients, whole.init(PARAMS))[0]["w"].tolist() == [0.0] * 4
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, *slow(jnp.bfloat16, jnp.float16)])
+@pytest.mark.parametrize(
+    "dtype", [jnp.float32, *slow(jnp.bfloat16), pytest.param(jnp.float16, marks=[pytest.mark.slow, NO_FLOAT16])]
+)
 def test_non_finite_gradients_and_decay_do_not_reach_an_anchor(dtype):
     params = {"w": PARAMS["w"].astype(dtype)}
     gradients = {"w": jnp.array([1.0, jnp.nan, 1.0, -jnp.inf]).astype(dtype)}

@@ -7,6 +7,7 @@ import pytest
 
 from tests.parameters import slow_but
 from tests.tna_jax.hf.small_models import make
+from tests.xla_flags import require
 from tna_jax import matching, trees
 
 SIZES = {"width": 12, "depth": 1, "heads": 3, "mlp": 24}
@@ -21,6 +22,7 @@ CASES = [(kind, dtype) for kind in INPUTS for dtype in ("float32", "float16", "b
 @pytest.mark.parametrize(("kind", "dtype"), slow_but([("dinov2_with_registers", "float16")], CASES))
 @jax.numpy_dtype_promotion("standard")
 def test_a_permuted_copy_computes_the_same_and_is_found_again(kind, dtype):
+    require(dtype)
     module, params = make(kind, "classes", **SIZES)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(dtype)), params)
 

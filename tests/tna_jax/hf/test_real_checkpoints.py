@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.xla_flags import require
 from tna_jax import hf, matching, trees
 from tna_jax.hf import cache
 from tna_jax.hf.checkpoints import CHECKPOINTS
@@ -111,6 +112,7 @@ def test_permuted_units_compute_the_same_and_a_wrong_one_does_not(name, dtype):
 @jax.numpy_dtype_promotion("standard")
 def test_a_permuted_copy_is_found_again(name, dtype):
     """Bit for bit. Weights alone leave some heads of DINOv2 exchanged, a local optimum; with an order of units for each head they do not."""
+    require(dtype)
     network, params = classifier(name, jnp.dtype(dtype))
     spec = matching.permutation_spec(network, params, inputs(name))
     moved = matching.apply_permutation(spec, matching.random_permutation(spec, jax.random.key(0)), params)
