@@ -95,6 +95,7 @@ def close(ours, theirs, kept, where):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @jax.numpy_dtype_promotion("standard")
 def test_permuted_units_compute_the_same_and_a_wrong_one_does_not(name, dtype):
+    require(dtype)
     network, params = classifier(name, jnp.dtype(dtype))
     spec = matching.permutation_spec(network, params, inputs(name))
     depth = sum(name.startswith("layer_") for name in params["body"])
