@@ -1,10 +1,11 @@
-"""Tables of the record: `python -m train record`."""
+"""Tables of the record and of averages of many: `python -m train record`, `python -m train papa`."""
 
 from collections.abc import Callable
 from typing import Any
 
 from fusion.readme_tables.kinds import Tables
 from fusion.summary import markdown
+from train import papa
 from train.record import drawing
 
 
@@ -49,6 +50,16 @@ def record_prototype(result: dict[str, Any]) -> str:
     return markdown(heads, lines)
 
 
+def many(measure: str) -> Callable[[dict[str, Any]], str]:
+    """Averages of N networks: `accuracy` or `loss`."""
+
+    def table(result: dict[str, Any]) -> str:
+        built = papa.tables(result)[("accuracy", "loss").index(measure)]
+        return markdown(built.heads, built.rows)
+
+    return table
+
+
 TABLES: Tables = {
     "record_mlp": ("record.json", record("mlp")),
     "record_mlp_why": ("record.json", record("mlp", why=True)),
@@ -57,6 +68,8 @@ TABLES: Tables = {
     "record_mlp_small_claims": ("record.json", record_claims("mlp_small")),
     "record_resnet20_small": ("record.json", record("resnet20_small")),
     "record_resnet20_small_why": ("record.json", record("resnet20_small", why=True)),
+    "papa_accuracy": ("papa.json", many("accuracy")),
+    "papa_loss": ("papa.json", many("loss")),
     "record_prototype": ("record_prototype.json", record_prototype),
 }
 """By the name in the page: the results, and what makes the table of them."""
