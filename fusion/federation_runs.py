@@ -16,7 +16,7 @@ from tna_jax.federated.federation import Federation
 from tna_jax.federated.schedules import Schedule
 from tna_jax.programs.federate import run as federate
 from tna_jax.programs.federate.options import FederateOptions
-from tna_jax.programs.federate.rounds import Prepared
+from tna_jax.programs.federate.prepared import Prepared
 from tna_jax.programs.federate.setup import client_examples, resolved
 
 LAST = 5

@@ -14,10 +14,13 @@ from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.progress import console, print_user_error
 from tna_jax.programs.data import own
 from tna_jax.programs.data.records import only_streamed
-from tna_jax.programs.federate import demonstration, health, stages
+from tna_jax.programs.federate import client_marks, demonstration, health, stages
 from tna_jax.programs.federate import report as federate_report
 from tna_jax.programs.federate import rounds as federate_rounds
+from tna_jax.programs.federate.client_scores import BY_CLIENT
 from tna_jax.programs.federate.options import FederateOptions
+from tna_jax.programs.federate.prepared import Prepared
+from tna_jax.programs.federate.progress import Progress, columns
 from tna_jax.programs.federate.setup import build_federation, client_examples, deal, resolved, schedule
 from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.present import present
@@ -111,7 +114,7 @@ def _failure(run: dict[str, Any], config: dict[str, Any]) -> str:
     return ""
 
 
-def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
+def prepare(settings: FederateOptions) -> Prepared:
     """Builds what the options stand for; raises UsageError where they do not go together."""
     data, network, init = load(settings)
     if streamed(data):
@@ -155,7 +158,7 @@ def prepare(settings: FederateOptions) -> federate_rounds.Prepared:
             head = personalization.head(network if module is None else module, params, state, batch)
         except ValueError as error:
             raise UsageError(f"--personalize head: {error}") from error
-    return federate_rounds.Prepared(data, train, proxy, federation, init, owners, head)
+    return Prepared(data, train, proxy, federation, init, owners, head)
 
 
 def _num_owners(settings: FederateOptions, data: Any) -> int:
@@ -168,22 +171,18 @@ def _num_owners(settings: FederateOptions, data: Any) -> int:
     return len(np.unique(data.owners))
 
 
-def summary(
-    line: federate_rounds.Line, progress: federate_rounds.Progress, run: int, prepared: federate_rounds.Prepared
-) -> dict[str, Any]:
+def summary(line: federate_rounds.Line, progress: Progress, run: int, prepared: Prepared) -> dict[str, Any]:
     """Returns what `federate.json` holds of one run; `turnout` counts rounds by client, of those to which anything happened."""
     history, scores = progress.history, progress.finals.get("scores", {})
-    names = [
-        name for name in (*federate_rounds.columns(prepared.federation), *federate_rounds.BY_CLIENT) if name in history
-    ]
+    names = [name for name in (*columns(prepared.federation), *BY_CLIENT) if name in history]
     values: dict[str, Any] = {name: history[name][run] for name in names}
     headline, guessing = measures.of_objective(prepared.federation.objective)[0], prepared.guessing
     last = values[headline.name][-LAST:].astype(np.float64)
     befell = history["clients"][run]  # (rounds, N)
-    bits = {"dropped": federate_rounds.DROPPED, "late": federate_rounds.LATE, "refused": federate_rounds.REFUSED}
+    bits = {"dropped": client_marks.DROPPED, "late": client_marks.LATE, "refused": client_marks.REFUSED}
     counts = {name: np.count_nonzero(befell & bit, axis=0) for name, bit in bits.items()}
     turnout = {name: {str(k): int(n) for k, n in enumerate(column) if n} for name, column in counts.items()}
-    took_place, asked = befell.any(axis=1), (befell & federate_rounds.ASKED).any(axis=1)
+    took_place, asked = befell.any(axis=1), (befell & client_marks.ASKED).any(axis=1)
     accuracy, loss, taken = (values[name][asked] for name in ("accuracy", "loss", "taken"))
     useless = health.never_better_than_guessing(accuracy, loss, guessing, prepared.chance)
     with np.errstate(invalid="ignore"):  # of a loss that is not finite there is no spread
@@ -206,7 +205,7 @@ def summary(
 
 
 def costs_of(
-    prepared: federate_rounds.Prepared,
+    prepared: Prepared,
     settings: FederateOptions,
     line: federate_rounds.Line,
     history: dict[str, np.ndarray],
@@ -223,9 +222,9 @@ def costs_of(
     dealt = deal(
         settings, jax.random.key(line["seed"]), prepared.train.labels, prepared.data.test.labels[:0], prepared.owners
     )
-    asked = (marks & federate_rounds.ASKED) > 0
-    answered = asked & ((marks & federate_rounds.DROPPED) == 0)
-    late = (marks & federate_rounds.LATE) > 0
+    asked = (marks & client_marks.ASKED) > 0
+    answered = asked & ((marks & client_marks.DROPPED) == 0)
+    late = (marks & client_marks.LATE) > 0
     full = federation.num_steps(dealt.clients.count)
     steps = np.ceil(np.where(late, np.float32(settings.straggler_share), np.float32(1)) * full[None].astype(np.float32))
     counted = costs.of_rounds(
@@ -238,7 +237,7 @@ SHOWN = 20_000
 """Entries of a partition's table up to which federate.json holds it."""
 
 
-def partition_of(prepared: federate_rounds.Prepared, settings: FederateOptions) -> dict[str, Any]:
+def partition_of(prepared: Prepared, settings: FederateOptions) -> dict[str, Any]:
     """Returns the first seed's training examples by client and class, of partitions that are not too large to be looked at."""
     labels, classes = prepared.train.labels, prepared.data.num_classes
     if not prepared.data.class_names or settings.clients * classes > SHOWN:

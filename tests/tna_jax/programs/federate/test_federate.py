@@ -20,7 +20,7 @@ from tna_jax.programs.federate import report_costs, setup
 from tna_jax.programs.federate import rounds as federate_run
 from tna_jax.programs.federate import run as federate
 from tna_jax.programs.federate.options import FederateOptions
-from tna_jax.programs.federate.rounds import group_size
+from tna_jax.programs.federate.prepared import group_size
 from tna_jax.programs.reports import png
 
 TINY = ["federate", "--dataset", "digits", "--train-examples", "300", "--test-examples", "100", "--depth", "1", "--width", "16",

@@ -12,7 +12,8 @@ from tna_jax import objectives
 from tna_jax.federated.faults import Turnout
 from tna_jax.federated.simulation import Round
 from tna_jax.programs.cli.main import main
-from tna_jax.programs.federate import health, report, rounds
+from tna_jax.programs.federate import client_marks, health, report, rounds
+from tna_jax.programs.federate import progress as progress_lib
 from tna_jax.programs.federate import run as federate
 from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.federate.setup import resolved
@@ -57,10 +58,10 @@ def test_a_model_that_was_never_better_than_guessing_has_learned_nothing():
 def test_a_round_in_which_nobody_was_drawn_is_neither_a_stop_nor_a_round_without_replies():
     """With privacy clients are drawn each by itself."""
     nobody, some = (
-        rounds.marks(Round(Turnout(drawn, [], [], np.ones(2)), {}, len(drawn), None, 0.6, True), 2)
+        client_marks.marks(Round(Turnout(drawn, [], [], np.ones(2)), {}, len(drawn), None, 0.6, True), 2)
         for drawn in ([], [1])
     )
-    columns = {name: np.full((1, 8), 0.5) for name in rounds.HISTORY} | {"taken": np.array([[1, *[0] * 6, 1]])}
+    columns = {name: np.full((1, 8), 0.5) for name in progress_lib.HISTORY} | {"taken": np.array([[1, *[0] * 6, 1]])}
     progress = SimpleNamespace(history={**columns, "clients": np.array([[some, *[nobody] * 6, some]])}, finals={})
     prepared = SimpleNamespace(
         federation=SimpleNamespace(objective=objectives.CLASSIFICATION), guessing=np.log(10), chance=0.1, classes=10
