@@ -56,6 +56,8 @@ class ColdOptions(TuningOptions, FreezeOptions):
     """Peak learning rate of AdamW; a contributor's optimizer starts afresh in each iteration."""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.01
     """Weight decay, decoupled, of matrices."""
+    average_diverged: bool = False
+    """Average the bodies of contributors that diverged too; default: a body that is not finite is left out of the average, and named."""
     length: Annotated[int, COUNT] = 32
     """Tokens of a text or pair; longer ones are cut."""
     score_examples: Annotated[int, COUNT, SCORES] = 500

@@ -11,7 +11,6 @@ import numpy as np
 
 from tna_jax import ensemble, finetuning
 from tna_jax import placement as placement_lib
-from tna_jax.averaging import average_stacked
 from tna_jax.ensemble import Trainer
 from tna_jax.io.json_files import to_json
 from tna_jax.io.runs import BODY
@@ -22,10 +21,12 @@ from tna_jax.programs.cli.progress import Interrupted, PhaseBar, console, stoppa
 from tna_jax.programs.cold import report as cold_report
 from tna_jax.programs.cold import scores as cold_scores
 from tna_jax.programs.cold import tasks as cold_tasks
+from tna_jax.programs.cold.contributions import Contribution, accepted, average, require_finite
 from tna_jax.programs.cold.options import ColdOptions
 from tna_jax.programs.cold.scores import Body, Watch
 from tna_jax.programs.cold.tasks import Task, drawn, shut, shut_mask
 from tna_jax.programs.reports.present import present
+from tna_jax.programs.reports.statistics import or_none
 from tna_jax.programs.reports.wording import frozen_text
 from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.runs.folder import METRICS, PROVENANCE, Run
@@ -97,6 +98,7 @@ def run(settings: ColdOptions) -> dict[str, Any]:
         params = iterate(fusion, folder, settings)
         logged = [json.loads(line) for line in (folder.folder / METRICS).read_text().splitlines()]
         rows = [row for line in logged for row in line["rows"]]
+        contributors = [row for line in logged for row in line.get("contributors", [])]
         result: dict[str, Any] = to_json({
             "provenance": {**folder.read(PROVENANCE), **facts, "peak_bytes": memory.peak()},
             "config": result_options(settings),
@@ -107,6 +109,7 @@ def run(settings: ColdOptions) -> dict[str, Any]:
                        "train": len(task.train[1]), "test": len(task.test[1]), "split": task.how_split}
                       for task in fusion.tasks],
             "rows": rows,
+            "contributors": contributors,
             "anchors_moved": sum(line["anchors_moved"] for line in logged),
             "summary": cold_report.summary(rows),
         })  # fmt: skip
@@ -131,6 +134,7 @@ def prepare(settings: ColdOptions, variants: list[Variant]) -> tuple[Fusion, dic
     tasks = cold_tasks.load((*settings.tasks, *settings.unseen), settings.tasks, settings)
     classes = max(task.num_classes for task in tasks)
     made = backbone.for_text(settings.checkpoint, settings.length, classes, **transformer_fields(settings))
+    require_finite(made.params["body"], settings.checkpoint)
     freezing.describe(made.params, settings.freeze)
     trainer = finetuning_trainer(settings, made.network, settings.examples)
     scorer = finetuning_trainer(settings, made.network, settings.score_examples, settings.score_epochs)
@@ -225,12 +229,13 @@ def iterate(fusion: Fusion, folder: Run, settings: ColdOptions) -> Params:
                 raise Interrupted
 
         while done <= settings.iterations:
-            moved, watch = 0, Watch(f"iteration {done} of {settings.iterations}", bar.phase, on_step)
+            moved, contributors = 0, list[dict[str, Any]]()
+            watch = Watch(f"iteration {done} of {settings.iterations}", bar.phase, on_step)
             if done:
-                params, moved = train_and_fuse(fusion, tree["params"], done - 1, watch)
+                params, moved, contributors = train_and_fuse(fusion, tree["params"], done - 1, watch)
                 tree = {"params": params}
             rows = score(fusion, tree["params"], done, watch)
-            folder.log(step=done, rows=rows, anchors_moved=moved)
+            folder.log(step=done, rows=rows, contributors=contributors, anchors_moved=moved)
             done += 1
             saved.save(done, tree)
             saved.wait()
@@ -238,40 +243,49 @@ def iterate(fusion: Fusion, folder: Run, settings: ColdOptions) -> Params:
     return tree["params"]
 
 
-def train_and_fuse(fusion: Fusion, params: Params, number: int, watch: Watch) -> tuple[Params, int]:
-    """One iteration of every variant: mask, training of all contributors, fusion. Also how many anchored entries moved: 0."""
+def train_and_fuse(
+    fusion: Fusion, params: Params, number: int, watch: Watch
+) -> tuple[Params, int, list[dict[str, Any]]]:
+    """One iteration of every variant: mask, training of all contributors, fusion.
+
+    Returns:
+      Bodies (V, ...) and heads (V, K, ...); of contributors that are left out the head stays as it was.
+      How many anchored entries moved: 0.
+      What cold.json holds of the contributors.
+    """
     jobs = [
         (v, variant, k, task) for v, variant in enumerate(fusion.variants) for k, task in enumerate(fusion.contributors)
     ]
     masks = [_mask(fusion, params, variant, number) for variant in fusion.variants]
     heads = jax.tree.map(np.array, params["head"])
-    waiting: list[list[Params]] = [
-        [] for _ in fusion.variants
-    ]  # bodies of a variant until all its contributors are there
+    waiting: list[Contribution] = []  # of a variant until all its contributors are there
+    records: list[dict[str, Any]] = []
     fused: list[Params] = []
     watch.begin("training", len(jobs) * fusion.settings.epochs, "contributors x epochs")
     for first in range(0, len(jobs), fusion.settings.at_once):
         part = jobs[first : first + fusion.settings.at_once]
         members = _members(fusion, params, masks, part, number)
         done = functools.partial(watch.epoch, len(part))
-        members, _ = ensemble.train_ensemble(fusion.trainer, members, None, None, fusion.settings.epochs, on_epoch=done)
-        trained = placement_lib.to_host(members.params)
-        for i, (v, _, k, _) in enumerate(part):
-            waiting[v].append(jax.tree.map(lambda leaf, i=i: np.array(leaf[i]), trained["body"]))
-            for leaf, new in zip(jax.tree.leaves(heads), jax.tree.leaves(trained["head"]), strict=True):
-                leaf[v, k] = new[i]
-            if k + 1 == len(fusion.contributors):
-                fused.append(_average(waiting[v]))
-                waiting[v] = []
+        members, by_epoch = ensemble.train_ensemble(
+            fusion.trainer, members, None, None, fusion.settings.epochs, on_epoch=done
+        )
+        trained, losses = placement_lib.to_host(members.params), np.asarray(by_epoch[-1].loss)
+        for i, (v, variant, k, task) in enumerate(part):
+            body, head = (jax.tree.map(lambda leaf, i=i: np.array(leaf[i]), trained[name]) for name in ("body", "head"))
+            waiting.append(Contribution(task.name, body, head, float(losses[i])))
+            if k + 1 < len(fusion.contributors):
+                continue
+            where = f"ratio {variant.ratio:g}, seed {variant.seed}, iteration {number + 1}"
+            kept = accepted(waiting, where, fusion.settings.average_diverged)
+            records += [each.record(variant._asdict(), number + 1) for each in waiting]
+            for j in kept:
+                jax.tree.map(lambda leaf, new, at=(v, j): leaf.__setitem__(at, new), heads, waiting[j].head)
+            bodies = [waiting[j].body for j in kept]
+            fused.append(average(bodies) if kept else jax.tree.map(lambda leaf, v=v: np.array(leaf[v]), params["body"]))
+            waiting = []
     made = {"body": _stack(fused), "head": heads}
     moved = sum(_moved(mask["body"], params["body"], made["body"], v) for v, mask in enumerate(masks))
-    return made, moved
-
-
-def _average(bodies: list[Params]) -> Params:
-    """Averages bodies as `cold_fusion.fuse` does, a leaf at a time: of many large ones no second copy is made."""
-    shares = np.ones(len(bodies), np.float32)
-    return jax.tree.map(lambda *leaves: np.asarray(average_stacked([np.stack(leaves)], shares)[0]), *bodies)
+    return made, moved, records
 
 
 def _mask(fusion: Fusion, params: Params, variant: Variant, number: int) -> Mask:
@@ -311,7 +325,7 @@ def _members(fusion: Fusion, params: Params, masks: list[Mask], jobs: Any, numbe
 
 
 def score(fusion: Fusion, params: Params, number: int, watch: Watch) -> list[dict[str, Any]]:
-    """Accuracy of every variant's body on every task, by fine-tuning and by a linear probe.
+    """Accuracy and loss of every variant's body on every task, by fine-tuning and by a linear probe.
 
     Before the first iteration all ratios of a seed have one body, which is scored once.
     """
@@ -327,9 +341,10 @@ def score(fusion: Fusion, params: Params, number: int, watch: Watch) -> list[dic
             fusion.backbone, bodies, fusion.tasks, fusion.scorer, fusion.settings, watch
         )
     which = {variant.seed: i for i, variant in enumerate(scored)} if not number else {}
+    row_of = {variant: at[variant] if number else which[variant.seed] for variant in fusion.variants}
     return [
-        {"seed": variant.seed, "ratio": variant.ratio, "iteration": number, "task": task.name, "seen": task.seen,
-         "kind": kind, "accuracy": float(table[which.get(variant.seed, at[variant]) if not number else at[variant], t])}
+        {"seed": variant.seed, "ratio": variant.ratio, "iteration": number, "task": task.name, "seen": task.seen, "kind": kind,
+         "accuracy": float(table.accuracy[row_of[variant], t]), "loss": or_none(table.loss[row_of[variant], t])}
         for variant in fusion.variants
         for kind, table in tables.items()
         for t, task in enumerate(fusion.tasks)

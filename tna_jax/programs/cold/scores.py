@@ -27,6 +27,14 @@ class Body(NamedTuple):
     """One model; its head is not used."""
 
 
+class Scores(NamedTuple):
+    """Of bodies (rows) on tasks (columns), on the test examples."""
+
+    accuracy: np.ndarray
+    loss: np.ndarray
+    """Mean cross-entropy in nats, of a probe the squared error that it minimizes; not finite of what diverged."""
+
+
 class Watch(NamedTuple):
     """Who is told how far an iteration is."""
 
@@ -53,8 +61,8 @@ def tuned(
     trainer: Trainer,
     settings: Any,
     watch: Watch,
-) -> np.ndarray:
-    """Test accuracy (bodies, tasks) after fine-tuning each body, with a fresh head and without anchors, on each task.
+) -> Scores:
+    """Test accuracy and loss (bodies, tasks) after fine-tuning each body, with a fresh head and without anchors, on each task.
 
     A seed's heads, examples and orders are the same for every body, so that bodies are compared on equal terms. All trainings
     are one ensemble, in parts that fit the memory.
@@ -69,9 +77,13 @@ def tuned(
         members, _ = ensemble.train_ensemble(trainer, members, None, None, settings.score_epochs, on_epoch=done)
         params = jax.tree.map(np.asarray, members.params)
         found += [
-            accuracy(backbone.network, ensemble.member(params, k), *task.test) for k, (_, task, _) in enumerate(part)
+            evaluate(backbone.network, ensemble.member(params, k), *task.test) for k, (_, task, _) in enumerate(part)
         ]
-    return np.array(found).reshape(len(bodies), len(tasks))
+    return _table(found, len(bodies))
+
+
+def _table(found: list[tuple[float, float]], bodies: int) -> Scores:
+    return Scores(*(np.array(column).reshape(bodies, -1) for column in zip(*found, strict=True)))
 
 
 def _members(backbone: Backbone, jobs: Any, trainer: Trainer, settings: Any) -> ensemble.Members:
@@ -94,20 +106,18 @@ def _members(backbone: Backbone, jobs: Any, trainer: Trainer, settings: Any) -> 
     )
 
 
-def accuracy(
+def evaluate(
     network: Callable[[Params, jax.Array], jax.Array], params: Params, inputs: np.ndarray, labels: np.ndarray
-) -> float:
-    """Share of correct examples of one model; every example counts once."""
+) -> tuple[float, float]:
+    """Returns the share of correct examples of one model and its mean loss; every example counts once."""
     run, total = _counted(network), metrics.zero()
     for rows, weight in _batches(len(labels)):
         total = metrics.merge(total, run(params, inputs[rows], labels[rows], weight))
-    return float(total.accuracy)
+    return float(total.accuracy), float(total.loss)
 
 
-def probed(
-    backbone: Backbone, bodies: Sequence[Body], tasks: Sequence[Task], settings: Any, watch: Watch
-) -> np.ndarray:
-    """Test accuracy (bodies, tasks) of a linear probe on the features of each frozen body."""
+def probed(backbone: Backbone, bodies: Sequence[Body], tasks: Sequence[Task], settings: Any, watch: Watch) -> Scores:
+    """Test accuracy and squared error (bodies, tasks) of a linear probe on the features of each frozen body."""
     found = []
     watch.begin("scores by linear probe", len(bodies) * len(tasks), "bodies x tasks")
     for body in bodies:
@@ -116,9 +126,16 @@ def probed(
             inputs, labels = drawn(stream(body.seed, Stream.RUN_SCORE, number), task, settings.probe_examples)
             train, test = (features(backbone, params, tokens) for tokens in (inputs, task.test[0]))
             fitted = _fit(jnp.asarray(train), jnp.asarray(labels), backbone.num_classes)
-            found.append(float(linear_probe.accuracy(fitted, jnp.asarray(test), jnp.asarray(task.test[1]))))
+            tested = jnp.asarray(test), jnp.asarray(task.test[1])
+            found.append((float(linear_probe.accuracy(fitted, *tested)), float(_squared_error(fitted, *tested))))
             watch.done(1)
-    return np.array(found).reshape(len(bodies), len(tasks))
+    return _table(found, len(bodies))
+
+
+@jax.jit
+def _squared_error(probe: linear_probe.Probe, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+    goal = jax.nn.one_hot(labels, len(probe.bias), dtype=jnp.float32)
+    return jnp.square(linear_probe.scores(probe, inputs) - goal).sum(-1).mean()
 
 
 _fit = functools.partial(jax.jit, static_argnums=2)(linear_probe.fit)

@@ -1,0 +1,82 @@
+"""What contributors send back: a body that is not finite is left out of the average, as `tna federate` refuses such a reply."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from tna_jax import trees
+from tna_jax.averaging import average_stacked
+from tna_jax.io.errors import UsageError
+from tna_jax.masks import Params
+from tna_jax.programs.cli.progress import console
+from tna_jax.programs.reports.statistics import or_none
+
+
+class Contribution(NamedTuple):
+    """A contributor's model after the training of an iteration."""
+
+    task: str
+    """Its name."""
+    body: Params
+    head: Params
+    loss: float
+    """Mean training loss of its last epoch."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether all its parameters are finite."""
+        return not names_not_finite((self.body, self.head))
+
+    def record(self, variant: dict[str, Any], iteration: int) -> dict[str, Any]:
+        """Returns what cold.json holds of it; a loss that is not finite is null there."""
+        loss = or_none(self.loss)
+        return {
+            **variant,
+            "iteration": iteration,
+            "task": self.task,
+            "loss": loss,
+            "diverged": loss is None or not self.finite,
+        }
+
+
+def accepted(contributions: Sequence[Contribution], where: str, average_diverged: bool) -> list[int]:
+    """Returns the numbers of those of one fusion that are averaged, and names the others on the screen.
+
+    Args:
+      contributions: of all contributors.
+      where: which fusion and iteration.
+      average_diverged: accept all, as `--average-diverged` asks for.
+    """
+    wrong = [each.task for each in contributions if not each.finite]
+    kept = [i for i, each in enumerate(contributions) if average_diverged or each.task not in wrong]
+    if wrong:
+        then = (
+            "averaged all the same"
+            if average_diverged
+            else "left out of the average"
+            if kept
+            else "the body stays as it was"
+        )
+        console.print(f"{where}: {', '.join(wrong)} diverged: values that are not finite, {then}", highlight=False)
+    return kept
+
+
+def average(bodies: Sequence[Params]) -> Params:
+    """Averages bodies as `cold_fusion.fuse` does, a leaf at a time: of many large ones no second copy is made."""
+    shares = np.ones(len(bodies), np.float32)
+    return jax.tree.map(lambda *leaves: np.asarray(average_stacked([np.stack(leaves)], shares)[0]), *bodies)
+
+
+def names_not_finite(params: Params) -> list[str]:
+    """Returns the paths of the leaves that hold a value which is not finite."""
+    return [trees.name(path) for path, leaf in trees.named_leaves(params) if not np.isfinite(np.asarray(leaf)).all()]
+
+
+def require_finite(params: Params, checkpoint: str) -> None:
+    """Raises UsageError that names the leaves of a checkpoint which are not finite."""
+    if wrong := names_not_finite(params):
+        raise UsageError(
+            f"--checkpoint {checkpoint} holds values that are not finite: {', '.join(wrong)}. Nothing can be learned from it"
+        )
