@@ -8,6 +8,7 @@ tile the file exactly. Format: https://github.com/huggingface/safetensors#format
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -122,6 +123,8 @@ OTHER_NAMES = (
     "adapter_model.safetensors",
 )
 """Names of the weights of other libraries' folders: diffusers, PEFT."""
+SHARD = re.compile(r"-\d+-of-(\d+)\.safetensors$")
+"""The end of a shard's name, with their number."""
 
 
 def _other_name(folder: Path) -> Path:
@@ -134,6 +137,11 @@ def _other_name(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     only = sorted(file for file in folder.glob("*.safetensors") if file.is_file())
+    if shards := [file.name for file in only if (match := SHARD.search(file.name)) and int(match[1]) > 1]:
+        raise UsageError(
+            f"{folder} holds shards of a model ({', '.join(shards[:3])}{', ...' if len(shards) > 3 else ''}) without their index "
+            f"{INDEX}, which says what belongs to it: fetch it, and all shards that it names"
+        )
     if len(only) == 1:
         return only[0]
     several = f"; name one of {', '.join(file.name for file in only)}" if only else ""

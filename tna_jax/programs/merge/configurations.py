@@ -26,6 +26,8 @@ ONLY_DEFAULTS = ("generation_config.json",)
 """Files that hold defaults only, which a caller can set: told, never refused."""
 HEAD = ("architectures", "id2label", "label2id", "num_labels", "problem_type")
 """Fields in which a model may differ from the base that it was fine-tuned from."""
+BASE_OF_ADAPTER = "base_model_name_or_path"
+"""Field of `adapter_config.json`: the model that an adapter was trained on."""
 ONCE = ("added_tokens_decoder", "extra_special_tokens")
 """Fields that the tokenizer's map holds too."""
 
@@ -64,6 +66,7 @@ def require_same_function(
     if base is not None:
         of_base = differences([checkpoints[0], base])
         every += [d for d in of_base if d.field not in HEAD and (d.file == "config.json" or d.field == "tokenizer")]
+    every += _bases_of_adapters(checkpoints)
     refused = [
         d for d in every if d.changes_function and d.field not in allowed and d.field.split(".")[0] not in allowed
     ]
@@ -92,6 +95,22 @@ def differences(checkpoints: list[Checkpoint]) -> list[Difference]:
                 found += _difference(file, field, ours, theirs, (having[0][0], name), kinds[0] if kinds else "")
     return _labels_once(found) + [
         Difference("tokenizer", d.file, d.values, d.models, True) for d in tokenizers.differences(folders)
+    ]
+
+
+def _bases_of_adapters(checkpoints: list[Checkpoint]) -> list[Difference]:
+    """Returns adapters that were trained on another model than the first of them, by the last part of its name."""
+    named = [
+        (str(checkpoint.path), config[BASE_OF_ADAPTER]) for checkpoint in checkpoints
+        if (file := folder(checkpoint) / "adapter_config.json").is_file() and isinstance(config := _read(file), dict)
+        and isinstance(config.get(BASE_OF_ADAPTER), str) and config[BASE_OF_ADAPTER]
+    ]  # fmt: skip
+    return [
+        Difference(
+            BASE_OF_ADAPTER, "adapter_config.json", (_shown(named[0][1]), _shown(base)), (named[0][0], name), True
+        )
+        for name, base in named[1:]
+        if Path(base).name.lower() != Path(named[0][1]).name.lower()
     ]
 
 

@@ -169,11 +169,12 @@ def _tied(name: str, having: list[Checkpoint], lacking: list[Checkpoint]) -> str
         if other != name and tensor.shape == having[0].tensors[name].shape and len(tensor.shape) > 1
         and all(other in model.tensors for model in (*having, *lacking))
     ]  # fmt: skip
-    equal = [o for o in candidates if all(_equal(model.tensors[o], model.tensors[name]) for model in having)]
+    equal = [o for o in candidates if all(equal_bits(model.tensors[o], model.tensors[name]) for model in having)]
     return equal[0] if len(equal) == 1 else None
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
+def equal_bits(a: Tensor, b: Tensor) -> bool:
+    """Returns whether two tensors hold the same bits."""
     return a.kind == b.kind and bool(
         np.array_equal(a.read().reshape(-1).view(np.uint8), b.read().reshape(-1).view(np.uint8))
     )

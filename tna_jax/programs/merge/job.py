@@ -11,13 +11,24 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.tensor_headers import Checkpoint
 from tna_jax.merging.method import Method
 from tna_jax.programs.cli.messages import print_warning
-from tna_jax.programs.cli.progress import plural, size
-from tna_jax.programs.merge import configurations, folder_output, greedy, inputs, permuted, recipe, validate
+from tna_jax.programs.cli.progress import console, plural, size
+from tna_jax.programs.merge import (
+    configurations,
+    folder_output,
+    greedy,
+    inputs,
+    permuted,
+    recipe,
+    tokenizers,
+    unmergeable,
+    validate,
+)
 from tna_jax.programs.merge import metadata as merge_metadata
 from tna_jax.programs.merge import method as merge_method
 from tna_jax.programs.merge import plan as merge_plan
 from tna_jax.programs.merge.options import MergeOptions
 from tna_jax.programs.merge.plan import Plan
+from tna_jax.programs.merge.tied import tied_heads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +54,10 @@ class Job:
     differences: list[configurations.Difference]
     """Between the models' configurations."""
     warnings: list[str]
+    tied: dict[str, str]
+    """By a head's name that of the embeddings that it repeats."""
+    tokenizer: Path | None
+    """Folder whose tokenizer a folder gets, where the described model has none and another one has."""
 
     @property
     def out(self) -> Path:
@@ -62,7 +77,8 @@ class Job:
 
     def plan_of(self, weights: np.ndarray, out: Path) -> Plan:
         """Returns what is written for other weights (M,), or elsewhere."""
-        return plan_of(self.settings, self.models, self.base, weights, out)
+        tied = tied_heads(self.models, self.base)[0] if self.settings.match else self.tied  # matched models may be turned
+        return plan_of(self.settings, self.models, self.base, weights, out, tied)
 
 
 def prepare(settings: MergeOptions) -> Job:
@@ -85,25 +101,42 @@ def prepare(settings: MergeOptions) -> Job:
         permuted.require_matchable([*models, *([base] if base is not None else [])])
     validate.require_alike(models, base, settings.choices)
     weights = np.array(settings.weights or [1] * len(models), np.float64)
+    tied, untied = tied_heads(models, base)
+    described = base if base is not None and settings.models[0] in opened.folded else models[0]
     job = Job(
-        settings, method, options, models, base, weights, plan_of(settings, models, base, weights, Path(settings.out)),
-        described=base if base is not None and settings.models[0] in opened.folded else models[0],
-        folded=opened.folded, notes=opened.notes, differences=[], warnings=[],
+        settings, method, options, models, base, weights, plan_of(settings, models, base, weights, Path(settings.out), tied),
+        described=described, folded=opened.folded, notes=opened.notes, differences=[], warnings=[], tied=tied,
+        tokenizer=None if settings.single else tokenizers.lender(unmergeable.folder(described), [*map(unmergeable.folder, models)]),
     )  # fmt: skip
     _require_apart(job)
     differences = configurations.require_same_function(models, base, settings.allow_different)
     if not settings.single and settings.overwrite:
         folder_output.check_replaceable(job.out)
-    warnings = validate.warn(models) + _print_differences(differences, settings.allow_different)
-    return dataclasses.replace(job, differences=differences, warnings=warnings)
+    without_change = base if method.needs_base else None
+    warnings = validate.warn(models, without_change, untied) + _print_differences(differences, settings.allow_different)
+    notes = [*job.notes, *_tokenizer_note(job)]
+    return dataclasses.replace(job, differences=differences, warnings=warnings, notes=notes)
+
+
+def _tokenizer_note(job: Job) -> list[str]:
+    if job.tokenizer is None:
+        return []
+    note = f"{unmergeable.folder(job.described)} has no tokenizer: the merge gets that of {job.tokenizer}"
+    console.print(note, highlight=False)
+    return [note]
 
 
 def plan_of(
-    settings: MergeOptions, models: list[Checkpoint], base: Checkpoint | None, weights: np.ndarray, out: Path
+    settings: MergeOptions,
+    models: list[Checkpoint],
+    base: Checkpoint | None,
+    weights: np.ndarray,
+    out: Path,
+    tied: dict[str, str],
 ) -> Plan:
     """Returns what a merge with these weights (M,) writes."""
     single = out.name if out.suffix == ".safetensors" else None
-    return merge_plan.make(models, base, tuple(weights.tolist()), settings.choices, single)
+    return merge_plan.make(models, base, tuple(weights.tolist()), settings.choices, single, tied)
 
 
 def require_room(out: Path, bytes: int) -> None:

@@ -43,7 +43,8 @@ def of(method: Method, options: dict[str, Any], scope: Scope, plan: Plan) -> Who
         models = [_held(output, source) for source in output.sources]
         base = None if output.base is None else _held(output, output.base)
         merged = tensors.merge_tensor(
-            method, models, base if method.needs_base else None, method.shares(output.weights, len(models)), options, output.name,
+            method, models, base if method.needs_base else None, method.shares(output.weights, len(models)), options,
+            output.drawn_as or output.name,
             facts=facts, refuse_overflow=False,
         )  # fmt: skip
         return merged.astype(output.dtype)

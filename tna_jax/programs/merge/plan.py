@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -26,6 +28,8 @@ class Output:
     """One for each source."""
     base: Tensor | None = None
     """The same tensor of the common base, where the method takes one."""
+    drawn_as: str = ""
+    """Name of the tensor whose random draws it gets; empty: its own."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -105,6 +109,7 @@ def make(
     weights: tuple[float, ...],
     choices: Choices,
     single: str | None,
+    tied: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """Decides what is written.
 
@@ -114,6 +119,7 @@ def make(
       weights: one for each model.
       choices: of single tensors.
       single: name of the one file that is written; None: the first model's files, or shards.
+      tied: by a head's name that of the embeddings that it repeats: it is merged as they are.
 
     Raises:
       UsageError: a pattern finds no tensor.
@@ -123,6 +129,9 @@ def make(
         names += [name for name in base.tensors if name not in checkpoints[0].tensors and not choices.merged(name)]
     _require_hits(list(dict.fromkeys([*names, *(name for other in checkpoints for name in other.tensors)])), choices)
     outputs = {name: _output(name, checkpoints, base, weights, choices) for name in names}
+    for head, embeddings in tied.items():
+        if choices.merged(head) and choices.merged(embeddings):
+            outputs[head] = dataclasses.replace(outputs[embeddings], name=head, drawn_as=embeddings)
     copied = [name for name in names if not choices.merged(name)]
     integers = [name for name in names if choices.merged(name) and not checkpoints[0].tensors[name].floating]
     return Plan(_files(outputs, checkpoints[0], choices.shard_bytes, single), copied, integers)

@@ -86,7 +86,9 @@ def read(options: MergeOptions) -> MergeOptions:
     recipe.unknown(parameters, GLOBAL, "parameters")
     models, weights, densities = _models(recipe, content.get("base_model"))
     values = _options(recipe, method or "", parameters, densities)
-    shares = _weights(recipe, method or "", weights, parameters, content.get("base_model"), models)
+    shares = (
+        None if recipe.wrong else _weights(recipe, method or "", weights, parameters, content.get("base_model"), models)
+    )
     for key in ("dtype", "out_dtype"):
         if content.get(key) is not None and content[key] not in DTYPES:
             recipe.refuse(f"{key} must be one of {', '.join(DTYPES)}, got {content[key]!r}", key)
@@ -117,7 +119,7 @@ def _models(recipe: Recipe, base: str | None) -> tuple[tuple[str, ...], list[flo
         held = entry.get("parameters") or {}
         recipe.unknown(held, OF_MODEL, "models", i, "parameters")
         for key in OF_MODEL:
-            if key in held and not isinstance(held[key], int | float):
+            if key in held and not _is_number(held[key]):
                 recipe.refuse(
                     f"{key} must be one number here (no gradients over layers, no filters)",
                     "models",
@@ -128,9 +130,14 @@ def _models(recipe: Recipe, base: str | None) -> tuple[tuple[str, ...], list[flo
         if entry["model"] == base and recipe.content.get("merge_method") not in ("slerp", "linear"):
             continue
         names.append(entry["model"])
-        weights.append(held.get("weight") if isinstance(held.get("weight"), int | float) else None)
-        densities += [held["density"]] if isinstance(held.get("density"), int | float) else []
+        weights.append(held["weight"] if _is_number(held.get("weight")) else None)
+        densities += [held["density"]] if _is_number(held.get("density")) else []
     return tuple(names), weights, densities
+
+
+def _is_number(value: Any) -> bool:
+    """Whether YAML holds a number there: `true` is none, though Python counts it as 1."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _options(recipe: Recipe, method: str, parameters: dict[str, Any], densities: list[float]) -> dict[str, Any]:
@@ -151,7 +158,7 @@ def _options(recipe: Recipe, method: str, parameters: dict[str, Any], densities:
     for key, value in parameters.items():
         if key in ("normalize", "rescale", "int8_mask") and not isinstance(value, bool):
             recipe.refuse(f"{key} must be true or false", "parameters", key)
-        elif key not in ("normalize", "rescale", "int8_mask") and not isinstance(value, int | float):
+        elif key not in ("normalize", "rescale", "int8_mask") and not _is_number(value):
             recipe.refuse(f"{key} must be one number here (no gradients over layers, no filters)", "parameters", key)
     return values
 

@@ -21,6 +21,15 @@ FILES = (
     "source.spm",
     "target.spm",
 )
+BESIDE = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""Files that belong to those of a tokenizer."""
 STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 """Parts of a tokenizer.json that change which tokens a text becomes."""
 
@@ -40,6 +49,22 @@ class Difference(NamedTuple):
     file: str
     values: tuple[str, str]
     models: tuple[str, str]
+
+
+def lender(described: Path, folders: list[Path]) -> Path | None:
+    """Returns the first of some folders that has a tokenizer, where the described one has none; None where none is lacking or there."""
+    if not described.is_dir() or _has_tokenizer(described):
+        return None
+    return next((folder for folder in folders if _has_tokenizer(folder)), None)
+
+
+def files(folder: Path) -> list[Path]:
+    """Returns the files of a folder's tokenizer."""
+    return [folder / name for name in (*FILES, *BESIDE) if (folder / name).is_file()]
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return folder.is_dir() and any((folder / name).is_file() for name in FILES)
 
 
 def differences(folders: list[tuple[str, Path]]) -> list[Difference]:
@@ -70,7 +95,7 @@ def read(folder: Path) -> Tokens | None:
     Raises:
       UsageError: a file is damaged.
     """
-    if not folder.is_dir() or not any((folder / name).is_file() for name in FILES):
+    if not _has_tokenizer(folder):
         return None
     ids: dict[str, int] | None = None
     rules: dict[str, Any] = {}

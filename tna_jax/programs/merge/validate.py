@@ -112,9 +112,20 @@ def warn_of_values(checkpoints: list[Checkpoint], weights: np.ndarray, not_finit
     return [sentence]
 
 
-def warn(checkpoints: list[Checkpoint]) -> list[str]:
-    """Prints and returns what speaks against averaging the files as they are, in sentences."""
-    sentences = []
+def warn(checkpoints: list[Checkpoint], base: Checkpoint | None, further: list[str]) -> list[str]:
+    """Prints and returns what speaks against merging the files as they are, in sentences.
+
+    Args:
+      checkpoints: the models.
+      base: where task vectors start, if the method takes them.
+      further: sentences that are printed too.
+    """
+    sentences = list(further)
+    if base is not None and any(c.path.resolve() == base.path.resolve() for c in checkpoints):
+        sentences.append(
+            f"{base.path} is the base and one of the models too: its task vector is 0, and counts as one of {len(checkpoints)}. Leave it out "
+            "of the models, if its place is that of the base."
+        )
     recipes = [verify_anchors.read_recipe(checkpoint) for checkpoint in checkpoints]
     if any(recipes) and any(recipe != recipes[0] for recipe in recipes):
         described = [f"ratio {r.ratio:g} seed {r.seed}" if r else "no anchors" for r in recipes]

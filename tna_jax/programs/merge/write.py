@@ -1,5 +1,6 @@
 """Writes a merge: one file, or a folder with the configuration and the tokenizer of one of the models."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,10 @@ from typing import Any
 import numpy as np
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from tna_jax.io.json_files import write_json
+from tna_jax.io.json_files import read_json, write_json
 from tna_jax.io.tensor_headers import INDEX
 from tna_jax.programs.cli.progress import console, room_for_bar
-from tna_jax.programs.merge import folder_output, streaming
+from tna_jax.programs.merge import folder_output, streaming, tokenizers
 from tna_jax.programs.merge import metadata as merge_metadata
 from tna_jax.programs.merge import method as merge_method
 from tna_jax.programs.merge import plan as merge_plan
@@ -81,8 +82,24 @@ def _write_others(job: Job, plan: Plan, weights: np.ndarray, folder: Path) -> No
         target = folder / file.relative_to(job.described.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
+    for file in tokenizers.files(job.tokenizer) if job.tokenizer is not None else ():
+        shutil.copyfile(file, folder / file.name)
+    if job.settings.dtype is not None and (folder / "config.json").is_file():
+        config = _of_dtype(read_json(folder / "config.json"), job.settings.dtype)
+        text = json.dumps(config, indent=2, ensure_ascii=False)  # Infinity stays, which some models' limits are
+        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     if (index := merge_plan.index(plan)) is not None:
         write_json(folder / INDEX, index)
     record = merge_metadata.pretraining(job.models, weights)
     if record is not None:
         write_json(folder / merge_metadata.PRETRAINING, record)
+
+
+def _of_dtype(config: Any, dtype: str) -> Any:
+    """Returns a configuration that names the dtype in which the merge is written wherever it names one: readers load in that."""
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: dtype if key in ("torch_dtype", "dtype") and isinstance(value, str) else _of_dtype(value, dtype)
+        for key, value in config.items()
+    }

@@ -234,6 +234,10 @@ def test_what_a_recipe_asks_and_cannot_be_done_is_named_with_its_line(capsys):
     ):
         Path("bad.yml").write_text(text)
         assert words in refused(capsys, "--recipe", "bad.yml")
+    Path("odd.yml").write_text(
+        "{merge_method: task_arithmetic, base_model: d, models: [{model: a, parameters: {weight: true}}, {model: b}], parameters: {weight: [0, 1]}}"
+    )
+    assert refused(capsys, "--recipe", "odd.yml").count("weight must be one number") == 2
 
 
 def test_a_candidate_without_a_score_is_left_out_and_scores_are_kept(tmp_path):
