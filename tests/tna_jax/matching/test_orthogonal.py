@@ -9,6 +9,7 @@ from tests.parameters import slow
 from tna_jax import models, networks
 from tna_jax.matching import heads, permutations
 from tna_jax.matching.orthogonal import (
+    LAYER_SCALES,
     NORMS,
     norm_form,
     orthogonal_matching,
@@ -26,7 +27,7 @@ READERS = {"norm1": ("query", "key", "value"), "norm2": ("up",), "norm": ("head"
 
 @jax.numpy_rank_promotion("allow")
 def decoder(p, ids, centered=True):
-    """One block with norms first, in plain JAX; a layer has a bias where the parameters have one."""
+    """One block with norms first, in plain JAX; a layer has a bias, and a sublayer layer scale, where the parameters have them."""
 
     def norm(x, name):
         x = x - x.mean(-1, keepdims=True) if centered else x
@@ -40,9 +41,14 @@ def decoder(p, ids, centered=True):
     normed = norm(x, "norm1")
     query, key, value = (dense(normed, name).reshape(*ids.shape, HEADS, UNITS) for name in ("query", "key", "value"))
     mixed = jnp.einsum("bhts,bshu->bthu", jax.nn.softmax(jnp.einsum("bthu,bshu->bhts", query, key)), value)
-    x = x + dense(mixed.reshape(*ids.shape, -1), "out")
-    x = x + dense(jnp.tanh(dense(norm(x, "norm2"), "up")), "down")
-    return dense(norm(x, "norm"), "head")
+
+    def scaled(x, name):
+        return x * p[name]["gamma"] if name in p else x
+
+    x = x + scaled(dense(mixed.reshape(*ids.shape, -1), "out"), "scale1")
+    x = x + scaled(dense(jnp.tanh(dense(norm(x, "norm2"), "up")), "down"), "scale2")
+    x = norm(x, "norm")
+    return dense(jnp.concatenate([x[:, 0], x.mean(1)], -1) if "scale1" in p else x, "head")
 
 
 def weights(seed, biases=True):
@@ -67,9 +73,9 @@ def spec():
     return permutation_spec(jax.jit(decoder), weights(0), IDS)
 
 
-def turned_copy(spec, params, norms, centered, seed=4):
+def turned_copy(spec, params, norms, centered, layer_scales=None, seed=4):
     """A turned and permuted copy, in the form without scales; heads have units in orders of their own."""
-    stream, draws = residual_stream(spec, norms), np.random.default_rng(seed)
+    stream, draws = residual_stream(spec, norms, layer_scales), np.random.default_rng(seed)
     rotation = rotations.procrustes(draws.normal(size=(stream.width, stream.width)), centered=centered)
     copy = rotations.rotate(stream, rotation, norm_form(stream, params, centered=centered))
     order = {name: draws.permutation(size) for name, size in spec.groups.items() if name != stream.group}
@@ -80,10 +86,10 @@ def turned_copy(spec, params, norms, centered, seed=4):
     return heads.apply_head_permutation(spec, nested, order, copy)
 
 
-def found_again(spec, params, norms, centered=True):
-    copy = turned_copy(spec, params, norms, centered)
+def found_again(spec, params, norms, centered=True, layer_scales=None):
+    copy = turned_copy(spec, params, norms, centered, layer_scales)
     permutations.check_function(spec, params, copy)
-    match = orthogonal_matching(spec, params, copy, norms=norms, centered=centered)
+    match = orthogonal_matching(spec, params, copy, norms=norms, centered=centered, layer_scales=layer_scales)
     difference = [
         np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (match.reference, match.params)), strict=True)
     ]
@@ -142,6 +148,30 @@ def test_a_bias_that_no_reader_takes_stays_and_turns():
         norm_form(residual_stream(spec, READERS), params, centered=True)
 
 
+def test_layer_scale_goes_into_the_layers_before_it_and_a_head_may_read_two_tokens():
+    """As in DINOv2, whose classifier reads the class token beside the mean of the patches."""
+    params, draws = weights(0), np.random.default_rng(3)
+    params |= {name: {"gamma": draws.normal(size=WIDTH).astype(np.float32)} for name in ("scale1", "scale2")}
+    params["head"]["kernel"] = draws.normal(size=(2 * WIDTH, WORDS)).astype(np.float32)
+    declared = {"scale1": ("out",), "scale2": ("down",)}
+    spec = permutation_spec(jax.jit(decoder), params, IDS)
+    rotation = rotations.procrustes(draws.normal(size=(WIDTH, WIDTH)), centered=True)
+
+    def turned(stream):
+        form = norm_form(stream, params, centered=True)
+        return form, rotations.rotate(stream, rotation, form)
+
+    form, copy = turned(residual_stream(spec, READERS, declared))
+    assert (np.concatenate([p[name]["gamma"] for p in (form, copy) for name in declared]) == 1).all()
+    permutations.check_function(spec, params, copy)
+    assert function_gap(spec, params, turned(residual_stream(spec, READERS))[1]) > 1e-2  # the control: not declared
+    with pytest.raises(
+        ValueError,
+        match=r"no leaf under the layer scale scale3; up, which the layer scale scale1 multiplies, has no leaf",
+    ):
+        residual_stream(spec, READERS, {"scale3": ("out",), "scale1": ("up",)})
+
+
 def test_a_tied_head_is_untied():
     params = {"words": {"embedding": np.ones((3, 2), np.float32)}}
     apart = untied_params(params, "words/embedding")
@@ -160,6 +190,9 @@ def library_network(name):
     if name == "vit":
         x = draws.normal(size=(2, 8, 8, 3)).astype(np.float32)
         net, init = networks.linen(models.create("vit", num_classes=5, patch=4, **sizes), x.shape[1:])
+    elif name == "dinov2":
+        x = draws.normal(size=(2, 8, 8, 3)).astype(np.float32)
+        net, init = networks.linen(models.create("dinov2", num_classes=5, patch=4, registers=1, **sizes), x.shape[1:])
     elif name == "gpt2":
         x, options = ids, {"vocab": WORDS, "positions": 6, **sizes}
         tied, init = networks.linen(models.create("gpt2", **options), (6,), dtype=jnp.int32)
@@ -177,7 +210,8 @@ def library_network(name):
     return net, params, x, not name.startswith("llama")
 
 
-@pytest.mark.parametrize("name", slow("vit", "gpt2", "llama", "llama, shared"))
+@pytest.mark.parametrize("name", slow("vit", "dinov2", "gpt2", "llama", "llama, shared"))
 def test_networks_of_the_library_are_found_again(name):
     net, params, x, centered = library_network(name)
-    found_again(permutation_spec(net, params, x), params, NORMS[name.partition(",")[0]], centered)
+    kind = name.partition(",")[0]
+    found_again(permutation_spec(net, params, x), params, NORMS[kind], centered, LAYER_SCALES.get(kind))

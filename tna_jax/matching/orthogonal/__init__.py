@@ -11,10 +11,10 @@ turns, `alignment` is the search, `tied` is for networks whose head is the words
 
 from tna_jax.matching.orthogonal.alignment import OrthogonalMatching, orthogonal_matching
 from tna_jax.matching.orthogonal.norm_form import norm_form
-from tna_jax.matching.orthogonal.streams import NORMS, Norms, ResidualStream, residual_stream
+from tna_jax.matching.orthogonal.streams import LAYER_SCALES, NORMS, Norms, ResidualStream, residual_stream
 from tna_jax.matching.orthogonal.tied import untied, untied_params
 
 __all__ = [
-    "NORMS", "Norms", "OrthogonalMatching", "ResidualStream", "norm_form", "orthogonal_matching", "residual_stream", "untied",
+    "LAYER_SCALES", "NORMS", "Norms", "OrthogonalMatching", "ResidualStream", "norm_form", "orthogonal_matching", "residual_stream", "untied",
     "untied_params",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from tna_jax import prng, sharding
 from tna_jax.masks import Params
 from tna_jax.matching import permutations
 from tna_jax.matching.ascent import best_of
-from tna_jax.matching.assignment import require_finite
+from tna_jax.matching.assignment import require_finite_models
 from tna_jax.matching.gains import Gains, Leaves, blocks, real_leaves
 from tna_jax.matching.heads import HeadGains, Nests, apply_head_permutation, ascend_heads, nests
 from tna_jax.matching.orthogonal.norm_form import norm_form
@@ -50,6 +50,7 @@ def orthogonal_matching(
     b: Params,
     *,
     norms: Norms,
+    layer_scales: Norms | None = None,
     centered: bool = True,
     key: jax.Array | None = None,
     restarts: int = 1,
@@ -58,7 +59,8 @@ def orthogonal_matching(
 ) -> OrthogonalMatching:
     """Turns the residual stream of `b`, and permutes its other hidden units, so that its weights come near those of `a`.
 
-    After Theus et al. 2025 (arXiv 2506.22712): norms first lose their scales and biases to the layers that read them (`norm_form`), which leaves
+    After Theus et al. 2025 (arXiv 2506.22712): norms first lose their scales and biases to the layers that read them, and layer scale goes into
+    the layers that write (`norm_form`), which leaves
     the function as it is and any rotation of the stream free. Then in turn: the best rotation given the permutations (Procrustes, by a singular
     value decomposition), and permutations of units, heads, and the units of each head, given the rotation (`head_matching`), until nothing is
     gained. It starts from the rotation of what touches nothing but the stream (embeddings, head), and again from the permutation of
@@ -73,6 +75,7 @@ def orthogonal_matching(
         tied head (`untied`).
       a, b: parameters of one model each.
       norms: of the stream and what reads them: `NORMS` for `tna_jax.models`.
+      layer_scales: factors on the outputs of sublayers, and the layers that write these: `LAYER_SCALES`; default: there are none.
       centered: whether the norms subtract the mean (layer norm); False for RMS norms.
       key, restarts: of the permutations, as in `weight_matching`.
       check: compare the functions of `a` and `b` before and after.
@@ -87,8 +90,8 @@ def orthogonal_matching(
     if spec.state:
         raise ValueError("a network with state (running statistics) has no residual stream that can be turned")
     permutations.require_leaves(spec, a=a, b=b)
-    require_finite({**real_leaves(a), **{("b", *path): leaf for path, leaf in real_leaves(b).items()}})
-    stream = residual_stream(spec, norms)
+    require_finite_models(a=real_leaves(a), b=real_leaves(b))
+    stream = residual_stream(spec, norms, layer_scales)
     reference, other = (norm_form(stream, params, centered=centered) for params in (a, b))
     if check:
         _check(spec, a, reference, tolerance)
@@ -106,8 +109,8 @@ def _check(spec: PermutationSpec, before: Params, after: Params, tolerance: floa
         permutations.check_function(spec, before, after, tolerance=tolerance)
     except ValueError as error:
         raise ValueError(
-            f"{error}. It may also have norms that norms= does not name, norms after the sum, or norms that do not (or do) subtract the "
-            "mean: centered="
+            f"{error}. It may also have norms that norms= does not name, factors of layer scale that layer_scales= does not, norms after the "
+            "sum, or norms that do not (or do) subtract the mean: centered="
         ) from None
 
 
@@ -127,7 +130,8 @@ class _Search:
         self.spec, self.stream, self.a, self.b = spec, stream, a, b
         self.centered, self.restarts, self.draws = centered, restarts, draws
         self.nested = nests(spec, b)
-        scales = {norm.scale for norm in stream.norms}  # all 1, and never turned
+        # all 1, and never turned
+        scales = {norm.scale for norm in stream.norms} | {factor.scale for factor in stream.layer_scales}
         self.first = {path: leaf * (path not in scales) for path, leaf in real_leaves(a).items()}
         self.free = set(spec.groups) - {stream.group}
 

@@ -1,21 +1,21 @@
-"""Takes scales and biases out of the norms of a residual stream, and the mean out of the stream: the same function."""
+"""Takes scales and biases out of the norms of a residual stream, layer scale and the mean out of what is written: the same function."""
 
 import numpy as np
 
 from tna_jax import trees
 from tna_jax.masks import Params
-from tna_jax.matching.orthogonal.streams import Reader, ResidualStream
+from tna_jax.matching.orthogonal.streams import ResidualStream
 
 SMALLEST = 1e-4
 """A bias that no reader can take is divided by the norm's scale, which must be at least this share of the largest one."""
 
 
 def norm_form(stream: ResidualStream, params: Params, *, centered: bool) -> Params:
-    """Folds every norm into the layers that read it, and the mean's subtraction into those that write: the same function.
+    """Folds every norm into the layers that read it, layer scale and the mean's subtraction into those that write: the same function.
 
     A layer norm of a stream whose mean is 0 is an RMS norm, so what writes is centered (SliceGPT, arXiv 2401.15024, and
     2506.22712). Scales become 1; biases of norms go into those of the readers, and where one of the readers has none they are
-    divided by the scale and stay. The same tree runs in the same network.
+    divided by the scale and stay. Factors of layer scale become 1. The same tree runs in the same network.
 
     Args:
       stream: of the network.
@@ -27,6 +27,10 @@ def norm_form(stream: ResidualStream, params: Params, *, centered: bool) -> Para
     """
     leaves = {path: np.asarray(leaf) for path, leaf in trees.named_leaves(params)}
     wide = {path: leaf.astype(np.float64) for path, leaf in leaves.items()}
+    for factor in stream.layer_scales:
+        for path, axis in factor.writers:
+            wide[path] = wide[path] * _along(wide[factor.scale], wide[path], axis)
+        wide[factor.scale] = np.ones_like(wide[factor.scale])
     wrong = []
     for norm in stream.norms:
         scale = wide[norm.scale]
@@ -42,7 +46,8 @@ def norm_form(stream: ResidualStream, params: Params, *, centered: bool) -> Para
                 continue
             wide[norm.bias] = bias / scale  # type: ignore[index]
         for reader in norm.readers:
-            wide[reader.kernel] = wide[reader.kernel] * _along(scale, reader, wide[reader.kernel].ndim)
+            kernel = wide[reader.kernel]
+            wide[reader.kernel] = kernel * _along(scale, kernel, reader.axis)
         wide[norm.scale] = np.ones_like(scale)
     if wrong:
         raise ValueError(
@@ -58,18 +63,16 @@ def _as(values: np.ndarray, leaf: np.ndarray) -> np.ndarray:
     return values.astype(leaf.dtype)
 
 
-def _along(scale: np.ndarray, reader: Reader, ndim: int) -> np.ndarray:
-    """A scale (..., D) where it multiplies a kernel: leading axes (layers of a scan) are those of the kernel too."""
-    shape = [1] * ndim
-    shape[: scale.ndim - 1] = scale.shape[:-1]
-    shape[reader.axis] = scale.shape[-1]
-    return scale.reshape(shape)
+def _along(values: np.ndarray, leaf: np.ndarray, axis: int) -> np.ndarray:
+    """Values (..., D) along an axis of a leaf, of one or several tokens end to end; leading axes (layers of a scan) are the leaf's too."""
+    values = np.concatenate([values] * (leaf.shape[axis] // values.shape[-1]), axis=-1)
+    shape = [1] * leaf.ndim
+    shape[: values.ndim - 1] = values.shape[:-1]
+    shape[axis] = values.shape[-1]
+    return values.reshape(shape)
 
 
 def _read(bias: np.ndarray, kernel: np.ndarray, axis: int) -> np.ndarray:
     """What a kernel makes of a norm's bias (..., D)."""
-    shape = [1] * kernel.ndim
-    shape[: bias.ndim - 1] = bias.shape[:-1]
-    shape[axis] = bias.shape[-1]
-    result: np.ndarray = (bias.reshape(shape) * kernel).sum(axis=axis)
+    result: np.ndarray = (_along(bias, kernel, axis) * kernel).sum(axis=axis)
     return result

@@ -39,8 +39,8 @@ def procrustes(products: Float[np.ndarray, "D D"], *, centered: bool) -> Float[n
 def rotate(stream: ResidualStream, rotation: Float[np.ndarray, "D D"], params: Params) -> Params:
     """Turns a network's residual stream: what writes is multiplied with the rotation, what reads with its inverse.
 
-    The network computes the same function if its norms have scales of 1 (`norm_form`) and, where they subtract the mean, the
-    rotation maps the vector of ones to itself.
+    The network computes the same function if its norms, and factors of layer scale, are 1 (`norm_form`) and, where norms subtract the
+    mean, the rotation maps the vector of ones to itself.
 
     Args:
       stream: of the network.
@@ -51,8 +51,12 @@ def rotate(stream: ResidualStream, rotation: Float[np.ndarray, "D D"], params: P
     axes |= {norm.bias: -1 for norm in stream.norms if norm.bias is not None}
 
     def turned(leaf: np.ndarray, axis: int) -> np.ndarray:
-        product = np.tensordot(leaf.astype(np.float64), rotation, (axis, 0))
-        return np.moveaxis(product, -1, axis).astype(leaf.dtype)
+        axis %= leaf.ndim
+        tokens = leaf.reshape(
+            *leaf.shape[:axis], -1, stream.width, *leaf.shape[axis + 1 :]
+        )  # one, or several end to end
+        product = np.tensordot(tokens.astype(np.float64), rotation, (axis + 1, 0))
+        return np.moveaxis(product, -1, axis + 1).reshape(leaf.shape).astype(leaf.dtype)
 
     return trees.like(
         params,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tna_jax import trees
 from tna_jax.matching import axes
-from tna_jax.matching.axes import Group
+from tna_jax.matching.axes import Axis, Concat, Fixed, Group, Product
 from tna_jax.matching.permutations import PermutationSpec
 from tna_jax.trees import KeyPath
 
@@ -24,6 +24,11 @@ NORMS: dict[str, Norms] = {
         "body/layer_*/norm2": ("body/layer_*/up",),
         "body/norm": ("head",),
     },
+    "dinov2": {
+        "body/layer_*/norm1": ("body/layer_*/query", "body/layer_*/key", "body/layer_*/value"),
+        "body/layer_*/norm2": ("body/layer_*/up",),
+        "body/norm": ("head",),
+    },
     "llama": {
         "body/layer_*/norm1": ("body/layer_*/query", "body/layer_*/key", "body/layer_*/value"),
         "body/layer_*/norm2": ("body/layer_*/gate", "body/layer_*/up"),
@@ -31,6 +36,14 @@ NORMS: dict[str, Norms] = {
     },
 }
 """Of the library's networks with norms first, `tna_jax.models`, by name; a tied head is untied before (`untied`)."""
+
+LAYER_SCALES: dict[str, Norms] = {
+    "dinov2": {
+        "body/layer_*/layer_scale1": ("body/layer_*/out",),
+        "body/layer_*/layer_scale2": ("body/layer_*/down",),
+    },
+}
+"""Likewise: by the path of a factor on the outputs of a sublayer (layer scale, arXiv 2103.17239), the layers whose outputs it multiplies."""
 
 SCALES, BIASES = ("scale", "weight", "gamma"), ("bias", "beta", "offset")
 """What frameworks call the parameters of a norm."""
@@ -44,6 +57,14 @@ class Reader(NamedTuple):
     """Of the kernel, the one along the stream."""
     bias: KeyPath | None
     """Of the shape of the kernel without that axis."""
+
+
+class LayerScale(NamedTuple):
+    """Factors, one a channel, that multiply what layers write into the stream."""
+
+    scale: KeyPath
+    writers: tuple[tuple[KeyPath, int], ...]
+    """Kernels and biases of these layers, and their axis along the stream."""
 
 
 class Norm(NamedTuple):
@@ -62,21 +83,23 @@ class ResidualStream(NamedTuple):
     width: int
     norms: tuple[Norm, ...]
     readers: tuple[tuple[KeyPath, int], ...]
-    """Leaves that are multiplied with what a norm gives, and their axis along the stream."""
+    """Leaves that are multiplied with what a norm gives, and their axis along the stream, or along several of its tokens end to end."""
     writers: tuple[tuple[KeyPath, int], ...]
     """Leaves that are added to the stream, or make it: kernels, biases, embeddings."""
+    layer_scales: tuple[LayerScale, ...] = ()
 
 
-def residual_stream(spec: PermutationSpec, norms: Norms) -> ResidualStream:
+def residual_stream(spec: PermutationSpec, norms: Norms, layer_scales: Norms | None = None) -> ResidualStream:
     """Finds the residual stream that the norms stand in.
 
     Args:
       spec: of the network.
       norms: all norms with a scale, or a bias, and what reads them; `NORMS` has those of `tna_jax.models`. Other layers that
         read the stream must have a norm without parameters before them.
+      layer_scales: all factors on what layers write, and these layers: `LAYER_SCALES` has those of `tna_jax.models`; default: none.
 
     Raises:
-      ValueError: norms or readers that are not there, that stand in several groups or in none, a reader that is written into the
+      ValueError: norms, factors or layers that are not there, that stand in several groups or in none, a reader that is written into the
         stream too (a tied head), a leaf part of an axis of which, or two axes, are the stream. All are named.
     """
     names = {trees.name(path): path for path in spec.params}
@@ -107,7 +130,7 @@ def residual_stream(spec: PermutationSpec, norms: Norms) -> ResidualStream:
     wrong += [
         f"{trees.name(path)}: only a part of an axis is the stream"
         for path, i in places
-        if not isinstance(spec.params[path][i], Group)
+        if not _is_stream(spec.params[path][i], several=spec.incoming[path][i])
     ]
     wrong += [
         f"{trees.name(path)}: two axes are the stream"
@@ -119,16 +142,52 @@ def residual_stream(spec: PermutationSpec, norms: Norms) -> ResidualStream:
     for scale, bias, modules in norm_leaves:
         layers = [_reader(module, names, dict(places), summed, spec, wrong) for module in modules]
         result.append(Norm(scale, bias, tuple(layer for layer in layers if layer is not None)))
+    written = {path: i for path, i in places if path not in summed}
+    factors = _layer_scales(layer_scales or {}, names, written, wrong)
     if wrong:
         raise ValueError(f"the residual stream {group} cannot be turned: {'; '.join(wrong)}")
-    norm_paths = {path for norm in result for path in (norm.scale, norm.bias)}
+    apart = {path for norm in result for path in (norm.scale, norm.bias)} | {factor.scale for factor in factors}
     return ResidualStream(
         group,
         spec.groups[group],
         tuple(result),
         tuple(summed.items()),
-        tuple((path, i) for path, i in places if path not in summed and path not in norm_paths),
+        tuple((path, i) for path, i in written.items() if path not in apart),
+        factors,
     )
+
+
+def _is_stream(axis: Axis, several: bool) -> bool:
+    """Whether all of an axis is the stream, or, of what reads it, several tokens of it end to end."""
+    parts = axis.parts if several and isinstance(axis, Concat | Product) else (axis,)
+    if isinstance(axis, Concat) and len(set(parts)) > 1:
+        return False
+    rest: tuple[Axis, ...] = parts[:-1] if isinstance(axis, Product) else ()
+    return isinstance(parts[-1], Group) and all(isinstance(part, Fixed) for part in rest)
+
+
+def _layer_scales(
+    declared: Norms, names: Mapping[str, KeyPath], written: Mapping[KeyPath, int], wrong: list[str]
+) -> tuple[LayerScale, ...]:
+    factors = []
+    for pattern, writers in declared.items():
+        modules = _modules(pattern, names)
+        if not modules:
+            wrong.append(f"no leaf under the layer scale {pattern}")
+        for module, filling in modules.items():
+            inside = [path for path in written if trees.name(path[:-1]) == module]
+            layers = [writer.replace("*", filling) for writer in writers]
+            leaves = [(path, i) for path, i in written.items() if trees.name(path[:-1]) in layers]
+            if len(inside) != 1:
+                wrong.append(f"the layer scale {module} has {len(inside)} leaves in the stream, one is expected")
+            missing = [layer for layer in layers if not any(trees.name(path[:-1]) == layer for path, _ in leaves)]
+            if missing:
+                wrong.append(
+                    f"{', '.join(missing)}, which the layer scale {module} multiplies, has no leaf that is written into the stream"
+                )
+            if len(inside) == 1 and not missing:
+                factors.append(LayerScale(inside[0], tuple(leaves)))
+    return tuple(factors)
 
 
 def _modules(pattern: str, names: Mapping[str, KeyPath]) -> dict[str, str]:

@@ -30,7 +30,13 @@ def _reference(flag: str, values: tuple[str, ...]) -> str:
 
 def _norms(flag: str, values: tuple[str, ...]) -> str:
     wrong = [value for value in values if not all(value.partition("=")[::2])]
-    return f"{flag} must be written NORM=LAYER,LAYER, got {', '.join(wrong)}" if wrong else ""
+    form = {"--norms": "NORM", "--layer-scales": "FACTOR"}[flag]
+    return f"{flag} must be written {form}=LAYER,LAYER, got {', '.join(wrong)}" if wrong else ""
+
+
+def _by_path(texts: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    parts = (text.partition("=") for text in texts)
+    return {path: tuple(layers.split(",")) for path, _, layers in parts}
 
 
 def _repeated(flag: str, values: tuple[str, ...]) -> str:
@@ -57,9 +63,13 @@ class RebasinOptions(MatchingOptions, MachineOptions):
     first."""
     methods: Annotated[tuple[Literal["weight", "activation", "rotation"], ...], Rule(_repeated)] = ()
     """Match by inner products of the weights (weight), or by what hidden units compute (activation), or turn the residual stream of a
-    Transformer with norms first, by weights (rotation: vit, others with --norms); default: weight activation, with --to mean alone weight."""
+    Transformer with norms first, by weights (rotation: vit, dinov2, others with --norms); default: weight activation, with --to mean alone
+    weight. Heads are matched by all; the units of each head in an order of its own by rotation alone: the files of --permutations hold one
+    order for all heads, and queries and keys meet no weights, so that activations say nothing of their units."""
     norms: Annotated[tuple[str, ...], Rule(_norms)] = ()
     """Of rotation: the norms of a network of your own and the layers that read each, by path, as in 'layer_*/norm1=layer_*/query,layer_*/key'."""
+    layer_scales: Annotated[tuple[str, ...], Rule(_norms)] = ()
+    """Likewise, with --norms: factors on the outputs of sublayers, and the layers that they multiply, as in 'layer_*/scale1=layer_*/out'."""
     repair: bool = True
     """Also with REPAIR on top (networks without BatchNorm, whose statistics are estimated again in any case)."""
     group: str | None = None
@@ -123,8 +133,12 @@ class RebasinOptions(MatchingOptions, MachineOptions):
     @property
     def norms_read(self) -> dict[str, tuple[str, ...]]:
         """By norm, the layers that read it, as --norms says."""
-        parts = (text.partition("=") for text in self.norms)
-        return {norm: tuple(layers.split(",")) for norm, _, layers in parts}
+        return _by_path(self.norms)
+
+    @property
+    def layer_scales_read(self) -> dict[str, tuple[str, ...]]:
+        """By factor, the layers whose outputs it multiplies, as --layer-scales says."""
+        return _by_path(self.layer_scales)
 
     def check_to(self) -> None:
         """Raises UsageError for a model to match to that does not go with the other options."""
@@ -140,6 +154,8 @@ class RebasinOptions(MatchingOptions, MachineOptions):
             raise UsageError(f"--pairs says which model is matched to which: leave out --to {self.to[0]}")
         if self.norms and ROTATION not in self.methods:
             raise UsageError("--norms says what --methods rotation turns: add that, or leave out --norms")
+        if self.layer_scales and not self.norms:
+            raise UsageError("--layer-scales goes with --norms: name the norms of the network too")
         if ROTATION in self.methods and self.permutations is not None and len(self.methods) == 1:
             raise UsageError("--permutations: a rotation is no permutation; --out writes the models")
 

@@ -6,7 +6,7 @@ import jax
 
 from tna_jax.io.errors import UsageError
 from tna_jax.masks import Params
-from tna_jax.matching.orthogonal import NORMS, Norms, OrthogonalMatching, orthogonal_matching
+from tna_jax.matching.orthogonal import LAYER_SCALES, NORMS, Norms, OrthogonalMatching, orthogonal_matching
 from tna_jax.matching.permutations import PermutationSpec
 from tna_jax.programs.population.load import Population
 from tna_jax.programs.rebasin.options import RebasinOptions
@@ -20,19 +20,22 @@ def rotation_search(spec: PermutationSpec, opened: Population, settings: Rebasin
     Args:
       spec: of the network.
       opened: the models.
-      settings: --norms, the seed and the starts.
+      settings: --norms, --layer-scales, the seed and the starts.
 
     Raises:
       UsageError: a network without a residual stream that can be turned; the returned function raises it too.
     """
-    norms = settings.norms_read or _norms_of(opened)
+    kind = None if settings.norms else _kind_of(opened)
+    norms: Norms = settings.norms_read if kind is None else NORMS[kind]
+    layer_scales: Norms = settings.layer_scales_read if kind is None else LAYER_SCALES.get(kind, {})
 
     def turn(a: Params, b: Params) -> OrthogonalMatching:
         problems = []
         for centered in (True, False):  # layer norms; RMS norms
             try:
                 return orthogonal_matching(
-                    spec, a, b, norms=norms, centered=centered, key=jax.random.key(settings.seed), restarts=settings.starts,
+                    spec, a, b, norms=norms, layer_scales=layer_scales, centered=centered, key=jax.random.key(settings.seed),
+                    restarts=settings.starts,
                 )  # fmt: skip
             except ValueError as error:
                 problems.append(str(error))
@@ -41,10 +44,11 @@ def rotation_search(spec: PermutationSpec, opened: Population, settings: Rebasin
     return turn
 
 
-def _norms_of(opened: Population) -> Norms:
-    model = str(opened.config.get("model"))
-    if opened.module is not None and (model == "vit" or model.startswith("vit_")):
-        return NORMS["vit"]
+def _kind_of(opened: Population) -> str:
+    """The kind of the library's networks that it is."""
+    kind = str(opened.config.get("model")).partition("_")[0]
+    if opened.module is not None and kind in ("vit", "dinov2"):
+        return kind
     what = "say which layers read which norm: --norms 'layer_*/norm1=layer_*/query,layer_*/key,layer_*/value' ..."
     raise UsageError(
         f"--methods rotation turns the residual stream of a Transformer with norms first; {opened.what} is not known to be one"

@@ -158,14 +158,15 @@ def test_to_the_first_and_to_the_mean_stand_side_by_side(run, tmp_path):
     assert [row[0] for row in groups[0].rows] == ["weight"] * 2 + ["weight to the mean"] * 2
 
 
-VIT = ["--model", "vit", "--width", "8", "--depth", "1", "--heads", "2", "--patch", "4", "--epochs", "3", "--train-examples",
-       "300", "--test-examples", "100", "--members", "2", "--init", "different"]  # fmt: skip
+TRANSFORMER = ["--width", "8", "--depth", "1", "--heads", "2", "--patch", "4", "--epochs", "3", "--train-examples", "300", "--test-examples",
+               "100", "--members", "2", "--init", "different"]  # fmt: skip
 
 
 @pytest.mark.slow
-def test_transformers_are_turned(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("model", ["vit", "dinov2"])
+def test_transformers_are_turned(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", *VIT, "--ratio", "0.3", "--out", "vit"]) == 0
+    assert main(["train", "--model", model, *TRANSFORMER, "--ratio", "0.3", "--out", "vit"]) == 0
     assert main(["rebasin", "vit", "--methods", "rotation", "--no-repair", "--alphas", "3", "--out", "turned"]) == 0
     result, before, after = read(Path("vit/rebasin.json")), open_runs(("vit",), None), open_runs(("turned",), None)
     rows = {row["kind"]: row for row in result["rows"] if row["split"] == "test"}
@@ -256,6 +257,8 @@ def test_methods_and_pairs_may_be_named(run):
         ("rebasin RUN --to mean --methods weight rotation", "leave out --methods weight rotation, or add --to first"),
         ("rebasin RUN --norms norm1=query", "--norms says what --methods rotation turns"),
         ("rebasin RUN --methods rotation --norms norm1", "--norms must be written NORM=LAYER,LAYER, got norm1"),
+        ("rebasin RUN --layer-scales g=out", "--layer-scales goes with --norms: name the norms of the network too"),
+        ("rebasin RUN --layer-scales g", "--layer-scales must be written FACTOR=LAYER,LAYER, got g"),
         (
             "rebasin RUN --methods rotation --permutations p.json",
             "a rotation is no permutation; --out writes the models",
