@@ -19,7 +19,7 @@ class ExportOptions(RunDataOptions):
     out: Annotated[str | None, Alias("-o")] = None
     """File or folder to write; default: RUN/model-I.safetensors, or RUN/model-I for hf."""
     format: Literal["safetensors", "hf"] = "safetensors"
-    """A safetensors file with the run's options and the recipe of its anchors, or a Hugging Face folder (vit)."""
+    """A safetensors file with the run's options and the recipe of its anchors, or a Hugging Face folder (vit, dinov2)."""
     overwrite: bool = False
     """Replace the file, or the model in the folder."""
 

@@ -57,7 +57,7 @@ class FuseOptions(MatchingOptions, MachineOptions):
     out: Annotated[str | None, Alias("-o")] = None
     """Write the best model, the uniform and the greedy soup, and the merge of each method into this folder; default: write none."""
     format: Literal["run", "safetensors", "hf"] = "run"
-    """With --out: a run folder whose models they are, safetensors files (tna import reads them), or Hugging Face folders (vit)."""
+    """With --out: a run folder whose models they are, safetensors files (tna import reads them), or Hugging Face folders (vit, dinov2)."""
     overwrite: bool = False
     """Replace --out."""
 

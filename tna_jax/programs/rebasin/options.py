@@ -78,7 +78,7 @@ class RebasinOptions(MatchingOptions, MachineOptions):
     """Write into this folder the models that others were matched to, the matched ones, the midpoints after REPAIR, and
     permutations.json; default: write none."""
     format: Literal["run", "safetensors", "hf"] = "run"
-    """With --out: a run folder whose models they are, safetensors files (tna import reads them), or Hugging Face folders (vit)."""
+    """With --out: a run folder whose models they are, safetensors files (tna import reads them), or Hugging Face folders (vit, dinov2)."""
     permutations: str | None = None
     """Write the permutations into this JSON file, by pair and group (tna_jax.io.load_permutations reads it)."""
     overwrite: bool = False
