@@ -86,7 +86,8 @@ def shortest_augmenting_paths(cost: np.ndarray) -> np.ndarray:
 
 def require_finite(leaves: Mapping[KeyPath, np.ndarray]) -> None:
     """Raises ValueError for values that are not finite, or whose products no float64 can hold; names the path of each."""
-    sizes = {trees.name(path): magnitudes.largest(leaf) for path, leaf in leaves.items()}
+    unusual = {path: leaf for path, leaf in leaves.items() if not magnitudes.is_usual(leaf)}
+    sizes = {trees.name(path): magnitudes.largest(leaf) for path, leaf in unusual.items()}
     if wrong := [name for name, size in sizes.items() if not np.isfinite(size)]:
         raise ValueError(f"networks with values that are not finite cannot be matched: {', '.join(wrong)}")
     if wrong := [name for name, size in sizes.items() if magnitudes.is_far(size, magnitudes.FARTHEST)]:

@@ -15,6 +15,14 @@ def largest(values: np.ndarray) -> float:
     return float(np.maximum(values.max(initial=0), -values.min(initial=0)))
 
 
+def is_usual(values: np.ndarray) -> bool:
+    """Returns True only if all values are finite and the largest is not further from 1 than `USUAL`, by one pass over them."""
+    flat = values.reshape(-1)
+    with np.errstate(all="ignore"):
+        squares = float(np.dot(flat, flat))
+    return 2.0**-USUAL <= squares <= 2.0 ** (2 * USUAL - 2)
+
+
 def is_far(magnitude: float, power: int) -> bool:
     """Returns whether a magnitude is finite, not 0, and further from 1 than 2 to this power."""
     return bool(np.isfinite(magnitude) and magnitude and not 2.0**-power <= magnitude <= 2.0**power)
@@ -23,7 +31,8 @@ def is_far(magnitude: float, power: int) -> bool:
 def widened(leaf: np.ndarray) -> np.ndarray:
     """Returns real numbers as float32, or as float64 where their largest is so far from 1 that products in float32 would be 0 or infinite."""
     wide = leaf if leaf.dtype == np.float64 else leaf.astype(np.float32, copy=False)
-    return wide.astype(np.float64 if is_far(largest(wide), USUAL) else np.float32, copy=False)
+    far = not is_usual(wide) and is_far(largest(wide), USUAL)
+    return wide.astype(np.float64 if far else np.float32, copy=False)
 
 
 def exponent_of(*arrays: jax.Array) -> jax.Array:

@@ -84,11 +84,11 @@ def test_each_part_of_a_kernel_is_matched_whatever_the_size_of_the_others(spec):
 @pytest.mark.parametrize("factor", [SMALL, *slow(LARGE)])
 def test_activations_of_extreme_size_are_compared(spec, factor):
     a, b = weights(1), weights(2)
-    correlations = UnitCorrelations(spec, X, batch_size=15)
-    expected, alike = activation_matching(spec, a, b, X, batch_size=15, check=False), correlations(a, b)
+    correlations = UnitCorrelations(spec, X, batch_size=10)
+    expected, alike = activation_matching(spec, a, b, X, batch_size=10, check=False), correlations(a, b)
     assert expected.moved
     first, second = ({**p, "both": p["both"] * factor, "mixed": p["mixed"] / factor} for p in (a, b))
-    reached = activation_matching(spec, first, second, X, batch_size=15, check=False)
+    reached = activation_matching(spec, first, second, X, batch_size=10, check=False)
     assert same(expected.permutation, reached.permutation)
     for group, values in correlations(first, second).items():
         assert np.allclose(values, alike[group], atol=1e-6) and values.any()
