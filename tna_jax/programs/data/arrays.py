@@ -15,6 +15,8 @@ OWNERS = "client_train"
 """Whose each training example is, of data with natural clients."""
 HELD = 0.2
 """Share of the examples that become the test split where the data has none."""
+CHANNELS = (1, 3, 4)
+"""Numbers of channels that images have."""
 CLASSES, TOKENS = ("classification",), ("next-token", "masked-lm", "segmentation")
 """Objectives whose targets are one label an example, and those whose targets are integers of any shape."""
 
@@ -42,12 +44,12 @@ def from_arrays(name: str, arrays: Mapping[str, Any], objective: str, *, fingerp
     values |= {key: _inputs(name, key, values[key]) for key in values if key.startswith("x")}
     owners = _owners(name, arrays, len(values["x_train"]))
     fingerprint = fingerprint or digest(values if owners is None else {**values, OWNERS: owners})
-    notes: tuple[str, ...] = ()
+    notes = _unscaled(values["x_train"], objective)
     if "x_test" not in values:
         if owners is not None:
             everybody, owners = np.unique(owners), owners[_kept(len(owners))]
             gone = len(everybody) - len(np.unique(owners))
-            notes = (
+            notes += (
                 (f"{gone} of {len(everybody)} clients have no training examples: all of theirs are in the test split",)
                 if gone
                 else ()
@@ -56,8 +58,14 @@ def from_arrays(name: str, arrays: Mapping[str, Any], objective: str, *, fingerp
     if values["x_train"].shape[1:] != values["x_test"].shape[1:]:
         shapes = [values[key].shape[1:] for key in ("x_train", "x_test")]
         raise DataError(f"{name}: examples of x_train are {shapes[0]}, of x_test {shapes[1]}")
+    if _are_pixels(values["x_train"]) != _are_pixels(values["x_test"]):
+        raise DataError(
+            f"{name}: x_train holds {values['x_train'].dtype}, x_test {values['x_test'].dtype}: uint8 images are scaled and others are not, "
+            "so both must be, or neither"
+        )
     y, names, outputs = _targets(name, values["y_train"], values["y_test"], objective)
     train, test = (Split(values[f"x_{part}"], y[part]) for part in ("train", "test"))
+    notes += _unseen(train.labels, test.labels) if names else ()
     scaled = train.images.dtype == np.uint8
     channels = train.images.shape[-1] if scaled else 0
     mean, std = (0.0, 1.0) if channels == 1 else (0.5, 0.5)
@@ -120,6 +128,8 @@ def _plain(name: str, key: str, value: Any) -> np.ndarray:
         )
     if not array.ndim:
         raise DataError(f"{name}: {key} is a single value, expected an array with one entry for each example")
+    if len(array) and not array.size:
+        raise DataError(f"{name}: examples of {key} are empty, {array.shape[1:]}")
     check_finite(name, key, array)
     return array
 
@@ -144,8 +154,45 @@ def check_finite(name: str, key: str, array: np.ndarray) -> None:
     )
 
 
+def _are_pixels(array: np.ndarray) -> bool:
+    return array.dtype == np.uint8 and array.ndim in (3, 4)
+
+
+def _unscaled(x: np.ndarray, objective: str) -> tuple[str, ...]:
+    """What looks like pixels, or like channels in front, and is taken as it is."""
+    notes: list[str] = []
+    if objective in TOKENS or _are_pixels(x) or x.ndim < 2 or not x.size:
+        return ()
+    if x.ndim == 4 and x.shape[1] in CHANNELS and x.shape[3] not in CHANNELS:
+        notes.append(
+            f"examples of {'x'.join(map(str, x.shape[1:]))} look like channels first, and networks here take channels last: "
+            "x.transpose(0, 2, 3, 1)"
+        )
+    if float(x.min()) >= 0 and 128 <= float(x.max()) <= 255 and (x.dtype.kind == "i" or x.ndim > 2):
+        notes.append(
+            f"inputs go up to {x.max():g} and are taken as they are (only uint8 images (N, H, W) or (N, H, W, C) are scaled): if they are "
+            "pixels, divide them by 255"
+        )
+    return tuple(notes)
+
+
+def _unseen(train: np.ndarray, test: np.ndarray) -> tuple[str, ...]:
+    """Classes of test examples that no training example has: none of those can be right."""
+    unseen = np.setdiff1d(test, train)
+    if not unseen.size:
+        return ()
+    listed = ", ".join(map(str, unseen[:5])) + (", ..." if unseen.size > 5 else "")
+    count = int(np.isin(test, unseen).sum())
+    return (f"{count} test examples are of classes without a training example: {listed}",)
+
+
 def _inputs(name: str, key: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.uint8 and array.ndim in (3, 4):
+    if _are_pixels(array):
+        if array.ndim == 4 and array.shape[1] in CHANNELS and array.shape[3] not in CHANNELS:
+            raise DataError(
+                f"{name}: {key} has examples of {'x'.join(map(str, array.shape[1:]))}, expected images with their channels last, (H, W, C): "
+                "x.transpose(0, 2, 3, 1)"
+            )
         return np.ascontiguousarray(array[..., None] if array.ndim == 3 else array)
     return numbers(name, key, array)
 
@@ -219,6 +266,7 @@ def _labels(name: str, train: np.ndarray, test: np.ndarray) -> Targets:
         if len(strange := np.setdiff1d(test, classes)):
             listed = ", ".join(map(repr, map(str, strange[:5])))
             raise DataError(f"{name}: y_test has labels that y_train has not: {listed}")
+        _require_classes(name, len(classes), classes[0])
         y = {part: np.searchsorted(classes, array).astype(np.int32) for part, array in both.items()}
         return y, tuple(map(str, classes)), len(classes)
     for part, array in both.items():
@@ -235,8 +283,16 @@ def _labels(name: str, train: np.ndarray, test: np.ndarray) -> Targets:
         )
     if int(test.max()) >= count:
         raise DataError(f"{name}: y_test has labels up to {test.max()}, y_train only up to {count - 1}")
+    _require_classes(name, count, 0)
     if len(np.unique(train)) * 2 < count:
         raise DataError(
             f"{name}: y_train has {len(np.unique(train))} different labels from {train.min()} to {count - 1}, expected classes numbered from 0"
         )
     return {part: array.astype(np.int32) for part, array in both.items()}, tuple(map(str, range(count))), count
+
+
+def _require_classes(name: str, count: int, only: Any) -> None:
+    if count < 2:
+        raise DataError(
+            f"{name}: all labels are {only}: a network that knows one class is always right; two or more are needed"
+        )

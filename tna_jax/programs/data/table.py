@@ -10,6 +10,10 @@ import numpy as np
 from tna_jax.programs.data.source import DataError
 
 MAX_CLASSES = 1000
+EXACT = 2**24
+"""Integers up to it are the same in float32."""
+COUNTED = 10
+"""Rows from which on a column of 0, 1, 2, ... is no accident."""
 Columns = dict[str, list[Any]]
 
 
@@ -44,7 +48,26 @@ def arrays(
     if not features:
         raise DataError(f"{where}: no column of numbers beside {target}")
     notes = (f"columns left out, which are not numbers: {', '.join(left_out)}",) if left_out else ()
+    if counting := [
+        name
+        for name, values in features.items()
+        if len(values) >= COUNTED and values[0] % 1 == 0 and (np.diff(values) == 1).all()
+    ]:
+        notes += (
+            f"columns that only count the examples, and are inputs all the same: {', '.join(counting)}; take an index out of the file",
+        )
     cells = table[str(target)]
+    if rounded := [
+        name for name, values in features.items() if np.abs(values).max() > EXACT and (values % 1 == 0).all()
+    ]:
+        notes += (
+            f"columns of integers that float32 rounds, above {EXACT}: {', '.join(rounded)}; subtract what is common, or leave them out",
+        )
+    unlabeled = sum(str(cell).strip() == "-1" for cell in cells) if objective == "classification" else 0
+    if unlabeled and len(set(map(str, cells))) > 2:
+        notes += (
+            f"{unlabeled} examples are of the class -1, one like the others; if it stands for no label, take them out of the file",
+        )
     y = classes(cells, str(target), where) if objective == "classification" else _target(cells, str(target), where)
     return {"x_train": np.stack(list(features.values()), axis=1), "y_train": y}, notes
 
@@ -65,11 +88,17 @@ def classes(cells: list[Any], name: str, where: str, many: bool = False) -> np.n
       DataError: empty cells, or so many different ones that they are no classes.
     """
     words = np.array(["" if cell is None else str(cell).strip() for cell in cells])
-    if (empty := np.flatnonzero(words == "")).size:
+    if (empty := np.flatnonzero(np.isin(np.char.lower(words), ("", "nan")))).size:
         raise DataError(f"{where}: {empty.size} empty cells in the column {name}, the first in example {empty[0]}")
     different = np.unique(words)
     if many:
         return words
+    numbers: dict[float, str] = {}
+    for word in filter(_is_number, different.tolist()):
+        if (other := numbers.setdefault(float(word), word)) != word:
+            raise DataError(
+                f"{where}: {other!r} and {word!r} of {name} are one number, and would be two classes; write it in one way"
+            )
     if len(different) > MAX_CLASSES or (len(different) > 20 and len(different) > len(words) / 2):
         raise DataError(
             f"{where}: {len(different)} different values of {name} in {len(words)} examples are no classes; numbers are for regression (--objective regression of tna train and tna lmc)"
@@ -101,6 +130,8 @@ def _numbers(cells: list[Any]) -> np.ndarray:
     """(N,) float64, NaN for what is no number."""
 
     def number(cell: Any) -> float:
+        if isinstance(cell, str) and "_" in cell:  # 1_000 to Python
+            return np.nan
         try:
             return float(cell)
         except (TypeError, ValueError):

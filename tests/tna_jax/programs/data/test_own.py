@@ -131,12 +131,29 @@ NAN[3, 1], NAN[7, 0], NAN[7, 2] = np.nan, np.inf, np.nan
         (_with(x_train=np.array([{}] * 20)), "x_train holds object"),
         (_with(x_train=np.full((20, 3), 2**40)), "do not fit into int32"),
         ({"x_train": np.ones((1, 2)), "y_train": np.zeros(1, int)}, "one example"),
+        (_with(y_train=np.zeros(20, int), y_test=np.zeros(4, int)), "all labels are 0: a network that knows one class is always right"),
+        (_with(x_train=np.zeros((20, 2, 3, 1), np.uint8), x_test=np.zeros((4, 2, 3, 1))), "x_train holds uint8, x_test float32"),
+        (_with(x_train=np.zeros((20, 3, 8, 8), np.uint8)), "expected images with their channels last, (H, W, C): x.transpose(0, 2, 3, 1)"),
+        (_with(x_train=np.ones((20, 0))), "examples of x_train are empty, (0,)"),
     ],
 )  # fmt: skip
 def test_bad_arrays_are_refused_in_one_line(bad, words):
     with pytest.raises(DataError) as error:
         from_arrays("mine.npz", bad, "classification")
     assert words in str(error.value) and "\n" not in str(error.value) and str(error.value).startswith("mine.npz")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        (_with(x_train=np.full((20, 4), 200, np.uint8), x_test=np.ones((4, 4), np.uint8)), "inputs go up to 200 and are taken as they are"),
+        (_with(x_train=np.ones((20, 3, 8, 8)), x_test=np.ones((4, 3, 8, 8))), "examples of 3x8x8 look like channels first"),
+        (_with(y_train=np.arange(20) % 2 * 2, y_test=np.array([0, 1, 1, 2])), "2 test examples are of classes without a training example: 1"),
+    ],
+)  # fmt: skip
+def test_what_looks_wrong_is_told(arrays, words):
+    assert words in from_arrays("mine", arrays, "classification").describe()
+    assert not from_arrays("mine", both(), "classification").notes
 
 
 def test_targets_that_do_not_fit_the_objective_are_refused():

@@ -84,6 +84,8 @@ def test_parquet_without_pyarrow_says_what_to_install(monkeypatch):
         (["1,2,x"], "quality", "1 rows have other than 4 fields; the first, example 0, has 3"),
         ([*ROWS, "1,,x,9", "n/a,nan,x,9"], "quality", "1 cells of the column acid are not finite numbers; the first is 'n/a' in example 11"),
         ([*ROWS, "1,1,x,"], "quality", "1 empty cells in the column quality, the first in example 10"),
+        ([*ROWS, "1,1,x,nan"], "quality", "1 empty cells in the column quality, the first in example 10"),
+        ([*ROWS, "1,1,x,9.0"], "quality", "'9' and '9.0' of quality are one number"),
         ([f"{i},1,x,{i / 7}" for i in range(40)], "quality", "40 different values of quality in 40 examples are no classes"),
     ],
 )  # fmt: skip
@@ -91,6 +93,19 @@ def test_bad_tables_are_refused_in_one_line(rows, target, words):
     with pytest.raises(DataError) as error:
         data.load(write(rows), request=Request(target=target))
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([f"{i},3,x,{i % 2}" for i in range(12)], "columns that only count the examples, and are inputs all the same: acid"),
+        ([f"{i % 2},3,x,{i % 3 - 1}" for i in range(12)], "4 examples are of the class -1"),
+        ([f"{2**40 + i % 2},3,x,{i % 2}" for i in range(12)], "columns of integers that float32 rounds, above 16777216: acid"),
+        ([f"1_{i},3,x,{i % 2}" for i in range(12)], "columns left out, which are not numbers: acid, name"),
+    ],
+)  # fmt: skip
+def test_columns_that_look_wrong_are_told(rows, words):
+    assert words in data.load(write(rows), request=Request(target="quality")).describe()
 
 
 def test_headers_that_name_a_column_twice_or_none():
