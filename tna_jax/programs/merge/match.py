@@ -7,29 +7,23 @@ import dataclasses
 import time
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import matching, trees
+from tna_jax import matching
 from tna_jax.hf import config as hf_config
-from tna_jax.hf import loading, names, validation
-from tna_jax.hf.model_types import architecture
-from tna_jax.io.errors import UsageError
-from tna_jax.io.tensor_headers import Checkpoint, Tensor
-from tna_jax.matching import axes
-from tna_jax.matching.heads import HeadMatching, head_indices
+from tna_jax.hf import names
+from tna_jax.io.tensor_headers import Checkpoint
 from tna_jax.matching.permutations import PermutationSpec
 from tna_jax.programs.cli.progress import console
+from tna_jax.programs.merge import rotate
+from tna_jax.programs.merge.layout import Layout, find_layout, read, require_finite
 from tna_jax.programs.merge.permuted import permuted
 from tna_jax.programs.merge.unmergeable import configuration
 
 TOKENS = 6
 """Length of the texts with which a permuted model is checked to compute what it did."""
-MASK_TOKEN = "embeddings.mask_token"
 PATCHES = 2
 """Patches along a side of the images with which it is checked, if a model's own are larger: position embeddings are resized."""
-POOLER = "body/pooler/dense/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,83 +37,25 @@ class Matched:
     units: dict[str, int]
     """By group, how many there are: in all heads together, where each may have an order of its own."""
     seconds: float
+    turned: dict[str, Any] | None = None
+    """Of a rotation: the group of units that it mixes, how many they are, and what the search reached."""
 
     def record(self) -> dict[str, Any]:
         """Returns what merge.json holds of it."""
         groups = {group: {"units": count, "moved": self.moved[group]} for group, count in self.units.items()}
         return {"model": str(self.checkpoint.path), "moved": sum(self.moved.values()), "units": sum(self.units.values()),
-                "groups": groups, "seconds": self.seconds}  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """Which leaf of a network's parameters each tensor of a model is."""
-
-    kind: str
-    module: Any
-    pooled: bool
-    """Whether the model has a pooler that the module's own head does not read."""
-    leaves: dict[str, names.Place]
-    """By path of a leaf, where it stands."""
-    readouts: dict[str, str]
-    """Dense layers of heads that are not known here, by the name of their tensor; on what they stand: `tokens` or `pooled`."""
-    alike: dict[str, tuple[str, tuple[int, ...]]]
-    """Tensors whose axes are those of a leaf: by name, its path, and which of the leaf's axes each is."""
-
-    def network(self, params: Any, x: jax.Array) -> Any:
-        """Computes all that the model's heads compute: whatever nobody reads stays as it is."""
-        body = {"params": {"body": params["body"]}}
-        outputs = []
-        if self.module.head not in ("pooled", "none"):
-            outputs.append(
-                self.module.apply({"params": {name: params[name] for name in ("body", "head") if name in params}}, x)
-            )
-        for on in ("tokens", "pooled"):
-            kernels = [params["readouts"][name] for name, of in self.readouts.items() if of == on]
-            if kernels or (on == "pooled" and self.pooled):
-                values = self.module.clone(head="none" if on == "tokens" else on).apply(body, x)
-                outputs += [jnp.einsum("...d,kd->...k", values, kernel) for kernel in kernels] or [values]
-        return outputs or [self.module.apply(body, x)]
-
-    def params(self, checkpoint: Checkpoint, held: dict[str, str]) -> dict[str, Any]:
-        """Reads a model as float32 leaves (float64 too: only the order is taken from them).
-
-        Args:
-          checkpoint: the model.
-          held: by canonical name, what its file calls a tensor.
-        """
-
-        def read(name: str) -> np.ndarray:
-            return checkpoint.tensors[held[name]].read().astype(np.float32)
-
-        leaves = {path: place.inward(read(place.name)) for path, place in self.leaves.items()}
-        tree = loading.tree(leaves)
-        return tree | {"readouts": {name: read(name).reshape(-1, self.module.width) for name in self.readouts}}
-
-    def orders(self, spec: PermutationSpec, found: HeadMatching, name: str) -> dict[int, np.ndarray]:
-        """Returns, by axis of a tensor, which of its entries comes where."""
-        by_path = {trees.name(path): leaf for path, leaf in spec.params.items()}
-        places = {place.name: path for path, place in self.leaves.items()}
-        if name in self.alike:
-            path, order = self.alike[name]
-        elif name in self.readouts:
-            path, order = f"readouts/{name}", (0, 1)
-        elif name in places:
-            path = places[name]
-            order = self.leaves[path].axes or tuple(range(len(by_path[path])))
-        else:
-            return {}
-        leaf = by_path[path]
-        permutation = found.matching.permutation
-        return {
-            i: head_indices(leaf[k], found.nested, permutation) for i, k in enumerate(order) if axes.groups(leaf[k])
-        }
+                "groups": groups, "seconds": self.seconds, **({} if self.turned is None else {"turned": self.turned})}  # fmt: skip
 
 
 def match(
-    models: list[Checkpoint], base: Checkpoint | None
+    models: list[Checkpoint], base: Checkpoint | None, rotation: bool = False
 ) -> tuple[list[Checkpoint], Checkpoint | None, list[Matched]]:
     """Matches all models, and the base, to the first; returns them and what was done to each.
+
+    Args:
+      models: the models.
+      base: the model that they were fine-tuned from, if there is one.
+      rotation: turn the residual streams too, and bring the first model into the form that this takes.
 
     Raises:
       UsageError: tensors whose hidden units are not known, or that are not those of the first model; all are named.
@@ -127,22 +63,24 @@ def match(
     first, *others = [*models, *([base] if base is not None else [])]
     kind = str(configuration(first)["model_type"])
     held = {canonical: name for name, canonical in names.canonical(kind, list(first.tensors)).items()}
-    layout = _layout(first, kind, {canonical: first.tensors[name] for canonical, name in held.items()})
+    layout = find_layout(first, kind, {canonical: first.tensors[name] for canonical, name in held.items()})
     a = layout.params(first, held)
-    _require_finite(first, a, layout)
+    require_finite(first, a, layout)
+    if rotation:
+        rotate.require_turnable(kind, layout.module, [first, *others])
     spec = matching.permutation_spec(layout.network, a, _inputs(layout.module, configuration(first)))
-    done = [_match_one(layout, spec, a, other, held) for other in others]
+    if rotation:
+        turned = [_turn_one(layout, spec, a, first, other, held) for other in others]
+        first, done = turned[0][0], [matched for _, matched in turned]
+    else:
+        done = [_match_one(layout, spec, a, other, held) for other in others]
     checkpoints = [first, *(m.checkpoint for m in done)]
     return checkpoints[: len(models)], checkpoints[len(models)] if base is not None else None, done
 
 
 def _match_one(layout: Layout, spec: PermutationSpec, a: Any, other: Checkpoint, held: dict[str, str]) -> Matched:
     start = time.perf_counter()
-    lacking = [name for name in held.values() if name not in other.tensors]
-    if lacking:
-        raise UsageError(f"--match: {other.path} lacks {', '.join(lacking)}")
-    b = layout.params(other, held)
-    _require_finite(other, b, layout)
+    b = read(layout, other, held)
     found = matching.head_matching(spec, a, b)
     orders = found.matching.permutation
     moved = {group: int((order != np.arange(len(order))).sum()) for group, order in orders.items()}
@@ -160,20 +98,25 @@ def _match_one(layout: Layout, spec: PermutationSpec, a: Any, other: Checkpoint,
     return Matched(dataclasses.replace(other, tensors=tensors), moved, units, seconds)
 
 
-def _require_finite(checkpoint: Checkpoint, params: Any, layout: Layout) -> None:
-    """Raises UsageError that names the tensors of a model which hold NaN or infinite entries."""
-    names_of = {path: place.name for path, place in layout.leaves.items()} | {
-        f"readouts/{n}": n for n in layout.readouts
-    }
-    wrong = [
-        names_of[path]
-        for path, leaf in ((trees.name(p), x) for p, x in trees.named_leaves(params))
-        if not np.isfinite(leaf).all()
-    ]
-    if wrong:
-        raise UsageError(
-            f"--match: {checkpoint.path} holds values that are not finite: {', '.join(wrong)}. A model that diverged should be left out"
-        )
+def _turn_one(
+    layout: Layout, spec: PermutationSpec, a: Any, first: Checkpoint, other: Checkpoint, held: dict[str, str]
+) -> tuple[Checkpoint, Matched]:
+    """Returns the first model in the form of a rotation, the same for all others, and what was done to another one."""
+    start = time.perf_counter()
+    found = rotate.turn(spec, layout.module, a, read(layout, other, held), str(other.path))
+    reference = rotate.in_form(layout, first, found.reference, held)
+    checkpoint = rotate.in_form(layout, other, found.params, held, found.rotation)
+    moved = {group: int((order != np.arange(len(order))).sum()) for group, order in found.permutation.items()}
+    units = {group: len(order) for group, order in found.permutation.items()}
+    (stream,) = set(spec.groups) - set(found.permutation)
+    turned = {"group": stream, "units": spec.groups[stream], "objective": found.objective, "rounds": found.rounds}
+    seconds = time.perf_counter() - start
+    console.print(
+        f"turned {other.path}: a residual stream of {spec.groups[stream]:,} units; {sum(moved.values()):,} of {sum(units.values()):,} other "
+        f"hidden units moved, {seconds:.0f} s",
+        highlight=False,
+    )
+    return reference, Matched(checkpoint, moved, units, seconds, turned)
 
 
 def _inputs(module: Any, config: dict[str, Any]) -> np.ndarray:
@@ -185,89 +128,3 @@ def _inputs(module: Any, config: dict[str, Any]) -> np.ndarray:
         return draws.normal(size=(2, min(height, most), min(width, most), channels)).astype(np.float32)
     room = module.positions - 1 - (module.pad_id or 0) if hf_config.type_of(module) == "roberta" else module.positions
     return draws.integers(0, module.vocab, (2, min(TOKENS, room))).astype(np.int32)
-
-
-def _layout(checkpoint: Checkpoint, kind: str, tensors: dict[str, Tensor]) -> Layout:
-    """Finds what each tensor of a model is; raises UsageError that names those that are missing or not known."""
-    config: dict[str, Any] = configuration(checkpoint)
-    where = str(checkpoint.path)
-    head = _head(kind, config, tensors, where)
-    count = validation.num_classes(kind, tensors)
-    module = hf_config.build(kind, config, head, count, {}, where)
-    channels = config.get("num_channels", 3)
-    if hf_config.type_of(module) in hf_config.VISION:
-        module = module.clone(interpolate=True)
-    leaves = _leaves(kind, module, channels, len(tensors))
-    pooled = head == "pooled"
-    if not any(path.startswith(POOLER) for path in leaves) and _has_pooler(tensors):
-        more = _leaves(kind, module.clone(head="pooled"), channels, len(tensors))
-        leaves |= {path: place for path, place in more.items() if path.startswith(POOLER)}
-        pooled = True
-    known = {place.name: path for path, place in leaves.items()}
-    missing = [name for name in known if name not in tensors]
-    if missing:
-        raise UsageError(f"--match: {where} does not hold what its config.json says; missing: {', '.join(missing)}")
-    shapes = hf_config.shapes_of(module, channels)
-    wrong = [f"{leaves[p].name} ({list(tensors[leaves[p].name].shape)} instead of {list(leaves[p].shape(shape))})"
-             for p, shape in shapes.items() if tensors[leaves[p].name].shape != leaves[p].shape(shape)]  # fmt: skip
-    extra = {
-        name: tensor for name, tensor in tensors.items() if name not in known and not name.endswith(validation.BUFFERS)
-    }
-    copies = {name: known[of] for name, of in names.tied_copies(kind).items() if name in extra and of in known}
-    alike = {name: (path, leaves[path].axes or tuple(range(len(extra[name].shape)))) for name, path in copies.items()}
-    alike |= {
-        name: ("body/cls_token", (0, 1, 2)[3 - len(extra[name].shape) :]) for name in extra if name.endswith(MASK_TOKEN)
-    }
-    readouts = {
-        name: "pooled" if pooled and name.startswith(ON_POOLER) else "tokens"
-        for name, tensor in extra.items() if name not in alike and _reads(kind, name, tensor, module.width)
-    }  # fmt: skip
-    plain = {f"{name.removesuffix('weight')}bias" for name in (*readouts, "score.weight")}
-    strange = [f"{name} {list(t.shape)}" for name, t in extra.items() if name not in {*alike, *readouts, *plain}]
-    if strange or wrong:
-        what = [f"of another shape: {', '.join(wrong)}"] if wrong else []
-        what += [f"of which it is not known what they read: {', '.join(strange)}"] if strange else []
-        raise UsageError(f"--match: tensors of {where} {'; '.join(what)}")
-    return Layout(kind, module, pooled, leaves, readouts, alike)
-
-
-ON_POOLER = ("cls.seq_relationship.", "classifier.")
-"""Heads that stand on a pooler, where there is one."""
-
-
-def _has_pooler(tensors: dict[str, Tensor]) -> bool:
-    return any(name.endswith(".pooler.dense.weight") for name in tensors)
-
-
-def _reads(kind: str, name: str, tensor: Tensor, width: int) -> bool:
-    """Whether a tensor is the kernel of a dense layer (out, width) on the body, which no other layer can be thought to follow."""
-    shape = tensor.shape
-    return (
-        not names.in_body(kind, name)
-        and len(shape) > 1
-        and shape[1] == width != shape[0]
-        and tensor.size == shape[0] * width
-    )
-
-
-def _leaves(kind: str, module: Any, channels: int, most: int) -> dict[str, names.Place]:
-    shapes = hf_config.shapes_of(module, channels, most)
-    return {path: names.place(kind, module.head, path, len(shape)) for path, shape in shapes.items()}
-
-
-def _head(kind: str, config: dict[str, Any], tensors: dict[str, Tensor], where: str) -> str:
-    """Returns the kind of head of our module: that of the folder where it is known here and there, else none."""
-    bare = "pooled" if _has_pooler(tensors) else "none"
-    of = architecture(kind)
-
-    def there(head: str) -> bool:
-        tied = head == "causal_lm" and config.get("tie_word_embeddings") is True
-        table = {} if tied else names.HEADS.get((of, head), {})
-        body = of != "bert" or head != "classes" or _has_pooler(tensors)
-        return body and all(any(name.startswith(f"{theirs}.") for name in tensors) for theirs in table.values())
-
-    try:
-        head = validation.head_of(kind, config, set(tensors), None, where)
-    except UsageError:  # of another kind, but perhaps of the same layers: several choices for a classifier's classes
-        head = next((head for holder, head in names.HEADS if holder == of and there(head)), bare)
-    return head if there(head) else bare

@@ -96,6 +96,9 @@ class MergeOptions:
     match: bool = False
     """First bring the hidden units of every model into the order of the first (weight matching), for models that were trained apart;
     for Hugging Face folders of the types that tna_jax.hf loads."""
+    match_by: Literal["permutation", "rotation"] = "permutation"
+    """With --match: put hidden units into another order, which changes no value, or turn the residual stream as well (rotation: vit, deit,
+    dinov2, and decoders with a head of their own), which writes every model, the first too, in another form of the same function."""
     dry_run: bool = False
     """Check everything, print what would be written, how much memory and time it takes, and write nothing."""
     overwrite: bool = False
@@ -108,6 +111,8 @@ class MergeOptions:
                 f"--method {self.method} looks at data and runs the network, and files hold neither: tna fuse RUN --method {self.method} "
                 "merges the models of runs so, tna_jax.merging any network"
             )
+        if self.match_by != "permutation" and not self.match:
+            raise UsageError(f"--match-by {self.match_by} says how --match matches: add that")
         collect_errors(lambda: ranges.check(self), self.check_weights, self.check_tensors, self.check_out)
 
     def check_weights(self) -> None:

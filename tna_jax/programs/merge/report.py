@@ -59,6 +59,12 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
         remarks.append(
             f"matched to {names[0]} before the merge; groups of hidden units in which nothing moved: {still}"
         )
+        if turned := [m["turned"] for m in matched if m.get("turned")]:
+            rounds = ", ".join(str(each["rounds"]) for each in turned)
+            remarks.append(
+                f"a residual stream of {turned[0]['units']:,} units was turned ({rounds} rotations solved); all tensors are those of another form "
+                f"of the models, {names[0]} too"
+            )
     return Description(
         "Merge",
         heading,

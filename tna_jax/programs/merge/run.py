@@ -96,7 +96,7 @@ def _match(merge: Job) -> "tuple[Job, list[Matched] | None]":
         return merge, None
     from tna_jax.programs.merge import match  # JAX, which a merge without it does without
 
-    models, base, matched = match.match(merge.models, merge.base)
+    models, base, matched = match.match(merge.models, merge.base, rotation=merge.settings.match_by == "rotation")
     return dataclasses.replace(merge, models=models, base=base), matched
 
 
