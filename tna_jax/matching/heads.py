@@ -41,13 +41,14 @@ def nests(spec: PermutationSpec, params: Params, state: State = ()) -> Nests:
     def same_function(nested: Nests) -> bool:
         order = {units: _apart(spec.groups[heads], spec.groups[units], draws) for units, heads in nested.items()}
         moved_state = apply_head_permutation(spec, nested, order, state, spec.state)
-        in_use, drawn = (
+        gaps = [
             permutations.function_gap(
                 spec, tried, apply_head_permutation(spec, nested, order, tried), (state, moved_state)
             )
             for tried in trials
-        )
-        return in_use <= spec.tolerance and not drawn > spec.tolerance  # drawn ones may give NaN, which says nothing
+        ]
+        telling = [gap for gap in gaps if not np.isnan(gap)]  # drawn ones may give NaN, so may weights of extreme size
+        return bool(telling) and max(telling) <= spec.tolerance
 
     hopeful = _beside_heads(spec, lambda nested: True)
     return hopeful if not hopeful or same_function(hopeful) else _beside_heads(spec, same_function)

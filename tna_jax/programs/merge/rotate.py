@@ -24,6 +24,8 @@ from tna_jax.programs.merge.layout import Layout
 FLAG = "--match-by rotation"
 READERS = ("head", "body/pooler/dense", "readouts")
 """What may read the last norm."""
+LIKE = {"deit": "vit", "dinov2_with_registers": "dinov2"}
+"""Architectures whose stream and norms are those of another one."""
 RMS = ("llama",)
 """Kinds of networks whose norms do not subtract the mean."""
 
@@ -40,6 +42,11 @@ class Rewritten(Tensor):
         return self.values
 
 
+def _architecture(module: Any) -> str:
+    of = hf_config.type_of(module)
+    return LIKE.get(of, of)
+
+
 def require_turnable(kind: str, module: Any, checkpoints: list[Checkpoint]) -> None:
     """Raises UsageError, which says why, for models whose residual stream cannot be turned.
 
@@ -48,7 +55,7 @@ def require_turnable(kind: str, module: Any, checkpoints: list[Checkpoint]) -> N
       module: the network.
       checkpoints: the models.
     """
-    of = hf_config.type_of(module)
+    of = _architecture(module)
     problems = []
     if of not in NORMS:
         problems.append(
@@ -76,7 +83,7 @@ def turn(spec: PermutationSpec, module: Any, a: Params, b: Params, where: str) -
     Raises:
       UsageError: no stream that can be turned.
     """
-    of = hf_config.type_of(module)
+    of = _architecture(module)
     try:
         return orthogonal_matching(
             spec, a, b, norms=_norms(of, spec), layer_scales=LAYER_SCALES.get(of), centered=of not in RMS,

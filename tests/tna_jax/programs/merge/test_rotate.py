@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 
-from tests.parameters import slow
 from tests.tna_jax.programs.merge.test_match import make, merged
 from tna_jax.hf import loading
 from tna_jax.io.tensor_headers import open_checkpoint
@@ -42,7 +41,7 @@ def turned_folders(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["dinov2", *slow("vit", "llama")])
+@pytest.mark.parametrize("kind", ["dinov2_with_registers", "deit", "vit", "llama"])
 def test_a_turned_copy_merges_to_the_same_function(kind, capsys):
     apply, x, expected = turned_folders(kind)
     plain, _ = merged()
