@@ -268,6 +268,8 @@ def greedy_soup(
     count = _leading(members)
     if scores is None:
         scores = [float(score(jax.tree.map(lambda leaf, i=i: sharding.entry(leaf, i), members))) for i in range(count)]
+    if len(scores) != count:
+        raise ValueError(f"expected one score for each of the {count} models, got {len(scores)}")
     recipe = greedy_recipe(
         scores, lambda weights: float(score(average_stacked(members, weights))), ties, larger_is_better
     )

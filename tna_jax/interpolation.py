@@ -34,13 +34,17 @@ def line(a: Tree, b: Tree, alpha: Scalar) -> Tree:
       A pytree like `a`.
 
     Raises:
-      ValueError: the trees do not fit each other; all differing paths are listed.
+      ValueError: the trees do not fit each other, all differing paths are listed; or more than one alpha.
 
     >>> model = line({"w": jnp.zeros(2)}, {"w": jnp.array([1.0, 0.0])}, 0.25)
     >>> model["w"].tolist()
     [0.25, 0.0]
     """
     alpha = jnp.asarray(alpha)
+    if alpha.ndim:
+        raise ValueError(
+            f"alpha is one number, got the shape {alpha.shape}; of many jax.vmap(lambda alpha: line(a, b, alpha))(alphas)"
+        )
     return _combine(lambda x, y: _between(x, y, alpha.astype(_wide(x))), a, b)
 
 

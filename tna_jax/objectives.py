@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Integer, PyTree, Shaped
 
 from tna_jax import labels as labels_lib
-from tna_jax import metrics
+from tna_jax import metrics, trees
 from tna_jax.metrics import LOSS, AnyMetrics, Metric, Sums
 
 Targets: TypeAlias = PyTree[Shaped[Array | np.ndarray, "B ..."]]
@@ -243,6 +243,8 @@ def check_examples(objective: Objective, inputs: Any, targets: Any, what: str = 
 
     Class labels are looked at closely, see `labels.check_labels`; `classes` is their number, if it is known.
     """
+    refuse_lists(inputs, targets, what)
+    trees.require_exact({"inputs": inputs, "targets": targets})
     sizes = [np.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)]
     examples = sizes[0][0] if sizes and len(set(sizes)) == 1 and sizes[0] else None
     if examples is None:
@@ -254,6 +256,12 @@ def check_examples(objective: Objective, inputs: Any, targets: Any, what: str = 
     if not shapes or any(shape[:1] != (examples,) for shape in shapes):
         raise ValueError(f"{what}{examples} inputs but targets of shape {', '.join(map(str, shapes))}")
     return int(examples)
+
+
+def refuse_lists(inputs: Any, targets: Any, what: str = "") -> None:
+    """Raises ValueError for lists of numbers, which are trees of single numbers and no arrays."""
+    if any(isinstance(leaf, (int, float)) for leaf in jax.tree.leaves((inputs, targets))):
+        raise ValueError(f"{what}lists of numbers are trees here; give arrays: np.asarray(inputs), np.asarray(targets)")
 
 
 BY_NAME: Mapping[str, Callable[..., Objective]] = {

@@ -85,6 +85,8 @@ def threefry(key: jax.Array) -> jax.Array:
     Its first two words are the key: `rbg` derives its keys as threefry does, twice side by side, so that a seed's draws are the
     same under either.
     """
+    if not hasattr(key, "dtype"):
+        raise TypeError(f"a key is needed, jax.random.key(seed), got {key!r}")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         words = key
     elif str(jax.random.key_impl(key)) == THREEFRY:
@@ -97,7 +99,12 @@ def threefry(key: jax.Array) -> jax.Array:
 
 def words(key: jax.Array) -> list[int]:
     """Returns the two words of a key, see `threefry`: a seed of NumPy's generators."""
-    return [int(word) for word in np.asarray(jax.random.key_data(threefry(key)))]
+    data = np.asarray(jax.random.key_data(threefry(key)))
+    if data.ndim != 1:
+        raise TypeError(
+            f"one key is needed, got keys of the shape {data.shape[:-1]}: give one of them, or jax.vmap over them"
+        )
+    return [int(word) for word in data]
 
 
 def same_bits(function: _Function) -> _Function:

@@ -234,6 +234,11 @@ class _Source:
             raise ValueError(
                 "no mask: give one to tna_mask(mask) / anchored(optimizer, mask), or update(..., mask=mask)"
             )
+        if len(leaves) != len(jax.tree.leaves(updates)):
+            raise ValueError(
+                f"the state holds a mask of {len(leaves)} leaves, and there are {len(jax.tree.leaves(updates))} updates: gradients must be those of "
+                "the parameters that init was called with (None for some of them takes these away); zeros stand for no gradient"
+            )
         self._check_state(leaves, updates, params)
         return leaves
 

@@ -126,3 +126,8 @@ def test_float64_stays_float64():
     with jax.enable_x64(True):
         a, b = {"w": jnp.array([1.0], jnp.float64)}, {"w": jnp.array([2.0], jnp.float64)}
         assert float(interpolation.simplex([a, b], [0.9, 0.1])["w"][0]) == pytest.approx(1.1, abs=1e-15)
+
+
+def test_several_alphas_are_not_broadcast_into_the_weights():
+    with pytest.raises(ValueError, match=r"alpha is one number, got the shape \(2,\)"):
+        line({"w": np.zeros(2)}, {"w": np.ones(2)}, np.array([0.5, 0.2]))

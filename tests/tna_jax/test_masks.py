@@ -328,6 +328,11 @@ def test_ratio_outside_the_unit_interval(draw, ratio):
         draw(KEY, PARAMS, ratio)
 
 
+def test_one_ratio_is_for_all_leaves():
+    with pytest.raises(TypeError, match="ratio is one number .* got dict; where= says"):
+        masks.bernoulli(jax.random.key(0), {"w": np.ones(2)}, {"w": 0.5})
+
+
 @pytest.mark.parametrize("draw", [masks.bernoulli, masks.exact, masks.neurons])
 def test_integer_leaves_are_all_listed(draw):
     with pytest.raises(TypeError, match=r"batch_stats/count \(int32\), step \(int32\)"):

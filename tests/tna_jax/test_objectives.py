@@ -271,3 +271,11 @@ def test_a_greedy_soup_of_losses_keeps_the_smaller():
     same = greedy_recipe([-x for x in losses], lambda w: -float(w @ losses) / w.sum())
     assert recipe.weights.tolist() == same.weights.tolist() == [0, 1, 0]
     assert recipe.score == -same.score == 1.0
+
+
+def test_lists_and_integers_that_jax_would_cut_are_refused():
+    inputs, labels = np.arange(4)[:, None], np.arange(4) % 2
+    with pytest.raises(ValueError, match="lists of numbers are trees here"):
+        objectives.check_examples(objectives.CLASSIFICATION, inputs, labels.tolist())
+    with pytest.raises(ValueError, match=r"cut these integers to 32 bits: inputs \(int64, up to 1099511627779"):
+        objectives.check_examples(objectives.CLASSIFICATION, inputs + 2**40, labels)

@@ -116,3 +116,10 @@ def test_uniform_numbers_on_the_host_are_those_of_jax():
     with jax.threefry_partitionable(True):
         drawn = np.asarray(jax.random.uniform(key, (size,)))
     assert host_bits.uniform(host_bits.words(key), size).tobytes() == drawn.tobytes()
+
+
+def test_what_is_no_key_or_several_is_refused_with_what_is_needed():
+    with pytest.raises(TypeError, match=r"a key is needed, jax.random.key\(seed\), got 3"):
+        prng.threefry(3)
+    with pytest.raises(TypeError, match=r"one key is needed, got keys of the shape \(2,\)"):
+        prng.words(jax.random.wrap_key_data(np.zeros((2, 2), np.uint32)))

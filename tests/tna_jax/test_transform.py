@@ -338,3 +338,10 @@ def test_a_state_that_holds_the_parameters_may_be_donated_beside_them():
 
     moved, _ = step(params, state)
     assert moved["w"][1::2].tolist() == [1.0, 3.0] and moved["w"][0] != 0
+
+
+def test_gradients_of_some_parameters_alone_are_refused():
+    params = {"w": jnp.ones(2), "v": jnp.ones(2)}
+    optimizer = anchored(optax.sgd(1.0), {"w": True, "v": False})
+    with pytest.raises(ValueError, match="a mask of 2 leaves, and there are 1 updates"):
+        optimizer.update({"w": None, "v": jnp.ones(2)}, optimizer.init(params), params)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree, Shaped
 
-from tna_jax import averaging, networks, repair, streaming, trees
+from tna_jax import averaging, networks, objectives, repair, streaming, trees
 from tna_jax.masks import Params
 from tna_jax.networks import Network, State, Stateful
 from tna_jax.streaming import Stream
@@ -32,6 +32,7 @@ def check_splits(data: Any) -> None:
             continue
         if not isinstance(pair, Sequence) or len(pair) != 2:
             raise TypeError(f"split {split!r} must be (inputs, targets), got {type(pair).__name__}")
+        objectives.refuse_lists(*pair, f"split {split!r} has " if split else "")
 
 
 def stacked_models(network: Network, members: Params, state: State, data: Data) -> tuple[Params, State]:
