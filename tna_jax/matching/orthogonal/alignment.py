@@ -12,9 +12,10 @@ from tna_jax.matching.ascent import best_of
 from tna_jax.matching.assignment import require_finite_models
 from tna_jax.matching.gains import Gains, Leaves, blocks, real_leaves
 from tna_jax.matching.heads import HeadGains, Nests, apply_head_permutation, ascend_heads, nests
+from tna_jax.matching.orthogonal.declarations import Norms
 from tna_jax.matching.orthogonal.norm_form import norm_form
 from tna_jax.matching.orthogonal.rotations import procrustes, rotate
-from tna_jax.matching.orthogonal.streams import Norms, ResidualStream, residual_stream
+from tna_jax.matching.orthogonal.streams import ResidualStream, residual_stream
 from tna_jax.matching.permutations import PermutationSpec
 
 ENOUGH = 1e-4

@@ -1,49 +1,15 @@
 """Where a residual stream stands in the parameters: what writes into it, what reads it, and the norms in between."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from tna_jax import trees
 from tna_jax.matching import axes
 from tna_jax.matching.axes import Axis, Concat, Fixed, Group, Product
+from tna_jax.matching.orthogonal.declarations import Norms
 from tna_jax.matching.permutations import PermutationSpec
 from tna_jax.trees import KeyPath
-
-Norms = Mapping[str, Sequence[str]]
-"""By the path of a norm, the paths of the layers that read what it gives; `*` stands for one and the same text in all of them."""
-
-NORMS: dict[str, Norms] = {
-    "vit": {
-        "body/layer_*/norm1": ("body/layer_*/query", "body/layer_*/key", "body/layer_*/value"),
-        "body/layer_*/norm2": ("body/layer_*/up",),
-        "body/norm": ("head",),
-    },
-    "gpt2": {
-        "body/layer_*/norm1": ("body/layer_*/qkv",),
-        "body/layer_*/norm2": ("body/layer_*/up",),
-        "body/norm": ("head",),
-    },
-    "dinov2": {
-        "body/layer_*/norm1": ("body/layer_*/query", "body/layer_*/key", "body/layer_*/value"),
-        "body/layer_*/norm2": ("body/layer_*/up",),
-        "body/norm": ("head",),
-    },
-    "llama": {
-        "body/layer_*/norm1": ("body/layer_*/query", "body/layer_*/key", "body/layer_*/value"),
-        "body/layer_*/norm2": ("body/layer_*/gate", "body/layer_*/up"),
-        "body/norm": ("head",),
-    },
-}
-"""Of the library's networks with norms first, `tna_jax.models`, by name; a tied head is untied before (`untied`)."""
-
-LAYER_SCALES: dict[str, Norms] = {
-    "dinov2": {
-        "body/layer_*/layer_scale1": ("body/layer_*/out",),
-        "body/layer_*/layer_scale2": ("body/layer_*/down",),
-    },
-}
-"""Likewise: by the path of a factor on the outputs of a sublayer (layer scale, arXiv 2103.17239), the layers whose outputs it multiplies."""
 
 SCALES, BIASES = ("scale", "weight", "gamma"), ("bias", "beta", "offset")
 """What frameworks call the parameters of a norm."""
