@@ -82,8 +82,16 @@ def by_owner(owners: Shaped[np.ndarray, " N"]) -> tuple[list[Shaped[np.ndarray, 
 
     Args:
       owners: (N,) numbers or words: whose an example is.
+
+    Raises:
+      ValueError: owners that are NaN.
     """
-    names, numbers = np.unique(np.asarray(owners), return_inverse=True)
+    owners = np.asarray(owners)
+    if owners.dtype.kind == "f" and np.isnan(owners).any():
+        raise ValueError(
+            f"{int(np.isnan(owners).sum())} examples have the owner NaN: leave them out, or give them an owner"
+        )
+    names, numbers = np.unique(owners, return_inverse=True)
     order = np.argsort(numbers, kind="stable")
     parts = np.split(order.astype(np.int32), np.cumsum(np.bincount(numbers, minlength=len(names)))[:-1])
     return [np.sort(part) for part in parts], list(map(str, names))
@@ -131,10 +139,12 @@ def dirichlet(
     Smaller `alpha`, more heterogeneous clients (Hsu et al. 2019, arXiv 1909.06335, drew classes for each client; drawing
     clients for each class is the form of the first author's code). The numbers of examples differ between clients; with
     `balance` a client that has its N / K examples has no share of the next class.
-    Raises ValueError unless `alpha` is above 0.
+    Raises ValueError unless `alpha` is above 0 and finite.
     """
-    if not alpha > 0:
-        raise ValueError(f"alpha of a Dirichlet partition must be above 0, got {alpha}")
+    if not 0 < alpha < np.inf:
+        raise ValueError(
+            f"alpha of a Dirichlet partition must be above 0 and finite, got {alpha}; kind iid deals equal parts"
+        )
     parts: list[list[np.ndarray]] = [[] for _ in range(clients)]
     sizes, words = np.zeros(clients, int), host_bits.words(prng.threefry(key))
     for label in np.unique(labels):

@@ -106,3 +106,10 @@ def test_owners_and_held_out_examples():
         dealt = np.bincount(owners[held_out == label], minlength=4)
         np.testing.assert_allclose(dealt / dealt.sum(), counts[:, label] / counts[:, label].sum(), atol=0.02)
     assert (owners == dealt_like(KEY, counts, held_out)).all()
+
+
+def test_shares_and_owners_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="above 0 and finite, got inf; kind iid"):
+        partition.dirichlet(jax.random.key(0), np.arange(4), 2, np.inf)
+    with pytest.raises(ValueError, match="2 examples have the owner NaN"):
+        partition.by_owner(np.array([1.0, np.nan, np.nan]))

@@ -77,7 +77,9 @@ class Job:
 
     def plan_of(self, weights: np.ndarray, out: Path) -> Plan:
         """Returns what is written for other weights (M,), or elsewhere."""
-        tied = tied_heads(self.models, self.base)[0] if self.settings.match else self.tied  # matched models may be turned
+        tied = (
+            tied_heads(self.models, self.base)[0] if self.settings.match else self.tied
+        )  # matched models may be turned
         return plan_of(self.settings, self.models, self.base, weights, out, tied)
 
 
@@ -106,7 +108,9 @@ def prepare(settings: MergeOptions) -> Job:
     job = Job(
         settings, method, options, models, base, weights, plan_of(settings, models, base, weights, Path(settings.out), tied),
         described=described, folded=opened.folded, notes=opened.notes, differences=[], warnings=[], tied=tied,
-        tokenizer=None if settings.single else tokenizers.lender(unmergeable.folder(described), [*map(unmergeable.folder, models)]),
+        tokenizer=None if settings.single else tokenizers.lender(
+            unmergeable.folder(described), [*map(unmergeable.folder, models)], adapter=described is base
+        ),
     )  # fmt: skip
     _require_apart(job)
     differences = configurations.require_same_function(models, base, settings.allow_different)
@@ -121,7 +125,7 @@ def prepare(settings: MergeOptions) -> Job:
 def _tokenizer_note(job: Job) -> list[str]:
     if job.tokenizer is None:
         return []
-    note = f"{unmergeable.folder(job.described)} has no tokenizer: the merge gets that of {job.tokenizer}"
+    note = f"the merge gets the tokenizer of {job.tokenizer}: {unmergeable.folder(job.described)} has none, or not the adapter's"
     console.print(note, highlight=False)
     return [note]
 

@@ -51,11 +51,23 @@ class Difference(NamedTuple):
     models: tuple[str, str]
 
 
-def lender(described: Path, folders: list[Path]) -> Path | None:
-    """Returns the first of some folders that has a tokenizer, where the described one has none; None where none is lacking or there."""
-    if not described.is_dir() or _has_tokenizer(described):
+def lender(described: Path, folders: list[Path], adapter: bool) -> Path | None:
+    """Returns the folder whose tokenizer a merge gets where that is not the described model's; None where it is, or there is none.
+
+    Args:
+      described: whose configuration the merge gets.
+      folders: of the models.
+      adapter: whether the first of them is an adapter, folded into the described model: it may have learned tokens that its base does not have.
+    """
+    if not described.is_dir():
         return None
-    return next((folder for folder in folders if _has_tokenizer(folder)), None)
+    if adapter and _has_tokenizer(folders[0]) and (not _has_tokenizer(described) or _differ(folders[0], described)):
+        return folders[0]
+    return None if _has_tokenizer(described) else next((folder for folder in folders if _has_tokenizer(folder)), None)
+
+
+def _differ(a: Path, b: Path) -> bool:
+    return bool(differences([(str(a), a), (str(b), b)]))
 
 
 def files(folder: Path) -> list[Path]:

@@ -90,6 +90,10 @@ def test_adapters_of_other_bases_are_refused(capsys):
     assert '"meta/first-7b" in a0 but "other/second-7b" in a1' in said
     assert said.endswith("--allow-different base_model_name_or_path")
     assert main(["merge", "a0", "a2", "--base", "base", "-o", "out"]) == 0  # one model, called otherwise
+    Path("a0/vocab.txt").write_text("learned")  # a token that the base does not have
+    allowed = ["--allow-different", "tokenizer", "base_model_name_or_path", "--overwrite"]
+    assert main(["merge", "a0", "a1", "--base", "base", "-o", "out", *allowed]) == 0
+    assert Path("out/vocab.txt").read_text() == "learned"
 
 
 def test_some_shards_without_their_index_are_no_model(capsys):
