@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
+from tna_jax.labels import check_labels
+
 STEPS = 60
 
 
@@ -28,7 +30,7 @@ def fit_temperature(
       T, above 0.
 
     Raises:
-      ValueError: no examples, shapes that do not fit, or an interval that is none.
+      ValueError: no examples, shapes that do not fit, labels that are no classes, logits that are NaN, or an interval that is none.
 
     >>> logits = np.log(np.array([[0.9, 0.1]] * 10)) * 3  # three times too sure
     >>> round(fit_temperature(logits, np.array([0] * 9 + [1])), 2)
@@ -41,12 +43,23 @@ def fit_temperature(
         )
     if not 0 < lowest < highest:
         raise ValueError(f"temperatures lie in an interval above 0, got [{lowest}, {highest}]")
+    check_labels(labels, len(logits), classes=logits.shape[1])
+    if np.isnan(logits).any() or not np.isfinite(logits.max(1)).all():
+        raise ValueError(
+            "logits are numbers, or minus infinity for a class that cannot occur; some are NaN, or have no finite one in a row"
+        )
     logits = logits.astype(np.float64) - logits.max(1, keepdims=True)
     right = logits[np.arange(len(labels)), labels]
+    if not np.isfinite(right).all():
+        raise ValueError(
+            f"{int((~np.isfinite(right)).sum())} labels are classes whose logit is minus infinity: their loss is infinite at any temperature"
+        )
+    finite = np.where(np.isfinite(logits), logits, 0)
 
     def slope(inverse: float) -> float:
         weights = np.exp(logits * inverse)
-        return float((((weights * logits).sum(1) / weights.sum(1)) - right).mean())
+        products = np.where(weights > 0, weights * finite, 0)  # a class that cannot occur adds nothing
+        return float(((products.sum(1) / weights.sum(1)) - right).mean())
 
     low, high = 1 / highest, 1 / lowest
     for _ in range(STEPS):

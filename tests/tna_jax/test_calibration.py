@@ -31,3 +31,19 @@ def test_an_average_that_is_always_right_is_made_as_sure_as_is_allowed():
 def test_what_cannot_be_fitted_is_refused(logits, labels, interval):
     with pytest.raises(ValueError, match="expected logits|an interval above 0"):
         calibration.fit_temperature(np.zeros(logits), np.zeros(labels, int), *interval)
+
+
+def test_a_class_that_cannot_occur_changes_nothing():
+    logits, labels = RNG.normal(size=(200, 3)), RNG.integers(0, 3, 200)
+    wider = np.concatenate([logits, np.full((200, 1), -np.inf)], 1)
+    assert calibration.fit_temperature(wider, labels) == calibration.fit_temperature(logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "words"),
+    [([[0.0, 1.0]], [-1], "labels below 0"), ([[0.0, 1.0]], [2], "there are 2 classes"), ([[0.0, np.nan]], [0], "some are NaN"),
+     ([[0.0, -np.inf]], [1], "1 labels are classes whose logit is minus infinity")],
+)  # fmt: skip
+def test_labels_and_logits_that_would_give_a_wrong_temperature_are_refused(logits, labels, words):
+    with pytest.raises(ValueError, match=words):
+        calibration.fit_temperature(np.array(logits), np.array(labels))

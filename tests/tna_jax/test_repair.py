@@ -310,6 +310,14 @@ def test_wrong_number_of_weights(ends, weights, words):
         repair.repair(module, a, [a, b][:ends], weights, inputs)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "words"), [(np.ones((0, 4)), "there are none"), (np.full((2, 4), np.nan), "8 entries of the inputs")]
+)
+def test_inputs_without_means_are_refused(inputs, words):
+    with pytest.raises(ValueError, match=words):
+        repair.repair(lambda params, x: x @ params["w"], {"w": np.eye(4)}, [{"w": np.eye(4)}], [1.0], inputs)
+
+
 def test_batch_norm_is_referred_to_its_own_repair():
     _, params, _ = normed()
     with pytest.raises(ValueError, match="BatchNorm: use reset_batch_stats"):

@@ -84,7 +84,8 @@ def repair(
       ends, give the model back up to rounding.
 
     Raises:
-      ValueError: another number of weights than ends, weights of another sum than 1, parameters that are not finite (named), a network with BatchNorm (`reset_batch_stats` is its
+      ValueError: another number of weights than ends, weights of another sum than 1, parameters that are not finite (named), no
+        inputs or inputs that are not finite, a network with BatchNorm (`reset_batch_stats` is its
         repair), a layer to be repaired that the network runs more than once, layers that compute complex numbers, layers of a function
         that cannot be told apart, or kernels and biases that are used elsewhere too (a factor made of the kernel's norm, a bias of two
         layers), so that the rescaled network would be another one. Under `jit`, where values are not known, the last, the sum and
@@ -95,6 +96,7 @@ def repair(
         raise ValueError(f"expected one weight for each of 1 or more ends, got {shares.shape} for {len(ends)}")
     if not isinstance(shares, jax.core.Tracer) and not abs(float(shares.sum()) - 1) < SUM:
         raise ValueError(f"the weights of the ends must sum to 1, got {', '.join(map(str, shares.tolist()))}")
+    _require_inputs(inputs)
     _require_finite(params, ends)
     layered = _layered(network, params, preprocess(inputs))
     moments = [_measure(layered, end) for end in ends]
@@ -120,6 +122,19 @@ def repair(
     rescaled, shift = _rescaled(layered, params, change)
     _require_same(layered, params, change, outputs)
     return Repaired(rescaled, shift, tuple(change), layered.unknown)
+
+
+def _require_inputs(inputs: Any) -> None:
+    """Raises ValueError for no inputs, and for NaN and infinities among them where values are known."""
+    leaves = jax.tree.leaves(inputs)
+    if not leaves or any(not np.size(leaf) for leaf in leaves):
+        raise ValueError("means and spreads need inputs, and there are none")
+    known = [
+        leaf for leaf in leaves if not isinstance(leaf, jax.core.Tracer) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    wrong = sum(int(np.count_nonzero(~np.isfinite(np.asarray(leaf)))) for leaf in known)
+    if wrong:
+        raise ValueError(f"{wrong} entries of the inputs are not finite: all means and spreads would be NaN")
 
 
 def _require_finite(params: Params, ends: Sequence[Params]) -> None:
