@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Integer
 
+from tna_jax.labels import check_labels
+
 
 class Probe(NamedTuple):
     """A linear classifier on features (..., D): `((x - mean) / std) @ kernel + bias`."""
@@ -36,12 +38,13 @@ def fit(features: Float[Array, "N D"], labels: Integer[Array, "..."], num_classe
       decay: added to the diagonal of the features' correlation matrix, in (0, inf).
 
     Raises:
-      ValueError: `decay` is not above 0, or the numbers of features and labels differ.
+      ValueError: `decay` is not above 0, the numbers of features and labels differ, or labels are no classes (not looked at under `jit` and `vmap`).
     """
     if not decay > 0:
         raise ValueError(f"the decay of a probe must be above 0, got {decay}")
     if labels.shape != features.shape[:1]:
         raise ValueError(f"{features.shape[0]} feature vectors but labels of shape {labels.shape}")
+    check_labels(labels, features.shape[0], classes=num_classes)
     x = features.astype(jnp.float32)
     mean, spread = jnp.mean(x, axis=0), jnp.std(x, axis=0)
     std = jnp.where(spread > 1e-6 * (1 + jnp.abs(mean)), spread, jnp.full_like(spread, np.inf))

@@ -128,3 +128,5 @@ def test_the_probe_is_the_ridge_solution_and_learns_what_is_linear():
     )
     with pytest.raises(ValueError, match="above 0"):
         linear_probe.fit(jnp.asarray(x), jnp.asarray(labels), 5, decay=0.0)
+    with pytest.raises(ValueError, match="labels below 0"):  # one-hot rows of zeros
+        linear_probe.fit(jnp.asarray(x), labels - 1, 5)

@@ -237,7 +237,7 @@ def _stepped(
     live = live_in_round(broadcast.mask, aggregate.steps)
     average = jax.tree.map(lambda x: x / jnp.maximum(aggregate.weight, jnp.float32(1e-30)), aggregate.total)
     state = jax.tree.map(
-        lambda new, old: jnp.where(aggregate.accepted > 0, new.astype(old.dtype), old),
+        lambda new, old: jnp.where(aggregate.accepted > 0, _in_type(new, old.dtype), old),
         average.pop("state", server.state),
         server.state,
     )
@@ -246,6 +246,11 @@ def _stepped(
     params, opt_state = servers.step(federation.server.optimizer, server.params, server.opt_state, direction, live)
     teacher = jax.tree.map(lambda x: x / jnp.maximum(aggregate.accepted, jnp.float32(1)), aggregate.teacher)
     return Server(params, state, opt_state, extra), live, teacher
+
+
+def _in_type(average: jax.Array, dtype: Any) -> jax.Array:
+    """An average, float32, in the type of what was averaged: a counter's is the nearest integer, not the one below."""
+    return (jnp.round(average) if jnp.issubdtype(dtype, jnp.integer) else average).astype(dtype)
 
 
 @static_jit

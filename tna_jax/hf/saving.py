@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from tna_jax import trees
@@ -62,6 +63,7 @@ def save(
     _check(shapes, shapes_of(module, channels))
     places = {path: hf_names.place(kind, module.head, path, array.ndim) for path, array in arrays.items()}
     bare = module.head in ("pooled", "none")
+    _require_range(arrays, dtype)
     tensors = {
         places[path].name.removeprefix(f"{TYPES[kind].prefix}." if bare else ""): places[path]
         .outward(array)
@@ -94,6 +96,20 @@ def save(
 
 def _is_model(file: Path) -> bool:
     return file.name in (INDEX, hf_config.CONFIG) or (file.name.startswith("model") and file.suffix == ".safetensors")
+
+
+def _require_range(arrays: dict[str, np.ndarray], dtype: str) -> None:
+    """Raises UsageError that names every parameter which a narrower dtype cannot hold: it would be saved as infinite."""
+    largest = float(ml_dtypes.finfo(KINDS[dtype]).max)
+    wrong = []
+    for path, array in arrays.items():
+        sizes = np.abs(np.asarray(array, np.float64))
+        if (most := sizes.max(where=np.isfinite(sizes), initial=0)) > largest:
+            wrong.append(f"{path} ({most:.3g})")
+    if wrong:
+        raise UsageError(
+            f"{dtype} holds numbers up to {largest:.3g}, and these parameters are larger: {', '.join(wrong)}; save them in a wider dtype"
+        )
 
 
 def _check(shapes: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> None:

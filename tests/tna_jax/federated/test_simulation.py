@@ -177,6 +177,12 @@ def test_a_round_whose_sum_overflows_leaves_server_and_clients_as_they_were(smal
     assert aggregation.is_finite(after._replace(extra=(jnp.arange(3), jax.random.key(0))))
 
 
+def test_counters_are_averaged_to_the_nearest_integer():
+    below = np.nextafter(np.float32(4), np.float32(0))  # what rounding leaves of the average of fours
+    assert aggregation._in_type(jnp.float32(below), jnp.int32) == 4
+    assert aggregation._in_type(jnp.float32(below), jnp.float32) == below
+
+
 def test_stragglers_make_a_share_of_their_steps_and_dropped_clients_none(small):
     faults = Faults(straggle=1.0, straggler_share=0.5)
     _, _, outcome = simulated(small, small.federation(epochs=2, batch_size=16), rounds=1, faults=faults)

@@ -64,6 +64,9 @@ def test_nothing_is_written_over_or_of_the_wrong_form():
         loading.save("one", module, params, dtype="float3", overwrite=True)
     with pytest.raises(UsageError, match="MLP has no Hugging Face form"):
         loading.save("one", models.create("mlp", num_classes=2), params, overwrite=True)
+    large = jax.tree.map(lambda leaf: leaf * 0 + 1e5, params)
+    with pytest.raises(UsageError, match=r"float16 holds numbers up to 6.55e\+04.*head/bias \(1e\+05\)"):
+        loading.save("one", module, large, dtype="float16", overwrite=True)
     assert Path("one/model.safetensors").read_bytes() == before
 
 
