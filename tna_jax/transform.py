@@ -5,6 +5,7 @@ project: we select instead of multiplying (0 * nan is nan), and `anchored` also 
 decay, momentum or noise can move an anchor.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -54,7 +55,8 @@ def tna_mask(
     Put it first in a chain: `optax.chain(tna_mask(mask), optax.adam(lr))`. That is right for every optimizer whose update of an
     entry is zero when all gradients of that entry were zero (sgd with momentum, adam, rmsprop, ...). It is not for weight
     decay, noise or trust ratios, nor for what mixes the entries of a matrix (muon, Shampoo, centralized gradients), nor when
-    the mask changes while momentum is alive: use `anchored` there. `checks.anchors_stay` tries an optimizer.
+    the mask changes while momentum is alive: use `anchored` there. Nor for float16 parameters under Adam and its kin, whose epsilon is 0
+    in float16: they divide 0 by 0, and anchors become NaN; a warning says so. `checks.anchors_stay` tries an optimizer.
 
     Args:
       mask: a pytree with the key paths of the parameters (Linen dict, NNX state boxed or pure, Equinox module: it does
@@ -86,6 +88,8 @@ def tna_mask(
     scale = _scale_update if last else _pass_trainable
 
     def init(params: Params) -> MaskState:
+        if not last and any(map(_is_float16, jax.tree.leaves(params))):
+            warnings.warn(FLOAT16, UserWarning, stacklevel=2)
         return MaskState(source.stored(params))
 
     def update(
@@ -96,6 +100,29 @@ def tna_mask(
         return _map(scale, leaves, updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+FLOAT16 = (
+    "tna_mask stands before an optimizer of float16 parameters: Adam and its kin divide 0 by 0 where all gradients of an entry were zero "
+    "(their epsilon is 0 in float16), and anchored entries would become NaN. Use tna_jax.anchored(optimizer, mask)"
+)
+
+
+def _is_float16(leaf: Any) -> bool:
+    return bool(getattr(leaf, "dtype", None) == jnp.float16)
+
+
+def _wide(tree: Any) -> Any:
+    """A tree whose leaves of float16 are float32."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float32) if _is_float16(leaf) and hasattr(leaf, "astype") else leaf, tree
+    )
+
+
+def _as_types(tree: Any, like: Any) -> Any:
+    """The tree back in float16 where `like`, of its leaves, is so."""
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True)
+    return trees.like(tree, [leaf.astype(jnp.float16) if _is_float16(other) else leaf for leaf, other in pairs])
 
 
 def _apart(state: Any, params: Params) -> Any:
@@ -121,6 +148,9 @@ def anchored(
     everywhere. Averages kept outside the update (schedule-free evaluation parameters, an EMA) are not its own: take them by
     `interpolation.line`, or put the anchors back by `masks.share_anchors`.
 
+    Parameters of float16 reach the optimizer as float32, and its state is float32: in float16 the epsilon of Adam and its kin is 0, the
+    update of an entry whose gradients were all zero 0 / 0, and a norm over that NaN.
+
     `optax.apply_updates` then keeps anchors bit for bit. One exception is the processor's: arithmetic on the CPU flushes
     subnormal float32 numbers (below 1.2e-38) to zero; `apply_updates` of this file copies anchors instead of adding to them.
 
@@ -144,7 +174,7 @@ def anchored(
     source = _Source(mask, "anchored(optimizer, mask)")
 
     def init(params: Params) -> AnchoredState:
-        return AnchoredState(source.stored(params), _apart(inside.init(params), params))
+        return AnchoredState(source.stored(params), _apart(inside.init(_wide(params)), params))
 
     def update(
         updates: Params,
@@ -159,9 +189,11 @@ def anchored(
         if mask is not None and _takes_mask(state.inner):
             extra_args["mask"] = mask if isinstance(mask, _Outer) else _Outer(mask)
         if "grad" in extra_args:  # of a line search, that of the parameters
-            extra_args["grad"] = _map(_zero_anchored, leaves, extra_args["grad"])
-        updates, inner = inside.update(gradients, state.inner, params, **extra_args)
-        return _map(_scale_update, leaves, updates), AnchoredState(state.mask, inner)
+            extra_args["grad"] = _wide(_map(_zero_anchored, leaves, extra_args["grad"]))
+        if callable(loss := extra_args.get("value_fn")) and any(map(_is_float16, jax.tree.leaves(updates))):
+            extra_args["value_fn"] = lambda moved, *args, **kwargs: loss(_as_types(moved, gradients), *args, **kwargs)
+        wide, inner = inside.update(_wide(gradients), state.inner, _wide(params), **extra_args)
+        return _map(_scale_update, leaves, _as_types(wide, gradients)), AnchoredState(state.mask, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

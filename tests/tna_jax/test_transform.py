@@ -345,3 +345,15 @@ def test_gradients_of_some_parameters_alone_are_refused():
     optimizer = anchored(optax.sgd(1.0), {"w": True, "v": False})
     with pytest.raises(ValueError, match="a mask of 2 leaves, and there are 1 updates"):
         optimizer.update({"w": None, "v": jnp.ones(2)}, optimizer.init(params), params)
+
+
+@NO_FLOAT16
+def test_in_float16_zero_gradients_under_anchors_make_nothing_nan():
+    params, mask = {"w": jnp.ones(4, jnp.float16)}, {"w": np.array([True, False, True, True])}
+    gradients = {"w": jnp.array([1, jnp.nan, 1, 0], jnp.float16)}
+    optimizer = anchored(optax.chain(optax.adam(0.125), optax.clip_by_global_norm(1.0)), mask)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    assert updates["w"].dtype == jnp.float16
+    np.testing.assert_allclose(updates["w"], [-0.125, 0, -0.125, 0], rtol=1e-3)
+    with pytest.warns(UserWarning, match="float16 parameters: Adam and its kin divide 0 by 0"):
+        tna_mask(mask).init(params)

@@ -86,7 +86,7 @@ def init_ensemble(
     if wrong:
         raise ValueError(f"there are {members} data keys, but these leading axes differ: {', '.join(wrong)}")
     trees.require_exact({"params": params, "state": state, "member_data": member_data})
-    transform.tna_mask(mask).init(params)  # names every leaf that does not fit
+    transform.tna_mask(mask, last=True).init(params)  # names every leaf that does not fit
 
     parts = jax.tree.map(strong_typed, (params, mask, hypers, state, member_data))
     params, mask, hypers, state, member_data = parts

@@ -35,6 +35,19 @@ def write(
     Raises:
       UsageError: an array has another dtype, or a name that the format keeps for itself or cannot hold, or the file cannot be written.
     """
+    keys = [
+        name
+        for name, array in arrays.items()
+        if jnp.issubdtype(getattr(array, "dtype", np.float32), jax.dtypes.prng_key)
+    ]
+    if keys:
+        raise UsageError(
+            f"keys cannot be kept in a safetensors file, their words can: jax.random.key_data of {', '.join(keys)}"
+        )
+    if odd := [
+        f"{name} ({type(text).__name__})" for name, text in (metadata or {}).items() if not isinstance(text, str)
+    ]:
+        raise UsageError(f"metadata of a safetensors file are texts, these are not: {', '.join(odd)}")
     ready = {name: _native(np.asarray(array)) for name, array in arrays.items()}
     odd = [repr(name) for name in ready if name == METADATA or not _is_text(name)]
     if odd:

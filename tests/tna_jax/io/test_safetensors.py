@@ -96,6 +96,10 @@ def test_a_sound_file_is_read_as_the_reference_reads_it(tmp_path):
     safetensors.write(tmp_path / "plain", {n: a for n, a in given.items() if np.asarray(a).dtype.isbuiltin == 1})
     for name, array in load_file(tmp_path / "plain").items():  # the reference
         assert array.tobytes() == np.asarray(given[name]).tobytes() and array.shape == np.shape(given[name])
+    with pytest.raises(UsageError, match=r"keys cannot be kept .*jax.random.key_data of k"):
+        safetensors.write(tmp_path / "k.safetensors", {"k": jax.random.key(0)})
+    with pytest.raises(UsageError, match=r"metadata .* are texts, these are not: step \(int\)"):
+        safetensors.write(tmp_path / "k.safetensors", {}, {"step": 3})
     with pytest.raises(UsageError, match=r"cannot be kept.*c \(complex128\)"):
         safetensors.write(tmp_path / "no", {"c": np.zeros(2, complex)})
     assert not (tmp_path / "no").exists()
