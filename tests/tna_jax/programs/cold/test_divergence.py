@@ -90,6 +90,7 @@ def test_reports_say_what_diverged_and_show_losses_where_there_are_any():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # two runs, and the pretraining before them
 def test_contributors_that_diverge_leave_the_body_as_it_was(home, bert, tmp_path, capsys):
     begin = ["cold", "--checkpoint", str(bert / "model"), "--data-dir", str(home / "data")]
     words = [*begin, *COLD[: COLD.index("--iterations")], "--iterations", "1", "--ratios", "0", "--learning-rate", "1e30",
