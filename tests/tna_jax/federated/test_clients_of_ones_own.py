@@ -12,6 +12,7 @@ import pytest
 
 from tests.parameters import slow_but
 from tests.tna_jax.federated.conftest import CLASSES, INPUTS, linear
+from tests.xla_flags import require
 from tna_jax import federated, networks
 from tna_jax.federated import ALGORITHMS, ORDER, SERVERS, Federation, Scaffold, Schedule, init_client_state, stream
 from tna_jax.federated import client as client_lib
@@ -143,6 +144,7 @@ CASES = [("scaffold", "mean"), ("feddyn", "mean"), ("fednova", "mean"), ("fedavg
 @pytest.mark.usefixtures("lenient")
 def test_parameters_of_16_bits_federate_and_keep_their_types(small, algorithm, server, dtype):
     """Variates and the server's moments add up over rounds: they are float32, and nothing changes its type."""
+    require(dtype)
     params = jax.tree.map(lambda p: p.astype(dtype), small.params)
     federation = Federation(
         half(dtype), 4, CLASSES, ALGORITHMS[algorithm](), SERVERS[server](), batch_size=8, placement="map"
