@@ -1,10 +1,11 @@
-"""What may stand where an optimizer is expected, and what is often given there by mistake."""
+"""What may stand where an optimizer is expected, what is often given there by mistake, and the types in which it computes."""
 
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -49,3 +50,22 @@ def uncalled(function: Callable[..., Any]) -> str:
     if module.split(".")[0] != "optax" or not name or "<" in getattr(function, "__qualname__", name):
         return ""
     return f"optax.contrib.{name}" if ".contrib" in module else f"optax.{name}"
+
+
+def is_float16(leaf: Any) -> bool:
+    """Returns whether a leaf is an array of float16."""
+    return bool(getattr(leaf, "dtype", None) == jnp.float16)
+
+
+def in_float32(tree: Any) -> Any:
+    """Returns a tree whose leaves of float16 are float32, as optimizers need them: in float16 the epsilon of Adam and its kin is 0."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float32) if is_float16(leaf) and hasattr(leaf, "astype") else leaf, tree
+    )  # shapes stay
+
+
+def in_types_of(tree: Any, like: Any) -> Any:
+    """Returns a tree back in float16 where `like`, of the same leaves, is so."""
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True)
+    leaves = [leaf.astype(jnp.float16) if is_float16(other) else leaf for leaf, other in pairs]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)

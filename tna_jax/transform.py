@@ -88,7 +88,7 @@ def tna_mask(
     scale = _scale_update if last else _pass_trainable
 
     def init(params: Params) -> MaskState:
-        if not last and any(map(_is_float16, jax.tree.leaves(params))):
+        if not last and any(map(optimizers.is_float16, jax.tree.leaves(params))):
             warnings.warn(FLOAT16, UserWarning, stacklevel=2)
         return MaskState(source.stored(params))
 
@@ -106,23 +106,6 @@ FLOAT16 = (
     "tna_mask stands before an optimizer of float16 parameters: Adam and its kin divide 0 by 0 where all gradients of an entry were zero "
     "(their epsilon is 0 in float16), and anchored entries would become NaN. Use tna_jax.anchored(optimizer, mask)"
 )
-
-
-def _is_float16(leaf: Any) -> bool:
-    return bool(getattr(leaf, "dtype", None) == jnp.float16)
-
-
-def _wide(tree: Any) -> Any:
-    """A tree whose leaves of float16 are float32."""
-    return jax.tree.map(
-        lambda leaf: leaf.astype(jnp.float32) if _is_float16(leaf) and hasattr(leaf, "astype") else leaf, tree
-    )
-
-
-def _as_types(tree: Any, like: Any) -> Any:
-    """The tree back in float16 where `like`, of its leaves, is so."""
-    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True)
-    return trees.like(tree, [leaf.astype(jnp.float16) if _is_float16(other) else leaf for leaf, other in pairs])
 
 
 def _apart(state: Any, params: Params) -> Any:
@@ -174,7 +157,7 @@ def anchored(
     source = _Source(mask, "anchored(optimizer, mask)")
 
     def init(params: Params) -> AnchoredState:
-        return AnchoredState(source.stored(params), _apart(inside.init(_wide(params)), params))
+        return AnchoredState(source.stored(params), _apart(inside.init(optimizers.in_float32(params)), params))
 
     def update(
         updates: Params,
@@ -189,11 +172,15 @@ def anchored(
         if mask is not None and _takes_mask(state.inner):
             extra_args["mask"] = mask if isinstance(mask, _Outer) else _Outer(mask)
         if "grad" in extra_args:  # of a line search, that of the parameters
-            extra_args["grad"] = _wide(_map(_zero_anchored, leaves, extra_args["grad"]))
-        if callable(loss := extra_args.get("value_fn")) and any(map(_is_float16, jax.tree.leaves(updates))):
-            extra_args["value_fn"] = lambda moved, *args, **kwargs: loss(_as_types(moved, gradients), *args, **kwargs)
-        wide, inner = inside.update(_wide(gradients), state.inner, _wide(params), **extra_args)
-        return _map(_scale_update, leaves, _as_types(wide, gradients)), AnchoredState(state.mask, inner)
+            extra_args["grad"] = optimizers.in_float32(_map(_zero_anchored, leaves, extra_args["grad"]))
+        if callable(loss := extra_args.get("value_fn")) and any(map(optimizers.is_float16, jax.tree.leaves(updates))):
+            extra_args["value_fn"] = lambda moved, *args, **kwargs: loss(
+                optimizers.in_types_of(moved, gradients), *args, **kwargs
+            )
+        wide, inner = inside.update(
+            optimizers.in_float32(gradients), state.inner, optimizers.in_float32(params), **extra_args
+        )
+        return _map(_scale_update, leaves, optimizers.in_types_of(wide, gradients)), AnchoredState(state.mask, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -32,7 +32,7 @@ def check_splits(data: Any) -> None:
             continue
         if not isinstance(pair, Sequence) or len(pair) != 2:
             raise TypeError(f"split {split!r} must be (inputs, targets), got {type(pair).__name__}")
-        objectives.refuse_lists(*pair, f"split {split!r} has " if split else "")
+        objectives.refuse_lists(pair[0], pair[1], f"split {split!r} has " if split else "")
 
 
 def stacked_models(network: Network, members: Params, state: State, data: Data) -> tuple[Params, State]:

@@ -316,7 +316,7 @@ def check_ratio(ratio: float | jax.Array, concrete: bool = False) -> None:
         return
     if isinstance(ratio, str):
         raise TypeError(f"ratio is a number in [0, 1], got the text {ratio!r}")
-    if jax.tree.structure(ratio) != jax.tree.structure(0.0) or np.ndim(ratio):
+    if not jax.tree_util.all_leaves([ratio]) or np.ndim(ratio):
         raise TypeError(
             f"ratio is one number in [0, 1] for all leaves, got {type(ratio).__name__}; where= says which leaves are anchored"
         )

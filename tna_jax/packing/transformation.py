@@ -89,7 +89,7 @@ def compact(
             check(params, packed, {})
         except _Unreadable:  # perhaps it needs arguments that only an update has
             pass
-        return CompactState(leaves, inside.init(packed))
+        return CompactState(leaves, inside.init(optimizers.in_float32(packed)))
 
     def update(
         updates: Params, state: CompactState, params: Params | None = None, **extra_args: Any
@@ -99,12 +99,13 @@ def compact(
                 "compact(optimizer, mask) has the mask that its state was made with; one that changes: anchored"
             )
         if "grad" in extra_args:
-            extra_args["grad"] = _pack(state.leaves, extra_args["grad"])
+            extra_args["grad"] = optimizers.in_float32(_pack(state.leaves, extra_args["grad"]))
         gradients = _pack(state.leaves, updates)
         held.check(state.leaves, updates, params)
         check(updates, gradients, extra_args)
-        present = None if params is None else _pack(state.leaves, params)
-        packed, inner = inside.update(gradients, state.inner, present, **extra_args)
+        present = None if params is None else optimizers.in_float32(_pack(state.leaves, params))
+        moved, inner = inside.update(optimizers.in_float32(gradients), state.inner, present, **extra_args)
+        packed = optimizers.in_types_of(moved, gradients)
         pairs = zip(state.leaves, jax.tree.leaves(packed), jax.tree.leaves(updates), strict=True)
         return trees.like(updates, [index.unpack(*pair) for pair in pairs]), CompactState(state.leaves, inner)
 
@@ -149,7 +150,7 @@ def _tables(mask: Mask, params: Params, optimizer: optax.GradientTransformation)
             f"compact(optimizer, mask) takes masks of bools, and these leaves are not: {', '.join(soft)}. Soft anchors: anchored"
         )
     arrays = jax.tree.leaves(params)
-    state = jax.eval_shape(optimizer.init, params)
+    state = jax.eval_shape(lambda p: optimizer.init(optimizers.in_float32(p)), params)
     entries = sum(int(np.prod(np.shape(array))) for array in arrays)
     kept = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state) if leaf.shape)
     bytes_a_slot = kept / max(entries, 1)

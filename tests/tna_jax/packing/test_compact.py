@@ -20,6 +20,7 @@ from tests.tna_jax.test_transform_optimizers import (
     build,
     extras,
 )
+from tests.xla_flags import NO_FLOAT16
 from tna_jax import anchored, checks, compact, masks, tna_mask
 
 RANDOM = np.random.default_rng(0)
@@ -228,3 +229,12 @@ def test_unfit_input_is_refused_by_name():
         optimizer.update(transposed, state, transposed)
     by_function = compact(optax.sgd(0.1), lambda params: jax.tree.map(lambda p: np.ones(np.shape(p), bool), params))
     assert not any(leaf.packs for leaf in by_function.init(PARAMS).leaves)
+
+
+@NO_FLOAT16
+def test_in_float16_a_zero_gradient_makes_no_nan():
+    params, mask = {"w": jnp.ones(4, jnp.float16)}, {"w": np.array([True, False, True, True])}
+    optimizer = compact(optax.adam(0.125), mask)
+    updates, state = optimizer.update({"w": jnp.array([1, 1, 1, 0], jnp.float16)}, optimizer.init(params), params)
+    assert updates["w"].dtype == jnp.float16 and state.inner[0].mu["w"].dtype == jnp.float32
+    np.testing.assert_allclose(updates["w"], [-0.125, 0, -0.125, 0], rtol=1e-3)

@@ -47,7 +47,7 @@ def arrays(
         _check_cells(name, values, table[name], where)
     if not features:
         raise DataError(f"{where}: no column of numbers beside {target}")
-    notes = (f"columns left out, which are not numbers: {', '.join(left_out)}",) if left_out else ()
+    notes: tuple[str, ...] = (f"columns left out, which are not numbers: {', '.join(left_out)}",) if left_out else ()
     if counting := [
         name
         for name, values in features.items()
