@@ -81,6 +81,7 @@ def test_each_part_of_a_kernel_is_matched_whatever_the_size_of_the_others(spec):
     assert same(weight_matching(spec, a, b).params, a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [SMALL, *slow(LARGE)])
 def test_activations_of_extreme_size_are_compared(spec, factor):
     a, b = weights(1), weights(2)

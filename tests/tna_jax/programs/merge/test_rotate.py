@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.parameters import slow_but
 from tests.tna_jax.programs.merge.test_match import make, merged
 from tna_jax.hf import loading
 from tna_jax.io.tensor_headers import open_checkpoint
@@ -62,7 +63,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", slow_but(["gpt2"], REFUSED))
 def test_what_cannot_be_turned_is_refused_by_name(kind, capsys):
     module, leaves, _ = make(kind)
     for folder in "ab":
@@ -72,6 +73,7 @@ def test_what_cannot_be_turned_is_refused_by_name(kind, capsys):
     assert f"--match-by rotation: {REFUSED[kind]}" in message and "Permutations go: leave it out" in message
 
 
+@pytest.mark.slow
 def test_a_body_without_a_head_and_values_beyond_a_dtype_are_refused_by_name(capsys):
     module, leaves, _ = make("vit", "none")
     for folder in "ab":
