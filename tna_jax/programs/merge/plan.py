@@ -122,7 +122,7 @@ def make(
       tied: by a head's name that of the embeddings that it repeats: it is merged as they are.
 
     Raises:
-      UsageError: a pattern finds no tensor.
+      UsageError: a pattern finds no tensor, or weights of its own for a head that repeats the embeddings.
     """
     names = list(checkpoints[0].tensors)
     if base is not None:
@@ -131,6 +131,10 @@ def make(
     outputs = {name: _output(name, checkpoints, base, weights, choices) for name in names}
     for head, embeddings in tied.items():
         if choices.merged(head) and choices.merged(embeddings):
+            if choices.weights(head, weights) not in (weights, choices.weights(embeddings, weights)):
+                raise UsageError(
+                    f"--weight: {head} repeats {embeddings} in these models and is merged as they are: a pattern that names the head must name both"
+                )
             outputs[head] = dataclasses.replace(outputs[embeddings], name=head, drawn_as=embeddings)
     copied = [name for name in names if not choices.merged(name)]
     integers = [name for name in names if choices.merged(name) and not checkpoints[0].tensors[name].floating]

@@ -38,6 +38,13 @@ def test_a_head_that_repeats_the_embeddings_does_so_in_the_merge(method):
     assert np.array_equal(merged[HEAD], merged[EMBEDDINGS])
 
 
+def test_weights_of_its_own_for_such_a_head_are_refused(capsys):
+    for i in range(2):
+        language_model(f"m{i}", i)
+    assert main(["merge", "m0", "m1", "-o", "out", "--weight", "lm_head=0.9 0.1"]) == 2
+    assert f"{HEAD} repeats {EMBEDDINGS}" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_a_head_that_readers_drop_is_told(capsys):
     for i in range(2):
         language_model(f"m{i}", i, tied=i == 0)
