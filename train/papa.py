@@ -4,7 +4,7 @@ Shows: what the average of N networks reaches that trained apart with common anc
   and without; what PAPA (arXiv 2304.03094: every 10 steps each network moves by a hundredth, or a tenth, of its way to the
   population's mean) adds to it; the ensemble of the same networks; and the averages along one run of equal cost (SWA: the mean of the
   last half of the epochs' ends; EMA: of the epochs' ends with decay 0.8).
-Hardware: two CPU cores, three quarters of an hour; `--minutes N` stops after N minutes, and the same command resumes there.
+Hardware: one CPU core, half an hour a seed; `--minutes N` stops after N minutes, and the same command resumes there.
   `--full`: all of MNIST and 25 epochs (a day of two cores, or a GPU); not run.
 Command: `python -m train papa`
 Expected: without anchors and apart the average is near chance from 4 networks on; with anchors it does not fall with N; PAPA brings
@@ -205,30 +205,33 @@ def table(result: dict[str, Any]) -> None:
 
 
 def figure(result: dict[str, Any], file: Path) -> None:
-    """Accuracy against N: a panel for each setting, its averages by way of training and the ensemble, one long run in all."""
-    looks = {"apart": (GREYS[0], "-"), "PAPA 0.01": (GREYS[1], "--"), "PAPA 0.1": (GREYS[2], ":")}
+    """Accuracy against N: a column for each setting, its averages by way of training, the ensemble, one long run; below, the upper end alone."""
     drawn = lines(result, "accuracy")
-    with page(file, 1, len(ROWS), width=3.4, height=3.2, sharey="row") as axes:
-        for axis, row in zip(axes[0], ROWS, strict=True):
-            label = result["labels"][row]
-            for setting, pull, kind, values in drawn:
-                mean, deviation = np.array(values, float).T
-                if pull == ONE_RUN and kind == "swa":
-                    axis.plot(
-                        COUNTS, mean, color="black", marker="x", markersize=4, linewidth=0.8, label="one run, SWA"
-                    )
-                if setting != label or pull not in looks or kind == "members":
-                    continue
-                color, dash = looks[pull]
-                faint = kind == "ensemble"
-                if not faint or pull == "apart":
-                    axis.errorbar(
-                        COUNTS, mean, yerr=deviation, color="#888888" if faint else color, linestyle=dash, capsize=2,
-                        marker=MARKS[3 if faint else 0], markersize=4, label="ensemble, apart" if faint else f"average, {pull}",
-                    )  # fmt: skip
-            axis.set_xscale("log", base=2)
-            axis.set_xticks(COUNTS, [str(count) for count in COUNTS])
-            axis.set_title(label, fontsize=8, loc="left")
-            axis.set_xlabel("networks averaged, or cost of one run", fontsize=8)
-        axes[0][0].set_ylabel("test accuracy", fontsize=8)
-        axes[0][-1].legend(fontsize=6.5, frameon=False)
+    best = [value.mean or 0.0 for *_, values in drawn for value in values]
+    with page(file, 2, len(ROWS), width=3.4, height=2.6, sharey="row") as axes:
+        for (whole, upper), row in zip(axes.T, ROWS, strict=True):
+            for axis in (whole, upper):
+                _averages(axis, drawn, result["labels"][row])
+            whole.set_title(result["labels"][row], fontsize=8, loc="left")
+            upper.set_xlabel("networks averaged, or cost of one run", fontsize=8)
+        for axis, title in zip(axes[:, 0], ("test accuracy", "test accuracy, upper end"), strict=True):
+            axis.set_ylabel(title, fontsize=8)
+        axes[1][0].set_ylim(max(best) - 0.035, max(best) + 0.004)
+        axes[0][-1].legend(fontsize=6.5, frameon=False, loc="lower left")
+
+
+def _averages(axis: Any, drawn: list[tuple[str, str, str, list[MeanStd]]], label: str) -> None:
+    looks = {"apart": (GREYS[0], "-"), "PAPA 0.01": (GREYS[1], "--"), "PAPA 0.1": (GREYS[2], ":")}
+    for setting, pull, kind, values in drawn:
+        mean, deviation = np.array(values, float).T
+        if pull == ONE_RUN and kind == "swa":
+            axis.plot(COUNTS, mean, color="black", marker="x", markersize=4, linewidth=0.8, label="one run, SWA")
+        if setting != label or pull not in looks or kind == "members" or (kind == "ensemble" and pull != "apart"):
+            continue
+        color, dash = ("#888888", "-") if kind == "ensemble" else looks[pull]
+        axis.errorbar(
+            COUNTS, mean, yerr=deviation, color=color, linestyle=dash, capsize=2, markersize=4,
+            marker=MARKS[3 if kind == "ensemble" else 0], label=f"{kind}, {pull}",
+        )  # fmt: skip
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(COUNTS, [str(count) for count in COUNTS])
