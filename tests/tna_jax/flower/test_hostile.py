@@ -126,6 +126,7 @@ def huge(answer: Answer, value: float = 3e37) -> Answer:
     return changed(answer, {name: np.full_like(array, value) for name, array in answer.arrays.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["fedavg"], indirect=True)  # whose sums are weighted by examples
 def test_an_update_that_makes_the_sum_overflow_is_refused_and_the_round_goes_on(first):
     job, answers = first
