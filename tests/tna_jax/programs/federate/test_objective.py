@@ -18,7 +18,7 @@ def data() -> str:
 
 @pytest.mark.slow
 def test_a_regression_of_natural_clients(capsys):
-    words = ["federate", "--dataset", data(), "--objective", "regression", "--partition", "natural", "--rounds", "6", "--depth", "1",
+    words = ["federate", "--dataset", data(), "--objective", "regression", "--partition", "natural", "--rounds", "20", "--depth", "1",
              "--width", "16", "--learning-rate", "0.02", "--anchors", "none", "pfn", "--out", "out"]  # fmt: skip
     assert main(words) == 0
     found = json.loads(Path("out/federate.json").read_text())
