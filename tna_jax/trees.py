@@ -60,6 +60,17 @@ def named_leaves(tree: Tree) -> list[tuple[KeyPath, Any]]:
     return [(tuple(jax.tree_util.keystr((key,), simple=True) for key in path), _contents(leaf)) for path, leaf in flat]
 
 
+def names_not_finite(tree: Tree) -> list[str]:
+    """Returns the paths of the arrays of floats, real or complex, that hold a NaN or an infinite number; traced ones are not looked at."""
+    return [
+        name(path)
+        for path, leaf in named_leaves(tree)
+        if not isinstance(leaf, jax.core.Tracer)
+        and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+        and not np.isfinite(np.asarray(leaf)).all()
+    ]
+
+
 def like(tree: Like, leaves: list[Any]) -> Like:
     """Builds a tree of the same structure (boxes too) with other leaves, in the order of `jax.tree.leaves(tree)`."""
     built: Like = jax.tree.unflatten(jax.tree.structure(tree), leaves)

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import log_softmax, logsumexp
 
 from tna_jax import averaging, ensemble
 from tna_jax.calibration import cross_entropy
@@ -65,7 +66,7 @@ def run(full: bool = False) -> dict[str, Any]:
         seeds += 1
     if not cells:
         raise Interrupted
-    labels = {row: case.rows[row].label for row in ROWS}
+    labels = {row: case.rows[row].label for row, _ in wanted}
     return {"title": case.title, "epochs": case.stages[-1], "seeds": seeds, "labels": labels, "cells": cells}
 
 
@@ -96,7 +97,7 @@ def population(case: Case, network: Network, row: str, pull: str, seed: int) -> 
     for count in COUNTS:
         groups = [slice(first, first + count) for first in range(0, NETWORKS, count)]
         averages = [averaging.uniform_soup(jax.tree.map(lambda x, g=group: x[g], params)) for group in groups]
-        together = [np.log(np.mean([softmax(x) for x in of_members[group]], axis=0)) for group in groups]
+        together = [ensemble_logits(of_members[group]) for group in groups]
         reached.append(
             {
                 "count": count,
@@ -134,7 +135,7 @@ def long_run(case: Case, network: Network, row: str, seed: int) -> list[dict[str
 
 
 def start(case: Case, network: Network, row: str, seed: int, count: int) -> ensemble.Members:
-    """Returns networks of one setting, each with its own initial values and order of the data, with the first one's anchors."""
+    """Returns `count` networks of one setting, leaves (count, ...): own initial values and orders of the data, the first one's anchors."""
     init = jax.jit(network.init)
     values = [members_lib.he(init(stream(seed, Stream.RUN_INIT, i))[0], case.he) for i in range(count)]
     setting = case.rows[row]
@@ -148,11 +149,10 @@ def start(case: Case, network: Network, row: str, seed: int, count: int) -> ense
     return init_ensemble(network.trainer, averaging.stack(params), keys, averaging.stack(masks), hyper)
 
 
-def softmax(values: np.ndarray) -> np.ndarray:
-    """Computes probabilities (N, C) of logits in float64."""
-    weights = np.exp(values.astype(np.float64) - values.max(1, keepdims=True))
-    probabilities: np.ndarray = weights / weights.sum(1, keepdims=True)
-    return probabilities
+def ensemble_logits(of_members: list[np.ndarray]) -> np.ndarray:
+    """Returns logits (N, C) float64 whose probabilities are the mean of those of the members' logits, (N, C) each."""
+    combined: np.ndarray = logsumexp([log_softmax(x.astype(np.float64), axis=1) for x in of_members], axis=0)
+    return combined
 
 
 def score(values: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -146,3 +146,16 @@ def test_align_needs_no_partner_for_parts_taken_out():
     assert trees.align(mask, part | {"m": A})[0] is mask["l"]["kernel"]
     with pytest.raises(ValueError, match="in the mask but not in the params: m"):
         trees.align(mask, part)  # control: "m" was not taken out, it is missing
+
+
+def test_leaves_that_are_not_finite_are_named_whatever_their_type():
+    tree = {
+        "a": np.array([1, np.nan]),
+        "b": jnp.array([jnp.inf], jnp.bfloat16),
+        "c": np.array([1j * np.inf]),
+        "d": np.arange(3),
+        "e": jax.random.key(0),
+        "f": 1.0,
+    }
+    assert trees.names_not_finite(tree) == ["a", "b", "c"]
+    jax.jit(lambda x: trees.names_not_finite({"x": x}) or x)(np.float32(np.nan))  # traced values are unknown

@@ -139,9 +139,8 @@ def _require_inputs(inputs: Any) -> None:
 
 def _require_finite(params: Params, ends: Sequence[Params]) -> None:
     """Raises ValueError that names the leaves with values that are not finite, where values are known."""
-    named = [(f"{model}{trees.name(path)}", leaf) for model, tree in [("", params), *((f"end {i}: ", end) for i, end in enumerate(ends))]
-             for path, leaf in trees.named_leaves(tree) if not isinstance(leaf, jax.core.Tracer)]  # fmt: skip
-    wrong = [name for name, leaf in named if not np.isfinite(np.asarray(leaf)).all()]
+    models = [("", params), *((f"end {i}: ", end) for i, end in enumerate(ends))]
+    wrong = [model + name for model, tree in models for name in trees.names_not_finite(tree)]
     if wrong:
         raise ValueError(f"networks with values that are not finite cannot be repaired: {', '.join(wrong)}")
 

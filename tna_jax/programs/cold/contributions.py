@@ -27,7 +27,7 @@ class Contribution(NamedTuple):
     @property
     def finite(self) -> bool:
         """Whether all its parameters are finite."""
-        return not names_not_finite((self.body, self.head))
+        return not trees.names_not_finite((self.body, self.head))
 
     def record(self, variant: dict[str, Any], iteration: int) -> dict[str, Any]:
         """Returns what cold.json holds of it; a loss that is not finite is null there."""
@@ -69,14 +69,9 @@ def average(bodies: Sequence[Params]) -> Params:
     return jax.tree.map(lambda *leaves: np.asarray(average_stacked([np.stack(leaves)], shares)[0]), *bodies)
 
 
-def names_not_finite(params: Params) -> list[str]:
-    """Returns the paths of the leaves that hold a value which is not finite."""
-    return [trees.name(path) for path, leaf in trees.named_leaves(params) if not np.isfinite(np.asarray(leaf)).all()]
-
-
 def require_finite(params: Params, checkpoint: str) -> None:
     """Raises UsageError that names the leaves of a checkpoint which are not finite."""
-    if wrong := names_not_finite(params):
+    if wrong := trees.names_not_finite(params):
         raise UsageError(
             f"--checkpoint {checkpoint} holds values that are not finite: {', '.join(wrong)}. Nothing can be learned from it"
         )

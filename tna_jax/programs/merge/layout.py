@@ -199,11 +199,7 @@ def require_finite(checkpoint: Checkpoint, params: Any, layout: Layout) -> None:
     names_of = {path: place.name for path, place in layout.leaves.items()} | {
         f"readouts/{n}": n for n in layout.readouts
     }
-    wrong = [
-        names_of[path]
-        for path, leaf in ((trees.name(p), x) for p, x in trees.named_leaves(params))
-        if not np.isfinite(leaf).all()
-    ]
+    wrong = [names_of[path] for path in trees.names_not_finite(params)]
     if wrong:
         raise UsageError(
             f"--match: {checkpoint.path} holds values that are not finite: {', '.join(wrong)}. A model that diverged should be left out"
