@@ -11,6 +11,7 @@ import pytest
 
 from tna_jax import masks, models
 from tna_jax.io.errors import UsageError
+from tna_jax.io.json_files import to_json
 from train import record
 from train.record import blocks, drawing, members, settings, state
 
@@ -126,3 +127,32 @@ def test_a_claim_needs_five_pairs():
 def test_an_unknown_case_is_refused():
     with pytest.raises(UsageError, match="resnet20_small"):
         record.run(case="resnet20_smal")
+
+
+def test_a_fresh_clone_goes_on_where_the_committed_results_stand(tmp_path):
+    results = json.loads((record.RESULTS / "record.json").read_text())
+    record.restore(results, tmp_path)
+    for name, case in results["cases"].items():
+        for block, entries in case["blocks"].items():
+            assert blocks.measured(tmp_path / name / block) == entries
+            assert blocks.advance(
+                blocks.Block(name, block, (), 0), None, None, tmp_path / name / block, case["epochs"], 0
+            )
+    assert to_json(record.collected(tmp_path, False)) == {"cases": results["cases"]}
+
+
+def test_results_of_other_settings_are_not_taken_for_these(tmp_path):
+    results = json.loads((record.RESULTS / "record.json").read_text())
+    results["cases"]["mlp"]["settings"]["heavy"]["start"] = 0.2
+    results["cases"]["mlp_small"]["epochs"] = 9
+    record.restore(results, tmp_path)
+    assert not [*tmp_path.glob("mlp/*"), *tmp_path.glob("mlp_small/*")]
+
+
+def test_what_was_measured_here_is_not_replaced(tmp_path):
+    results = json.loads((record.RESULTS / "record.json").read_text())
+    file = tmp_path / "mlp" / "core_0" / blocks.MEASURED
+    file.parent.mkdir(parents=True)
+    file.write_text("[]")
+    record.restore(results, tmp_path)
+    assert file.read_text() == "[]" and blocks.measured(tmp_path / "mlp" / "core_1")

@@ -152,8 +152,8 @@ CASES = {
         "MNIST, MLP 784-512x3-10 with layer norm, 6,000 images", stages=(8,), measured_at=(4,), train_examples=6_000, members=8, **MNIST
     ),
     "resnet20_small": Case(
-        "CIFAR-10 at 16x16, ResNet20, 1,000 images", stages=(15,), measured_at=(3, 6, 10), rate=growing_rate(epochs=3),
-        train_examples=1_000, held_out=1_000, stride=2, **{**CIFAR, "batch_size": 50},
+        "CIFAR-10 at 16x16, ResNet20, 10,000 images", stages=(20,), measured_at=(2, 4, 8, 12, 16), rate=growing_rate(epochs=4),
+        train_examples=10_000, held_out=1_000, stride=2, members=8, **CIFAR,
     ),
     "resnet20": Case(
         "CIFAR-10, ResNet20", stages=(100,), measured_at=(5, 10, 20, 40, 60, 80), rate=growing_rate(), train_examples=45_000,
