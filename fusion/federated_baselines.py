@@ -3,7 +3,7 @@
 Shows: FedAvg, FedProx, FedDyn, SCAFFOLD and FedAvgM under the three mask schedules, paired by seed, and FedDyn and FedAvgM with FedPNU
   (named before this ran, from `python -m fusion federated`) against every algorithm without anchors.
 Hardware: two CPU cores; `--minutes 10` computes in slices that resume where the last one stopped, bit for bit on one kind of processor, and
-  writes what is finished. `--full` is the first author's setting for a GPU (convolutions then run under `map`); it has not been run.
+  writes what is finished; what the committed results hold is not computed again. `--full` is the first author's setting for a GPU (convolutions then run under `map`); it has not been run.
 Command: `python -m fusion federated_baselines`
 Expected: the named combinations ahead of every algorithm without anchors in most seeds at Dirichlet 0.1.
 Data: those of `python -m fusion federated` (3,000 images, 20 clients, Dirichlet 0.1, all in each round, 20 rounds of 3 passes) with seeds that it has not:
@@ -12,6 +12,7 @@ Data: those of `python -m fusion federated` (3,000 images, 20 clients, Dirichlet
   Score: test accuracy, mean of the last 5 rounds; each seed has its own partition, initial values and masks.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 
 from fusion import federated
 from fusion.federated import CNN, COLORS, COLUMNS, HEADS, MARKS, NAMES, PLAIN, RESNET, format_scores
+from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.progress import Interrupted, console, time_is_over
 from tna_jax.programs.federate.run import RESULTS
 from tna_jax.programs.reports.blocks import Table
@@ -33,6 +35,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "FedAvg": {}, "FedProx": {"algorithm": "fedprox"}, "FedDyn": {"algorithm": "feddyn", **PLAIN},
     "SCAFFOLD": {"algorithm": "scaffold", **PLAIN}, "FedAvgM": {"server": "fedavgm"},
 }  # fmt: skip
+RESULTS_FOLDER = Path(__file__).parent / "results"
 NAMED = ("FedDyn", "FedAvgM")
 """With FedPNU they were the best of `fusion/results/federated.json`, the MLP at Dirichlet 0.1."""
 SHARED: dict[str, Any] = {"anchors": COLUMNS, "alpha": 0.1, "seeds": 1, "checkpoints_kept": 1}
@@ -87,8 +90,12 @@ def run(full: bool = False) -> dict[str, Any]:
     stages, finished = FULL_STAGES if full else STAGES, []
     experiment = "federated_baselines" + ("_full" if full else "")
     names = list(cell_names(stages))
+    committed = committed_cells(RESULTS_FOLDER / f"{experiment}.json", stages)
     for name, seed, row in names:
         cell_name = f"{name}_{row}_{seed}"
+        if (name, seed, row) in committed:
+            finished.append(committed[name, seed, row])
+            continue
         if time_is_over() and not (cells.RUNS / experiment / cell_name / RESULTS[0]).is_file():
             break  # what is finished is only read
         options = {**stages[name].options, **ROWS[row], "first_seed": seed}
@@ -110,6 +117,24 @@ def run(full: bool = False) -> dict[str, Any]:
     }
     not_run = [" ".join((name, row, f"seed {seed}")) for name, seed, row in names[len(finished) :]]
     return {"stages": titles, "algorithms": ROWS, "cells": finished, "not_run": not_run}
+
+
+def committed_cells(file: Path, stages: dict[str, Stage]) -> dict[tuple[str, int, str], dict[str, Any]]:
+    """Returns the cells of committed results by stage, seed and row; those of a stage or row whose options are others now are left out."""
+    if not file.exists():
+        return {}
+    result = json.loads(file.read_text())
+    same = {
+        name
+        for name, stage in stages.items()
+        if result["stages"].get(name, {}).get("options") == to_json(stage.options)
+    }
+    rows = {row for row, options in ROWS.items() if result["algorithms"].get(row) == to_json(options)}
+    return {
+        (cell["stage"], cell["seed"], cell["row"]): cell
+        for cell in result["cells"]
+        if cell["stage"] in same and cell["row"] in rows
+    }
 
 
 def scores(result: dict[str, Any], stage: str, row: str, kind: str) -> dict[int, float]:

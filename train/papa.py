@@ -4,7 +4,8 @@ Shows: what the average of N networks reaches that trained apart with common anc
   and without; what PAPA (arXiv 2304.03094: every 10 steps each network moves by a hundredth, or a tenth, of its way to the
   population's mean) adds to it; the ensemble of the same networks; and the averages along one run of equal cost (SWA: the mean of the
   last half of the epochs' ends; EMA: of the epochs' ends with decay 0.8).
-Hardware: one CPU core, half an hour a seed; `--minutes N` stops after N minutes, and the same command resumes there.
+Hardware: one CPU core, half an hour a seed; `--minutes N` stops after N minutes, and the same command resumes there. What the
+  committed results hold is not trained again.
   `--full`: all of MNIST and 25 epochs (a day of two cores, or a GPU); not run.
 Command: `python -m train papa`
 Expected: without anchors and apart the average falls to near chance with 16 networks; with anchors it does not fall; PAPA brings
@@ -14,6 +15,7 @@ Data: MNIST; the network, recipe and images of the record's `mlp_small` (6,000 i
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from train.record.pairs import logits
 from train.record.settings import CASES, Case
 
 RUNS = Path("runs") / "experiments" / "papa"
+RESULTS = Path(__file__).parent / "results"
 NETWORKS = 16
 COUNTS = (1, 2, 4, 8, 16)
 SEEDS = 3
@@ -54,6 +57,12 @@ def run(full: bool = False) -> dict[str, Any]:
     name = "mlp" if full else "mlp_small"
     case = CASES[name]
     network = members_lib.load(case)
+    labels = {row: case.rows[row].label for row in ROWS}
+    committed = RESULTS / f"papa{'_full' if full else ''}.json"
+    if committed.exists():
+        restore(
+            json.loads(committed.read_text()), {"title": case.title, "epochs": case.stages[-1], "labels": labels}, name
+        )
     wanted = [(row, pull) for row in ROWS for pull in PULLS] + [("standard", ONE_RUN)]
     cells: list[dict[str, Any]] = []
     seeds = 0
@@ -66,13 +75,12 @@ def run(full: bool = False) -> dict[str, Any]:
         seeds += 1
     if not cells:
         raise Interrupted
-    labels = {row: case.rows[row].label for row, _ in wanted}
     return {"title": case.title, "epochs": case.stages[-1], "seeds": seeds, "labels": labels, "cells": cells}
 
 
 def cell(name: str, row: str, pull: str, seed: int, case: Case, network: Network) -> dict[str, Any] | None:
     """Returns what one population reached, or one long run; what is finished is read. None: it is not, and the time is over."""
-    file = RUNS / name / f"{row}_{pull.replace(' ', '_')}_{seed}.json"
+    file = cell_file(name, row, pull, seed)
     if not file.exists():
         if time_is_over():
             return None
@@ -82,6 +90,28 @@ def cell(name: str, row: str, pull: str, seed: int, case: Case, network: Network
         write_json(file, to_json({"row": row, "pull": pull, "seed": seed, "reached": reached}))
     result: dict[str, Any] = json.loads(file.read_text())
     return result
+
+
+def cell_file(name: str, row: str, pull: str, seed: int) -> Path:
+    """Where what one population reached stands."""
+    return RUNS / name / f"{row}_{pull.replace(' ', '_')}_{seed}.json"
+
+
+def restore(results: Mapping[str, Any], setting: Mapping[str, Any], name: str) -> None:
+    """Puts what results hold where a finished population is looked for; nothing if they are of another setting.
+
+    Args:
+      results: as `run` returned them.
+      setting: fields of the results that must be these.
+      name: of the case.
+    """
+    if any(results[key] != value for key, value in setting.items()):
+        return
+    for stored in results["cells"]:
+        file = cell_file(name, stored["row"], stored["pull"], stored["seed"])
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, stored)
 
 
 def population(case: Case, network: Network, row: str, pull: str, seed: int) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Experiments on federations: slices that resume to the same numbers, equal bytes, compressed uploads."""
 
 import dataclasses
+import json
 import sys
 
 import jax
@@ -26,6 +27,18 @@ def test_when_the_time_is_over_what_is_finished_and_what_is_not_run_is_said():
     order = list(dict.fromkeys(words.split()[0] for words in result["not_run"]))
     assert order[:3] == ["cnn", "cnn_half", "resnet20"]
     federated_baselines.table(result)
+
+
+def test_a_fresh_clone_goes_on_where_the_committed_results_stand(monkeypatch, tmp_path):
+    monkeypatch.setattr(cells, "RUNS", tmp_path)
+    committed = json.loads((federated_baselines.RESULTS_FOLDER / "federated_baselines.json").read_text())
+    with time_limit(0):
+        result = federated_baselines.run()
+    assert {key: result[key] for key in ("cells", "not_run")} == {key: committed[key] for key in ("cells", "not_run")}
+    other = {**federated_baselines.STAGES["fashion_mlp"].options, "rounds": 21}
+    monkeypatch.setitem(federated_baselines.STAGES, "fashion_mlp", Stage("longer", other))
+    with time_limit(0):  # of another length: nothing of it is taken
+        assert federated_baselines.run()["not_run"][0] == "fashion_mlp FedAvg seed 3"
 
 
 TINY = {

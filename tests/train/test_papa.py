@@ -73,3 +73,21 @@ def test_the_ensemble_is_the_mean_of_probabilities():
     logits = np.log(np.array([[[0.9, 0.1]], [[0.5, 0.5]]]))
     together = papa.ensemble_logits(list(logits))
     assert np.exp(together) / np.exp(together).sum() == pytest.approx(np.array([[0.7, 0.3]]))
+
+
+def test_a_fresh_clone_reads_the_committed_seeds(monkeypatch, tmp_path):
+    results = json.loads((papa.RESULTS / "papa.json").read_text())
+    for name, value in {"RUNS": tmp_path, "SEEDS": results["seeds"], "population": None, "long_run": None}.items():
+        monkeypatch.setattr(papa, name, value)
+    monkeypatch.setattr(members, "load", lambda case: None)
+    assert papa.run() == {key: value for key, value in results.items() if key not in ("provenance", "full")}
+
+
+def test_results_of_another_length_are_not_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(papa, "RUNS", tmp_path)
+    results = json.loads((papa.RESULTS / "papa.json").read_text())
+    setting = {key: results[key] for key in ("title", "epochs", "labels")}
+    papa.restore(results, setting | {"epochs": 9}, "mlp_small")
+    assert not [*tmp_path.iterdir()]
+    papa.restore(results, setting, "mlp_small")
+    assert len([*tmp_path.rglob("*.json")]) == len(results["cells"])
