@@ -22,8 +22,8 @@ def append_flags(*flags: str) -> None:
     os.environ["XLA_FLAGS"] = " ".join([*given.split(), *(f for f in flags if f.partition("=")[0] not in names)])
 
 
-LACKS_FLOAT16 = jax.__version_info__ < (0, 11) and "--xla_cpu_max_isa=SSE4_2" in os.environ.get("XLA_FLAGS", "").split()
-WHY = "jaxlib 0.10 cannot compile float16 for SSE 4.2: Failed to materialize symbols"
+LACKS_FLOAT16 = "--xla_cpu_max_isa=SSE4_2" in os.environ.get("XLA_FLAGS", "").split()
+WHY = "jaxlib (0.10 to 0.12) cannot compile float16 for SSE 4.2: Failed to materialize symbols"
 NO_FLOAT16 = pytest.mark.skipif(LACKS_FLOAT16, reason=WHY)
 """The mark of tests that compute in float16."""
 

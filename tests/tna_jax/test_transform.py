@@ -348,6 +348,7 @@ def test_gradients_of_some_parameters_alone_are_refused():
 
 
 @NO_FLOAT16
+@NO_FLOAT16
 def test_in_float16_zero_gradients_under_anchors_make_nothing_nan():
     params, mask = {"w": jnp.ones(4, jnp.float16)}, {"w": np.array([True, False, True, True])}
     gradients = {"w": jnp.array([1, jnp.nan, 1, 0], jnp.float16)}

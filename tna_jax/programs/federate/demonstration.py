@@ -14,8 +14,10 @@ DEMONSTRATION: dict[str, Any] = {
     "dataset": "digits", "depth": 2, "width": 100, "server": "fedavgm", "participation": 0.5, "alpha": 0.1, "rounds": 10,
     "epochs": 5, "batch_size": 8, "seeds": 10,
 }  # fmt: skip
-"""Options: clients that differ much, half of them in a round, and momentum on the server. Fewer than ten seeds leave it to the processor's rounding whether the gain is
-beyond the spread: a federation this unsteady amplifies it."""
+"""Options: clients that differ much, half of them in a round, and momentum on the server.
+
+So unsteady a federation amplifies rounding: with three seeds it depends on the processor whether the gain is beyond the spread.
+"""
 
 
 def is_asked_for(settings: FederateOptions) -> bool:

@@ -304,7 +304,7 @@ def _under_columns(axes: np.ndarray, entries: dict[Any, dict[str, Any]]) -> None
             texts = list(entries[axis])
             if texts and (below is None or list(entries[below]) != texts):
                 columns = 3 if max(map(len, texts)) < 22 else 1 if max(map(len, texts)) > 40 else 2
-                scale = axis.get_figure(root=True).dpi_scale_trans
+                scale = axis.figure.dpi_scale_trans
                 under = axis.transAxes + ScaledTranslation(0, -0.5, scale)  # below the name of the x axis
                 axis.legend(
                     fontsize=8,

@@ -36,9 +36,8 @@ def test_anchors_add_accuracy_beyond_chance(capsys):
     scores = {kind: np.array([run["score"] for run in runs if run["anchors"] == kind]) for kind in ("none", "pfn")}
     gains = scores["pfn"] - scores["none"]
     assert len(gains) == 10 and gains.mean() > 0
-    assert (
-        scipy.stats.ttest_1samp(gains, 0).pvalue < 0.05
-    )  # paired, whatever the rounding of this processor makes of each seed
+    # paired, whatever this processor's rounding makes of each seed
+    assert scipy.stats.ttest_1samp(gains, 0).pvalue < 0.05
     shown = capsys.readouterr()
     assert "this is the demonstration" in " ".join(shown.err.split())
     assert f"{gains.mean():+.4f} ± {gains.std(ddof=1):.4f}" in shown.out
