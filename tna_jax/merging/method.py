@@ -118,6 +118,8 @@ class Method:
     needs_base: bool
     normalized: bool
     """Whether weights are shares, divided by their sum; else they are factors, 1 for each model by default."""
+    extrapolates: bool = True
+    """Whether a weight may be negative, for a point beyond the models."""
     min_models: int = 1
     max_models: int | None = None
     options: tuple[Option, ...] = ()
@@ -160,7 +162,8 @@ class Method:
         """Returns the weights as the core takes them, (M,) float64: equal by default, divided by their sum where `normalized`.
 
         Raises:
-          ValueError: another number of weights than models, weights that are not finite, or shares whose sum is 0.
+          ValueError: another number of weights than models, weights that are not finite, shares whose sum is 0, or a negative weight
+            of a method that stays between the models.
         """
         array = np.ones(models) if weights is None else np.asarray(weights, np.float64)
         if array.shape != (models,):
@@ -168,6 +171,11 @@ class Method:
         if not np.isfinite(array).all() or (self.normalized and array.sum() == 0):
             nonzero = ", and their sum not 0" if self.normalized else ""
             raise ValueError(f"the weights must be finite{nonzero}; got {array.tolist()}")
+        if not self.extrapolates and (array < 0).any():
+            raise ValueError(
+                f"{self.name} stays between the models: its weights must not be negative (t in [0, 1]), got {array.tolist()}; "
+                "average and task_arithmetic go beyond them"
+            )
         return array / array.sum() if self.normalized else array
 
 

@@ -1,9 +1,10 @@
 """Spherical interpolation of two models: `sin((1 - t) a) / sin(a) * x + sin(t a) / sin(a) * y`, a their angle (Shoemake 1985).
 
 The angle is that of the normalized models, the factors are applied to the models as they are: so `t` = 0 and 1 give the
-models whatever their norms, as in mergekit. `t` is the second weight, divided by the sum of both. Where the arc is not
-defined (a zero vector) or not the shortest of one (parallel or opposite vectors, within 1e-6), the straight line is taken:
-our choice.
+models whatever their norms, as in mergekit. `t` is the second weight, divided by the sum of both, and must lie in [0, 1] (our
+choice: mergekit computes what lies beyond, where the curve is no straight line; `average` and `task_arithmetic` extrapolate).
+Where the arc is not defined (a zero vector) or not the shortest of one (parallel or opposite vectors, within 1e-6), the
+straight line is taken: our choice.
 """
 
 from typing import Any
@@ -36,5 +37,5 @@ def slerp(base: Array | None, vectors: Array, weights: Array, context: Context, 
 
 METHOD = Method(
     "slerp", "the arc between two models", "Shoemake 1985", slerp, needs_base=False, normalized=True,
-    min_models=2, max_models=2, surveys=(GRAM,),
+    extrapolates=False, min_models=2, max_models=2, surveys=(GRAM,),
 )  # fmt: skip

@@ -29,34 +29,36 @@ def compact(
 ) -> optax.GradientTransformationExtraArgs:
     """Runs `optimizer` on trainable entries alone, so that anchored entries cost it neither memory nor arithmetic.
 
-        Trainable entries are packed together, the optimizer sees an array of these, and its updates are put back into their places, beside
-        the negative zero for anchors. The arithmetic of an entry is that of `anchored(optimizer, mask)`, operation by operation; the bits
-        are the same too, but where the compiler contracts a product and a sum in one program and not in the other. Adam keeps two moments of 60 % of
-        the entries at a ratio of 0.4, and tables of 0.9 bytes an entry, less than the mask of `anchored` takes. A parameter is packed where
-        that takes less memory than a bit an entry, else it is kept in its shape. (Ours; arXiv 2402.01342 says nothing of it.)
+    Trainable entries are packed together, the optimizer sees an array of these, and its updates are put back into their places, beside
+    the negative zero for anchors. The arithmetic of an entry is that of `anchored(optimizer, mask)`, operation by operation; the bits
+    are the same too, but where the compiler contracts a product and a sum in one program and not in the other. Adam keeps two moments of 60 % of
+    the entries at a ratio of 0.4, and tables of 0.9 bytes an entry, less than the mask of `anchored` takes. A parameter is packed where
+    that takes less memory than a bit an entry, else it is kept in its shape. (Ours; arXiv 2402.01342 says nothing of it.)
 
-        Over a mesh each device packs its own block; all blocks take the slots of the largest. Stacked models (an axis of members in
-        front) are parameters like others; `jax.vmap` over `init` is not possible, since members have numbers of trainable entries of their own.
+    Over a mesh each device packs its own block; all blocks take the slots of the largest. Stacked models (an axis of members in
+    front) are parameters like others; `jax.vmap` over `init` is not possible, since members have numbers of trainable entries of their own.
 
-        Args:
-          optimizer: an optax transformation that treats every entry on its own: sgd, momentum, adam, adamw, lion, rmsprop, schedules, decay
-            by path or rank, MultiSteps, ... Its program is read to see that it does.
-          mask: as in `anchored`, `True` = trainable, of bools: values, not traced ones, or a function of the parameters that `init` calls. It cannot be
-    XX
-          An optax transformation. Its state belongs to this mask, and over a mesh to this layout of the parameters.
+    Args:
+      optimizer: an optax transformation that treats every entry on its own: sgd, momentum, adam, adamw, lion, rmsprop, schedules, decay
+        by path or rank, MultiSteps, ... Its program is read to see that it does.
+      mask: as in `anchored`, `True` = trainable, of bools: values, not traced ones, or a function of the parameters that `init` calls. It cannot be
+        passed at update.
 
-        Raises:
-          ValueError: the mask does not fit the parameters (all paths listed), the state holds another mask (noticed where its values are at
-            hand; under `jit` see `checks.state_mask`), or, by `init`, the optimizer mixes entries (global
-            norms, trust ratios, factored moments, muon, noise) or goes by shapes: use `anchored` for it.
-          TypeError: soft or traced masks, or what is no optimizer.
+    Returns:
+      An optax transformation. Its state belongs to this mask, and over a mesh to this layout of the parameters.
 
-        Example:
-          >>> params = {"kernel": jax.numpy.ones((64, 64))}
-          >>> mask = {"kernel": jax.numpy.arange(64 * 64).reshape(64, 64) % 2 == 0}
-          >>> state = compact(optax.adam(1e-3), mask).init(params)
-          >>> state.inner[0].mu["kernel"].shape
-          (1, 2048)
+    Raises:
+      ValueError: the mask does not fit the parameters (all paths listed), the state holds another mask (noticed where its values are at
+        hand; under `jit` see `checks.state_mask`), or, by `init`, the optimizer mixes entries (global
+        norms, trust ratios, factored moments, muon, noise) or goes by shapes: use `anchored` for it.
+      TypeError: soft or traced masks, or what is no optimizer.
+
+    Example:
+      >>> params = {"kernel": jax.numpy.ones((64, 64))}
+      >>> mask = {"kernel": jax.numpy.arange(64 * 64).reshape(64, 64) % 2 == 0}
+      >>> state = compact(optax.adam(1e-3), mask).init(params)
+      >>> state.inner[0].mu["kernel"].shape
+      (1, 2048)
     """
     if optimizers.is_transformation(mask):
         raise TypeError(

@@ -80,6 +80,15 @@ def test_weights_that_are_no_shares_are_refused(weights):
         METHODS["ties"].shares(weights, 2)
 
 
+def test_slerp_stays_between_the_models_and_the_average_goes_beyond():
+    with pytest.raises(
+        ValueError, match=r"slerp .* must not be negative \(t in \[0, 1\]\), got \[1.5, -0.5\]; average"
+    ):
+        METHODS["slerp"].shares([1.5, -0.5], 2)
+    np.testing.assert_array_equal(METHODS["slerp"].shares([0, 2], 2), [0, 1])
+    np.testing.assert_array_equal(METHODS["average"].shares([1.5, -0.5], 2), [1.5, -0.5])
+
+
 def test_the_table_is_read_without_jax():
     program = "import sys; from tna_jax.merging import METHODS; assert METHODS and 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -23,13 +23,23 @@ def text(folder: Path, result: dict[str, Any]) -> str:
     lines = [
         *head, f"# A merge of {' and '.join(names)}", "",
         f"Method: {result['method']}{f' ({options})' if options else ''}{f', base {base[0]}' if base else ''}. "
-        f"{share:.2%} of {result['entries']:,} entries were equal in all models and are copied bit for bit.", "",
+        f"{share:.2%} of {result['entries']:,} entries were equal in all models and are copied bit for bit.{_matched(result)}", "",
         "| model | weight |", "| --- | --- |", *rows, "",
     ]  # fmt: skip
     if result["warnings"]:
         lines += ["What was said while merging:", "", *(f"- {' '.join(w.split())}" for w in result["warnings"]), ""]
     lines += ["SHA-256 of the files that were merged:", "", *_hashes(result["inputs"]), ""]
     return "\n".join(lines)
+
+
+def _matched(result: dict[str, Any]) -> str:
+    """Returns what was done to the models before the merge."""
+    if not (matched := result.get("matched")):
+        return ""
+    turned = " and turned their residual streams" if any(model.get("turned") for model in matched) else ""
+    return (
+        f" Matching brought their hidden units into the order of {Path(result['models'][0]).name} before that{turned}."
+    )
 
 
 def _hashes(inputs: dict[str, str]) -> list[str]:

@@ -152,6 +152,13 @@ class MergeOptions:
         total = sum(weights)
         if not math.isfinite(sum(map(abs, weights))) or (self.method not in FACTORS and not total):
             raise UsageError(f"{flag} must be finite, and their sum not 0; got {' '.join(map(str, weights))}")
+        if min(weights) < 0:
+            from tna_jax.merging.methods import METHODS  # NumPy, which other options do without
+
+            try:
+                METHODS[self.method].shares(weights, len(weights))
+            except ValueError as error:
+                raise UsageError(f"{flag}: {error}") from error
 
     def check_tensors(self) -> None:
         """Raises UsageError for weights of single tensors that are not written as pairs."""

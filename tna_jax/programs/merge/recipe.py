@@ -174,6 +174,11 @@ def _weights(
     """Returns the weights as the method takes them: shares, or factors that `normalize` divides by their sum."""
     if method == "slerp" and "t" in parameters:
         t = float(parameters["t"])
+        if not 0 <= t <= 1:
+            recipe.refuse(
+                f"t must lie in [0, 1], got {t:g}: slerp stays between the models; linear and task_arithmetic go beyond them",
+                "parameters", "t",
+            )  # fmt: skip
         return (1 - t, t) if base is None or models[:1] == (base,) else (t, 1 - t)
     if parameters.get("normalize") is False and method not in FACTORS:
         recipe.refuse(

@@ -59,7 +59,7 @@ def _write_tensors(job: Job, plan: Plan, weights: np.ndarray, folder: Path, coun
     """Writes the safetensors files, and counts what went into them."""
     whole = merge_method.of(job.method, job.options, job.settings.scope, plan)
     how: dict[str, Any] = {} if job.method.name == "average" else {"method": job.method.name, "options": job.options}
-    how |= {"match": True} if job.settings.match else {}
+    how |= {"match": job.settings.match_by} if job.settings.match else {}
     bar = Progress(
         TextColumn("merging"), *room_for_bar(55), DownloadColumn(), TransferSpeedColumn(), TextColumn("left"),
         TimeRemainingColumn(), console=console,

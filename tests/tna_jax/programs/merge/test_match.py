@@ -16,6 +16,7 @@ from tna_jax.hf import loading
 from tna_jax.hf.config import shapes_of
 from tna_jax.hf.model_types import TYPES
 from tna_jax.hf.names import place
+from tna_jax.io.tensor_headers import open_checkpoint
 from tna_jax.matching import axes
 from tna_jax.programs.cli.main import main
 
@@ -104,6 +105,12 @@ def merged(*words):
     return load_file("out/model.safetensors"), json.loads(Path("out/merge.json").read_text())
 
 
+def said_of_matching():
+    """What the file's metadata and the model card say was done before the merge."""
+    note = json.loads(open_checkpoint("out").metadata["model.safetensors"]["tna_merge"])
+    return note.get("match"), Path("out/README.md").read_text().partition(" Matching brought ")[2].partition("\n")[0]
+
+
 def equal(one, two):
     return one.keys() == two.keys() and all(
         one[n].tobytes() == two[n].tobytes() and one[n].dtype == two[n].dtype for n in one
@@ -123,6 +130,7 @@ def test_a_permuted_copy_comes_back_bit_for_bit(kind, capsys):
     for group, entry in found["groups"].items():
         assert entry["moved"] == (order[group] != np.arange(len(order[group]))).sum()
     assert found["moved"] == sum(entry["moved"] for entry in found["groups"].values()) > 0
+    assert said_of_matching() == ("permutation", "their hidden units into the order of a before that.")
     printed = capsys.readouterr()
     assert "moved in b" in printed.out and "matched b: " in printed.err
     assert all(group in printed.out for group, entry in found["groups"].items() if entry["moved"])
@@ -175,6 +183,7 @@ def test_models_in_one_order_merge_as_without(capsys):
     for folder, shift in (("a", 0.0), ("b", 0.01)):
         loading.save(folder, module, loading.tree({path: leaf + shift for path, leaf in leaves.items()}))
     plain, _ = merged()
+    assert said_of_matching() == (None, "")
     out, report = merged("--match", "--overwrite")
     assert equal(out, plain) and report["matched"][0]["moved"] == 0
     assert "moved in b" not in capsys.readouterr().out

@@ -104,6 +104,11 @@ def test_draws_of_dare_are_the_same_whatever_the_shards(tmp_path):
         ("a b --only nothing$", "no tensor is called so: --only 'nothing$'"),
         ("a b --skip [", "--skip must be regular expressions"),
         ("a b --weight layer=1", "--weight 'layer': 1 for 2 models"),
+        (
+            "gone b --method slerp --weights -0.5 1.5",
+            "--weights: slerp stays between the models: its weights must not be negative",
+        ),
+        ("gone b --method slerp --weight layer=1.2,-0.2", "--weight 'layer': slerp stays between"),
         ("a b --weight layer", "must be written 'REGEX=0.7 0.3'"),
         ("a b --shard-size 5", "must be a size such as 5GB"),
         ("a b --evaluate-minutes 3", "it needs --evaluate COMMAND"),
@@ -216,6 +221,23 @@ def test_a_recipe_of_mergekit_is_followed(tmp_path):
     assert main(["merge", "--recipe", "s.yml", "-o", "arc"]) == 0
     expected = merging.merge("slerp", [tensors(0), tensors(1)], None, [0.75, 0.25])
     np.testing.assert_allclose(load_file("arc/model.safetensors")[HEAD], expected[HEAD], rtol=1e-6)
+
+
+@pytest.mark.parametrize("t", ["1.5", "-0.25", ".nan"])
+def test_a_recipe_of_slerp_stays_between_its_models(capsys, t):
+    Path("s.yml").write_text(
+        f"merge_method: slerp\nbase_model: gone\nmodels: [{{model: gone}}, {{model: b}}]\nparameters:\n  t: {t}\n"
+    )
+    said = refused(capsys, "--recipe", "s.yml")
+    assert f"line 5: t must lie in [0, 1], got {t.strip('.')}: slerp" in said and "linear and task_arithmetic" in said
+
+
+@pytest.mark.parametrize("t", [0, 1])
+def test_the_ends_of_a_recipe_of_slerp_are_its_models(t):
+    Path("s.yml").write_text(
+        f"{{merge_method: slerp, base_model: a, models: [{{model: a}}, {{model: b}}], parameters: {{t: {t}}}}}"
+    )
+    assert run("--recipe", "s.yml")[HEAD].tobytes() == tensors(t)[HEAD].tobytes()
 
 
 def test_what_a_recipe_asks_and_cannot_be_done_is_named_with_its_line(capsys):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.parameters import slow_but
-from tests.tna_jax.programs.merge.test_match import make, merged
+from tests.tna_jax.programs.merge.test_match import make, merged, said_of_matching
 from tna_jax.hf import loading
 from tna_jax.io.tensor_headers import open_checkpoint
 from tna_jax.matching.orthogonal import LAYER_SCALES, NORMS, norm_form, residual_stream, rotations
@@ -51,6 +51,8 @@ def test_a_turned_copy_merges_to_the_same_function(kind, capsys):
     reached = np.asarray(apply(loading.load("out").params, x))
     np.testing.assert_allclose(reached, expected, atol=1e-4 * np.abs(expected).max())
     assert out.keys() == plain.keys() and report["matched"][0]["turned"]["units"] == 8
+    how, card = said_of_matching()
+    assert how == "rotation" and card.endswith("order of a before that and turned their residual streams.")
     assert "was turned" in " ".join(capsys.readouterr().out.split())
 
 
