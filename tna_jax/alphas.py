@@ -19,7 +19,7 @@ def check_alphas(alphas: Any) -> np.ndarray:
       ValueError: not increasing, outside [0, 1], or without 0, 1/2 or 1.
     """
     points: np.ndarray = np.asarray(alphas, np.float32)
-    if points.ndim != 1 or np.any(np.diff(points) <= 0):
+    if points.ndim != 1 or not np.all(np.diff(points) > 0):
         raise ValueError(f"the alphas must be an increasing list, got {points.tolist()}")
     missing = [text for text, value in (("0", 0), ("1/2", 0.5), ("1", 1)) if not np.any(points == value)]
     if missing or points[0] != 0 or points[-1] != 1:

@@ -43,8 +43,8 @@ def weighted_average(members: Any, weights: Weights) -> Any:
     whose weight is not 0 is copied; all bit for bit.
 
     Args:
-      members: one pytree with leaves (M, ...), NumPy or JAX, the models stacked; or a list or tuple of two or more models of one
-        structure, see `stacked`.
+      members: one pytree with leaves (M, ...), NumPy or JAX, the models stacked; or a list or tuple of models of one structure, see
+        `stacked`.
       weights: (M,) floats whose sum is not 0; negative ones extrapolate.
 
     Returns:
@@ -63,8 +63,10 @@ def average_stacked(members: Tree, weights: Weights) -> Tree:
     weights = jnp.asarray(weights, jnp.result_type(float))
     if weights.shape != (count,):
         raise ValueError(f"expected one weight for each of the {count} models, got the shape {weights.shape}")
-    if not isinstance(weights, jax.core.Tracer) and not (np.isfinite(weights).all() and float(weights.sum())):
-        raise ValueError(f"the weights must be finite, and their sum not 0; got {np.asarray(weights).tolist()}")
+    if not isinstance(weights, jax.core.Tracer) and not (np.isfinite(weights.sum()) and float(weights.sum())):
+        raise ValueError(
+            f"the weights and their sum must be finite, and the sum not 0; got {np.asarray(weights).tolist()}"
+        )
     trees.require_exact(members)
     average: Tree = _mixture(members, weights / weights.sum())
     return average
@@ -100,7 +102,8 @@ def stack(models: Sequence[Tree]) -> Tree:
             "trainable part: eqx.filter(model, eqx.is_inexact_array), nnx.state(model, nnx.Param), variables['params']"
         )
     others = [
-        trees.align(model, models[0], what="first model", subject=f"model {i}") for i, model in enumerate(models[1:], 1)
+        trees.align(model, models[0], what="first model", subject=f"model {i}", same_dtypes=True)
+        for i, model in enumerate(models[1:], 1)
     ]
     trees.require_exact(*models)
     columns = zip(jax.tree.leaves(models[0]), *others, strict=True)
@@ -112,10 +115,10 @@ def _is_array(leaf: Any) -> bool:
 
 
 def stacked(members: Params) -> Stacked:
-    """Returns a stacked tree as it is, and a list or tuple of two or more models stacked.
+    """Returns a stacked tree as it is, and a list or tuple of models stacked.
 
-    Trees of equal paths, shapes and dtypes in a list or tuple are models one by one, also where they could be the layers of stacked
-    models: put such layers into a dict.
+    Trees of equal paths, shapes and dtypes in a list or tuple are models one by one, one alone too, also where they could be the layers of
+    stacked models: put such layers into a dict.
 
     >>> stacked([{"w": np.zeros(3)}, {"w": np.ones(3)}])["w"].shape
     (2, 3)
@@ -124,7 +127,7 @@ def stacked(members: Params) -> Stacked:
 
 
 def _one_by_one(members: Params) -> bool:
-    if type(members) not in (list, tuple) or len(members) < 2:
+    if type(members) not in (list, tuple) or not members:
         return False
     forms = [
         {path: (np.shape(leaf), jnp.result_type(leaf)) for path, leaf in trees.named_leaves(model) if _is_array(leaf)}
@@ -143,6 +146,10 @@ def count_of(members: Params) -> int:
 
 
 def _leading(members: Stacked) -> int:
+    if not jax.tree.leaves(members):
+        raise ValueError(
+            "there are no models: expected stacked ones, every leaf (M, ...), or a list of models one by one"
+        )
     shapes = {trees.name(path): jnp.shape(leaf) for path, leaf in trees.named_leaves(members)}
     sizes = {shape[0] for shape in shapes.values() if shape}
     if len(sizes) != 1 or () in shapes.values():

@@ -67,7 +67,8 @@ def barrier(
       larger_is_better: of that metric; default: as the objective says.
 
     Returns:
-      (...,) of the path's dtype; non-finite where the path is.
+      (...,) of the path's dtype; non-finite where the path is, and NaN for every metric where the loss of an end is NaN: beside a diverged
+      model there is no barrier (its accuracy is a number all the same, 0).
 
     Raises:
       ValueError: an unknown kind or metric, or a grid without 0, 1/2 and 1.
@@ -89,7 +90,7 @@ def barrier(
     alphas = check_alphas(path.alphas)
     larger = path.metrics.metric(metric).larger_is_better if larger_is_better is None else larger_is_better
     values = path.value(metric)
-    a = alphas.astype(values.dtype)
+    a = alphas.astype(values.dtype).reshape((1,) * (values.ndim - 1) + (-1,))
     linear = (1 - a) * values[..., :1] + a * values[..., -1:]
     gap = linear - values if larger else values - linear  # (..., A), 0 at both ends
     measure: Any
@@ -105,4 +106,5 @@ def barrier(
     else:
         ends = (values[..., :1] + values[..., -1:]) / 2
         measure = (ends - values if larger else values - ends).max(-1)
-    return measure
+    loss = path.loss[..., :: len(alphas) - 1].clip(0, 1)  # of both ends; NaN stays NaN, infinity does not become it
+    return measure + 0 * loss.sum(-1).astype(values.dtype)

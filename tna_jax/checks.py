@@ -85,12 +85,19 @@ def anchors_shared(models: Sequence[Params], mask: Mask) -> None:
     Models that do not share their anchors were not trained in one permutation subspace: their average is seldom any good.
 
     Args:
-      models: two or more pytrees of the same paths and shapes.
+      models: two or more pytrees of the same paths, shapes and dtypes, in a list or tuple.
       mask: the mask all of them were trained with.
 
     Raises:
-      ValueError: anchored entries differ.
+      ValueError: anchored entries differ, or the models do not fit each other.
+      TypeError: fewer than two models, or models that are not in a list or tuple.
     """
+    if not isinstance(models, (list, tuple)) or len(models) < 2:
+        raise TypeError(
+            "anchors_shared compares two or more models, a list of them: "
+            f"got {f'{len(models)} in a {type(models).__name__}' if isinstance(models, (list, tuple)) else type(models).__name__}; of stacked "
+            "ones [tna_jax.ensemble.member(members, i) for i in range(M)]"
+        )
     first = models[0]
     for i, other in enumerate(models[1:], 1):
         wrong = _differing(first, other, mask)
@@ -151,7 +158,9 @@ def _differing(a: Params, b: Params, mask: Mask) -> list[str]:
     """The tensors in which fixed entries differ, with their number."""
     named = trees.parameters(a)
     differing = []
-    for m, other, (path, leaf) in zip(trees.align(mask, a), trees.align(b, a, subject="model"), named, strict=True):
+    for m, other, (path, leaf) in zip(
+        trees.align(mask, a), trees.align(b, a, "first model", "other model", same_dtypes=True), named, strict=True
+    ):
         held = np.asarray(to_host(m))
         fixed = np.broadcast_to(~held if held.dtype == bool else held == 0, leaf.shape)
         count = int((_bits(leaf) != _bits(other)).any(-1)[fixed].sum())

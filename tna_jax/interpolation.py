@@ -143,7 +143,7 @@ def _wide(leaf: Array) -> np.dtype[Any]:
 
 
 def _combine(mix: Callable[..., Array], first: Tree, *rest: Tree) -> Tree:
-    others = [trees.align(tree, first, what="first model", subject="other model") for tree in rest]
+    others = [trees.align(tree, first, what="first model", subject="other model", same_dtypes=True) for tree in rest]
     leaves = [
         mix(*(sharding.match(leaf, column[0]) for leaf in column))
         if jnp.issubdtype(jnp.result_type(column[0]), jnp.inexact)

@@ -18,7 +18,7 @@ compiled with it are used again; keep yours in a variable for the same reason.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -249,6 +249,13 @@ def check_examples(objective: Objective, inputs: Any, targets: Any, what: str = 
     examples = sizes[0][0] if sizes and len(set(sizes)) == 1 and sizes[0] else None
     if examples is None:
         raise ValueError(f"{what}inputs need one number of examples in front, got {[*sizes]}")
+    words = sorted(
+        {str(leaf.dtype) for leaf in jax.tree.leaves(inputs) if getattr(leaf.dtype, "kind", "") in ("U", "S", "O")}
+    )
+    if words:
+        raise ValueError(
+            f"{what}inputs of type {', '.join(words)}: a network takes numbers; of texts the ids of their tokens"
+        )
     if objective.classes:
         labels_lib.check_labels(targets, examples, what, classes)
     labels_lib.check_numeric(targets, what)
@@ -259,9 +266,23 @@ def check_examples(objective: Objective, inputs: Any, targets: Any, what: str = 
 
 
 def refuse_lists(inputs: Any, targets: Any, what: str = "") -> None:
-    """Raises ValueError for lists of numbers, which are trees of single numbers and no arrays."""
-    if any(isinstance(leaf, (int, float)) for leaf in jax.tree.leaves((inputs, targets))):
+    """Raises ValueError for lists of numbers, which are trees of single numbers and no arrays, and for what is no array at all."""
+    odd = {type(part).__name__ for part in (inputs, targets) if isinstance(part, Iterator)}
+    leaves = [] if odd else jax.tree.leaves((inputs, targets))
+    if any(isinstance(leaf, (int, float)) for leaf in leaves):
         raise ValueError(f"{what}lists of numbers are trees here; give arrays: np.asarray(inputs), np.asarray(targets)")
+    odd |= {type(leaf).__name__ for leaf in leaves if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))}
+    if odd:
+        raise ValueError(
+            f"{what}inputs or targets of type {', '.join(sorted(odd))}: give arrays (N, ...), np.stack(list(examples)), or a stream of "
+            "examples (tna_jax.streaming)"
+        )
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises ValueError unless a batch has a whole number of examples, at least one."""
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(f"batch_size is a whole number of examples, at least 1; got {batch_size!r}")
 
 
 BY_NAME: Mapping[str, Callable[..., Objective]] = {

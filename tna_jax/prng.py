@@ -88,6 +88,10 @@ def threefry(key: jax.Array) -> jax.Array:
     if not hasattr(key, "dtype"):
         raise TypeError(f"a key is needed, jax.random.key(seed), got {key!r}")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if key.dtype != jnp.uint32 or key.ndim < 1 or key.shape[-1] not in (2, 4):
+            raise TypeError(
+                f"a key is needed, jax.random.key(seed) or the (2,) uint32 of jax.random.PRNGKey(seed); got {key.dtype} {key.shape}"
+            )
         words = key
     elif str(jax.random.key_impl(key)) == THREEFRY:
         return key

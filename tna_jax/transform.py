@@ -126,7 +126,8 @@ def anchored(
     under an earlier mask). It is the *negative* zero, so that even an anchor of -0.0 keeps its bits. Soft anchors act once,
     after the optimizer: the update is multiplied. (Before it, adaptive optimizers would divide the multiplier away.)
 
-    It goes outermost: what stands around it (`MultiSteps`, `lookahead`) may turn an anchor of -0.0 into +0.0. A mask passed at
+    It goes outermost: what stands around it (`MultiSteps`, `lookahead`) may turn an anchor of -0.0 into +0.0, and `optax.contrib.schedule_free`
+    around it interpolates parameters, which moves anchors by rounding; `anchored(schedule_free(...), mask)` keeps them. A mask passed at
     update also reaches `tna_mask()` and `anchored` inside the optimizer that have none of their own. Functions among the extra arguments are passed on as they are: line searches and SAM see the whole gradient, at parameters that they have moved
     everywhere. Averages kept outside the update (schedule-free evaluation parameters, an EMA) are not its own: take them by
     `interpolation.line`, or put the anchors back by `masks.share_anchors`.

@@ -145,34 +145,40 @@ def by_path(values: Mapping[str, Value], paths: list[KeyPath], what: str) -> dic
     return {path: values[patterns[0]] for path, patterns in matches.items() if patterns}
 
 
-def align(mask: Tree, tree: Tree, what: str = "params", subject: str = "mask") -> list[Any]:
+def align(
+    mask: Tree, tree: Tree, what: str = "params", subject: str = "mask", *, same_dtypes: bool = False
+) -> list[Any]:
     """Returns the leaves of `mask` in the leaf order of `tree`, matched by key path.
 
     Args:
-      mask: the tree to reorder; a leaf has the shape of its partner in `tree`, or shape `()` for the whole leaf. Of a mask (not
-        of another `subject`) a leaf of shape `()` may also stand for a whole branch, `{"encoder": False, "head": True}`.
+      mask: the tree to reorder; a leaf has the shape of its partner in `tree`. Of a mask (not of another `subject`) a leaf of shape
+        `()` may stand for a whole leaf or a whole branch, `{"encoder": False, "head": True}`.
       tree: the tree to follow; parts taken out by `optax.masked` or `optax.multi_transform` need no partner.
       what, subject: what `tree` and `mask` are called in the error.
+      same_dtypes: whether a leaf must have its partner's dtype too (as JAX has it: NumPy's float64 is float32, unless 64 bits are switched on).
 
     Raises:
-      ValueError: paths without a partner on either side, or shapes that differ; all of them are listed.
+      ValueError: paths without a partner on either side, or shapes or dtypes that differ; all of them are listed.
     """
-    if not jax.tree.leaves(tree):
+    is_mask = subject == "mask"
+    if is_mask and not jax.tree.leaves(tree):
         return []
     named = named_leaves(tree)
     parts = dict(named_leaves(mask))
-    if subject == "mask":
+    if is_mask:
         parts = _spread(parts, named)
     aligned: list[Any] = []
-    missing, shapes = [], []
+    missing, shapes, dtypes = [], [], []
     for path, leaf in named:
         part = parts.pop(path, None)
         if isinstance(leaf, optax.MaskedNode):
             parts = {other: m for other, m in parts.items() if other[: len(path)] != path}
         elif part is None:
             missing.append(name(path))
-        elif np.shape(part) not in ((), np.shape(leaf)):
+        elif np.shape(part) != np.shape(leaf) and not (is_mask and np.shape(part) == ()):
             shapes.append(f"{name(path)} ({subject} {np.shape(part)}, {what} {np.shape(leaf)})")
+        elif same_dtypes and shape_of(part).dtype != shape_of(leaf).dtype:
+            dtypes.append(f"{name(path)} ({subject} {shape_of(part).dtype}, {what} {shape_of(leaf).dtype})")
         else:
             aligned.append(part)
     problems = [
@@ -181,11 +187,13 @@ def align(mask: Tree, tree: Tree, what: str = "params", subject: str = "mask") -
             (f"in the {what} but not in the {subject}", missing),
             (f"in the {subject} but not in the {what}", [name(path) for path in parts]),
             ("of another shape", shapes),
+            ("of another dtype", dtypes),
         )
         if items
     ]
     if problems:
-        raise ValueError(f"the {subject} does not fit the {what}; {'; '.join(problems)}. Make it from these {what}.")
+        advice = f" Make it from these {what}." if is_mask else ""
+        raise ValueError(f"the {subject} does not fit the {what}; {'; '.join(problems)}.{advice}")
     return aligned
 
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tna_jax import checks
 from tna_jax.masks import beta, trained_cosine, trained_distance
 
 A = {"kernel": jnp.array([[3.0, 100.0], [4.0, 2.0]]), "norm": jnp.ones(2)}
@@ -28,3 +29,14 @@ def test_edges():
         trained_cosine(A, B, where="bias")
     with pytest.raises(ValueError, match="second model"):
         trained_distance(A, {"kernel": B["kernel"]})
+
+
+def test_a_comparison_of_anchors_needs_two_models_of_one_dtype():
+    model, mask = {"w": np.zeros(3, np.float32)}, {"w": np.zeros(3, bool)}
+    for models, message in (([], "got 0 in a list"), ([model], "got 1 in a list"), (model, "got dict")):
+        with pytest.raises(TypeError, match=f"compares two or more models, a list of them: {message}"):
+            checks.anchors_shared(models, mask)
+    for other in (np.float32(0), np.zeros(3, np.float16)):
+        with pytest.raises(ValueError, match="the other model does not fit the first model; .*w"):
+            checks.anchors_shared([model, {"w": other}], mask)
+    checks.anchors_shared([model, model], mask)

@@ -165,3 +165,28 @@ def test_integers_that_jax_would_cut_are_refused_by_name():
         with pytest.raises(ValueError, match=r"cut these integers to 32 bits: steps \(int64, up to 1099511627779\)"):
             call()
     assert stack([small, small])["steps"].tolist() == [[7], [7]]
+
+
+def test_a_list_of_one_model_is_one_model():
+    """`uniform_soup(models[:count])` in a loop over counts: rows of a square weight are no models."""
+    model = {"w": np.arange(9, dtype=np.float32).reshape(3, 3)}
+    for models in ([model], (model,)):
+        assert same_bits(uniform_soup(models), model)
+        assert same_bits(weighted_average(models, [3]), model)
+        assert same_bits(greedy_soup(models, lambda m: float(m["w"].sum()))[0], model)
+
+
+def test_leaves_of_other_shapes_or_dtypes_are_not_stacked():
+    model = {"w": np.zeros(3, np.float32)}
+    with pytest.raises(ValueError, match=r"w \(model 1 \(\), first model \(3,\)\)"):
+        stack([model, {"w": np.float32(0)}])
+    with pytest.raises(ValueError, match=r"w \(model 1 float16, first model float32\)"):
+        stack([model, {"w": np.zeros(3, np.float16)}])
+
+
+def test_no_models_and_weights_whose_sum_overflows_are_refused():
+    for nothing in ([], {}):
+        with pytest.raises(ValueError, match="there are no models"):
+            uniform_soup(nothing)
+    with pytest.raises(ValueError, match="their sum must be finite"):
+        weighted_average([{"w": np.zeros(3)}, {"w": np.ones(3)}], [3e38, 3e38])

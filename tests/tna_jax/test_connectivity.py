@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from tests.parameters import slow, slow_but
-from tna_jax import barrier, connectivity, evaluate_paths, line, pairs
+from tna_jax import barrier, connectivity, evaluate_paths, line, objectives, pairs
 from tna_jax import placement as placement_lib
+from tna_jax.barriers import BarrierKind
 from tna_jax.connectivity import Path
 from tna_jax.connectivity.inputs import stacked_models
 from tna_jax.metrics import Metrics
@@ -181,6 +183,34 @@ def test_other_bad_input_is_refused(members, data):
         barrier({"test": path()})
     with pytest.raises(TypeError, match="a mapping of names"):
         evaluate_paths(apply, members, pairs(4), 3, data["test"])
+    with pytest.raises(ValueError, match="data holds no split"):
+        evaluate_paths(apply, members, pairs(4), 3, {})
+    with pytest.raises(ValueError, match="increasing list"):
+        evaluate_paths(apply, members, pairs(4), [0, 0.5, np.nan, 1], data)
+    for size in (0, -4, 2.5):
+        with pytest.raises(ValueError, match="batch_size is a whole number of examples, at least 1"):
+            evaluate_paths(apply, members, pairs(4), 3, data, batch_size=size)
+    inputs, labels = data["test"]
+    with pytest.raises(ValueError, match=r"split 't' has inputs or targets of type str: give arrays"):
+        evaluate_paths(apply, members, pairs(4), 3, {"t": ("texts", labels)})
+    with pytest.raises(ValueError, match=r"^inputs or targets of type generator: give arrays"):
+        objectives.refuse_lists((x for x in inputs), labels)
+    with pytest.raises(ValueError, match="inputs of type <U1: a network takes numbers"):
+        evaluate_paths(apply, members, pairs(4), 3, {"t": (np.full(np.shape(inputs), "a"), labels)})
+
+
+@pytest.mark.parametrize("kind", get_args(BarrierKind))
+@pytest.mark.parametrize("end", [0, -1])
+def test_beside_a_diverged_model_there_is_no_barrier(kind, end):
+    """Its accuracy is a number, 0, so that half of the other's would pass for a barrier; an infinite loss is one, and not it."""
+    losses, correct = np.full((2, 3), 8, np.float32), np.full((2, 3), 4, np.float32)
+    losses[0, end], correct[0, end] = np.nan, 0
+    losses[1, end] = np.inf
+    for array in (np.asarray, jnp.asarray):
+        found = barrier(
+            Path(np.linspace(0, 1, 3), Metrics(*map(array, (losses, correct, np.full((2, 3), 8, np.float32))))), kind
+        )
+        assert np.isnan(found).tolist() == [True, False]
 
 
 def test_models_one_by_one_are_walked_as_stacked_ones(members, data):

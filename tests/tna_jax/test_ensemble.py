@@ -232,5 +232,13 @@ def test_bad_input_is_refused_before_training(data):
     members = start(trainer)
     with pytest.raises(ValueError, match=r"5 data keys.*params\['Dense_0'\]\['bias'\] \(4, 8\)"):
         ensemble.init_ensemble(trainer, jax.tree.map(lambda x: x[:4], members.params), members.data_keys)
+    one_by_one = list(members.data_keys)
+    with pytest.raises(ValueError, match=r"of keys one by one jnp.stack\(keys\); got list"):
+        ensemble.init_ensemble(trainer, members.params, one_by_one)
+    with pytest.raises(ValueError, match="batch_size is a whole number"):
+        ensemble.train_ensemble(Trainer(apply, sgd, 2.0), members, *data, 1)
+    for first, epochs in ((0, -1), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match=f"from epoch {first} to {epochs} there is nothing to train"):
+            ensemble.train_ensemble(trainer, members, *data, epochs, start=first)
     with pytest.raises(ValueError, match="unknown placement 'warp'"):
         ensemble.train_ensemble(Trainer(apply, sgd, 16, "warp"), members, *data, 1)

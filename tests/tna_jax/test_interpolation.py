@@ -131,3 +131,15 @@ def test_float64_stays_float64():
 def test_several_alphas_are_not_broadcast_into_the_weights():
     with pytest.raises(ValueError, match=r"alpha is one number, got the shape \(2,\)"):
         line({"w": np.zeros(2)}, {"w": np.ones(2)}, np.array([0.5, 0.2]))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [(np.float32(5), r"w \(other model \(\), first model \(3,\)\)"), (np.ones(3, jnp.bfloat16), "w .*bfloat16")],
+    ids=["a number for a leaf", "another dtype"],
+)
+def test_a_leaf_of_another_shape_or_dtype_is_not_broadcast_or_cast(other, message):
+    a = {"w": np.zeros(3, np.float32)}
+    for call in (lambda b: line(a, b, 0.5), lambda b: interpolation.simplex([a, b], [0.5, 0.5])):
+        with pytest.raises(ValueError, match=message):
+            call({"w": other})

@@ -121,5 +121,9 @@ def test_uniform_numbers_on_the_host_are_those_of_jax():
 def test_what_is_no_key_or_several_is_refused_with_what_is_needed():
     with pytest.raises(TypeError, match=r"a key is needed, jax.random.key\(seed\), got 3"):
         prng.threefry(3)
+    for words in (np.zeros(3, np.uint32), np.zeros(2, np.int32), np.uint32(1), np.zeros(2, np.float32)):
+        with pytest.raises(TypeError, match="a key is needed, jax.random.key"):
+            prng.threefry(words)
+    assert bool(prng.threefry(np.array([0, 3], np.uint32)) == jax.random.key(3))
     with pytest.raises(TypeError, match=r"one key is needed, got keys of the shape \(2,\)"):
         prng.words(jax.random.wrap_key_data(np.zeros((2, 2), np.uint32)))

@@ -159,3 +159,20 @@ def test_leaves_that_are_not_finite_are_named_whatever_their_type():
     }
     assert trees.names_not_finite(tree) == ["a", "b", "c"]
     jax.jit(lambda x: trees.names_not_finite({"x": x}) or x)(np.float32(np.nan))  # traced values are unknown
+
+
+def test_only_a_mask_may_have_a_number_for_a_whole_leaf():
+    """Of two models one number against an array is another network, and an empty tree is no model."""
+    tree, scalar = {"w": np.zeros(3, np.float32)}, {"w": np.float32(5)}
+    assert trees.align({"w": True}, tree) == [True] and trees.align({"w": True}, {}) == []
+    with pytest.raises(ValueError, match=r"of another shape: w \(other model \(\), first model \(3,\)\)\.$"):
+        trees.align(scalar, tree, "first model", "other model")
+    with pytest.raises(ValueError, match="in the other model but not in the first model: w"):
+        trees.align(tree, {}, "first model", "other model")
+    half = {"w": np.zeros(3, np.float16)}
+    assert trees.align(half, tree, subject="model")[0] is half["w"]
+    assert trees.align(
+        {"w": np.zeros(3)}, tree, subject="model", same_dtypes=True
+    )  # float64 of NumPy is float32 in JAX
+    with pytest.raises(ValueError, match=r"of another dtype: w \(model float16, params float32\)"):
+        trees.align(half, tree, subject="model", same_dtypes=True)

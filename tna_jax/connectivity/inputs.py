@@ -22,11 +22,13 @@ Data = Mapping[str, Split | Stream]
 
 
 def check_splits(data: Any) -> None:
-    """Raises TypeError where the splits are not given by name."""
+    """Raises TypeError where the splits are not given by name, ValueError where there are none."""
     if not isinstance(data, Mapping):
         raise TypeError(
             f"data must be a mapping of names to (inputs, targets), {{'test': (inputs, labels)}}; got {type(data).__name__}"
         )
+    if not data:
+        raise ValueError("data holds no split: give one, {'test': (inputs, labels)}")
     for split, pair in data.items():
         if isinstance(pair, Stream):
             continue

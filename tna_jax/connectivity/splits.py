@@ -37,6 +37,7 @@ def evaluate_points(
     placement: Placement,
 ) -> dict[str, AnyMetrics]:
     """The metrics of the points by split. A stream is read part by part, and the sums are added on the host in float64."""
+    objectives.check_batch_size(batch_size)
     model = jax.tree.map(lambda p: trees.shape_of(p, p.shape[1:]), (members, state))
     first = first_inputs(data)
     example = jax.tree.map(lambda x: trees.shape_of(x, (1, *x.shape[1:])), first)

@@ -62,14 +62,15 @@ def init_ensemble(
     Raises:
       ValueError: leading axes differ (all are listed), or the mask does not fit the parameters.
     """
+    dtype, shape = getattr(data_keys, "dtype", type(data_keys).__name__), getattr(data_keys, "shape", ())
+    if len(shape) != 1 or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            f"data_keys are typed keys (M,), one for each member: jax.random.split(jax.random.key(0), M), of keys one by one "
+            f"jnp.stack(keys); got {dtype} {shape}"
+        )
     params, mask, state = (_with_leading_axis(tree, data_keys.size) for tree in (params, mask, state))
     mask = jax.tree.map(lambda p: np.ones(p.shape, bool), params) if mask is None else mask
     hypers: Hyper = {} if hyper is None else {k: jnp.asarray(v) for k, v in hyper.items()}
-    if data_keys.ndim != 1 or not jnp.issubdtype(data_keys.dtype, jax.dtypes.prng_key):
-        raise ValueError(
-            f"data_keys are typed keys (M,), one for each member: jax.random.split(jax.random.key(0), M); got {data_keys.dtype} "
-            f"{data_keys.shape}"
-        )
     members = data_keys.shape[0]
     wrong = [
         f"{part}{jax.tree_util.keystr(path)} {np.shape(leaf)}"

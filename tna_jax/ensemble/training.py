@@ -44,8 +44,12 @@ def train_ensemble(
       multiple of the devices.
 
     Raises:
-      ValueError: as `train_epoch`; labels that the network has no output for.
+      ValueError: as `train_epoch`; labels that the network has no output for; epochs that do not count up from `start`.
     """
+    if not 0 <= start <= epochs:
+        raise ValueError(
+            f"epochs counts from 0 and is where to stop: from epoch {start} to {epochs} there is nothing to train"
+        )
     check_training_data(trainer, members, inputs, labels)
     check_classes(trainer, members, inputs, labels)
     count = members.data_keys.shape[0]

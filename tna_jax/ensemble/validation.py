@@ -40,6 +40,7 @@ def check_classes(trainer: Trainer, members: Members, inputs: Any, labels: Any) 
 
 def check_data(inputs: Any, labels: Any, batch_size: int, objective: Objective = CLASSIFICATION) -> None:
     """Raises ValueError where inputs (N, ...), labels (N,) or other targets (N, ...), and the batch size do not go together."""
+    objectives.check_batch_size(batch_size)
     examples = objectives.check_examples(objective, inputs, labels)
     if not 1 <= batch_size <= examples:
         raise ValueError(f"a batch of {batch_size} examples needs as many, but the data has {examples}")

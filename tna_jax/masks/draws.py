@@ -320,6 +320,10 @@ def check_ratio(ratio: float | jax.Array, concrete: bool = False) -> None:
         raise TypeError(
             f"ratio is one number in [0, 1] for all leaves, got {type(ratio).__name__}; where= says which leaves are anchored"
         )
+    if isinstance(ratio, (bool, np.bool_)):
+        raise TypeError(
+            f"ratio is a number in [0, 1], got {ratio}: True or False for a whole leaf is a mask, not a ratio"
+        )
     if not 0 <= float(ratio) <= 1:
         raise ValueError(
             f"ratio is the share of anchored entries and must lie in [0, 1], got {ratio}{percent(float(ratio))}"

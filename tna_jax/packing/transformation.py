@@ -163,4 +163,4 @@ def _tables(mask: Mask, params: Params, optimizer: optax.GradientTransformation)
 
 
 def _kind(leaf: Any) -> tuple[Any, ...]:
-    return np.shape(leaf), leaf.dtype
+    return np.shape(leaf), jax.numpy.result_type(leaf)

@@ -238,3 +238,9 @@ def test_in_float16_a_zero_gradient_makes_no_nan():
     updates, state = optimizer.update({"w": jnp.array([1, 1, 1, 0], jnp.float16)}, optimizer.init(params), params)
     assert updates["w"].dtype == jnp.float16 and state.inner[0].mu["w"].dtype == jnp.float32
     np.testing.assert_allclose(updates["w"], [-0.125, 0, -0.125, 0], rtol=1e-3)
+
+
+def test_parameters_that_are_numbers_of_python():
+    optimizer = compact(optax.sgd(0.5), {"a": False, "b": True})
+    updates, _ = optimizer.update({"a": 1.0, "b": 1.0}, optimizer.init({"a": 1.0, "b": 2.0}), {"a": 1.0, "b": 2.0})
+    assert (float(updates["a"]), float(updates["b"])) == (0.0, -0.5)
