@@ -1,5 +1,6 @@
 """Activation matching: hidden units are renamed so that they are active on the same inputs as another network's."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -49,7 +50,8 @@ def activation_matching(
       restarts: number of starts, as there; they can differ where groups are within each other.
 
     Raises:
-      ValueError: no inputs, fewer than 1 start, weights or activations that are not finite.
+      ValueError: no inputs, fewer than 1 start, weights or activations that are not finite, or a network whose program is no
+        longer the one that the spec was traced from.
     """
     count = len(jax.tree.leaves(inputs)[0])
     if not count:
@@ -118,12 +120,24 @@ def activations_at(spec: PermutationSpec, sites: list[Site]) -> Callable[[tuple[
         operands = list(jaxprs.contractions(closed, jax.tree.leaves((*model, x))))
         fronts = []
         for site in sites:
+            if not _is_there(site, operands):
+                raise ValueError(
+                    "the network's program is another than the one its spec was traced from: make the spec by permutation_spec under the same "
+                    "switches (jax.disable_jit unrolls loops), or use weight_matching, which does not run the network"
+                )
             operand = operands[site.contraction][site.operand]
             front = jax.numpy.moveaxis(operand, site.dimensions, range(len(site.dimensions)))
             fronts.append(front.reshape(site.axis.size, -1).astype(np.float32))
         return fronts
 
     return activations
+
+
+def _is_there(site: Site, operands: list[Any]) -> bool:
+    if site.contraction >= len(operands):
+        return False
+    shape = np.shape(operands[site.contraction][site.operand])
+    return len(shape) > max(site.dimensions) and math.prod(shape[i] for i in site.dimensions) == site.axis.size
 
 
 Products = tuple[jax.Array, jax.Array]

@@ -47,6 +47,22 @@ def test_heads_and_their_units_are_found_and_groups_without_activations_are_name
         activation_matching(spec, a, b, x, restarts=0)
 
 
+def test_a_spec_of_another_program_is_refused():
+    """Traced under `jax.disable_jit` a loop is as many products as it has rounds."""
+
+    def recurrent(p, x):
+        h, _ = jax.lax.scan(lambda h, part: (jnp.tanh(part @ p["into"] + h @ p["again"]), None), jnp.zeros((5, 4)), x)
+        return h @ p["out"]
+
+    shapes = {"into": (3, 4), "again": (4, 4), "out": (4, 2)}
+    p = {name: np.random.default_rng(0).normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    x = np.ones((3, 5, 3), np.float32)
+    with jax.disable_jit():
+        spec = permutation_spec(recurrent, p, x)
+    with pytest.raises(ValueError, match="another than the one its spec was traced from: .*jax.disable_jit unrolls"):
+        activation_matching(spec, p, p, x)
+
+
 def test_gains_of_activations_are_differences_of_their_objective():
     heads, units, more = Group(3, "heads"), Group(4, "units"), Group(5, "more")
     axis = Concat((Product((heads, units)), more))
