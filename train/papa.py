@@ -28,6 +28,7 @@ from tna_jax import averaging, ensemble
 from tna_jax.calibration import cross_entropy
 from tna_jax.ensemble import Papa, init_ensemble
 from tna_jax.io.json_files import to_json, write_json
+from tna_jax.io.provenance import provenance
 from tna_jax.prng import Stream, stream
 from tna_jax.programs.cli.progress import Interrupted, console, time_is_over
 from tna_jax.programs.reports.blocks import Table
@@ -37,7 +38,7 @@ from train.plots import GREYS, MARKS, page
 from train.record import members as members_lib
 from train.record.members import Network
 from train.record.pairs import logits
-from train.record.settings import CASES, Case
+from train.record.settings import CASES, Case, agree
 
 RUNS = Path("runs") / "experiments" / "papa"
 RESULTS = Path(__file__).parent / "results"
@@ -57,12 +58,16 @@ def run(full: bool = False) -> dict[str, Any]:
     name = "mlp" if full else "mlp_small"
     case = CASES[name]
     network = members_lib.load(case)
-    labels = {row: case.rows[row].label for row in ROWS}
+    setting = {
+        "title": case.title,
+        "epochs": case.stages[-1],
+        "labels": {row: case.rows[row].label for row in ROWS},
+        "settings": {row: case.rows[row] for row in ROWS},
+        "recipe": case.recipe(),
+    }
     committed = RESULTS / f"papa{'_full' if full else ''}.json"
     if committed.exists():
-        restore(
-            json.loads(committed.read_text()), {"title": case.title, "epochs": case.stages[-1], "labels": labels}, name
-        )
+        restore(json.loads(committed.read_text()), setting, name)
     wanted = [(row, pull) for row in ROWS for pull in PULLS] + [("standard", ONE_RUN)]
     cells: list[dict[str, Any]] = []
     seeds = 0
@@ -75,7 +80,7 @@ def run(full: bool = False) -> dict[str, Any]:
         seeds += 1
     if not cells:
         raise Interrupted
-    return {"title": case.title, "epochs": case.stages[-1], "seeds": seeds, "labels": labels, "cells": cells}
+    return setting | {"seeds": seeds, "cells": cells}
 
 
 def cell(name: str, row: str, pull: str, seed: int, case: Case, network: Network) -> dict[str, Any] | None:
@@ -87,7 +92,8 @@ def cell(name: str, row: str, pull: str, seed: int, case: Case, network: Network
         console.print(f"{name}: {case.rows[row].label}, {pull}, seed {seed}")
         reached = long_run(case, network, row, seed) if pull == ONE_RUN else population(case, network, row, pull, seed)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, to_json({"row": row, "pull": pull, "seed": seed, "reached": reached}))
+        found = {"row": row, "pull": pull, "seed": seed, "reached": reached, "provenance": provenance([seed])}
+        write_json(file, to_json(found))
     result: dict[str, Any] = json.loads(file.read_text())
     return result
 
@@ -102,10 +108,10 @@ def restore(results: Mapping[str, Any], setting: Mapping[str, Any], name: str) -
 
     Args:
       results: as `run` returned them.
-      setting: fields of the results that must be these.
+      setting: fields of the results that must be these, where they have them.
       name: of the case.
     """
-    if any(results[key] != value for key, value in setting.items()):
+    if not agree(results, setting):
         return
     for stored in results["cells"]:
         file = cell_file(name, stored["row"], stored["pull"], stored["seed"])

@@ -14,6 +14,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from train import record
 from train.record import blocks, drawing, members, settings, state
+from train.record.settings import CASES, agree
 
 
 def test_the_rate_grows_as_published():
@@ -145,8 +146,16 @@ def test_results_of_other_settings_are_not_taken_for_these(tmp_path):
     results = json.loads((record.RESULTS / "record.json").read_text())
     results["cases"]["mlp"]["settings"]["heavy"]["start"] = 0.2
     results["cases"]["mlp_small"]["epochs"] = 9
+    results["cases"]["resnet20_small"]["recipe"] = to_json(CASES["resnet20_small"].recipe()) | {"batch_size": 64}
     record.restore(results, tmp_path)
-    assert not [*tmp_path.glob("mlp/*"), *tmp_path.glob("mlp_small/*")]
+    assert not [*tmp_path.glob("*/*")]
+
+
+def test_results_without_a_recipe_are_those_of_today(tmp_path):
+    """It was not written down before; a rate of another epoch is another recipe."""
+    recipe = to_json(CASES["resnet20_small"].recipe())
+    assert len(recipe["rates"]) == 20 and agree({"title": "t"}, {"title": "t", "recipe": recipe})
+    assert not agree({"recipe": recipe | {"rates": recipe["rates"][:-1] + [0.5]}}, {"recipe": recipe})
 
 
 def test_what_was_measured_here_is_not_replaced(tmp_path):

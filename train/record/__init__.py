@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from tna_jax.io.errors import unknown
-from tna_jax.io.json_files import to_json, write_json
+from tna_jax.io.json_files import write_json
 from tna_jax.programs.cli.progress import console
 from train.record import blocks as blocks_lib
 from train.record import members
 from train.record.drawing import figure, table
-from train.record.settings import CASES, Case
+from train.record.settings import CASES, Case, agree
 
 __all__ = ["figure", "run", "table"]
 
@@ -95,6 +95,7 @@ def described(case: Case) -> dict[str, Any]:
         "labels": {row: setting.label for row, setting in case.rows.items()},
         "settings": dict(case.rows),
         "core": case.core,
+        "recipe": case.recipe(),
     }
 
 
@@ -102,11 +103,11 @@ def restore(results: Mapping[str, Any], folder: Path) -> None:
     """Puts what results hold of each block beside the states, where nothing was measured yet: so it counts as trained.
 
     Args:
-      results: as `run` returned them. A case whose rows or length are others now is left out.
+      results: as `run` returned them. A case whose rows, recipe or length are others now is left out.
       folder: of the states.
     """
     for name, stored in results["cases"].items():
-        if name not in CASES or to_json(described(CASES[name])) != {k: v for k, v in stored.items() if k != "blocks"}:
+        if name not in CASES or not agree(stored, described(CASES[name])):
             continue
         for block, entries in stored["blocks"].items():
             file = folder / name / block / blocks_lib.MEASURED

@@ -12,6 +12,7 @@ import numpy as np
 from tna_jax import ensemble, placement
 from tna_jax.ensemble import Members
 from tna_jax.io.json_files import to_json, write_json
+from tna_jax.io.provenance import provenance
 from tna_jax.programs.cli.progress import console
 from train.record import members as members_lib
 from train.record import pairs as pairs_lib
@@ -88,7 +89,8 @@ def advance(block: Block, case: Case, network: Network, folder: Path, until: int
         if done in (*case.measured_at, *case.stages):
             last = done in case.stages
             rows = pairs_lib.measure(case, network, before, current, pairs, complete=last)
-            rows_by_epoch.append(to_json({"epoch": done, "complete": last, "train_loss": losses, "rows": rows}))
+            entry = {"epoch": done, "complete": last, "train_loss": losses, "rows": rows}
+            rows_by_epoch.append(to_json(entry | ({"provenance": provenance([block.seed])} if last else {})))
             write_json(folder / MEASURED, rows_by_epoch, indent=None)
             longest = max(longest, time.monotonic() - began)
         if done == until or time.monotonic() - saved > SAVE_SECONDS:

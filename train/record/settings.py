@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from tna_jax.augment import Augmentation
+from tna_jax.io.json_files import to_json
 from tna_jax.masks import AnchorRecipe
 
 MLP_COUNTS = {"Dense_[012]/": 64, "Dense_3/": 256}
@@ -77,6 +78,19 @@ class Case:
     """Images are averaged over squares of this side."""
     he: bool = False
     """Kernels of convolutions start from N(0, 2 / inputs), He et al.'s values, instead of N(0, 1 / inputs)."""
+
+    def recipe(self) -> dict[str, Any]:
+        """Returns what all rows train with: results of another recipe are not results of this case."""
+        shared = (
+            "dataset", "model", "options", "batch_size", "decay", "train_examples", "held_out", "mean", "std", "augment", "stride", "he",
+        )  # fmt: skip
+        rates = [self.rate(epoch) for epoch in range(self.stages[-1])]
+        return {name: getattr(self, name) for name in shared} | {"rates": rates}
+
+
+def agree(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Returns whether results were made with the settings `wanted`, as JSON has them; fields that older results lack count as equal."""
+    return all(stored.get(name, value) == value for name, value in to_json(wanted).items())
 
 
 def growing_rate(first: float = 1e-4, last: float = 1e-2, epochs: int = 20) -> Callable[[int], float]:
