@@ -19,6 +19,7 @@ from tna_jax.io.errors import UsageError, unknown
 from tna_jax.io.json_files import to_json, write_json
 from tna_jax.io.provenance import provenance
 from tna_jax.programs.cli.progress import Interrupted, print_user_error, time_limit
+from tna_jax.programs.data.source import DataError
 
 OF_RECORD = ("case", "pairs", "placement")
 """Options of one experiment alone."""
@@ -63,7 +64,7 @@ def main(
         with time_limit(math.inf if slices else 60 * options.minutes):
             for name in chosen:
                 _run(room, name, options.full, options.draw, extra)
-    except UsageError as error:
+    except (UsageError, DataError) as error:
         return print_user_error(f"python -m {room}: {error}")
     except Interrupted:
         return 130

@@ -67,6 +67,12 @@ def test_an_unknown_experiment_is_answered_with_the_nearest(capsys):
     assert all(name in printed for name in train.NAMES)
 
 
+def test_data_that_are_not_there_are_named_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TNA_DATA_DIR", str(tmp_path))
+    assert run("record", "--minutes", "0") == 2
+    assert capsys.readouterr().err.startswith("python -m train: mnist was not found; looked in")
+
+
 def test_the_commit_of_a_result_says_whether_code_was_edited_not_whether_results_were(tmp_path, monkeypatch):
     def git(*words):
         who = ["-c", "user.name=a", "-c", "user.email=a@b"]
