@@ -1,7 +1,8 @@
 """Reads what of mergekit's YAML these methods can do: merge_method, models with their weights, base_model, parameters, dtype.
 
 What cannot be done is refused by its name and line: slices, tokenizers that are built anew, gradients of parameters. Where a parameter
-means another thing here, the value is translated (see `_options`); facts of the format: https://github.com/arcee-ai/mergekit.
+means another thing here, the value is translated, and what the file leaves out has mergekit's default, not ours (see `_options`); facts of
+the format: https://github.com/arcee-ai/mergekit (merge_methods/registry.py, generalized_task_arithmetic.py, sce.py, plan.py).
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from tna_jax.io.errors import UsageError
+from tna_jax.merging.methods import METHODS as OURS
 from tna_jax.programs.cli.choices import MergingMethod
 from tna_jax.programs.merge.options import FACTORS, MergeOptions
 
@@ -23,6 +25,10 @@ METHODS: dict[str, MergingMethod] = {
 TOP = ("merge_method", "models", "base_model", "parameters", "dtype", "out_dtype", "tokenizer_source")
 GLOBAL = ("normalize", "int8_mask", "lambda", "density", "weight", "t", "rescale", "epsilon", "gamma", "select_topk")
 OF_MODEL = ("weight", "density")
+NO_BASE = ("slerp", "linear", "karcher")
+"""Methods to which a base among the models is a model like the others."""
+RESCALED = ("dare_linear", "dare_ties", "della", "della_linear")
+"""Methods that divide what stays by its probability: mergekit's `rescale: true`, their default there."""
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
@@ -36,10 +42,13 @@ class Recipe:
             text = file.read_text(encoding="utf-8")
             self.node = yaml.compose(text, Loader=yaml.SafeLoader)
             content = yaml.safe_load(text)
+            wrong = _wrong_keys(self.node)
         except OSError as error:
             raise UsageError(f"cannot read {file}: {error.strerror or error}") from error
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+        if wrong:
+            raise UsageError("\n  ".join([f"{file} cannot be followed:", *wrong]))
         if not isinstance(content, dict):
             raise UsageError(f"{file} must be a mapping with merge_method and models")
         self.content: dict[str, Any] = content
@@ -58,6 +67,12 @@ class Recipe:
     def refuse(self, what: str, *keys: str | int) -> None:
         """Notes what cannot be done."""
         self.wrong.append(f"line {self.line(*keys)}: {what}")
+
+    def mapping(self, held: Any, *keys: str | int) -> dict[str, Any]:
+        """Returns a mapping of the file, empty where there is none, and notes what is something else."""
+        if held is not None and not isinstance(held, dict):
+            self.refuse(f"{keys[-1]} must be a mapping, as in `weight: 0.5`", *keys)
+        return held if isinstance(held, dict) else {}
 
     def unknown(self, held: Any, known: tuple[str, ...], *keys: str | int) -> None:
         """Notes the entries of a mapping that are not known."""
@@ -82,9 +97,13 @@ def read(options: MergeOptions) -> MergeOptions:
             f"{content['merge_method']!r} is not among {known}" if "merge_method" in content else f"name one of {known}"
         )
         recipe.wrong.append(f"merge_method: {said}")
-    parameters = content.get("parameters") or {}
+    parameters = recipe.mapping(content.get("parameters"), "parameters")
     recipe.unknown(parameters, GLOBAL, "parameters")
+    if not isinstance(content.get("base_model"), str | None):
+        recipe.refuse("base_model must be a path, a text", "base_model")
     models, weights, densities = _models(recipe, content.get("base_model"))
+    if method == "slerp":
+        models = _ends(recipe, models, parameters)
     values = _options(recipe, method or "", parameters, densities)
     shares = (
         None if recipe.wrong else _weights(recipe, method or "", weights, parameters, content.get("base_model"), models)
@@ -104,8 +123,41 @@ def read(options: MergeOptions) -> MergeOptions:
     )  # fmt: skip
 
 
-def _models(recipe: Recipe, base: str | None) -> tuple[tuple[str, ...], list[float | None], list[float]]:
-    """Returns the models beside the base, their weights, and the densities that are written."""
+def _wrong_keys(node: Any, seen: frozenset[int] = frozenset()) -> list[str]:
+    """Returns the names of mappings that are no text, or stand there twice: of those YAML's readers silently take the last."""
+    if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+        return []
+    seen |= {id(node)}
+    if isinstance(node, yaml.SequenceNode):
+        return [line for inner in node.value for line in _wrong_keys(inner, seen)]
+    found: list[str] = []
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if not key.tag.endswith(":str"):
+            found.append(f"line {line}: {key.value} must be the name of an entry, a text")
+        elif key.value in lines:
+            found.append(f"line {line}: {key.value} stands there again, after line {lines[key.value]}; say it once")
+        else:
+            lines[key.value] = line
+        found += _wrong_keys(value, seen)
+    return found
+
+
+def _ends(recipe: Recipe, models: tuple[str, ...], parameters: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the two models of an arc; one that is named beside the base alone goes with it, as in mergekit."""
+    base = recipe.content.get("base_model")
+    if "t" not in parameters:
+        recipe.wrong.append("parameters: slerp needs t, from 0 (base_model) to 1 (the other model)")
+    if base is not None and base not in models and len(models) == 1:
+        return (base, *models)
+    if base is not None and base not in models:
+        recipe.refuse("slerp begins at base_model, which must be one of its two models", "base_model")
+    return models
+
+
+def _models(recipe: Recipe, base: str | None) -> tuple[tuple[str, ...], list[float | None], list[float | None]]:
+    """Returns the models beside the base, their weights, and their densities; None where there is none."""
     listed = recipe.content.get("models")
     if not isinstance(listed, list):
         recipe.wrong.append("models: must be a list of `- model: PATH`")
@@ -116,7 +168,7 @@ def _models(recipe: Recipe, base: str | None) -> tuple[tuple[str, ...], list[flo
             recipe.refuse("must be `- model: PATH`, a text", "models", i)
             continue
         recipe.unknown(entry, ("model", "parameters"), "models", i)
-        held = entry.get("parameters") or {}
+        held = recipe.mapping(entry.get("parameters"), "models", i, "parameters")
         recipe.unknown(held, OF_MODEL, "models", i, "parameters")
         for key in OF_MODEL:
             if key in held and not _is_number(held[key]):
@@ -127,11 +179,11 @@ def _models(recipe: Recipe, base: str | None) -> tuple[tuple[str, ...], list[flo
                     "parameters",
                     key,
                 )
-        if entry["model"] == base and recipe.content.get("merge_method") not in ("slerp", "linear"):
+        if entry["model"] == base and recipe.content.get("merge_method") not in NO_BASE:
             continue
         names.append(entry["model"])
         weights.append(held["weight"] if _is_number(held.get("weight")) else None)
-        densities += [held["density"]] if _is_number(held.get("density")) else []
+        densities.append(held["density"] if _is_number(held.get("density")) else None)
     return tuple(names), weights, densities
 
 
@@ -140,27 +192,48 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _options(recipe: Recipe, method: str, parameters: dict[str, Any], densities: list[float]) -> dict[str, Any]:
-    """Returns the options of the method that stand for the recipe's parameters."""
-    values: dict[str, Any] = {}
-    if len(set(densities)) > 1:
-        recipe.wrong.append(
-            f"models: the densities {', '.join(map(str, densities))} differ; one for all models is known here"
-        )
-    density = densities[0] if densities else parameters.get("density")
-    if density is not None:
-        values["density"] = density
-    if method not in ("average", "slerp", "karcher", "model_stock", ""):
-        values["strength"] = parameters.get("lambda", 1.0)
-    for ours, theirs in (("epsilon", "epsilon"), ("gamma", "gamma"), ("density", "select_topk")):
-        if theirs in parameters:
-            values[ours] = parameters[theirs]
+def _options(recipe: Recipe, method: str, parameters: dict[str, Any], densities: list[float | None]) -> dict[str, Any]:
+    """Returns the options of the method that stand for the recipe's parameters.
+
+    Where the file says nothing mergekit keeps all (and then drops neither outliers nor by rank), and SCE selects all. Its epsilon, 0.15
+    by default, is half of ours.
+    """
+    wrong = len(recipe.wrong)
     for key, value in parameters.items():
         if key in ("normalize", "rescale", "int8_mask") and not isinstance(value, bool):
             recipe.refuse(f"{key} must be true or false", "parameters", key)
         elif key not in ("normalize", "rescale", "int8_mask") and not _is_number(value):
             recipe.refuse(f"{key} must be one number here (no gradients over layers, no filters)", "parameters", key)
-    return values
+    if len(recipe.wrong) > wrong or not method:
+        return {}
+    theirs, known = recipe.content["merge_method"], {option.name for option in OURS[method].options}
+    if "density" in known and method != "sce" and parameters.get("rescale", method in RESCALED) != (method in RESCALED):
+        always = "always" if method in RESCALED else "never"
+        recipe.refuse(f"{theirs} {always} rescales here what it keeps", "parameters", "rescale")
+    ours = {
+        "lambda": "strength",
+        "gamma": "gamma",
+        "epsilon": "epsilon",
+        **({"select_topk": "density"} if method == "sce" else {"density": "density"}),
+    }
+    for key in ("lambda", "gamma", "epsilon", "select_topk", "density", "t"):
+        if key in parameters and (method != "slerp" if key == "t" else ours.get(key) not in known):
+            recipe.refuse(f"{key} is not known to {theirs}", "parameters", key)
+    if any(density is not None for density in densities) and ours.get("density") not in known:
+        recipe.wrong.append(f"models: density is not known to {theirs}")
+    kept = sorted({parameters.get("density", 1.0) if density is None else density for density in densities})
+    if len(kept) > 1 and ours.get("density") in known:
+        recipe.wrong.append(
+            f"models: the densities {', '.join(map(str, kept))} differ (it is 1 where none is said); one for all models is known here"
+        )
+    density = parameters.get("select_topk", 1.0) if method == "sce" else kept[0] if kept else 1.0
+    values = {
+        "strength": parameters.get("lambda", 1.0),
+        "density": density,
+        "gamma": min(parameters.get("gamma", 0.01), max(0.0, 1 - density)),
+        "epsilon": 0.0 if density >= 1 else 2 * parameters.get("epsilon", 0.15),
+    }
+    return {name: value for name, value in values.items() if name in known}
 
 
 def _weights(
@@ -183,6 +256,10 @@ def _weights(
     if parameters.get("normalize") is False and method not in FACTORS:
         recipe.refuse(
             f"{recipe.content['merge_method']} divides its weights by their sum here", "parameters", "normalize"
+        )
+    if parameters.get("normalize") is not True and method == "dare_ties":
+        recipe.wrong.append(
+            "parameters: dare_ties divides its weights by their sum here, which mergekit does only with normalize: true; write that"
         )
     default = parameters.get("weight")
     filled = [default if weight is None else weight for weight in weights]

@@ -262,6 +262,82 @@ def test_what_a_recipe_asks_and_cannot_be_done_is_named_with_its_line(capsys):
     assert refused(capsys, "--recipe", "odd.yml").count("weight must be one number") == 2
 
 
+def of_mergekit(method: str, parameters: str = "", each: str = "", models: str = "a b", base: str = "base") -> Path:
+    lines = [f"merge_method: {method}", f"base_model: {base}", "dtype: float32", "models:"]
+    lines += [
+        line for name in models.split() for line in (f"  - model: {name}", f"    parameters: {{weight: 1{each}}}")
+    ]
+    file = Path("theirs.yml")
+    file.write_text("\n".join([*lines, f"parameters: {{{parameters}}}", ""]))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "each", "options"),
+    [
+        ("ties", "", "", {"density": 1.0}),
+        ("dare_linear", "", "", {"density": 1.0, "strength": 1.0}),
+        ("dare_ties", "normalize: true, rescale: true", ", density: 0.5", {"density": 0.5}),
+        ("breadcrumbs", "", "", {"density": 1.0, "gamma": 0.0, "strength": 1.0}),
+        ("breadcrumbs", "density: 0.8", "", {"density": 0.8, "gamma": 0.01, "strength": 1.0}),
+        ("della_linear", "", "", {"density": 1.0, "epsilon": 0.0, "strength": 1.0}),
+        ("della_linear", "", ", density: 0.5", {"density": 0.5, "epsilon": 0.3, "strength": 1.0}),
+        ("della", "epsilon: 0.05, lambda: 0.5", ", density: 0.5", {"density": 0.5, "epsilon": 0.1, "strength": 0.5}),
+        ("sce", "", "", {"density": 1.0}),
+        ("sce", "select_topk: 0.3", "", {"density": 0.3}),
+    ],
+)
+def test_a_recipe_means_what_it_means_to_mergekit(method, parameters, each, options):
+    """Where it says nothing mergekit's defaults hold: density and select_topk 1, epsilon 0.15, half of ours."""
+    merged = run("--recipe", str(of_mergekit(method, parameters, each)))
+    expected = merging.merge(method, [tensors(0), tensors(1)], tensors(3), [1, 1], **options)
+    for key in (BASE, HEAD):
+        np.testing.assert_allclose(merged[key], expected[key], rtol=1e-6, atol=1e-7)
+
+
+def test_a_recipe_whose_base_is_no_start_but_a_model_keeps_it_one():
+    merged = run("--recipe", str(of_mergekit("karcher", models="a base b")))
+    expected = merging.merge("karcher", [tensors(0), tensors(3), tensors(1)])
+    np.testing.assert_allclose(merged[HEAD], expected[HEAD], rtol=1e-6, atol=1e-7)
+    merged = run("--recipe", str(of_mergekit("slerp", "t: 0.25", models="b", base="a")))
+    expected = merging.merge("slerp", [tensors(0), tensors(1)], None, [0.75, 0.25])
+    np.testing.assert_allclose(merged[HEAD], expected[HEAD], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "each", "words"),
+    [
+        ("dare_ties", "", "", "mergekit does only with normalize: true"),
+        ("della", "rescale: false", "", "line 9: della always rescales"),
+        ("ties", "rescale: true", "", "line 9: ties never rescales"),
+        ("ties", "", ", density: 0.5, density: 0.2", "line 6: density stands there again, after line 6"),
+        ("ties", "epsilon: 0.1", "", "epsilon is not known to ties"),
+        ("sce", "density: 0.5", "", "density is not known to sce"),
+        ("task_arithmetic", "", ", density: 0.5", "density is not known to task_arithmetic"),
+        ("linear", "t: 0.5", "", "t is not known to linear"),
+        ("slerp", "", "", "slerp needs t"),
+        ("slerp", "t: 0.5", "", "line 2: slerp begins at base_model"),
+        ("linear", "1: 2", "", "line 9: 1 must be the name of an entry"),
+        ("linear}\nmodels: {", "", "", "is not YAML"),
+        ("linear\nmerge_method: ties", "", "", "line 2: merge_method stands there again, after line 1"),
+        ("linear", "}\nparameters: [1] # {", "", "parameters stands there again"),
+    ],
+)
+def test_a_recipe_that_would_come_out_otherwise_is_refused(capsys, method, parameters, each, words):
+    assert words in refused(capsys, "--recipe", str(of_mergekit(method, parameters, each)))
+
+
+@pytest.mark.parametrize(
+    "other", ["parameters: [1]", "base_model: 3", "models: [{model: a, parameters: 1}, {model: b}]"]
+)
+def test_a_recipe_with_something_else_in_the_place_of_an_entry_is_refused(capsys, other):
+    text = "merge_method: linear\n" + ("" if "models" in other else "models: [{model: a}, {model: b}]\n") + other
+    Path("odd.yml").write_text(text)
+    assert f"line {text.count(chr(10)) + 1}: {'base_model' if 'base' in other else 'parameters'} must be a" in refused(
+        capsys, "--recipe", "odd.yml"
+    )
+
+
 def test_a_candidate_without_a_score_is_left_out_and_scores_are_kept(tmp_path):
     script = tmp_path / "score.py"
     script.write_text(
