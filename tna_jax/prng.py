@@ -68,6 +68,9 @@ class Stream(enum.IntEnum):
         return self.value % RUN
 
 
+LAST_SEED = 2**32 - 1
+"""The largest seed: without `jax_enable_x64` JAX drops what is above 32 bits, and 2^32 would draw what 0 draws."""
+
 THREEFRY = "threefry2x32"
 """JAX's own generator, by its name: its bits are the same on every device and under every transformation."""
 
@@ -75,7 +78,13 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def root_key(seed: int) -> jax.Array:
-    """Returns the key of a seed: `jax.random.key(seed)`, of `THREEFRY` whatever the default is."""
+    """Returns the key of a seed: `jax.random.key(seed)`, of `THREEFRY` whatever the default is.
+
+    Raises:
+      ValueError: the seed is not in 0 to `LAST_SEED`: its key would be that of another seed.
+    """
+    if not 0 <= seed <= LAST_SEED:
+        raise ValueError(f"a seed lies in 0 to {LAST_SEED}, got {seed}")
     return jax.random.key(seed, impl=THREEFRY)
 
 

@@ -127,3 +127,10 @@ def test_what_is_no_key_or_several_is_refused_with_what_is_needed():
     assert bool(prng.threefry(np.array([0, 3], np.uint32)) == jax.random.key(3))
     with pytest.raises(TypeError, match=r"one key is needed, got keys of the shape \(2,\)"):
         prng.words(jax.random.wrap_key_data(np.zeros((2, 2), np.uint32)))
+
+
+def test_every_seed_has_a_key_of_its_own_and_no_other_number_has_one():
+    assert bits(prng.root_key(prng.LAST_SEED)) == bits(jax.random.key(2**32 - 1))
+    for seed in (-1, 2**32, 2**70):
+        with pytest.raises(ValueError, match=f"a seed lies in 0 to 4294967295, got {seed}"):
+            stream(seed, Stream.RUN_MASK)

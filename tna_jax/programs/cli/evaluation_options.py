@@ -5,7 +5,7 @@ import math
 from typing import Annotated, ClassVar
 
 from tna_jax.programs.cli.choices import Placement
-from tna_jax.programs.cli.ranges import BOUND, COUNT, NOT_NEGATIVE, Rule
+from tna_jax.programs.cli.ranges import BOUND, COUNT, SEED, Rule
 
 
 def _alphas(flag: str, alphas: tuple[float, ...]) -> str:
@@ -55,7 +55,7 @@ class EvaluationOptions(RunDataOptions):
 class MatchingOptions(EvaluationOptions):
     """How are models matched?"""
 
-    seed: Annotated[int, NOT_NEGATIVE] = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of the order in which matching searches."""
     restarts: Annotated[int | None, COUNT] = None
     """Starts of each search of matching; the best result is kept; default: 1 for two models, 4 for all models to their mean."""

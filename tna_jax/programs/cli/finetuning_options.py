@@ -7,7 +7,7 @@ from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.programs.cli import ranges
 from tna_jax.programs.cli.arguments import DATA, MACHINE
 from tna_jax.programs.cli.choices import Placement
-from tna_jax.programs.cli.ranges import BOUND, COUNT, NOT_NEGATIVE, PATTERN, SHARE
+from tna_jax.programs.cli.ranges import BOUND, COUNT, PATTERN, SEED, SHARE
 from tna_jax.programs.cli.run_options import MachineOptions, RunOptions
 
 
@@ -35,7 +35,7 @@ class TuningOptions(RunOptions, MachineOptions):
     """Memory the models may take, in GB, on each device (CPU: in all); default: what is free. What does not fit trains in waves."""
     data_dir: Annotated[str | None, DATA] = None
     """Folder that holds the data sets; $TNA_DATA_DIR is searched after it."""
-    seed: Annotated[int, NOT_NEGATIVE] = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of initial values, anchors, data orders and held-out examples."""
 
     def check(self) -> None:

@@ -45,6 +45,8 @@ POSITIVE = Range("be above 0 and finite", lambda value: 0 < value < math.inf)
 BOUND = Range("be above 0", lambda value: value > 0)
 """Of what may be infinite."""
 NOT_NEGATIVE = Range("be at least 0 and finite", lambda value: 0 <= value < math.inf)
+SEED = Range("lie in 0 to 4294967295", lambda value: 0 <= value < 2**32)
+"""`tna_jax.prng.LAST_SEED`, without loading JAX: keys tell no larger ones apart."""
 SHARE = Range("lie in [0, 1)", lambda value: 0 <= value < 1, "in [0, 1)")
 PART = Range("lie in (0, 1]", lambda value: 0 < value <= 1, "in (0, 1]")
 PROBABILITY = Range("lie in [0, 1]", lambda value: 0 <= value <= 1, "in [0, 1]")
@@ -83,8 +85,19 @@ DIFFERENT = Rule(_different)
 def check(settings: Any) -> None:
     """Raises UsageError that names every option of a dataclass that is none of its choices or out of its range."""
     wrong = [problem for option in options(type(settings)) if (problem := _problem(option, settings))]
+    wrong = wrong or _last_seed(settings)
     if wrong:
         raise UsageError("; ".join(wrong))
+
+
+def _last_seed(settings: Any) -> list[str]:
+    """What is wrong with the last of several seeds, which no option names."""
+    count = getattr(settings, "seeds", None)
+    name = "first_seed" if hasattr(settings, "first_seed") else "seed"
+    if not isinstance(count, int) or not hasattr(settings, name):
+        return []
+    last = getattr(settings, name) + count - 1
+    return [] if SEED.holds(last) else [f"the last of --seeds {count} must {SEED.words}, got {last}"]
 
 
 def _problem(option: Option, settings: Any) -> str:

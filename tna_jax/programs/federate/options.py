@@ -30,6 +30,7 @@ from tna_jax.programs.cli.ranges import (
     PATTERN,
     POSITIVE,
     PROBABILITY,
+    SEED,
     SHARE,
     Range,
     Rule,
@@ -231,7 +232,7 @@ class FederateOptions(
     """List algorithms, servers and mask schedules with their papers, and do nothing else."""
     seeds: Annotated[int, COUNT] = 1
     """Number of seeds; each has its own initial value, partition, masks and data order."""
-    first_seed: Annotated[int, NOT_NEGATIVE] = 0
+    first_seed: Annotated[int, SEED] = 0
     """The first of them."""
     dataset: Annotated[
         str, Rule(lambda flag, name: "" if name == AUTO else DATASET.problem(flag, name)), Known((AUTO, *DATASETS))

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from tna_jax.programs.cli.code_options import AnyModelOptions
 from tna_jax.programs.cli.evaluation_options import ALPHAS
 from tna_jax.programs.cli.options import Settings
-from tna_jax.programs.cli.ranges import COUNT, DIFFERENT, NOT_NEGATIVE, RATIOS
+from tna_jax.programs.cli.ranges import COUNT, DIFFERENT, RATIOS, SEED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class LmcOptions(Settings, AnyModelOptions):
     """Mask ratios: shares of ANCHORED (fixed) weights; 0 is plain training."""
     seeds: Annotated[int, COUNT] = 5
     """Number of pairs per setting."""
-    first_seed: Annotated[int, NOT_NEGATIVE] = 0
+    first_seed: Annotated[int, SEED] = 0
     """Seed of the first pair; the others follow."""
     init: Literal["same", "different", "both"] = "both"
     """Initial values of the two networks of a pair: the same, different ones (with shared anchors), or a pair of each kind."""

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from tna_jax.programs.cli.choices import Initialization
 from tna_jax.programs.cli.code_options import AnyModelOptions
 from tna_jax.programs.cli.options import Settings
-from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, SHARE
+from tna_jax.programs.cli.ranges import COUNT, SEED, SHARE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,5 +24,5 @@ class TrainOptions(Settings, AnyModelOptions):
     """Mask ratio: share of ANCHORED (fixed) weights; 0 is plain training."""
     init: Initialization = "same"
     """Initial values: the same for all networks, or different ones (with the anchors of the first network in all)."""
-    seed: Annotated[int, NOT_NEGATIVE] = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of initial values, anchors and data orders."""

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import pytest
 
+from tna_jax import prng
 from tna_jax.io.errors import UsageError
 from tna_jax.programs.cli import ranges
 from tna_jax.programs.cli.choices import Corruption, Placement
@@ -50,6 +51,24 @@ def test_every_wrong_option_is_named_with_its_range_or_choices():
         "--where: where='(' is no regular expression: missing ), unterminated subpattern at position 0",
     ]
     ranges.check(Settings(memory_limit=float("inf"), corruptions=("noise",)))
+
+
+SEEDED = {"train": "--seed", "fuse run": "--seed", "rebasin run": "--seed", "lmc": "--first-seed", "federate": "--first-seed",
+          "soup --checkpoint x": "--seed", "cold --checkpoint x": "--seed", "pretrain": "--seed"}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", SEEDED)
+@pytest.mark.parametrize("seed", [2**32, 10**20, -1])
+def test_a_seed_that_would_draw_what_another_one_does_is_refused(capsys, program, seed):
+    assert main([*program.split(), SEEDED[program], str(seed)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{SEEDED[program]} must lie in 0 to {prng.LAST_SEED}, got {seed}" in said
+
+
+@pytest.mark.parametrize("program", ["lmc --first-seed", "federate --first-seed", "soup --checkpoint x --seed"])
+def test_so_is_the_last_of_several(capsys, program):
+    assert main([*program.split(), str(prng.LAST_SEED), "--seeds", "2"]) == 2
+    assert f"the last of --seeds 2 must lie in 0 to {prng.LAST_SEED}, got {2**32}" in capsys.readouterr().err
 
 
 def test_names_that_must_differ():
