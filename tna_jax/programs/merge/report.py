@@ -93,8 +93,10 @@ def _nearness(near: dict[str, Any] | None, i: int) -> list[str]:
     if near is None:
         return []
     others = [value for j, value in enumerate(near["cosines"][i]) if j != i and value is not None]
-    distance = near["distance_to_mean"][i] / near["length_of_mean"] if near["length_of_mean"] else 0.0
-    return [f"{distance:.4f}", f"{min(others):.4f}" if others else "–"]
+    distance, length = near["distance_to_mean"][i], near["length_of_mean"]
+    known = distance is not None and length is not None  # of models that are finite
+    relative = f"{distance / length if length else 0.0:.4f}" if known else "–"
+    return [relative, f"{min(others):.4f}" if others else "–"]
 
 
 def _short(paths: list[str]) -> list[str]:

@@ -43,9 +43,10 @@ class Similarity:
         return float(self.first[0] + sum(along) + self.differences[i, j])
 
     def cosine(self, i: int, j: int) -> float:
-        """Returns the cosine of two models; NaN where one is zero."""
+        """Returns the cosine of two models; NaN where one is zero, or not finite."""
         norms = math.sqrt(max(self.product(i, i), 0) * max(self.product(j, j), 0))
-        return min(1.0, max(-1.0, self.product(i, j) / norms)) if norms else math.nan
+        cosine = self.product(i, j) / norms if norms else math.nan
+        return math.nan if math.isnan(cosine) else min(1.0, max(-1.0, cosine))
 
     def distance_to_mean(self, i: int, weights: np.ndarray) -> float:
         """Returns the distance of a model to the average; relative to the average's length it says how far models are apart."""
@@ -53,21 +54,22 @@ class Similarity:
         return math.sqrt(max(float(d[i, i] - 2 * d[i] @ w + w @ d @ w), 0))
 
     def summary(self, weights: np.ndarray) -> dict[str, Any]:
-        """Returns what a results file holds.
+        """Returns what a results file holds; NaN, which is null there, where a model is not finite (the first: of all).
 
         Args:
           weights: (M,) of the models in the average, of sum 1.
         """
         models = range(len(self.first))
         w = weights / weights.sum()
-        mean = sum(w[i] * w[j] * self.product(i, j) for i in models for j in models)
-        return {
-            "tensors": "floating-point, of two or more axes",
-            "cosines": [[1.0 if i == j else self.cosine(i, j) for j in models] for i in models],
-            "distances": [[self.distance(i, j) for j in models] for i in models],
-            "distance_to_mean": [self.distance_to_mean(i, w) for i in models],
-            "length_of_mean": math.sqrt(max(mean, 0)),
-        }
+        with np.errstate(invalid="ignore"):
+            mean = sum(w[i] * w[j] * self.product(i, j) for i in models for j in models)
+            return {
+                "tensors": "floating-point, of two or more axes",
+                "cosines": [[1.0 if i == j else self.cosine(i, j) for j in models] for i in models],
+                "distances": [[self.distance(i, j) for j in models] for i in models],
+                "distance_to_mean": [self.distance_to_mean(i, w) for i in models],
+                "length_of_mean": math.sqrt(max(mean, 0)),
+            }
 
 
 def warning(summary: dict[str, Any], names: list[str]) -> str:

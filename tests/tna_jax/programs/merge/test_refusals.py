@@ -252,6 +252,28 @@ def test_models_that_are_not_close_are_merged_with_a_warning(tmp_path, capsys):
     assert near["length_of_mean"] == pytest.approx(np.linalg.norm((a + b) / 2), rel=1e-5)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 2])
+def test_nothing_is_said_of_how_near_a_model_is_that_is_not_finite(tmp_path, capsys, value, place):
+    """Its cosine came out as -1, and with it the warning that it was trained apart."""
+    names = ["a", "b"]
+    names.insert(place, "bad")
+    for name in names:
+        folder(tmp_path / name, 0 if name == "bad" else 1 + "ab".index(name))
+    broken = load_file("bad/model.safetensors")
+    broken[HEAD][0, 0] = value
+    save_file(broken, "bad/model.safetensors")
+    assert main(["merge", *names, "-o", "out"]) == 0
+    told = capsys.readouterr()
+    assert "not close" not in told.err and "NaN or infinite" in " ".join(told.err.split())
+    near = json.loads(Path("out/merge.json").read_text())["similarity"]
+    cosines = near["cosines"]
+    assert all(cosines[place][j] is None and cosines[j][place] is None for j in range(3) if j != place)
+    assert place == 0 or cosines[0][1] > 0.9  # of models that are finite, beside a first one that is
+    (row,) = (line.split() for line in told.out.splitlines() if line.split()[:1] == ["bad"])
+    assert row[2:] == ["–", "–"]
+
+
 def test_one_prefix_in_front_of_everything_is_said_in_one_line(tmp_path, capsys):
     folder(tmp_path / "a", 0)
     folder(tmp_path / "b", 1, held={f"model.{name}": value for name, value in tensors(1).items()})
