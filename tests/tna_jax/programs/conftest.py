@@ -128,6 +128,7 @@ def write_texts(folder: Path) -> None:
 
 
 def write_bert(folder: Path) -> None:
+    pytest.importorskip("tokenizers", reason="needs the extra hf")
     module = models.create("bert", vocab=40, positions=12, width=16, depth=1, heads=2, mlp=64, head="masked_lm")
     draws = np.random.default_rng(0)
     leaves = {path: draws.normal(size=shape).astype(np.float32) for path, shape in shapes_of(module, 2).items()}

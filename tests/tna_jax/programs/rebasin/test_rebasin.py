@@ -247,7 +247,7 @@ def test_methods_and_pairs_may_be_named(run):
         ("rebasin RUN --out NEW --format hf", "--format hf: "),
         ("rebasin RUN --permutations PARENT", "name a file in a folder that exists"),
         ("rebasin RUN a.safetensors", "name runs or files of tna export, not both"),
-        ("rebasin RUN --seed -1", "--seed must be at least 0"),
+        ("rebasin RUN --seed -1", "--seed must lie in 0 to 4294967295"),
         ("rebasin RUN --to 3", "--to 3: there is no such model; the numbers go from 0 to 2"),
         ("rebasin RUN --to meen", "--to must be mean, first or the number of a model, got meen"),
         ("rebasin RUN --to gone/run", "--to must be mean, first or the number of a model, got gone/run"),
