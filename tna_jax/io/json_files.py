@@ -42,14 +42,25 @@ def write_json(path: Path, value: Any, indent: int | None = 1, mode: int = READA
     write_atomic(path, (json.dumps(to_json(value), indent=indent, allow_nan=False) + "\n").encode(), mode)
 
 
-def read_json(path: Path) -> Any:
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    held = dict(pairs)
+    if len(held) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it names more than once: {', '.join(name for name in held if names.count(name) > 1)}")
+    return held
+
+
+def read_json(path: Path, once: bool = False) -> Any:
     """Reads a JSON file.
+
+    Args:
+      once: refuse an object that has a name twice, of which JSON's readers silently take the last.
 
     Raises:
       UsageError: it cannot be read, or is not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_pairs_hook=_once if once else None)
     except UnicodeDecodeError as error:
         raise UsageError(f"cannot read {path}: it is not a JSON file") from error
     except (OSError, ValueError) as error:

@@ -238,7 +238,7 @@ def trees_like(arrays: dict) -> dict:
         (("config.json", lambda c: {**c, "format": "1"}), "barrier RUN", "format is '1', expected a number"),
         (("config.json", lambda c: {**c, "width": "wide"}), "barrier RUN", "wide"),
         (("config.json", lambda c: {**c, "width": 9}), "barrier RUN", "params/Dense_0/kernel (float32 [3, 64, 8] instead of float32 [3, 64, 9])"),
-        (("config.json", lambda c: {**c, "width": {"a": 1}}), "resume RUN", "--width"),
+        (("config.json", lambda c: {**c, "width": {"a": 1}}), "resume RUN", 'width cannot be {"a": 1}'),
         (("config.json", lambda c: {**c, "program": "trian"}), "resume RUN", "did you mean 'train'"),
         (("config.json", lambda c: {**c, "program": 3}), "resume RUN", "does not name the program"),
         (("config.json", lambda c: {**c, "started_with": {"out": "x"}}), "resume RUN", "started_with must hold options among"),

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,7 +43,7 @@ def parse(cls: type[Config], arguments: list[str], program: str) -> Config:
             parsed: Any = tyro.cli(form, args=arguments, prog=f"tna {program}", add_help=False)
     except SystemExit:
         line = _one_line(errors.getvalue())
-        raise UsageError(_missing(cls, line, program) or line) from None
+        raise UsageError(_missing(cls, line, program) or _not_of_type(cls, line) or line) from None
     return cls(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(form)})
 
 
@@ -109,6 +110,20 @@ def _missing(cls: type, line: str, program: str) -> str:
     return f"{'; '.join(named)}; tna {program} --help explains all options" if named else ""
 
 
+def _not_of_type(cls: type, line: str) -> str:
+    """Says which value is not of an option's type, and what the option takes; empty if an error is about something else."""
+    wrong = re.match(r"Error parsing ([\w-]+): .*?(?:: '(.*)'|\['(.*?)'\].*)$", line)
+    option = wrong and next((one for one in cli_arguments.options(cls) if wrong[1] in (one.flag, one.metavar)), None)
+    if not wrong or not option:
+        return ""
+    takes = KINDS.get(option.kind, option.value)
+    return f"{option.flag} must be {takes}{' each' if option.many else ''}, got {wrong[2] or wrong[3]}"
+
+
+KINDS = {int: "a whole number", float: "a number"}
+"""What options take, in words."""
+
+
 def _written(option: Option) -> str:
     """Returns an option as a user writes it: `RUN`, `--out PATH (or -o)`."""
     alias = f" (or {option.alias})" if option.alias else ""
@@ -153,7 +168,7 @@ def _with_config(cls: type, arguments: list[str]) -> list[str]:
 def _file_options(cls: type, name: str, rest: list[str]) -> list[str]:
     """The options of a file as words; code that `rest`, the user's own words, names instead has no recorded hash."""
     try:
-        values = read_json(Path(name))
+        values = read_json(Path(name), once=True)
     except UsageError as error:
         raise UsageError(f"--config {name}: {error}") from error
     if not isinstance(values, dict):
@@ -165,6 +180,7 @@ def _file_options(cls: type, name: str, rest: list[str]) -> list[str]:
     if strange:
         raise UsageError(f"--config {name}: unknown options {', '.join(strange)}; known: {', '.join(sorted(known))}")
     values = checked_values(values, f"--config {name}", known)
+    _require_fitting(cls, values, f"--config {name}: ")
     named = {word.partition("=")[0].removeprefix("--") for word in rest if word.startswith("--")}
     return to_words({key: value for key, value in values.items() if key.removesuffix(RECORDED) not in named})
 
@@ -177,9 +193,29 @@ def from_values(cls: type[Config], values: dict[str, Any], where: str) -> Config
     """Returns the options `values`, as a file holds them; raises UsageError, which names `where`, for a wrong type or name."""
     try:
         known = {option.field for option in cli_arguments.options(cls)}
-        return parse(cls, to_words(checked_values(values, "", known)), "")
+        values = checked_values(values, "", known)
+        _require_fitting(cls, values)
+        return parse(cls, to_words(values), "")
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+def _require_fitting(cls: type, values: dict[str, Any], front: str = "") -> None:
+    """Raises UsageError for the first value of a file that cannot stand for its option, whatever is in it."""
+    for option in cli_arguments.options(cls):
+        value = values.get(option.field)
+        if value is None:
+            continue
+        if option.metavar:
+            raise UsageError(f"{front}{option.field} is for the command line alone: write {option.metavar} there")
+        if (option.kind is bool) is not isinstance(value, bool):
+            takes = "true or false" if option.kind is bool else KINDS.get(option.kind, "a text")
+            raise UsageError(f"{front}{option.field} must be {takes}, got {json.dumps(value)}")
+        inner = value if isinstance(value, list) else [value]
+        if any((isinstance(one, bool | list | dict) and option.kind is not bool) or one is None for one in inner):
+            raise UsageError(f"{front}{option.field} cannot be {json.dumps(value)}")
+        if isinstance(value, list) and not option.many:
+            raise UsageError(f"{front}{option.field} must be one value, got {json.dumps(value)}")
 
 
 RECORDED = "_sha256"

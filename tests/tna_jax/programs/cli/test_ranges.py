@@ -116,3 +116,37 @@ def test_options_that_do_nothing_without_anchors_are_named():
     assert TrainOptions().idle() == ""
     assert TrainOptions(soft=0.5, where="Dense").idle().startswith("--where, --soft do nothing at mask ratio 0")
     assert TrainOptions(anchor_scale=2.0).idle().startswith("--anchor-scale does nothing")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --width x", "--width must be a whole number, got x"),
+        ("train --members 1.5", "--members must be a whole number, got 1.5"),
+        ("train --learning-rate x", "--learning-rate must be a number, got x"),
+        ("fuse run --alphas x", "--alphas must be a number each, got x"),
+        ("train --memory-limit 8GB", "--memory-limit must be a number, got 8GB"),
+    ],
+)
+def test_a_value_of_another_type_is_told_without_the_parsers_own_words(capsys, words, said):
+    assert main(words.split()) == 2
+    assert capsys.readouterr().err.strip() == f"tna {words.split()[0]}: {said}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"calibration_examples": true}', "calibration_examples must be a whole number, got true"),
+        ('{"distributed": "false"}', 'distributed must be true or false, got "false"'),
+        ('{"memory_limit": [1.0]}', "memory_limit must be one value, got [1.0]"),
+        ('{"alphas": [[0, 1]]}', "alphas cannot be [[0, 1]]"),
+        ('{"placement": {"a": 1}}', 'placement cannot be {"a": 1}'),
+        ('{"run": "runs/a"}', "run is for the command line alone: write RUN there"),
+        ('{"alphas": 5, "by": ["layer"], "alphas": 3}', "it names more than once: alphas"),
+    ],
+)
+def test_what_cannot_stand_for_an_option_in_a_file_is_named(tmp_path, capsys, text, said):
+    """Of the first the error was that RUN is missing; of a name that stands there twice the last value was taken."""
+    (tmp_path / "mine.json").write_text(text)
+    assert main(["barrier", "run", "--config", str(tmp_path / "mine.json")]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
