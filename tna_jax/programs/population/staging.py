@@ -10,11 +10,11 @@ from pathlib import Path
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import UNFINISHED
 from tna_jax.programs.runs import lock
-from tna_jax.programs.runs.folder import CHECKPOINTS, CONFIG, METRICS, PLAN, PROVENANCE
+from tna_jax.programs.runs.folder import CHECKPOINTS, CONFIG, METRICS, PLAN, PROVENANCE, RESULTS
 from tna_jax.programs.system import distributed
 
 PERMUTATIONS = "permutations.json"
-WRITTEN = (CONFIG, PROVENANCE, METRICS, PLAN, CHECKPOINTS, lock.LOCK, lock.OWNER, PERMUTATIONS)
+WRITTEN = (CONFIG, PROVENANCE, METRICS, PLAN, CHECKPOINTS, lock.LOCK, lock.OWNER, PERMUTATIONS, *RESULTS)
 """What lies in such a folder, beside .safetensors files and Hugging Face folders."""
 
 

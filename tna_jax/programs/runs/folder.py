@@ -24,6 +24,12 @@ from tna_jax.programs.runs.lock import LOCK, OWNER, Lock
 from tna_jax.programs.runs.restore import DAMAGED
 from tna_jax.programs.system import distributed, trackers
 
+RESULTS = tuple(
+    f"{name}.{suffix}"
+    for name in ("lmc", "train", "barrier", "landscape", "fuse", "rebasin", "pretrain", "soup", "cold", "federate")
+    for suffix in ("json", "png")
+)
+"""What the programs write into the folder of a run about its models: where they are replaced it goes with them."""
 IN_EPOCH = "checkpoint_in_epoch"
 """Folder of what a training on a stream saved inside an epoch."""
 
@@ -50,7 +56,7 @@ class Run:
 
         Args:
           out: the folder; `None` for `runs/NAME-TIME` (UTC).
-          results: the files the program will write; `overwrite` removes these and the run's own, never anything else.
+          results: the files the program will write; `overwrite` removes these, the run's own and `RESULTS`, never anything else.
           resume: keep what is there.
 
         Raises:
@@ -116,7 +122,7 @@ class Run:
         return self
 
     def _clear(self, results: tuple[str, ...]) -> None:
-        for name in (CONFIG, PROVENANCE, METRICS, PLAN, *results):
+        for name in (CONFIG, PROVENANCE, METRICS, PLAN, *RESULTS, *results):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
         for name in (DAMAGED, IN_EPOCH, *trackers.FOLDERS):

@@ -94,6 +94,17 @@ def test_what_is_replaced_keeps_what_is_no_model(tmp_path):
     assert (out / "a.safetensors").read_text() == "new" and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_what_was_computed_of_replaced_models_goes_with_them(tmp_path):
+    """`tna report` showed it as the new models' results."""
+    out = tmp_path / "out"
+    write(out, "old")
+    for name in ("config.json", "train.json", "barrier.json", "barrier.png", "fuse.json", "mine.json"):
+        (out / name).write_text("{}")
+    with staging.whole_folder(out) as staged:
+        write(staged, "new")
+    assert sorted(path.name for path in out.iterdir()) == ["a.safetensors", "mine.json"]
+
+
 def test_places_where_no_folder_may_be_written_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "notes").mkdir()

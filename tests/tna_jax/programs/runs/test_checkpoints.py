@@ -195,6 +195,25 @@ def test_a_path_that_orbax_takes_for_a_pattern_is_refused_before_training(tmp_pa
         assert not Path(out).exists()
 
 
+def test_a_run_that_is_replaced_takes_along_what_was_computed_of_its_models(tmp_path):
+    """`tna report` showed the old models' barriers as the new ones'."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (
+        "config.json",
+        "plan.json",
+        "train.json",
+        "barrier.json",
+        "rebasin.json",
+        "landscape.png",
+        "mine.json",
+    ):
+        (run / name).write_text("{}")
+    with Run.create(str(run), "train", ("train.json",), overwrite=True, resume=False):
+        held = {path.name for path in run.iterdir()}
+    assert "mine.json" in held and not held & {"train.json", "barrier.json", "rebasin.json", "landscape.png"}
+
+
 def test_a_relative_folder_is_refused_for_where_it_is(tmp_path, monkeypatch):
     (tmp_path / "old [1]").mkdir()
     monkeypatch.chdir(tmp_path / "old [1]")
