@@ -224,8 +224,8 @@ class IncomingAxes:
 
     def _run_scan(self, equation: Any, inputs: list[Origin]) -> list[Origin]:
         parameters = equation.params
-        first = parameters["num_consts"]
-        second = first + parameters["num_carry"]
+        first, carried = jaxprs.scan_counts(equation)
+        second = first + carried
         slices = [value._replace(axes=value.axes[1:]) for value in inputs[second:]]
         carry, outputs = self._twice(
             lambda held: self._walk(parameters["jaxpr"], [*inputs[:first], *held, *slices]), inputs[first:second]

@@ -84,6 +84,18 @@ def used_inputs(jaxpr: Any) -> list[bool]:
     return [variable in used for variable in jaxpr.invars]
 
 
+def scan_counts(equation: Any) -> tuple[int, int]:
+    """Returns how many of a scan's inputs are constants, and how many are carried on; the rest is cut into steps.
+
+    JAX 0.12.0.1 keeps them as a structure of three parts, `ft_in`, releases before it as two numbers.
+    """
+    parameters = equation.params
+    if "num_consts" in parameters:
+        return parameters["num_consts"], parameters["num_carry"]
+    constants, carried, _ = (len(part) for part in parameters["ft_in"].unpack())
+    return constants, carried
+
+
 CONTRACTIONS = ("dot_general", "conv_general_dilated")
 
 

@@ -267,8 +267,8 @@ def _look(
 
 def _loop(equation: Any, values: list[Any]) -> tuple[Any, list[Any], list[Any], list[Any]]:
     """The body of a scan, and what goes into it: constants, what is carried on, what is stacked."""
-    at = equation.params["num_consts"], equation.params["num_consts"] + equation.params["num_carry"]
-    return equation.params["jaxpr"], values[: at[0]], values[at[0] : at[1]], values[at[1] :]
+    consts, carried = jaxprs.scan_counts(equation)
+    return equation.params["jaxpr"], values[:consts], values[consts : consts + carried], values[consts + carried :]
 
 
 def _holds_layers(equation: Any) -> bool:

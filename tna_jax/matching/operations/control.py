@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tna_jax.matching import jaxprs
 from tna_jax.matching.axes import Axis, Fixed
 from tna_jax.matching.operations.table import operation
 from tna_jax.matching.values import AxisInfo
@@ -64,7 +65,7 @@ def fixpoint(walk: "AxisPropagation", body: Body, carry: list[AxisInfo]) -> tupl
 def scan(walk: "AxisPropagation", equation: Any, inputs: list[AxisInfo]) -> list[AxisInfo]:
     """Returns what is known of the carried values and of the stacked outputs (`scan`, `fori_loop`, `map`)."""
     parameters = equation.params
-    consts, carried = parameters["num_consts"], parameters["num_carry"]
+    consts, carried = jaxprs.scan_counts(equation)
     constants, carry, stacked = inputs[:consts], inputs[consts : consts + carried], inputs[consts + carried :]
     steps: Axis = Fixed(parameters["length"])
     if stacked and not carried:
