@@ -101,6 +101,7 @@ def _config(adapter: Checkpoint) -> dict[str, Any]:
         raise UsageError(
             f"{adapter.path} is an adapter of the kind {what}{shown}: only LoRA in PEFT's naming is folded; save it merged into its base"
         )
+    _require_scales(adapter, config)
     return dict(config)
 
 
@@ -133,10 +134,34 @@ def _in_base(name: str, base: Checkpoint) -> str | None:
     return fits[0] if len(fits) == 1 else None
 
 
+PEFT_ALPHA = 8
+"""What PEFT takes for `lora_alpha` where the configuration has none."""
+
+
 def _scale(config: dict[str, Any], layer: str, rank: int) -> float:
     """Returns alpha / r, or alpha / sqrt(r) (rank-stabilized, arXiv 2312.03732); patterns of single layers come first."""
-    alpha = config.get("lora_alpha", rank)
+    alpha = config.get("lora_alpha", PEFT_ALPHA)
     for pattern, value in (config.get("alpha_pattern") or {}).items():
         if re.search(rf"(^|\.){pattern}$", layer):
             alpha = value
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _require_scales(adapter: Checkpoint, config: dict[str, Any]) -> None:
+    """Raises UsageError for scales that are no numbers, each by the name that it has in the configuration."""
+    patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise UsageError(f"{adapter.path}: alpha_pattern of {CONFIG} must be a mapping of layers, got {patterns!r}")
+    scales = {"lora_alpha": config.get("lora_alpha", PEFT_ALPHA), **patterns}
+    wrong = [f"{name} is {value!r}" for name, value in scales.items() if not _is_number(value)]
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            wrong.append(f"{pattern} is no regular expression ({error})")
+    if wrong:
+        raise UsageError(f"{adapter.path}: scales in {CONFIG} must be numbers, by layer: {'; '.join(wrong)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

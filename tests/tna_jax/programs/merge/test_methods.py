@@ -387,6 +387,28 @@ def test_adapters_are_merged_through_their_products(tmp_path, capsys, config):
     np.testing.assert_allclose(beside[BASE], (tensors(0)[BASE] + base[BASE] + deltas[0]) / 2, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"lora_alpha": "x"}, "lora_alpha is 'x'"),
+        ({"lora_alpha": None}, "lora_alpha is None"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
+        ({"alpha_pattern": [1]}, "alpha_pattern of adapter_config.json must be a mapping of layers, got [1]"),
+        ({"alpha_pattern": {"layer": True, "(": 4}}, "layer is True; ( is no regular expression"),
+    ],
+)
+def test_scales_of_adapters_that_are_no_numbers_are_refused(tmp_path, capsys, config, said):
+    adapter(tmp_path / "x", 5, 4, **config)
+    assert said in refused(capsys, "x", "a", "--base", "base")
+
+
+def test_an_adapter_without_a_scale_has_that_of_peft(tmp_path):
+    a, b = adapter(tmp_path / "x", 5, 4)
+    (tmp_path / "x" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2}))
+    merged = run("x", "--base", "base", "--method", "task_arithmetic", "--method-options", "strength=1")
+    np.testing.assert_allclose(merged[BASE], tensors(3)[BASE] + 8 / 2 * (b @ a), rtol=1e-5, atol=1e-5)
+
+
 def test_adapters_that_cannot_be_folded_are_refused_by_name(tmp_path, capsys):
     adapter(tmp_path / "x", 5, 4)
     adapter(tmp_path / "dora", 6, 4, use_dora=True)
