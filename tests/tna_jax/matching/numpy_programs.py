@@ -10,7 +10,7 @@ from tna_jax.matching import jaxprs
 UNARY = {
     "tanh": np.tanh, "exp": np.exp, "log": np.log, "neg": np.negative, "abs": np.abs, "sign": np.sign, "sqrt": np.sqrt,
     "rsqrt": lambda x: 1 / np.sqrt(x), "square": np.square, "logistic": expit, "erf": erf, "not": np.logical_not,
-    "erfc": lambda x: 1 - erf(x), "floor": np.floor, "is_finite": np.isfinite, "conj": np.conj, "log1p": np.log1p, "name": np.copy, "sharding_constraint": np.copy, "copy": np.copy, "stop_gradient": np.copy,
+    "erfc": lambda x: 1 - erf(x), "floor": np.floor, "is_finite": np.isfinite, "conj": np.conj, "log1p": np.log1p, "log2": np.log2, "one_minus_square": lambda x: 1 - x * x, "name": np.copy, "sharding_constraint": np.copy, "copy": np.copy, "stop_gradient": np.copy,
     "sin": np.sin, "cos": np.cos, "real": np.real,
 }  # fmt: skip
 BINARY = {
@@ -184,7 +184,10 @@ _OTHERS: dict[str, Any] = {
 
 
 def _scan(x, p):
-    consts, carried = p["num_consts"], p["num_carry"]
+    if "num_consts" in p:
+        consts, carried = p["num_consts"], p["num_carry"]
+    else:
+        consts, carried, _ = map(len, p["ft_in"].unpack())
     held, stacked = list(x[consts : consts + carried]), x[consts + carried :]
     order = range(p["length"])
     rows = []

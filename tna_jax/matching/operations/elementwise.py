@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 FAMILY = "Elementwise functions"
 SMOOTH = ("add_any", "sub", "neg", "exp", "exp2", "log", "tanh", "logistic", "erf", "sqrt", "rsqrt", "square", "cbrt",
-          "log1p", "expm1", "sinh", "cosh", "atan", "asinh", "erfc")  # fmt: skip
+          "log1p", "log2", "expm1", "sinh", "cosh", "atan", "asinh", "erfc", "one_minus_square")  # fmt: skip
 PRODUCTS = ("mul", "div", "integer_pow", "pow")
 OTHERS = (
     "abs", "acos", "acosh", "and", "asin", "atan2", "atanh", "bessel_i0e", "bessel_i1e", "ceil", "clz", "complex", "conj",
     "cos", "digamma", "eq_to", "erf_inv", "floor", "ge", "gt", "igamma", "igamma_grad_a", "igammac", "imag", "is_finite", "le",
-    "le_to", "lgamma", "lt_to", "mulhi", "ne", "nextafter", "not", "or", "polygamma", "population_count",
+    "le_to", "lgamma", "lt_to", "mulhi", "ne", "nextafter", "not", "or", "polygamma", "polynomial", "population_count",
     "random_gamma_grad", "real", "reduce_precision", "regularized_incomplete_beta", "rem", "round", "shift_left",
     "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "tan", "xor", "zeta",
 )  # fmt: skip
