@@ -117,8 +117,8 @@ def _is_array(leaf: Any) -> bool:
 def stacked(members: Params) -> Stacked:
     """Returns a stacked tree as it is, and a list or tuple of models stacked.
 
-    Trees of equal paths, shapes and dtypes in a list or tuple are models one by one, one alone too, also where they could be the layers of
-    stacked models: put such layers into a dict.
+    Trees of equal paths and shapes in a list or tuple are models one by one, one alone too, also where they could be the layers of stacked
+    models: put such layers into a dict. Where their dtypes differ they are refused.
 
     >>> stacked([{"w": np.zeros(3)}, {"w": np.ones(3)}])["w"].shape
     (2, 3)
@@ -129,10 +129,7 @@ def stacked(members: Params) -> Stacked:
 def _one_by_one(members: Params) -> bool:
     if type(members) not in (list, tuple) or not members:
         return False
-    forms = [
-        {path: (np.shape(leaf), jnp.result_type(leaf)) for path, leaf in trees.named_leaves(model) if _is_array(leaf)}
-        for model in members
-    ]
+    forms = [{path: np.shape(leaf) for path, leaf in trees.named_leaves(model) if _is_array(leaf)} for model in members]
     return bool(forms[0]) and all(form == forms[0] for form in forms[1:])
 
 

@@ -192,7 +192,7 @@ def align(
         if items
     ]
     if problems:
-        advice = f" Make it from these {what}." if is_mask else ""
+        advice = f" Make it from these {what}." if is_mask else " Cast it first: x.astype(dtype)." if dtypes else ""
         raise ValueError(f"the {subject} does not fit the {what}; {'; '.join(problems)}.{advice}")
     return aligned
 

@@ -182,6 +182,8 @@ def test_leaves_of_other_shapes_or_dtypes_are_not_stacked():
         stack([model, {"w": np.float32(0)}])
     with pytest.raises(ValueError, match=r"w \(model 1 float16, first model float32\)"):
         stack([model, {"w": np.zeros(3, np.float16)}])
+    with pytest.raises(ValueError, match="Cast it first"):  # not the layers of three models
+        uniform_soup([model, {"w": np.zeros(3, np.float16)}])
 
 
 def test_no_models_and_weights_whose_sum_overflows_are_refused():
