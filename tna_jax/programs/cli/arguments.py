@@ -54,6 +54,18 @@ class Hidden(NamedTuple):
     """Marks what a run records and no user writes: help and completion leave it out."""
 
 
+class Only:
+    """Says beside which other option an option does anything: `Only("algorithm", "fedprox")`; without values, where that one is given.
+
+    Attributes:
+      field: the other option.
+      values: those that it must have, or one of which it must have among several.
+    """
+
+    def __init__(self, field: str, *values: str) -> None:
+        self.field, self.values = field, values
+
+
 DATA, ANCHORS, MACHINE = Section("data"), Section("anchors"), Section("machine")
 
 
@@ -81,6 +93,8 @@ class Option(NamedTuple):
     known: tuple[str, ...] = ()
     """Values to complete, where others will do too."""
     hidden: bool = False
+    only: Only | None = None
+    """What must be given beside it, see `tna_jax.programs.cli.effects`."""
 
     @property
     def flag(self) -> str:
@@ -122,6 +136,7 @@ def _option(cls: type, field: Any, hint: Any, doc: str) -> Option:
         next((part.flag for part in metadata if isinstance(part, Alias)), ""),
         next((part.names for part in metadata if isinstance(part, Known)), ()),
         any(isinstance(part, Hidden) for part in metadata),
+        next((part for part in metadata if isinstance(part, Only)), None),
     )
 
 

@@ -4,8 +4,8 @@ import dataclasses
 from typing import Annotated, Any, ClassVar
 
 from tna_jax.io.errors import UsageError, collect_errors
-from tna_jax.programs.cli import ranges
-from tna_jax.programs.cli.arguments import ANCHORS, MACHINE, Known, Section
+from tna_jax.programs.cli import effects, ranges
+from tna_jax.programs.cli.arguments import ANCHORS, MACHINE, Known, Only, Section
 from tna_jax.programs.cli.choices import (
     DATASETS,
     OPTIMIZERS,
@@ -21,6 +21,7 @@ from tna_jax.programs.cli.choices import (
 )
 from tna_jax.programs.cli.code_options import AnyModelOptions
 from tna_jax.programs.cli.options import AUTO, DATASET, DataOptions
+from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.cli.ranges import (
     BOUND,
     COUNT,
@@ -39,6 +40,7 @@ from tna_jax.programs.cli.run_options import MachineOptions, RunOptions
 
 FAULTS, PRIVACY = Section("faults"), Section("privacy")
 HALF = Range("lie in [0, 0.5)", lambda value: 0 <= value < 0.5, "in [0, 0.5)")
+WITH_MASKS = Only("anchors", "pfn", "pnu", "pnu-rounds")
 DELTA = Range("lie in (0, 1)", lambda value: 0 < value < 1, "in (0, 1)")
 
 
@@ -56,42 +58,42 @@ class AlgorithmOptions:
     """Step size of the server; default: the server's own. Optax optimizers need one."""
     anchors: Annotated[tuple[MaskSchedule, ...], DIFFERENT, ANCHORS] = ("none", "pfn")
     """Mask schedules to compare, each a run of its own (--list says more)."""
-    ratio: Annotated[float, SHARE, ANCHORS] = 0.4
+    ratio: Annotated[float, SHARE, ANCHORS, WITH_MASKS] = 0.4
     """Mask ratio: share of ANCHORED weights."""
-    split: Annotated[float, SHARE, ANCHORS] = 0.5
+    split: Annotated[float, SHARE, ANCHORS, Only("anchors", "pnu")] = 0.5
     """Share of a client's steps that pnu makes under the mask, the others under its complement."""
-    draw: Annotated[MaskKind, ANCHORS] = "bernoulli"
+    draw: Annotated[MaskKind, ANCHORS, WITH_MASKS] = "bernoulli"
     """How masks are drawn: each weight by itself (bernoulli), an exact number of weights (exact), whole units (neurons), an exact number of every unit's inputs (per-unit)."""
-    where: Annotated[str | None, PATTERN, ANCHORS] = None
+    where: Annotated[str | None, PATTERN, ANCHORS, WITH_MASKS] = None
     """Draw anchors only in parameters whose path matches this regular expression; default: in all."""
-    prox_mu: Annotated[float, NOT_NEGATIVE] = 0.01
+    prox_mu: Annotated[float, NOT_NEGATIVE, Only("algorithm", "fedprox")] = 0.01
     """fedprox: weight of the proximal term."""
-    dyn_alpha: Annotated[float, POSITIVE] = 0.1
+    dyn_alpha: Annotated[float, POSITIVE, Only("algorithm", "feddyn")] = 0.1
     """feddyn: weight of the dynamic regularizer."""
-    moon_mu: Annotated[float, NOT_NEGATIVE] = 1.0
+    moon_mu: Annotated[float, NOT_NEGATIVE, Only("algorithm", "moon")] = 1.0
     """moon: weight of the contrastive term."""
-    moon_tau: Annotated[float, POSITIVE] = 0.5
+    moon_tau: Annotated[float, POSITIVE, Only("algorithm", "moon")] = 0.5
     """moon: temperature."""
-    lc_tau: Annotated[float, NOT_NEGATIVE] = 1.0
+    lc_tau: Annotated[float, NOT_NEGATIVE, Only("algorithm", "fedlc")] = 1.0
     """fedlc: strength of the calibration."""
-    sam_rho: Annotated[float, NOT_NEGATIVE] = 0.05
+    sam_rho: Annotated[float, NOT_NEGATIVE, Only("algorithm", "fedsam")] = 0.05
     """fedsam: radius of the sharpness-aware step."""
-    norm_bound: Annotated[float, POSITIVE] = 1.0
+    norm_bound: Annotated[float, POSITIVE, Only("server", "norm-bound")] = 1.0
     """norm-bound: largest norm of an update in the average."""
-    byzantine_share: Annotated[float, HALF] = 0.2
+    byzantine_share: Annotated[float, HALF, Only("server", "trimmed-mean", "krum")] = 0.2
     """trimmed-mean, krum: share of a round's updates that may be hostile."""
-    krum_keep: Annotated[int, COUNT] = 1
+    krum_keep: Annotated[int, COUNT, Only("server", "krum")] = 1
     """krum: updates that are averaged (above 1: Multi-Krum)."""
     dp_clip: Annotated[float | None, POSITIVE, PRIVACY] = None
     """Privacy of clients: the norm to which updates are clipped; with --dp-noise."""
     dp_noise: Annotated[float | None, POSITIVE, PRIVACY] = None
     """Privacy of clients: noise multiplier; the sum of the clipped updates gets Gaussian noise of so many times the clip, on live
     weights alone. Each client then takes part in a round with the chance --participation, by itself."""
-    dp_delta: Annotated[float, DELTA, PRIVACY] = 1e-5
+    dp_delta: Annotated[float, DELTA, PRIVACY, Only("dp_noise")] = 1e-5
     """Privacy of clients: delta, for which epsilon is computed."""
-    proxy_examples: Annotated[int, COUNT] = 500
+    proxy_examples: Annotated[int, COUNT, Only("server", "feddf")] = 500
     """feddf: training examples kept from the clients for the server, which uses them without labels."""
-    distil_steps: Annotated[int, COUNT] = 50
+    distil_steps: Annotated[int, COUNT, Only("server", "feddf")] = 50
     """feddf: steps of distillation in each round."""
 
     def check_server(self) -> None:
@@ -119,16 +121,16 @@ class ClientOptions:
     partition: Partition = "dirichlet"
     """How training examples are spread over clients: each class over all clients (dirichlet), pieces of the sorted examples
     (shard), at random (iid), by their owners (natural: see --client-column; a file a client; client_train in a .npz)."""
-    alpha: Annotated[float, POSITIVE] = 0.5
+    alpha: Annotated[float, POSITIVE, Only("partition", "dirichlet")] = 0.5
     """dirichlet: concentration; the smaller, the more the clients differ."""
-    balance: bool = False
+    balance: Annotated[bool, Only("partition", "dirichlet")] = False
     """dirichlet: a client that has its share of all examples gets none of the next class, as NIID-Bench, PFLlib and Flower deal."""
-    client_column: str | None = None
+    client_column: Annotated[str | None, Only("partition", "natural")] = None
     """natural: column of your own table that says whose an example is."""
     held_out: Annotated[float, SHARE] = 0.0
     """Share of its examples that each client keeps from its training, to be scored on; 0: test examples, dealt out to the clients by the classes
     that they have."""
-    shards: Annotated[int, COUNT] = 2
+    shards: Annotated[int, COUNT, Only("partition", "shard")] = 2
     """shard: pieces of the examples, sorted by class, that each client gets."""
     least_examples: Annotated[int, COUNT] = 10
     """Every client gets at least so many examples."""
@@ -156,7 +158,7 @@ class ClientOptions:
     """Probability that a client that was asked does not answer."""
     stragglers: Annotated[float, PROBABILITY, FAULTS] = 0.0
     """Probability that a client makes only a share of its steps."""
-    straggler_share: Annotated[float, PART, FAULTS] = 0.5
+    straggler_share: Annotated[float, PART, FAULTS, Only("stragglers")] = 0.5
     """That share."""
     nan_clients: Annotated[tuple[int, ...], FAULTS] = ()
     """Clients (numbers from 0) whose reply holds a number that is not finite, to see that the round continues without them."""
@@ -173,10 +175,6 @@ class ClientOptions:
         """Raises UsageError for clients that are not there."""
         if self.partition != "natural":  # their number is known when the data has been read
             self.check_named()
-        if self.client_column is not None and self.partition != "natural":
-            raise UsageError(f"--client-column {self.client_column} needs --partition natural")
-        if self.balance and self.partition != "dirichlet":
-            raise UsageError(f"--balance is of --partition dirichlet, not of {self.partition}")
         if self.optimizer != "sgd" and self.momentum:
             raise UsageError(f"--momentum is of --optimizer sgd, {self.optimizer} has none")
 
@@ -252,7 +250,29 @@ class FederateOptions(
             self.check_variates,
             self.check_run,
             self.check_alone,
+            self.check_effects,
         )
+
+    def check_effects(self) -> None:
+        """Raises UsageError for options that do nothing beside the others; a run from before they were refused is resumed."""
+        if not self.resume:
+            collect_errors(lambda: effects.check(self), self.check_epochs)
+
+    def check_epochs(self) -> None:
+        """Raises UsageError for a number of epochs in whose place there are steps."""
+        if self.local_steps is not None and self.epochs != type(self).epochs:
+            raise UsageError(
+                f"--epochs {self.epochs} does nothing beside --local-steps, which stands in its place; leave out one of them"
+            )
+
+    def check_named(self) -> None:
+        """Raises UsageError for faults of clients that there are not, and for a Krum that leaves no update out."""
+        super().check_named()
+        asked = max(1, int(self.participation * self.clients + 0.5))  # as `tna_jax.federated.faults.asked`
+        if self.server == "krum" and self.krum_keep > asked and not self.resume:
+            raise UsageError(
+                f"--krum-keep {self.krum_keep}: a round has {asked} of the {plural(self.clients, 'client')} at most, so that krum would leave none out"
+            )
 
     def check_variates(self) -> None:
         """Raises UsageError for optimizers from whose moves an algorithm cannot read a mean gradient."""

@@ -201,4 +201,4 @@ def test_data_without_owners_has_no_natural_clients(capsys):
     assert main(["federate", "--dataset", "digits", "--partition", "natural"]) == 2
     assert "does not say whose its examples are" in capsys.readouterr().err.replace("\n", " ")
     assert main(["federate", "--dataset", "digits", "--client-column", "a"]) == 2
-    assert "needs --partition natural" in capsys.readouterr().err.replace("\n", " ")
+    assert "--client-column does nothing without --partition natural" in capsys.readouterr().err.replace("\n", " ")
