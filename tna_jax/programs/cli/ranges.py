@@ -82,6 +82,10 @@ PATTERN = Rule(_pattern)
 DIFFERENT = Rule(_different)
 
 
+FILES = ("FILE", "MODEL", "PATH", "RUN")
+"""What help calls the values that name files and folders to read or write; an empty one would be the folder that the user is in, or none."""
+
+
 def check(settings: Any) -> None:
     """Raises UsageError that names every option of a dataclass that is none of its choices or out of its range."""
     wrong = [problem for option in options(type(settings)) if (problem := _problem(option, settings))]
@@ -104,6 +108,8 @@ def _problem(option: Option, settings: Any) -> str:
     value = getattr(settings, option.field)
     if value is None and option.optional:
         return ""
+    if option.value in FILES and "" in (value if isinstance(value, tuple) else (value,)):
+        return f"{option.flag} must not be empty"
     for rule in option.rules:
         if problem := rule.problem(option.flag, value):
             return str(problem)

@@ -4,8 +4,8 @@ import dataclasses
 from typing import Annotated, ClassVar, Literal
 
 from tna_jax.io.errors import UsageError, collect_errors
-from tna_jax.programs.cli import pairs, ranges
-from tna_jax.programs.cli.arguments import Alias, Positional, Section
+from tna_jax.programs.cli import effects, pairs, ranges
+from tna_jax.programs.cli.arguments import Alias, Only, Positional, Section
 from tna_jax.programs.cli.choices import FusingMethod, Ties
 from tna_jax.programs.cli.evaluation_options import MatchingOptions
 from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE
@@ -56,14 +56,20 @@ class FuseOptions(MatchingOptions, MachineOptions):
     --train-examples, if any."""
     out: Annotated[str | None, Alias("-o")] = None
     """Write the best model, the uniform and the greedy soup, and the merge of each method into this folder; default: write none."""
-    format: Literal["run", "safetensors", "hf"] = "run"
+    format: Annotated[Literal["run", "safetensors", "hf"], Only("out")] = "run"
     """With --out: a run folder whose models they are, safetensors files (tna import reads them), or Hugging Face folders (vit, dinov2)."""
-    overwrite: bool = False
+    overwrite: Annotated[bool, Only("out")] = False
     """Replace --out."""
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
-        collect_errors(self.check_runs, lambda: ranges.check(self), self.check_machine, self.check_matching)
+        collect_errors(
+            self.check_runs,
+            lambda: ranges.check(self),
+            self.check_machine,
+            self.check_matching,
+            lambda: effects.check(self),
+        )
         self.check_methods()
         self.check_weights()
 

@@ -187,6 +187,10 @@ class MergeOptions:
         inputs = [*self.models, *([self.base] if self.base else [])]
         if out.resolve() in {Path(model).resolve() for model in inputs}:
             raise UsageError(f"--out {out} is one of the models to merge; name another one")
+        if self.single and self.shard_size is not None:
+            raise UsageError(
+                f"--shard-size {self.shard_size} does nothing for one file, which {self.out} is; name a folder"
+            )
         if out.is_dir() if self.single else out.is_file():
             raise UsageError(f"--out {out} is a {'folder' if self.single else 'file'}; name another one")
         if not self.single and Path.cwd().resolve().is_relative_to(out.resolve()):

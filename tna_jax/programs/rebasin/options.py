@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from tna_jax.io.errors import UsageError, collect_errors
-from tna_jax.programs.cli import ranges
-from tna_jax.programs.cli.arguments import Alias, Positional
+from tna_jax.programs.cli import effects, ranges
+from tna_jax.programs.cli.arguments import Alias, Only, Positional
 from tna_jax.programs.cli.evaluation_options import MatchingOptions
 from tna_jax.programs.cli.ranges import Rule
 from tna_jax.programs.cli.run_options import MachineOptions
@@ -77,7 +77,7 @@ class RebasinOptions(MatchingOptions, MachineOptions):
     out: Annotated[str | None, Alias("-o")] = None
     """Write into this folder the models that others were matched to, the matched ones, the midpoints after REPAIR, and
     permutations.json; default: write none."""
-    format: Literal["run", "safetensors", "hf"] = "run"
+    format: Annotated[Literal["run", "safetensors", "hf"], Only("out")] = "run"
     """With --out: a run folder whose models they are, safetensors files (tna import reads them), or Hugging Face folders (vit, dinov2)."""
     permutations: str | None = None
     """Write the permutations into this JSON file, by pair and group (tna_jax.io.load_permutations reads it)."""
@@ -87,13 +87,22 @@ class RebasinOptions(MatchingOptions, MachineOptions):
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
         collect_errors(
-            self.check_runs, lambda: ranges.check(self), self.check_machine, self.check_permutations, self.check_to
+            self.check_runs,
+            lambda: ranges.check(self),
+            self.check_machine,
+            self.check_permutations,
+            self.check_to,
+            lambda: effects.check(self),
         )
 
     def check_runs(self) -> None:
         """Raises UsageError unless runs are named, or files alone."""
         if not self.runs:
             raise UsageError("name a run folder of tna train, or two or more files of tna export")
+        if len(self.files) == len(self.runs) == 1:
+            raise UsageError(
+                f"{self.runs[0]} holds one model; matching needs two: name two or more files of tna export"
+            )
         if len(set(self.files)) < len(self.files):
             raise UsageError(f"{' '.join(self.runs)}: a file is named more than once; its model would count twice")
         if 0 < len(self.files) < len(self.runs):
@@ -161,6 +170,8 @@ class RebasinOptions(MatchingOptions, MachineOptions):
 
     def check_permutations(self) -> None:
         """Raises UsageError for a file that cannot be written, or is there already."""
+        if self.overwrite and self.out is None and self.permutations is None:
+            raise UsageError("--overwrite does nothing without --out or --permutations")
         if self.permutations is None:
             return
         file = Path(self.permutations)

@@ -1,5 +1,6 @@
 """`tna rebasin` as a user runs it: before, after and repaired; refusals."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.tna_jax.programs.commands import read
-from tna_jax import io, matching, networks
+from tna_jax import io, matching, models, networks
 from tna_jax.ensemble import member
+from tna_jax.io import safetensors
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.population.load import open_runs
 from tna_jax.programs.rebasin import report
@@ -96,6 +98,17 @@ def test_a_file_that_holds_no_permutation_is_refused(tmp_path):
     file.write_text("[]")
     with pytest.raises(io.UsageError, match="no list of matchings"):
         io.load_permutations(file)
+
+
+def test_one_file_is_refused_before_a_run_is_made_of_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    init = networks.linen(models.create("mlp", num_classes=10, depth=1, width=3), (8, 8, 1))[1]
+    about = {"format": 1, "config": {"dataset": "digits", "model": "mlp", "depth": 1, "width": 3}, "model": {}}
+    params = jax.tree.map(np.asarray, init(jax.random.key(0))[0])
+    safetensors.save("one.safetensors", {"params": params}, {"tna_jax": json.dumps(about)})
+    assert main(["rebasin", "one.safetensors"]) == 2
+    assert "one.safetensors holds one model; matching needs two" in capsys.readouterr().err
+    assert not Path("runs").exists()
 
 
 @pytest.mark.slow
@@ -270,6 +283,9 @@ def test_methods_and_pairs_may_be_named(run):
             "--methods must name one or more, each once; got weight more than once",
         ),
         ("rebasin RUN --reset-ends", "--reset-ends: mlp 2x16 has no running statistics"),
+        ("rebasin RUN --format hf", "--format does nothing without --out"),
+        ("rebasin RUN --overwrite", "--overwrite does nothing without --out or --permutations"),
+        ("rebasin RUN --permutations=", "--permutations must not be empty"),
         ("rebasin a.safetensors b.safetensors --to 2", "--to 2: there is no such model; the numbers go from 0 to 1"),
     ],
 )
