@@ -79,6 +79,10 @@ def fold(adapter: Checkpoint, base: Checkpoint) -> Checkpoint:
         ):
             wrong.append(f"{layer}: factors of {list(b.shape)} and {list(a.shape)} do not make {list(weight.shape)}")
             continue
+        rank = _of_layer(config.get("rank_pattern"), layer, config.get("r"))
+        if rank is not None and rank != a.shape[0]:
+            wrong.append(f"{layer}: its factors have rank {a.shape[0]}, {CONFIG} says {rank} (r, rank_pattern)")
+            continue
         tensors[name] = Folded(
             weight.file, weight.kind, weight.shape, weight.start, a, b, _scale(config, layer, a.shape[0]), transposed
         )
@@ -140,21 +144,26 @@ PEFT_ALPHA = 8
 
 def _scale(config: dict[str, Any], layer: str, rank: int) -> float:
     """Returns alpha / r, or alpha / sqrt(r) (rank-stabilized, arXiv 2312.03732); patterns of single layers come first."""
-    alpha = config.get("lora_alpha", PEFT_ALPHA)
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.search(rf"(^|\.){pattern}$", layer):
-            alpha = value
+    alpha = _of_layer(config.get("alpha_pattern"), layer, config.get("lora_alpha", PEFT_ALPHA))
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _of_layer(patterns: dict[str, Any] | None, layer: str, default: Any) -> Any:
+    """Returns the value of the first pattern that is the layer's name or its end, as PEFT reads them; where none is, the default."""
+    found = (value for pattern, value in (patterns or {}).items() if re.search(rf"(^|\.)({pattern})$", layer))
+    return next(found, default)
 
 
 def _require_scales(adapter: Checkpoint, config: dict[str, Any]) -> None:
     """Raises UsageError for scales that are no numbers, each by the name that it has in the configuration."""
-    patterns = config.get("alpha_pattern") or {}
-    if not isinstance(patterns, dict):
-        raise UsageError(f"{adapter.path}: alpha_pattern of {CONFIG} must be a mapping of layers, got {patterns!r}")
+    patterns, ranks = (config.get(name) or {} for name in ("alpha_pattern", "rank_pattern"))
+    for name, value in (("alpha_pattern", patterns), ("rank_pattern", ranks)):
+        if not isinstance(value, dict):
+            raise UsageError(f"{adapter.path}: {name} of {CONFIG} must be a mapping of layers, got {value!r}")
     scales = {"lora_alpha": config.get("lora_alpha", PEFT_ALPHA), **patterns}
-    wrong = [f"{name} is {value!r}" for name, value in scales.items() if not _is_number(value)]
-    for pattern in patterns:
+    scales |= {"r": config["r"]} if config.get("r") is not None else {}
+    wrong = [f"{name} is {value!r}" for name, value in (*scales.items(), *ranks.items()) if not _is_number(value)]
+    for pattern in (*patterns, *ranks):
         try:
             re.compile(pattern)
         except re.error as error:

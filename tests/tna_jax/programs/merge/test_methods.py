@@ -409,6 +409,27 @@ def test_an_adapter_without_a_scale_has_that_of_peft(tmp_path):
     np.testing.assert_allclose(merged[BASE], tensors(3)[BASE] + 8 / 2 * (b @ a), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"r": 8}, "layer: its factors have rank 2, adapter_config.json says 8 (r, rank_pattern)"),
+        ({"rank_pattern": {"layer": 4}}, "its factors have rank 2, adapter_config.json says 4"),
+        ({"rank_pattern": [2]}, "rank_pattern of adapter_config.json must be a mapping of layers, got [2]"),
+        ({"r": "2"}, "r is '2'"),
+        ({"r": 8, "rank_pattern": {"layer": 2}}, ""),
+        ({"r": 8, "rank_pattern": {"other|layer": 2, "layer": 4}}, ""),  # PEFT takes the first that fits
+        ({"rank_pattern": {"ayer": 4}}, ""),
+    ],
+)
+def test_adapters_whose_rank_is_not_the_written_one_are_refused(tmp_path, capsys, config, said):
+    a, b = adapter(tmp_path / "x", 5, 4, **config)
+    if said:
+        assert said in refused(capsys, "x", "a", "--base", "base")
+        return
+    merged = run("x", "--base", "base", "--method", "task_arithmetic", "--method-options", "strength=1")
+    np.testing.assert_allclose(merged[BASE], tensors(3)[BASE] + 4 / 2 * (b @ a), rtol=1e-5, atol=1e-5)
+
+
 def test_adapters_that_cannot_be_folded_are_refused_by_name(tmp_path, capsys):
     adapter(tmp_path / "x", 5, 4)
     adapter(tmp_path / "dora", 6, 4, use_dora=True)
