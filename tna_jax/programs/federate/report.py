@@ -41,12 +41,12 @@ def listing() -> None:
 
 def headline(config: dict[str, Any]) -> str:
     """Returns the federation in a few words."""
-    spread = {"dirichlet": f"Dirichlet {config['alpha']:g}", "shard": f"{config['shards']} shards", "iid": "iid",
+    spread = {"dirichlet": f"Dirichlet {config['alpha']:g}", "shard": plural(config["shards"], "shard"), "iid": "iid",
               "natural": "natural clients"}  # fmt: skip
     server = "" if config["server"] == "mean" else f" with {config['server']}"
     balanced = " balanced" if config.get("balance") else ""
-    part = f", {config['participation']:.0%} a round" if config["participation"] < 1 else ""
-    return f"{config['algorithm']}{server}, {config['clients']} clients{part}, {spread[config['partition']]}{balanced}"
+    part = f", {100 * config['participation']:.3g}% a round" if config["participation"] < 1 else ""
+    return f"{config['algorithm']}{server}, {plural(config['clients'], 'client')}{part}, {spread[config['partition']]}{balanced}"
 
 
 def column(result: Result, kind: str, name: str) -> list[Any]:
@@ -124,7 +124,7 @@ def describe(result: Result, split: str = "test") -> Description:
         heads.insert(3, "minus none")
     caption = (
         f"test {' and '.join(measure.name.replace('_', ' ') for measure in (first, *others))} of the server's model, "
-        f"mean of the last {last} rounds ± std over {over}"
+        f"mean of the last {plural(last, 'round')} ± std over {over}"
     )
     columns = ["minus none: difference, paired by seed"] * paired + [
         "live: share of weights that train in a round",
@@ -154,7 +154,7 @@ def _privacy(result: Result) -> list[str]:
         return []
     spent = result["privacy"]
     word = f"{spent['epsilon']:.3g}" if spent["epsilon"] is not None else "without bound"
-    said = f"privacy of clients: epsilon {word} at delta {spent['delta']:g} after {spent['rounds']} rounds"
+    said = f"privacy of clients: epsilon {word} at delta {spent['delta']:g} after {plural(spent['rounds'], 'round')}"
     if spent["epsilon"] is None or spent["epsilon"] > USEFUL:
         said += f"; above {USEFUL:g} that is no protection: it takes more clients of which fewer take part in a round, or more noise"
     return [said]
@@ -208,12 +208,16 @@ def _turnout(runs: list[Result], rounds: int) -> list[str]:
     refused = sorted(total["refused"].items())
     if len(refused) > NAMED:
         notes.append(
-            f"{sum(total['refused'].values())} replies refused, of {len(refused)} clients (reasons in metrics.jsonl)"
+            f"{_replies(sum(total['refused'].values()))} refused, of {len(refused)} clients (reasons in metrics.jsonl)"
         )
     else:
-        notes += [f"client {client}: {count} replies refused of {rounds * len(runs)} rounds (reasons in metrics.jsonl)"
+        notes += [f"client {client}: {_replies(count)} refused of {plural(rounds * len(runs), 'round')} (reasons in metrics.jsonl)"
                   for client, count in refused]  # fmt: skip
-    for what, words in (("dropped", "replies never came"), ("late", "replies came from stragglers")):
+    for what, words in (("dropped", "never came"), ("late", "came from stragglers")):
         if total[what]:
-            notes.append(f"{sum(total[what].values())} {words}, of {len(total[what])} clients")
+            notes.append(f"{_replies(sum(total[what].values()))} {words}, of {plural(len(total[what]), 'client')}")
     return notes
+
+
+def _replies(count: int) -> str:
+    return "1 reply" if count == 1 else f"{count} replies"

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.reports.blocks import Table
 from tna_jax.programs.reports.figures import Counts, Figure
 from tna_jax.programs.reports.rounds import LAST, last_means
@@ -37,7 +38,7 @@ def tables(result: Result, kinds: list[str]) -> list[Table]:
     held = (
         "on a share of its own examples" if result["config"].get("held_out") else "on test examples of its own classes"
     )
-    return [Table(f"accuracy of each client {held}, mean of the last {last} rounds", heads, rows)]
+    return [Table(f"accuracy of each client {held}, mean of the last {plural(last, 'round')}", heads, rows)]
 
 
 def figures(result: Result) -> list[Figure]:

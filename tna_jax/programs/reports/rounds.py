@@ -12,6 +12,7 @@ of a federation that is going on has the objects as its lines):
 import dataclasses
 from typing import Any
 
+from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.reports.blocks import Description, Number, Table
 from tna_jax.programs.reports.figures import Curve, Curves
 from tna_jax.programs.reports.statistics import finite_mean_std, format_spread, mean_std_columns
@@ -54,7 +55,7 @@ def describe(result: Row, split: str = "test", by: tuple[str, ...] | None = None
         f"mean of the last {LAST} rounds ± standard deviation over seeds", ["", *map(_title, measures)], scores
     )
     seeds, rounds = len({row.get("seed", 0) for row in rows}), len({row["round"] for row in rows})
-    lead = f"{rounds} rounds, {seeds} seed{'s. Bands are one standard deviation over seeds' if seeds > 1 else ''}."
+    lead = f"{plural(rounds, 'round')}, {seeds} seed{'s. Bands are one standard deviation over seeds' if seeds > 1 else ''}."
     return Description("Rounds", lead=lead, numbers=numbers, blocks=[table, *figures])
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from tna_jax.federated.simulation import GROUP
 from tna_jax.io import restore
 from tna_jax.io.errors import UsageError
+from tna_jax.programs.cli.arguments import options
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.federate import report as federate_report
 from tna_jax.programs.federate import report_costs, setup
@@ -181,7 +183,12 @@ def test_the_list_names_every_choice_with_its_paper(capsys):
     (["--server", "feddf", "--proxy-examples", "5000"], "--proxy-examples 5000"),
     (["--coordinator", "a:1", "--num-processes", "2", "--process-id", "0"], "runs in one process"),
     (["--resume"], "--resume needs the --out"),
-    (["--balance", "--partition", "iid"], "--balance is of --partition dirichlet"),
+    (["--balance", "--partition", "iid"], "--balance does nothing without --partition dirichlet (it is iid)"),
+    (["--local-steps", "9", "--epochs", "3"], "--epochs 3 does nothing beside --local-steps"),
+    (["--server", "krum", "--krum-keep", "21"], "--krum-keep 21: a round has 20 of the 20 clients at most"),
+    (["--server", "krum", "--krum-keep", "3", "--participation", "0.1"], "--krum-keep 3: a round has 2 of the 20 clients at most"),
+    (["--algorithm", "moon", "--prox-mu", "1", "--lc-tau", "2"],
+     "--prox-mu does nothing without --algorithm fedprox (it is moon); --lc-tau does nothing without --algorithm fedlc (it is moon)"),
     (["--dp-clip", "1"], "--dp-clip and --dp-noise go together"),
     (["--algorithm", "scaffold", "--optimizer", "adam"], "reads a mean gradient from a client's move, which --optimizer adam does not"),
     (["--algorithm", "fednova", "--clip-norm", "1"], "which --clip-norm without --momentum 0 does not"),
@@ -194,6 +201,42 @@ def test_wrong_options_are_answered_in_one_line(words, message, capsys):
     said = capsys.readouterr().err
     assert message in said.replace("\n", " ")
     assert not list(Path().glob("runs/*"))  # no folder is left that would be in the way
+
+
+IDLE = {
+    "prox_mu": 1.0, "dyn_alpha": 1.0, "moon_mu": 2.0, "moon_tau": 2.0, "lc_tau": 2.0, "sam_rho": 1.0, "norm_bound": 2.0,
+    "byzantine_share": 0.1, "krum_keep": 2, "dp_delta": 0.1, "proxy_examples": 10, "distil_steps": 10, "split": 0.4, "shards": 3,
+    "client_column": "x", "straggler_share": 0.1,
+}  # fmt: skip
+"""Options that do nothing beside the defaults."""
+
+
+@pytest.mark.parametrize("option", IDLE)
+def test_an_option_that_does_nothing_is_refused_and_an_old_run_with_it_resumed(option):
+    settings = FederateOptions(dataset="digits", **{option: IDLE[option]})
+    with pytest.raises(UsageError, match=f"^--{option.replace('_', '-')} does nothing without --"):
+        settings.check()
+    dataclasses.replace(settings, resume=True, out="out").check()
+
+
+def test_options_of_algorithms_servers_masks_and_partitions_do_something_beside_these_alone():
+    said = {
+        name for name, text in ((o.field, o.doc) for o in options(FederateOptions)) if re.match(r"[a-z, -]+: ", text)
+    }
+    assert said <= {option.field for option in options(FederateOptions) if option.only is not None}
+    for given in ({"ratio": 0.3}, {"draw": "exact"}, {"where": "Dense"}, {"split": 0.3}):
+        with pytest.raises(UsageError, match="does nothing without --anchors"):
+            FederateOptions(anchors=("none",), **given).check()
+    FederateOptions(anchors=("none", "pnu"), ratio=0.3, split=0.3).check()
+    FederateOptions(server="trimmed-mean", byzantine_share=0.1, partition="shard", shards=3).check()
+
+
+def test_few_clients_and_small_shares_of_them_are_written_as_they_are():
+    config = {"algorithm": "fedavg", "server": "mean", "partition": "shard", "alpha": 0.5, "shards": 1}
+    said = federate_report.headline({**config, "clients": 1, "participation": 0.001})
+    assert said == "fedavg, 1 client, 0.1% a round, 1 shard"
+    assert "20 clients, 50% a round" in federate_report.headline({**config, "clients": 20, "participation": 0.5})
+    assert "99.9% a round" in federate_report.headline({**config, "clients": 20, "participation": 0.999})
 
 
 @pytest.mark.slow
