@@ -10,7 +10,7 @@ from tna_jax import trees
 from tna_jax.averaging import average_stacked
 from tna_jax.io.errors import UsageError
 from tna_jax.masks import Params
-from tna_jax.programs.cli.progress import console
+from tna_jax.programs.cli.messages import print_warning
 from tna_jax.programs.reports.statistics import or_none
 
 
@@ -59,7 +59,7 @@ def accepted(contributions: Sequence[Contribution], where: str, average_diverged
             if kept
             else "the body stays as it was"
         )
-        console.print(f"{where}: {', '.join(wrong)} diverged: values that are not finite, {then}", highlight=False)
+        print_warning(f"{where}: {', '.join(wrong)} diverged: values that are not finite, {then}")
     return kept
 
 

@@ -13,6 +13,7 @@ from tna_jax.federated.evaluation import TestSet
 from tna_jax.federated.faults import asked
 from tna_jax.federated.federation import Server, init_server
 from tna_jax.federated.simulation import Round
+from tna_jax.programs.cli.messages import print_warning
 from tna_jax.programs.cli.progress import console, stoppable
 from tna_jax.programs.federate import client_scores, health
 from tna_jax.programs.federate import stages as stages_lib
@@ -213,14 +214,14 @@ class _Machine:
             if (client, wrong[0]) not in self.named:
                 self.named.add((client, wrong[0]))
                 where = f"{named(line)}, round {number + 1}"
-                console.print(
+                print_warning(
                     f"{where}: the reply of client {client} is refused: {'; '.join(wrong)}; the round goes on"
                 )
         if not outcome.accepted:
             why = "no reply could be accepted" if outcome.turnout.sampled else "no client was drawn"
             then = "the server's step is noise alone" if outcome.stepped else "the server's model stays as it is"
-            console.print(f"round {number + 1}: {why}; {then}")
+            print_warning(f"round {number + 1}: {why}; {then}")
         elif not outcome.stepped:
-            console.print(
+            print_warning(
                 f"round {number + 1}: the average of the replies is not finite; the server's model stays as it is"
             )

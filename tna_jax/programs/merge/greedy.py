@@ -11,6 +11,7 @@ import numpy as np
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import write_json
 from tna_jax.io.tensor_headers import Checkpoint
+from tna_jax.programs.cli.messages import print_warning
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.merge.options import MergeOptions
 from tna_jax.programs.merge.score_command import NoScore, evaluate
@@ -53,7 +54,7 @@ def search(
             value = evaluate(settings.evaluate or "", path, settings.evaluate_minutes)
         except NoScore as error:
             failed.append(f"{what} was left out: {error}")
-            console.print(failed[-1], highlight=False)
+            print_warning(failed[-1])
             value = math.nan
         scored.append({"candidate": what, "score": value})
         write_json(scores_file, {"evaluate": settings.evaluate, "scores": scored})

@@ -78,12 +78,9 @@ def run(settings: MergeOptions) -> dict[str, Any] | None:
                 result["files"] = _names(folder)
                 write_json(folder / REPORT, result)
 
-        counts = write.write(merge, merge.weights, merge.out, verified=findings.anchors is not None, extra=finish)
+        write.write(merge, merge.weights, merge.out, verified=findings.anchors is not None, extra=finish)
     if merge.settings.single:
         write_json(merge.report, result)
-    if counts.differing_integers:
-        names = ", ".join(counts.differing_integers)
-        console.print(f"not floating-point and different, so {merge.models[0].path}'s were taken: {names}")
     written: dict[str, Any] = to_json(result)
     present(merge_report.describe(written))
     wrote(f"{merge.out} and {merge.report}", "tna", "report", str(merge.report))
@@ -143,6 +140,11 @@ def _warnings(merge: Job, findings: Findings, counts: Counts, near: dict[str, An
     if near is not None and (far := similarity.warning(near, names)):
         warnings.append(far)
         print_warning(far)
+    if counts.differing_integers:
+        listed = ", ".join(counts.differing_integers)
+        taken = f"not floating-point and different, so {merge.models[0].path}'s were taken: {listed}"
+        warnings.append(taken)
+        print_warning(taken)
     warnings.extend(validate.warn_of_values(merge.models, merge.weights, counts.not_finite))
     return [*warnings, *findings.failed, *merge.notes]
 

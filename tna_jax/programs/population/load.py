@@ -13,8 +13,9 @@ from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.masks import Params
 from tna_jax.networks import Network, State, linen
 from tna_jax.objectives import Objective
+from tna_jax.programs.cli.messages import print_warning
 from tna_jax.programs.cli.options import ModelOptions
-from tna_jax.programs.cli.progress import console
+from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.data import Dataset, Split
 from tna_jax.programs.population import checkpoint_status, compatibility
 from tna_jax.programs.population.description import RunDescription, description, load, load_data
@@ -108,9 +109,11 @@ def open_runs(
         all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves((params, state))) for i in range(len(models))
     ])  # fmt: skip
     for i in np.flatnonzero(~finite):
-        console.print(f"left out: model {models[i]['number']} of {models[i]['run']}, which diverged")
+        print_warning(f"left out: model {models[i]['number']} of {models[i]['run']}, which diverged")
     if finite.sum() < 2:
-        raise UsageError(f"{' '.join(names)}: {finite.sum()} models that did not diverge; fusing needs two")
+        raise UsageError(
+            f"{' '.join(names)}: {plural(int(finite.sum()), 'model')} that did not diverge; two or more are needed"
+        )
     params, state = jax.tree.map(lambda leaf: leaf[finite], (params, state))
     models, owners = (
         [value for value, kept in zip(values, finite, strict=True) if kept] for values in (models, owners)

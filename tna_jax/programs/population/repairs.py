@@ -19,7 +19,7 @@ from tna_jax.metrics import AnyMetrics
 from tna_jax.networks import Network, Stateful
 from tna_jax.objectives import CLASSIFICATION, Objective
 from tna_jax.placement import Placement
-from tna_jax.programs.cli.progress import console
+from tna_jax.programs.cli.messages import print_warning
 from tna_jax.programs.population.fusion_methods import Data, Mix
 from tna_jax.programs.population.load import Population
 from tna_jax.programs.training.splits import training_inputs
@@ -48,7 +48,7 @@ def repairable(population: Population) -> Repairable:
     except ValueError as error:
         raise UsageError(f"REPAIR does not go with {population.what}: {error}") from error
     if tried.unknown:
-        console.print(f"REPAIR leaves layers as they are whose units it does not know: {', '.join(tried.unknown)}")
+        print_warning(f"REPAIR leaves layers as they are whose units it does not know: {', '.join(tried.unknown)}")
     return population.exact, _as_stored
 
 

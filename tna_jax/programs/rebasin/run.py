@@ -14,7 +14,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
 from tna_jax.networks import Stateful
-from tna_jax.programs.cli.messages import wrote
+from tna_jax.programs.cli.messages import print_warning, wrote
 from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.population import ends, repairs, saving, staging
 from tna_jax.programs.population.load import Population, open_runs
@@ -161,5 +161,5 @@ def repairable_of(opened: Population) -> Repairable | None:
     try:
         return repairs.repairable(opened)
     except UsageError as error:
-        console.print(f"without REPAIR: {error}", highlight=False)
+        print_warning(f"without REPAIR: {error}")
         return None

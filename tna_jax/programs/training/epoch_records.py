@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from tna_jax.metrics import AnyMetrics
+from tna_jax.programs.cli.messages import print_warning
 from tna_jax.programs.cli.progress import Stop, TrainingBar, console
 from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.runs.folder import Run
@@ -74,7 +75,7 @@ class EpochRecords:
         speed = self.bar.epoch(means, part.stop - part.start)
         bad = part.start + np.flatnonzero(~np.isfinite(metrics.loss_sum))
         for model in bad[self.diverged[bad] < 0]:
-            console.print(f"model {model} diverged in epoch {epoch}; the others do not depend on it")
+            print_warning(f"model {model} diverged in epoch {epoch}; the others do not depend on it")
             self.diverged[model] = epoch
         self.folder.log(step=step - 1, epoch=epoch, wave=wave, **means, images_per_second=speed, diverged=bad)
         stopping = distributed.any_process(self.stop.asked)

@@ -101,6 +101,19 @@ def test_integers_that_differ_are_the_first_models_and_said(tmp_path, capsys):
     assert main(["merge", "0.safetensors", "1.safetensors", "-o", "out.safetensors"]) == 0
     assert "0.safetensors's were taken: ids" in capsys.readouterr().err.replace("\n", " ")
     assert load_file("out.safetensors")["ids"].tolist() == [0, 1, 2]
+    assert main(["merge", "0.safetensors", "1.safetensors", "-o", "quiet.safetensors", "-q"]) == 0
+    assert "warning: not floating-point and different" in (said := capsys.readouterr().err) and "sums in" not in said
+    assert "0.safetensors's were taken: ids" in said
+    (warning,) = json.loads(Path("quiet.merge.json").read_text())["warnings"]
+    assert "were taken: ids" in warning
+
+
+def test_the_size_of_shards_is_refused_where_there_are_none(tmp_path, capsys):
+    for i in range(2):
+        save_file({"w": np.ones(2, np.float32) * i}, tmp_path / f"{i}.safetensors")
+    assert main(["merge", "0.safetensors", "1.safetensors", "-o", "out.safetensors", "--shard-size", "5GB"]) == 2
+    assert "--shard-size 5GB does nothing for one file, which out.safetensors is" in capsys.readouterr().err
+    assert main(["merge", "0.safetensors", "1.safetensors", "-o", "out", "--shard-size", "5GB"]) == 0
 
 
 def test_memory_does_not_grow_with_the_files(tmp_path):
