@@ -1,9 +1,13 @@
 """`tna export RUN`: one model of a run as a safetensors file, with all that it takes to use it inside, or as a Hugging Face folder."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from tna_jax import trees
 from tna_jax.io import safetensors
 from tna_jax.io.errors import UsageError
 from tna_jax.io.formats import FORMAT
@@ -11,15 +15,19 @@ from tna_jax.io.restore import nested, newest_parts
 from tna_jax.io.runs import PARAMS
 from tna_jax.programs.cli import parsing
 from tna_jax.programs.cli.messages import print_warning, wrote
+from tna_jax.programs.cli.options import ModelOptions
+from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.export.options import ExportOptions
 from tna_jax.programs.population.description import RunDescription, description, load_data
 from tna_jax.programs.runs.exported import ABOUT
 from tna_jax.programs.runs.folder import CONFIG, Run
 from tna_jax.programs.system import distributed
-from tna_jax.programs.training import hugging_face, model_description
+from tna_jax.programs.training import hugging_face, model_description, setup
 from tna_jax.programs.training.builders import build_model
 
+SHOWN = 3
+"""Arrays that an error names."""
 DESCRIBED = ("train", "lmc", "federate", "import")
 """Programs whose options say what network and data the models are of."""
 
@@ -57,6 +65,8 @@ def run(settings: ExportOptions) -> Path:
         raise UsageError(
             f"{folder.folder}: plan.json names {len(models)} models, but these arrays differ: {', '.join(wrong)}"
         )
+    if described is not None and data is not None and module is not None:
+        _require_network(folder, described, data, arrays)
     about = describe(config, models[index], step)
     if data is not None:
         about["network"] = model_description.describe(config, data, module)
@@ -76,13 +86,33 @@ def run(settings: ExportOptions) -> Path:
     return place
 
 
+def _require_network(folder: Run, described: RunDescription, data: Dataset, arrays: dict[str, Any]) -> None:
+    """Raises UsageError where the options in config.json make a network of other arrays than the checkpoint's (M, ...)."""
+    _, init = setup.build_network(described, data)
+    made = jax.eval_shape(init, jax.random.key(0))[0]
+    wanted = {f"{PARAMS}{trees.name(path)}": leaf.shape for path, leaf in trees.named_leaves(made)}
+    held = {name: array.shape[1:] for name, array in arrays.items() if name.startswith(PARAMS)}
+    wrong = [
+        f"{name} is {list(held[name]) if name in held else 'missing'}, not {list(wanted[name]) if name in wanted else 'there'}"
+        for name in dict.fromkeys([*wanted, *held])
+        if held.get(name) != wanted.get(name)
+    ]
+    if wrong:
+        names = [field.name for field in dataclasses.fields(ModelOptions)]
+        options = ", ".join(f"{name} {value}" for name in names if (value := getattr(described, name)) is not None)
+        more = f"; and {plural(len(wrong) - SHOWN, 'more array')}" if len(wrong) > SHOWN else ""
+        raise UsageError(
+            f"{folder.folder / CONFIG} says {options} for {data.name}, but the checkpoint is of another network: "
+            f"{'; '.join(wrong[:SHOWN])}{more}; write there what the run was trained with"
+        )
+
+
 def of_run(settings: ExportOptions, config: dict[str, Any]) -> tuple[RunDescription | None, Dataset | None]:
     """Returns the options of the network and the data, and the data; None, with a warning, for what cannot be known."""
     if config.get("program", "train") not in DESCRIBED:
         return None, None
-    described = None
+    described = description(config, settings.run, settings.data_dir, settings.trust_code)
     try:
-        described = description(config, settings.run, settings.data_dir, settings.trust_code)
         return described, load_data(described)
     except UsageError as error:
         if settings.format == "hf":

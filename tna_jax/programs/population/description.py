@@ -5,9 +5,9 @@ from typing import Any
 
 from tna_jax.io.errors import UsageError
 from tna_jax.networks import Network
-from tna_jax.programs.cli import parsing, ranges
+from tna_jax.programs.cli import arguments, main, parsing, ranges
 from tna_jax.programs.cli.code_options import AnyModelOptions
-from tna_jax.programs.cli.options import DataOptions
+from tna_jax.programs.cli.options import DataOptions, TrainingOptions
 from tna_jax.programs.cli.run_options import MachineOptions
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.data.search_path import DOWNLOAD
@@ -35,12 +35,26 @@ def description(config: dict[str, Any], run: str, data_dir: str | None, trust_co
     known = {field.name for field in dataclasses.fields(RunDescription)}
     of_the_machine = {field.name for field in dataclasses.fields(MachineOptions)} - {"precision"} | {"trust_code"}
     values = {key: value for key, value in config.items() if key in known - of_the_machine}
+    _require_sound(config, known | of_the_machine, f"{run}/{CONFIG}")
     described = parsing.from_values(RunDescription, {**values, "data_dir": data_dir}, f"{run}/{CONFIG}")
     try:
         ranges.check(described)
     except UsageError as error:
         raise UsageError(f"{run}/{CONFIG}: {error}") from error
     return dataclasses.replace(described, trust_code=trust_code)
+
+
+def _require_sound(config: dict[str, Any], apart: set[str], where: str) -> None:
+    """Raises UsageError for options of a run's program, but those of `apart`, that its command line would refuse: results speak of them."""
+    name = config.get("program", "train")
+    cls = main.options_of(name) if name in main.PROGRAMS and name != "import" else TrainingOptions
+    fields = {option.field for option in arguments.options(cls) if not option.metavar} - apart
+    values = {key: value for key, value in config.items() if key in fields and value is not None}
+    recorded: Any = parsing.from_values(cls, values, where)
+    try:
+        ranges.check(recorded)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 def load_data(described: RunDescription) -> Dataset:

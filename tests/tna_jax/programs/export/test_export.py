@@ -114,8 +114,26 @@ def test_a_vit_becomes_a_hugging_face_folder(tmp_path, capsys):
 
 def test_what_cannot_be_written_is_refused_and_what_is_not_known_is_said(tmp_path, capsys):
     run_of("mlp", "mlp", depth=1, width=3)
+    Path("mlp.json").write_bytes(Path("mlp/config.json").read_bytes())
     assert "--format hf: MLP has no Hugging Face form" in fails(capsys, "export", "mlp", "--format", "hf")
     Path("folder").mkdir()
+    for changed in ({"width": 4}, {"epochs": -3}, {"batch_size": 0}):
+        Path("mlp/config.json").write_text(json.dumps({**read(Path("mlp.json")), **changed}))
+        said = fails(capsys, "export", "mlp", "-o", "other.safetensors")
+        assert "mlp/config.json" in said and not Path("other.safetensors").exists()
+        if "width" in changed:
+            assert (
+                "width 4" in said
+                and "Dense_0/bias is [3], not [4]" in said
+                and "Dense_0/kernel is [64, 3], not [64, 4]" in said
+            )
+        else:
+            named = f"mlp/config.json: --{next(iter(changed)).replace('_', '-')} must be at least 1, got"
+            assert named in said and named in fails(capsys, "barrier", "mlp")
+    Path("mlp/config.json").write_bytes(Path("mlp.json").read_bytes())
+    assert "--out must not be empty" in fails(capsys, "export", "mlp", "--out", "")
+    assert "--overwrite does nothing without --out" in fails(capsys, "import", "mlp.safetensors", "--overwrite")
+    assert "--out must not be empty" in fails(capsys, "import", "mlp.safetensors", "-o", "")
     assert "folder is a folder" in fails(capsys, "export", "mlp", "-o", "folder", "--overwrite")
     config = read(Path("mlp/config.json"))
     Path("mlp/config.json").write_text(json.dumps({**config, "dataset": "gone.npz"}))
