@@ -66,6 +66,7 @@ TABLES: Tables = {
     "record_mlp_small": ("record.json", record("mlp_small")),
     "record_mlp_small_why": ("record.json", record("mlp_small", why=True)),
     "record_mlp_small_claims": ("record.json", record_claims("mlp_small")),
+    "record_resnet20_small_claims": ("record.json", record_claims("resnet20_small")),
     "record_resnet20_small": ("record.json", record("resnet20_small")),
     "record_resnet20_small_why": ("record.json", record("resnet20_small", why=True)),
     "papa_accuracy": ("papa.json", many("accuracy")),
