@@ -243,7 +243,9 @@ def test_few_clients_and_small_shares_of_them_are_written_as_they_are():
 def test_one_seed_and_one_round_are_enough(capsys):
     assert main([*TINY, "--rounds", "1", "--anchors", "pnu", "--out", "one"]) == 0
     printed = capsys.readouterr().out
-    assert "mean of the last 1 round ±" in " ".join(printed.split()) and "nan" not in printed  # no spread over one round
+    assert (
+        "mean of the last 1 round ±" in " ".join(printed.split()) and "nan" not in printed
+    )  # no spread over one round
 
 
 def test_auto_takes_what_is_there(monkeypatch):

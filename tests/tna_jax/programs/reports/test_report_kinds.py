@@ -43,8 +43,7 @@ def test_a_federation_is_read_by_run():
     assert cells(page, "none", "-")[2] == score
     assert cells(page, "pfn", "0.4")[6:] == ["60%", "2"]  # live, kB up
     assert (
-        "8 replies never came, of 1 clients" in page.source
-        and "client 1: 4 replies refused of 24 rounds" in page.source
+        "8 replies never came, of 1 client" in page.source and "client 1: 4 replies refused of 24 rounds" in page.source
     )
     thin = [trace["name"] for trace in page.charts()[0]["data"] if "seed" in trace.get("name", "")]
     assert thin == ["none, seed 0", "none, seed 1", "pfn, seed 0", "pfn, seed 1"]
