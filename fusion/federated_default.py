@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tna_jax.programs.federate.options import FederateOptions
 from tna_jax.programs.reports.blocks import Table
 from tna_jax.programs.reports.statistics import error_bars, format_mean_std, mean_std
 from tna_jax.programs.reports.terminal import show_table
@@ -25,7 +26,7 @@ SHARED: dict[str, Any] = {
     "dataset": "digits", "depth": 2, "width": 100, "clients": 20, "rounds": 15, "epochs": 3, "batch_size": 8, "alpha": 0.1,
     "participation": 1.0, "seeds": 2, "first_seed": 100, "anchors": ("none", "pfn"),
 }  # fmt: skip
-ONE_CLASS: dict[str, Any] = {"partition": "shard", "shards": 1}
+ONE_CLASS: dict[str, Any] = {"partition": "shard", "shards": 1, "alpha": FederateOptions.alpha}
 MOMENTUM: dict[str, Any] = {"server": "fedavgm"}
 QUARTER: dict[str, Any] = {"participation": 0.25}
 SHORT: dict[str, Any] = {"rounds": 10, "epochs": 5, "seeds": 5}

@@ -9,12 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusion import compressed_uploads, federated_baselines, federated_bytes, federation_runs
+from fusion import (
+    compressed_uploads,
+    federated,
+    federated_baselines,
+    federated_bytes,
+    federated_default,
+    federation_runs,
+)
 from fusion.federated_baselines import Stage
 from tna_jax.federated.algorithm import Context
 from tna_jax.federated.federation import Broadcast
 from tna_jax.federated.schedules import Schedule, of_round
 from tna_jax.programs.cli.progress import Interrupted, Stop, time_limit
+from tna_jax.programs.federate.options import FederateOptions
 from train import cells
 
 
@@ -132,3 +140,19 @@ def test_compressed_federations_learn():
     for algorithm in (compressed_uploads.Quantized(), compressed_uploads.Largest(share=0.3)):
         federation = dataclasses.replace(setting.prepared.federation, algorithm=algorithm)
         assert federation_runs.run(setting, federation, Schedule(), 0).accuracy[-1] > 0.5
+
+
+PROGRAM_SETTINGS = {
+    f"{module.__name__}: {name}": {**module.SHARED, **changed}
+    for module, settings in (
+        (federated, federated.ROWS),
+        (federated_baselines, federated_baselines.ROWS),
+        (federated_default, federated_default.SETTINGS),
+    )
+    for name, changed in settings.items()
+}
+
+
+@pytest.mark.parametrize("options", [*PROGRAM_SETTINGS.values()], ids=[*PROGRAM_SETTINGS])
+def test_settings_of_experiments_are_options_that_the_program_takes(options):
+    FederateOptions(**options).check()
