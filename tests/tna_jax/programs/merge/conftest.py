@@ -3,6 +3,7 @@
 import pytest
 from safetensors.numpy import save_file
 
+from tests.tna_jax.programs.merge import folders, running
 from tests.tna_jax.programs.merge.files import MODELS, tensors
 from tna_jax.programs.merge import streaming
 
@@ -18,3 +19,11 @@ def files(tmp_path):
 @pytest.fixture
 def small_pieces(monkeypatch):
     monkeypatch.setattr(streaming, "PIECE", 64)
+
+
+@pytest.fixture
+def checkpoints(tmp_path, monkeypatch):
+    """Makes the folders a, b, c and base, and works beside them."""
+    monkeypatch.chdir(tmp_path)
+    for i, name in enumerate((*running.MODELS, "base")):
+        folders.folder(tmp_path / name, i)

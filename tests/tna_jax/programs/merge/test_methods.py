@@ -1,4 +1,4 @@
-"""`tna merge --method`: the same values as the library's functions on trees, streamed; what options say of single tensors; recipes."""
+"""`tna merge --method`: the same values as the library's functions on trees, streamed; what options say of single tensors."""
 
 import json
 import os
@@ -9,10 +9,11 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from tests.parameters import slow_but
 from tests.tna_jax.programs.merge.folders import BASE, HEAD, folder, tensors
+from tests.tna_jax.programs.merge.running import MODELS, refused, run
 from tna_jax import merging
 from tna_jax.io import tensor_headers
 from tna_jax.merging.methods import METHODS
@@ -20,25 +21,7 @@ from tna_jax.programs.cli.choices import MergingMethod
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.merge.options import FACTORS
 
-MODELS = ("a", "b", "c")
-
-
-@pytest.fixture(autouse=True)
-def inside(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for i, name in enumerate((*MODELS, "base")):
-        folder(tmp_path / name, i)
-
-
-def run(*words: str) -> dict[str, np.ndarray]:
-    out = f"out{len(os.listdir())}"
-    assert main(["merge", *words, "-o", out]) == 0
-    return load_file(f"{out}/model.safetensors")
-
-
-def refused(capsys, *words: str) -> str:
-    assert main(["merge", *words, "-o", "out"]) == 2 and not Path("out").exists()
-    return " ".join(capsys.readouterr().err.split())
+pytestmark = pytest.mark.usefixtures("checkpoints")
 
 
 def test_the_options_name_the_methods_of_the_library():
@@ -192,152 +175,6 @@ def test_tied_heads_and_integer_buffers_do_not_stop_a_merge(tmp_path, capsys):
     assert "lm_head.weight is not in y" in refused(capsys, "z", "y")
 
 
-RECIPE = """
-merge_method: ties
-base_model: base
-models:
-  - model: base
-  - model: a
-    parameters: {weight: 2, density: 0.5}
-  - model: b
-    parameters:
-      weight: 1
-      density: 0.5
-parameters:
-  normalize: true
-  lambda: 0.3
-dtype: float32
-"""
-
-
-def test_a_recipe_of_mergekit_is_followed(tmp_path):
-    Path("r.yml").write_text(RECIPE)
-    assert main(["merge", "--recipe", "r.yml", "-o", "out"]) == 0
-    expected = merging.merge("ties", [tensors(0), tensors(1)], tensors(3), [2, 1], density=0.5, strength=0.3)
-    np.testing.assert_allclose(load_file("out/model.safetensors")[HEAD], expected[HEAD], rtol=1e-6)
-    Path("s.yml").write_text(
-        "{merge_method: slerp, base_model: a, models: [{model: a}, {model: b}], parameters: {t: 0.25}}"
-    )
-    assert main(["merge", "--recipe", "s.yml", "-o", "arc"]) == 0
-    expected = merging.merge("slerp", [tensors(0), tensors(1)], None, [0.75, 0.25])
-    np.testing.assert_allclose(load_file("arc/model.safetensors")[HEAD], expected[HEAD], rtol=1e-6)
-
-
-@pytest.mark.parametrize("t", ["1.5", "-0.25", ".nan"])
-def test_a_recipe_of_slerp_stays_between_its_models(capsys, t):
-    Path("s.yml").write_text(
-        f"merge_method: slerp\nbase_model: gone\nmodels: [{{model: gone}}, {{model: b}}]\nparameters:\n  t: {t}\n"
-    )
-    said = refused(capsys, "--recipe", "s.yml")
-    assert f"line 5: t must lie in [0, 1], got {t.strip('.')}: slerp" in said and "linear and task_arithmetic" in said
-
-
-@pytest.mark.parametrize("t", [0, 1])
-def test_the_ends_of_a_recipe_of_slerp_are_its_models(t):
-    Path("s.yml").write_text(
-        f"{{merge_method: slerp, base_model: a, models: [{{model: a}}, {{model: b}}], parameters: {{t: {t}}}}}"
-    )
-    assert run("--recipe", "s.yml")[HEAD].tobytes() == tensors(t)[HEAD].tobytes()
-
-
-def test_what_a_recipe_asks_and_cannot_be_done_is_named_with_its_line(capsys):
-    text = RECIPE.replace("merge_method: ties", "merge_method: tied\nslices: []").replace("weight: 2", "weight: [0, 1]")
-    Path("r.yml").write_text(
-        text.replace("normalize: true", "chat: 3").replace("dtype: float32", "dtype: int4\ntokenizer_source: union")
-    )
-    message = refused(capsys, "--recipe", "r.yml")
-    for part in ("line 3: slices is not among", "'tied' is not among linear", "line 8: weight must be one number", "line 14: chat is not",
-                 "line 16: dtype must be", "line 17: a tokenizer is never built anew"):  # fmt: skip
-        assert part in message, (part, message)
-    for text, words in (
-        ("[1]", "must be a mapping"),
-        ("a: [", "is not YAML"),
-        ("merge_method: ties", "must be a list of"),
-    ):
-        Path("bad.yml").write_text(text)
-        assert words in refused(capsys, "--recipe", "bad.yml")
-    Path("odd.yml").write_text(
-        "{merge_method: task_arithmetic, base_model: d, models: [{model: a, parameters: {weight: true}}, {model: b}], parameters: {weight: [0, 1]}}"
-    )
-    assert refused(capsys, "--recipe", "odd.yml").count("weight must be one number") == 2
-
-
-def of_mergekit(method: str, parameters: str = "", each: str = "", models: str = "a b", base: str = "base") -> Path:
-    lines = [f"merge_method: {method}", f"base_model: {base}", "dtype: float32", "models:"]
-    lines += [
-        line for name in models.split() for line in (f"  - model: {name}", f"    parameters: {{weight: 1{each}}}")
-    ]
-    file = Path("theirs.yml")
-    file.write_text("\n".join([*lines, f"parameters: {{{parameters}}}", ""]))
-    return file
-
-
-@pytest.mark.parametrize(
-    ("method", "parameters", "each", "options"),
-    [
-        ("ties", "", "", {"density": 1.0}),
-        ("dare_linear", "", "", {"density": 1.0, "strength": 1.0}),
-        ("dare_ties", "normalize: true, rescale: true", ", density: 0.5", {"density": 0.5}),
-        ("breadcrumbs", "", "", {"density": 1.0, "gamma": 0.0, "strength": 1.0}),
-        ("breadcrumbs", "density: 0.8", "", {"density": 0.8, "gamma": 0.01, "strength": 1.0}),
-        ("della_linear", "", "", {"density": 1.0, "epsilon": 0.0, "strength": 1.0}),
-        ("della_linear", "", ", density: 0.5", {"density": 0.5, "epsilon": 0.3, "strength": 1.0}),
-        ("della", "epsilon: 0.05, lambda: 0.5", ", density: 0.5", {"density": 0.5, "epsilon": 0.1, "strength": 0.5}),
-        ("sce", "", "", {"density": 1.0}),
-        ("sce", "select_topk: 0.3", "", {"density": 0.3}),
-    ],
-)
-def test_a_recipe_means_what_it_means_to_mergekit(method, parameters, each, options):
-    """Where it says nothing mergekit's defaults hold: density and select_topk 1, epsilon 0.15, half of ours."""
-    merged = run("--recipe", str(of_mergekit(method, parameters, each)))
-    expected = merging.merge(method, [tensors(0), tensors(1)], tensors(3), [1, 1], **options)
-    for key in (BASE, HEAD):
-        np.testing.assert_allclose(merged[key], expected[key], rtol=1e-6, atol=1e-7)
-
-
-def test_a_recipe_whose_base_is_no_start_but_a_model_keeps_it_one():
-    merged = run("--recipe", str(of_mergekit("karcher", models="a base b")))
-    expected = merging.merge("karcher", [tensors(0), tensors(3), tensors(1)])
-    np.testing.assert_allclose(merged[HEAD], expected[HEAD], rtol=1e-6, atol=1e-7)
-    merged = run("--recipe", str(of_mergekit("slerp", "t: 0.25", models="b", base="a")))
-    expected = merging.merge("slerp", [tensors(0), tensors(1)], None, [0.75, 0.25])
-    np.testing.assert_allclose(merged[HEAD], expected[HEAD], rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize(
-    ("method", "parameters", "each", "words"),
-    [
-        ("dare_ties", "", "", "mergekit does only with normalize: true"),
-        ("della", "rescale: false", "", "line 9: della always rescales"),
-        ("ties", "rescale: true", "", "line 9: ties never rescales"),
-        ("ties", "", ", density: 0.5, density: 0.2", "line 6: density stands there again, after line 6"),
-        ("ties", "epsilon: 0.1", "", "epsilon is not known to ties"),
-        ("sce", "density: 0.5", "", "density is not known to sce"),
-        ("task_arithmetic", "", ", density: 0.5", "density is not known to task_arithmetic"),
-        ("linear", "t: 0.5", "", "t is not known to linear"),
-        ("slerp", "", "", "slerp needs t"),
-        ("slerp", "t: 0.5", "", "line 2: slerp begins at base_model"),
-        ("linear", "1: 2", "", "line 9: 1 must be the name of an entry"),
-        ("linear}\nmodels: {", "", "", "is not YAML"),
-        ("linear\nmerge_method: ties", "", "", "line 2: merge_method stands there again, after line 1"),
-        ("linear", "}\nparameters: [1] # {", "", "parameters stands there again"),
-    ],
-)
-def test_a_recipe_that_would_come_out_otherwise_is_refused(capsys, method, parameters, each, words):
-    assert words in refused(capsys, "--recipe", str(of_mergekit(method, parameters, each)))
-
-
-@pytest.mark.parametrize(
-    "other", ["parameters: [1]", "base_model: 3", "models: [{model: a, parameters: 1}, {model: b}]"]
-)
-def test_a_recipe_with_something_else_in_the_place_of_an_entry_is_refused(capsys, other):
-    text = "merge_method: linear\n" + ("" if "models" in other else "models: [{model: a}, {model: b}]\n") + other
-    Path("odd.yml").write_text(text)
-    assert f"line {text.count(chr(10)) + 1}: {'base_model' if 'base' in other else 'parameters'} must be a" in refused(
-        capsys, "--recipe", "odd.yml"
-    )
-
-
 def test_a_candidate_without_a_score_is_left_out_and_scores_are_kept(tmp_path):
     script = tmp_path / "score.py"
     script.write_text(
@@ -353,94 +190,6 @@ def test_a_candidate_without_a_score_is_left_out_and_scores_are_kept(tmp_path):
     )
     scores = {entry["candidate"]: entry["score"] for entry in json.loads(Path("out.scores.json").read_text())["scores"]}
     assert scores["a"] == 1 and scores["b"] is None and scores["c"] is None and any("soup" in name for name in scores)
-
-
-def adapter(path: Path, seed: int, alpha: float, **config) -> tuple[np.ndarray, np.ndarray]:
-    """A LoRA adapter of the layer, as PEFT saves it."""
-    path.mkdir()
-    r = np.random.default_rng(seed)
-    a, b = r.normal(size=(2, 8)).astype(np.float32), r.normal(size=(8, 2)).astype(np.float32)
-    b[0] = 0
-    name = f"base_model.model.{BASE.removesuffix('.weight')}"
-    save_file({f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}, path / "adapter_model.safetensors")
-    (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": alpha} | config))
-    return a, b
-
-
-@pytest.mark.parametrize(
-    "config", [{}, {"use_rslora": True}, {"fan_in_fan_out": True}, {"alpha_pattern": {"layer": 7}}]
-)
-def test_adapters_are_merged_through_their_products(tmp_path, capsys, config):
-    base = tensors(3)
-    deltas = []
-    for name, seed, alpha in (("x", 5, 4), ("y", 6, 16)):
-        a, b = adapter(tmp_path / name, seed, alpha, **config)
-        scale = config.get("alpha_pattern", {}).get("layer", alpha) / (2**0.5 if "use_rslora" in config else 2)
-        deltas.append(scale * ((b @ a).T if "fan_in_fan_out" in config else b @ a))
-    assert "the average of factors is not that of their products" in refused(capsys, "x", "y")
-    merged = run("x", "y", "--base", "base")
-    np.testing.assert_allclose(merged[BASE], base[BASE] + (deltas[0] + deltas[1]) / 2, rtol=1e-5, atol=1e-5)
-    assert merged[HEAD].tobytes() == base[HEAD].tobytes()
-    one = run("x", "--base", "base", "--method", "task_arithmetic", "--method-options", "strength=1")
-    np.testing.assert_allclose(one[BASE], base[BASE] + deltas[0], rtol=1e-5, atol=1e-5)
-    beside = run("a", "x", "--base", "base")  # an adapter beside a whole model
-    np.testing.assert_allclose(beside[BASE], (tensors(0)[BASE] + base[BASE] + deltas[0]) / 2, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        ({"lora_alpha": "x"}, "lora_alpha is 'x'"),
-        ({"lora_alpha": None}, "lora_alpha is None"),
-        ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
-        ({"alpha_pattern": [1]}, "alpha_pattern of adapter_config.json must be a mapping of layers, got [1]"),
-        ({"alpha_pattern": {"layer": True, "(": 4}}, "layer is True; ( is no regular expression"),
-    ],
-)
-def test_scales_of_adapters_that_are_no_numbers_are_refused(tmp_path, capsys, config, said):
-    adapter(tmp_path / "x", 5, 4, **config)
-    assert said in refused(capsys, "x", "a", "--base", "base")
-
-
-def test_an_adapter_without_a_scale_has_that_of_peft(tmp_path):
-    a, b = adapter(tmp_path / "x", 5, 4)
-    (tmp_path / "x" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2}))
-    merged = run("x", "--base", "base", "--method", "task_arithmetic", "--method-options", "strength=1")
-    np.testing.assert_allclose(merged[BASE], tensors(3)[BASE] + 8 / 2 * (b @ a), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        ({"r": 8}, "layer: its factors have rank 2, adapter_config.json says 8 (r, rank_pattern)"),
-        ({"rank_pattern": {"layer": 4}}, "its factors have rank 2, adapter_config.json says 4"),
-        ({"rank_pattern": [2]}, "rank_pattern of adapter_config.json must be a mapping of layers, got [2]"),
-        ({"r": "2"}, "r is '2'"),
-        ({"r": 8, "rank_pattern": {"layer": 2}}, ""),
-        ({"r": 8, "rank_pattern": {"other|layer": 2, "layer": 4}}, ""),  # PEFT takes the first that fits
-        ({"rank_pattern": {"ayer": 4}}, ""),
-    ],
-)
-def test_adapters_whose_rank_is_not_the_written_one_are_refused(tmp_path, capsys, config, said):
-    a, b = adapter(tmp_path / "x", 5, 4, **config)
-    if said:
-        assert said in refused(capsys, "x", "a", "--base", "base")
-        return
-    merged = run("x", "--base", "base", "--method", "task_arithmetic", "--method-options", "strength=1")
-    np.testing.assert_allclose(merged[BASE], tensors(3)[BASE] + 4 / 2 * (b @ a), rtol=1e-5, atol=1e-5)
-
-
-def test_adapters_that_cannot_be_folded_are_refused_by_name(tmp_path, capsys):
-    adapter(tmp_path / "x", 5, 4)
-    adapter(tmp_path / "dora", 6, 4, use_dora=True)
-    adapter(tmp_path / "ia3", 6, 4, peft_type="IA3")
-    assert "dora is an adapter of the kind DoRA" in refused(capsys, "x", "dora", "--base", "base")
-    assert "ia3 is an adapter of the kind IA3" in refused(capsys, "x", "ia3", "--base", "base")
-    save_file(
-        {"base_model.model.gone.lora_A.weight": np.ones((2, 8), np.float32)},
-        tmp_path / "x" / "adapter_model.safetensors",
-    )
-    assert "the base has no gone.weight" in refused(capsys, "x", "a", "--base", "base")
 
 
 def test_a_merge_of_files_loads_no_jax():
