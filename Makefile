@@ -81,7 +81,8 @@ release: $(VENV)/.installed-dev  ## wheel and sdist, checked, into dist/
 	$(BIN)/twine check --strict dist/*
 
 # Both ends of what is supported, in versions (make matrix OLDEST=python3.11 NEWEST=python3.13) and in processors: as if it had
-# AVX2 or SSE 4.2 only (any x86 takes these flags), and with one core.
+# AVX2 or SSE 4.2 only (any x86 takes these flags), and with one core. The slow tests on such processors are the nightly job's:
+# XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 make test-slow.
 MATRIX ?= tests/tna_jax
 OLDEST ?= python3.11
 NEWEST ?= python3.13
@@ -92,8 +93,8 @@ matrix-versions:
 	$(MAKE) VENV=.venv-newest PYTHON=$(NEWEST) CONSTRAINTS=constraints-newest.txt .venv-newest/.installed-matrix
 	.venv-newest/bin/python -m pytest $(MATRIX) -m "not slow"
 matrix-processors: $(VENV)/.installed-dev
-	XLA_FLAGS="$$XLA_FLAGS --xla_cpu_max_isa=AVX2" $(BIN)/python -m pytest --optimized
-	XLA_FLAGS="$$XLA_FLAGS --xla_cpu_max_isa=SSE4_2" $(BIN)/python -m pytest --optimized
+	XLA_FLAGS="$$XLA_FLAGS --xla_cpu_max_isa=AVX2" $(MAKE) test
+	XLA_FLAGS="$$XLA_FLAGS --xla_cpu_max_isa=SSE4_2" $(MAKE) test
 	taskset -c 0 $(BIN)/python -m pytest -n 1 --optimized $(MATRIX) -m "not slow"
 
 # Whatever the index holds today, without pins: what breaks there will break for whoever installs the package tomorrow.
