@@ -13,8 +13,9 @@ VIT = ["--width", "16", "--depth", "1", "--patch", "4", "--dataset", "digits:0-4
        "--epochs", "2", "--batch-size", "8", "--learning-rate", "1e-2", "--augmentation", "0"]  # fmt: skip
 BERT = ["--model", "bert", "--width", "16", "--depth", "1", "--vocab", "256", "--length", "12", "--tasks", "mr", "trec",
         "--epochs", "2", "--batch-size", "40"]  # fmt: skip
-SOUP = ["--dataset", "digits", "--recipes", "3", "--ratios", "0", "0.5", "--train-examples", "150", "--held-out-examples", "100",
-        "--test-examples", "100", "--epochs", "2", "--batch-size", "50", "--severities", "5"]  # fmt: skip
+GIVEN = ["--dataset", "digits", "--train-examples", "150", "--held-out-examples", "100", "--test-examples", "100", "--batch-size", "50",
+         "--severities", "5"]  # fmt: skip
+SOUP = [*GIVEN, "--recipes", "3", "--ratios", "0", "0.5", "--epochs", "2"]
 COLD = ["--tasks", "mr", "trec", "--unseen", "subj", "--iterations", "2", "--examples", "60", "--score-examples", "40",
         "--score-epochs", "1", "--probe-examples", "60", "--batch-size", "20", "--length", "12", "--ratios", "0", "0.5"]  # fmt: skip
 

@@ -3,6 +3,7 @@
 The condition stands beside the option's type: `prox_mu: Annotated[float, NOT_NEGATIVE, Only("algorithm", "fedprox")]`.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from tna_jax.io.errors import UsageError
@@ -10,7 +11,12 @@ from tna_jax.programs.cli.arguments import Only, options
 
 
 def check(settings: Any) -> None:
-    """Raises UsageError that names every option of a dataclass that differs from its default and does nothing beside the others."""
+    """Raises UsageError that names every option of a dataclass that differs from its default and does nothing beside the others.
+
+    A run that is resumed passes: it may be from before an option was refused.
+    """
+    if getattr(settings, "resume", False):
+        return
     idle: dict[str, list[str]] = {}
     for option in options(type(settings)):
         if option.only is not None and getattr(settings, option.field) != option.default:
@@ -21,8 +27,31 @@ def check(settings: Any) -> None:
         raise UsageError("; ".join(_sentence(flags, reason) for reason, flags in idle.items()))
 
 
+def given(settings: Any, names: Collection[str]) -> list[str]:
+    """Returns the flags of those of the named options that differ from their defaults."""
+    return [o.flag for o in options(type(settings)) if o.field in names and getattr(settings, o.field) != o.default]
+
+
+def refuse(settings: Any, names: Collection[str], reason: str) -> None:
+    """Raises UsageError where one of the named options differs from its default; unless a run is resumed.
+
+    Args:
+      settings: dataclass of options.
+      names: fields.
+      reason: what is said behind `--a, --b do nothing`, for example `for texts`.
+    """
+    flags = given(settings, names)
+    if flags and not settings.resume:
+        raise UsageError(f"{nothing(flags)} {reason}")
+
+
+def nothing(flags: list[str]) -> str:
+    """Returns `--a, --b do nothing`."""
+    return f"{', '.join(flags)} {'do' if len(flags) > 1 else 'does'} nothing"
+
+
 def _sentence(flags: list[str], reason: str) -> str:
-    return f"{', '.join(flags)} {'do' if len(flags) > 1 else 'does'} nothing without {reason}"
+    return f"{nothing(flags)} without {reason}"
 
 
 def _reason(only: Only, settings: Any) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, ClassVar
 
 from tna_jax.io.errors import UsageError, collect_errors
-from tna_jax.programs.cli import ranges
+from tna_jax.programs.cli import effects, ranges
 from tna_jax.programs.cli.arguments import DATA, MACHINE
 from tna_jax.programs.cli.choices import Placement
 from tna_jax.programs.cli.ranges import BOUND, COUNT, PATTERN, SEED, SHARE
@@ -40,7 +40,13 @@ class TuningOptions(RunOptions, MachineOptions):
 
     def check(self) -> None:
         """Raises UsageError for whatever can be refused before any work."""
-        collect_errors(lambda: ranges.check(self), self.check_machine, self.check_run, self.check_tuning)
+        collect_errors(
+            lambda: ranges.check(self),
+            self.check_machine,
+            self.check_run,
+            self.check_tuning,
+            lambda: effects.check(self),
+        )
 
     def check_tuning(self) -> None:
         """Raises UsageError for options that do not go together."""

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, ClassVar, get_args
 
 from tna_jax.io.errors import UsageError, collect_errors
-from tna_jax.programs.cli import dataset_names, ranges
+from tna_jax.programs.cli import dataset_names, effects, ranges
 from tna_jax.programs.cli.arguments import MACHINE, Hidden, Known
 from tna_jax.programs.cli.choices import (
     DATASETS,
@@ -140,11 +140,8 @@ class AnchorOptions:
 
     def idle(self) -> str:
         """Returns the options that do nothing at mask ratio 0, in a sentence; empty where none is given."""
-        given = [f for f in dataclasses.fields(AnchorOptions) if getattr(self, f.name) != f.default]
-        if not given:
-            return ""
-        names = ", ".join(f"--{field.name.replace('_', '-')}" for field in given)
-        return f"{names} {'do' if len(given) > 1 else 'does'} nothing at mask ratio 0: there are no anchors"
+        flags = effects.given(self, [field.name for field in dataclasses.fields(AnchorOptions)])
+        return f"{effects.nothing(flags)} at mask ratio 0: there are no anchors" if flags else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,4 +198,5 @@ class Settings(RunOptions, MachineOptions, TrainingOptions, AnchorOptions, Model
             self.check_model,
             self.check_anchors,
             self.check_run,
+            lambda: effects.check(self),
         )

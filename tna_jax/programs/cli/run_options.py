@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated, ClassVar
 
 from tna_jax.io.errors import UsageError
+from tna_jax.programs.cli.arguments import Only
 from tna_jax.programs.cli.choices import Precision
 from tna_jax.programs.cli.progress import console
 from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE
@@ -18,7 +19,7 @@ class RunOptions:
 
     out: str | None = None
     """Run folder to make; default: runs/PROGRAM-DATASET-TIME."""
-    overwrite: bool = False
+    overwrite: Annotated[bool, Only("out")] = False
     """Replace the run in --out."""
     resume: bool = False
     """Resume the interrupted run in --out, to the same result."""

@@ -112,8 +112,8 @@ class ClientOptions:
 
     SECTION: ClassVar[str] = "clients"
 
-    clients: Annotated[int, COUNT] = 20
-    """Number of clients."""
+    clients: Annotated[int, COUNT, Only("partition", "dirichlet", "shard", "iid")] = 20
+    """Number of clients; of natural ones as many as there are."""
     rounds: Annotated[int, COUNT] = 25
     """Number of rounds."""
     participation: Annotated[float, PART] = 1.0
@@ -250,17 +250,13 @@ class FederateOptions(
             self.check_variates,
             self.check_run,
             self.check_alone,
-            self.check_effects,
+            lambda: effects.check(self),
+            self.check_epochs,
         )
 
-    def check_effects(self) -> None:
-        """Raises UsageError for options that do nothing beside the others; a run from before they were refused is resumed."""
-        if not self.resume:
-            collect_errors(lambda: effects.check(self), self.check_epochs)
-
     def check_epochs(self) -> None:
-        """Raises UsageError for a number of epochs in whose place there are steps."""
-        if self.local_steps is not None and self.epochs != type(self).epochs:
+        """Raises UsageError for a number of epochs in whose place there are steps; a run from before that was refused is resumed."""
+        if self.local_steps is not None and self.epochs != type(self).epochs and not self.resume:
             raise UsageError(
                 f"--epochs {self.epochs} does nothing beside --local-steps, which stands in its place; leave out one of them"
             )

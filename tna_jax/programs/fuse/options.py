@@ -91,11 +91,8 @@ class FuseOptions(MatchingOptions, MachineOptions):
     def check_methods(self) -> None:
         """Raises UsageError for methods and options of methods that do not go together; how many models there are is not known yet."""
         if not self.method:
-            defaults = {field.name: field.default for field in dataclasses.fields(self)}
-            alone = [name for name in OF_METHODS if getattr(self, name) != defaults[name]]
-            if alone:
-                flags = ", ".join(f"--{name.replace('_', '-')}" for name in alone)
-                raise UsageError(f"{flags}: for merging methods, name one or more with --method")
+            if flags := effects.given(self, OF_METHODS):
+                raise UsageError(f"{', '.join(flags)}: for merging methods, name one or more with --method")
             return
         if twice := [name for name in dict.fromkeys(self.method) if self.method.count(name) > 1]:
             raise UsageError(f"--method names {', '.join(twice)} more than once")

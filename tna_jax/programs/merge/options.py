@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from tna_jax.io.errors import UsageError, collect_errors
-from tna_jax.programs.cli import pairs, ranges
-from tna_jax.programs.cli.arguments import Alias, Positional, Section
+from tna_jax.programs.cli import effects, pairs, ranges
+from tna_jax.programs.cli.arguments import Alias, Only, Positional, Section
 from tna_jax.programs.cli.choices import DataAwareMethod, MergingMethod, Ties
 from tna_jax.programs.merge.plan import Choices
 
@@ -87,16 +87,16 @@ class MergeOptions:
     evaluate: Annotated[str | None, SEARCH] = None
     """Command that scores a model: it is run with the path of a file or folder as its last argument and must print a number,
     larger is better, as its last line. Makes a greedy soup of the models; score on held-out data, not on the test set."""
-    evaluate_minutes: Annotated[float | None, SEARCH, ranges.POSITIVE] = None
+    evaluate_minutes: Annotated[float | None, SEARCH, ranges.POSITIVE, Only("evaluate")] = None
     """Longest that the command may take for a model; one that it does not score in time, or at all, is left out."""
-    ties: Annotated[Ties, SEARCH] = "keep"
+    ties: Annotated[Ties, SEARCH, Only("evaluate")] = "keep"
     """Greedy soups: keep or drop an ingredient that leaves the score as it is."""
     recipe: str | None = None
     """File that names method, models, base, weights and dtype in mergekit's YAML; instead of these options."""
     match: bool = False
     """First bring the hidden units of every model into the order of the first (weight matching), for models that were trained apart;
     for Hugging Face folders of the types that tna_jax.hf loads."""
-    match_by: Literal["permutation", "rotation"] = "permutation"
+    match_by: Annotated[Literal["permutation", "rotation"], Only("match")] = "permutation"
     """With --match: put hidden units into another order, which changes no value, or turn the residual stream as well (rotation: vit, deit,
     dinov2, and decoders with a head of their own), which writes every model, the first too, in another form of the same function."""
     dry_run: bool = False
@@ -111,9 +111,21 @@ class MergeOptions:
                 f"--method {self.method} looks at data and runs the network, and files hold neither: tna fuse RUN --method {self.method} "
                 "merges the models of runs so, tna_jax.merging any network"
             )
-        if self.match_by != "permutation" and not self.match:
-            raise UsageError(f"--match-by {self.match_by} says how --match matches: add that")
-        collect_errors(lambda: ranges.check(self), self.check_weights, self.check_tensors, self.check_out)
+        collect_errors(
+            lambda: ranges.check(self),
+            lambda: effects.check(self),
+            self.check_method,
+            self.check_weights,
+            self.check_tensors,
+            self.check_out,
+        )
+
+    def check_method(self) -> None:
+        """Raises UsageError for options that do nothing for the method; which one a recipe names is not known yet."""
+        if self.recipe is None and self.method != "average" and self.accumulate != "float32":
+            raise UsageError(
+                f"--accumulate {self.accumulate} is of averages: it does nothing for --method {self.method}"
+            )
 
     def check_weights(self) -> None:
         """Raises UsageError for models and weights that do not go together."""
@@ -123,10 +135,6 @@ class MergeOptions:
         alone = self.base is not None  # one adapter, or one task vector
         if len(self.models) < (1 if alone else 2):
             raise UsageError(f"name two or more models to merge, got {len(self.models)}")
-        if self.ties != "keep" and self.evaluate is None:
-            raise UsageError(f"--ties {self.ties} is for greedy soups: it needs --evaluate COMMAND")
-        if self.evaluate_minutes is not None and self.evaluate is None:
-            raise UsageError("--evaluate-minutes is for greedy soups: it needs --evaluate COMMAND")
         if self.evaluate is not None and (self.method != "average" or self.weight):
             raise UsageError(
                 "--evaluate makes a greedy soup, an average of equal weights: not with --method or --weight"
@@ -140,11 +148,8 @@ class MergeOptions:
     def _require_alone(self) -> None:
         """Raises UsageError for options that the recipe decides."""
         decided = ("models", "method", "base", "weights", "method_options", "dtype", "weight")
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        both = [name for name in decided if getattr(self, name) != defaults[name]]
-        if both:
-            names = ", ".join("MODEL" if name == "models" else f"--{name.replace('_', '-')}" for name in both)
-            raise UsageError(f"--recipe says what is merged and how; leave out {names}")
+        if both := effects.given(self, decided):
+            raise UsageError(f"--recipe says what is merged and how; leave out {', '.join(both)}")
 
     def _require_weights(self, flag: str, weights: tuple[float, ...]) -> None:
         if len(weights) != len(self.models):

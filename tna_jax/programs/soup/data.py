@@ -40,7 +40,9 @@ class Material(NamedTuple):
 
 def load(settings: Any, checkpoint: str) -> Material:
     """The data of the options, for the network of `checkpoint`; raises UsageError where they do not go together."""
-    return (_texts if is_text(settings.dataset) else _images)(settings, checkpoint)
+    texts = is_text(settings.dataset)
+    settings.check_kind(texts)
+    return (_texts if texts else _images)(settings, checkpoint)
 
 
 def is_text(name: str) -> bool:

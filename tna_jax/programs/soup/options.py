@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated, ClassVar, get_args
 
 from tna_jax.io.errors import UsageError, collect_errors
+from tna_jax.programs.cli import effects
 from tna_jax.programs.cli.arguments import DATA, Hidden, Known, Section
 from tna_jax.programs.cli.checkpoint_names import CHECKPOINT
 from tna_jax.programs.cli.choices import DATASETS, Corruption, TextTask, Ties
@@ -14,6 +15,11 @@ from tna_jax.programs.cli.run_options import TrustOptions
 
 SEVERITY = Range("lie in 1 to 5", lambda value: 1 <= value <= 5, "each in 1 to 5")
 RECIPES = Section("recipes")
+OF_TRAINING = (
+    "ratios", "seeds", "recipes", "learning_rates", "weight_decays", "label_smoothings", "augmentations", "epochs", "warmup", "clip",
+    "accumulate", "remat", "freeze", "checkpoint_every",
+)  # fmt: skip
+OF_IMAGES, OF_TEXTS = ("image_size", "augmentations", "corruptions", "severities"), ("length",)
 DATASET = Rule(lambda flag, name: "" if name in get_args(TextTask) else problem(flag, name))
 ONE_OR_MORE = Rule(lambda flag, values: "" if values else f"{flag} needs a value")
 
@@ -87,3 +93,9 @@ class SoupOptions(TuningOptions, FreezeOptions, TrustOptions):
             )
         if self.models and len(self.models) < 2:
             raise UsageError("--models: a soup needs two models or more")
+        if self.models:
+            effects.refuse(self, OF_TRAINING, "for --models, which are averaged as they are")
+
+    def check_kind(self, texts: bool) -> None:
+        """Raises UsageError for options of images where the data are texts, and the other way round."""
+        effects.refuse(self, OF_IMAGES if texts else OF_TEXTS, f"for {'texts' if texts else 'images'}")

@@ -73,9 +73,10 @@ def test_damaged_files_are_refused(tmp_path, files, capsys):
         ("A B -o out --weights 1 -1", "their sum not 0"),
         ("A B -o out --weights 1 nan", "must be finite"),
         ("A B -o out --accumulate float23", "did you mean 'float32'"),
+        ("A B -o out --accumulate float64 --method ties --base A", "does nothing for --method ties"),
         ("A B -o out --ties kep --evaluate true", "did you mean 'keep'"),
         ("A B -o out --weights 1 1 --evaluate true", "exclude each other"),
-        ("A B -o out --ties drop", "--ties drop is for greedy soups: it needs --evaluate COMMAND"),
+        ("A B -o out --ties drop", "--ties does nothing without --evaluate"),
         (
             "A B -o pytorch_model.bin",
             "only safetensors are written; name a file that ends in .safetensors, or a folder",

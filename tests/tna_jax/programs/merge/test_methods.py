@@ -94,7 +94,7 @@ def test_draws_of_dare_are_the_same_whatever_the_shards(tmp_path):
         ("gone b --method slerp --weight layer=1.2,-0.2", "--weight 'layer': slerp stays between"),
         ("a b --weight layer", "must be written 'REGEX=0.7 0.3'"),
         ("a b --shard-size 5", "must be a size such as 5GB"),
-        ("a b --evaluate-minutes 3", "it needs --evaluate COMMAND"),
+        ("a b --evaluate-minutes 3", "--evaluate-minutes does nothing without --evaluate"),
         ("--recipe gone.yml a", "leave out MODEL"),
     ],
 )

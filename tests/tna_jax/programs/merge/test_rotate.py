@@ -95,4 +95,4 @@ def test_a_body_without_a_head_and_values_beyond_a_dtype_are_refused_by_name(cap
 
 def test_the_way_needs_what_it_is_of(capsys):
     assert main(["merge", "a", "b", "-o", "out", "--match-by", "rotation"]) == 2
-    assert "--match-by rotation says how --match matches: add that" in " ".join(capsys.readouterr().err.split())
+    assert "--match-by does nothing without --match" in " ".join(capsys.readouterr().err.split())

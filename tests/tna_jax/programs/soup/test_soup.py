@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tna_jax.programs.commands import SOUP, fails, read, same_arrays
+from tests.tna_jax.programs.commands import GIVEN, SOUP, fails, read, same_arrays
 from tests.tna_jax.programs.stops import After
 from tna_jax.hf import loading
 from tna_jax.io.runs import anchor_mask
@@ -70,7 +70,7 @@ def test_an_interrupted_soup_goes_on_to_the_same_numbers(souped, home, tmp_path,
 def test_given_models_are_averaged_without_training(souped, home, tmp_path, capsys):
     folders = [str(souped / "soup-ratio-0"), str(souped / "soup-ratio-0.5")]
     out = tmp_path / "given"
-    assert main(["soup", "--models", *folders, *SOUP, "--out", str(out)]) == 0
+    assert main(["soup", "--models", *folders, *GIVEN, "--out", str(out)]) == 0
     given, trained = read(out / "soup.json"), read(souped / "soup.json")
     members = next(row for row in given["rows"] if row["fusion"] == "mean of members" and row["split"] == "test")
     greedy = {
@@ -79,7 +79,7 @@ def test_given_models_are_averaged_without_training(souped, home, tmp_path, caps
         if (row["fusion"], row["split"]) == ("greedy soup", "test")
     }
     assert members["member_accuracy"] == pytest.approx([greedy[0.0], greedy[0.5]])
-    assert "is another network" in fails(capsys, "soup", "--models", folders[0], str(home / "vit" / "model"), *SOUP)
+    assert "is another network" in fails(capsys, "soup", "--models", folders[0], str(home / "vit" / "model"), *GIVEN)
 
 
 @pytest.mark.slow
