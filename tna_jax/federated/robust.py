@@ -150,10 +150,11 @@ class Krum(_AgainstShare):
             return jnp.where(accepted & (jnp.arange(size) != i), sum(squares, start=jnp.float32(0)), jnp.inf)
 
         near = jnp.sort(jax.lax.map(distances, jnp.arange(size)), axis=1)  # (G, G)
-        nearest = jnp.maximum(count - self.hostile(accepted) - 2, 1)
-        counted = (jnp.arange(size) < nearest)[None] & jnp.isfinite(near)
-        score = jnp.where(accepted, jnp.sum(jnp.where(counted, near, jnp.float32(0)), axis=1), jnp.inf)
-        rank = jnp.argsort(jnp.argsort(score))
+        nearest = jnp.minimum(jnp.maximum(count - self.hostile(accepted) - 2, 1), count - 1)
+        # A distance beyond float32 is infinite, and counts: whoever is so far lies near to nobody.
+        counted = (jnp.arange(size) < nearest)[None]
+        score = jnp.sum(jnp.where(counted, near, jnp.float32(0)), axis=1)
+        rank = jnp.argsort(jnp.lexsort((score, ~accepted)))
         chosen = accepted & (rank < self.keep)
 
         def mean(leaf: jax.Array) -> jax.Array:

@@ -122,3 +122,23 @@ def test_rules_say_what_they_take():
         servers.ServerRule(servers.MEAN.optimizer, servers.Distillation(), robust=Krum())
     assert SERVERS["median"]() == SERVERS["median"]()  # one program for equal rules
     assert aggregation.combines(Federation(lambda p, x: x, 1, 2, server=SERVERS["krum"]()))
+
+
+@pytest.mark.parametrize("size", [1e19, 3e38])
+@pytest.mark.parametrize("keep", [1, 4])
+def test_krum_leaves_out_updates_whose_distances_overflow(size, keep):
+    """Each is finite, and so accepted; its squared distances to all others are infinite in float32."""
+    rows = RNG.normal(0.1, 0.05, (7, 5)).astype(np.float32)
+    rows[2], rows[5] = size, -size
+    accepted = np.array([True] * 6 + [False])
+    chosen = Krum(0.34, keep).combine({"delta": {"w": jnp.asarray(rows)}}, jnp.asarray(accepted))["delta"]["w"]
+    honest = rows[[0, 1, 3, 4]]
+    near = np.sort(((honest[:, None] - honest[None]) ** 2).sum(2), 1)[:, 1]  # the nearest one: 6 - 3 - 2
+    np.testing.assert_allclose(chosen, honest[np.argsort(near)[:keep]].mean(0), atol=1e-6)
+
+
+def test_krum_of_one_update_and_of_updates_that_all_lie_beyond_float32_keeps_one_that_was_accepted():
+    rows = np.array([[9.0, 9.0], [3e38, 3e38], [-3e38, 0], [0, -3e38]], np.float32)
+    for accepted in ([False, True, False, False], [False, True, True, True]):
+        chosen = Krum().combine({"delta": {"w": jnp.asarray(rows)}}, jnp.asarray(accepted))["delta"]["w"]
+        assert np.asarray(chosen).tolist() == rows[1].tolist()
