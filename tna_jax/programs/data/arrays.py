@@ -15,6 +15,8 @@ OWNERS = "client_train"
 """Whose each training example is, of data with natural clients."""
 HELD = 0.2
 """Share of the examples that become the test split where the data has none."""
+KNOWN = 0.01
+"""Share of the test examples that may be training examples too without a word."""
 CHANNELS = (1, 3, 4)
 """Numbers of channels that images have."""
 CLASSES, TOKENS = ("classification",), ("next-token", "masked-lm", "segmentation")
@@ -65,7 +67,7 @@ def from_arrays(name: str, arrays: Mapping[str, Any], objective: str, *, fingerp
         )
     y, names, outputs = _targets(name, values["y_train"], values["y_test"], objective)
     train, test = (Split(values[f"x_{part}"], y[part]) for part in ("train", "test"))
-    notes += _unseen(train.labels, test.labels) if names else ()
+    notes += (_unseen(train.labels, test.labels) if names else ()) + _known(train, test)
     scaled = train.images.dtype == np.uint8
     channels = train.images.shape[-1] if scaled else 0
     mean, std = (0.0, 1.0) if channels == 1 else (0.5, 0.5)
@@ -184,6 +186,21 @@ def _unseen(train: np.ndarray, test: np.ndarray) -> tuple[str, ...]:
     listed = ", ".join(map(str, unseen[:5])) + (", ..." if unseen.size > 5 else "")
     count = int(np.isin(test, unseen).sum())
     return (f"{count} test examples are of classes without a training example: {listed}",)
+
+
+def _known(train: Split, test: Split) -> tuple[str, ...]:
+    """Test examples that are training examples too, input and target: more of them than a few that look alike."""
+    seen = {_row_digest(x, y) for x, y in zip(train.images, train.labels, strict=True)}
+    count = sum(_row_digest(x, y) in seen for x, y in zip(test.images, test.labels, strict=True))
+    if count <= KNOWN * len(test.labels):
+        return ()
+    return (
+        f"{count} of {len(test.labels)} test examples are training examples too: scores on them say little of new examples",
+    )
+
+
+def _row_digest(x: np.ndarray, y: np.ndarray) -> bytes:
+    return hashlib.blake2b(x.tobytes() + y.tobytes(), digest_size=16).digest()
 
 
 def _inputs(name: str, key: str, array: np.ndarray) -> np.ndarray:

@@ -29,7 +29,9 @@ def test_a_class_is_a_subfolder_and_splits_are_folders():
             write(f"pets/{part}/cat/{i}.webp" if i else f"pets/{part}/cat/deep/0.png", color=(200, 0, 0))
     Path("pets/train/dog/notes.txt").write_text("not an image")
     found = data.load("./pets")
-    assert found.describe() == "pets: 6 train + 4 test images 4x6x3, 2 classes"
+    assert found.describe().startswith(
+        "pets: 6 train + 4 test images 4x6x3, 2 classes; 4 of 4 test examples are training"
+    )
     assert found.class_names == ("cat", "dog") and found.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert found.train.images[-1, 0, 0].tolist() == [10, 20, 30]
 

@@ -82,7 +82,7 @@ def test_images_of_uint8_are_scaled_like_those_of_known_sets():
         "color", {"x_train": np.zeros((4, 5, 5, 3), np.uint8), "y_train": np.arange(4) % 2}, "classification"
     )
     assert color.preprocess(color.train.images).min() == -1.0
-    assert gray.describe() == "gray: 3 train + 1 test images 5x5x1, 2 classes"
+    assert gray.describe().startswith("gray: 3 train + 1 test images 5x5x1, 2 classes")
 
 
 def test_labels_of_text_are_numbered_in_sorted_order():
@@ -154,6 +154,19 @@ def test_bad_arrays_are_refused_in_one_line(bad, words):
 def test_what_looks_wrong_is_told(arrays, words):
     assert words in from_arrays("mine", arrays, "classification").describe()
     assert not from_arrays("mine", both(), "classification").notes
+
+
+def test_test_examples_that_were_trained_on_are_told():
+    known, new = np.random.default_rng(0).random((2, 20, 3))
+    labels = np.arange(20) % 2
+    rows = {"x_train": known, "y_train": labels, "x_test": known[:10], "y_test": labels[:10]}
+    assert "10 of 10 test examples are training examples too" in from_arrays("mine", rows, "classification").describe()
+    rows["x_test"] = np.concatenate([known[:3], new[3:10]])
+    assert "3 of 10 test examples" in from_arrays("mine", rows, "classification").describe()
+    rows["y_test"] = 1 - labels[:10]  # other targets: other examples, that look alike
+    assert not from_arrays("mine", rows, "classification").notes
+    twice = {"x_train": np.repeat(known, 2, 0), "y_train": np.repeat(labels, 2)}  # split here, by a seed
+    assert "test examples are training examples too" in from_arrays("mine", twice, "classification").describe()
 
 
 def test_targets_that_do_not_fit_the_objective_are_refused():
