@@ -4,7 +4,7 @@ from typing import Any
 
 from fusion import federated, federated_baselines
 from fusion.soup_dinov2 import APART, USUAL
-from tna_jax.programs.cli.main import GROUPS, PROGRAMS
+from tna_jax.programs.cli.catalog import GROUPS, PROGRAMS
 from tna_jax.programs.cold import report as cold_report
 from tna_jax.programs.reports.statistics import format_mean_std
 from train.cells import find, summary

@@ -7,7 +7,8 @@ import re
 
 from mkdocs.structure.files import File
 
-from tna_jax.programs.cli.main import PROGRAMS, main, usage
+from tna_jax.programs.cli.catalog import PROGRAMS
+from tna_jax.programs.cli.main import main, usage
 
 WIDTH = 84
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")

@@ -19,7 +19,8 @@ from tests.project.first_run import first_run
 from tests.project.own_model import COMMANDS, barrier_of_own_model, lines_of_code
 from tests.xla_flags import environment_of_a_user
 from tna_jax.programs.cli import arguments
-from tna_jax.programs.cli.main import PROGRAMS, main, options_of
+from tna_jax.programs.cli.catalog import PROGRAMS, options_of
+from tna_jax.programs.cli.main import main
 from tna_jax.programs.completion.run import script
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from tests.parameters import slow_but
 from tests.project.snippets import PAGES, RECIPES, ROOT, blocks, calls
 from tna_jax.io.errors import UsageError
 from tna_jax.programs.cli import parsing
-from tna_jax.programs.cli.main import PROGRAMS, options_of
+from tna_jax.programs.cli.catalog import PROGRAMS, options_of
 
 BEFORE = {
     "docs/fusing.md": """

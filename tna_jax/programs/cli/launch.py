@@ -12,7 +12,7 @@ from typing import Any
 
 from tna_jax.io.errors import UsageError
 from tna_jax.programs.cli import help, interrupts, messages, parsing
-from tna_jax.programs.cli.main import options_of, package_of
+from tna_jax.programs.cli.catalog import options_of, package_of
 from tna_jax.programs.cli.progress import Interrupted, print_user_error
 
 FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)

@@ -1,7 +1,7 @@
 """What tyro's completion scripts leave out: runs and files that are given by their places, as in `tna barrier RUN`."""
 
 from tna_jax.programs.cli import arguments
-from tna_jax.programs.cli.main import PROGRAMS, options_of
+from tna_jax.programs.cli.catalog import PROGRAMS, options_of
 
 BASH = """
 # What stands at the place of a run or a file is completed as one.

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from tna_jax.programs.cli.main import PROGRAMS, options_of
+from tna_jax.programs.cli.catalog import PROGRAMS, options_of
 from tna_jax.programs.cli.parsing import command_line
 from tna_jax.programs.completion.options import CompletionOptions
 from tna_jax.programs.completion.places import with_places

@@ -5,7 +5,7 @@ from typing import Any
 
 from tna_jax.io.errors import UsageError
 from tna_jax.networks import Network
-from tna_jax.programs.cli import arguments, main, parsing, ranges
+from tna_jax.programs.cli import arguments, catalog, parsing, ranges
 from tna_jax.programs.cli.code_options import AnyModelOptions
 from tna_jax.programs.cli.options import DataOptions, TrainingOptions
 from tna_jax.programs.cli.run_options import MachineOptions
@@ -47,7 +47,7 @@ def description(config: dict[str, Any], run: str, data_dir: str | None, trust_co
 def _require_sound(config: dict[str, Any], apart: set[str], where: str) -> None:
     """Raises UsageError for options of a run's program, but those of `apart`, that its command line would refuse: results speak of them."""
     name = config.get("program", "train")
-    cls = main.options_of(name) if name in main.PROGRAMS and name != "import" else TrainingOptions
+    cls = catalog.options_of(name) if name in catalog.PROGRAMS and name != "import" else TrainingOptions
     fields = {option.field for option in arguments.options(cls) if not option.metavar} - apart
     values = {key: value for key, value in config.items() if key in fields and value is not None}
     recorded: Any = parsing.from_values(cls, values, where)

@@ -19,7 +19,7 @@ from tna_jax.io.json_files import to_json
 from tna_jax.masks import Params
 from tna_jax.prng import Stream, stream
 from tna_jax.programs import data
-from tna_jax.programs.cli.main import options_of
+from tna_jax.programs.cli.catalog import options_of
 from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.parsing import defaults, to_words
 from tna_jax.programs.cli.progress import console, plural

@@ -13,7 +13,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.formats import check_format
 from tna_jax.io.json_files import read_json
 from tna_jax.io.restore import listed
-from tna_jax.programs.cli.main import PROGRAMS
+from tna_jax.programs.cli.catalog import PROGRAMS
 from tna_jax.programs.population import checkpoint_status
 from tna_jax.programs.reports import logs, measures, other, rounds, run_status
 from tna_jax.programs.reports.blocks import Description

@@ -115,7 +115,7 @@ def minus(text: str) -> str:
 
 def command(config: dict[str, Any]) -> str:
     """The command of a run: its program with the options that are not the program's own, as far as they are known."""
-    from tna_jax.programs.cli.main import PROGRAMS, options_of
+    from tna_jax.programs.cli.catalog import PROGRAMS, options_of
     from tna_jax.programs.cli.parsing import defaults, to_words
 
     name = config.get("program")

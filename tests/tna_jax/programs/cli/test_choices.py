@@ -15,7 +15,7 @@ from tna_jax.models import layers
 from tna_jax.programs import data
 from tna_jax.programs.cli import choices
 from tna_jax.programs.cli.arguments import options
-from tna_jax.programs.cli.main import PROGRAMS, options_of
+from tna_jax.programs.cli.catalog import PROGRAMS, options_of
 from tna_jax.programs.cli.options import ModelOptions
 from tna_jax.programs.data import subsets, text
 from tna_jax.programs.soup.options import SEVERITY

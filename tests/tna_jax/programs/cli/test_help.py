@@ -8,7 +8,8 @@ import pytest
 
 from tna_jax.programs.cli import choices, help
 from tna_jax.programs.cli.arguments import options
-from tna_jax.programs.cli.main import PROGRAMS, main, options_of
+from tna_jax.programs.cli.catalog import PROGRAMS, options_of
+from tna_jax.programs.cli.main import main
 from tna_jax.programs.completion.run import script
 
 LARGE = [name for name in PROGRAMS if len(options(options_of(name))) > help.FEW and hasattr(options_of(name), "COMMON")]

@@ -12,7 +12,8 @@ import rich.table
 from tests.parameters import slow
 from tests.tna_jax.programs.commands import fails
 from tna_jax.programs.cli import help, messages, progress
-from tna_jax.programs.cli.main import main, options_of
+from tna_jax.programs.cli.catalog import options_of
+from tna_jax.programs.cli.main import main
 from tna_jax.programs.runs.folder import Run
 
 

@@ -11,7 +11,8 @@ from tests.tna_jax.programs.commands import fails
 from tna_jax.io.errors import UsageError
 from tna_jax.programs import data
 from tna_jax.programs.cli import dataset_names
-from tna_jax.programs.cli.main import main, options_of
+from tna_jax.programs.cli.catalog import options_of
+from tna_jax.programs.cli.main import main
 from tna_jax.programs.cli.options import DataOptions
 from tna_jax.programs.data import DataError, Request, own
 from tna_jax.programs.data.arrays import from_arrays
