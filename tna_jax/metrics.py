@@ -150,6 +150,11 @@ def merge(a: _Counted, b: _Counted) -> _Counted:
     return both
 
 
+def mean(total: Float[Array, ""], count: Float[Array, ""]) -> Float[Array, ""]:
+    """Returns `total / count`, a weighted mean, or `total`, which is 0 then, where nothing counts; counts below 1 are sums of small weights."""
+    return total / jnp.where(count > 0, count, jnp.ones_like(count))
+
+
 def cross_entropy(
     logits: Float[Array, "*B C"], labels: Integer[Array, "..."] | Bool[Array, "..."]
 ) -> Float32[Array, "*B"]:

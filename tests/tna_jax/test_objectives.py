@@ -195,6 +195,22 @@ def test_training_equals_a_plain_loop_and_ends_of_a_path_the_models_alone(name, 
     np.testing.assert_allclose(barrier(path, larger_is_better=True), (-gap).max(), atol=1e-6)
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_follows_the_weighted_mean_however_small_the_weights(accumulate):
+    """Weights whose sum is below 1, in 4 steps of SGD against NumPy's mean."""
+    x, y, w = normal(8, 3), normal(8, 1), RNG.uniform(0.1, 1, (8, 1)).astype(np.float32)
+    objective = Objective("weighted", lambda out, t: jnp.square(out - t["y"]), counted=lambda t: t["weight"])
+    expected = np.zeros((3, 1))
+    for _ in range(4):
+        expected -= 0.1 * 2 * (x.T @ (w * (x @ expected - y))) / w.sum()
+    for scale in (1, 2.0**-10):
+        trainer = Trainer(lambda p, x: x @ p["w"], optax.sgd(0.1), 8, objective=objective, accumulate=accumulate)
+        members = init_ensemble(trainer, {"w": np.zeros((1, 3, 1), np.float32)}, jax.random.split(jax.random.key(0), 1))
+        targets = {"y": y, "weight": np.float32(scale) * w}
+        found, _ = train_ensemble(trainer, members, x, targets, 4)
+        np.testing.assert_allclose(found.params["w"][0], expected, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_accumulated_steps_count_every_token_once():
     network, init, objective, data = SETTINGS["next-token"]

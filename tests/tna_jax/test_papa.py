@@ -77,6 +77,18 @@ def test_a_pull_by_itself():
     np.testing.assert_allclose(average, np.repeat(START["w"].mean(0)[None], M, 0), atol=1e-6)
 
 
+@pytest.mark.parametrize("how", ["map", "loop"])
+def test_frozen_leaves_are_not_pulled(how):
+    """They differ between members here, and their masks are `True`."""
+    start = START | {"b": RNG.normal(size=(M, 3)).astype(np.float32)}
+    trainer = Trainer(network, optax.sgd(0.1), 4, how, papa=Papa(2, 0.5), freeze="b")
+    members = ensemble.init_ensemble(trainer, start, jax.random.split(jax.random.key(1), M))
+    found = ensemble.train_ensemble(trainer, members, *DATA, 1)[0].params
+    assert np.asarray(found["b"]).tobytes() == start["b"].tobytes()
+    spread = [np.asarray(w).std(0).max() for w in (found["w"], start["w"])]
+    assert spread[0] < 0.5 * spread[1]  # the others are
+
+
 def test_what_it_is_not_for():
     for fields in ({"every": 0}, {"rate": 1.5}, {"rate": -0.1}):
         with pytest.raises(ValueError, match=next(iter(fields))):

@@ -17,6 +17,7 @@ from tna_jax.ensemble.steps import batch_indices, batch_step
 from tna_jax.ensemble.trainer import Trainer
 from tna_jax.ensemble.turns import loop_epoch
 from tna_jax.ensemble.validation import check_training_data, resolve
+from tna_jax.masks.freezing import freeze
 from tna_jax.metrics import AnyMetrics
 from tna_jax.placement import Placement
 
@@ -107,7 +108,7 @@ def epoch_program(trainer: Trainer, placement: Placement, mesh: Mesh, donate: bo
             return each(lambda x: steps(x[0], x[1], x[2], inputs, labels, epoch), (members, state, batches))
 
         def pulled(state: Any) -> Any:
-            return (papa_lib.pull(papa, state[0], members.mask), *state[1:])
+            return (papa_lib.pull(papa, state[0], freeze(members.mask, trainer.freeze)), *state[1:])
 
         start = (*trained_part(members), zero)
         *trained, total = papa_lib.in_blocks(papa, batches[0].shape[1], some_steps, pulled, start, batches)

@@ -19,8 +19,9 @@ class Papa:
     """Every `every` steps of an epoch all members take `w <- (1 - rate) w + rate * mean`, the mean over all members.
 
     `Trainer(papa=Papa())`. The members are one population: what one of them is depends on all, and one that diverges takes the
-    others with it. All of them stay on one device. Anchors keep every bit; under soft anchors `rate` is multiplied by the mask.
-    Optimizer states, and running averages of BatchNorm, are each member's own. The steps of an epoch are counted from its start.
+    others with it. All of them stay on one device. Anchors keep every bit, and so do leaves that `Trainer.freeze` fixes; under
+    soft anchors `rate` is multiplied by the mask. Optimizer states, and running averages of BatchNorm, are each member's own. The
+    steps of an epoch are counted from its start.
 
     Attributes:
       every: steps between two pulls, at least 1; the paper's 10.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32, Integer, Key, PyTree, Shaped
 
-from tna_jax import networks, objectives, prng, transform
+from tna_jax import metrics, networks, objectives, prng, transform
 from tna_jax.ensemble.dtypes import as_types, at_least_float32
 from tna_jax.ensemble.members import Members, count_examples
 from tna_jax.ensemble.trainer import Batch, Trainer, extra_arguments
@@ -91,7 +91,7 @@ def train_step(
             weights = trainer.objective.weights(labels, weight)
             objectives.check_shape("the losses of the trainer's `loss`", losses.shape, weights.shape)
             summed = jnp.sum(jnp.where(weights > 0, losses, np.float32(0)) * weights)
-        return summed / jnp.maximum(sums.count if total is None else total, np.float32(1)), (sums, state)
+        return metrics.mean(summed, sums.count if total is None else total), (sums, state)
 
     gradient, batch = jax.value_and_grad(loss, has_aux=True), (inputs, labels, weight)
     trained = without_frozen(member.params, trainer.freeze)

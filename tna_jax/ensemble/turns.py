@@ -15,6 +15,7 @@ from tna_jax.ensemble.members import Members, examples_of, trained_part, with_tr
 from tna_jax.ensemble.papa import pull_in_turn
 from tna_jax.ensemble.steps import batch_indices, batch_step
 from tna_jax.ensemble.trainer import Trainer
+from tna_jax.masks.freezing import freeze
 from tna_jax.metrics import AnyMetrics
 
 
@@ -83,7 +84,8 @@ def loop_epoch(
         for i in numbers:
             states[i] = step(states[i], rests[i], inputs, labels, np.int32(epoch), np.int32(s))
         if trainer.papa is not None and (s + 1) % trainer.papa.every == 0:
-            pulled = pull_in_turn(trainer.papa, [state[0][0] for state in states], [m.mask for m in members_in_turn])
+            masks = [freeze(m.mask, trainer.freeze) for m in members_in_turn]
+            pulled = pull_in_turn(trainer.papa, [state[0][0] for state in states], masks)
             states = [((params, *trained[1:]), total) for params, (trained, total) in zip(pulled, states, strict=True)]
     trained, totals = join(states)
     return with_trained(members, trained), totals

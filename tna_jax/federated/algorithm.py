@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tna_jax import metrics
 from tna_jax.federated.schedules import by_phase
 from tna_jax.federated.servers import in_float32
 from tna_jax.masks import Mask, Params
@@ -204,5 +205,4 @@ def per_step(delta: Params, mask: Mask, weight: jax.Array) -> Params:
 def mean_loss(outputs: Any, targets: Any, weight: jax.Array, objective: Objective = CLASSIFICATION) -> jax.Array:
     """Mean loss, of classification cross-entropy, of the real examples of a batch."""
     sums = objective.sums(outputs, targets, weight)
-    mean: jax.Array = sums.loss_sum / jnp.maximum(sums.count, jnp.float32(1))
-    return mean
+    return metrics.mean(sums.loss_sum, sums.count)

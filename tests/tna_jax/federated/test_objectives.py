@@ -41,6 +41,20 @@ def test_a_client_of_a_regression_makes_plain_gradient_steps(placement):
     np.testing.assert_allclose(found.value("absolute_error"), np.abs(X @ w - DATA[1][:, None]).mean(), rtol=1e-5)
 
 
+def test_a_clients_step_follows_the_weighted_mean_however_small_the_weights():
+    weight = np.full((12, 1), 2.0**-10, np.float32)
+    objective = objectives.Objective(
+        "weighted", lambda out, t: jnp.square(out - t["y"])[:, None], counted=lambda t: t["weight"]
+    )
+    federation = Federation(network, 1, batch_size=12, objective=objective)
+    server = federated.init_server(federation, {"w": jnp.zeros((3, 1))})
+    sent = federated.broadcast(federation, server, Schedule(), jax.random.key(0), 0, 0.1)
+    state = federated.init_client_state(federation, server)
+    targets = {"y": DATA[1], "weight": weight}
+    update, _ = federated.train_client(federation, sent, state, DATA[0], targets, jax.random.key(1))
+    np.testing.assert_allclose(update.delta["w"], 0.1 * 2 * X.T @ DATA[1][:, None] / 12, rtol=1e-5)
+
+
 def test_what_needs_classes_refuses_other_objectives_by_name():
     with pytest.raises(
         ValueError, match="FedLC and FedDF is defined for classification only, the objective is regression"
