@@ -1,11 +1,11 @@
 """What `tna PROGRAM --help` prints: the commonest options, or with `--help-all` every option, in sections."""
 
 import os
-import shutil
 import sys
 import textwrap
 from typing import Any
 
+from tna_jax.programs.cli import printing
 from tna_jax.programs.cli.arguments import OWN, REQUIRED, Option, options
 
 SECTIONS = (OWN, "evaluation", "data", "network", "anchors", "training", "run", "machine")
@@ -25,7 +25,7 @@ def text(name: str, cls: type, everything: bool = False, width: int | None = Non
       everything: whether to show all options; else the commonest ones.
       width: columns; default: those of the terminal, 100 at most.
     """
-    width = width or min(shutil.get_terminal_size().columns, 100)
+    width = width or printing.columns()
     found = [option for option in options(cls) if not option.hidden]
     common = getattr(cls, "COMMON", ())
     few = bool(common) and len(found) > FEW and not everything

@@ -4,7 +4,6 @@ This file imports the standard library only: help, version and refusals take no 
 """
 
 import difflib
-import shutil
 import sys
 import textwrap
 
@@ -17,7 +16,7 @@ NEEDED = ("tyro", "rich", "matplotlib", "PIL", "sklearn", "safetensors", "orbax"
 
 def usage(columns: int | None = None) -> str:
     """Returns the text of `tna --help`, in so many columns; default: those of the terminal, 100 at most."""
-    columns = columns or min(shutil.get_terminal_size().columns, 100)
+    columns = columns or printing.columns()
     width = max(map(len, PROGRAMS))
     indent = " " * (len("  tna   ") + width)
     lines = ["Training-time neuron alignment: train networks that can be averaged."]
@@ -39,7 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(arguments)
     printing.steady()
     with interrupts.begin():
-        return interrupts.leave(_run(sys.argv[1:]))
+        code = _run(sys.argv[1:])
+        if (reason := printing.lost()) and not code:
+            code = _refuse(
+                f"{' '.join(['tna', *sys.argv[1:2]])}: what it printed could not be written: {reason}; its files are whole"
+            )
+        return interrupts.leave(code)
 
 
 def _run(arguments: list[str]) -> int:
