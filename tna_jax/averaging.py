@@ -166,7 +166,7 @@ class Ingredient(NamedTuple):
     own: float
     """Its score alone."""
     score: float
-    """The score of the soup with it; not finite where the soup with it was not scored, since it had no score itself."""
+    """The score of the soup with it; not finite where that was not, or was not asked for, since the model had no score itself."""
     kept: bool
 
 
@@ -192,7 +192,7 @@ def greedy_recipe(
     arXiv 2203.05482, recipe 1. Law: the score is at least the best single model's. Equal models are tried in their order.
 
     Args:
-      scores: (M,) held-out score of each model; models whose score is not finite are left out.
+      scores: (M,) held-out score of each model; models whose score is not finite are left out, and those with which the soup's is not.
       score: (M,) weights, 1 for each ingredient and 0 else, to the held-out score of their average. It is called at most M - 1
         times.
       ties: see `Ties`.
@@ -218,7 +218,8 @@ def greedy_recipe(
             candidate = weights.copy()
             candidate[i] = 1
             soup_score = float(score(candidate))
-        kept = sign * soup_score >= sign * best if ties == "keep" else sign * soup_score > sign * best
+        better = sign * soup_score >= sign * best if ties == "keep" else sign * soup_score > sign * best
+        kept = better and math.isfinite(soup_score)
         if kept:
             weights, best = candidate, soup_score
         trail.append(Ingredient(i, alone[i], soup_score, kept))

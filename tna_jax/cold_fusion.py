@@ -29,6 +29,7 @@ from jaxtyping import Array, Integer, Key, PyTree, Shaped
 
 from tna_jax import averaging, masks, trees
 from tna_jax.masks import Mask, Params
+from tna_jax.placement import to_host
 
 IsHead = Callable[[str], bool]
 """Of a parameter's path (`classifier/kernel`), whether it belongs to a head and stays with its contributor."""
@@ -47,13 +48,19 @@ def broadcast_body(
       Leaves (K, ...).
 
     Raises:
-      ValueError: paths differ (all are listed), or no leaf is a head.
+      ValueError: paths or shapes differ (all are listed), no leaf is a head, or heads of no or of unlike numbers of contributors.
     """
-    trees.align(jax.tree.map(lambda x: x[0], heads), start, subject="heads")  # raises where they do not fit
-    flags = _flags(start, is_head)
-    count = jax.tree.leaves(heads)[0].shape[0]
-    shared = [jnp.broadcast_to(jnp.asarray(leaf)[None], (count, *leaf.shape)) for leaf in jax.tree.leaves(start)]
-    leaves = [head if flag else body for flag, head, body in zip(flags, jax.tree.leaves(heads), shared, strict=True)]
+    shapes = jax.tree.map(lambda leaf: trees.shape_of(leaf, np.shape(leaf)[1:]), heads)
+    trees.align(shapes, start, subject="heads")  # raises where they do not fit
+    flags, by_path = _flags(start, is_head), dict(trees.named_leaves(heads))
+    own = {path: by_path[path] for flag, (path, _) in zip(flags, trees.named_leaves(start), strict=True) if flag}
+    count = averaging.count_of({trees.name(path): leaf for path, leaf in own.items()})
+    if not count:
+        raise ValueError("heads of 0 contributors: expected leaves (K, ...) with K of 1 or more")
+    leaves = [
+        own[path] if path in own else jnp.broadcast_to(jnp.asarray(leaf)[None], (count, *np.shape(leaf)))
+        for path, leaf in trees.named_leaves(start)
+    ]
     return trees.like(start, leaves)
 
 
@@ -75,7 +82,12 @@ def draw_mask(
 
     Returns:
       A tree like `params` of bool, `True` = trainable.
+
+    Raises:
+      ValueError: all parameters are heads, or a ratio outside [0, 1].
     """
+    if all(is_head(trees.name(path)) for path, _ in trees.named_leaves(params)):
+        _flags(params, is_head)
     return masks.bernoulli(jax.random.fold_in(key, number), params, ratio, lambda path: not is_head(path))
 
 
@@ -99,7 +111,8 @@ def fuse(
     flags = _flags(params, is_head)
     leaves = jax.tree.leaves(params)
     bodies = [leaf for flag, leaf in zip(flags, leaves, strict=True) if not flag]
-    shares = np.ones(averaging.count_of(params), np.float32) if weights is None else weights
+    count = averaging.count_of({trees.name(path): leaf for path, leaf in trees.named_leaves(params)})
+    shares = np.ones(count, np.float32) if weights is None else weights
     fused = iter(averaging.average_stacked(bodies, shares))
     fused_leaves: list[Any] = [
         leaf if flag else jnp.broadcast_to(next(fused)[None], leaf.shape)
@@ -127,9 +140,39 @@ def cold_fusion_round(
 
     Returns:
       The contributors with the fused body, and the mask that was used.
+
+    Raises:
+      ValueError: as `fuse`; or anchored entries are not those of the first contributor's body before the training, bit for bit: `train`
+        moves them, or bodies differed. All paths are listed. Under `jit` that is not looked at.
     """
     mask = draw_mask(key, number, jax.tree.map(lambda x: x[0], params), ratio, is_head)
-    return fuse(train(params, mask), is_head, weights), mask
+    trained = train(params, mask)
+    _require_anchors(params, trained, mask)
+    return fuse(trained, is_head, weights), mask
+
+
+def _require_anchors(before: Params, after: Params, mask: Mask) -> None:
+    """Raises ValueError, which names all leaves, unless every contributor holds the anchored entries of the first one of `before`."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((before, after, mask))):
+        return
+    held, trained, wrong = dict(trees.named_leaves(mask)), dict(trees.named_leaves(after)), []
+    for path, leaf in trees.named_leaves(before):
+        old, new = _bits(leaf)[0], _bits(trained[path]) if path in trained else None
+        if new is None or new.shape[1:] != old.shape:  # another structure, shape or dtype: `fuse` speaks of those
+            continue
+        count = int((new != old).any(-1)[:, ~np.asarray(to_host(held[path]))].sum())
+        wrong += [f"{trees.name(path)} ({count})"] if count else []
+    if wrong:
+        raise ValueError(
+            f"anchored entries are not those of the body that was sent out: {', '.join(wrong)}. Either `train` moves them (give its "
+            "optimizer the mask: tna_jax.anchored(optimizer, mask)), or the bodies differed before (broadcast_body makes them one)"
+        )
+
+
+def _bits(leaf: Any) -> np.ndarray:
+    """(..., bytes) uint8."""
+    array = np.ascontiguousarray(to_host(leaf))
+    return array.reshape(*array.shape, 1).view(np.uint8)
 
 
 def _flags(params: Params, is_head: IsHead) -> list[bool]:

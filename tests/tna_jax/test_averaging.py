@@ -100,6 +100,17 @@ def test_greedy_soups_by_hand(ties, weights, score, trail):
     assert len(asked) == 2  # the model without a score is never tried
 
 
+@pytest.mark.parametrize(("larger", "worst"), [(True, np.inf), (False, -np.inf)])
+def test_a_soup_whose_score_is_not_finite_is_not_kept(larger, worst):
+    """As of a model alone: the score of what has overflowed is no best one, and no other could be compared with it."""
+    scores = {(1, 1, 0): worst, (1, 0, 1): 0.9 if larger else 0.1}
+    recipe = greedy_recipe(
+        [0.5, 0.4, 0.3] if larger else [0.5, 0.6, 0.7], lambda w: scores[tuple(w.astype(int).tolist())], "keep", larger
+    )
+    assert recipe.weights.tolist() == [1, 0, 1] and recipe.score == scores[1, 0, 1]
+    assert [step.kept for step in recipe.trail] == [True, False, True]
+
+
 def test_a_greedy_soup_is_the_average_of_its_ingredients_and_never_worse_than_the_best_model():
     members = tree(6)
     goal = member(members, 0)["a"] + member(members, 1)["a"]

@@ -1,5 +1,7 @@
 """ColD Fusion: heads stay, bodies are averaged, anchors keep their bits; the linear probe is the exact solution."""
 
+from collections import OrderedDict
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,8 +104,57 @@ def test_a_tree_without_heads_or_without_a_body_is_refused(contributors):
     _, _, params = contributors
     with pytest.raises(ValueError, match="none of the parameters are heads: body/bias, body/kernel, head/kernel"):
         cold_fusion.fuse(params, lambda path: path.startswith("classifier"))
-    with pytest.raises(ValueError, match="all of the parameters"):
-        cold_fusion.fuse(params, lambda path: True)
+    for call in (
+        lambda: cold_fusion.fuse(params, lambda path: True),
+        lambda: cold_fusion.draw_mask(jax.random.key(0), 0, params, 0.4, lambda path: True),
+    ):
+        with pytest.raises(ValueError, match="all of the parameters are heads: body/bias"):
+            call()
+
+
+def test_heads_of_unlike_numbers_of_contributors_are_refused_by_name():
+    start = {"body": jnp.zeros(4), "head": {"bias": jnp.zeros(2), "kernel": jnp.ones((4, 2))}}
+    heads = {"body": jnp.zeros((1, 4)), "head": {"bias": jnp.ones((3, 2)), "kernel": jnp.ones((3, 4, 2))}}
+    made = cold_fusion.broadcast_body(start, heads, is_head)  # bodies of `heads` are not used, nor is their number
+    assert made["body"].shape == (3, 4) and made["head"]["bias"].tolist() == [[1, 1]] * 3
+    unlike = {**heads, "head": {"bias": jnp.ones((2, 2)), "kernel": jnp.ones((3, 4, 2))}}
+    with pytest.raises(ValueError, match=r"head/bias \[2, 2\], head/kernel \[3, 4, 2\]"):
+        cold_fusion.broadcast_body(start, unlike, is_head)
+    with pytest.raises(ValueError, match="0 contributors"):
+        cold_fusion.broadcast_body(start, jax.tree.map(lambda leaf: leaf[:0], heads), is_head)
+    alone = {"body": {"w": 1.0}, "head": {"bias": 0.0}}
+    with pytest.raises(ValueError, match=r"head/bias \[\]"):
+        cold_fusion.broadcast_body(alone, alone, is_head)
+
+
+def test_heads_go_by_their_paths_not_by_their_order():
+    start = OrderedDict(z=jnp.zeros(2), head=OrderedDict(b=jnp.zeros(2), a=jnp.zeros(2)))
+    heads = {"head": {"a": jnp.full((3, 2), 1.0), "b": jnp.full((3, 2), 2.0)}, "z": jnp.zeros((3, 2))}
+    made = cold_fusion.broadcast_body(start, heads, is_head)
+    assert made["head"]["a"][0, 0] == 1 and made["head"]["b"][0, 0] == 2
+
+
+def test_a_list_of_layers_is_one_tree_of_contributors():
+    """Layers of equal shapes look like models one by one."""
+    layers = [{"w": jnp.arange(12.0).reshape(3, 4)}, {"w": jnp.ones((3, 4))}]
+    made = cold_fusion.fuse(layers, lambda path: path.startswith("1/"))
+    assert made[0]["w"].tolist() == [[4, 5, 6, 7]] * 3 and made[1]["w"].tolist() == [[1] * 4] * 3
+
+
+def test_a_training_that_moves_anchors_and_bodies_that_differ_are_refused_by_name(contributors):
+    _, _, params = contributors
+    with pytest.raises(ValueError, match=r"body/bias \(\d+\), body/kernel \(\d+\). Either `train` moves them"):
+        cold_fusion.cold_fusion_round(
+            jax.random.key(2), 0, params, 0.4, lambda p, m: jax.tree.map(lambda x: x + 1, p), is_head
+        )
+    other = {**params, "body": {**params["body"], "bias": params["body"]["bias"].at[1].add(1)}}
+    with pytest.raises(ValueError, match=r"sent out: body/bias \(\d+\). Either"):
+        cold_fusion.cold_fusion_round(jax.random.key(2), 0, other, 0.4, train, is_head)
+    plain = cold_fusion.cold_fusion_round(jax.random.key(2), 0, other, 0.0, train, is_head)[0]  # nothing is anchored
+    assert jnp.isfinite(plain["body"]["bias"]).all()
+    compiled = jax.jit(lambda p: cold_fusion.cold_fusion_round(jax.random.key(2), 0, p, 0.4, train, is_head)[0])(params)
+    eager = cold_fusion.cold_fusion_round(jax.random.key(2), 0, params, 0.4, train, is_head)[0]
+    assert np.allclose(compiled["body"]["kernel"], eager["body"]["kernel"], rtol=1e-6)
 
 
 def test_the_probe_is_the_ridge_solution_and_learns_what_is_linear():
