@@ -42,6 +42,8 @@ def is_own(name: str) -> bool:
 
 def problem(flag: str, name: str) -> str:
     """Returns what is wrong with a name; empty if nothing is. Whether a file is there is for loading to say."""
+    if not name:
+        return f"{flag} must not be empty"
     if form(name) != "unknown":
         return ""
     bases = [part.partition(CHOOSE)[0] for part in name.split(JOIN)]
@@ -56,6 +58,8 @@ TEXT_FORMS = "FILE.tsv, FILE.csv, FILE.parquet, ./FOLDER of them, hf:NAME"
 def text_problem(flag: str, names: tuple[str, ...]) -> str:
     """Returns what is wrong with names of text tasks; empty if nothing is."""
     known = get_args(TextTask)
+    if "" in names:
+        return f"{flag} must not be empty"
     wrong = [name for name in names if name not in known and form(name) not in ("table", "folder", "hf")]
     try:
         require_known(flag, wrong, known)

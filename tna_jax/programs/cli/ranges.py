@@ -56,8 +56,9 @@ def _ratios(flag: str, ratios: tuple[float, ...]) -> str:
     wrong = [ratio for ratio in ratios if not SHARE.holds(ratio)]
     if wrong:
         words = f"must {SHARE.words}, got {', '.join(map(str, wrong))}{_percent(wrong[0])}"
-    elif not ratios or len(set(ratios)) < len(ratios):
-        words = f"must be one or more different numbers, got {', '.join(map(str, ratios)) or 'none'}"
+    elif not ratios or len({f"{ratio:g}" for ratio in ratios}) < len(ratios):  # as tables and folders write them
+        hint = "; of no more than six digits" if ratios and len(set(ratios)) == len(ratios) else ""
+        words = f"must be one or more different numbers, got {', '.join(map(str, ratios)) or 'none'}{hint}"
     else:
         return ""
     return f"{flag} (shares of anchored weights) {words}"

@@ -8,7 +8,6 @@ import numpy as np
 
 from tna_jax import trees
 from tna_jax.averaging import average_stacked
-from tna_jax.io.errors import UsageError
 from tna_jax.masks import Params
 from tna_jax.programs.cli.messages import print_warning
 from tna_jax.programs.reports.statistics import or_none
@@ -49,8 +48,9 @@ def accepted(contributions: Sequence[Contribution], where: str, average_diverged
       where: which fusion and iteration.
       average_diverged: accept all, as `--average-diverged` asks for.
     """
-    wrong = [each.task for each in contributions if not each.finite]
-    kept = [i for i, each in enumerate(contributions) if average_diverged or each.task not in wrong]
+    finite = [each.finite for each in contributions]
+    wrong = [each.task for each, sound in zip(contributions, finite, strict=True) if not sound]
+    kept = [i for i, sound in enumerate(finite) if average_diverged or sound]
     if wrong:
         then = (
             "averaged all the same"
@@ -67,11 +67,3 @@ def average(bodies: Sequence[Params]) -> Params:
     """Averages bodies as `cold_fusion.fuse` does, a leaf at a time: of many large ones no second copy is made."""
     shares = np.ones(len(bodies), np.float32)
     return jax.tree.map(lambda *leaves: np.asarray(average_stacked([np.stack(leaves)], shares)[0]), *bodies)
-
-
-def require_finite(params: Params, checkpoint: str) -> None:
-    """Raises UsageError that names the leaves of a checkpoint which are not finite."""
-    if wrong := trees.names_not_finite(params):
-        raise UsageError(
-            f"--checkpoint {checkpoint} holds values that are not finite: {', '.join(wrong)}. Nothing can be learned from it"
-        )

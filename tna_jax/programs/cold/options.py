@@ -1,13 +1,15 @@
 """The options of `tna cold`."""
 
 import dataclasses
+import os
 from typing import Annotated, ClassVar, get_args
 
 from tna_jax.io.errors import UsageError, collect_errors
+from tna_jax.programs.cli import checkpoint_names
 from tna_jax.programs.cli.arguments import Hidden, Known, Section
 from tna_jax.programs.cli.checkpoint_names import CHECKPOINT
 from tna_jax.programs.cli.choices import TextTask
-from tna_jax.programs.cli.dataset_names import text_problem
+from tna_jax.programs.cli.dataset_names import absolute, own_tasks, text_problem
 from tna_jax.programs.cli.finetuning_options import FreezeOptions, TuningOptions
 from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, POSITIVE, RATIOS, Rule
 
@@ -81,6 +83,7 @@ class ColdOptions(TuningOptions, FreezeOptions):
             raise UsageError(
                 "give --checkpoint FOLDER, a BERT or RoBERTa with its tokenizer: tna pretrain --model bert makes one"
             )
+        checkpoint_names.require_outside(self, (self.checkpoint,))
         if self.distributed or self.coordinator is not None:
             raise UsageError(
                 "tna cold runs in one process, on all its devices: leave out --distributed and --coordinator"
@@ -88,8 +91,10 @@ class ColdOptions(TuningOptions, FreezeOptions):
 
     def check_tasks(self) -> None:
         """Raises UsageError for tasks that are named twice, or too few."""
-        named = (*self.tasks, *self.unseen)
-        twice = sorted({name for name in named if named.count(name) > 1})
+        named: dict[str, list[str]] = {}
+        for name in (*self.tasks, *self.unseen):
+            named.setdefault(os.path.realpath(absolute(name)) if name in own_tasks((name,)) else name, []).append(name)
+        twice = sorted(" = ".join(dict.fromkeys(names)) for names in named.values() if len(names) > 1)
         if twice or len(self.tasks) < 2:
             raise UsageError(
                 f"--tasks and --unseen: named twice: {', '.join(twice)}" if twice else "--tasks: name two or more"

@@ -16,12 +16,13 @@ from tna_jax.io.json_files import to_json
 from tna_jax.io.runs import BODY
 from tna_jax.masks import AnchorRecipe, Mask, Params
 from tna_jax.prng import Stream, stream
+from tna_jax.programs.cli import checkpoint_names
 from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.progress import Interrupted, PhaseBar, console, stoppable
 from tna_jax.programs.cold import report as cold_report
 from tna_jax.programs.cold import scores as cold_scores
 from tna_jax.programs.cold import tasks as cold_tasks
-from tna_jax.programs.cold.contributions import Contribution, accepted, average, require_finite
+from tna_jax.programs.cold.contributions import Contribution, accepted, average
 from tna_jax.programs.cold.options import ColdOptions
 from tna_jax.programs.cold.scores import Body, Watch
 from tna_jax.programs.cold.tasks import Task, drawn, shut, shut_mask
@@ -83,7 +84,9 @@ def run(settings: ColdOptions) -> dict[str, Any]:
     variants = [Variant(settings.seed + seed, ratio) for seed in range(settings.seeds) for ratio in settings.ratios]
     distributed.start(settings, len(variants) * len(settings.tasks))
     fusion, facts = prepare(settings, variants)
-    settings = cold_tasks.recorded(settings, fusion.tasks)
+    settings = dataclasses.replace(
+        cold_tasks.recorded(settings, fusion.tasks), checkpoint=checkpoint_names.absolute(settings.checkpoint or "")
+    )
     standing = backbone.pretraining_record(settings.checkpoint or "")
     with Run.create(settings.out, "cold", RESULTS, settings.overwrite, settings.resume) as folder:
         record(folder, "cold", settings, sorted({variant.seed for variant in variants}))
@@ -134,8 +137,9 @@ def prepare(settings: ColdOptions, variants: list[Variant]) -> tuple[Fusion, dic
     tasks = cold_tasks.load((*settings.tasks, *settings.unseen), settings.tasks, settings)
     classes = max(task.num_classes for task in tasks)
     made = backbone.for_text(settings.checkpoint, settings.length, classes, **transformer_fields(settings))
-    require_finite(made.params["body"], settings.checkpoint)
+    backbone.require_finite(made.params["body"], settings.checkpoint)
     freezing.describe(made.params, settings.freeze)
+    freezing.require_live(made.params, settings.freeze, backbone.is_body)
     trainer = finetuning_trainer(settings, made.network, settings.examples)
     scorer = finetuning_trainer(settings, made.network, settings.score_examples, settings.score_epochs)
     count = len(variants) * len(tasks)  # that many train for the scores; in an iteration the contributors do

@@ -5,6 +5,7 @@ task lacks are shut: their kernel is 0, their bias -1e9, and both are anchored, 
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from tna_jax import prng, trees
 from tna_jax.hf import tokenizer
 from tna_jax.io.errors import UsageError
 from tna_jax.masks import Mask, Params
-from tna_jax.programs.cli.dataset_names import own_tasks, short
+from tna_jax.programs.cli.dataset_names import absolute, own_tasks, short
 from tna_jax.programs.data import text_sources, tokens
 from tna_jax.programs.data.search_path import DOWNLOAD
 from tna_jax.programs.data.source import SUBSET_SEED, DataError, permutation
@@ -32,6 +33,7 @@ class Task(NamedTuple):
     """An encoded task."""
 
     name: str
+    """Of the user's own texts without folders, unless others are called so too."""
     title: str
     num_classes: int
     train: tuple[np.ndarray, np.ndarray]
@@ -47,7 +49,9 @@ class Task(NamedTuple):
 
 def load(names: Sequence[str], seen: Sequence[str], settings: Any) -> list[Task]:
     """The tasks, encoded with the checkpoint's tokenizer; raises UsageError for what is not there."""
-    words = tokenizer.load(backbone.locate(settings.checkpoint))
+    folder = backbone.locate(settings.checkpoint)
+    backbone.require_kind(folder, backbone.TEXT)
+    words = tokenizer.load(folder)
     made, found, wrong = [], {}, {}
     own = own_tasks(tuple(names))
     hashes = dict(zip(own, getattr(settings, "task_fingerprints", None) or (), strict=False))
@@ -60,12 +64,14 @@ def load(names: Sequence[str], seen: Sequence[str], settings: Any) -> list[Task]
         first, *others = wrong
         more = f"; nor could these be read: {', '.join(others)}" if others else ""
         raise UsageError(f"--tasks, --unseen: {wrong[first]}{more}")
+    shown = Counter(map(short, found))
     for name, task in found.items():
+        label, title = (short(name), task.title) if shown[short(name)] == 1 else (absolute(name),) * 2
         rows = permutation(len(task.test.labels), SUBSET_SEED)[: settings.test_examples]
         train, test = (
             tokens.encode_split(words, split, settings.length) for split in (task.train, task.test.take(rows))
         )
-        made.append(Task(short(name), task.title, task.num_classes, train, test, name in seen, task.how_split,
+        made.append(Task(label, title, task.num_classes, train, test, name in seen, task.how_split,
                          task.source, task.fingerprint))  # fmt: skip
     return made
 

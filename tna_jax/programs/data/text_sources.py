@@ -121,6 +121,8 @@ def _hugging_face(name: str, target: str | None) -> tuple[dict[str, Rows], tuple
 def _task(name: str, parts: dict[str, Rows], names: tuple[str, ...]) -> TextTask:
     first = parts["train" if "train" in parts else "all"]
     names = names or table.in_order(np.array(first[1]))[1]
+    if len(names) < 2:
+        raise DataError(f"{name}: all examples are of one class ({', '.join(names)}): there is nothing to tell apart")
     numbers = {label: i for i, label in enumerate(names)}
     splits = {}
     for part, (texts, labels) in parts.items():

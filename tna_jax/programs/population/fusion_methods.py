@@ -1,6 +1,7 @@
 """Every fusion of a population of models: best single model, mean, uniform and greedy soup, ensemble of logits."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -80,10 +81,12 @@ def fuse(
         batch_size=batch_size,
         placement=placement,
     )
-    scores = [float(score) for score in alone["held out"].value(metric.name)]
+    scores = _scores(alone["held out"], metric.name)
+    if not np.isfinite(scores).any():  # all diverged: the first one stands for them
+        scores = alone["held out"].value(metric.name)
 
     def score(weights: np.ndarray) -> float:
-        return float(mix(weights[None] / weights.sum(), {"held out": held_out})["held out"].value(metric.name)[0])
+        return float(_scores(mix(weights[None] / weights.sum(), {"held out": held_out})["held out"], metric.name)[0])
 
     recipe = greedy_recipe(scores, score, ties, metric.larger_is_better)
     soups = np.stack([np.full(count, 1 / count, np.float32), recipe.weights / recipe.weights.sum()])
@@ -95,6 +98,12 @@ def fuse(
     order = [step.model for step in recipe.trail]
     averages = averages_by_count(order, count, mix, data)
     return Fusions({split: alone[split] for split in data}, order[0], uniform, greedy, recipe, ensemble, averages)
+
+
+def _scores(metrics: AnyMetrics, name: str) -> np.ndarray:
+    """Returns (T,) the metric of T models, NaN where nothing is right and the loss is not finite: a model that diverged has no accuracy."""
+    values = metrics.value(name)
+    return np.where(np.isfinite(metrics.loss) | (values > 0), values, np.nan)
 
 
 COUNTS = 8
@@ -149,7 +158,7 @@ def rows(found: Fusions) -> list[dict[str, Any]]:
             "best single": {**{name: value[found.best] for name, value in values.items()}, "models": [found.best]},
             "mean of members": {
                 **{name: value.mean() for name, value in values.items()},
-                **{f"{name}_std": value.std(ddof=1) for name, value in values.items()},
+                **{f"{name}_std": _std(value) for name, value in values.items()},
             },
             **{name: {key: m[split].value(key) for key in names} for name, m in (
                 ("uniform soup", found.uniform), ("greedy soup", found.greedy), ("logit ensemble", found.ensemble))},
@@ -160,6 +169,11 @@ def rows(found: Fusions) -> list[dict[str, Any]]:
             single = {f"member_{key}": value for key, value in values.items()} if name == "mean of members" else {}
             result.append({**row, **single})
     return result
+
+
+def _std(values: np.ndarray) -> float:
+    """The sample standard deviation, NaN of what diverged."""
+    return float(values.std(ddof=1)) if np.isfinite(values).all() else math.nan
 
 
 def mixtures(

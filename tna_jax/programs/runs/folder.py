@@ -30,6 +30,8 @@ RESULTS = tuple(
     for suffix in ("json", "png")
 )
 """What the programs write into the folder of a run about its models: where they are replaced it goes with them."""
+MODELS = ("soup", "soup-ratio-*", "body-ratio-*")
+"""Hugging Face folders that tna soup and tna cold write there: they go with the run that made them."""
 IN_EPOCH = "checkpoint_in_epoch"
 """Folder of what a training on a stream saved inside an epoch."""
 
@@ -56,7 +58,8 @@ class Run:
 
         Args:
           out: the folder; `None` for `runs/NAME-TIME` (UTC).
-          results: the files the program will write; `overwrite` removes these, the run's own and `RESULTS`, never anything else.
+          results: the files the program will write; `overwrite` removes these, the run's own, `RESULTS` and the models in `MODELS`, never
+            anything else.
           resume: keep what is there.
 
         Raises:
@@ -125,6 +128,11 @@ class Run:
         for name in (CONFIG, PROVENANCE, METRICS, PLAN, *RESULTS, *results):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+        made = [
+            path for pattern in MODELS for path in self.folder.glob(pattern) if (path / "model.safetensors").is_file()
+        ]
+        for path in made:
+            shutil.rmtree(path, ignore_errors=True)
         for name in (DAMAGED, IN_EPOCH, *trackers.FOLDERS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 

@@ -106,6 +106,12 @@ def _texts(settings: Any, checkpoint: str) -> Material:
                                  recorded=settings.data_fingerprint)  # fmt: skip
     except DataError as error:
         raise UsageError(f"--dataset: {str(error).removesuffix(DOWNLOAD)}") from error
+    for option, split, count in (
+        ("--train-examples", task.train, settings.train_examples),
+        ("--test-examples", task.test, settings.test_examples),
+    ):
+        if count is not None and count > len(split.labels) and not settings.resume:
+            raise UsageError(f"{option} {count}: {task.title} has {len(split.labels)}")
     made = backbone.for_text(checkpoint, settings.length, task.num_classes, **transformer_fields(settings))
     words = tokenizer.load(made.folder)
     splits = {

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, ClassVar, get_args
 
 from tna_jax.io.errors import UsageError, collect_errors
-from tna_jax.programs.cli import effects
+from tna_jax.programs.cli import checkpoint_names, effects
 from tna_jax.programs.cli.arguments import DATA, Hidden, Known, Section
 from tna_jax.programs.cli.checkpoint_names import CHECKPOINT
 from tna_jax.programs.cli.choices import DATASETS, Corruption, TextTask, Ties
@@ -93,6 +93,9 @@ class SoupOptions(TuningOptions, FreezeOptions, TrustOptions):
             )
         if self.models and len(self.models) < 2:
             raise UsageError("--models: a soup needs two models or more")
+        if twice := checkpoint_names.twice(self.models):
+            raise UsageError(f"--models: named more than once: {', '.join(twice)}; it would count twice")
+        checkpoint_names.require_outside(self, (self.checkpoint, *self.models))
         if self.models:
             effects.refuse(self, OF_TRAINING, "for --models, which are averaged as they are")
 

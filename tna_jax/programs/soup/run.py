@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tna_jax import finetuning as recipe_grid
+from tna_jax import trees
 from tna_jax.averaging import average_stacked
 from tna_jax.hf import loading
 from tna_jax.io.errors import UsageError
@@ -17,8 +18,9 @@ from tna_jax.io.json_files import to_json
 from tna_jax.io.runs import BODY
 from tna_jax.masks import AnchorRecipe, Mask, Params
 from tna_jax.prng import Stream, stream
+from tna_jax.programs.cli import checkpoint_names
 from tna_jax.programs.cli.dataset_names import word
-from tna_jax.programs.cli.messages import wrote
+from tna_jax.programs.cli.messages import print_warning, wrote
 from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.population import fusion_methods
 from tna_jax.programs.population.fusion_methods import Fusions
@@ -26,6 +28,7 @@ from tna_jax.programs.reports.present import present
 from tna_jax.programs.reports.wording import frozen_text
 from tna_jax.programs.runs.folder import PROVENANCE, Run
 from tna_jax.programs.soup import data as soup_data
+from tna_jax.programs.soup import inputs
 from tna_jax.programs.soup import report as soup_report
 from tna_jax.programs.soup.data import Material
 from tna_jax.programs.soup.options import SoupOptions
@@ -70,9 +73,9 @@ def run(settings: SoupOptions) -> dict[str, Any]:
     distributed.start(settings, len(settings.models) or count)
     material = soup_data.load(settings, settings.checkpoint or settings.models[0])
     prepared = None if settings.models else prepare(settings, material)
-    given = [given_models(settings.models, material)] if settings.models else []
+    given = [given_models(settings, material)] if settings.models else []
     standing = backbone.pretraining_record(settings.checkpoint or settings.models[0])
-    settings = material.recorded
+    settings = with_absolute_folders(material.recorded)
     name = f"soup-{word(settings.dataset)}"
     with Run.create(settings.out, name, (*RESULTS, FUSED), settings.overwrite, settings.resume) as folder:
         record(folder, "soup", settings, list(range(settings.seed, settings.seed + settings.seeds)))
@@ -109,9 +112,20 @@ def run(settings: SoupOptions) -> dict[str, Any]:
         folder.write(RESULTS[0], result)
         if distributed.is_main_process():
             present(soup_report.describe(result), folder.folder / RESULTS[1])
-            files = f"{folder.folder / RESULTS[0]}, {RESULTS[1]} and the greedy soups as Hugging Face folders"
+            soups = (
+                " and the greedy soups as Hugging Face folders" if any(folder.folder.glob("soup*/config.json")) else ""
+            )
+            files = f"{folder.folder / RESULTS[0]}, {RESULTS[1]}{soups}"
             wrote(files, "tna", "report", str(folder.folder))
         return result
+
+
+def with_absolute_folders(settings: SoupOptions) -> SoupOptions:
+    """Returns the options as a run records them: models by their absolute paths."""
+    checkpoint = None if settings.checkpoint is None else checkpoint_names.absolute(settings.checkpoint)
+    return dataclasses.replace(
+        settings, checkpoint=checkpoint, models=tuple(map(checkpoint_names.absolute, settings.models))
+    )
 
 
 def prepare(settings: SoupOptions, material: Material) -> tuple[Any, InitialModels, list[dict[str, Any]]]:
@@ -125,6 +139,7 @@ def prepare(settings: SoupOptions, material: Material) -> tuple[Any, InitialMode
         loss=recipe_grid.smoothed,
     )
     recipes = plan(settings)
+    backbone.require_finite(material.backbone.params["body"], settings.checkpoint or "")
     freezing.describe(material.backbone.params, settings.freeze)
     params, drawn, orders, described = [], [], [], []
     for seed in range(settings.seed, settings.seed + settings.seeds):
@@ -161,17 +176,19 @@ def grouped(settings: SoupOptions, start: InitialModels, params: Params) -> list
     return made
 
 
-def given_models(folders: tuple[str, ...], material: Material) -> Group:
-    """Models of Hugging Face folders; raises UsageError where they are not of one network."""
-    size = getattr(material.backbone.module, "image_size", None)
+def given_models(settings: SoupOptions, material: Material) -> Group:
+    """Models of Hugging Face folders; raises UsageError where they are not of one network, or one of them cannot be averaged."""
+    folders, size = settings.models, getattr(material.backbone.module, "image_size", None)
     loaded = [loading.load(folder, head="classes", image_size=size) for folder in folders]
     for folder, other in zip(folders, loaded, strict=True):
         if other.module.clone(dtype=None, remat=False) != material.backbone.module.clone(dtype=None, remat=False):
             raise UsageError(
                 f"--models: {folder} is another network than {folders[0]} with {material.backbone.num_classes} classes"
             )
+        backbone.require_finite(other.params, folder, "--models")
+    inputs.require_alike(folders, [other.config for other in loaded])
     params = jax.tree.map(lambda *leaves: np.stack(leaves), *(other.params for other in loaded))
-    return Group(0, None, params, None, None)
+    return Group(settings.seed, None, params, None, None)
 
 
 def fuse_all(groups: list[Group], material: Material, settings: SoupOptions, folder: Run) -> list[dict[str, Any]]:
@@ -233,4 +250,7 @@ def _save(folder: Path, group: Group, found: Fusions, material: Material) -> Non
     """Writes the greedy soup of a population beside the results, in the form that the checkpoint had."""
     soup = average_stacked(group.params, found.recipe.weights)
     name = "soup" if group.ratio is None else f"soup-ratio-{group.ratio:g}"
+    if trees.names_not_finite(soup):
+        print_warning(f"{name} is not written: all models diverged")
+        return
     material.backbone.save(folder / name, soup, overwrite=True)

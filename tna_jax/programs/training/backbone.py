@@ -16,6 +16,7 @@ import numpy as np
 from tna_jax import trees
 from tna_jax.hf import cache, dinov2_config, loading, model_types
 from tna_jax.hf import config as hf_config
+from tna_jax.hf.checkpoints import CHECKPOINTS
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import read_json, write_json
 from tna_jax.masks import Params
@@ -135,7 +136,7 @@ def for_text(folder: str, length: int, num_classes: int, **options: Any) -> Back
       UsageError: as `tna_jax.hf.load`; it is another model, or takes fewer tokens than `length`.
     """
     folder = locate(folder)
-    loaded = _load(folder, ("bert", "roberta", "distilbert", "electra"), num_classes, options)
+    loaded = _load(folder, TEXT, num_classes, options)
     module, body = loaded.module, loaded.module.clone(head="none")
     most = module.positions - module.pad_id - 1 if module.kind == "roberta" else module.positions
     if length > most:
@@ -165,7 +166,16 @@ def locate(checkpoint: str) -> str:
     return str(cache.locate(checkpoint, console.print))
 
 
-def _load(folder: str, architectures: tuple[str, ...], num_classes: int, options: dict[str, Any]) -> loading.Loaded:
+TEXT = ("bert", "roberta", "distilbert", "electra")
+"""Architectures of text encoders."""
+
+
+def require_kind(folder: str, architectures: tuple[str, ...]) -> None:
+    """Raises UsageError unless the folder holds a model of one of these architectures, as far as its config.json says."""
+    if not Path(folder).is_dir():
+        raise UsageError(
+            f"--checkpoint {folder}: there is no such folder; names: {', '.join(CHECKPOINTS)}, hf:OWNER/REPOSITORY"
+        )
     config = read_json(Path(folder) / hf_config.CONFIG) if (Path(folder) / hf_config.CONFIG).is_file() else {}
     if config and "model_type" not in config:
         inner = Path(folder) / "model"
@@ -176,6 +186,10 @@ def _load(folder: str, architectures: tuple[str, ...], num_classes: int, options
         raise UsageError(
             f"--checkpoint {folder} holds a {config.get('model_type')}, expected {' or '.join(kinds)} for this data"
         )
+
+
+def _load(folder: str, architectures: tuple[str, ...], num_classes: int, options: dict[str, Any]) -> loading.Loaded:
+    require_kind(folder, architectures)
     return loading.load(folder, head="new", num_classes=num_classes, key=jax.random.key(0), **options)
 
 
@@ -222,6 +236,14 @@ def pretraining_record(folder: str) -> dict[str, Any]:
     if file.is_file():
         return {"checkpoint": Path(folder).name, **read_json(file)}
     return {"checkpoint": Path(folder).name, "in_words": "a checkpoint without a record of its pretraining"}
+
+
+def require_finite(params: Params, folder: str, option: str = "--checkpoint") -> None:
+    """Raises UsageError that names the leaves of a model of `folder` which are not finite."""
+    if wrong := trees.names_not_finite(params):
+        raise UsageError(
+            f"{option} {folder} holds values that are not finite: {', '.join(wrong)}. Nothing can be learned from it"
+        )
 
 
 def num_parameters(params: Params) -> int:

@@ -12,7 +12,7 @@ from tna_jax.io.formats import FORMAT
 from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
 from tna_jax.networks import Network
-from tna_jax.programs.cli import parsing
+from tna_jax.programs.cli import checkpoint_names, parsing
 from tna_jax.programs.cli.options import Settings
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.runs.folder import CONFIG, PROVENANCE, Run
@@ -85,11 +85,23 @@ def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
     if config.get("program", program) != program:
         raise UsageError(f"--resume: {folder.folder} is a run of tna {config['program']}, not of tna {program}")
     before = {key: value for key, value in config.items() if key not in parsing.ABOUT}
-    changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    changed = sorted(key for key in {*before, *now} if _value(key, before) != _value(key, now))
     if changed:
         changes = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
         raise UsageError(f"--resume: the options are not those of {folder.folder}: {changes}")
     folder.watch(getattr(settings, "log", None), now)
+
+
+PLACES = ("checkpoint", "models")
+"""Options that name folders; runs of before hold them as they were given."""
+
+
+def _value(key: str, config: dict[str, Any]) -> Any:
+    """Returns what a configuration says, folders by their absolute paths."""
+    value = config.get(key)
+    if key not in PLACES or not isinstance(value, str | list):
+        return value
+    return [checkpoint_names.absolute(str(name)) for name in (value if isinstance(value, list) else [value])]
 
 
 PASSING_OPTIONS = (

@@ -82,6 +82,7 @@ def test_names_that_must_differ():
     [
         ((), "one or more different numbers, got none"),
         ((0.2, 0.2), "one or more different numbers, got 0.2, 0.2"),
+        ((0.2, 0.2000001), "one or more different numbers, got 0.2, 0.2000001; of no more than six digits"),
         ((0.2, -0.1, 1.0), "must lie in [0, 1), got -0.1, 1.0"),
         ((0.0, 40.0), "got 40.0; did you mean 0.4?"),
         ((float("nan"),), "got nan"),

@@ -8,8 +8,9 @@ from tests.tna_jax.programs.conftest import run_as_users_do
 from tna_jax.io.errors import UsageError
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.cold import report
-from tna_jax.programs.cold.contributions import Contribution, accepted, average, require_finite
+from tna_jax.programs.cold.contributions import Contribution, accepted, average
 from tna_jax.programs.reports.blocks import Table
+from tna_jax.programs.training import backbone
 
 
 def printed(capsys):
@@ -30,6 +31,8 @@ def test_a_body_that_is_not_finite_is_not_averaged_unless_it_is_asked_for(capsys
     assert accepted(sent[1:2], "all", average_diverged=False) == []
     assert "the body stays as it was" in printed(capsys)
     assert accepted(sent[::2], "", average_diverged=False) == [0, 1] and not printed(capsys)
+    alike = [contribution("a.tsv", 1.0), contribution("a.tsv", np.nan)]  # one name, two contributors
+    assert accepted(alike, "", average_diverged=False) == [0] and printed(capsys)
     record = sent[1].record({"seed": 0, "ratio": 0.0}, 1)
     assert record == {"seed": 0, "ratio": 0.0, "iteration": 1, "task": "sst2", "loss": None, "diverged": True}
     assert not sent[0].record({}, 1)["diverged"]
@@ -37,7 +40,7 @@ def test_a_body_that_is_not_finite_is_not_averaged_unless_it_is_asked_for(capsys
 
 def test_a_checkpoint_that_is_not_finite_is_refused_by_its_leaves():
     with pytest.raises(UsageError, match="--checkpoint x holds values that are not finite: norm/scale"):
-        require_finite({"words": np.ones(2), "norm": {"scale": np.array([1, np.inf])}}, "x")
+        backbone.require_finite({"words": np.ones(2), "norm": {"scale": np.array([1, np.inf])}}, "x")
 
 
 def rows(*losses):

@@ -85,3 +85,9 @@ def test_what_is_refused():
         text_sources.load("gone.tsv")
     assert "'sst2'? known: sst2" in dataset_names.text_problem("--tasks", ("sst", "./x.tsv"))
     assert not dataset_names.text_problem("--tasks", ("sst2", "./x.tsv", "hf:glue/sst2"))
+
+
+def test_texts_of_one_class_are_no_task(tmp_path):
+    (tmp_path / "a.tsv").write_text("text\tlabel\n" + "".join(f"word {i}\tyes\n" for i in range(60)))
+    with pytest.raises(DataError, match=r"a.tsv: all examples are of one class \(yes\)"):
+        text_sources.load(str(tmp_path / "a.tsv"))

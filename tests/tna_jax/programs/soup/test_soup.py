@@ -70,7 +70,8 @@ def test_an_interrupted_soup_goes_on_to_the_same_numbers(souped, home, tmp_path,
 def test_given_models_are_averaged_without_training(souped, home, tmp_path, capsys):
     folders = [str(souped / "soup-ratio-0"), str(souped / "soup-ratio-0.5")]
     out = tmp_path / "given"
-    assert main(["soup", "--models", *folders, *GIVEN, "--out", str(out)]) == 0
+    assert main(["soup", "--models", *folders, *GIVEN, "--seed", "5", "--out", str(out)]) == 0
+    assert (out / "soup" / "model.safetensors").is_file() and read(out / "soup.json")["greedy"][0]["seed"] == 5
     given, trained = read(out / "soup.json"), read(souped / "soup.json")
     members = next(row for row in given["rows"] if row["fusion"] == "mean of members" and row["split"] == "test")
     greedy = {

@@ -1,0 +1,133 @@
+"""What `tna soup --models` averages: each model once, finite, and with the inputs and classes of the others."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.tna_jax.programs.commands import fails
+from tests.tna_jax.programs.conftest import write_vit
+from tna_jax.io import safetensors
+from tna_jax.io.errors import UsageError
+from tna_jax.programs.population import fusion_methods
+from tna_jax.programs.runs.folder import Run
+from tna_jax.programs.soup import inputs
+from tna_jax.programs.soup.options import SoupOptions
+from tna_jax.programs.training import backbone, setup
+
+SMALL = ["--dataset", "digits:0-4", "--held-out-examples", "20", "--test-examples", "20"]
+
+
+def test_a_model_that_is_named_twice_is_refused_in_any_spelling(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    with pytest.raises(UsageError, match=r"named more than once: a = ./a = link; it would count twice"):
+        SoupOptions(models=("a", "b", "./a", "link")).check()
+    SoupOptions(models=("a", "b")).check()
+
+
+def test_a_checkpoint_without_a_name_is_refused_and_not_the_folder_one_is_in(capsys):
+    assert "--checkpoint must not be empty" in fails(capsys, "soup", "--checkpoint", "")
+    assert "--checkpoint must not be empty" in fails(capsys, "cold", "--checkpoint", "")
+
+
+def test_a_run_does_not_replace_the_one_that_holds_what_it_reads(tmp_path):
+    out, model = str(tmp_path / "run"), str(tmp_path / "run" / "soup")
+    for given in ({"models": (model, "other")}, {"checkpoint": model}, {"checkpoint": out}):
+        with pytest.raises(UsageError, match="--overwrite would replace --out .*run, which holds .*: name another"):
+            SoupOptions(out=out, overwrite=True, **given).check()
+        SoupOptions(out=out, **given).check()
+    SoupOptions(out=out, overwrite=True, checkpoint=str(tmp_path / "run-2")).check()
+
+
+def test_a_model_that_is_not_finite_is_refused_by_name(tmp_path, capsys):
+    for name in ("a", "b"):
+        write_vit(tmp_path / name)
+    file = tmp_path / "b" / "model.safetensors"
+    arrays, about = safetensors.read(file)
+    name = next(name for name in arrays if name.endswith("query.weight"))
+    safetensors.write(file, {**arrays, name: np.full_like(arrays[name], np.nan)}, about)
+    said = fails(capsys, "soup", "--models", str(tmp_path / "a"), str(tmp_path / "b"), *SMALL)
+    assert f"--models {tmp_path / 'b'} holds values that are not finite: body/layer_0/query/kernel" in said
+    said = fails(capsys, "soup", "--checkpoint", str(tmp_path / "b"), *SMALL)
+    assert f"--checkpoint {tmp_path / 'b'} holds values that are not finite: layer_0/query/kernel" in said
+
+
+def test_models_of_other_inputs_or_classes_are_refused_by_what_differs(tmp_path):
+    for name, mean in (("a", 0.5), ("b", 0.5), ("c", 0.1)):
+        (tmp_path / name).mkdir()
+        scale = {"image_mean": [mean], "image_std": [0.5]}
+        (tmp_path / name / backbone.IMAGES).write_text(json.dumps(scale))
+    (tmp_path / "d").mkdir()  # says nothing of its images
+    a, b, c, d = (str(tmp_path / name) for name in "abcd")
+    named = {"id2label": {"0": "cat", "1": "dog"}}
+    inputs.require_alike((a, b, d), [named, {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, {}])
+    with pytest.raises(UsageError, match=rf"{c} has another scaling of images than {a} \(\[\[0.1\], \[0.5\]\] instead"):
+        inputs.require_alike((a, b, c), [named, named, named])
+    with pytest.raises(UsageError, match=rf"{b} has another order of classes than {a}"):
+        inputs.require_alike((a, b), [named, {"id2label": {"0": "dog", "1": "cat"}}])
+
+
+def test_models_of_other_tokens_are_refused(tmp_path):
+    pytest.importorskip("tokenizers", reason="needs the extra hf")
+    from tna_jax.hf import tokenizer
+
+    for name, text in (("a", "good bad film plot"), ("b", "good bad film plot"), ("c", "who where city man")):
+        tokenizer.train([text], 40).save(tmp_path / name)
+    a, b, c = (str(tmp_path / name) for name in "abc")
+    inputs.require_alike((a, b), [{}, {}])
+    with pytest.raises(UsageError, match=rf"{c} has other tokens than {a}"):
+        inputs.require_alike((a, b, c), [{}, {}, {}])
+
+
+def test_a_model_that_diverged_is_no_ingredient_even_where_nothing_is_right():
+    """Its accuracy of 0 would tie with that of a model which is wrong on all held-out examples."""
+    members = {"w": jnp.array([[0.0, 1.0], [jnp.nan, 1.0]])}
+
+    def network(params, x):
+        return x * params["w"]
+
+    x, wrong = jnp.ones((4, 2)), jnp.zeros(4, jnp.int32)  # class 1 is what the first model says of all
+    mix = fusion_methods.mixtures(network, members, (), None, "map")
+    with jax.numpy_rank_promotion("allow"):
+        found = fusion_methods.fuse(network, members, {"test": (x, wrong)}, (x, wrong), mix, placement="map")
+    assert found.recipe.weights.tolist() == [1, 0] and found.recipe.score == 0
+    table = {row["fusion"]: row for row in fusion_methods.rows(found)}  # warnings are errors here
+    assert np.isfinite(table["greedy soup"]["loss"]) and not np.isfinite(table["uniform soup"]["loss"])
+
+
+def test_models_go_with_the_run_that_made_them(tmp_path):
+    out = str(tmp_path / "run")
+    with Run.create(out, "soup", (), False, False) as run:
+        run.write("config.json", {"program": "soup"})
+        for name in ("soup-ratio-0.5", "body-ratio-0.4", "soup"):
+            (run.folder / name).mkdir()
+            (run.folder / name / "model.safetensors").touch()
+        (run.folder / "soup-ratio-notes").mkdir()  # holds no model: not ours
+    with Run.create(out, "soup", (), True, False) as run:
+        assert [path.name for path in run.folder.iterdir() if path.is_dir()] == ["soup-ratio-notes"]
+
+
+def test_folders_are_recorded_by_their_places_and_runs_of_before_resume(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from tna_jax.programs.soup.run import with_absolute_folders
+
+    given = SoupOptions(models=("a", "b"), out="run")
+    with Run.create("run", "soup", (), False, False) as run:
+        setup.record(run, "soup", given, [0])  # as runs of before did
+        setup.record(run, "soup", with_absolute_folders(SoupOptions(models=("a", "b"), out="run", resume=True)), [0])
+        with pytest.raises(UsageError, match="models was"):
+            setup.record(
+                run, "soup", with_absolute_folders(SoupOptions(models=("a", "c"), out="run", resume=True)), [0]
+            )
+    assert with_absolute_folders(given).models == (str(Path("a").resolve()), str(Path("b").resolve()))
+    assert with_absolute_folders(SoupOptions(checkpoint="minilm")).checkpoint == "minilm"
+
+
+def test_data_without_a_name_are_not_the_folder_one_is_in(capsys):
+    assert "--dataset must not be empty" in fails(capsys, "soup", "--checkpoint", "x", "--dataset", "")
+    assert "--tasks must not be empty" in fails(capsys, "cold", "--checkpoint", "x", "--tasks", "mr", "")

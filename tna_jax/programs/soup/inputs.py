@@ -1,0 +1,48 @@
+"""Whether given models take the same inputs and name their outputs alike: only then does an average of them mean anything."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tna_jax.hf import cache, tokenizer
+from tna_jax.io.errors import UsageError
+from tna_jax.programs.training import backbone
+
+
+def require_alike(folders: tuple[str, ...], configs: list[dict[str, Any]]) -> None:
+    """Raises UsageError that names every model which reads images or texts, or numbers its classes, otherwise than the first.
+
+    Args:
+      folders: of the models.
+      configs: what their config.json say.
+    """
+    first, *others = (_described(cache.locate(folder), config) for folder, config in zip(folders, configs, strict=True))
+    wrong = [
+        f"{folder} has {what} than {folders[0]} ({theirs} instead of {ours})"
+        for folder, other in zip(folders[1:], others, strict=True)
+        for what, theirs, ours in (
+            (what, *(_short(one[what]) for one in (other, first)))
+            for what in first.keys() & other.keys()
+            if first[what] != other[what]
+        )
+    ]
+    if wrong:
+        raise UsageError(f"--models: {'; '.join(wrong)}: an average of such models is none")
+
+
+def _described(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What a folder says of inputs and outputs; nothing of what it does not say."""
+    found: dict[str, Any] = {}
+    if (scale := backbone.scaling(folder)) is not None:
+        found["another scaling of images"] = scale
+    if any((folder / name).is_file() for name in tokenizer.READERS):
+        found["other tokens"] = tokenizer.load(folder).backend.get_vocab()
+    names = config.get("id2label")
+    if isinstance(names, dict) and not all(name == f"LABEL_{number}" for number, name in names.items()):
+        found["another order of classes"] = {str(number): name for number, name in names.items()}
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:76]} ..."
