@@ -1,10 +1,14 @@
 """The devices JAX computes on: set up for ensembles before anything is computed, and described afterwards."""
 
+import contextlib
+import glob
 import hashlib
 import importlib.util
 import logging
 import os
 import platform
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +96,29 @@ def _keep_compiled_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        _mend_damaged_programs(folder)
+
+
+_DAMAGED = re.compile(r"Error (?:reading|writing) persistent compilation cache entry for '([^']+)'")
+"""What JAX says of a program that is cut off (killed in the middle of writing it, a full disk) or could not be written."""
+
+
+def _mend_damaged_programs(folder: Path) -> None:
+    """Removes the kept programs that JAX warns of, in place of the warning: it never replaces one, and would warn for ever.
+
+    It has compiled the program, or is about to, so that nothing is lost but time.
+    """
+    warnings.filterwarnings("always", message=_DAMAGED.pattern)
+    show = warnings.showwarning
+
+    def mend(message: Warning | str, *where: Any, **more: Any) -> None:
+        if (named := _DAMAGED.match(str(message))) is None:
+            return show(message, *where, **more)
+        with contextlib.suppress(OSError):
+            for program in folder.glob(f"{glob.escape(named[1])}-*"):
+                program.unlink(missing_ok=True)
+
+    warnings.showwarning = mend
 
 
 def _cpu_kind() -> str:

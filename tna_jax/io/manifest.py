@@ -3,6 +3,7 @@
 Importing it needs no JAX; `named` does.
 """
 
+import errno
 import hashlib
 import json
 from typing import Any, NamedTuple
@@ -18,6 +19,10 @@ Form = tuple[tuple[int, ...], str]
 
 class Damaged(ValueError):
     """The data is not what was written."""
+
+
+UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What the system says of data that may be what was written: a file of someone else's, a disk that does not answer, too little of something."""
 
 
 class Leaf(NamedTuple):

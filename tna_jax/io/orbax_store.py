@@ -6,6 +6,7 @@ It uses the API of orbax-checkpoint before 1.0 (`orbax.checkpoint.CheckpointMana
 import contextlib
 import gc
 import inspect
+import os
 import sys
 import time
 import types
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tna_jax.io.errors import UsageError
-from tna_jax.io.manifest import Damaged
+from tna_jax.io.manifest import UNREADABLE, Damaged
 
 STATE, MANIFEST = "state", "manifest"
 """Names of the two parts of a step: the arrays, and the JSON that describes them."""
@@ -70,6 +71,7 @@ def read(folder: Path, keys: set[str]) -> dict[str, np.ndarray]:
 
     Raises:
       Damaged: they cannot be read.
+      UsageError: the system does not let them be read.
     """
     import orbax.checkpoint as ocp
 
@@ -85,6 +87,8 @@ def read(folder: Path, keys: set[str]) -> dict[str, np.ndarray]:
             arrays: dict[str, np.ndarray] = reader.restore(folder, args=arguments)
             return arrays
     except Exception as error:
+        if refusal := next((os.strerror(number) for number in UNREADABLE if os.strerror(number) in str(error)), ""):
+            raise UsageError(f"cannot read {folder}: {refusal}") from error
         first = (str(error).strip().splitlines() or [""])[0]
         raise Damaged(f"it cannot be read ({type(error).__name__}: {first[:160]})") from error
 

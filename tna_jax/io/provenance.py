@@ -56,7 +56,10 @@ def commit() -> str:
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        # Looking takes no lock: the user's own git is not refused meanwhile, and a killed program leaves none behind.
+        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+        done = subprocess.run(["git", *words], cwd=here, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     try:
         root = Path(git("rev-parse", "--show-toplevel"))

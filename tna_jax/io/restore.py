@@ -1,7 +1,7 @@
 """Reads checkpoints: the newest undamaged one, checked against its checksums. Never writes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from tna_jax.io import manifest
 from tna_jax.io.errors import UsageError
-from tna_jax.io.manifest import Damaged, Leaf
+from tna_jax.io.manifest import UNREADABLE, Damaged, Leaf
 
 STATE = "state"
 MANIFEST = "manifest/metadata"
@@ -29,11 +29,14 @@ def contents(folder: Path, step: int) -> list[Leaf]:
 
     Raises:
       Damaged: its list of contents cannot be read.
-      UsageError: a later version wrote it.
+      UsageError: a later version wrote it, or the system does not let it be read: that is no damage.
     """
+    file = folder / str(step) / MANIFEST
     try:
-        value = json.loads((folder / str(step) / MANIFEST).read_bytes())
+        value = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno in UNREADABLE:
+            raise UsageError(f"cannot read {file}: {error.strerror}") from error
         raise Damaged("its list of contents cannot be read") from error
     return manifest.parse(value, str(folder / str(step)))
 
@@ -91,22 +94,19 @@ def newest(folder: Path, tree: dict[str, Any], only: int | None = None) -> tuple
     import jax
 
     expected = {name: (np.shape(leaf), str(leaf.dtype)) for name, leaf in manifest.named(tree).items()}
-    damaged: dict[int, str] = {}
-    for step in listed(folder) if only is None else [only]:
-        try:
-            present = {leaf.name: (leaf.shape, leaf.dtype) for leaf in contents(folder, step)}
-            problems = manifest.misfits({n: v for n, v in present.items() if n.split("/")[0] in tree}, expected)
-            if problems:
-                raise UsageError(f"checkpoint {step} of {folder.parent} does not fit this run; {problems}")
-            saved = arrays(folder, step, set(expected))
-        except Damaged as error:
-            damaged[step] = str(error)
-            continue
-        structure: Any = jax.tree.structure(tree)
-        return step, jax.tree.unflatten(structure, [saved[name] for name in expected]), damaged
-    if damaged:
-        raise _all_damaged(folder, damaged)
-    return 0, tree, {}
+
+    def read(step: int) -> dict[str, np.ndarray]:
+        present = {leaf.name: (leaf.shape, leaf.dtype) for leaf in contents(folder, step)}
+        problems = manifest.misfits({n: v for n, v in present.items() if n.split("/")[0] in tree}, expected)
+        if problems:
+            raise UsageError(f"checkpoint {step} of {folder.parent} does not fit this run; {problems}")
+        return arrays(folder, step, set(expected))
+
+    step, saved, damaged = _newest(folder, read, only)
+    if saved is None:
+        return 0, tree, {}
+    structure: Any = jax.tree.structure(tree)
+    return step, jax.tree.unflatten(structure, [saved[name] for name in expected]), damaged
 
 
 def newest_parts(folder: Path, *parts: str) -> tuple[int, dict[str, np.ndarray], dict[int, str]]:
@@ -118,16 +118,46 @@ def newest_parts(folder: Path, *parts: str) -> tuple[int, dict[str, np.ndarray],
     Raises:
       UsageError: there is no checkpoint, or every one is damaged.
     """
-    damaged: dict[int, str] = {}
-    for step in listed(folder):
-        try:
-            names = {leaf.name for leaf in contents(folder, step) if leaf.name.split("/")[0] in parts}
-            return step, arrays(folder, step, names), damaged
-        except Damaged as error:
-            damaged[step] = str(error)
+
+    def read(step: int) -> dict[str, np.ndarray]:
+        return arrays(folder, step, {leaf.name for leaf in contents(folder, step) if leaf.name.split("/")[0] in parts})
+
+    step, saved, damaged = _newest(folder, read)
+    if saved is None:
+        raise UsageError(f"{folder.parent} has no checkpoint: its training has not saved one yet")
+    return step, saved, damaged
+
+
+def _newest(
+    folder: Path, read: Callable[[int], dict[str, np.ndarray]], only: int | None = None
+) -> tuple[int, dict[str, np.ndarray] | None, dict[int, str]]:
+    """Reads the newest checkpoint that is not damaged, None where there is none.
+
+    A run that goes on saves newer ones and removes those that are being read: what is gone was not damaged, and what is there by
+    then is read.
+
+    Raises:
+      UsageError: every checkpoint is damaged.
+    """
+    for _ in range(LOOKS):
+        damaged: dict[int, str] = {}
+        steps = listed(folder) if only is None else [only]
+        for step in steps:
+            try:
+                saved = read(step)
+            except Damaged as error:
+                damaged[step] = str(error)
+                continue
+            return step, saved, {bad: reason for bad, reason in damaged.items() if (folder / str(bad)).is_dir()}
+        if only is not None or listed(folder) == steps:
+            break
     if damaged:
         raise _all_damaged(folder, damaged)
-    raise UsageError(f"{folder.parent} has no checkpoint: its training has not saved one yet")
+    return 0, None, {}
+
+
+LOOKS = 20
+"""How often the checkpoints of a run that goes on are listed, if each time all are gone before they are read."""
 
 
 def _all_damaged(folder: Path, damaged: dict[int, str]) -> UsageError:

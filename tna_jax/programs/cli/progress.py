@@ -99,12 +99,22 @@ def time_is_over() -> bool:
     return time.monotonic() >= min(_deadlines, default=math.inf)
 
 
+HANG_UP: int | None = getattr(signal, "SIGHUP", None)
+"""What a terminal sends that is closed, or whose connection broke; Windows has none."""
+STOPPING: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, *([HANG_UP] if HANG_UP is not None else []))
+
+
 @contextlib.contextmanager
 def stoppable(after: str = "epoch") -> Iterator[Stop]:
-    """Turns SIGINT and SIGTERM into `Stop.asked` while the block runs; `after` says what is finished first."""
+    """Turns the signals in `STOPPING` into `Stop.asked` while the block runs; `after` says what is finished first.
+
+    A terminal that is closed may say so more than once: that is no second Ctrl-C. Where it is ignored (`nohup`) it stays so.
+    """
     stop = Stop()
 
     def handler(number: int, frame: FrameType | None) -> None:
+        if stop.signalled and number == HANG_UP:
+            return
         if stop.signalled:
             if callable(earlier := before[signal.SIGINT]):
                 earlier(number, frame)  # it raises, and of a command sees to it that the process ends
@@ -116,7 +126,8 @@ def stoppable(after: str = "epoch") -> Iterator[Stop]:
         except RuntimeError:  # the signal came in the middle of printing
             say(f"\n{said}\n")
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    before = {number: old for number, old in before.items() if number != HANG_UP or old is not signal.SIG_IGN}
     try:
         for number in before:
             signal.signal(number, handler)

@@ -1,14 +1,16 @@
 """What a merge that is stopped says: what its output holds."""
 
+import contextlib
 import signal
 from pathlib import Path
 from typing import Any
 
-from tna_jax.programs.cli.progress import Interrupted, console
+from tna_jax.programs.cli.progress import STOPPING, Interrupted, console
 
 
 class terminated_like_interrupted:
-    """While it is open, SIGTERM ends the program as Ctrl-C does: it is said what --out holds, and nothing is half written."""
+    """While it is open, SIGTERM and a terminal that is closed end the program as Ctrl-C does: it is said what --out holds, and nothing
+    is half written."""
 
     def __init__(self, out: Path) -> None:
         self.out, self.held = out, _identity(out)
@@ -17,14 +19,15 @@ class terminated_like_interrupted:
         def stop(number: int, frame: Any) -> None:
             raise KeyboardInterrupt
 
-        try:
-            self.before = signal.signal(signal.SIGTERM, stop)
-        except ValueError:  # not the main thread: a test, a notebook's worker
-            self.before = None
+        self.before: dict[int, Any] = {}
+        with contextlib.suppress(ValueError):  # not the main thread: a test, a notebook's worker
+            for number in STOPPING:
+                if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+                    self.before[number] = signal.signal(number, stop)
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGTERM, self.before)
+        for number, before in self.before.items():
+            signal.signal(number, before)
         if kind is KeyboardInterrupt:
             new, old = _identity(self.out) not in (self.held, None), self.held is not None
             held = "the merge was finished" if new else "what it held before is there" if old else "nothing was written"

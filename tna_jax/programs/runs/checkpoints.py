@@ -22,6 +22,17 @@ from tna_jax.io.orbax_store import INDEX, STATE, Store, quiet_down, require_plai
 from tna_jax.io.restore import listed
 from tna_jax.programs.cli.messages import shell_words
 
+OF_THE_DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+)
+"""What the system may say of a save, wherever in the words of others it stands."""
 PATIENCE = 2.0
 """Seconds that a save being written gets when the run is stopped at once."""
 
@@ -172,8 +183,8 @@ def _as_usage_error(folder: Path, doing: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    for known in ("No space left on device", "Read-only file system", "Permission denied", "Disk quota exceeded"):
-        if known in str(error):
-            return known
+    for known in OF_THE_DISK:
+        if os.strerror(known) in str(error):
+            return os.strerror(known)
     first = str(error).strip().splitlines()
     return f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__

@@ -106,6 +106,27 @@ def test_a_signal_in_the_middle_of_printing(monkeypatch, capfd):
     assert interrupts.GRACE > 2  # a run gets more than its last save does (`checkpoints.PATIENCE`)
 
 
+def test_a_terminal_that_is_closed_stops_as_ctrl_c_does_however_often_it_says_so():
+    before = signal.getsignal(signal.SIGHUP)
+    with progress.stoppable() as stop:
+        for _ in range(3):  # the system says it, and the shell says it
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with progress.stoppable() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 COMMAND = """
 import signal, sys
 from tna_jax.programs.cli import interrupts, main

@@ -1,5 +1,7 @@
 """Checkpoints: what was saved comes back bit for bit; damage is found, named and passed over; failures say what is left."""
 
+import errno
+import os
 import random
 import re
 import shutil
@@ -141,6 +143,45 @@ def test_only_damaged_checkpoints_are_an_error_that_names_them_all(saved):
         (saved / str(step) / restore.MANIFEST).write_text("{")
     with pytest.raises(UsageError, match="checkpoint 3: its list.*checkpoint 2: its list"):
         restore.newest(saved, tree(0))
+    assert restore.listed(saved) == [3, 2]
+
+
+@pytest.mark.parametrize("read", ["newest", "newest_parts"])
+def test_a_run_that_goes_on_removes_what_is_being_read_and_nothing_was_damaged(saved, monkeypatch, read):
+    """What is there by then is read: `tna barrier` on a run that trains, whose models are large."""
+    contents, looks = restore.contents, []
+
+    def slow(folder, step):
+        looks.append(step)
+        if len(looks) == 1:
+            with Checkpoints(folder, minutes=0, kept=2) as checkpoints:
+                for later in (4, 5):
+                    checkpoints.save(later, tree(later))
+        return contents(folder, step)
+
+    monkeypatch.setattr(restore, "contents", slow)
+    step, found, damaged = restore.newest(saved, tree(0)) if read == "newest" else restore.newest_parts(saved, "state")
+    assert (step, damaged) == (5, {})
+    assert same(found, tree(5)) if read == "newest" else same(restore.nested(found), {"state": tree(5)["state"]})
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_what_the_system_does_not_let_be_read_is_not_damaged(saved, monkeypatch, number):
+    """`tna resume` moves damaged checkpoints away, and advises to start again where all are."""
+
+    def refused(*arguments, **options):
+        raise ValueError(f"NOT_FOUND: Error opening: {os.strerror(number)} [source locations]")
+
+    monkeypatch.setattr(ocp.Checkpointer, "restore", refused)
+    with pytest.raises(UsageError, match=f"cannot read .*: {os.strerror(number)}$"):
+        resuming.restore(saved, tree(0))
+
+    def refuses(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuses)
+    with pytest.raises(UsageError, match=f"cannot read .*: {os.strerror(number)}$"):
+        resuming.restore(saved, tree(0))
     assert restore.listed(saved) == [3, 2]
 
 
