@@ -95,12 +95,7 @@ def stack(models: Sequence[Tree]) -> Tree:
     """
     if not models:
         raise ValueError("there are no models to stack")
-    odd = [path for path, leaf in trees.named_leaves(models[0]) if not _is_array(leaf)]
-    if odd:
-        raise TypeError(
-            f"models are stacked array by array, but these leaves are not arrays: {', '.join(map(trees.name, odd))}. Stack the "
-            "trainable part: eqx.filter(model, eqx.is_inexact_array), nnx.state(model, nnx.Param), variables['params']"
-        )
+    trees.require_arrays(models[0], "models are stacked array by array")
     others = [
         trees.align(model, models[0], what="first model", subject=f"model {i}", same_dtypes=True)
         for i, model in enumerate(models[1:], 1)
@@ -108,10 +103,6 @@ def stack(models: Sequence[Tree]) -> Tree:
     trees.require_exact(*models)
     columns = zip(jax.tree.leaves(models[0]), *others, strict=True)
     return trees.like(models[0], [jnp.stack([jnp.asarray(leaf) for leaf in column]) for column in columns])
-
-
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, (bool, int, float, complex)) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
 
 
 def stacked(members: Params) -> Stacked:
@@ -129,7 +120,9 @@ def stacked(members: Params) -> Stacked:
 def _one_by_one(members: Params) -> bool:
     if type(members) not in (list, tuple) or not members:
         return False
-    forms = [{path: np.shape(leaf) for path, leaf in trees.named_leaves(model) if _is_array(leaf)} for model in members]
+    forms = [
+        {path: np.shape(leaf) for path, leaf in trees.named_leaves(model) if trees.is_array(leaf)} for model in members
+    ]
     return bool(forms[0]) and all(form == forms[0] for form in forms[1:])
 
 

@@ -35,6 +35,7 @@ def line(a: Tree, b: Tree, alpha: Scalar) -> Tree:
 
     Raises:
       ValueError: the trees do not fit each other, all differing paths are listed; or more than one alpha.
+      TypeError: leaves that are not arrays (a whole Equinox module); all their paths are listed.
 
     >>> model = line({"w": jnp.zeros(2)}, {"w": jnp.array([1.0, 0.0])}, 0.25)
     >>> model["w"].tolist()
@@ -107,7 +108,7 @@ def mixture(
 
 def _weighted(leaves: Float[Array, " M *shape"], weights: Float[Array, " M"]) -> Float[Array, "*shape"]:
     """Sums (M, ...) by (M,) to (...): products summed, not multiplied as matrices, which accelerators do in less than float32."""
-    return _summed(leaves, weights.astype(_wide(leaves)))
+    return _summed(leaves, weights.astype(jnp.finfo(_wide(leaves)).dtype))
 
 
 @jax.custom_jvp
@@ -122,13 +123,15 @@ def _summed(leaves: Array, weights: Array) -> Array:
 def _summed_tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (leaves, weights), (dleaves, dweights) = primals, tangents
     w, dw = (x.reshape(-1, *(1,) * (leaves.ndim - 1)) for x in (weights, dweights))
-    tangent = _parts(dleaves, w).sum(0) + (dw * leaves.astype(dw.dtype)).sum(0)
+    wide = _wide(leaves)
+    tangent = _parts(dleaves, w).sum(0) + (dw.astype(wide) * leaves.astype(wide)).sum(0)
     return _summed(*primals), tangent.astype(leaves.dtype)
 
 
 def _parts(leaves: Array, w: Array) -> Array:
     """Products with the weights; a model of weight 0 may hold anything."""
-    return sharding.where(w == 0, jnp.zeros((), w.dtype), w * leaves.astype(w.dtype))
+    wide = _wide(leaves)
+    return sharding.where(w == 0, jnp.zeros((), wide), w.astype(wide) * leaves.astype(wide))
 
 
 def corner(weights: Float[Array, " M"]) -> tuple[Integer[Array, ""], Shaped[Array, ""]]:
@@ -143,6 +146,7 @@ def _wide(leaf: Array) -> np.dtype[Any]:
 
 
 def _combine(mix: Callable[..., Array], first: Tree, *rest: Tree) -> Tree:
+    trees.require_arrays(first, "what lies between models is computed array by array")
     others = [trees.align(tree, first, what="first model", subject="other model", same_dtypes=True) for tree in rest]
     leaves = [
         mix(*(sharding.match(leaf, column[0]) for leaf in column))

@@ -208,6 +208,22 @@ def _spread(parts: dict[KeyPath, Any], named: list[tuple[KeyPath, Any]]) -> dict
     return {path: part for path, part in parts.items() if path not in filled}
 
 
+def is_array(leaf: Any) -> bool:
+    """Returns whether a leaf is an array, or a number that JAX takes for one."""
+    return isinstance(leaf, (bool, int, float, complex)) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
+
+
+def require_arrays(tree: Tree, why: str) -> None:
+    """Raises TypeError for leaves that are no arrays, as the functions in an Equinox module; all their paths are listed, `why` in front."""
+    leaves = [(path, leaf) for path, leaf in named_leaves(tree) if not isinstance(leaf, optax.MaskedNode)]
+    odd = [name(path) for path, leaf in leaves if not is_array(leaf)]
+    if odd:
+        raise TypeError(
+            f"{why}, but these leaves are not arrays: {', '.join(odd)}. Give the trainable part: eqx.filter(model, "
+            "eqx.is_inexact_array), nnx.state(model, nnx.Param), variables['params']"
+        )
+
+
 def require_exact(*trees: Tree) -> None:
     """Raises ValueError for NumPy integers of 64 bits that JAX would cut to 32 (without jax_enable_x64); all their paths are listed.
 

@@ -165,7 +165,7 @@ def test_a_list_or_tuple_of_models_is_that_many_models():
 
 
 def test_modules_that_are_not_arrays_are_not_stacked():
-    with pytest.raises(TypeError, match=r"not arrays: act\. Stack the trainable part: eqx.filter"):
+    with pytest.raises(TypeError, match=r"not arrays: act\. Give the trainable part: eqx.filter"):
         stack([{"w": np.ones(2), "act": jnp.tanh}] * 2)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.xla_flags import NO_FLOAT16
-from tna_jax import interpolation, line
+from tna_jax import interpolation, line, uniform_soup, weighted_average
+from tna_jax.interpolation import plane, simplex
 
 
 def tree(seed: int, dtype=jnp.float32):
@@ -143,3 +144,27 @@ def test_a_leaf_of_another_shape_or_dtype_is_not_broadcast_or_cast(other, messag
     for call in (lambda b: line(a, b, 0.5), lambda b: interpolation.simplex([a, b], [0.5, 0.5])):
         with pytest.raises(ValueError, match=message):
             call({"w": other})
+
+
+def test_complex_models_are_averaged_in_both_parts():
+    """Every average and place between models, against NumPy; an entry that all share is copied, and slopes are those of the formula."""
+    rng = np.random.default_rng(0)
+    drawn = (rng.normal(size=(3, 5)) + 1j * rng.normal(size=(3, 5))).astype(np.complex64)
+    drawn[:, 0] = 0.1 + 0.7j
+    models, weights = [{"w": jnp.asarray(row)} for row in drawn], np.array([0.2, 0.5, 0.3], np.float32)
+    expected = (weights[:, None] * drawn).sum(0)
+    for found in (simplex(models, weights), weighted_average(models, weights), plane(*models, 0.5, 0.3)):
+        np.testing.assert_allclose(found["w"], expected, atol=1e-6)
+        assert found["w"].dtype == np.complex64 and found["w"][0] == drawn[0, 0]
+    np.testing.assert_allclose(uniform_soup(models)["w"], drawn.mean(0), atol=1e-6)
+    corner = simplex(models, [0, 1, 0])["w"]
+    assert np.asarray(corner).tobytes() == drawn[1].tobytes()
+    _, slope = jax.jvp(lambda v: simplex(models, v)["w"], (jnp.asarray(weights),), (jnp.array([0.0, 1.0, -1.0]),))
+    np.testing.assert_allclose(slope, drawn[1] - drawn[2], atol=1e-6)
+
+
+def test_leaves_that_are_no_arrays_are_named():
+    module = {"kernel": jnp.ones(2), "activation": jax.nn.relu}
+    for between in (lambda: line(module, module, 0.5), lambda: simplex([module, module], [0.5, 0.5])):
+        with pytest.raises(TypeError, match=r"not arrays: activation\. Give the trainable part: eqx.filter"):
+            between()
