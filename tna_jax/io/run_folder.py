@@ -112,21 +112,50 @@ def open_run(folder: str | Path) -> RunFolder:
       UsageError: it is not a run folder, or a later version of this project wrote it.
     """
     path = Path(folder)
-    if not (path / CONFIG).is_file():
-        raise UsageError(f"{folder} is not a run folder (it has no {CONFIG})")
+    require_run(path)
     models = read_plan(path)[0] if (path / PLAN).is_file() else []
     return RunFolder(path, read_object(path / CONFIG), tuple(models))
+
+
+def require_run(folder: Path) -> None:
+    """Raises UsageError for what is no run folder; one that was a run, or was to become one, is told from others."""
+    if (folder / CONFIG).is_file():
+        return
+    if any((folder / name).exists() for name in (PLAN, METRICS, CHECKPOINTS)):
+        cure = f": that file is lost; {CURES[CONFIG]}"
+    elif (folder / PROVENANCE).is_file():
+        cure = ": its program ended before anything was saved; the same command again starts it"
+    else:
+        cure = ""
+    raise UsageError(f"{folder} is not a run folder (it has no {CONFIG}){cure}")
+
+
+CURES = {
+    CONFIG: "the command that started the run writes the same file into another --out: copy it from there",
+    PLAN: "without that file tna resume {folder} writes it again (imported models: tna import them again)",
+    PROVENANCE: "a run goes on without that file: remove it",
+}
+OF_RESULTS = "the program that wrote it writes it again (results of training: tna resume {folder})"
+
+
+def cure_of(file: Path) -> str:
+    """Returns what helps where a JSON file of a run is missing or damaged."""
+    return CURES.get(file.name, OF_RESULTS).format(folder=file.parent)
 
 
 def read_object(file: Path) -> dict[str, Any]:
     """Reads a JSON object of a run.
 
     Raises:
-      UsageError: it cannot be read, is not an object, or a later version of this project wrote it.
+      UsageError: it cannot be read, is not an object (what helps is said), or a later version of this project wrote it.
     """
-    value = read_json(file)
+    cure = cure_of(file)
+    try:
+        value = read_json(file)
+    except UsageError as error:
+        raise UsageError(f"{error}; {cure}") from error
     if not isinstance(value, dict):
-        raise UsageError(f"{file}: expected a JSON object, found {type(value).__name__}")
+        raise UsageError(f"{file}: expected a JSON object, found {type(value).__name__}; {cure}")
     check_format(value, str(file))
     return value
 
@@ -139,8 +168,9 @@ def read_plan(folder: Path) -> tuple[list[dict[str, Any]], int]:
     """
     plan = read_object(folder / PLAN)
     models, wave = plan.get("models"), plan.get("at_once")
+    cure = cure_of(folder / PLAN)
     if not isinstance(models, list) or not models or not all(isinstance(model, dict) for model in models):
-        raise UsageError(f"{folder / PLAN}: models must be a list of one object for each model")
+        raise UsageError(f"{folder / PLAN}: models must be a list of one object for each model; {cure}")
     if type(wave) is not int or wave < 1:
-        raise UsageError(f"{folder / PLAN}: at_once must be a number above 0, found {wave!r}")
+        raise UsageError(f"{folder / PLAN}: at_once must be a number above 0, found {wave!r}; {cure}")
     return models, wave

@@ -16,7 +16,7 @@ import numpy as np
 from tna_jax.io.errors import UsageError
 from tna_jax.io.manifest import Damaged
 from tna_jax.io.restore import contents, listed, nested
-from tna_jax.io.run_folder import CHECKPOINTS, CONFIG, PLAN, read_object, read_plan
+from tna_jax.io.run_folder import CHECKPOINTS, CONFIG, PLAN, read_object, read_plan, require_run
 from tna_jax.masks import AnchorRecipe, Mask
 
 PARAMS = "params/"
@@ -64,8 +64,7 @@ def anchor_recipe(run: str | os.PathLike[str], model: int = 0) -> AnchorRecipe:
       UsageError: not a run folder, no such model, or a run without one mask for all of the training.
     """
     folder = Path(run)
-    if not (folder / CONFIG).is_file():
-        raise UsageError(f"{folder} is not a run folder (it has no {CONFIG})")
+    require_run(folder)
     config = read_object(folder / CONFIG)
     program = config.get("program")
     if program in OTHERWISE:

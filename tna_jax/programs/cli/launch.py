@@ -15,8 +15,10 @@ from tna_jax.programs.cli import help, interrupts, messages, parsing
 from tna_jax.programs.cli.catalog import options_of, package_of
 from tna_jax.programs.cli.progress import Interrupted, print_user_error
 
-FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """What the system says of a disk that is full, or a folder that must not be written."""
+OF_THE_SYSTEM = (*FULL_OR_CLOSED, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOLCK)
+"""What it says that is none of the program's doing, whether it names a file or not."""
 IMPORTED_LATER = ("orbax", "matplotlib")
 """What a program imports only to save or draw, after it has trained: missed before."""
 
@@ -66,7 +68,7 @@ def guarded(name: str, run: Callable[[], Any]) -> int:
     except UsageError as error:
         return print_user_error(f"tna {name}: {error}")
     except OSError as error:
-        if error.errno not in FULL_OR_CLOSED and error.filename is None:
+        if error.errno not in OF_THE_SYSTEM and error.filename is None:
             raise
         return print_user_error(f"tna {name}: {of_file(error)}")
     except Interrupted:

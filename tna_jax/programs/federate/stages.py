@@ -15,11 +15,8 @@ import numpy as np
 from tna_jax.io import manifest, safetensors
 from tna_jax.io.errors import UsageError
 from tna_jax.io.formats import FORMAT
-from tna_jax.programs.runs.folder import CONFIG, PLAN, Run
-
-FILE = "rounds.json"
-ENDS = "ends"
-"""Folder of the states at the ends of stages."""
+from tna_jax.programs.runs.folder import CONFIG, ENDS, PLAN, Run
+from tna_jax.programs.runs.folder import ROUNDS as FILE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from tna_jax.io.errors import UsageError
 from tna_jax.io.formats import check_format
 from tna_jax.io.json_files import read_json
 from tna_jax.io.restore import listed
+from tna_jax.io.run_folder import cure_of
 from tna_jax.programs.cli.catalog import PROGRAMS
 from tna_jax.programs.population import checkpoint_status
 from tna_jax.programs.reports import logs, measures, other, rounds, run_status
@@ -121,7 +122,10 @@ def _file(path: Path, split: str) -> Story:
 
 
 def _load(path: Path) -> Any:
-    value = read_json(path)
+    try:
+        value = read_json(path)
+    except UsageError as error:
+        raise UsageError(f"{error}; {cure_of(path)}") from error
     if isinstance(value, dict):
         check_format(value.get("provenance", value) if isinstance(value.get("provenance"), dict) else value, str(path))
     return value

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tna_jax.io.errors import UsageError
+from tna_jax.io.json_files import atomic_file
 from tna_jax.programs.reports.blocks import Description
 from tna_jax.programs.reports.figures import COLORS as NAMES
 from tna_jax.programs.reports.figures import (
@@ -36,7 +38,10 @@ def draw(description: Description, file: Path) -> None:
 
     Args:
       description: what to draw.
-      file: the PNG to write, or an SVG, which holds these figures whether they are meant for a PNG or not.
+      file: the PNG to write, whole or not at all, or an SVG, which holds these figures whether they are meant for a PNG or not.
+
+    Raises:
+      UsageError: it cannot be written.
     """
     import matplotlib
 
@@ -65,7 +70,12 @@ def draw(description: Description, file: Path) -> None:
     with matplotlib.rc_context(
         {"svg.hashsalt": "tna", "svg.fonttype": "none"}
     ):  # the same figure, the same bytes; text stays text
-        grid.savefig(file, dpi=130, metadata={"Date": None} if vector else None)
+        try:
+            with atomic_file(file) as unfinished:
+                form = file.suffix.removeprefix(".")
+                grid.savefig(unfinished, format=form, dpi=130, metadata={"Date": None} if vector else None)
+        except OSError as error:
+            raise UsageError(f"cannot write {file}: {error.strerror or error}") from error
     plt.close(grid)
 
 

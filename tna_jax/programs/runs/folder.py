@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import itertools
 import json
 import shutil
 import tempfile
@@ -18,7 +19,7 @@ from tna_jax.io.run_folder import CONFIG as CONFIG
 from tna_jax.io.run_folder import METRICS as METRICS
 from tna_jax.io.run_folder import PLAN as PLAN
 from tna_jax.io.run_folder import PROVENANCE as PROVENANCE
-from tna_jax.io.run_folder import read_object, read_plan
+from tna_jax.io.run_folder import read_object, read_plan, require_run
 from tna_jax.programs.cli.messages import print_warning, shell_words
 from tna_jax.programs.runs.lock import LOCK, OWNER, Lock
 from tna_jax.programs.runs.restore import DAMAGED
@@ -32,6 +33,8 @@ RESULTS = tuple(
 """What the programs write into the folder of a run about its models: where they are replaced it goes with them."""
 MODELS = ("soup", "soup-ratio-*", "body-ratio-*")
 """Hugging Face folders that tna soup and tna cold write there: they go with the run that made them."""
+ROUNDS, ENDS = "rounds.json", "ends"
+"""What tna federate keeps of a run that may be extended, see `federate.stages`."""
 IN_EPOCH = "checkpoint_in_epoch"
 """Folder of what a training on a stream saved inside an epoch."""
 
@@ -78,18 +81,12 @@ class Run:
 
     @classmethod
     def _make(cls, out: str | None, name: str, results: tuple[str, ...], overwrite: bool, resume: bool) -> "Run":
-        folder = Path(out) if out else _unused(name)
+        folder = Path(out) if out else Path("runs")
         require_plain(folder, "--out ")
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"--out {folder} is a file; name a folder")
-        if resume and not folder.exists():
-            raise UsageError(f"--resume: {folder} is not a run folder (it has no {CONFIG})")
-        foreign = folder.exists() and not (folder / CONFIG).is_file() and not all(map(_may_be_ours, folder.iterdir()))
-        if foreign:
-            option = "--resume:" if resume else "--out"
-            raise UsageError(f"{option} {folder} exists and is not a run folder (no {CONFIG}); name another one")
+        if out:
+            _require_ours(folder, resume)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = _made(folder) if out else _new(name)
             with tempfile.TemporaryFile(dir=folder):
                 pass
             lock = Lock(folder)
@@ -99,7 +96,11 @@ class Run:
             if not overwrite:
                 lock.release()
                 raise UsageError(f"--out {folder} exists; name another one, or add --overwrite or --resume")
-            cls(folder)._clear(results)
+            try:
+                cls(folder)._clear(results)
+            except UsageError:
+                lock.release()
+                raise
         for path in folder.iterdir():
             if _is_unfinished(path):
                 path.unlink()
@@ -108,8 +109,7 @@ class Run:
     @classmethod
     def open(cls, name: str) -> "Run":
         """Opens an existing run folder, without locking it; raises UsageError if it is not one."""
-        if not (Path(name) / CONFIG).is_file():
-            raise UsageError(f"{name} is not a run folder (it has no {CONFIG})")
+        require_run(Path(name))
         return cls(Path(name))
 
     def writable(self) -> "Run":
@@ -125,16 +125,16 @@ class Run:
         return self
 
     def _clear(self, results: tuple[str, ...]) -> None:
-        for name in (CONFIG, PROVENANCE, METRICS, PLAN, *RESULTS, *results):
-            (self.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+        """Removes the run; what makes the folder one goes last, so that a stop in the middle leaves a run that can be replaced."""
         made = [
             path for pattern in MODELS for path in self.folder.glob(pattern) if (path / "model.safetensors").is_file()
         ]
         for path in made:
-            shutil.rmtree(path, ignore_errors=True)
-        for name in (DAMAGED, IN_EPOCH, *trackers.FOLDERS):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            _remove(path)
+        for name in (*RESULTS, *results, METRICS, CHECKPOINTS, DAMAGED, IN_EPOCH, ENDS, *trackers.FOLDERS):
+            _remove(self.folder / name)
+        for name in (PLAN, ROUNDS, PROVENANCE, CONFIG):
+            _remove(self.folder / name)
 
     @property
     def quoted_path(self) -> str:
@@ -158,7 +158,8 @@ class Run:
         try:
             yield
         except OSError as error:
-            again = f"tna resume {self.quoted_path}" if self.lock is not None else "the same command again"
+            resumes = self.lock is not None and self.has(CONFIG)  # without that file nothing was begun
+            again = f"tna resume {self.quoted_path}" if resumes else "the same command again"
             raise UsageError(
                 f"cannot write {self.folder / name}: {error.strerror or error}; what was saved before is intact; mend "
                 f"that, then: {again}"
@@ -221,7 +222,8 @@ class Run:
             if step is not None and step < before:
                 kept.append(line)
         if unreadable:
-            print_warning(f"{unreadable} lines of {file} could not be read and were dropped")
+            lines = "a line" if unreadable == 1 else f"{unreadable} lines"
+            print_warning(f"{lines} of {file} could not be read and {'was' if unreadable == 1 else 'were'} dropped")
         with self._writing(METRICS):
             write_atomic(file, b"".join(line + b"\n" for line in kept))
 
@@ -234,14 +236,53 @@ def _step(line: bytes) -> int | None:
     return step if type(step) is int else None
 
 
-def _unused(name: str) -> Path:
-    """Returns a folder that does not exist, named after the time (UTC); the clock may have been set back."""
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    folder, count = Path("runs") / f"{name}-{stamp}", 1
-    while folder.exists():
-        count += 1
-        folder = Path("runs") / f"{name}-{stamp}-{count}"
+def _require_ours(folder: Path, resume: bool) -> None:
+    """Raises UsageError for a file, for a folder of something else than a run, and for none where one is to be resumed."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {folder} is a file; name a folder")
+    if resume and not folder.exists():
+        raise UsageError(f"--resume: {folder} is not a run folder (it has no {CONFIG})")
+    foreign = folder.exists() and not (folder / CONFIG).is_file() and not all(map(_may_be_ours, folder.iterdir()))
+    if foreign:
+        option = "--resume:" if resume else "--out"
+        raise UsageError(f"{option} {folder} exists and is not a run folder (no {CONFIG}); name another one")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _new(name: str) -> Path:
+    """Makes a folder named after the time (UTC), which no other program that starts in the same second takes for its own."""
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    for count in itertools.count(1):
+        folder = Path("runs") / (f"{name}-{stamp}" if count == 1 else f"{name}-{stamp}-{count}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            break
+    return folder
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or folder of a run that is replaced, if it is there; what stays would be taken for the new run's.
+
+    Of a folder that lies elsewhere (a link: checkpoints on a larger disk) the link stays, for the new run.
+    """
+    try:
+        if path.is_symlink() and path.is_dir():
+            for inner in path.iterdir():
+                _remove(inner)
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except FileNotFoundError:  # someone else removes it too
+        return _remove(path) if path.exists() else None
+    except OSError as error:
+        raise UsageError(
+            f"--overwrite: cannot remove {error.filename or path}: {error.strerror or error}; remove {path}, or name another --out"
+        ) from error
 
 
 def _may_be_ours(path: Path) -> bool:

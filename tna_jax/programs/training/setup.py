@@ -13,6 +13,7 @@ from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
 from tna_jax.networks import Network
 from tna_jax.programs.cli import checkpoint_names, parsing
+from tna_jax.programs.cli.messages import print_warning
 from tna_jax.programs.cli.options import Settings
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.runs.folder import CONFIG, PROVENANCE, Run
@@ -82,6 +83,9 @@ def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
         folder.watch(getattr(settings, "log", None), to_json(result_options(settings)))
         return
     config, now = folder.read(CONFIG), to_json(result_options(settings))
+    if distributed.broadcast_text(str(folder.has(PROVENANCE))) != "True":
+        print_warning(f"{folder.folder / PROVENANCE} was gone: from now on it says when and where the run was resumed")
+        folder.write(PROVENANCE, provenance(seeds))
     if config.get("program", program) != program:
         raise UsageError(f"--resume: {folder.folder} is a run of tna {config['program']}, not of tna {program}")
     before = {key: value for key, value in config.items() if key not in parsing.ABOUT}
