@@ -77,12 +77,7 @@ def load(
         another shape: all are listed.
     """
     folder = cache.locate(folder)
-    if not (folder / hf_config.CONFIG).is_file():
-        raise UsageError(
-            f"there is no model folder {folder} (config.json and model.safetensors); with a network, "
-            f"tna_jax.hf.fetch(REPO, {str(folder)!r}) or `hf download REPO --local-dir {folder}` gets one; names: "
-            f"{', '.join(CHECKPOINTS)}"
-        )
+    require_folder(folder)
     if (head == "new") != (num_classes is not None and key is not None):
         raise UsageError("head='new' needs num_classes and key, and only that head does")
     kind, config = hf_config.read(folder)
@@ -108,6 +103,16 @@ def load(
         smooth = getattr(module, "antialias", False)
         leaves["body/positions"] = resize_positions(leaves["body/positions"], before, after, smooth)
     return Loaded(resized, tree(leaves), config, tuple(new), tuple(dropped))
+
+
+def require_folder(folder: Path) -> None:
+    """Raises UsageError, which says where models come from, unless the folder has a config.json."""
+    if not (folder / hf_config.CONFIG).is_file():
+        raise UsageError(
+            f"there is no model folder {folder} (config.json and model.safetensors); with a network, "
+            f"tna_jax.hf.fetch(REPO, {str(folder)!r}) or `hf download REPO --local-dir {folder}` gets one; names: "
+            f"{', '.join(CHECKPOINTS)}"
+        )
 
 
 def _read(tensor: Tensor, place: hf_names.Place) -> jax.Array:

@@ -12,6 +12,7 @@ import numpy as np
 from tna_jax import ensemble, finetuning
 from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Trainer
+from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.io.runs import BODY
 from tna_jax.masks import AnchorRecipe, Mask, Params
@@ -99,7 +100,7 @@ def run(settings: ColdOptions) -> dict[str, Any]:
         for line in frozen_text(frozen):
             console.print(line)
         params = iterate(fusion, folder, settings)
-        logged = [json.loads(line) for line in (folder.folder / METRICS).read_text().splitlines()]
+        logged = read_log(folder, settings.iterations + 1)
         rows = [row for line in logged for row in line["rows"]]
         contributors = [row for line in logged for row in line.get("contributors", [])]
         result: dict[str, Any] = to_json({
@@ -222,6 +223,7 @@ def iterate(fusion: Fusion, folder: Run, settings: ColdOptions) -> Params:
     tree = {"params": begin(fusion)}
     done, tree = restore(folder.checkpoints, tree) if settings.resume else (0, tree)
     folder.keep_logged(done)
+    read_log(folder, done)
     often = (settings.checkpoint_minutes, settings.checkpoint_every, settings.checkpoints_kept)
     with Checkpoints(folder.checkpoints, *often) as saved, stoppable() as stop, PhaseBar() as bar:
 
@@ -245,6 +247,18 @@ def iterate(fusion: Fusion, folder: Run, settings: ColdOptions) -> Params:
             saved.wait()
             console.print(cold_report.progress_line(rows, done - 1))
     return tree["params"]
+
+
+def read_log(folder: Run, done: int) -> list[dict[str, Any]]:
+    """Reads what was logged of the iterations below `done`, 0 the start; raises UsageError where one is missing: results are made of it."""
+    file = folder.folder / METRICS
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    if missing := sorted(set(range(done)) - {line["step"] for line in lines}):
+        raise UsageError(
+            f"{file} lacks iteration {', '.join(map(str, missing))}, whose scores stand nowhere else: put it back, or start again "
+            "with --overwrite"
+        )
+    return lines
 
 
 def train_and_fuse(

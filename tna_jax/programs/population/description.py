@@ -14,6 +14,9 @@ from tna_jax.programs.data.search_path import DOWNLOAD
 from tna_jax.programs.runs.folder import CONFIG
 from tna_jax.programs.training import builders, setup
 
+OF_TRANSFORMERS = ("pretrain", "soup", "cold")
+"""Programs whose runs hold transformers, made of a checkpoint: their options make no network."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RunDescription(MachineOptions, AnyModelOptions, DataOptions):
@@ -30,8 +33,13 @@ def description(config: dict[str, Any], run: str, data_dir: str | None, trust_co
       trust_code: whether code that it names runs unseen (`--trust-code`).
 
     Raises:
-      UsageError: options of a wrong type, or that this version does not know.
+      UsageError: options of a wrong type, or that this version does not know; a run of transformers.
     """
+    if config.get("program") in OF_TRANSFORMERS:
+        raise UsageError(
+            f"{run} is a run of tna {config['program']}: its models are transformers. Give a run of tna train, lmc, federate or import; the "
+            "Hugging Face folders in it are averaged by tna soup --models and tna merge"
+        )
     known = {field.name for field in dataclasses.fields(RunDescription)}
     of_the_machine = {field.name for field in dataclasses.fields(MachineOptions)} - {"precision"} | {"trust_code"}
     values = {key: value for key, value in config.items() if key in known - of_the_machine}

@@ -193,7 +193,7 @@ def given_models(settings: SoupOptions, material: Material) -> Group:
 
 def fuse_all(groups: list[Group], material: Material, settings: SoupOptions, folder: Run) -> list[dict[str, Any]]:
     """Rows and greedy soup of every population. Each is kept as soon as it is there: a resumed run goes on with the next."""
-    fused = folder.read(FUSED)["groups"] if settings.resume and folder.has(FUSED) else []
+    fused = _kept(folder, groups) if settings.resume and folder.has(FUSED) else []
     for group in groups[len(fused) :]:
         with console.status(f"fusing seed {group.seed}, ratio {group.ratio}: {len(fused)} of {len(groups)} done"):
             found = fuse_group(group, material, settings)
@@ -210,6 +210,19 @@ def fuse_all(groups: list[Group], material: Material, settings: SoupOptions, fol
         fused.append(to_json({"rows": rows, "greedy": greedy, "by_count": counted}))
         folder.write(FUSED, {"format": FORMAT, "groups": fused})
     return fused
+
+
+def _kept(folder: Run, groups: list[Group]) -> list[dict[str, Any]]:
+    """The populations that are fused already, if they are the first ones of these; what cannot be used is computed again."""
+    try:
+        found = folder.read(FUSED)["groups"]
+        kept = [(one["greedy"]["seed"], one["greedy"]["ratio"]) for one in found if one["rows"]]
+        if kept == [(group.seed, group.ratio) for group in groups[: len(found)]]:
+            return list(found)
+    except (KeyError, TypeError):
+        pass
+    print_warning(f"{folder.folder / FUSED} does not hold the first populations of this run: all are fused again")
+    return []
 
 
 def fuse_group(group: Group, material: Material, settings: SoupOptions) -> Fusions:

@@ -16,7 +16,6 @@ import numpy as np
 from tna_jax import trees
 from tna_jax.hf import cache, dinov2_config, loading, model_types
 from tna_jax.hf import config as hf_config
-from tna_jax.hf.checkpoints import CHECKPOINTS
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import read_json, write_json
 from tna_jax.masks import Params
@@ -172,17 +171,14 @@ TEXT = ("bert", "roberta", "distilbert", "electra")
 
 def require_kind(folder: str, architectures: tuple[str, ...]) -> None:
     """Raises UsageError unless the folder holds a model of one of these architectures, as far as its config.json says."""
-    if not Path(folder).is_dir():
-        raise UsageError(
-            f"--checkpoint {folder}: there is no such folder; names: {', '.join(CHECKPOINTS)}, hf:OWNER/REPOSITORY"
-        )
-    config = read_json(Path(folder) / hf_config.CONFIG) if (Path(folder) / hf_config.CONFIG).is_file() else {}
-    if config and "model_type" not in config:
+    loading.require_folder(Path(folder))
+    config = read_json(Path(folder) / hf_config.CONFIG)
+    if not isinstance(config, dict) or "model_type" not in config:
         inner = Path(folder) / "model"
         instead = f"; its model is {inner}" if (inner / hf_config.CONFIG).is_file() else ""
         raise UsageError(f"--checkpoint {folder} is not a model folder (its config.json names no model_type){instead}")
     kinds = [kind for kind, about in model_types.TYPES.items() if about.architecture in architectures]
-    if config and config.get("model_type") not in kinds:
+    if config.get("model_type") not in kinds:
         raise UsageError(
             f"--checkpoint {folder} holds a {config.get('model_type')}, expected {' or '.join(kinds)} for this data"
         )

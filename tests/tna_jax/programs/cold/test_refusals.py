@@ -8,6 +8,8 @@ from tests.tna_jax.programs.commands import COLD, fails
 from tna_jax.io.errors import UsageError
 from tna_jax.programs.cold import tasks as cold_tasks
 from tna_jax.programs.cold.options import ColdOptions
+from tna_jax.programs.cold.run import read_log
+from tna_jax.programs.runs.folder import Run
 
 
 def write(file, words="word"):
@@ -42,9 +44,7 @@ def test_tasks_of_one_name_are_told_apart_by_their_folders(home, tmp_path, monke
 def test_a_checkpoint_that_is_not_there_or_of_images_is_refused_as_such(home, tmp_path, capsys):
     words = [*COLD, "--data-dir", str(home / "data"), "--out", str(tmp_path / "run")]
     missing, images = str(tmp_path / "nope"), str(home / "drawn_vit")
-    assert f"--checkpoint {missing}: there is no such folder; names: minilm" in fails(
-        capsys, "cold", "--checkpoint", missing, *words
-    )
+    assert f"there is no model folder {missing} (config.json" in fails(capsys, "cold", "--checkpoint", missing, *words)
     assert f"--checkpoint {images} holds a vit, expected bert or" in fails(
         capsys, "cold", "--checkpoint", images, *words
     )
@@ -63,3 +63,18 @@ def test_a_body_that_is_frozen_as_a_whole_is_not_fused(home, tmp_path, capsys):
     said = fails(capsys, "cold", *words, "--freeze", "^body")
     assert "--freeze '^body' selects the whole body: there would be nothing to fuse" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_log_that_lacks_an_iteration_is_not_taken_for_whole(tmp_path):
+    """The results are made of it: they would lack the iteration too."""
+    with Run.create(str(tmp_path / "run"), "cold", (), False, False) as run:
+        assert read_log(run, 0) == []
+        with pytest.raises(UsageError, match=r"metrics.jsonl lacks iteration 0, 1, whose scores"):
+            read_log(run, 2)
+        for step in (0, 1, 2):
+            run.log(step=step, rows=[])
+        assert [line["step"] for line in read_log(run, 3)] == [0, 1, 2]
+        lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+        (run.folder / "metrics.jsonl").write_text(f"{lines[0]}\n{lines[2]}\n")
+        with pytest.raises(UsageError, match="lacks iteration 1, whose"):
+            read_log(run, 3)

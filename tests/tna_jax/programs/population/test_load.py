@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.tna_jax.programs.commands import read
+from tests.tna_jax.programs.commands import fails, read
+from tna_jax.io.formats import FORMAT
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.population.load import held_out, open_runs
 
@@ -76,3 +77,12 @@ def test_runs_of_other_networks_are_refused(run, capsys, tmp_path):
     (other / "config.json").write_text(json.dumps({**config, "width": None, "depth": 3}))
     assert main(["fuse", str(run), str(other)]) == 2
     assert "depth 3 instead of 2, width 128 instead of 16" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("program", ["pretrain", "soup", "cold"])
+@pytest.mark.parametrize("reader", ["fuse", "barrier", "landscape", "rebasin"])
+def test_a_run_of_transformers_is_refused_as_one(program, reader, tmp_path, capsys):
+    """Its options would make the network and the data of others, whose checkpoint then did not fit."""
+    (tmp_path / "config.json").write_text(json.dumps({"format": FORMAT, "program": program}))
+    said = fails(capsys, reader, str(tmp_path))
+    assert f"{tmp_path} is a run of tna {program}: its models are transformers" in said

@@ -61,7 +61,7 @@ def test_what_cannot_be_is_refused_before_anything_is_done(home, tmp_path, capsy
         (["cold", *COLD], "--checkpoint FOLDER"),
         (["cold", "--checkpoint", model, "--tasks", "mr", "movies"], "unknown --tasks 'movies'"),
         (["cold", "--checkpoint", model, "--tasks", "mr", "trec", "--unseen", "mr"], "named twice: mr"),
-        (["cold", "--checkpoint", str(home / "drawn_vit"), *COLD, *data], "vocab.txt"),
+        (["cold", "--checkpoint", str(home / "drawn_vit"), *COLD, *data], "holds a vit, expected bert"),
         (["cold", "--checkpoint", model, *COLD, *data, "--length", "40"], "takes at most 12 tokens"),
         (["cold", "--checkpoint", model, *COLD, *data, "--batch-size", "61"], "larger than the 60 training examples"),
         (["pretrain", "--model", "gpt"], "known: vit, bert"),

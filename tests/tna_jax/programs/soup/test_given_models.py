@@ -12,9 +12,11 @@ from tests.tna_jax.programs.commands import fails
 from tests.tna_jax.programs.conftest import write_vit
 from tna_jax.io import safetensors
 from tna_jax.io.errors import UsageError
+from tna_jax.io.formats import FORMAT
 from tna_jax.programs.population import fusion_methods
 from tna_jax.programs.runs.folder import Run
 from tna_jax.programs.soup import inputs
+from tna_jax.programs.soup import run as soup
 from tna_jax.programs.soup.options import SoupOptions
 from tna_jax.programs.training import backbone, setup
 
@@ -114,20 +116,37 @@ def test_models_go_with_the_run_that_made_them(tmp_path):
 
 def test_folders_are_recorded_by_their_places_and_runs_of_before_resume(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from tna_jax.programs.soup.run import with_absolute_folders
-
     given = SoupOptions(models=("a", "b"), out="run")
     with Run.create("run", "soup", (), False, False) as run:
         setup.record(run, "soup", given, [0])  # as runs of before did
-        setup.record(run, "soup", with_absolute_folders(SoupOptions(models=("a", "b"), out="run", resume=True)), [0])
+        setup.record(
+            run, "soup", soup.with_absolute_folders(SoupOptions(models=("a", "b"), out="run", resume=True)), [0]
+        )
         with pytest.raises(UsageError, match="models was"):
             setup.record(
-                run, "soup", with_absolute_folders(SoupOptions(models=("a", "c"), out="run", resume=True)), [0]
+                run, "soup", soup.with_absolute_folders(SoupOptions(models=("a", "c"), out="run", resume=True)), [0]
             )
-    assert with_absolute_folders(given).models == (str(Path("a").resolve()), str(Path("b").resolve()))
-    assert with_absolute_folders(SoupOptions(checkpoint="minilm")).checkpoint == "minilm"
+    assert soup.with_absolute_folders(given).models == (str(Path("a").resolve()), str(Path("b").resolve()))
+    assert soup.with_absolute_folders(SoupOptions(checkpoint="minilm")).checkpoint == "minilm"
 
 
 def test_data_without_a_name_are_not_the_folder_one_is_in(capsys):
     assert "--dataset must not be empty" in fails(capsys, "soup", "--checkpoint", "x", "--dataset", "")
     assert "--tasks must not be empty" in fails(capsys, "cold", "--checkpoint", "x", "--tasks", "mr", "")
+
+
+@pytest.mark.parametrize(
+    ("held", "kept"),
+    [
+        ({}, 0),
+        ({"groups": [{"rows": [1]}]}, 0),
+        ({"groups": [{"rows": [1], "greedy": {"seed": 3, "ratio": 0.5}}]}, 0),
+        ({"groups": [{"rows": [1], "greedy": {"seed": 0, "ratio": 0.5}}]}, 1),
+    ],
+)
+def test_what_is_fused_already_is_kept_if_it_is_of_this_run(held, kept, tmp_path, capsys):
+    groups = [soup.Group(seed, 0.5, {}, None, None) for seed in (0, 1)]
+    with Run.create(str(tmp_path / "run"), "soup", (), False, False) as run:
+        run.write(soup.FUSED, {"format": FORMAT, **held})
+        assert len(soup._kept(run, groups)) == kept
+    assert ("all are fused again" in " ".join(capsys.readouterr().err.split())) == (not kept)
