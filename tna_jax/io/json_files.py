@@ -101,7 +101,8 @@ def atomic_file(path: Path, mode: int = READABLE) -> Iterator[Path]:
         except OSError as error:
             raise _renamed(path, error) from None
     except BaseException:
-        os.unlink(name)
+        with contextlib.suppress(OSError):  # the first error is the news
+            os.unlink(name)
         raise
     finally:
         os.close(handle)

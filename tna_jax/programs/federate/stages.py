@@ -82,9 +82,9 @@ def extend(folder: Run, rounds: int, results: tuple[str, ...]) -> None:
         )
     stages = read(folder, runs, before)
     write(folder, Stages(runs, (*stages.ends, rounds)))
-    folder.write(CONFIG, {**config, "rounds": rounds})
-    for name in results:
+    for name in results:  # first: a run of more rounds is not finished, whatever stops this program
         (folder.folder / name).unlink(missing_ok=True)
+    folder.write(CONFIG, {**config, "rounds": rounds})
 
 
 def keep(folder: Run, run: int, end: int, tree: Any) -> None:

@@ -19,12 +19,14 @@ WRITTEN = (CONFIG, PROVENANCE, METRICS, PLAN, CHECKPOINTS, lock.LOCK, lock.OWNER
 
 
 def check(out: Path, overwrite: bool) -> None:
-    """Raises UsageError for a place where no folder of models may be written, before any work.
+    """Raises UsageError for a place where no folder of models may be written, before any work; mends what a killed program left there.
 
     Args:
       out: the folder.
       overwrite: whether it may replace models that lie there; a folder that holds none is never replaced.
     """
+    if distributed.is_main_process():
+        _put_back(out)
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; a folder is written")
     if out.exists() and not overwrite:
@@ -53,7 +55,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     nothing, or the new one; what a killed program left is removed by the next one. Of several processes the first one makes
     and renames, on a file system that all share.
     """
-    staged, replaced = (out.with_name(f".{out.name}{suffix}") for suffix in (UNFINISHED, ".replaced"))
+    staged = out.with_name(f".{out.name}{UNFINISHED}")
     main = distributed.is_main_process()
     if main:
         shutil.rmtree(staged, ignore_errors=True)
@@ -63,15 +65,41 @@ def whole_folder(out: Path) -> Iterator[Path]:
         yield staged
         distributed.broadcast_text("")
         if main:
-            _swap(out, staged, replaced)
+            _put_back(out)
+            _swap(out, staged)
         distributed.broadcast_text("")
     finally:
         if main:
             shutil.rmtree(staged, ignore_errors=True)
 
 
-def _swap(out: Path, staged: Path, replaced: Path) -> None:
+def _replaced(out: Path) -> Path:
+    """Where the older folder is while the new one takes its place."""
+    return out.with_name(f".{out.name}.replaced")
+
+
+def _put_back(out: Path) -> None:
+    """Mends what a program left that was killed while it replaced `out`: the older folder comes back, or what it held beside models."""
+    replaced = _replaced(out)
+    if replaced.is_dir() and not out.exists():
+        os.rename(replaced, out)
+    elif replaced.is_dir():
+        _move_rest(replaced, out)
+
+
+def _move_rest(replaced: Path, out: Path) -> None:
+    """Moves what is no model from the older folder to the new one, beside what has its name there by now, and removes the older one."""
+    for path in replaced.iterdir():
+        if not _is_written(path):
+            place = out / path.name
+            while place.exists():
+                place = place.with_name(f"{place.name}.before")
+            os.rename(path, place)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _swap(out: Path, staged: Path) -> None:
+    replaced = _replaced(out)
     if out.exists():
         os.rename(out, replaced)
     try:
@@ -81,10 +109,7 @@ def _swap(out: Path, staged: Path, replaced: Path) -> None:
             os.rename(replaced, out)
         raise
     if replaced.exists():
-        for path in replaced.iterdir():
-            if not _is_written(path):
-                os.rename(path, out / path.name)
-        shutil.rmtree(replaced, ignore_errors=True)
+        _move_rest(replaced, out)
 
 
 def _is_model(path: Path) -> bool:

@@ -10,7 +10,8 @@ from tests.tna_jax.programs.federate.test_federate import TINY, final, result
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.federate import health
 from tna_jax.programs.federate import rounds as federate_run
-from tna_jax.programs.federate.stages import Stages
+from tna_jax.programs.federate.stages import Stages, extend
+from tna_jax.programs.runs.folder import Run
 
 WORDS = [*TINY, "--algorithm", "scaffold", "--server", "fedavgm", "--participation", "0.6"]
 
@@ -21,6 +22,30 @@ def test_the_steps_of_an_extended_run():
     assert [stages.at(step)[2:] for step in (0, 3, 4)] == [(0, 2), (0, 2), (2, 3)]
     with pytest.raises(IndexError):
         stages.at(6)
+
+
+def test_a_run_that_is_being_extended_is_never_called_finished(tmp_path, monkeypatch):
+    """Killed between two of the files that are changed: it is the run of before, or one that is not finished."""
+    files = {
+        "config.json": {"program": "federate", "rounds": 2},
+        "plan.json": {"models": [{}], "at_once": 1},
+        "federate.json": {},
+    }
+    for name, value in files.items():
+        (tmp_path / name).write_text(json.dumps(value))
+
+    def stopped(path, missing_ok=False):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            extend(Run(tmp_path), 4, ("federate.json",))
+    assert json.loads((tmp_path / "config.json").read_text())["rounds"] == 2
+    extend(Run(tmp_path), 4, ("federate.json",))
+    assert (
+        json.loads((tmp_path / "config.json").read_text())["rounds"] == 4 and not (tmp_path / "federate.json").exists()
+    )
 
 
 def same_but(first: str, second: str) -> None:

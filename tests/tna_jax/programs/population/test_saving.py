@@ -1,5 +1,7 @@
 """What is written of a population's models: folders whole or not at all, and no anchors that the written model does not hold."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -92,6 +94,25 @@ def test_what_is_replaced_keeps_what_is_no_model(tmp_path):
         write(staged, "new")
     assert sorted(path.name for path in out.iterdir()) == ["a.safetensors", "notes.txt"]
     assert (out / "a.safetensors").read_text() == "new" and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_program_that_was_killed_while_it_replaced_a_folder_takes_nothing_away(tmp_path):
+    """Between two renames, and between the renames of what is no model."""
+    out, replaced = tmp_path / "out", tmp_path / ".out.replaced"
+    write(replaced, "old")
+    (replaced / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="out exists; name another folder, or add --overwrite"):
+        staging.check(out, False)
+    assert (out / "a.safetensors").read_text() == "old" and (out / "notes.txt").read_text() == "mine"
+    os.rename(out, replaced)
+    write(out, "new")
+    (out / "notes.txt").write_text("of today")
+    with staging.whole_folder(out) as staged:
+        write(staged, "newest")
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "a.safetensors": "newest", "notes.txt": "of today", "notes.txt.before": "mine",
+    }  # fmt: skip
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_what_was_computed_of_replaced_models_goes_with_them(tmp_path):
