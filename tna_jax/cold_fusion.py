@@ -145,20 +145,23 @@ def cold_fusion_round(
       ValueError: as `fuse`; or anchored entries are not those of the first contributor's body before the training, bit for bit: `train`
         moves them, or bodies differed. All paths are listed. Under `jit` that is not looked at.
     """
-    mask = draw_mask(key, number, jax.tree.map(lambda x: x[0], params), ratio, is_head)
+    first = jax.tree.map(lambda x: x[0], params)
+    mask = draw_mask(key, number, first, ratio, is_head)
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, mask)))
+    sent = (
+        {} if traced else {path: _bits(leaf).copy() for path, leaf in trees.named_leaves(first)}
+    )  # `train` may donate params
     trained = train(params, mask)
-    _require_anchors(params, trained, mask)
+    _require_anchors(sent, trained, mask)
     return fuse(trained, is_head, weights), mask
 
 
-def _require_anchors(before: Params, after: Params, mask: Mask) -> None:
-    """Raises ValueError, which names all leaves, unless every contributor holds the anchored entries of the first one of `before`."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((before, after, mask))):
-        return
-    held, trained, wrong = dict(trees.named_leaves(mask)), dict(trees.named_leaves(after)), []
-    for path, leaf in trees.named_leaves(before):
-        old, new = _bits(leaf)[0], _bits(trained[path]) if path in trained else None
-        if new is None or new.shape[1:] != old.shape:  # another structure, shape or dtype: `fuse` speaks of those
+def _require_anchors(sent: dict[trees.KeyPath, np.ndarray], trained: Params, mask: Mask) -> None:
+    """Raises ValueError, which names all leaves, unless every contributor holds the anchored entries of the bits that were sent out."""
+    held, wrong = dict(trees.named_leaves(mask)), []
+    for path, leaf in trees.named_leaves(trained):
+        new, old = _bits(leaf) if path in sent else None, sent.get(path)
+        if new is None or old is None or new.shape[1:] != old.shape:  # another structure, shape or dtype
             continue
         count = int((new != old).any(-1)[:, ~np.asarray(to_host(held[path]))].sum())
         wrong += [f"{trees.name(path)} ({count})"] if count else []

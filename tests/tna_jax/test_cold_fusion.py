@@ -152,6 +152,11 @@ def test_a_training_that_moves_anchors_and_bodies_that_differ_are_refused_by_nam
         cold_fusion.cold_fusion_round(jax.random.key(2), 0, other, 0.4, train, is_head)
     plain = cold_fusion.cold_fusion_round(jax.random.key(2), 0, other, 0.0, train, is_head)[0]  # nothing is anchored
     assert jnp.isfinite(plain["body"]["bias"]).all()
+    given = jax.tree.map(jnp.copy, params)
+    donating = jax.jit(train, donate_argnums=0)
+    assert bool(
+        cold_fusion.cold_fusion_round(jax.random.key(2), 0, given, 0.4, donating, is_head)[0]["body"]["bias"].any()
+    )
     compiled = jax.jit(lambda p: cold_fusion.cold_fusion_round(jax.random.key(2), 0, p, 0.4, train, is_head)[0])(params)
     eager = cold_fusion.cold_fusion_round(jax.random.key(2), 0, params, 0.4, train, is_head)[0]
     assert np.allclose(compiled["body"]["kernel"], eager["body"]["kernel"], rtol=1e-6)
@@ -181,3 +186,6 @@ def test_the_probe_is_the_ridge_solution_and_learns_what_is_linear():
         linear_probe.fit(jnp.asarray(x), jnp.asarray(labels), 5, decay=0.0)
     with pytest.raises(ValueError, match="labels below 0"):  # one-hot rows of zeros
         linear_probe.fit(jnp.asarray(x), labels - 1, 5)
+    for wrong in (labels[:, None], labels[:1]):  # compared with every example's prediction
+        with pytest.raises(ValueError, match="300 inputs but labels of shape"):
+            linear_probe.accuracy(fitted, jnp.asarray(x), jnp.asarray(wrong))
