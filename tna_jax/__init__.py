@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; the same names as below
         cold_fusion as cold_fusion,
         connectivity as connectivity,
         corruptions as corruptions,
+        curves as curves,
         ensemble as ensemble,
         federated as federated,
         finetuning as finetuning,
@@ -89,7 +90,7 @@ _HOMES = {
 """The module of each public name that is not a module."""
 
 _MODULES = frozenset({
-    "alphas", "augment", "averaging", "barriers", "calibration", "checks", "cold_fusion", "connectivity", "corruptions", "ensemble", "federated",
+    "alphas", "augment", "averaging", "barriers", "calibration", "checks", "cold_fusion", "connectivity", "corruptions", "curves", "ensemble", "federated",
     "finetuning", "frameworks", "host_bits", "interpolation", "labels", "linear_probe", "masked_lm", "masks", "matching", "merging", "metrics", "models",
     "networks", "objectives", "optimizers", "packing", "placement", "prng", "program_cache", "repair", "sharding", "streaming", "theory", "transform",
     "trees",

@@ -44,6 +44,8 @@ class Stream(enum.IntEnum):
     """Examples on which a task of ColD fusion is scored; index: the task."""
     RUN_DATA = RUN + 7
     """Examples of a contributor in ColD fusion; index: iteration x tasks + task."""
+    RUN_CURVE = RUN + 8
+    """Order of the data and positions of a curve between two models; the numbers of both are folded in."""
 
     FEDERATED_INIT = 0
     """Initial parameters."""

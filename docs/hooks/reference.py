@@ -15,7 +15,7 @@ import tna_jax
 GROUPS = {
     "Anchors": ("masks", "transform", "checks", "prng"),
     "Ensembles": ("ensemble", "networks", "objectives", "metrics", "placement", "augment"),
-    "Paths and barriers": ("alphas", "interpolation", "connectivity"),
+    "Paths and barriers": ("alphas", "interpolation", "connectivity", "curves"),
     "Averages and fine-tuning": ("averaging", "finetuning", "corruptions", "cold_fusion", "linear_probe", "masked_lm"),
     "Matching and repair": ("matching", "repair"),
     "Merging": ("merging",),

@@ -1,5 +1,6 @@
 """What `tna barrier` shows: the barriers between the models in pairs, and every path."""
 
+import dataclasses
 from typing import Any
 
 from tna_jax.programs.cli.progress import plural
@@ -8,7 +9,7 @@ from tna_jax.programs.reports import measures
 from tna_jax.programs.reports.blocks import Description, Number, Table
 from tna_jax.programs.reports.figures import Curve, Curves, Dot, Dots, Figure, Matrix
 from tna_jax.programs.reports.measures import Measure
-from tna_jax.programs.reports.paths import chance, pair_paths
+from tna_jax.programs.reports.paths import chance, kind_paths, kind_table, pair_paths
 from tna_jax.programs.reports.statistics import (
     finite_mean_std,
     format_number,
@@ -18,6 +19,7 @@ from tna_jax.programs.reports.statistics import (
 )
 from tna_jax.programs.reports.wording import pairs_that_diverged
 
+STRAIGHT, CURVED = "straight", "curved"
 SHOWN = 12
 """Of more pairs the table has the mean alone."""
 
@@ -58,12 +60,42 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
     matrix = Matrix(title=f"{first.title_of(' barrier')} of each pair", alt=f"Matrix of the {split} {first.label_of(' barriers')} between {count} models.",
                     names=[str(i) for i in range(count)], values=values, what=what)  # fmt: skip
     where = [
+        *_curves(result, rows, measured, split),
         *_layers(result.get("layers", []), measured, split, rows),
         *_epochs(result.get("epochs", []), measured, split),
     ]
     lead = f"The straight line between the weights of every two of {count} models."
     return Description("Barriers between pairs", checkpoint_status.title(result), lead, numbers,
-                       [table, *paths, matrix, *where], notes=pairs_that_diverged(rows))  # fmt: skip
+                       [table, *paths, matrix, *where], remarks=_deflections(result, split), notes=pairs_that_diverged(rows))  # fmt: skip
+
+
+def _deflections(result: dict[str, Any], split: str) -> list[str]:
+    """How far curved paths leave the lines, in words."""
+    found = [number(row["deflection"]) for row in result.get("curves", []) if row["split"] == split]
+    if not found:
+        return []
+    return [f"The bend of a curve is {format_spread(found)} of the distance between its ends away from the middle of their line."]  # fmt: skip
+
+
+def _curves(
+    result: dict[str, Any], straight: list[dict[str, Any]], measured: tuple[Measure, ...], split: str
+) -> list[Table | Figure]:
+    """Straight and curved paths side by side."""
+    curved = [row for row in result.get("curves", []) if row["split"] == split]
+    if not curved:
+        return []
+    lines = [
+        {**row, **{f"{measure.name}_barrier": row[f"{measure.name}_barrier_linear"] for measure in measured}}
+        for row in straight
+    ]
+    kinds = {STRAIGHT: lines, CURVED: curved}
+    caption = f"{split} set: straight lines, and curves whose middle was trained for {plural(result['curve_epochs'], 'epoch')}; mean ± standard deviation over pairs"
+    figures = [
+        dataclasses.replace(kind_paths(result["alphas"], kinds, {STRAIGHT: "c1", CURVED: "c2"}, measure, split),
+                            title=f"{measure.title} along straight and curved paths")
+        for measure in measured
+    ]  # fmt: skip
+    return [kind_table(caption, result["alphas"], kinds, measured), *figures]
 
 
 def _layers(

@@ -11,7 +11,7 @@ from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
 from tna_jax.masks import Params
 from tna_jax.networks import State
-from tna_jax.programs.barrier import parts
+from tna_jax.programs.barrier import curves, parts
 from tna_jax.programs.barrier import report as barrier_report
 from tna_jax.programs.barrier.options import BarrierOptions
 from tna_jax.programs.cli.messages import wrote
@@ -42,6 +42,7 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
     data, network, init = load(described)
     objective = objective_fit.objective_of(described)
     objective_fit.check_fit(described, data, network, init)
+    curves.check(settings, data)
     params, state, models, step = finished(folder, init)
     chosen = choose_pairs(settings.pairs, len(models))
     if not len(chosen):
@@ -90,6 +91,12 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
         **more,
     })  # fmt: skip
     folder.write("barrier.json", result)
+    if settings.curve_epochs is not None:  # the lines are kept whatever becomes of the curves
+        rows = curves.measure(settings, config, data, network, objective, params, state, chosen, alphas, names)
+        result |= to_json({
+            "curve_epochs": settings.curve_epochs, "curve_learning_rate": settings.curve_learning_rate, "curves": rows,
+        })  # fmt: skip
+        folder.write("barrier.json", result)
     if distributed.is_main_process():
         present(barrier_report.describe(result), folder.folder / "barrier.png")
         where = folder.folder

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -130,3 +131,35 @@ def test_missing_data_does_not_advise_an_option_that_there_is_not(ensemble, tmp_
     with pytest.raises(UsageError, match="sst2 was not found.*nor could these be read: cr$") as error:
         cold_tasks.load(("sst2", "cr"), (), SimpleNamespace(checkpoint="", data_dir=None))
     assert "--download" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_curved_paths_go_around_the_barrier_and_do_not_depend_on_the_other_pairs(ensemble, tmp_path, capsys):
+    words = ["--alphas", "5", "--curve-epochs", "8", "--curve-learning-rate", "0.003"]
+    ranked = sorted(
+        (row for row in rows(ensemble) if row["split"] == "test"), key=lambda row: -row["loss_barrier_linear"]
+    )
+    first, second = ("-".join(map(str, row["pair"])) for row in ranked[:2])
+    run = copied(ensemble, tmp_path / "run")
+    with jax.numpy_dtype_promotion("standard"):  # Adam's own arithmetic
+        assert main(["barrier", str(run), *words, "--pairs", first, second]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "curves whose middle was trained for 8 epochs" in told and "away from the middle of their line" in told
+    result = json.loads((run / "barrier.json").read_text())
+    curved = {(*row["pair"], row["split"]): row for row in result["curves"]}
+    for row in result["rows"]:
+        bent = curved[(*row["pair"], row["split"])]
+        assert [bent["loss_path"][i] for i in (0, -1)] == pytest.approx(
+            [row["loss_path"][i] for i in (0, -1)], rel=1e-5
+        )
+        assert 0.05 < bent["deflection"] < 5
+    straight = np.mean([row["loss_barrier_linear"] for row in result["rows"]])
+    assert np.mean([row["loss_barrier"] for row in curved.values()]) < 0.5 * straight
+    with jax.numpy_dtype_promotion("standard"):
+        assert main(["barrier", str(run), *words, "--pairs", second, "--placement", "map"]) == 0
+    alone = {(*row["pair"], row["split"]): row for row in json.loads((run / "barrier.json").read_text())["curves"]}
+    assert {key: row["loss_path"] for key, row in curved.items() if key in alone} == {
+        key: pytest.approx(row["loss_path"], rel=1e-4) for key, row in alone.items()
+    }
+    names = [figure.title for figure in barrier.barrier_report.describe(result).blocks if hasattr(figure, "title")]
+    assert "Accuracy along straight and curved paths" in names
