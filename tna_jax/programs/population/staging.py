@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import UNFINISHED
 from tna_jax.programs.runs import lock
@@ -57,20 +59,48 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """
     staged = out.with_name(f".{out.name}{UNFINISHED}")
     main = distributed.is_main_process()
-    if main:
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
-    distributed.broadcast_text("")
-    try:
-        yield staged
-        distributed.broadcast_text("")
-        if main:
-            _put_back(out)
-            _swap(out, staged)
-        distributed.broadcast_text("")
-    finally:
+    with _alone(out) if main else contextlib.nullcontext():
         if main:
             shutil.rmtree(staged, ignore_errors=True)
+            staged.mkdir()
+        distributed.broadcast_text("")
+        try:
+            yield staged
+            distributed.broadcast_text("")
+            if main:
+                _put_back(out)
+                _swap(out, staged)
+            distributed.broadcast_text("")
+        finally:
+            if main:
+                shutil.rmtree(staged, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Lets one program at a time write `out`: two would mix their models. Where there are no locks nothing is locked.
+
+    Raises:
+      UsageError: another program writes it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    file = out.with_name(f".{out.name}{lock.LOCK}")
+    held = FileLock(file, thread_local=False)
+    try:
+        held.acquire(timeout=lock.PATIENCE, poll_interval=lock.PATIENCE / 5)
+    except Timeout as error:
+        raise UsageError(
+            f"--out {out} is being written by another program; wait for it, or name another folder"
+        ) from error
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        if held.is_locked:
+            with contextlib.suppress(OSError):  # Windows keeps what is open
+                file.unlink()
+            held.release()
 
 
 def _replaced(out: Path) -> Path:

@@ -96,6 +96,19 @@ def test_what_is_replaced_keeps_what_is_no_model(tmp_path):
     assert (out / "a.safetensors").read_text() == "new" and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_two_programs_that_write_one_folder_do_not_mix_their_models(tmp_path):
+    out = tmp_path / "out"
+    with staging.whole_folder(out) as staged:
+        write(staged, "of the first")
+        with (
+            pytest.raises(UsageError, match="out is being written by another program; wait for it, or name another"),
+            staging.whole_folder(out) as other,
+        ):
+            write(other, "of the second")
+        (staged / "b.safetensors").write_text("of the first")
+    assert {path.read_text() for path in out.iterdir()} == {"of the first"} and list(tmp_path.iterdir()) == [out]
+
+
 def test_a_program_that_was_killed_while_it_replaced_a_folder_takes_nothing_away(tmp_path):
     """Between two renames, and between the renames of what is no model."""
     out, replaced = tmp_path / "out", tmp_path / ".out.replaced"
