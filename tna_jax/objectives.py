@@ -243,6 +243,23 @@ def check_examples(objective: Objective, inputs: Any, targets: Any, what: str = 
 
     Class labels are looked at closely, see `labels.check_labels`; `classes` is their number, if it is known.
     """
+    if objective.classes:
+        labels_lib.check_labels(targets, _count_inputs(inputs, targets, what), what, classes)
+    return check_aligned(inputs, targets, what)
+
+
+def check_aligned(inputs: Any, targets: Any, what: str = "") -> int:
+    """Returns N as `check_examples` does, of targets of any objective."""
+    examples = _count_inputs(inputs, targets, what)
+    labels_lib.check_numeric(targets, what)
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(targets)]
+    if not shapes or any(shape[:1] != (examples,) for shape in shapes):
+        raise ValueError(f"{what}{examples} inputs but targets of shape {', '.join(map(str, shapes))}")
+    return examples
+
+
+def _count_inputs(inputs: Any, targets: Any, what: str) -> int:
+    """N of inputs (N, ...); ValueError where they have none, or are no arrays of numbers."""
     refuse_lists(inputs, targets, what)
     trees.require_exact({"inputs": inputs, "targets": targets})
     sizes = [np.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)]
@@ -256,12 +273,6 @@ def check_examples(objective: Objective, inputs: Any, targets: Any, what: str = 
         raise ValueError(
             f"{what}inputs of type {', '.join(words)}: a network takes numbers; of texts the ids of their tokens"
         )
-    if objective.classes:
-        labels_lib.check_labels(targets, examples, what, classes)
-    labels_lib.check_numeric(targets, what)
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(targets)]
-    if not shapes or any(shape[:1] != (examples,) for shape in shapes):
-        raise ValueError(f"{what}{examples} inputs but targets of shape {', '.join(map(str, shapes))}")
     return int(examples)
 
 

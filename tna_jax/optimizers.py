@@ -64,6 +64,14 @@ def in_float32(tree: Any) -> Any:
     )  # shapes stay
 
 
+def steepest(gradients: Any) -> Any:
+    """Returns gradients of `jax.grad` as optimizers take them, in the direction of steepest ascent: those of complex parameters conjugated.
+
+    JAX's gradient by a complex number is the conjugate of that direction; steps along it would climb in the imaginary part.
+    """
+    return jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, gradients)
+
+
 def in_types_of(tree: Any, like: Any) -> Any:
     """Returns a tree back in float16 where `like`, of the same leaves, is so."""
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True)

@@ -11,6 +11,7 @@ from tests.parameters import slow_but
 from tna_jax import evaluate_paths, masks, networks, pairs, repair
 from tna_jax.connectivity import grid
 from tna_jax.ensemble import Trainer, init_ensemble, train_ensemble, train_epoch
+from tna_jax.objectives import Objective
 
 X = np.asarray(jax.random.normal(jax.random.key(0), (64, 4)))
 Y = (X[:, 0] > 0).astype(np.int32) + (X[:, 1] > 1)
@@ -155,3 +156,22 @@ def test_parts_that_are_none_or_boxed_train(as_users_have_it):
 def test_a_run_of_one_model_has_no_pairs_and_empty_paths(placement):
     found = evaluate_paths(network, {"w": jnp.ones((1, 4, 3))}, pairs(1), grid(3), {"t": (X, Y)}, placement=placement)
     assert found["t"].loss.shape == found["t"].accuracy.shape == (0, 3)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_complex_parameters_descend_in_both_parts(accumulate):
+    """Steps of SGD on a quadratic loss, by NumPy; anchors stay, bit for bit."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 3)).astype(np.float32)
+    y = (x @ np.array([[1 + 2j], [-1j], [0.5]])).astype(np.complex64)
+    objective = Objective("complex", lambda out, t: jnp.sum(jnp.square(jnp.abs(out - t)), -1))
+    network = lambda p, x: x.astype(p["w"].dtype) @ p["w"]  # noqa: E731
+    start, mask = np.full((1, 3, 1), 0.3 - 0.2j, np.complex64), np.array([True, True, False])[None, :, None]
+    trainer = Trainer(network, optax.sgd(0.1), 8, objective=objective, accumulate=accumulate)
+    members = init_ensemble(trainer, {"w": start}, jax.random.split(jax.random.key(0), 1), {"w": mask})
+    found, _ = train_ensemble(trainer, members, x, y, 5)
+    expected = start[0].astype(np.complex128)
+    for _ in range(5):
+        expected = expected - 0.1 * mask[0] * 2 * x.T @ (x @ expected - y) / 8
+    np.testing.assert_allclose(found.params["w"][0], expected, atol=2e-6)
+    assert np.asarray(found.params["w"])[0, 2].tobytes() == start[0, 2].tobytes()

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32, Integer, Key, PyTree, Shaped
 
-from tna_jax import metrics, networks, objectives, prng, transform
+from tna_jax import metrics, networks, objectives, optimizers, prng, transform
 from tna_jax.ensemble.dtypes import as_types, at_least_float32
 from tna_jax.ensemble.members import Members, count_examples
 from tna_jax.ensemble.trainer import Batch, Trainer, extra_arguments
@@ -100,6 +100,7 @@ def train_step(
     else:
         value, gradients, sums = _accumulated(trainer, gradient, trained, batch, key)
         state = member.state
+    gradients = optimizers.steepest(gradients)
 
     def batch_loss(params: Params) -> Array:
         if trainer.accumulate == 1:

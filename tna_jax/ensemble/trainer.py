@@ -41,7 +41,8 @@ class Trainer:
         ones (say uint8 images) as they are. They are any pytree, as targets are.
       optimizer: an optax transformation (or `optax.MultiSteps`), or a function from a member's `Hyper` to one, for hyper-parameters that differ
         between members: `lambda hyper: optax.sgd(hyper["learning_rate"])`. It is run under `anchored`, and
-        given the batch's loss as `value`, `grad` and `value_fn` where it wants them (L-BFGS, line searches, Polyak steps).
+        given the batch's loss as `value`, `grad` and `value_fn` where it wants them (L-BFGS, line searches, Polyak steps). Gradients of
+        complex parameters reach it conjugated, so that a step along minus the gradient descends.
       batch_size: examples per step. The last batch of an epoch is smaller if need be (padded under a mask).
       placement: `auto`, `map`, `vmap` or `loop`.
       augment: (key, inputs (B, ...)) -> inputs of the same shape, run on each batch before the network (see

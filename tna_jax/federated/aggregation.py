@@ -17,7 +17,7 @@ from tna_jax.federated import privacy as privacy_lib
 from tna_jax.federated import schedules, servers
 from tna_jax.federated.algorithm import Broadcast, ClientUpdate, Tree, gradient_weight
 from tna_jax.federated.federation import Federation, Server
-from tna_jax.federated.robust import clipped
+from tna_jax.federated.robust import clipped, widened
 from tna_jax.federated.schedules import live_in_round
 from tna_jax.masks import Mask, Params
 from tna_jax.metrics import AnyMetrics
@@ -235,7 +235,8 @@ def _stepped(
 ) -> tuple[Server, Mask, Tree]:
     """The server after its step, what was live, and the mean of the clients' logits."""
     live = live_in_round(broadcast.mask, aggregate.steps)
-    average = jax.tree.map(lambda x: x / jnp.maximum(aggregate.weight, jnp.float32(1e-30)), aggregate.total)
+    weight = jnp.maximum(aggregate.weight, jnp.float32(1e-30))
+    average = jax.tree.map(lambda x: x / weight.astype(x.dtype), aggregate.total)
     state = jax.tree.map(
         lambda new, old: jnp.where(aggregate.accepted > 0, _in_type(new, old.dtype), old),
         average.pop("state", server.state),
@@ -301,10 +302,8 @@ def validate_update(like: ClientUpdate, update: ClientUpdate, examples: float | 
         want_shape, want_dtype = np.shape(expected[name]), np.dtype(expected[name].dtype)
         if (shape, dtype) != (want_shape, want_dtype):
             wrong.append(f"{name} is {dtype} {list(shape)}, expected {want_dtype} {list(want_shape)}")
-        elif jnp.issubdtype(dtype, np.inexact) and not np.isfinite(np.asarray(leaf, np.float32)).all():
-            wrong.append(
-                f"{name} holds {np.count_nonzero(~np.isfinite(np.asarray(leaf, np.float32)))} numbers that are not finite"
-            )
+        elif jnp.issubdtype(dtype, np.inexact) and (odd := np.count_nonzero(~np.isfinite(np.asarray(leaf)))):
+            wrong.append(f"{name} holds {odd} numbers that are not finite")
     if wrong:
         return wrong
     if not float(update.examples) > 0:
@@ -332,4 +331,5 @@ def _logits(federation: Federation, broadcast: Broadcast, proxy: jax.Array, clie
 def _weighted(leaf: jax.Array, weight: jax.Array) -> jax.Array:
     """(G, ...) by (G,): the weighted sum; what has weight 0 may be anything."""
     w = weight.reshape(-1, *(1,) * (leaf.ndim - 1))
-    return jnp.sum(jnp.where(w > 0, w * leaf.astype(jnp.float32), jnp.zeros((), jnp.float32)), axis=0)
+    leaf = widened(leaf)
+    return jnp.sum(jnp.where(w > 0, w.astype(leaf.dtype) * leaf, jnp.zeros((), leaf.dtype)), axis=0)

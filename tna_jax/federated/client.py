@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree, Shaped
 
 from tna_jax import labels as labels_lib
-from tna_jax import metrics, networks, objectives, sharding, transform
+from tna_jax import metrics, networks, objectives, optimizers, sharding, transform
 from tna_jax import placement as placement_lib
 from tna_jax.federated.algorithm import Broadcast, ClientState, ClientUpdate, Context, Tree, gradient_weight, mean_loss
 from tna_jax.federated.federation import Federation
@@ -158,7 +158,11 @@ def step(
         penalty = algorithm.penalty(params, x, weight, context)
         return value if penalty is None else value + penalty, (sums, state)
 
-    gradient, (sums, state) = algorithm.descend(jax.grad(loss, has_aux=True), running.params, context)
+    def evaluate(params: Params) -> tuple[Params, tuple[AnyMetrics, State]]:
+        gradient, rest = jax.grad(loss, has_aux=True)(params)
+        return optimizers.steepest(gradient), rest
+
+    gradient, (sums, state) = algorithm.descend(evaluate, running.params, context)
     gradient = algorithm.gradient(gradient, running.params, context)
     optimizer = federation.client_optimizer(broadcast.learning_rate)
     updates, opt_state = optimizer.update(gradient, running.opt_state, running.params, mask=live)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, PyTree, Shaped
 
 from tna_jax import labels as labels_lib
-from tna_jax import metrics, networks, program_cache, sharding
+from tna_jax import metrics, networks, objectives, program_cache, sharding
 from tna_jax import placement as placement_lib
 from tna_jax.federated.algorithm import ClientState
 from tna_jax.federated.federation import Federation, Server
@@ -33,9 +33,14 @@ class TestSet:
         labels: PyTree[Shaped[np.ndarray, "..."]],
         batch_size: int = 500,
     ):
-        """Places (N, ...) inputs and (N,) labels, or other targets (N, ...); any pytrees."""
-        labels_lib.check_numeric(labels, "the test set has ")
-        count = len(jax.tree.leaves(labels)[0])
+        """Places (N, ...) inputs and (N,) labels, or other targets (N, ...); any pytrees.
+
+        Raises:
+          ValueError: no examples, numbers of inputs and targets that differ, lists or words, or a batch of none.
+        """
+        objectives.check_batch_size(batch_size)
+        if not (count := objectives.check_aligned(inputs, labels, "the test set has ")):
+            raise ValueError("the test set has no examples")
         self.targets, self.count = labels, count
         self.mesh = placement_lib.mesh()
         share = -(-count // self.mesh.size)

@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray
 
 from tna_jax.federated.algorithm import ClientUpdate
 from tna_jax.federated.prng import FAULTS, SAMPLE, stream
+from tna_jax.federated.robust import widened
 from tna_jax.prng import same_bits
 
 
@@ -105,7 +106,8 @@ def attacked(updates: ClientUpdate, hostile: np.ndarray) -> ClientUpdate:
 
     def scaled(leaf: jax.Array) -> jax.Array:
         rows = factor.reshape(-1, *(1,) * (leaf.ndim - 1))
-        return (leaf.astype(jnp.float32) * rows).astype(leaf.dtype)
+        wide = widened(leaf)
+        return (wide * rows.astype(wide.dtype)).astype(leaf.dtype)
 
     return updates._replace(delta=jax.tree.map(scaled, updates.delta))
 

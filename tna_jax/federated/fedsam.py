@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from tna_jax.federated.algorithm import Algorithm, Context, Evaluate
+from tna_jax.federated.servers import in_float32
 from tna_jax.masks import Params
 
 
@@ -28,6 +29,8 @@ class FedSam(Algorithm):
     def descend(self, evaluate: Evaluate, params: Params, context: Context) -> tuple[Params, Any]:
         gradient, rest = evaluate(params)
         moving = jax.tree.map(lambda m, g: jnp.where(m, g, jnp.zeros_like(g)), context.live, gradient)
-        norm = jnp.sqrt(sum((jnp.sum(g * g) for g in jax.tree.leaves(moving)), start=jnp.float32(0)))
+        wide = in_float32(moving)  # in 16 bits squares vanish or overflow
+        norm = jnp.sqrt(sum((jnp.sum(jnp.real(g * jnp.conj(g))) for g in jax.tree.leaves(wide)), start=jnp.float32(0)))
         scale = self.rho / jnp.maximum(norm, jnp.float32(1e-12))
-        return evaluate(jax.tree.map(lambda w, g: w + scale * g, params, moving))[0], rest
+        moved = jax.tree.map(lambda w, g: (w.astype(g.dtype) + scale.astype(g.dtype) * g).astype(w.dtype), params, wide)
+        return evaluate(moved)[0], rest

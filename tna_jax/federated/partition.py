@@ -109,8 +109,12 @@ def dealt_like(
       key: a PRNG key.
       counts: training examples of each client and class.
       labels: integers in [0, C).
+
+    Raises:
+      ValueError: labels that are none.
     """
     counts, labels = np.asarray(counts, np.float64), np.asarray(labels)
+    labels_lib.check_labels(labels, len(labels), "held-out examples: ", counts.shape[1])
     owners = np.full(len(labels), -1, np.int32)
     for label in np.unique(labels):
         rows, total = np.flatnonzero(labels == label), counts[:, label].sum()

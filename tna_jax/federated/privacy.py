@@ -50,7 +50,7 @@ def noise(privacy: Privacy, key: PRNGKeyArray, total: Tree, live: Mask) -> Tree:
     Args:
       privacy: how much.
       key: of this round; who knows it can take the noise off again.
-      total: sum over clients, float32.
+      total: sum over clients, at least float32; a complex number is two numbers.
       live: bool leaves of the same shapes, or scalars.
     """
     leaves, structure = jax.tree.flatten(total)
@@ -58,7 +58,13 @@ def noise(privacy: Privacy, key: PRNGKeyArray, total: Tree, live: Mask) -> Tree:
     scale = jnp.float32(privacy.noise * privacy.clip)
 
     def noisy(key: jax.Array, leaf: jax.Array, m: jax.Array) -> jax.Array:
-        return leaf + jnp.where(m, scale * jax.random.normal(key, leaf.shape, jnp.float32), jnp.float32(0))
+        if jnp.iscomplexobj(leaf):  # both parts, each a number of its own
+            parts = [
+                noisy(key, part, m) for key, part in zip(jax.random.split(key), (leaf.real, leaf.imag), strict=True)
+            ]
+            return jax.lax.complex(*parts)
+        drawn = jnp.where(m, scale * jax.random.normal(key, leaf.shape, jnp.float32), jnp.float32(0))
+        return leaf + drawn.astype(leaf.dtype)
 
     return jax.tree.unflatten(structure, list(map(noisy, keys, leaves, jax.tree.leaves(live))))
 

@@ -1,6 +1,6 @@
 """Servers that a share of hostile clients cannot steer: bounded norms, coordinate-wise median and trimmed mean, Krum.
 
-Each is the `robust` of a `ServerRule`. An update counts once, whatever its number of examples: that number is the client's own word.
+Each is the `robust` of a `ServerRule`. A complex number is two coordinates. An update counts once, whatever its number of examples: that number is the client's own word.
 Anchors (ours): an entry that was anchored for the whole round is 0 in every honest update, is left out of no rule, and is copied on the
 server whatever hostile clients send for it. What an algorithm sends beside its move (SCAFFOLD's variates) goes through the same rule.
 """
@@ -75,7 +75,7 @@ class Median(Robust):
             ordered = _ordered(leaf, accepted)
             return (ordered[jnp.maximum(count - 1, 0) // 2] + ordered[count // 2]) / 2
 
-        medians: Stacked = jax.tree.map(middle, updates)
+        medians: Stacked = jax.tree.map(lambda leaf: _joined(middle(_parts(leaf)), leaf), updates)
         return medians
 
 
@@ -112,10 +112,11 @@ class TrimmedMean(_AgainstShare):
         kept = (place >= cut) & (place < count - cut)
 
         def trimmed(leaf: jax.Array) -> jax.Array:
-            inside = jnp.where(_along(kept, leaf), _ordered(leaf, accepted), jnp.float32(0))
-            return jnp.sum(inside, axis=0) / jnp.maximum(count - 2 * cut, 1).astype(jnp.float32)
+            ordered = _ordered(leaf, accepted)
+            inside = jnp.where(_along(kept, leaf), ordered, jnp.zeros((), ordered.dtype))
+            return jnp.sum(inside, axis=0) / jnp.maximum(count - 2 * cut, 1).astype(ordered.dtype)
 
-        means: Stacked = jax.tree.map(trimmed, updates)
+        means: Stacked = jax.tree.map(lambda leaf: _joined(trimmed(_parts(leaf)), leaf), updates)
         return means
 
 
@@ -140,7 +141,7 @@ class Krum(_AgainstShare):
 
     def combine(self, updates: Stacked, accepted: jax.Array) -> Stacked:
         count, size = jnp.sum(accepted), accepted.shape[0]
-        leaves = [leaf.reshape(size, -1).astype(jnp.float32) for leaf in jax.tree.leaves(updates["delta"])]
+        leaves = [_parts(leaf).reshape(size, -1).astype(jnp.float32) for leaf in jax.tree.leaves(updates["delta"])]
 
         def distances(i: jax.Array) -> jax.Array:
             squares = [
@@ -158,19 +159,38 @@ class Krum(_AgainstShare):
         chosen = accepted & (rank < self.keep)
 
         def mean(leaf: jax.Array) -> jax.Array:
-            inside = jnp.where(_along(chosen, leaf), leaf.astype(jnp.float32), jnp.float32(0))
-            return jnp.sum(inside, axis=0) / jnp.maximum(jnp.sum(chosen), 1).astype(jnp.float32)
+            leaf = widened(leaf)
+            inside = jnp.where(_along(chosen, leaf), leaf, jnp.zeros((), leaf.dtype))
+            return jnp.sum(inside, axis=0) / jnp.maximum(jnp.sum(chosen), 1).astype(leaf.dtype)
 
         means: Stacked = jax.tree.map(mean, updates)
         return means
 
 
 def clipped(tree: Any, norm: float) -> Any:
-    """Returns the arrays scaled by one number so that their common Euclidean norm is at most `norm`."""
-    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
+    """Returns the arrays scaled by one number so that their common Euclidean norm is at most `norm`.
+
+    They come back in at least float32: rounded to 16 bits again their norm could lie above it.
+    """
+    squares = [jnp.sum(jnp.square(_parts(leaf).astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
     total = jnp.sqrt(sum(squares, start=jnp.float32(0)))
     scale = jnp.minimum(jnp.float32(1), jnp.float32(norm) / jnp.maximum(total, jnp.float32(1e-30)))
-    return jax.tree.map(lambda leaf: (leaf.astype(jnp.float32) * scale).astype(leaf.dtype), tree)
+    return jax.tree.map(lambda leaf: widened(leaf) * scale.astype(widened(leaf).dtype), tree)
+
+
+def widened(leaf: jax.Array) -> jax.Array:
+    """Returns an array in the type in which updates are summed: float32 at least, complex numbers and 64 bits as they are."""
+    return leaf if jnp.iscomplexobj(leaf) or leaf.dtype == jnp.float64 else leaf.astype(jnp.float32)
+
+
+def _parts(leaf: jax.Array) -> jax.Array:
+    """Complex numbers as real ones, their two parts on a last axis; others as they are."""
+    return jnp.stack([leaf.real, leaf.imag], axis=-1) if jnp.iscomplexobj(leaf) else leaf
+
+
+def _joined(parts: jax.Array, like: jax.Array) -> jax.Array:
+    """What `_parts` took apart."""
+    return jax.lax.complex(parts[..., 0], parts[..., 1]) if jnp.iscomplexobj(like) else parts
 
 
 def _along(rows: jax.Array, leaf: jax.Array) -> jax.Array:
@@ -179,4 +199,4 @@ def _along(rows: jax.Array, leaf: jax.Array) -> jax.Array:
 
 def _ordered(leaf: jax.Array, accepted: jax.Array) -> jax.Array:
     """Each coordinate in ascending order, (G, ...), with infinity after the accepted ones."""
-    return jnp.sort(jnp.where(_along(accepted, leaf), leaf.astype(jnp.float32), jnp.inf), axis=0)
+    return jnp.sort(jnp.where(_along(accepted, leaf), widened(leaf), jnp.inf), axis=0)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
-from tna_jax import masks, prng, transform
+from tna_jax import masks, optimizers, prng, transform
 from tna_jax.federated.robust import Krum, Median, NormBound, Robust, TrimmedMean
 from tna_jax.masks import Mask, Params
 
@@ -98,12 +98,14 @@ def adaptive(
     """
 
     def init(params: Params) -> Moments:
-        return Moments(jax.tree.map(jnp.zeros_like, params), jax.tree.map(lambda p: jnp.full_like(p, tau**2), params))
+        return Moments(
+            jax.tree.map(jnp.zeros_like, params), jax.tree.map(lambda p: jnp.full_like(jnp.real(p), tau**2), params)
+        )
 
     def update(updates: Params, state: Any, params: Params | None = None) -> tuple[Params, Moments]:
         del params
         m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.first, updates)
-        v = jax.tree.map(lambda v, g: second(v, g * g), state.second, updates)
+        v = jax.tree.map(lambda v, g: second(v, jnp.real(g * jnp.conj(g))), state.second, updates)
         return jax.tree.map(lambda m, v: -learning_rate * m / (jnp.sqrt(v) + tau), m, v), Moments(m, v)
 
     return optax.GradientTransformation(init, update)
@@ -196,25 +198,31 @@ def in_float32(tree: Params) -> Params:
 def keep_anchored(params: Params, live: Mask, new: Any, old: Any) -> Any:
     """Returns an optimizer's state with the entries of anchored parameters as they were before; what belongs to no entry is new.
 
-    Entries are found in the parts of the state that have the parameters' structure (momentum, second moments), leaf by leaf where
-    the shapes agree. Counts belong to no entry, nor do sums over entries such as the factors of Adafactor's and SM3's second
+    Entries are found in the parts of the state that have the parameters' structure (momentum, second moments; of some parameters alone under
+    `optax.masked` and `optax.partition`), leaf by leaf where the shapes agree. Counts belong to no entry, nor do sums over entries such as the factors of Adafactor's and SM3's second
     moments, which stand there in other shapes.
     """
     structure: Any = jax.tree.structure(params)
 
     def alike(part: Any) -> bool:
-        return bool(jax.tree.structure(part) == structure)
+        return bool(jax.tree.structure(part, is_leaf=_is_masked) == structure)
 
     def keep(after: Any, before: Any) -> Any:
         if not alike(after):
             return after
 
         def leaf(m: jax.Array, param: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-            return masks.bitwise_where(m, new, old) if jnp.shape(new) == jnp.shape(param) else new
+            if _is_masked(new) or jnp.shape(new) != jnp.shape(param):
+                return new
+            return masks.bitwise_where(m, new, old)
 
         return jax.tree.map(leaf, live, params, after, before)
 
     return jax.tree.map(keep, new, old, is_leaf=alike)
+
+
+def _is_masked(part: Any) -> bool:
+    return isinstance(part, optax.MaskedNode)
 
 
 @prng.same_bits
@@ -247,7 +255,8 @@ def distil(
         terms = jnp.exp(target) * (target - student)  # not a number where the teacher rules a class out: nothing
         return jnp.mean(jnp.sum(jnp.where(jnp.isneginf(target), jnp.zeros_like(terms), terms), -1))
 
-    updates, opt_state = distiller(rule).update(jax.grad(loss)(params), opt_state, params, mask=live)
+    gradient = optimizers.steepest(jax.grad(loss)(params))
+    updates, opt_state = distiller(rule).update(gradient, opt_state, params, mask=live)
     return transform.apply_updates(params, updates, live), opt_state
 
 

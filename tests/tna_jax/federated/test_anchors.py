@@ -219,3 +219,27 @@ def test_an_optimizers_state_is_kept_entry_by_entry(small):
     new_states = parameter_like(keep_anchored(small.params, live, new, old), small.params)[0]
     assert (np.asarray(new_states["w"]) != 0).all()
     assert (np.asarray(new_states["b"]) == 0).all()
+
+
+@pytest.mark.parametrize("name", ["masked", "partition"])
+def test_a_servers_state_of_some_parameters_alone_is_kept_too(small, lenient, name):
+    """Momentum of anchored entries stays, under wrappers that take the other parameters out of the tree."""
+    momentum = optax.sgd(1.0, momentum=0.9)
+    optimizer = {
+        "masked": optax.masked(momentum, {"w": True, "b": False}),
+        "partition": optax.partition({"x": momentum, "y": optax.adam(0.1)}, {"w": "x", "b": "y"}),
+    }[name]
+    params = small.params
+    state, live = optimizer.init(params), jax.tree.map(lambda p: jnp.ones(p.shape, bool), params)
+    direction = jax.tree.map(jnp.ones_like, params)
+    _, state = servers.step(optimizer, params, state, direction, live)
+    live = {"w": jax.random.bernoulli(jax.random.key(0), 0.5, params["w"].shape), "b": jnp.array([True, False, True])}
+    moved, after = servers.step(optimizer, params, state, direction, live)
+    compared = 0
+    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        for kept in live.values():
+            if old.shape == kept.shape:
+                assert np.array_equal(old[~kept], new[~kept]) and not np.array_equal(old[kept], new[kept])
+                compared += 1
+    assert compared == {"masked": 1, "partition": 3}[name]
+    assert all(np.array_equal(moved[k][~live[k]], params[k][~live[k]]) for k in live)

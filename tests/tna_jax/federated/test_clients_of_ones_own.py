@@ -10,14 +10,17 @@ import numpy as np
 import optax
 import pytest
 
-from tests.parameters import slow_but
+from tests.parameters import slow, slow_but
 from tests.tna_jax.federated.conftest import CLASSES, INPUTS, linear
 from tests.xla_flags import require
-from tna_jax import federated, networks
+from tna_jax import federated, networks, objectives
 from tna_jax.federated import ALGORITHMS, ORDER, SERVERS, Federation, Scaffold, Schedule, init_client_state, stream
 from tna_jax.federated import client as client_lib
+from tna_jax.federated.algorithm import ClientUpdate
+from tna_jax.federated.fedsam import FedSam
 from tna_jax.federated.partition import padded
 from tna_jax.federated.simulation import init_client_states, simulate_round
+from tna_jax.metrics import zero
 
 RNG = np.random.default_rng(1)
 
@@ -228,3 +231,69 @@ def test_a_new_algorithm_is_six_lines_in_all_schedules_and_simulations(small):
     )
     assert outcome.accepted == 4 and outcome.live < 1
     assert Scaffold().title != FedRS().title
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, *slow(jnp.float16)])
+def test_sam_keeps_the_types_of_16_bit_parameters_and_steps_as_far_as_in_float32(lenient, dtype):
+    """With momentum, whose state a compiled loop carries; gradients near 1e-4, whose squares are 0 in float16."""
+    if dtype == jnp.float16:
+        require("float16")
+    x, y = data(16)
+
+    def network(params, x):
+        return 1e-3 * x.astype(params["w"].dtype) @ params["w"]
+
+    moved = {}
+    for name, rho in (("sam", 1.0), ("avg", 0.0)):
+        for kind in (jnp.float32, dtype):
+            federation = Federation(network, 1, CLASSES, FedSam(rho=rho), batch_size=16, momentum=0.9, epochs=3)
+            params = {"w": jnp.zeros((INPUTS, CLASSES), kind)}
+            ((update, _),) = rounds_of(federation, params, [(x, y)], schedule=Schedule(), rate=1e3)[1]
+            assert update.delta["w"].dtype == kind
+            moved[name, kind] = np.asarray(update.delta["w"], np.float32)
+    np.testing.assert_allclose(
+        moved["sam", dtype], moved["sam", jnp.float32], atol=0.02 * np.abs(moved["sam", jnp.float32]).max()
+    )
+
+
+def test_a_complex_model_descends_in_both_parts_and_is_averaged_in_both(lenient):
+    """Full batches of a quadratic loss, by NumPy; the mean of two clients by numbers of examples."""
+    clients = [
+        (x, (x @ np.array([[1 + 2j], [-1j], [0.5], [1]])).astype(np.complex64))
+        for x in (RNG.normal(size=(n, INPUTS)).astype(np.float32) for n in (8, 24))
+    ]
+    objective = objectives.Objective("complex", lambda out, t: jnp.sum(jnp.square(jnp.abs(out - t)), -1))
+    federation = Federation(
+        lambda p, x: x.astype(p["w"].dtype) @ p["w"], 2, batch_size=24, epochs=4, objective=objective
+    )
+    params = {"w": jnp.full((INPUTS, 1), 0.3 - 0.2j, jnp.complex64)}
+    sent, replies = rounds_of(federation, params, clients, schedule=Schedule(), rate=0.05)
+    expected = 0
+    for x, y in clients:
+        w = np.full((INPUTS, 1), 0.3 - 0.2j)
+        for _ in range(4):
+            w = w - 0.05 * 2 * x.T @ (x @ w - y) / len(x)
+        expected = expected + len(x) / 32 * w
+    server = federated.init_server(federation, params)
+    sums = federated.aggregate(federation, sent, federated.stack([update for update, _ in replies]), jnp.ones(2, bool))
+    after = federated.server_update(federation, server, sent, sums, jax.random.key(0))
+    np.testing.assert_allclose(after.params["w"], expected, atol=2e-6)
+
+
+def test_moves_of_64_bits_are_averaged_in_64():
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        federation = Federation(linear, 3, CLASSES)
+        params = {"w": jnp.zeros((INPUTS, CLASSES)), "b": jnp.zeros(CLASSES)}
+        server = federated.init_server(federation, params)
+        sent = federated.broadcast(federation, server, Schedule(), jax.random.key(0), 0, 0.1)
+        moves = [{name: RNG.normal(size=p.shape) for name, p in params.items()} for _ in range(3)]
+        made = [
+            ClientUpdate(m, (), (), jnp.array([1, 0], jnp.int32), jnp.float32(n), zero())
+            for n, m in enumerate(moves, 1)
+        ]
+        sums = federated.aggregate(federation, sent, federated.stack(made), jnp.ones(3, bool))
+        after = federated.server_update(federation, server, sent, sums, jax.random.key(0))
+        for name in params:
+            np.testing.assert_allclose(
+                after.params[name], sum(n * m[name] for n, m in enumerate(moves, 1)) / 6, atol=1e-14
+            )

@@ -103,3 +103,25 @@ def test_epsilon_is_that_of_the_literature():
     # DP-SGD's tutorial of TensorFlow Privacy (60,000 examples, batches of 256, noise 1.1, 60 epochs): 2.6 by Renyi accounting, 2.4 exactly
     assert privacy.epsilon(1.1, 256 / 60_000, 60 * 60_000 // 256, 1e-5) == pytest.approx(2.38, abs=0.02)
     assert privacy.epsilon(1.0, 0.1, 50, 1e-5) > privacy.epsilon(1.0, 0.1, 10, 1e-5)  # rounds add up
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, *slow(jnp.float32)])
+def test_a_clipped_move_of_any_type_has_a_norm_of_at_most_the_clip(lenient, dtype):
+    """Rounded to 16 bits after clipping it had a larger one: more than the noise is for."""
+    federation = Federation(lambda p, x: x, 4, 2, server=ServerRule(optax.sgd(1.0), privacy=Privacy(1.0, 1.0, 4)))
+    server = federated.init_server(federation, {"w": jnp.zeros(192, dtype)})
+    sent = federated.broadcast(federation, server, Schedule(), jax.random.key(0), 0, 0.1)
+    for value in np.linspace(10, 20, 6):
+        move = {"w": jnp.full(192, value, dtype)}
+        update = ClientUpdate(move, (), (), jnp.array([3, 0]), jnp.float32(9), zero())
+        total = aggregate(federation, sent, stack([update]), jnp.ones(1, bool)).total["delta"]["w"]
+        assert np.linalg.norm(np.asarray(total, np.float64)) == pytest.approx(1, abs=1e-6)
+
+
+def test_both_parts_of_a_complex_number_get_noise():
+    total, rule = {"w": jnp.zeros(4000, jnp.complex64)}, Privacy(1.0, 2.0, 1)
+    noisy = np.asarray(privacy.noise(rule, jax.random.key(0), total, {"w": jnp.arange(4000) < 3000})["w"])
+    assert not noisy[3000:].any()
+    for part in (noisy[:3000].real, noisy[:3000].imag):
+        assert part.std() == pytest.approx(2, rel=0.05)
+    assert abs(np.corrcoef(noisy[:3000].real, noisy[:3000].imag)[0, 1]) < 0.06

@@ -7,7 +7,18 @@ import pytest
 
 from tests.parameters import slow_but
 from tna_jax import federated
-from tna_jax.federated import SERVERS, Federation, Scaffold, Schedule, aggregate, aggregation, servers, stack, stream
+from tna_jax.federated import (
+    SERVERS,
+    Federation,
+    Scaffold,
+    Schedule,
+    aggregate,
+    aggregation,
+    robust,
+    servers,
+    stack,
+    stream,
+)  # fmt: skip
 from tna_jax.federated.algorithm import ClientUpdate
 from tna_jax.federated.faults import Faults
 from tna_jax.federated.partition import padded
@@ -142,3 +153,15 @@ def test_krum_of_one_update_and_of_updates_that_all_lie_beyond_float32_keeps_one
     for accepted in ([False, True, False, False], [False, True, True, True]):
         chosen = Krum().combine({"delta": {"w": jnp.asarray(rows)}}, jnp.asarray(accepted))["delta"]["w"]
         assert np.asarray(chosen).tolist() == rows[1].tolist()
+
+
+def test_rules_take_a_complex_number_as_its_two_parts():
+    """Each rule on complex leaves is that rule on their real and imaginary parts."""
+    rows = np.concatenate([RNG.normal(0.1, 0.05, (6, 8)), RNG.normal(-5, 1, (2, 8))]).astype(np.float32)
+    accepted = jnp.arange(8) < 7
+    for rule in (Krum(0.2, 2), servers.TrimmedMean(0.3), servers.Median()):
+        real = rule.combine({"delta": {"w": jnp.asarray(rows)}}, accepted)["delta"]["w"]
+        whole = rule.combine({"delta": {"w": jnp.asarray(rows[:, :4] + 1j * rows[:, 4:])}}, accepted)["delta"]["w"]
+        np.testing.assert_allclose(np.concatenate([whole.real, whole.imag]), real, atol=1e-6)
+    (bounded_one,) = jax.tree.leaves(robust.clipped({"w": jnp.array([3 + 4j, 12j])}, 1.0))
+    np.testing.assert_allclose(bounded_one, np.array([3 + 4j, 12j]) / 13, rtol=1e-6)

@@ -10,7 +10,7 @@ from tests.tna_jax.federated.conftest import CLASSES, INPUTS, linear
 from tna_jax import federated, networks
 from tna_jax.federated import ORDER, Schedule, costs, personalization, stream
 from tna_jax.federated.evaluation import TestSet, by_client, evaluate, evaluate_examples
-from tna_jax.federated.partition import padded
+from tna_jax.federated.partition import dealt_like, padded
 from tna_jax.federated.simulation import init_client_states
 
 
@@ -98,3 +98,28 @@ def test_bytes_are_those_of_the_wire():
     assert (
         costs.first_round(np.array([0.1, 0.5, 0.4, 0.6]), 0.5) == 1 and costs.first_round(np.array([0.1]), 0.5) is None
     )
+
+
+def test_a_test_set_that_does_not_fit_is_refused(small):
+    short = jnp.asarray(small.x[:-3])  # of these JAX would take the last row again
+    for inputs, labels, batch, message in (
+        (short, small.y, 500, "inputs but targets of shape"),
+        (small.x, small.y[:-3], 500, "inputs but targets of shape"),
+        (small.x[:0], small.y[:0], 500, "no examples"),
+        (small.x, small.y, 0, "batch_size"),
+        (small.x.tolist(), small.y, 500, "lists of numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TestSet(inputs, labels, batch)
+
+
+def test_held_out_labels_that_are_none_are_refused():
+    counts = np.array([[5, 0], [1, 3]])
+    for labels, message in (
+        ([0, 2], "2 classes"),
+        ([-1, 0], "below 0"),
+        ([[0], [1]], "labels of shape"),
+        ([0.5], "int"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dealt_like(jax.random.key(0), counts, np.array(labels))
