@@ -37,13 +37,9 @@ def fit_temperature(
     3.0
     """
     logits, labels = np.asarray(logits), np.asarray(labels)
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
-        raise ValueError(
-            f"expected logits (N, C) and labels (N,) of at least one example, got {logits.shape}, {labels.shape}"
-        )
     if not 0 < lowest < highest:
         raise ValueError(f"temperatures lie in an interval above 0, got [{lowest}, {highest}]")
-    check_labels(labels, len(logits), classes=logits.shape[1])
+    _check(logits, labels)
     if np.isnan(logits).any() or not np.isfinite(logits.max(1)).all():
         raise ValueError(
             "logits are numbers, or minus infinity for a class that cannot occur; some are NaN, or have no finite one in a row"
@@ -68,10 +64,20 @@ def fit_temperature(
     return float(1 / np.sqrt(low * high))
 
 
+def _check(logits: np.ndarray, labels: np.ndarray) -> None:
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+        raise ValueError(
+            f"expected logits (N, C) and labels (N,) of at least one example, got {logits.shape}, {labels.shape}"
+        )
+    check_labels(labels, len(logits), classes=logits.shape[1])
+
+
 def cross_entropy(
     logits: Float[Array | np.ndarray, "N C"], labels: Integer[Array | np.ndarray, " N"], temperature: float = 1.0
 ) -> float:
-    """Computes the mean cross-entropy of `logits / temperature`, in nats; arguments as in `fit_temperature`."""
+    """Computes the mean cross-entropy of `logits / temperature`, in nats; arguments and errors as in `fit_temperature`."""
+    logits, labels = np.asarray(logits), np.asarray(labels)
+    _check(logits, labels)
     scaled = jnp.asarray(logits, jnp.float32) / np.float32(temperature)
     losses = -jnp.take_along_axis(jax.nn.log_softmax(scaled), jnp.asarray(labels, jnp.int32)[:, None], 1)
     return float(losses.mean())

@@ -63,5 +63,6 @@ def scores(probe: Probe, features: Float[Array, "N D"]) -> Float32[Array, "N C"]
 
 
 def accuracy(probe: Probe, features: Float[Array, "N D"], labels: Integer[Array, " N"]) -> Float32[Array, ""]:
-    """Computes the share of examples whose highest score is the label's: a float32 scalar."""
+    """Computes the share of examples whose highest score is the label's: a float32 scalar. ValueError for labels that are no classes, as `fit`."""
+    check_labels(labels, features.shape[0], classes=probe.bias.shape[0])
     return jnp.mean((jnp.argmax(scores(probe, features), axis=-1) == labels).astype(jnp.float32))

@@ -40,3 +40,11 @@ def test_a_comparison_of_anchors_needs_two_models_of_one_dtype():
         with pytest.raises(ValueError, match="the other model does not fit the first model; .*w"):
             checks.anchors_shared([model, {"w": other}], mask)
     checks.anchors_shared([model, model], mask)
+
+
+def test_a_distance_is_computed_in_64_bits():
+    """Of float16 the difference overflows, of bfloat16 it rounds."""
+    for dtype, a, b in ((jnp.float16, 6e4, -6e4), (jnp.bfloat16, 256, 1.0078125)):
+        far, near = ({"w": jnp.array([x, 0], dtype)} for x in (a, b))
+        exact = abs(float(far["w"][0]) - float(near["w"][0]))
+        assert trained_distance(far, near) == pytest.approx(exact, rel=1e-9)

@@ -47,3 +47,13 @@ def test_a_class_that_cannot_occur_changes_nothing():
 def test_labels_and_logits_that_would_give_a_wrong_temperature_are_refused(logits, labels, words):
     with pytest.raises(ValueError, match=words):
         calibration.fit_temperature(np.array(logits), np.array(labels))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [([0], "labels \\(N,\\)"), ([0, -1], "below 0"), ([0, 2], "there are 2 classes"), ([0.0, 1.0], "integers")],
+)
+def test_a_cross_entropy_is_of_labels_that_are_classes(labels, words):
+    """JAX would take one label for all examples, the last class for -1, and cut fractions."""
+    with pytest.raises(ValueError, match=words):
+        calibration.cross_entropy(np.zeros((2, 2)), np.array(labels))

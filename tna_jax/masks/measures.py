@@ -57,7 +57,10 @@ def trained_cosine(a: Params, b: Params, mask: Mask | None = None, where: PathFi
 
 def trained_distance(a: Params, b: Params, mask: Mask | None = None, where: PathFilter | None = None) -> float:
     """Computes the Euclidean distance of the trainable parts of two models; arguments and errors as in `trained_cosine`."""
-    difference = jax.tree.map(lambda x, y: np.asarray(x) - np.asarray(y), a, trees.like(a, _aligned(a, b)))
+    pairs = zip(
+        trees.parameters(a), _aligned(a, b), strict=True
+    )  # in 64 bits: a difference of float16 rounds, and overflows
+    difference = trees.like(a, [np.asarray(x).astype(np.complex128) - np.asarray(y) for (_, x), y in pairs])
     return float(np.sqrt(_products(difference, difference, mask, where)[0]))
 
 

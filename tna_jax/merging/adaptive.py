@@ -144,9 +144,11 @@ def _vectors(column: Column) -> Array:
 
 
 def _entropy(logits: jax.Array) -> jax.Array:
-    """The mean entropy of predictions (..., C), nats, float32."""
+    """The mean entropy of predictions (..., C), nats, float32; a class with a logit of minus infinity adds nothing."""
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
-    return -jnp.mean(jnp.sum(jnp.exp(log_p) * log_p, axis=-1))
+    occurs = ~jnp.isneginf(log_p)
+    log_p = jnp.where(occurs, log_p, np.float32(0))
+    return -jnp.mean(jnp.sum(jnp.where(occurs, jnp.exp(log_p), np.float32(0)) * log_p, axis=-1))
 
 
 def _batch(key: jax.Array, task: int, inputs: Any, size: int) -> Any:

@@ -8,6 +8,7 @@ F are 0, for units that are never active say, nothing tells the models apart and
 authors' code adds 1e-6 to every F, here `floor`).
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tna_jax import networks, program_cache, trees
+from tna_jax import labels as labels_lib
+from tna_jax import networks, objectives, program_cache, trees
 from tna_jax.masks.operations import Mask, Params
 from tna_jax.merging import tensors
 from tna_jax.merging.columns import columns_of, like
@@ -48,12 +50,15 @@ def fisher_information(
       A pytree like `params`, float32.
 
     Raises:
-      ValueError: no inputs, or logits without a class axis.
+      ValueError: no inputs, logits without a class axis, or labels that are no classes, -100 for what does not count among them.
     """
     count = len(jax.tree.leaves(inputs)[0])
     if not count:
         raise ValueError("the Fisher information needs at least one input")
+    objectives.check_batch_size(batch_size)
     trees.parameters(params)
+    if labels is not None:
+        _check_labels(network, params, state, inputs, labels, count)
     squares = _squares(network, labels is not None)
     total: Any = None
     for start in range(0, count, batch_size):
@@ -61,6 +66,17 @@ def fisher_information(
         summed = squares(params, state, part, targets)
         total = summed if total is None else jax.tree.map(jnp.add, total, summed)
     return jax.tree.map(lambda x: x / np.float32(count), total)
+
+
+def _check_labels(network: Network, params: Params, state: State, inputs: Any, labels: Any, count: int) -> None:
+    """Raises ValueError unless there is a class for each input, or for each position of it: JAX would take another one, or none."""
+    example = jax.tree.map(lambda x: trees.shape_of(x, (1, *np.shape(x)[1:])), inputs)
+    form = jax.tree.map(lambda x: trees.shape_of(x), (params, state))
+    shape = jax.eval_shape(functools.partial(networks.evaluate, network), *form, example).shape
+    expected = (count, *shape[1:-1])
+    if np.shape(labels) != expected:
+        raise ValueError(f"expected labels {expected}, one for each row of logits, got the shape {np.shape(labels)}")
+    labels_lib.check_labels(labels.reshape(-1), int(np.prod(expected)), classes=shape[-1])
 
 
 @program_cache.by_contents()

@@ -254,6 +254,11 @@ def test_adamerging_learns_on_models_with_their_anchors():
     ("call", "message"),
     [
         (lambda: merging.fisher_information(linear, PARAMS, X[:0]), "at least one input"),
+        (lambda: merging.fisher_information(linear, PARAMS, X, batch_size=0), "at least 1"),
+        (lambda: merging.fisher_information(linear, PARAMS, X, labels=np.array([0, 1, 2, 3, -1])), "1 labels below 0"),
+        (lambda: merging.fisher_information(linear, PARAMS, X, labels=np.array([0, 1, 2, 3, 4])), "there are 4 classes"),
+        (lambda: merging.fisher_information(linear, PARAMS, X, labels=np.zeros((5, 1), int)), r"expected labels \(5,\)"),
+        (lambda: merging.fisher_information(linear, PARAMS, X, labels=np.zeros(5)), "classes are integers"),
         (lambda: merging.fisher_merge([PARAMS], []), "one Fisher information for each of the 1 models"),
         (lambda: merging.fisher_merge([PARAMS], [jax.tree.map(lambda p: p * np.nan, PARAMS)]), "bias must be finite"),
         (lambda: merging.fisher_merge([PARAMS], [{"bias": 1}]), "in the first model but not in the Fisher information 0: kernel"),
@@ -270,3 +275,18 @@ def test_adamerging_learns_on_models_with_their_anchors():
 def test_what_is_not_possible_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.usefixtures("optax_arithmetic")
+def test_adamerging_with_a_class_that_cannot_occur_is_adamerging_without_it():
+    def masked(params, x):
+        return jnp.concatenate([linear(params, x), jnp.full((len(x), 1), -jnp.inf)], axis=1)
+
+    found = [
+        merging.adamerging(
+            network, [draw(0), draw(1)], jax.tree.map(np.zeros_like, PARAMS), [X], key=jax.random.key(0), steps=3
+        )
+        for network in (linear, masked)
+    ]
+    np.testing.assert_allclose(found[1].entropies, found[0].entropies, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found[1].params, found[0].params)
