@@ -200,7 +200,7 @@ def deflection(
     bends: PyTree[Shaped[Array | np.ndarray, "P ..."]],
     pairs: Integer[np.ndarray, "..."] | Sequence[Sequence[int]],
 ) -> Float[np.ndarray, " P"]:
-    """Computes how far each of P curves leaves its line: |bend - (a + b) / 2| / |b - a|, in float64; NaN where both ends are one model.
+    """Computes how far each of P curves leaves its line: |bend - (a + b) / 2| / |b - a|, in float64; not finite where both ends are one model.
 
     The curve itself leaves the line by half of that at most, at t = 1/2. The measure is ours.
 

@@ -16,7 +16,7 @@ from tna_jax.federated.faults import Faults, sample_clients
 from tna_jax.prng import Stream, stream
 
 NUMBERS = {
-    "RUN": ("INIT", "ORDER", "MASK", "ANCHORS", "TEST", "SHIFT", "SCORE", "DATA"),
+    "RUN": ("INIT", "ORDER", "MASK", "ANCHORS", "TEST", "SHIFT", "SCORE", "DATA", "CURVE"),
     "FEDERATED": ("INIT", "MASK", "SAMPLE", "ORDER", "FAULTS", "PARTITION", "PROXY", "DISTIL"),
 }
 
