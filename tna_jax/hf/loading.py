@@ -32,6 +32,10 @@ from tna_jax.models.vit import grid, resize_positions
 __all__ = ["Loaded", "fetch", "load", "save"]
 
 
+OF_CLASSES = ("id2label", "label2id", "num_labels", "problem_type", "finetuning_task")
+"""What a config.json says of the classes of a head."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Loaded:
     """A model folder in our form.
@@ -39,7 +43,7 @@ class Loaded:
     Attributes:
       module: of `tna_jax.models`.
       params: its parameters, float32 (exact for files of float16 and bfloat16).
-      config: config.json, for `save`.
+      config: config.json, for `save`; with a new head, without what it says of the classes of the old one.
       new: leaves that the folder does not hold and that have initial values, by path.
       dropped: tensors of other heads in the folder that are left out, by name.
     """
@@ -102,6 +106,8 @@ def load(
         before, after = (grid(vit.image_size, vit.patch) for vit in (module, resized))
         smooth = getattr(module, "antialias", False)
         leaves["body/positions"] = resize_positions(leaves["body/positions"], before, after, smooth)
+    if head == "new":
+        config = {name: value for name, value in config.items() if name not in OF_CLASSES}
     return Loaded(resized, tree(leaves), config, tuple(new), tuple(dropped))
 
 

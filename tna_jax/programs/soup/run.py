@@ -73,7 +73,10 @@ def run(settings: SoupOptions) -> dict[str, Any]:
     distributed.start(settings, len(settings.models) or count)
     material = soup_data.load(settings, settings.checkpoint or settings.models[0])
     prepared = None if settings.models else prepare(settings, material)
-    given = [given_models(settings, material)] if settings.models else []
+    given: list[Group] = []
+    if settings.models:
+        group, material = given_models(settings, material)
+        given.append(group)
     standing = backbone.pretraining_record(settings.checkpoint or settings.models[0])
     settings = with_absolute_folders(material.recorded)
     name = f"soup-{word(settings.dataset)}"
@@ -176,8 +179,12 @@ def grouped(settings: SoupOptions, start: InitialModels, params: Params) -> list
     return made
 
 
-def given_models(settings: SoupOptions, material: Material) -> Group:
-    """Models of Hugging Face folders; raises UsageError where they are not of one network, or one of them cannot be averaged."""
+def given_models(settings: SoupOptions, material: Material) -> tuple[Group, Material]:
+    """Models of Hugging Face folders, and the material with what the first one says of its classes.
+
+    Raises:
+      UsageError: they are not of one network, or one of them cannot be averaged with the first.
+    """
     folders, size = settings.models, getattr(material.backbone.module, "image_size", None)
     loaded = [loading.load(folder, head="classes", image_size=size) for folder in folders]
     for folder, other in zip(folders, loaded, strict=True):
@@ -188,7 +195,8 @@ def given_models(settings: SoupOptions, material: Material) -> Group:
         backbone.require_finite(other.params, folder, "--models")
     inputs.require_alike(folders, [other.config for other in loaded])
     params = jax.tree.map(lambda *leaves: np.stack(leaves), *(other.params for other in loaded))
-    return Group(settings.seed, None, params, None, None)
+    made = dataclasses.replace(material.backbone, config=loaded[0].config)
+    return Group(settings.seed, None, params, None, None), material._replace(backbone=made)
 
 
 def fuse_all(groups: list[Group], material: Material, settings: SoupOptions, folder: Run) -> list[dict[str, Any]]:

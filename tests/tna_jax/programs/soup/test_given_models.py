@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tna_jax.programs.commands import fails
+from tests.tna_jax.programs.commands import fails, read
 from tests.tna_jax.programs.conftest import write_vit
 from tna_jax.io import safetensors
 from tna_jax.io.errors import UsageError
 from tna_jax.io.formats import FORMAT
 from tna_jax.programs.population import fusion_methods
 from tna_jax.programs.runs.folder import Run
+from tna_jax.programs.soup import data as soup_data
 from tna_jax.programs.soup import inputs
 from tna_jax.programs.soup import run as soup
 from tna_jax.programs.soup.options import SoupOptions
@@ -72,6 +73,25 @@ def test_models_of_other_inputs_or_classes_are_refused_by_what_differs(tmp_path)
         inputs.require_alike((a, b, c), [named, named, named])
     with pytest.raises(UsageError, match=rf"{b} has another order of classes than {a}"):
         inputs.require_alike((a, b), [named, {"id2label": {"0": "dog", "1": "cat"}}])
+
+
+def test_a_soup_keeps_the_names_of_classes_of_given_models_and_not_those_of_a_head_that_is_replaced(tmp_path):
+    names = {str(i): name for i, name in enumerate(("cat", "dog", "cow", "hen", "ant"))}
+    for folder in ("a", "b"):
+        write_vit(tmp_path / folder)
+        file = tmp_path / folder / "config.json"
+        file.write_text(json.dumps(read(file) | {"id2label": names}))
+    settings = SoupOptions(
+        models=(str(tmp_path / "a"), str(tmp_path / "b")), dataset="digits:0-4", held_out_examples=20
+    )
+    fresh = soup_data.load(settings, settings.models[0])
+    group, given = soup.given_models(settings, fresh)
+    for material, name, expected in (
+        (fresh, "fresh", [f"LABEL_{i}" for i in range(5)]),
+        (given, "given", list(names.values())),
+    ):
+        material.backbone.save(tmp_path / name, jax.tree.map(lambda leaf: leaf[0], group.params))
+        assert list(read(tmp_path / name / "config.json")["id2label"].values()) == expected
 
 
 def test_models_of_other_tokens_are_refused(tmp_path):
