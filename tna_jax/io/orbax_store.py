@@ -30,12 +30,26 @@ WILDCARDS = "[]*?"
 
 def require_plain(folder: Path, option: str = "") -> None:
     """Raises UsageError for a folder in whose path orbax would save what cannot be read back; `option` says who named it."""
-    wildcards = [character for character in WILDCARDS if character in str(folder.resolve())]
+    place = str(folder.resolve())
+    if not _is_text(place):
+        raise UsageError(
+            f"{option}{place.encode(errors='backslashreplace').decode()}: checkpoints cannot be kept in a folder whose path is no UTF-8; "
+            "name another folder, or rename this one"
+        )
+    wildcards = [character for character in WILDCARDS if character in place]
     if wildcards:
         raise UsageError(
             f"{option}{folder.resolve()}: checkpoints cannot be kept in a folder whose path holds {' or '.join(wildcards)} (orbax "
             "takes it for a pattern); name another folder, or rename this one"
         )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes of another encoding, which Python keeps as they are
+        return False
+    return True
 
 
 class Store:

@@ -1,5 +1,6 @@
 """Ctrl-C, twice and anywhere: a command ends within seconds, says so in a line, and loses nothing that it had saved."""
 
+import contextlib
 import os
 import random
 import signal
@@ -135,6 +136,36 @@ print("reached", flush=True)
 sys.argv[0] = "tna"
 sys.exit(main.main())
 """
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_connection_that_breaks_loses_no_epoch(tmp_path):
+    """The terminal of the run is closed: it is told so, and whatever it prints from then on fails."""
+    near, far = os.openpty()
+    run, name = tmp_path / "run", os.ttyname(far)
+    words = [sys.executable, "-m", "tna_jax", "train", "--epochs", "100000", "--members", "2", "--out", str(run)]
+    in_terminal = ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', name, *words]  # which becomes the terminal of its session
+    process = subprocess.Popen(in_terminal, start_new_session=True)
+    os.close(far)
+    said = threading.Thread(target=_read, args=(near,), daemon=True)
+    said.start()
+    log = run / "metrics.jsonl"
+    while not log.exists() or len(log.read_bytes().splitlines()) < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
+    assert not listed(run / "checkpoints")
+    os.close(near)
+    assert process.wait(timeout=300) == 130
+    (step,) = listed(run / "checkpoints")
+    assert step >= 3 and step == len(log.read_bytes().splitlines())
+
+
+def _read(descriptor: int) -> None:
+    """Reads what a terminal shows, so that it is not full."""
+    with contextlib.suppress(OSError):
+        while os.read(descriptor, 4096):
+            pass
 
 
 @pytest.mark.slow

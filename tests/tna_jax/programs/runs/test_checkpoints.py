@@ -226,6 +226,15 @@ def test_intervals_do_not_depend_on_the_systems_clock(saved, monkeypatch):
         assert checkpoints.due(1)
 
 
+def test_a_path_in_another_encoding_is_refused_before_training(tmp_path):
+    name = os.fsdecode("café".encode("latin-1"))
+    with pytest.raises(
+        UsageError, match=r"--out .*caf\\udce9: checkpoints cannot be kept in a folder whose path is no UTF-8"
+    ):
+        Run.create(str(tmp_path / name), "train", (), overwrite=False, resume=False)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["lr[0.1]", "a]", "what?", "*"])
 def test_a_path_that_orbax_takes_for_a_pattern_is_refused_before_training(tmp_path, name):
     with pytest.raises(UsageError, match=r"name another folder, or rename"):
