@@ -136,7 +136,7 @@ sys.exit(main(["merge", "c", "d", "-o", "out", "--overwrite"]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_merge_that_is_killed_between_two_files_leaves_the_old_one(number):
     assert main(["merge", "a", "b", "-o", "out"]) == 0
     before = listed()
@@ -145,7 +145,7 @@ def test_a_merge_that_is_killed_between_two_files_leaves_the_old_one(number):
     process.send_signal(number)
     time.sleep(0.1)
     process.communicate("\n", timeout=60)
-    assert process.returncode == (130 if number == signal.SIGTERM else -signal.SIGKILL)
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     assert listed() == before and len(hidden()) == (number == signal.SIGKILL)
     assert main(["merge", "c", "d", "-o", "out", "--overwrite"]) == 0
     assert not hidden() and "model-00002-of-00002.safetensors" in listed()
