@@ -1,5 +1,6 @@
-"""Whether given models take the same inputs and name their outputs alike: only then does an average of them mean anything."""
+"""Whether given models are of one network, take the same inputs and name their outputs alike: else an average of them means nothing."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,33 @@ def require_alike(folders: tuple[str, ...], configs: list[dict[str, Any]]) -> No
     ]
     if wrong:
         raise UsageError(f"--models: {'; '.join(wrong)}: an average of such models is none")
+
+
+def of_another_network(module: Any, first: Any, name: str, data: str) -> str:
+    """Returns in what a model's network differs from the first one's, or that it has other classes than the data; empty if in nothing.
+
+    Args:
+      module: of the model.
+      first: of the first model, with as many classes as the data.
+      name: of the first model.
+      data: in words.
+    """
+    if module.num_classes != first.num_classes:
+        return f"has {module.num_classes} classes, the data {first.num_classes} ({data})"
+    ours, theirs = (one.clone(dtype=None, remat=False) for one in (first, module))
+    if type(ours) is type(theirs) and ours == theirs:
+        return ""
+    fields = [
+        field.name
+        for field in dataclasses.fields(ours)
+        if field.name not in ("name", "parent") and hasattr(theirs, field.name)
+    ]
+    differing = [
+        f"{field} {getattr(theirs, field)} instead of {getattr(ours, field)}"
+        for field in fields
+        if getattr(theirs, field) != getattr(ours, field)
+    ]
+    return f"is another network than {name}: {', '.join(differing) or type(theirs).__name__}"
 
 
 def _described(folder: Path, config: dict[str, Any]) -> dict[str, Any]:

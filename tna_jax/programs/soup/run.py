@@ -187,11 +187,14 @@ def given_models(settings: SoupOptions, material: Material) -> tuple[Group, Mate
     """
     folders, size = settings.models, getattr(material.backbone.module, "image_size", None)
     loaded = [loading.load(folder, head="classes", image_size=size) for folder in folders]
+    wrong = [
+        f"{folder} {problem}"
+        for folder, other in zip(folders, loaded, strict=True)
+        if (problem := inputs.of_another_network(other.module, material.backbone.module, folders[0], material.what))
+    ]
+    if wrong:
+        raise UsageError(f"--models: {'; '.join(wrong)}")
     for folder, other in zip(folders, loaded, strict=True):
-        if other.module.clone(dtype=None, remat=False) != material.backbone.module.clone(dtype=None, remat=False):
-            raise UsageError(
-                f"--models: {folder} is another network than {folders[0]} with {material.backbone.num_classes} classes"
-            )
         backbone.require_finite(other.params, folder, "--models")
     inputs.require_alike(folders, [other.config for other in loaded])
     params = jax.tree.map(lambda *leaves: np.stack(leaves), *(other.params for other in loaded))

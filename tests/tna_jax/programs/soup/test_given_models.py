@@ -60,6 +60,19 @@ def test_a_model_that_is_not_finite_is_refused_by_name(tmp_path, capsys):
     assert f"--checkpoint {tmp_path / 'b'} holds values that are not finite: layer_0/query/kernel" in said
 
 
+def test_models_of_other_networks_are_refused_by_what_differs(tmp_path, capsys):
+    for name in ("a", "b", "c"):
+        write_vit(tmp_path / name)
+    for name, change in (("b", {"layer_norm_eps": 1e-3}), ("c", {"hidden_act": "relu"})):
+        file = tmp_path / name / "config.json"
+        file.write_text(json.dumps(read(file) | change))
+    a, b, c = (str(tmp_path / name) for name in "abc")
+    said = fails(capsys, "soup", "--models", a, b, c, *SMALL)
+    assert f"{b} is another network than {a}: eps 0.001 instead of 1e-12; {c} is another" in said
+    said = fails(capsys, "soup", "--models", a, b, "--dataset", "digits", *SMALL[2:])
+    assert f"--models: {a} has 5 classes, the data 10 (digits" in said
+
+
 def test_models_of_other_inputs_or_classes_are_refused_by_what_differs(tmp_path):
     for name, mean in (("a", 0.5), ("b", 0.5), ("c", 0.1)):
         (tmp_path / name).mkdir()
