@@ -202,11 +202,18 @@ def grid(
       count: number of configurations; beyond the number of combinations they begin again.
       seed: of the first one.
 
+    Raises:
+      ValueError: an empty list, or no configurations.
+
     >>> [config.learning_rate for config in grid([0.1, 0.2], weight_decays=[0.0, 0.01])]
     [0.1, 0.2, 0.1, 0.2]
     """
     lists: list[Sequence[Any]] = [learning_rates, weight_decays, label_smoothings, augmentations]
     total = int(np.prod([len(values) for values in lists])) if count is None else count
+    if not all(map(len, lists)) or total < 1:
+        raise ValueError(
+            f"expected one or more values in each list, and one or more configurations; got {lists}, count {count}"
+        )
     configs = []
     for i in range(total):
         picked, rest = [], i

@@ -34,7 +34,7 @@ def line(a: Tree, b: Tree, alpha: Scalar) -> Tree:
       A pytree like `a`.
 
     Raises:
-      ValueError: the trees do not fit each other, all differing paths are listed; or more than one alpha.
+      ValueError: the trees do not fit each other, all differing paths are listed; or more than one alpha, or a complex one.
       TypeError: leaves that are not arrays (a whole Equinox module); all their paths are listed.
 
     >>> model = line({"w": jnp.zeros(2)}, {"w": jnp.array([1.0, 0.0])}, 0.25)
@@ -46,6 +46,8 @@ def line(a: Tree, b: Tree, alpha: Scalar) -> Tree:
         raise ValueError(
             f"alpha is one number, got the shape {alpha.shape}; of many jax.vmap(lambda alpha: line(a, b, alpha))(alphas)"
         )
+    if jnp.iscomplexobj(alpha):
+        raise ValueError(f"alpha is a real number, 0 at the first model and 1 at the second; got {alpha.dtype}")
     return _combine(lambda x, y: _between(x, y, alpha.astype(_wide(x))), a, b)
 
 

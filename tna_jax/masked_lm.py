@@ -38,7 +38,9 @@ class MaskedBatch(NamedTuple):
 
 
 def max_predictions(length: int, rate: float = RATE) -> int:
-    """Returns K, the slots for sequences of up to `length` tokens: enough for every draw at `rate`, in (0, 1]."""
+    """Returns K, the slots for sequences of up to `length` tokens: enough for every draw at `rate`; ValueError unless that is in (0, 1]."""
+    if not 0 < rate <= 1:
+        raise ValueError(f"the share of tokens to predict must lie in (0, 1], got {rate}")
     return max(int(np.ceil(rate * length)), 1)
 
 

@@ -308,9 +308,14 @@ def next_tokens(
 ) -> tuple[Integer[Array | np.ndarray, "N S"], Integer[Array | np.ndarray, "N S"]]:
     """Returns inputs and targets (N, T - 1) of `next_token` for sequences of tokens: what follows each, `ignore` for `padding`.
 
+    Raises:
+      ValueError: tokens that are no integers (N, T), or sequences of fewer than two.
+
     >>> next_tokens(np.array([[5, 6, 7, 0]]), padding=0)[1].tolist()
     [[6, 7, -100]]
     """
+    if tokens.ndim != 2 or tokens.shape[1] < 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise ValueError(f"tokens are integers (N, T), two or more in a sequence; got {tokens.dtype} {tokens.shape}")
     xp: Any = np if isinstance(tokens, np.ndarray) else jnp
     targets = tokens[:, 1:].astype(np.int32)
     return tokens[:, :-1], targets if padding is None else xp.where(targets == padding, np.int32(ignore), targets)

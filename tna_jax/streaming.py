@@ -27,6 +27,7 @@ from tna_jax import ensemble, metrics, objectives, program_cache, sharding, tree
 from tna_jax import labels as labels_lib
 from tna_jax import placement as placement_lib
 from tna_jax.ensemble import Members, Trainer
+from tna_jax.ensemble.validation import check_epochs
 from tna_jax.metrics import AnyMetrics
 from tna_jax.objectives import Objective
 from tna_jax.placement import Placement
@@ -106,12 +107,20 @@ def train_stream(
 
     Raises:
       ValueError: a batch larger than the data, inputs and targets that do not go together, labels that the network has no output for
-        (when they are read), or members with data of their own.
+        (when they are read), members with data of their own, epochs that do not count up from `start`, or a position in another epoch.
     """
     if members.member_data:
         raise ValueError("these members have their own data: a stream is shared by all members")
+    check_epochs(start, epochs)
     first = example(stream)
     _check(trainer, stream, *first)
+    steps = -(-len(stream) // trainer.batch_size)
+    if part < 1:
+        raise ValueError(f"part: 1 or more steps, got {part}")
+    if within is not None and not (within.epoch == start and 0 <= within.step < steps):
+        raise ValueError(
+            f"a training continues inside epoch start={start}, of {steps} steps, after one of them; got epoch {within.epoch}, step {within.step}"
+        )
     count = members.data_keys.shape[0]
     mesh = placement_lib.mesh_for(count)
     resolved = ensemble.resolve(trainer, members, *_batch_shapes(trainer, first))
@@ -127,7 +136,6 @@ def train_stream(
     history: list[AnyMetrics] = []
     for epoch in range(start, epochs):
         _, done, sums = within if within is not None and epoch == start else Position(epoch, 0, None)
-        steps = -(-len(stream) // trainer.batch_size)
         for number, batch, weight in member_batches(stream, keys, epoch, trainer.batch_size, done):
             objectives.check_examples(trainer.objective, *_one_member(batch))
             if classes is not None:

@@ -173,6 +173,9 @@ def test_other_bad_input_is_refused(members, data):
         connectivity.grid(4)
     with pytest.raises(ValueError, match="indices of 4 members"):
         evaluate_paths(apply, members, np.array([[0, 4]]), connectivity.grid(3), data)
+    for odd in ([(0.5, 1.7)], np.array([[True, False]])):
+        with pytest.raises(ValueError, match="indices of 4 members"):
+            evaluate_paths(apply, members, odd, 3, data)
     with pytest.raises(ValueError, match="split 'train' has 53 inputs but labels of shape"):
         evaluate_paths(apply, members, pairs(2), connectivity.grid(3), {"train": (data["train"][0], data["test"][1])})
     with pytest.raises(ValueError, match="unknown barrier"):

@@ -240,5 +240,17 @@ def test_bad_input_is_refused_before_training(data):
     for first, epochs in ((0, -1), (3, 2), (-1, 2)):
         with pytest.raises(ValueError, match=f"from epoch {first} to {epochs} there is nothing to train"):
             ensemble.train_ensemble(trainer, members, *data, epochs, start=first)
+    for epoch in (-1, 1.5, True):
+        with pytest.raises(ValueError, match=f"an epoch has a whole number, 0 or more; got {epoch}"):
+            ensemble.train_epoch(trainer, members, *data, epoch)
     with pytest.raises(ValueError, match="unknown placement 'warp'"):
         ensemble.train_ensemble(Trainer(apply, sgd, 16, "warp"), members, *data, 1)
+
+
+def test_a_member_that_is_not_there_is_refused():
+    """JAX would take the nearest one; NumPy's arrays raise by themselves."""
+    for stacked in (np.arange(6).reshape(3, 2), jnp.arange(6).reshape(3, 2)):
+        assert ensemble.member({"w": stacked}, -1)["w"].tolist() == [4, 5]
+        for index in (3, -4, np.int64(7)):
+            with pytest.raises(IndexError, match=f"there are 3 members, 0 to 2; got {index}"):
+                ensemble.member({"w": stacked}, index)

@@ -205,5 +205,8 @@ def test_a_grid_takes_values_in_turn_and_bad_values_are_named():
         (1e-3, 0.0, 0), (2e-3, 0.0, 1), (1e-3, 0.1, 2), (2e-3, 0.1, 3), (1e-3, 0.0, 4),
     ]  # fmt: skip
     assert len(finetuning.grid([1, 2, 3], [0.0], [0.0, 0.1])) == 6
+    for lists, count in (([[]], None), ([[], [0.1]], 2), ([[0.1]], 0)):
+        with pytest.raises(ValueError, match="one or more values in each list, and one or more configurations"):
+            finetuning.grid(*lists, count=count)
     with pytest.raises(ValueError, match="learning_rate -1, label_smoothing 1.5"):
         finetuning.stack([FinetuneConfig(-1, label_smoothing=1.5)])

@@ -133,6 +133,8 @@ def test_float64_stays_float64():
 def test_several_alphas_are_not_broadcast_into_the_weights():
     with pytest.raises(ValueError, match=r"alpha is one number, got the shape \(2,\)"):
         line({"w": np.zeros(2)}, {"w": np.ones(2)}, np.array([0.5, 0.2]))
+    with pytest.raises(ValueError, match="alpha is a real number"):  # whose imaginary part was dropped
+        line({"w": np.zeros(2)}, {"w": np.ones(2)}, 0.5j)
 
 
 @pytest.mark.parametrize(

@@ -73,3 +73,9 @@ def test_a_text_without_ordinary_tokens_predicts_nothing():
     assert np.array_equal(made.weight.sum(1), [0, 1])
     assert np.array_equal(made.ids[0], ids[0])
     assert int(made.positions[1, 0]) == 1 and int(made.targets[1, 0]) == 9
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.5, -0.1, float("nan")])
+def test_a_share_out_of_range_is_refused(rate):
+    with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
+        masked_lm.max_predictions(10, rate)

@@ -295,3 +295,9 @@ def test_lists_and_integers_that_jax_would_cut_are_refused():
         objectives.check_examples(objectives.CLASSIFICATION, inputs, labels.tolist())
     with pytest.raises(ValueError, match=r"cut these integers to 32 bits: inputs \(int64, up to 1099511627779"):
         objectives.check_examples(objectives.CLASSIFICATION, inputs + 2**40, labels)
+
+
+def test_what_are_no_sequences_of_tokens_is_refused():
+    for tokens in (np.zeros((3, 1), int), np.zeros((3, 4)), np.zeros(5, int)):
+        with pytest.raises(ValueError, match="two or more in a sequence"):
+            objectives.next_tokens(tokens)

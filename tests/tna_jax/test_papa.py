@@ -90,7 +90,7 @@ def test_frozen_leaves_are_not_pulled(how):
 
 
 def test_what_it_is_not_for():
-    for fields in ({"every": 0}, {"rate": 1.5}, {"rate": -0.1}):
+    for fields in ({"every": 0}, {"every": 1.5}, {"rate": 1.5}, {"rate": -0.1}):
         with pytest.raises(ValueError, match=next(iter(fields))):
             Papa(**fields)
     trainer = Trainer(network, optax.sgd(0.1), 4, papa=Papa())

@@ -158,3 +158,16 @@ def test_targets_and_inputs_may_be_trees():
     targets = x[:, :1]
     in_memory, _ = ensemble.train_ensemble(trainer, members, tree, targets, 1)
     close(in_memory.params, streaming.train_stream(trainer, members, Arrays(tree, targets), 1)[0].params)
+
+
+def test_epochs_and_positions_that_are_none_are_refused():
+    trainer, members = setup(batch_size=16)  # 4 steps
+    position = streaming.Position
+    for options, message in (
+        ({"start": 3}, "from epoch 3 to 2 there is nothing to train"),
+        ({"part": 0}, "1 or more steps, got 0"),
+        ({"within": position(1, 2, None)}, "inside epoch start=0, of 4 steps, after one of them; got epoch 1, step 2"),
+        ({"within": position(0, 4, None)}, "got epoch 0, step 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            streaming.train_stream(trainer, members, Arrays(*data()), 2, **options)

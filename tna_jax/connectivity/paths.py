@@ -60,13 +60,20 @@ def evaluate_paths(
       ValueError: alphas without 0, 1/2 or 1; pairs out of range; numbers of inputs and labels that differ; a `Stateful`
         network without calibration inputs.
     """
-    alphas = grid(alphas) if isinstance(alphas, int) else check_alphas(alphas)
+    alphas = grid(int(alphas)) if isinstance(alphas, (int, np.integer)) else check_alphas(alphas)
     check_splits(data)
     members, state = stacked_models(network, members, state, data)
-    pairs = np.asarray(pairs, np.int32)  # (P, 2)
+    pairs = np.asarray(pairs)  # (P, 2)
     count = jax.tree.leaves(members)[0].shape[0]
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or (pairs.size and not 0 <= pairs.min() <= pairs.max() < count):
+    whole = not pairs.size or np.issubdtype(pairs.dtype, np.integer)
+    if (
+        not whole
+        or pairs.ndim != 2
+        or pairs.shape[1] != 2
+        or (pairs.size and not 0 <= pairs.min() <= pairs.max() < count)
+    ):
         raise ValueError(f"pairs must be (P, 2) indices of {count} members, got {pairs.tolist()}")
+    pairs = pairs.astype(np.int32)
     calibration = check_calibration(calibration, network, state)
     tasks = Line(np.repeat(pairs, len(alphas), axis=0), np.tile(alphas, len(pairs)))  # (P*A, 2), (P*A,)
     points = evaluate_points(network, members, state, calibration, tasks, data, objective, batch_size, placement)

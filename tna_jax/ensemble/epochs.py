@@ -16,7 +16,7 @@ from tna_jax.ensemble.papa import Papa
 from tna_jax.ensemble.steps import batch_indices, batch_step
 from tna_jax.ensemble.trainer import Trainer
 from tna_jax.ensemble.turns import loop_epoch
-from tna_jax.ensemble.validation import check_training_data, resolve
+from tna_jax.ensemble.validation import check_epoch, check_training_data, resolve
 from tna_jax.masks.freezing import freeze
 from tna_jax.metrics import AnyMetrics
 from tna_jax.placement import Placement
@@ -51,6 +51,7 @@ def train_epoch(
       ValueError: a batch larger than the data, numbers of inputs and labels that differ, or a population with `papa` on several
         devices.
     """
+    check_epoch(epoch)
     check_training_data(trainer, members, inputs, labels)
     placement = resolve(trainer, members, inputs, labels)
     sharding = members.data_keys.sharding

@@ -126,11 +126,18 @@ def with_trained(members: Members, trained: Sequence[Any]) -> Members:
 
 
 def member(members: Stacked, index: int | Integer[Array | np.ndarray | np.number, ""]) -> Stacked:
-    """Returns one member of a stacked tree (M, ...), without the leading axis.
+    """Returns one member of a stacked tree (M, ...), without the leading axis; negative numbers count from the last.
+
+    Raises:
+      IndexError: there is no such member: JAX would take the nearest one. Of a traced number that is not known.
 
     >>> member({"w": jnp.arange(6).reshape(3, 2)}, 1)["w"].tolist()
     [2, 3]
     """
+    if isinstance(index, (int, np.integer)):
+        leading = [np.shape(leaf)[0] for leaf in jax.tree.leaves(members) if np.ndim(leaf)]
+        if leading and not -min(leading) <= index < min(leading):
+            raise IndexError(f"there are {min(leading)} members, 0 to {min(leading) - 1}; got {index}")
     chosen: Stacked = _slice_of(members, index)
     return chosen
 

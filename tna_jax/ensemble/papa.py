@@ -36,8 +36,8 @@ class Papa:
     rate: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"every: members are pulled every 1 or more steps, got {self.every}")
+        if not isinstance(self.every, (int, np.integer)) or self.every < 1:
+            raise ValueError(f"every: members are pulled every 1 or more steps, a whole number; got {self.every}")
         if not 0 <= self.rate <= 1:
             raise ValueError(f"rate: a member moves by a share in [0, 1] of its way to the mean, got {self.rate}")
 

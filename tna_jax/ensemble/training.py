@@ -12,7 +12,7 @@ from tna_jax import sharding
 from tna_jax.ensemble.epochs import train_epoch
 from tna_jax.ensemble.members import Members, trained_part, with_trained
 from tna_jax.ensemble.trainer import Trainer
-from tna_jax.ensemble.validation import check_classes, check_training_data
+from tna_jax.ensemble.validation import check_classes, check_epochs, check_training_data
 from tna_jax.metrics import AnyMetrics
 
 
@@ -46,10 +46,7 @@ def train_ensemble(
     Raises:
       ValueError: as `train_epoch`; labels that the network has no output for; epochs that do not count up from `start`.
     """
-    if not 0 <= start <= epochs:
-        raise ValueError(
-            f"epochs counts from 0 and is where to stop: from epoch {start} to {epochs} there is nothing to train"
-        )
+    check_epochs(start, epochs)
     check_training_data(trainer, members, inputs, labels)
     check_classes(trainer, members, inputs, labels)
     count = members.data_keys.shape[0]

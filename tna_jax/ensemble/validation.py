@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from tna_jax import labels as labels_lib
@@ -14,6 +15,23 @@ from tna_jax.ensemble.members import Members, count_examples, member_shapes
 from tna_jax.ensemble.trainer import Trainer
 from tna_jax.objectives import CLASSIFICATION, Objective
 from tna_jax.placement import Placement
+
+
+def check_epoch(epoch: Any) -> None:
+    """Raises ValueError unless an epoch has a whole number, 0 or more: data orders are drawn by it, and fractions would be cut."""
+    traced = isinstance(epoch, jax.core.Tracer)
+    if not traced and not (
+        np.ndim(epoch) == 0 and np.issubdtype(np.asarray(epoch).dtype, np.integer) and 0 <= epoch < 2**31
+    ):
+        raise ValueError(f"an epoch has a whole number, 0 or more; got {epoch!r}")
+
+
+def check_epochs(start: Any, epochs: Any) -> None:
+    """Raises ValueError unless epochs count up from `start`."""
+    if not 0 <= start <= epochs:
+        raise ValueError(
+            f"epochs counts from 0 and is where to stop: from epoch {start} to {epochs} there is nothing to train"
+        )
 
 
 def check_training_data(trainer: Trainer, members: Members, inputs: Any, labels: Any) -> None:
