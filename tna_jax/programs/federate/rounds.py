@@ -27,7 +27,7 @@ from tna_jax.programs.federate.setup import Dealt, build_faults, deal, schedule
 from tna_jax.programs.federate.stages import Stages
 from tna_jax.programs.reports import measures
 from tna_jax.programs.runs.checkpoints import Checkpoints
-from tna_jax.programs.runs.folder import PLAN, Run
+from tna_jax.programs.runs.folder import PLAN, ROUNDS, Run
 from tna_jax.programs.system import memory
 
 Line = dict[str, Any]
@@ -52,7 +52,7 @@ def federate(
       Interrupted: a stop was asked for; everything is saved.
     """
     resumed = settings.resume and folder.has(PLAN)
-    scored = not resumed or folder.has(stages_lib.FILE)
+    scored = not resumed or folder.has(ROUNDS)
     stages = stages_lib.read(folder, len(plan), settings.rounds) if resumed else Stages(len(plan), (settings.rounds,))
     group = folder.plan()[1] if resumed else group_size(prepared, settings)
     if not resumed:

@@ -15,8 +15,7 @@ import numpy as np
 from tna_jax.io import manifest, safetensors
 from tna_jax.io.errors import UsageError
 from tna_jax.io.formats import FORMAT
-from tna_jax.programs.runs.folder import CONFIG, ENDS, PLAN, Run
-from tna_jax.programs.runs.folder import ROUNDS as FILE
+from tna_jax.programs.runs.folder import CONFIG, ENDS, PLAN, ROUNDS, Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Stages:
 
 def read(folder: Run, runs: int, rounds: int) -> Stages:
     """Returns the stages up to `rounds` of a run that is resumed; one of before has a single one."""
-    ends = folder.read(FILE)["rounds"] if folder.has(FILE) else []
+    ends = folder.read(ROUNDS)["rounds"] if folder.has(ROUNDS) else []
     return Stages(runs, (*(end for end in ends if end < rounds), rounds))
 
 
@@ -58,7 +57,7 @@ def begin(folder: Run, stages: Stages) -> None:
 
 def write(folder: Run, stages: Stages) -> None:
     """Writes the stages of a run."""
-    folder.write(FILE, {"format": FORMAT, "rounds": list(stages.ends)})
+    folder.write(ROUNDS, {"format": FORMAT, "rounds": list(stages.ends)})
 
 
 def extend(folder: Run, rounds: int, results: tuple[str, ...]) -> None:
@@ -76,7 +75,7 @@ def extend(folder: Run, rounds: int, results: tuple[str, ...]) -> None:
     if rounds < before:
         raise UsageError(f"--rounds {rounds}: {folder.folder} has {before} already; name more, to extend it")
     runs = len(folder.plan()[0])
-    if runs > 1 and not folder.has(FILE):
+    if runs > 1 and not folder.has(ROUNDS):
         raise UsageError(
             f"--rounds {rounds}: {folder.folder} was made by a version that did not keep where its {runs} runs ended"
         )
