@@ -56,8 +56,8 @@ class _Outlet(io.RawIOBase):
         return len(data)
 
 
-READER_WENT = (errno.EPIPE, errno.EIO)
-"""What the system says of a pipe whose reader has gone, and of a terminal that was closed."""
+READER_WENT = (errno.EPIPE, errno.EIO, *([errno.EINVAL] if os.name == "nt" else []))
+"""What the system says of a pipe whose reader has gone (Windows: an invalid argument), and of a terminal that was closed."""
 
 
 def _steady(stream: TextIO, descriptor: int) -> TextIO:
