@@ -150,5 +150,9 @@ def stream(root: jax.Array | int, which: Stream, *indices: int | jax.Array) -> j
     key = threefry(root) if isinstance(root, jax.Array) else root_key(root)
     key = jax.random.fold_in(key, which.number)
     for index in indices:
+        if isinstance(index, (float, np.floating)):
+            raise TypeError(
+                f"what is drawn is told apart by whole numbers, got {index!r}: JAX would cut it to {int(index)}"
+            )
         key = jax.random.fold_in(key, index)
     return key

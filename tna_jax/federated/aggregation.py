@@ -60,8 +60,16 @@ def aggregate(
       updates: leaves (G, ...).
       accepted: (G,) bool; an update that is not accepted may hold anything, non-finite numbers too.
       proxy: (P, ...) the server's proxy data, for distillation.
+
+    Raises:
+      ValueError: `accepted` is not one bool for each update; a server that distils without proxy data.
     """
     check_proxy(federation, proxy)
+    count = np.shape(updates.examples)
+    if np.shape(accepted) != count or jnp.result_type(accepted) != bool:
+        raise ValueError(
+            f"accepted says True or False of each update, bool {count}; got {jnp.result_type(accepted)} {np.shape(accepted)}"
+        )
     summed: Aggregate = _sums(federation.of_sums(), "vmap", broadcast, updates, accepted, proxy)
     return (
         combined(federation, summed, summands(federation, broadcast, updates), accepted)
@@ -316,7 +324,11 @@ def validate_update(like: ClientUpdate, update: ClientUpdate, examples: float | 
 
 
 def stack(updates: Sequence[ClientUpdate]) -> ClientUpdate:
-    """Stacks updates: leaves (G, ...)."""
+    """Stacks updates: leaves (G, ...); ValueError if there are none."""
+    if not updates:
+        raise ValueError(
+            "there are no updates to stack: without any the server stays as it is (with privacy: of_nobody)"
+        )
     stacked: ClientUpdate = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *updates)
     return stacked
 

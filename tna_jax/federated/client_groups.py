@@ -55,6 +55,24 @@ def _resolved(federation: Federation, structure: Any, forms: tuple[tuple[Any, st
     )
 
 
+def check_clients(
+    federation: Federation, clients: Clients, client_states: ClientState, examples: int, group: int | None
+) -> None:
+    """Raises ValueError for another number of clients, and for rows that are not there: JAX would take the last one; and for a group of none."""
+    if group is not None and group < 1:
+        raise ValueError(f"a group has 1 or more clients, got {group}")
+    numbers = {len(clients.count), *(np.shape(leaf)[0] for leaf in jax.tree.leaves(client_states))}
+    if numbers != {federation.clients}:
+        said = " and ".join(map(str, sorted(numbers - {federation.clients})))
+        raise ValueError(
+            f"the federation has {federation.clients} clients, the partition or their states are of {said}"
+        )
+    if (last := int(np.max(clients.indices))) >= examples or int(np.min(clients.indices)) < 0:
+        raise ValueError(
+            f"the partition deals out rows up to {last}, but there are {examples} examples: was it made for other data?"
+        )
+
+
 def grouped(
     present: np.ndarray, steps: np.ndarray, group: int, devices: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:

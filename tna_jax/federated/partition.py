@@ -130,6 +130,7 @@ def dealt_like(
 def class_counts(clients: "Clients", labels: Shaped[np.ndarray, " N"], classes: int) -> Shaped[np.ndarray, "K C"]:
     """Counts the examples of each client and class: (K, C) int64."""
     labels = np.asarray(labels)
+    labels_lib.check_labels(labels, len(labels), classes=classes)
     real = zip(clients.indices, np.asarray(clients.count), strict=True)
     return np.stack([np.bincount(labels[rows[:count]], minlength=classes) for rows, count in real])
 

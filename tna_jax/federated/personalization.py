@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree, Shaped
 
+from tna_jax import objectives, sharding, trees
 from tna_jax import placement as placement_lib
-from tna_jax import sharding, trees
 from tna_jax.federated import client_groups, features
 from tna_jax.federated.algorithm import Broadcast, ClientState
 from tna_jax.federated.faults import Turnout
@@ -84,7 +84,13 @@ def fine_tune(
 
     Yields:
       For a group of clients their numbers (G,), and their models (G, ...), NumPy.
+
+    Raises:
+      ValueError: labels that are none, another number of clients than the federation has, rows that are not there, or a group of none.
     """
+    classes = federation.num_classes if federation.objective.classes else None
+    examples = objectives.check_examples(federation.objective, inputs, labels, classes=classes)
+    client_groups.check_clients(federation, clients, client_states, examples, group)
     stateful = federation.norm != "none"
     options: dict[str, Any] = {"norm": "local"} if stateful else {}
     tuned = Federation(

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
-from tna_jax import masks
+from tna_jax import masks, trees
 from tna_jax.federated.prng import MASK, stream
 from tna_jax.masks import Mask, Params
 
@@ -77,11 +77,23 @@ def of_round(schedule: Schedule, root: PRNGKeyArray, params: Params, number: int
       root: the federation's key, see `prng`.
       params: the parameters, or their shapes.
       number: of the round.
+
+    Raises:
+      TypeError: `draw` gives leaves that are not bool.
     """
     if schedule.kind == "none":
         return RoundMask(jax.tree.map(lambda _: jnp.ones((), bool), params), jnp.float32(1))
     across = schedule.kind == "pnu-rounds"
     drawn = schedule.draw(stream(root, MASK, number // 2 if across else number), params, schedule.ratio)
+    odd = [
+        f"{trees.name(path)} ({jnp.result_type(m)})"
+        for path, m in trees.named_leaves(drawn)
+        if jnp.result_type(m) != bool
+    ]
+    if odd:
+        raise TypeError(
+            f"masks of a schedule are drawn as bools, and these leaves are not: {', '.join(odd)}; soft anchors have no rounds"
+        )
     if across and number % 2:
         drawn = masks.complement(drawn)
     return RoundMask(drawn, jnp.float32(schedule.split if schedule.kind == "pnu" else 1))

@@ -19,7 +19,7 @@ from tna_jax.federated import client as client_lib
 from tna_jax.federated import federation as federation_lib
 from tna_jax.federated.aggregation import Aggregate
 from tna_jax.federated.algorithm import Broadcast, ClientState, ClientUpdate
-from tna_jax.federated.client_groups import GROUP, grouped, resolve, train_group
+from tna_jax.federated.client_groups import GROUP, check_clients, grouped, resolve, train_group
 from tna_jax.federated.faults import NO_FAULTS, Faults, Turnout, asked, attacked, corrupted, sample_clients
 from tna_jax.federated.federation import Federation, Server, init_client_state
 from tna_jax.federated.partition import Clients
@@ -94,12 +94,12 @@ def simulate_round(
 
     Raises:
       ValueError: a server that distils, without proxy data; a participation out of range; labels that are none (see `tna_jax.labels`); fewer
-        logits than classes; another number of clients than the federation has, or rows that are not there.
+        logits than classes; another number of clients than the federation has, rows that are not there, or a group of none.
     """
     aggregation.check_proxy(federation, proxy)
     classes = federation.num_classes if federation.objective.classes else None
     examples = objectives.check_examples(federation.objective, inputs, labels, classes=classes)
-    _check_clients(federation, clients, client_states, examples)
+    check_clients(federation, clients, client_states, examples, group)
     private = federation.server.privacy is not None
     turnout = sample_clients(root, number, federation.clients, participation, faults, poisson=private)
     broadcast = federation_lib.broadcast(federation, server, schedule, root, number, learning_rate)
@@ -173,20 +173,6 @@ class _Sums:
         together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *self.summands)
         accepted = np.concatenate([accepted for _, _, accepted in self.new_states])
         return aggregation.combined(self.federation, self.aggregate, together, accepted)
-
-
-def _check_clients(federation: Federation, clients: Clients, client_states: ClientState, examples: int) -> None:
-    """Raises ValueError for another number of clients, and for rows that are not there: JAX would take the last one."""
-    numbers = {len(clients.count), *(np.shape(leaf)[0] for leaf in jax.tree.leaves(client_states))}
-    if numbers != {federation.clients}:
-        said = " and ".join(map(str, sorted(numbers - {federation.clients})))
-        raise ValueError(
-            f"the federation has {federation.clients} clients, the partition or their states are of {said}"
-        )
-    if (last := int(np.max(clients.indices))) >= examples or int(np.min(clients.indices)) < 0:
-        raise ValueError(
-            f"the partition deals out rows up to {last}, but there are {examples} examples: was it made for other data?"
-        )
 
 
 def _num_steps(federation: Federation, clients: Clients, turnout: Turnout) -> np.ndarray:

@@ -123,3 +123,25 @@ def test_held_out_labels_that_are_none_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             dealt_like(jax.random.key(0), counts, np.array(labels))
+
+
+def test_fine_tuning_refuses_what_a_round_refuses(small):
+    """JAX would take the last row for one that is not there."""
+    federation = small.federation()
+    server = federated.init_server(federation, small.params)
+    states, clients = init_client_states(federation, server), padded(small.rows)
+    beyond = clients._replace(indices=clients.indices + 9)
+    fewer = clients._replace(indices=clients.indices[:3], count=clients.count[:3])
+    for dealt, labels, options, message in (
+        (beyond, small.y, {}, "was it made for other data"),
+        (fewer, small.y, {}, "the federation has 4 clients, the partition or their states are of 3"),
+        (clients, small.y[:-2], {}, "inputs but labels of shape"),
+        (clients, small.y + 1, {}, "there are 3 classes"),
+        (clients, small.y, {"group": 0}, "a group has 1 or more clients, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            list(
+                personalization.fine_tune(
+                    federation, server, states, dealt, small.x, labels, small.root, 0, 0.1, **options
+                )
+            )

@@ -310,3 +310,32 @@ def test_a_round_with_convolutions_takes_as_long_as_its_clients():
         run()
         seconds[run] = time.perf_counter() - start
     assert seconds[together] < 5 * seconds[one_by_one]
+
+
+def test_groups_of_none_and_updates_that_are_not_said_to_be_accepted_are_refused(small):
+    federation = small.federation()
+    server = init_server(federation, small.params)
+    states, clients = init_client_states(federation, server), padded(small.rows)
+    for group in (0, -1):  # -1 was a round of nobody
+        with pytest.raises(ValueError, match=f"a group has 1 or more clients, got {group}"):
+            simulate_round(
+                federation, Schedule(), small.root, 0, server, states, clients, small.x, small.y, 0.1, group=group
+            )
+    sent = federated.broadcast(federation, server, Schedule(), small.root, 0, 0.1)
+    shapes = federated.update_shapes(federation, sent, federated.init_client_state(federation, server))
+    update = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), shapes)
+    for accepted in (jnp.ones(3, bool), jnp.array([2, 0])):  # 3 accepted of 2, and one of them twice
+        with pytest.raises(ValueError, match=r"accepted says True or False of each update, bool \(2,\)"):
+            aggregate(federation, sent, stack([update, update]), accepted)
+    with pytest.raises(ValueError, match="no updates to stack"):
+        stack([])
+
+
+def test_a_schedule_of_soft_masks_and_rounds_that_are_no_whole_numbers_are_refused(small):
+    soft = Schedule("pfn", draw=lambda key, params, ratio: jax.tree.map(lambda p: jnp.full(p.shape, 0.5), params))
+    federation = small.federation()
+    server = init_server(federation, small.params)
+    with pytest.raises(TypeError, match=r"not: b \(float32\), w \(float32\)"):
+        federated.broadcast(federation, server, soft, small.root, 0, 0.1)
+    with pytest.raises(TypeError, match="whole numbers, got 1.5"):
+        federated.broadcast(federation, server, Schedule("pfn"), small.root, 1.5, 0.1)
