@@ -1,7 +1,9 @@
 """What is printed: device tables, hints, names that are no markup, narrow screens, one line for what the system says."""
 
+import errno
 import importlib
 import io
+import os
 import re
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import rich.table
 
 from tests.parameters import slow
 from tests.tna_jax.programs.commands import fails
-from tna_jax.programs.cli import help, messages, progress
+from tna_jax.programs.cli import help, launch, messages, progress
 from tna_jax.programs.cli.catalog import options_of
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.runs.folder import Run
@@ -36,6 +38,18 @@ def test_what_the_system_says_of_a_file_is_one_line(ensemble, tmp_path, capsys, 
     given = {"RUN": str(ensemble), "N": "n" * 300}
     message = fails(capsys, *(given.get(word, word) for word in words))
     assert "Traceback" not in message and message.startswith(f"tna {words[0]}: ")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EMFILE])
+def test_what_the_system_says_without_naming_a_file_is_one_line_too(number, capsys):
+    """As of a write to a file that is open."""
+
+    def full():
+        raise OSError(number, os.strerror(number))
+
+    assert launch.guarded("lmc", full) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("tna lmc: ") and told.endswith(f"{os.strerror(number)}\n") and told.count("\n") == 1
 
 
 def test_what_users_name_is_no_markup(capsys):
