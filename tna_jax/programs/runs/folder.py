@@ -66,8 +66,8 @@ class Run:
           resume: keep what is there.
 
         Raises:
-          UsageError: the folder exists and neither option is given, is no run folder, is in use, cannot be written, or has a
-            path in which checkpoints cannot be kept.
+          UsageError: the folder exists and neither option is given, is no run folder (those of models have a config.json too), is in use,
+            cannot be written, or has a path in which checkpoints cannot be kept.
         """
         run, problem = cls(Path()), ""
         try:
@@ -246,6 +246,20 @@ def _require_ours(folder: Path, resume: bool) -> None:
     if foreign:
         option = "--resume:" if resume else "--out"
         raise UsageError(f"{option} {folder} exists and is not a run folder (no {CONFIG}); name another one")
+    if (folder / CONFIG).is_file() and not (folder / PROVENANCE).is_file() and not _is_of_a_run(folder / CONFIG):
+        option = "--resume:" if resume else "--out"
+        raise UsageError(
+            f"{option} {folder} is not a run folder: its {CONFIG} is that of something else; name another one"
+        )
+
+
+def _is_of_a_run(config: Path) -> bool:
+    """Returns whether a program of ours wrote the file: models and projects of others have a config.json too."""
+    try:
+        held = read_object(config)
+        return not held or not {"format", "program"}.isdisjoint(held)
+    except UsageError:
+        return True  # damaged, or of a later version: for --resume to say
 
 
 def _made(folder: Path) -> Path:

@@ -47,6 +47,16 @@ def test_a_run_does_not_replace_the_one_that_holds_what_it_reads(tmp_path):
     SoupOptions(out=out, overwrite=True, checkpoint=str(tmp_path / "run-2")).check()
 
 
+def test_a_model_folder_is_no_run_that_could_be_replaced(tmp_path):
+    """Both have a config.json."""
+    write_vit(tmp_path / "model")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()}
+    for overwrite, resume in ((False, False), (True, False), (False, True)):
+        with pytest.raises(UsageError, match=r"model is not a run folder: its config.json is that of something else"):
+            Run.create(str(tmp_path / "model"), "soup", (), overwrite, resume)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()} == before
+
+
 def test_a_model_that_is_not_finite_is_refused_by_name(tmp_path, capsys):
     for name in ("a", "b"):
         write_vit(tmp_path / name)
