@@ -88,9 +88,10 @@ def extend(folder: Run, rounds: int, results: tuple[str, ...]) -> None:
 
 def keep(folder: Run, run: int, end: int, tree: Any) -> None:
     """Keeps the state of a run at the end of a stage."""
-    place = folder.folder / ENDS / str(end)
-    place.mkdir(parents=True, exist_ok=True)
-    safetensors.write(place / f"{run}.safetensors", manifest.named(tree))
+    name = f"{ENDS}/{end}/{run}.safetensors"
+    with folder.writing(name):
+        (folder.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        safetensors.write(folder.folder / name, manifest.named(tree))
 
 
 def end_of(folder: Run, run: int, end: int, like: Any) -> Any:

@@ -149,15 +149,19 @@ class Run:
     def write(self, name: str, value: Any) -> Path:
         """Writes a JSON file of the run on process 0, whole or not at all; raises UsageError where it cannot be written."""
         if distributed.is_main_process():
-            with self._writing(name):
+            with self.writing(name):
                 write_json(self.folder / name, value)
         return self.folder / name
 
     @contextlib.contextmanager
-    def _writing(self, name: str) -> Iterator[None]:
+    def writing(self, name: str) -> Iterator[None]:
+        """Raises UsageError where a file of the run cannot be written in the block: what the system says, and how to go on."""
         try:
             yield
-        except OSError as error:
+        except (OSError, UsageError) as refused:
+            error = refused if isinstance(refused, OSError) else refused.__cause__
+            if not isinstance(error, OSError):
+                raise
             resumes = self.lock is not None and self.has(CONFIG)  # without that file nothing was begun
             again = f"tna resume {self.quoted_path}" if resumes else "the same command again"
             raise UsageError(
@@ -186,7 +190,7 @@ class Run:
         if not distributed.is_main_process():
             return
         line = to_json(values)
-        with self._writing(METRICS), open(self.folder / METRICS, "a") as file:
+        with self.writing(METRICS), open(self.folder / METRICS, "a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         self.trackers.log(line)
 
@@ -224,7 +228,7 @@ class Run:
         if unreadable:
             lines = "a line" if unreadable == 1 else f"{unreadable} lines"
             print_warning(f"{lines} of {file} could not be read and {'was' if unreadable == 1 else 'were'} dropped")
-        with self._writing(METRICS):
+        with self.writing(METRICS):
             write_atomic(file, b"".join(line + b"\n" for line in kept))
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from tests.tna_jax.programs.federate.test_federate import TINY, final, result
+from tna_jax.io.errors import UsageError
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.federate import health
 from tna_jax.programs.federate import rounds as federate_run
-from tna_jax.programs.federate.stages import Stages, extend
+from tna_jax.programs.federate.stages import Stages, extend, keep
 from tna_jax.programs.runs.folder import Run
 
 WORDS = [*TINY, "--algorithm", "scaffold", "--server", "fedavgm", "--participation", "0.6"]
@@ -46,6 +47,20 @@ def test_a_run_that_is_being_extended_is_never_called_finished(tmp_path, monkeyp
     assert (
         json.loads((tmp_path / "config.json").read_text())["rounds"] == 4 and not (tmp_path / "federate.json").exists()
     )
+
+
+def test_an_end_without_room_says_how_to_go_on(tmp_path):
+    (tmp_path / "ends").write_text("")
+    with pytest.raises(
+        UsageError, match=r"cannot write .*ends/2/0.safetensors: .*; what was saved before is intact; mend that, then: "
+    ):
+        keep(Run(tmp_path), 0, 2, {"w": np.ones(3, np.float32)})
+    (tmp_path / "ends").unlink()
+    (tmp_path / "ends" / "2" / "0.safetensors").mkdir(parents=True)
+    with pytest.raises(
+        UsageError, match=r"cannot write .*ends/2/0.safetensors: .*; what was saved before is intact; mend that, then: "
+    ):
+        keep(Run(tmp_path), 0, 2, {"w": np.ones(3, np.float32)})
 
 
 def same_but(first: str, second: str) -> None:
