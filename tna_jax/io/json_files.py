@@ -100,9 +100,11 @@ def atomic_file(path: Path, mode: int = READABLE) -> Iterator[Path]:
             os.replace(name, path)
         except OSError as error:
             raise _renamed(path, error) from None
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):  # the first error is the news
             os.unlink(name)
+        if isinstance(error, OSError) and error.filename in (None, name) and error.errno is not None:
+            raise _renamed(path, error) from None
         raise
     finally:
         os.close(handle)
