@@ -44,7 +44,7 @@ def test_a_write_without_room_names_the_file_that_was_to_be_written(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(OSError) as raised:
+        with pytest.raises(OSError, match="File too large") as raised:
             write_atomic(file, b"0" * 2000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
