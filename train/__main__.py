@@ -5,7 +5,7 @@ import sys
 from train import experiments
 
 NAMES = ("figure2", "figure3", "figure4", "figure5", "theorem", "anchors", "depth", "pretraining", "language_model",
-         "regression", "record", "papa")  # fmt: skip
+         "regression", "record", "papa", "curves")  # fmt: skip
 GROUPS = {"all": ("figure2", "figure3", "figure4", "theorem"), "everything": NAMES}
 
 if __name__ == "__main__":

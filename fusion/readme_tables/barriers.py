@@ -7,7 +7,7 @@ from fusion.readme_tables.kinds import Tables
 from fusion.summary import markdown
 from tna_jax.programs.lmc.report import NAMES, pairs_mean_std, present, select
 from tna_jax.programs.reports.statistics import format_mean_std
-from train import figure5
+from train import curves, figure5
 from train.cells import find
 from train.cells import measured as format_measure
 
@@ -27,6 +27,11 @@ def sweep(result: dict[str, Any]) -> str:
                 cells = [format_mean_std(pairs_mean_std(chosen, column), 3) for column in COLUMNS]
                 rows.append([init, NAMES[method] if ratio else "no anchors", f"{ratio:g}", *cells])
     return markdown(["initialization", "method", "ratio", *COLUMNS.values()], rows)
+
+
+def curved(result: dict[str, Any]) -> str:
+    """Straight and curved paths of `python -m train curves`."""
+    return markdown(curves.HEADS, curves.lines(result))
 
 
 def cells_of(line: dict[str, Any] | None) -> list[str]:
@@ -131,6 +136,7 @@ def populations(result: dict[str, Any]) -> str:
 
 TABLES: Tables = {
     "digits": ("digits_lmc.json", sweep),
+    "curves": ("curves.json", curved),
     "figure2": ("figure2.json", by_case),
     "figure4": ("figure4.json", sizes),
     "earlier": (("fashion_mnist_lmc.json", "cifar10_cnn_lmc.json", "cifar10_resnet20_lmc.json"), earlier),

@@ -24,6 +24,8 @@ network, init = linen(models.create("mlp", num_classes=3, depth=1, width=6), (5,
 members = jax.vmap(lambda key: init(key)[0])(jax.random.split(jax.random.key(0), 3))
 a, b = (jax.tree.map(lambda leaf: leaf[i], members) for i in (0, 1))
 params, inputs = a, jnp.ones((2, 5))
+import optax
+x, y = jax.random.normal(jax.random.key(1), (50, 5)), jnp.arange(50) % 3
 held_out_accuracy = lambda params: float(network(params, inputs).argmax(-1).mean())
 import numpy, pathlib
 from tna_jax import io
@@ -80,7 +82,7 @@ saved.save("layer.safetensors", nnx.state(model, nnx.Param), metadata={})
 }
 """What the Python of a page takes from the reader's own program."""
 RUNNING = [page for page in PAGES if blocks(page, "python")]
-LONG = {("docs/flower.md", 0), ("docs/fusing.md", 3)}
+LONG = {("docs/flower.md", 0), ("docs/fusing.md", 4)}
 """Blocks that start a federation of processes, or compile a Transformer, for the slow suite; by page and number."""
 EXTRAS = ("flwr", "grain", "array_record", "tokenizers", "torch", "transformers")
 """Packages of extras, without which a page's Python cannot run."""
