@@ -175,3 +175,13 @@ def test_complex_parameters_descend_in_both_parts(accumulate):
         expected = expected - 0.1 * mask[0] * 2 * x.T @ (x @ expected - y) / 8
     np.testing.assert_allclose(found.params["w"][0], expected, atol=2e-6)
     assert np.asarray(found.params["w"])[0, 2].tobytes() == start[0, 2].tobytes()
+
+
+def test_parameters_that_are_no_floats_are_named_unless_they_are_frozen():
+    start = {"w": np.zeros((2, 4, 3), np.float32), "table": {"rows": np.zeros((2, 3), np.int32)}}
+    keys = jax.random.split(jax.random.key(0), 2)
+    with pytest.raises(TypeError, match=r"not: table/rows \(int32\)"):
+        init_ensemble(Trainer(network, optax.sgd(0.1), 8), start, keys)
+    frozen = Trainer(network, optax.sgd(0.1), 8, freeze="table")
+    found, _ = train_ensemble(frozen, init_ensemble(frozen, start, keys), X, Y, 1)
+    assert found.params["table"]["rows"].dtype == np.int32 and np.any(found.params["w"])

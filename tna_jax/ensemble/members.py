@@ -12,6 +12,7 @@ from tna_jax import averaging, program_cache, sharding, transform, trees
 from tna_jax.ensemble.dtypes import at_least_float32, strong_typed
 from tna_jax.ensemble.trainer import Hyper, Trainer
 from tna_jax.masks import Mask, Params
+from tna_jax.masks.freezing import without_frozen
 from tna_jax.networks import State
 
 Stacked = TypeVar("Stacked")
@@ -61,6 +62,7 @@ def init_ensemble(
 
     Raises:
       ValueError: leading axes differ (all are listed), or the mask does not fit the parameters.
+      TypeError: parameters that are neither frozen nor floating-point arrays; all their paths are listed.
     """
     dtype, shape = getattr(data_keys, "dtype", type(data_keys).__name__), getattr(data_keys, "shape", ())
     if len(shape) != 1 or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
@@ -88,6 +90,7 @@ def init_ensemble(
         raise ValueError(f"there are {members} data keys, but these leading axes differ: {', '.join(wrong)}")
     trees.require_exact({"params": params, "state": state, "member_data": member_data})
     transform.tna_mask(mask, last=True).init(params)  # names every leaf that does not fit
+    trees.parameters(without_frozen(params, trainer.freeze))
 
     parts = jax.tree.map(strong_typed, (params, mask, hypers, state, member_data))
     params, mask, hypers, state, member_data = parts

@@ -44,6 +44,15 @@ class Faults:
         if not 0 < self.straggler_share <= 1:
             raise ValueError(f"the share of a straggler's steps must lie in (0, 1], got {self.straggler_share}")
 
+    def check(self, clients: int) -> None:
+        """Raises ValueError for clients that are named here and are not among so many: nothing would go wrong, in silence."""
+        named = {
+            name: [k for k in getattr(self, name) if not 0 <= k < clients] for name in ("nan", "wrong_shape", "hostile")
+        }
+        if any(named.values()):
+            wrong = "; ".join(f"{name}: {', '.join(map(str, numbers))}" for name, numbers in named.items() if numbers)
+            raise ValueError(f"faults name clients that do not exist, of {clients}: {wrong}")
+
 
 NO_FAULTS = Faults()
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from tna_jax import sharding, transform
+from tna_jax import sharding, transform, trees
 from tna_jax.federated import servers
 from tna_jax.federated.algorithm import Algorithm, Broadcast, ClientState, Tree
 from tna_jax.federated.schedules import Schedule, of_round
@@ -158,9 +158,14 @@ class Server(NamedTuple):
 
 @sharding.outside_meshes
 def init_server(federation: Federation, params: Params, state: State = ()) -> Server:
-    """Returns the server before the first round."""
+    """Returns the server before the first round.
+
+    Raises:
+      TypeError: parameters that are not floating-point arrays; all their paths are listed.
+    """
     optimizer = federation.server.optimizer
     params, state = jax.tree.map(jnp.asarray, (params, state))
+    trees.parameters(params)
     return Server(params, state, optimizer.init(servers.in_float32(params)), federation.algorithm.init_server(params))
 
 

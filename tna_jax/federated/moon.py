@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from tna_jax.federated.algorithm import Algorithm, Context, Tree
+from tna_jax.federated.robust import widened
 from tna_jax.masks import Params
 
 
@@ -49,7 +50,16 @@ class Moon(Algorithm):
         return jax.tree.map(jnp.add, context.broadcast.params, delta), ()
 
 
+def _near_one(vectors: jax.Array) -> jax.Array:
+    """Vectors whose largest entry is near 1, by powers of two, which round nothing: the squares of small ones vanish beside 1e-16, of large ones overflow."""
+    vectors = widened(vectors)
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(vectors), -1, keepdims=True))
+    exponent = jnp.clip(jnp.frexp(jnp.where(jnp.isfinite(largest), largest, jnp.ones_like(largest)))[1], -100, 100)
+    return vectors * jnp.ldexp(jnp.ones_like(largest), -exponent)
+
+
 def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    """(B,) cosine similarities of (B, F); where a vector is 0, so is its similarity."""
+    """(B,) cosine similarities of (B, F), in float32 at least; where a vector is 0, so is its similarity."""
+    a, b = _near_one(a), _near_one(b)
     squares = jnp.sum(a * a, -1) * jnp.sum(b * b, -1)
     return jnp.sum(a * b, -1) * jax.lax.rsqrt(squares + jnp.float32(1e-16))

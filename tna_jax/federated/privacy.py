@@ -10,6 +10,7 @@ What is covered is the model. Numbers that come with updates (losses, counts of 
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -82,8 +83,18 @@ def epsilon(noise_multiplier: float, participation: float, rounds: int, delta: f
       delta: below 1 over the number of clients.
 
     Raises:
+      ValueError: a number out of range; all are listed.
       ImportError: dp-accounting is not installed.
     """
+    inside = {
+        "noise_multiplier above 0": 0 < noise_multiplier < math.inf,
+        "participation in (0, 1]": 0 < participation <= 1,
+        "rounds a whole number, at least 1": rounds == int(rounds) >= 1,
+        "delta in (0, 1)": 0 < delta < 1,
+    }
+    if not all(inside.values()):
+        wrong = ", ".join(words for words, right in inside.items() if not right)
+        raise ValueError(f"epsilon needs {wrong}; got {noise_multiplier}, {participation}, {rounds}, {delta}")
     import dp_accounting
     from dp_accounting import pld
 

@@ -94,12 +94,14 @@ def simulate_round(
 
     Raises:
       ValueError: a server that distils, without proxy data; a participation out of range; labels that are none (see `tna_jax.labels`); fewer
-        logits than classes; another number of clients than the federation has, rows that are not there, or a group of none.
+        logits than classes; another number of clients than the federation has, rows or
+        faulty clients that are not there, or a group of none.
     """
     aggregation.check_proxy(federation, proxy)
     classes = federation.num_classes if federation.objective.classes else None
     examples = objectives.check_examples(federation.objective, inputs, labels, classes=classes)
     check_clients(federation, clients, client_states, examples, group)
+    faults.check(federation.clients)
     private = federation.server.privacy is not None
     turnout = sample_clients(root, number, federation.clients, participation, faults, poisson=private)
     broadcast = federation_lib.broadcast(federation, server, schedule, root, number, learning_rate)

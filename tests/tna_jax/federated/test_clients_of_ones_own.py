@@ -14,7 +14,17 @@ from tests.parameters import slow, slow_but
 from tests.tna_jax.federated.conftest import CLASSES, INPUTS, linear
 from tests.xla_flags import require
 from tna_jax import federated, networks, objectives
-from tna_jax.federated import ALGORITHMS, ORDER, SERVERS, Federation, Scaffold, Schedule, init_client_state, stream
+from tna_jax.federated import (
+    ALGORITHMS,
+    ORDER,
+    SERVERS,
+    Federation,
+    Scaffold,
+    Schedule,
+    init_client_state,
+    moon,
+    stream,
+)
 from tna_jax.federated import client as client_lib
 from tna_jax.federated.algorithm import ClientUpdate
 from tna_jax.federated.fedsam import FedSam
@@ -297,3 +307,23 @@ def test_moves_of_64_bits_are_averaged_in_64():
             np.testing.assert_allclose(
                 after.params[name], sum(n * m[name] for n, m in enumerate(moves, 1)) / 6, atol=1e-14
             )
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e-4, 1, 1e12])
+def test_moons_similarities_do_not_depend_on_the_size_of_features(scale):
+    a, b = RNG.normal(size=(2, 4, 8)).astype(np.float32) * np.float32(scale)
+    a[0] = 0
+    wide = a.astype(np.float64), b.astype(np.float64)
+    norms = [np.linalg.norm(x, axis=1) for x in wide]
+    expected = (wide[0] * wide[1]).sum(1) / np.maximum(norms[0] * norms[1], 1e-300)
+    np.testing.assert_allclose(moon._cosine(jnp.asarray(a), jnp.asarray(b)), expected, atol=1e-6)
+    slope = jax.grad(lambda x: moon._cosine(x, jnp.asarray(b)).sum())(jnp.asarray(a))
+    along = expected[:, None] * wide[0] / np.maximum(norms[0], 1e-300)[:, None]
+    exact = (wide[1] / norms[1][:, None] - along) / np.maximum(norms[0], 1e-300)[:, None]
+    np.testing.assert_allclose(slope[1:], exact[1:], rtol=1e-4, atol=1e-5 * np.abs(exact[1:]).max())
+
+
+def test_parameters_that_are_no_floats_are_named():
+    federation = Federation(linear, 1, CLASSES)
+    with pytest.raises(TypeError, match=r"not: layer/steps \(int32\)"):
+        federated.init_server(federation, {"layer": {"w": jnp.ones(2), "steps": jnp.arange(2)}})

@@ -125,3 +125,15 @@ def test_both_parts_of_a_complex_number_get_noise():
     for part in (noisy[:3000].real, noisy[:3000].imag):
         assert part.std() == pytest.approx(2, rel=0.05)
     assert abs(np.corrcoef(noisy[:3000].real, noisy[:3000].imag)[0, 1]) < 0.06
+
+
+def test_an_epsilon_of_numbers_out_of_range_is_refused():
+    """Before the package is asked: a participation of 40 was taken for all clients."""
+    for numbers, words in (
+        ((1.0, 40, 10, 1e-5), "participation"),
+        ((0.0, 0.1, 10, 1e-5), "noise_multiplier above 0"),
+        ((1.0, 0.1, 2.5, 1e-5), "rounds a whole number"),
+        ((1.0, 0.1, 0, 2.0), r"rounds a whole number, at least 1, delta in \(0, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=f"epsilon needs {words}"):
+            privacy.epsilon(*numbers)

@@ -339,3 +339,14 @@ def test_a_schedule_of_soft_masks_and_rounds_that_are_no_whole_numbers_are_refus
         federated.broadcast(federation, server, soft, small.root, 0, 0.1)
     with pytest.raises(TypeError, match="whole numbers, got 1.5"):
         federated.broadcast(federation, server, Schedule("pfn"), small.root, 1.5, 0.1)
+
+
+def test_faults_of_clients_that_do_not_exist_are_refused(small):
+    federation = small.federation()
+    server = init_server(federation, small.params)
+    states, clients = init_client_states(federation, server), padded(small.rows)
+    faults = Faults(hostile=(1, 9), nan=(-1,))
+    with pytest.raises(ValueError, match="do not exist, of 4: nan: -1; hostile: 9"):
+        simulate_round(
+            federation, Schedule(), small.root, 0, server, states, clients, small.x, small.y, 0.1, faults=faults
+        )
