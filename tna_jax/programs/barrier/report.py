@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from tna_jax.programs.cli.progress import plural
 from tna_jax.programs.population import checkpoint_status
 from tna_jax.programs.reports import measures
@@ -72,7 +74,7 @@ def describe(result: dict[str, Any], split: str = "test") -> Description:
 def _deflections(result: dict[str, Any], split: str) -> list[str]:
     """How far curved paths leave the lines, in words."""
     found = [number(row["deflection"]) for row in result.get("curves", []) if row["split"] == split]
-    if not found:
+    if not np.isfinite(found).any():
         return []
     return [f"The bend of a curve is {format_spread(found)} of the distance between its ends away from the middle of their line."]  # fmt: skip
 
