@@ -96,8 +96,8 @@ def corrupt(key: Key[Array, ""], images: Images, kind: str, severity: Severity, 
     """
     if kind not in FUNCTIONS:
         raise ValueError(f"unknown corruption {kind!r}: known are {', '.join(FUNCTIONS)}")
-    if not isinstance(severity, jax.core.Tracer) and not 0 <= int(severity) <= SEVERITIES:
-        raise ValueError(f"the severity must lie in 0 to {SEVERITIES}, got {severity}")
+    if not isinstance(severity, jax.core.Tracer) and not (0 <= severity <= SEVERITIES and severity == int(severity)):
+        raise ValueError(f"the severity must be a whole number in 0 to {SEVERITIES}, got {severity}")
     corrupted: Array = _program(kind, max_value)(key, images, jnp.asarray(severity, jnp.int32))
     return corrupted
 

@@ -74,3 +74,9 @@ def test_what_cannot_be_is_refused(images):
         corrupt(KEY, images, "fog", 1)
     with pytest.raises(ValueError, match="0 to 5, got 6"):
         corrupt(KEY, images, "noise", 6)
+
+
+@pytest.mark.parametrize("severity", [-1, 6, 2.5])
+def test_a_severity_that_there_is_not_is_refused(images, severity):
+    with pytest.raises(ValueError, match=f"a whole number in 0 to 5, got {severity}"):
+        corrupt(KEY, images, "contrast", severity)

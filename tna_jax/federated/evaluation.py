@@ -118,7 +118,14 @@ def by_client(hits: Bool[np.ndarray, " N"], owners: Int[np.ndarray, " N"], clien
       hits: which examples are classified correctly.
       owners: whose they are, -1 for nobody's.
       clients: K.
+
+    Raises:
+      ValueError: owners beyond the clients, or not as many as examples.
     """
+    if np.shape(hits) != np.shape(owners) or np.max(owners, initial=-1) >= clients:
+        raise ValueError(
+            f"expected an owner below {clients} for each of {len(hits)} examples, got {len(owners)} up to {np.max(owners, initial=-1)}"
+        )
     owned = owners >= 0
     count = np.bincount(owners[owned], minlength=clients)
     right = np.bincount(owners[owned], weights=hits[owned].astype(np.float64), minlength=clients)
@@ -139,9 +146,15 @@ def summary(accuracy: Float[np.ndarray, " K"]) -> ByClient:
 def accuracy_of(
     federation: Federation, params: Params, state: State, inputs: Any, labels: Int[np.ndarray, " n"], rows: int
 ) -> float:
-    """Computes the accuracy of a model on one client's held-out examples, padded to `rows`; NaN without examples."""
+    """Computes the accuracy of a model on one client's held-out examples, padded to `rows`; NaN without examples.
+
+    Raises:
+      ValueError: labels that are none, or more of them than rows.
+    """
     if not len(labels):
         return float("nan")
+    if objectives.check_examples(federation.objective, inputs, labels, classes=federation.num_classes) > rows:
+        raise ValueError(f"{len(labels)} examples do not fit into {rows} rows")
     padded = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], rows - len(x), 0)]), (inputs, labels))
     hits = _hits_of(federation.network)(params, state, *padded)
     return float(np.asarray(hits)[: len(labels)].mean())

@@ -82,6 +82,7 @@ def adamerging(
         raise ValueError("AdaMerging needs at least one step, and at least one input of every task")
     columns = columns_of(models, base, mask)
     vectors = [_vectors(column) for column in columns]
+    base = trees.like(models[0], [column.base for column in columns])  # whose leaves may stand in another order
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
     shape = (len(columns), len(models)) if layerwise else (1, len(models))
     initial = jnp.full(shape, start, jnp.float32)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.tna_jax.federated.conftest import CLASSES, INPUTS, linear
 from tna_jax import federated, networks
-from tna_jax.federated import ORDER, Schedule, costs, personalization, stream
+from tna_jax.federated import ORDER, Schedule, costs, evaluation, personalization, stream
 from tna_jax.federated.evaluation import TestSet, by_client, evaluate, evaluate_examples
 from tna_jax.federated.partition import dealt_like, padded
 from tna_jax.federated.simulation import init_client_states
@@ -145,3 +145,20 @@ def test_fine_tuning_refuses_what_a_round_refuses(small):
                     federation, server, states, dealt, small.x, labels, small.root, 0, 0.1, **options
                 )
             )
+
+
+def test_scores_of_labels_and_owners_that_do_not_fit_are_refused(small):
+    """A column of labels was compared with every prediction, an owner beyond the clients made one client more."""
+    federation, x, y = small.federation(), small.x[:6], small.y[:6]
+    alone = evaluation.accuracy_of(federation, small.params, (), x, y, 8)
+    assert alone == pytest.approx(np.mean(np.argmax(linear(small.params, x), 1) == y))
+    for labels, rows, message in (
+        (y[:, None], 8, "labels of shape"),
+        (y - 9, 8, "below 0"),
+        (y, 4, "do not fit into 4 rows"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluation.accuracy_of(federation, small.params, (), x, labels, rows)
+    for owners in ([0, 2], [0, 1, 1]):
+        with pytest.raises(ValueError, match="an owner below 2 for each of 2 examples"):
+            by_client(np.array([True, False]), np.array(owners), 2)

@@ -1,5 +1,6 @@
 """Fisher merging, RegMean and AdaMerging against NumPy, on networks of the library and on hand-made ones."""
 
+import collections
 import functools
 
 import flax.linen as nn
@@ -290,3 +291,21 @@ def test_adamerging_with_a_class_that_cannot_occur_is_adamerging_without_it():
     ]
     np.testing.assert_allclose(found[1].entropies, found[0].entropies, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found[1].params, found[0].params)
+
+
+@pytest.mark.usefixtures("optax_arithmetic")
+def test_adamerging_finds_the_bases_leaves_by_their_paths():
+    """A base whose leaves of one shape stand in another order than those of the models."""
+    Layers = collections.namedtuple("Layers", ["b", "a"])
+
+    def network(params, x):
+        return jnp.tanh(x @ params["a"]) @ params["b"]
+
+    models = [{name: np.float32(RNG.normal(size=(3, 3))) for name in "ab"} for _ in range(2)]
+    base = {name: np.float32(RNG.normal(size=(3, 3))) for name in "ab"}
+    found = [
+        merging.adamerging(network, models, start, [X], key=jax.random.key(0), steps=3)
+        for start in (base, Layers(b=base["b"], a=base["a"]))
+    ]
+    np.testing.assert_array_equal(found[1].entropies, found[0].entropies)
+    jax.tree.map(np.testing.assert_array_equal, found[1].params, found[0].params)
