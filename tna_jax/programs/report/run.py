@@ -5,6 +5,7 @@ Run folders -> what they hold by kind (`reports.kinds`) -> tables and figures as
 
 from pathlib import Path
 
+from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import write_atomic
 from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.progress import plural, size
@@ -20,7 +21,10 @@ def run(settings: ReportOptions) -> Path:
     stories = [kinds.read(name, settings.split) for name in settings.runs]
     out = Path(settings.out) if settings.out else _default(settings.runs)
     data = page.render(stories).encode()
-    write_atomic(out, data)
+    try:
+        write_atomic(out, data)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror or error}; name another place with -o FILE") from error
     if settings.figures is not None:
         count = figure_files.write(stories, Path(settings.figures))
         print(f"wrote {plural(count, 'figure')} into {settings.figures}, each as SVG and CSV")

@@ -213,6 +213,16 @@ def test_what_cannot_be_shown_is_refused_in_a_line(trained, capsys, monkeypatch)
     assert "pip install 'tna-jax[cli]'" in refused(capsys, str(trained))
 
 
+def test_a_run_that_may_only_be_read_is_reported_elsewhere(trained, capsys):
+    """The default place is in the run; a folder of its name stands for one that cannot be written to."""
+    run = Path(shutil.copytree(trained, "read_only"))
+    (run / "report.html").mkdir()
+    assert refused(capsys, str(run)).endswith(
+        "cannot write read_only/report.html: Is a directory; name another place with -o FILE"
+    )
+    assert main(["report", str(run), "-o", "elsewhere.html"]) == 0
+
+
 def test_the_default_place_is_the_run_folder(trained, capsys):
     assert main(["report", str(trained)]) == 0
     assert f"wrote {trained / 'report.html'}" in capsys.readouterr().out
