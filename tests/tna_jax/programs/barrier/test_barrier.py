@@ -123,6 +123,7 @@ def test_a_run_that_cannot_be_written_is_refused_before_anything_is_computed(ens
 def test_missing_data_does_not_advise_an_option_that_there_is_not(ensemble, tmp_path, capsys, monkeypatch):
     run = copied(ensemble, tmp_path / "run", dataset="mnist")
     monkeypatch.setenv("TNA_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(cold_tasks.backbone, "require_kind", lambda *checkpoint: None)
     monkeypatch.setattr(cold_tasks.tokenizer, "load", lambda folder: None)
     for program in ("barrier", "fuse"):
         message = fails(capsys, program, str(run))
