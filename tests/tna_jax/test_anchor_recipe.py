@@ -137,3 +137,14 @@ def test_a_recipe_goes_through_json():
 
 def test_the_example_runs():
     assert doctest.testmod(recipe).failed == 0
+
+
+@pytest.mark.parametrize("options", [{"values": "normal"}, {"scale": 1.5}, {"scales": {"head": 3.0}}])
+def test_what_is_frozen_as_a_whole_keeps_its_values(options):
+    of = AnchorRecipe(ratio=0.5, freeze="head", **options)
+    mask = of.draw(PARAMS)
+    valued = of.anchor_values(PARAMS, mask)
+    assert raw(valued["head"]) == raw(PARAMS["head"]) == raw(of.initial_values(OTHER, PARAMS, mask)["head"])
+    anchored = ~np.asarray(mask["Dense_0"]["kernel"])
+    changed = np.asarray(valued["Dense_0"]["kernel"]) != PARAMS["Dense_0"]["kernel"]
+    assert (changed == (anchored if "scales" not in options else False)).all()

@@ -11,7 +11,7 @@ import jax
 
 from tna_jax import host_bits
 from tna_jax.masks.draws import check_ratio
-from tna_jax.masks.freezing import freeze
+from tna_jax.masks.freezing import freeze, with_frozen, without_frozen
 from tna_jax.masks.kinds import DRAWS
 from tna_jax.masks.operations import Mask, Params, complement, soft
 from tna_jax.masks.unit_inputs import per_unit
@@ -119,7 +119,7 @@ class AnchorRecipe:
         return freeze(mask if self.soft is None else soft(mask, self.soft), self.freeze)
 
     def anchor_values(self, params: Params, mask: Mask) -> Params:
-        """Returns the model of index 0 with the values that all models of the seed have at their anchors.
+        """Returns the model of index 0 with the values that all models of the seed have at their anchors; leaves of `freeze` keep theirs.
 
         Args:
           params: the initial parameters of the model with index 0.
@@ -129,10 +129,13 @@ class AnchorRecipe:
           ValueError: the mask does not fit the parameters.
         """
         if self.values == "normal":
-            return draw_anchors(stream(self.seed, Stream.RUN_ANCHORS), params, mask, self.scale, scales=self.scales)
-        if self.scale == 1 and not self.scales:
+            key = stream(self.seed, Stream.RUN_ANCHORS)
+            valued = draw_anchors(key, params, mask, self.scale, scales=self.scales)
+        elif self.scale == 1 and not self.scales:
             return params
-        return scale_anchors(params, mask, self.scale, scales=self.scales)
+        else:
+            valued = scale_anchors(params, mask, self.scale, scales=self.scales)
+        return with_frozen(without_frozen(valued, self.freeze), params, self.freeze)
 
     def trainable_values(self, params: Params, mask: Mask) -> Params:
         """Returns a model with the values at which its trainable entries start; its anchors keep theirs, bit for bit.
