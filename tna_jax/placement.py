@@ -5,8 +5,8 @@ another one's models. On its device a model runs in one of three ways that give 
 
 - `map`: one model after the other inside one compiled program; its state stays in cache.
 - `loop`: a Python loop over models and steps with one dispatch each; the legible reference, equal to `map` bit for bit
-  (networks with BatchNorm: to rounding, since sums over a batch are ordered differently), and the fastest for convolutions on
-  CPUs, where a compiled loop makes them many times slower.
+  (networks with BatchNorm, soft masks, moving averages of parameters and some optimizers: to rounding, since XLA orders or
+  fuses the arithmetic differently), and the fastest for convolutions on CPUs, where a compiled loop makes them many times slower.
 - `vmap`: all models of the device in lockstep, as one batch. Equal to the others up to rounding: XLA compiles batched
   arithmetic to another order of operations (measured on jax 0.10 and 0.11, CPU).
 """

@@ -122,11 +122,17 @@ def fill(like: trees.Tree, arrays: dict[str, np.ndarray], part: str = "", where:
       where: what the arrays are called in the error.
 
     Raises:
-      UsageError: the arrays do not fit; all leaves that are missing, too many or of another shape or dtype are listed.
+      UsageError: the arrays do not fit; all leaves that are missing, too many or of another shape or dtype are listed; or leaves of
+        `like` that are neither arrays nor shapes.
     """
     under = f"{part}/" if part else ""
     present = {name.removeprefix(under): array for name, array in arrays.items() if name.startswith(under)}
     leaves = manifest.named(like)
+    odd = [name for name, leaf in leaves.items() if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))]
+    if odd:
+        raise UsageError(
+            f"leaves of `like` must be arrays or shapes (jax.ShapeDtypeStruct), whose types are known; these are not: {', '.join(odd)}"
+        )
     expected = {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in leaves.items()}
     narrow = [
         f"{name} ({array.dtype})" for name, array in present.items()

@@ -284,6 +284,12 @@ def test_what_jax_would_cut_to_32_bits_is_refused_by_name(tmp_path):
         safetensors.load(tmp_path / "a", like=like)
 
 
+def test_numbers_have_no_types_by_which_a_file_could_be_read(tmp_path):
+    safetensors.write(tmp_path / "a.safetensors", {"w": np.ones(2, np.float32), "rate": np.float32(1)})
+    with pytest.raises(UsageError, match="leaves of `like` must be arrays or shapes .*: rate, scale$"):
+        safetensors.load(tmp_path / "a.safetensors", {"w": np.ones(2, np.float32), "rate": 1.0, "scale": "x"})
+
+
 @pytest.mark.parametrize("name", ["__metadata__", "\ud800"])
 def test_names_that_the_format_cannot_hold_are_refused(tmp_path, name):
     with pytest.raises(UsageError, match="no array can be called so"):
