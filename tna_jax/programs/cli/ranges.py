@@ -78,9 +78,13 @@ def _different(flag: str, values: tuple[Any, ...]) -> str:
     return "" if values and not again else f"{flag} must name one or more, each once; {words}"
 
 
+def _once(flag: str, values: tuple[Any, ...]) -> str:
+    return _different(flag, values) if values else ""
+
+
 RATIOS = Rule(_ratios, "each in [0, 1)")
 PATTERN = Rule(_pattern)
-DIFFERENT = Rule(_different)
+DIFFERENT, ONCE = Rule(_different), Rule(_once)
 
 
 FILES = ("FILE", "MODEL", "PATH", "RUN")

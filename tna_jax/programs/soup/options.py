@@ -5,12 +5,24 @@ from typing import Annotated, ClassVar, get_args
 
 from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.programs.cli import checkpoint_names, effects
-from tna_jax.programs.cli.arguments import DATA, Hidden, Known, Section
+from tna_jax.programs.cli.arguments import DATA, Hidden, Known, Only, Section
 from tna_jax.programs.cli.checkpoint_names import CHECKPOINT
 from tna_jax.programs.cli.choices import DATASETS, Corruption, TextTask, Ties
 from tna_jax.programs.cli.dataset_names import problem
 from tna_jax.programs.cli.finetuning_options import FreezeOptions, TuningOptions
-from tna_jax.programs.cli.ranges import COUNT, NOT_NEGATIVE, POSITIVE, PROBABILITY, RATIOS, SHARE, TWO, Range, Rule
+from tna_jax.programs.cli.ranges import (
+    COUNT,
+    DIFFERENT,
+    NOT_NEGATIVE,
+    ONCE,
+    POSITIVE,
+    PROBABILITY,
+    RATIOS,
+    SHARE,
+    TWO,
+    Range,
+    Rule,
+)
 from tna_jax.programs.cli.run_options import TrustOptions
 
 SEVERITY = Range("lie in 1 to 5", lambda value: 1 <= value <= 5, "each in 1 to 5")
@@ -72,9 +84,9 @@ class SoupOptions(TuningOptions, FreezeOptions, TrustOptions):
     """Examples by which the best model and the greedy soup are chosen: of the training set, or the validation texts."""
     test_examples: Annotated[int | None, COUNT] = None
     """Use this many test examples; default: all."""
-    corruptions: tuple[Corruption, ...] = ("noise", "blur", "contrast")
+    corruptions: Annotated[tuple[Corruption, ...], ONCE] = ("noise", "blur", "contrast")
     """Corruptions that make the shifted test sets (images)."""
-    severities: Annotated[tuple[int, ...], SEVERITY] = (3,)
+    severities: Annotated[tuple[int, ...], SEVERITY, DIFFERENT, Only("corruptions")] = (3,)
     """Strengths of the corruptions."""
     ties: Ties = "keep"
     """Greedy soup: keep or drop a model that leaves the held-out accuracy as it is."""

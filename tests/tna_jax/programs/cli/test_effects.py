@@ -23,6 +23,8 @@ IDLE = [
     (PretrainOptions(model="bert", patch=8, augmentation=0.1), "--patch, --augmentation do nothing without --model vit (it is bert)"),
     (PretrainOptions(vocab=99), "--vocab does nothing without --model bert (it is vit)"),
     (dataclasses.replace(GIVEN, learning_rates=(1e-4,), epochs=1), "--epochs, --learning-rates do nothing for --models"),
+    (SoupOptions(checkpoint="c", corruptions=(), severities=(5,)), "--severities does nothing without --corruptions"),
+    (SoupOptions(checkpoint="c", corruptions=("blur", "blur"), severities=(3, 3)), "--corruptions must name one or more, each once; got blur more than once; --severities must"),
     (dataclasses.replace(MERGE, ties="drop"), "--ties does nothing without --evaluate"),
     (dataclasses.replace(MERGE, match_by="rotation"), "--match-by does nothing without --match"),
     (dataclasses.replace(MERGE, accumulate="float64", method="slerp"), "--accumulate float64 is of averages"),
