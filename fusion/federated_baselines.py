@@ -278,7 +278,7 @@ def _rounds(axis: Any, result: dict[str, Any], stage: str) -> None:
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel("round", fontsize=8)
     axis.set_ylabel("test accuracy", fontsize=8)
-    axis.legend(fontsize=7, frameon=False, loc="lower right")
+    axis.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4)
 
 
 def _scores(axis: Any, result: dict[str, Any], stage: str) -> None:

@@ -65,6 +65,8 @@ TABLES: Tables = {
     "federated_verdicts": ("federated.json", sweep_verdicts),
     "baselines_mlp": ("federated_baselines.json", baselines("fashion_mlp")),
     "duels_mlp": (("federated_baselines.json", "federated.json"), duels("fashion_mlp", "")),
+    "baselines_cnn": ("federated_baselines.json", baselines("cifar10_cnn")),
+    "duels_cnn": (("federated_baselines.json", "federated.json"), duels("cifar10_cnn", "cifar10_cnn")),
     "federated_bytes": (
         "federated_bytes.json",
         lambda result: markdown(federated_bytes.LINE_HEADS, federated_bytes.lines(result)),
