@@ -68,6 +68,7 @@ def test_an_interrupted_fusion_goes_on_to_the_same_numbers(cold_fused, home, tmp
 
 @pytest.mark.slow
 def test_models_that_do_not_fit_at_once_train_in_waves_to_the_same_numbers(cold_fused, home, tmp_path):
+    """Losses of probes to a few roundings: this process compiles other programs than that of a user, who had all models at once."""
     words = ["cold", "--checkpoint", str(home / "bert" / "model"), *COLD, "--data-dir", str(home / "data")]
     wave = cold.memory.at_once
     words += ["--tune-every", "2"]
@@ -75,7 +76,10 @@ def test_models_that_do_not_fit_at_once_train_in_waves_to_the_same_numbers(cold_
         patch.setattr(cold.memory, "at_once", lambda *arguments: min(3, wave(*arguments)))
         assert main([*words, "--iterations", "1", "--out", str(tmp_path / "run")]) == 0
     found, whole = read(tmp_path / "run" / "cold.json"), read(cold_fused / "cold.json")
-    assert found["rows"] == [row for row in whole["rows"] if row["iteration"] <= 1]
+    expected = [row for row in whole["rows"] if row["iteration"] <= 1]
+    assert [{**row, "loss": None} for row in found["rows"]] == [{**row, "loss": None} for row in expected]
+    rounding = 8 * np.finfo(np.float32).eps
+    assert [row["loss"] for row in found["rows"]] == pytest.approx([row["loss"] for row in expected], rel=rounding)
     assert {row["iteration"] for row in found["rows"] if row["kind"] == "fine-tuning"} == {
         0,
         1,
