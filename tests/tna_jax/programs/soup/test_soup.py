@@ -80,7 +80,9 @@ def test_given_models_are_averaged_without_training(souped, home, tmp_path, caps
         if (row["fusion"], row["split"]) == ("greedy soup", "test")
     }
     assert members["member_accuracy"] == pytest.approx([greedy[0.0], greedy[0.5]])
-    assert "has 5 classes, the data 10" in fails(capsys, "soup", "--models", folders[0], str(home / "vit" / "model"), *GIVEN)
+    assert "has 5 classes, the data 10" in fails(
+        capsys, "soup", "--models", folders[0], str(home / "vit" / "model"), *GIVEN
+    )
 
 
 @pytest.mark.slow
