@@ -1,6 +1,5 @@
 """Curved paths between the models of a run, trained by `--curve-epochs`: what the barriers of the straight lines are read against."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,8 +15,7 @@ from tna_jax.objectives import Objective
 from tna_jax.programs.barrier.options import BarrierOptions
 from tna_jax.programs.cli.progress import console, plural
 from tna_jax.programs.data import Dataset
-from tna_jax.programs.population.paths import path_of, path_row
-from tna_jax.programs.system import memory
+from tna_jax.programs.population.paths import models_that_fit, path_of, path_row
 from tna_jax.programs.training.splits import splits, streamed, training_inputs
 
 KIND = "curved"
@@ -65,7 +63,7 @@ def measure(
     inputs, targets = by_name["train"]
     key = prng.stream(0, prng.Stream.RUN_CURVE)
     rows = []
-    for group in _groups(settings, params, state, pairs):
+    for group in groups(pairs, models_that_fit(params, state, settings.memory_limit)):
         with console.status(f"training the bends of {plural(len(group), 'curve')}") as status:
 
             def tell(epoch: int, *_: Any, status: Any = status, group: np.ndarray = group) -> None:
@@ -89,11 +87,7 @@ def measure(
     return rows
 
 
-def _groups(settings: BarrierOptions, params: Params, state: State, pairs: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields pairs (P, 2) whose bends fit the memory together."""
-    limit = settings.memory_limit
-    free = memory.available(limit) if limit is not None else memory.available() // 3
-    model_bytes = memory.size((params, state)) // len(jax.tree.leaves(params)[0])
-    size = max(1, free // max(COPIES * model_bytes, 1))
-    for first in range(0, len(pairs), size):
-        yield pairs[first : first + size]
+def groups(pairs: np.ndarray, models: int) -> list[np.ndarray]:
+    """Cuts the pairs (P, 2), in their order, into groups whose bends train where `models` models have room; one pair always trains."""
+    size = max(1, models // COPIES)
+    return [pairs[first : first + size] for first in range(0, len(pairs), size)]

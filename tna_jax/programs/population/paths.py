@@ -74,10 +74,8 @@ def evaluate_pairs(
     """
     by_name = splits(data)
     inputs = training_inputs(data, calibration_examples)
-    free = memory.available(memory_limit) if memory_limit is not None else memory.available() // 3
-    model_bytes = memory.size((params, state)) // len(jax.tree.leaves(params)[0])
     paths = []
-    for group in groups(pairs, max(2, free // max(model_bytes, 1))):
+    for group in groups(pairs, max(2, models_that_fit(params, state, memory_limit))):
         used, index = np.unique(group, return_inverse=True)
         chosen = jax.tree.map(lambda x, used=used: x[used], (params, state))
         path = connectivity.evaluate_paths(
@@ -99,6 +97,13 @@ def evaluate_pairs(
         )
         for name in by_name
     }
+
+
+def models_that_fit(params: Params, state: State, memory_limit: float | None) -> int:
+    """Returns how many of the models (M, ...) have room at once: in `memory_limit` GB, else in a third of what is free."""
+    free = memory.available(memory_limit) if memory_limit is not None else memory.available() // 3
+    model_bytes = memory.size((params, state)) // len(jax.tree.leaves(params)[0])
+    return int(free // max(model_bytes, 1))
 
 
 def groups(pairs: np.ndarray, models: int) -> list[np.ndarray]:

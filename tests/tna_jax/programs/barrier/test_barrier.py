@@ -13,6 +13,7 @@ import pytest
 from tests.tna_jax.programs.commands import fails
 from tna_jax.io import restore
 from tna_jax.io.errors import UsageError
+from tna_jax.programs.barrier import curves
 from tna_jax.programs.barrier import run as barrier
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.cold import tasks as cold_tasks
@@ -74,6 +75,15 @@ def test_pairs_are_grouped_so_that_their_models_fit():
     assert [group.tolist() for group in groups(pairs, 3)] == [[[0, 1], [0, 2], [1, 2]], [[3, 4], [0, 4]]]
     assert [len(group) for group in groups(pairs, 2)] == [1, 1, 1, 1, 1]
     assert len(groups(pairs, 5)) == 1
+
+
+def test_bends_train_in_groups_that_fit():
+    pairs = np.array([[0, 1], [0, 2], [1, 2]])
+    found = [
+        [group.tolist() for group in curves.groups(pairs, models)]
+        for models in (0, 2 * curves.COPIES, 99 * curves.COPIES)
+    ]
+    assert found == [[[[0, 1]], [[0, 2]], [[1, 2]]], [[[0, 1], [0, 2]], [[1, 2]]], [pairs.tolist()]]
 
 
 def copied(run: Path, to: Path, **config) -> Path:
