@@ -89,7 +89,7 @@ class WandB:
         """Does nothing: steps that come again are drawn over."""
 
     def close(self) -> None:
-        """Waits until all is written, or sent."""
+        """Ends the run. Offline, W&B's own process may still be writing the last records; the end of the program waits for it."""
         self.run.finish()
 
 

@@ -183,24 +183,50 @@ def chunks(data: bytes):
             held = b""
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_wandb_offline_holds_what_was_logged_and_goes_on_after_a_resume(monkeypatch):
-    pytest.importorskip("wandb")
+def shown_offline(run: str) -> dict[int, float]:
+    """The losses by step in all .wandb files of a run, later files over earlier ones.
+
+    `finish` returns before W&B's own process has written the last records; `teardown`, which the end of a program calls, waits for it.
+    """
+    wandb = pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2
 
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    with stopping_after(1):
-        assert train("run", "--log", "wandb") == 130
-    assert main(["resume", "run"]) == 0
-    found, names = {}, set()
-    for file in sorted(Path("run/wandb").glob("offline-run-*/*.wandb")):
-        names.add(file.name)
+    wandb.teardown()
+    found = {}
+    for file in sorted(Path(run, "wandb").glob("offline-run-*/*.wandb")):
         for data in chunks(file.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
             if "loss" in items:
                 found[int(items["step"])] = items["loss"]
-    assert len(names) == 1  # both parts have the run's id
-    assert sorted(found.items()) == logged("run")["loss"]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_offline_holds_what_was_logged_and_goes_on_after_a_resume(monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with stopping_after(1):
+        assert train("run", "--log", "wandb") == 130
+    assert main(["resume", "run"]) == 0
+    assert sorted(shown_offline("run").items()) == logged("run")["loss"]
+    files = list(Path("run/wandb").glob("offline-run-*/*.wandb"))
+    assert len(files) == 2 and len({file.name for file in files}) == 1  # both parts have the run's id
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_parts_of_a_wandb_run_that_start_within_one_second_are_all_kept(monkeypatch):
+    """W&B names the folder of a part by the second."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    Path("run").mkdir()
+    Path("run/provenance.json").write_text("{}")
+    for step in range(5):
+        view = trackers.WandB(Path("run"), {})
+        view.log(step, {"loss": step / 4})
+        view.close()
+    assert len(list(Path("run/wandb").glob("offline-run-*"))) == 5
+    assert shown_offline("run") == {step: step / 4 for step in range(5)}
