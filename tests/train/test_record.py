@@ -9,11 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from tna_jax import masks, models
+from tna_jax import masks, models, trees
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from train import record
 from train.record import blocks, drawing, members, settings, state
+from train.record.rows import Row
 from train.record.settings import CASES, agree
 
 
@@ -26,16 +27,42 @@ def test_the_rate_grows_as_published():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "shape", "share"), [("mlp", (28, 28, 1), 0.108), ("resnet20", (32, 32, 3), 0.156)])
-def test_anchors_are_as_many_as_published(case, shape, share):
-    chosen = settings.CASES[case]
-    module = models.create(chosen.model, num_classes=10, **chosen.options)
-    params = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, *shape), np.float32))["params"]
-    mask = chosen.rows["w_asym"].recipe(0).draw(params)
+@pytest.mark.parametrize(("case", "share"), [("mlp", 0.108), ("resnet20", 0.156), ("resnet20x8", 0.059)])
+def test_anchors_are_as_many_as_published(case, share):
+    mask = CASES[case].rows["w_asym"].recipe(0).draw(shapes(CASES[case]))
     assert float(masks.anchored_ratio(mask)) == pytest.approx(share, abs=5e-4)
-    for name in chosen.rows:
-        if (recipe := chosen.rows[name].recipe(0)) is not None:
-            recipe.draw(params)  # its patterns fit the network
+
+
+def shapes(case):
+    side = (28, 28, 1) if case.dataset == "mnist" else (32 // case.stride, 32 // case.stride, 3)
+    module = models.create(case.model, num_classes=10, **case.options)
+    return jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, *side), np.float32))["params"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_the_anchors_of_every_row_fit_the_network(name):
+    case = CASES[name]
+    params = shapes(case)
+    kernels = [path for path, leaf in trees.named_leaves(params) if path[-1] == "kernel"]
+    assert set(case.core) <= set(case.rows)
+    for row in case.rows.values():
+        if (recipe := row.recipe(0)) is not None:
+            jax.eval_shape(recipe.draw, params)  # counts are no larger than the inputs there are
+            if recipe.counts is not None:
+                assert set(trees.by_path(recipe.counts, kernels, "counts")) == set(kernels)  # no layer is left out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vgg11", "cnn"])
+def test_a_convolutional_network_has_the_shares_of_the_resnet(name):
+    kernels = {".".join(path): leaf for path, leaf in trees.named_leaves(shapes(CASES[name])) if path[-1] == "kernel"}
+    for path, count in trees.by_path(
+        CASES[name].rows["w_asym"].anchors["counts"], [tuple(k.split(".")) for k in kernels], "counts"
+    ).items():
+        inputs = math.prod(kernels[".".join(path)].shape[:-1])
+        wanted = 12 / 27 if inputs == 27 else 1 / 8 if inputs >= 2304 or path[0] in ("dense", "head") else None
+        assert count / inputs == pytest.approx(wanted) if wanted else 3 / 16 <= count / inputs <= 1 / 4
 
 
 def test_a_state_is_cut_into_parts_and_read_back(tmp_path, monkeypatch):
@@ -56,10 +83,10 @@ def test_a_state_is_cut_into_parts_and_read_back(tmp_path, monkeypatch):
 
 
 ROWS = {
-    "standard": settings.Row("no anchors"),
-    "w_asym": settings.Row("W-Asym", {"kind": "per-unit", "counts": {"Dense": 4}, "values": "normal"}),
-    "small": settings.Row("start 0.1", {"kind": "per-unit", "ratio": 0.4, "scale": 1.5}, start=0.1, decay=0.1),
-    "one": settings.Row("one initial value", one_init=True),
+    "standard": Row("no anchors"),
+    "w_asym": Row("W-Asym", {"kind": "per-unit", "counts": {"Dense": 4}, "values": "normal"}),
+    "small": Row("start 0.1", {"kind": "per-unit", "ratio": 0.4, "scale": 1.5}, start=0.1, decay=0.1),
+    "one": Row("one initial value", one_init=True),
 }
 TINY = dataclasses.replace(
     settings.CASES["mlp"], dataset="digits", options={"depth": 2, "width": 8, "norm": "layer"}, rows=ROWS, core=("standard", "w_asym"),
@@ -96,7 +123,12 @@ def _slices_join(tmp_path):
         sorted((p.name, p.read_bytes()) for p in (tmp_path / name / "epoch_003").iterdir()) for name in ("whole", "cut")
     ]
     assert contents[0] == contents[1]
-    whole, cut = (json.loads((tmp_path / name / "measured.json").read_text()) for name in ("whole", "cut"))
+    whole, cut = (blocks.measured(tmp_path / name) for name in ("whole", "cut"))
+    assert [e.pop("provenance", {"seeds": []})["seeds"] for e in (*whole, *cut)] == 2 * [
+        [0],
+        [],
+        [0],
+    ]  # it tells when they began
     assert whole == cut and [(e["epoch"], e["complete"]) for e in whole] == [(1, True), (2, False), (3, True)]
     rows = {row["row"]: row for row in whole[-1]["rows"]}
     assert rows["one"]["start"]["distance"] == 0 and rows["one"]["start"]["trained_cosine"] == pytest.approx(1)
@@ -165,3 +197,30 @@ def test_what_was_measured_here_is_not_replaced(tmp_path):
     file.write_text("[]")
     record.restore(results, tmp_path)
     assert file.read_text() == "[]" and blocks.measured(tmp_path / "mlp" / "core_1")
+
+
+@pytest.mark.slow
+def test_a_transformer_trains_and_is_drawn(tmp_path):
+    name = "vit_small"
+    rows = ("standard", "heavy_unit")
+    case = dataclasses.replace(
+        CASES[name], dataset="digits", stages=(1,), measured_at=(), batch_size=32, train_examples=64, held_out=48, mean=(0.3,), std=(0.3,),
+        stride=1, augment="none", rows={row: CASES[name].rows[row] for row in rows}, core=rows,
+    )  # fmt: skip
+    (block,) = blocks.blocks(name, case, 1, 0)
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam
+        assert blocks.advance(block, case, members.load(case), tmp_path, 1, math.inf)
+    described = record.described(case)
+    result = {"cases": {name: described | {"blocks": {block.name: blocks.measured(tmp_path)}}}}
+    plain, anchored = (drawing.rows_at(result["cases"][name], 1)[row][0] for row in rows)
+    assert plain["matching"]["units"] > 100 and plain["beta_mean"] is None and anchored["beta_mean"] > 0
+    result["cases"]["begun"] = described | {"blocks": {"core_0": []}}  # nothing is measured of it yet
+    record.figure(result, tmp_path / "figure.png")
+    record.table(result)
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("case", "full"), [("mlp", True), ("vit", False)])
+def test_a_case_of_the_other_size_is_refused(case, full, tmp_path):
+    with pytest.raises(UsageError, match="--full"):
+        record.run(full, case=case, folder=tmp_path)

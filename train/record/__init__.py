@@ -9,7 +9,8 @@ Shows: loss and accuracy halfway between two networks that trained apart, with W
 Hardware: two CPU cores, in slices of any length: `--minutes N` stops after N minutes, and the same command resumes there, to the
   same bytes. What the committed results hold is not trained again. Cases, in this order: mlp_small (6,000 MNIST images, 8 epochs),
   resnet20_small (10,000 CIFAR-10 images at 16x16, 20 epochs), mlp (all of MNIST, 25 epochs: half an hour for 8 networks on two idle
-  cores). `--full`: resnet20 (45,000 images, 100 epochs), for a GPU, with `--placement map`.
+  cores), vit_small (6,000), cnn_small, vgg11_small (as resnet20_small, the CNN at 32x32). `--full`, for a GPU, with `--placement map`: resnet20,
+  vit, vgg11, cnn (45,000 images, 100 epochs) and resnet20x8 (50 epochs).
 Command: `python -m train record --minutes 60`
 Expected: W-Asym's barrier is below 0 on the MLP; a small start lowers it, and lowers it most on the ResNet, at the same ends. Mean
   and sample standard deviation over pairs; a paired test where there are 5.
@@ -23,7 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tna_jax.io.errors import unknown
+from tna_jax.io.errors import UsageError, unknown
 from tna_jax.io.json_files import write_json
 from tna_jax.programs.cli.progress import console
 from train.record import blocks as blocks_lib
@@ -35,7 +36,8 @@ __all__ = ["figure", "run", "table"]
 
 RUNS = Path("runs") / "experiments" / "record"
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-ON_CPU = ("mlp_small", "resnet20_small", "mlp")
+ON_CPU = ("mlp_small", "resnet20_small", "mlp", "vit_small", "cnn_small", "vgg11_small")
+"""In the order in which they are trained; what `--full` trains is marked in `CASES`."""
 
 
 def run(
@@ -59,8 +61,12 @@ def run(
     """
     if case is not None and case not in CASES:
         raise unknown("--case", case, CASES)
+    if case is not None and CASES[case].full != full:
+        raise UsageError(
+            f"--case {case}: {'it is trained on a GPU: add' if CASES[case].full else 'it is no case of'} --full"
+        )
     deadline = time.monotonic() + 60 * minutes
-    names = (case,) if case else ("resnet20",) if full else ON_CPU
+    names = (case,) if case else tuple(name for name in CASES if CASES[name].full) if full else ON_CPU
     written = results / f"record{'_full' if full else ''}.json"
     if written.exists():
         restore(json.loads(written.read_text()), folder)
@@ -80,7 +86,7 @@ def collected(folder: Path, full: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, case in CASES.items():
         parts = {path.parent.name: path for path in sorted((folder / name).glob(f"*/{blocks_lib.MEASURED}"))}
-        if parts and (name in ON_CPU) != full:
+        if parts and case.full == full:
             found[name] = described(case) | {
                 "blocks": {block: blocks_lib.measured(path.parent) for block, path in parts.items()},
             }

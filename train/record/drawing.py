@@ -106,8 +106,9 @@ def table(result: dict[str, Any]) -> None:
 
 def figure(result: dict[str, Any], file: Path) -> None:
     """A line of axes for each case: frontier, barrier over beta and over the cosine, paths, barrier over epochs; and what the marks mean."""
-    with page(file, len(result["cases"]), 6, width=3.0, height=3.0) as axes:
-        for line, case in zip(axes, result["cases"].values(), strict=True):
+    cases = [case for case in result["cases"].values() if stages(case)]
+    with page(file, max(1, len(cases)), 6, width=3.0, height=3.0) as axes:
+        for line, case in zip(axes, cases, strict=False):
             epoch = stages(case)[-1]
             rows = rows_at(case, epoch)
             looks = {name: (GREYS[i % len(GREYS)], MARKS[i % len(MARKS)]) for i, name in enumerate(case["labels"])}

@@ -13,7 +13,8 @@ from tna_jax.ensemble import Members, Trainer, init_ensemble
 from tna_jax.masks import Mask, Params
 from tna_jax.prng import Stream, stream
 from tna_jax.programs import data
-from train.record.settings import Case, Row
+from train.record.rows import Row
+from train.record.settings import Case
 
 
 class Network(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which networks the record is made of: the cases, their rows, and the published recipes of W-asymmetric networks."""
+"""Which networks the record is made of: the cases, and how each trains."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,42 +9,7 @@ import optax
 
 from tna_jax.augment import Augmentation
 from tna_jax.io.json_files import to_json
-from tna_jax.masks import AnchorRecipe
-
-MLP_COUNTS = {"Dense_[012]/": 64, "Dense_3/": 256}
-MLP_SCALES = {"Dense_[01]/": 1.0, "Dense_2/": 0.5, "Dense_3/": 0.25}
-RESNET_COUNTS = {
-    "stem/": 12, "stage1.*/conv": 36, "stage2.*/conv": 54, "stage3.*/conv": 72, "stage2.*/shortcut/": 6, "stage3.*/shortcut/": 8,
-    "head/": 8,
-}  # fmt: skip
-"""Anchored inputs of a unit in W-Asym's ResNet20 x1 (arXiv 2405.20231): 15.6 % of all weights. Its first stage has no shortcut here."""
-LATE_COUNTS = RESNET_COUNTS | {
-    "stem/": 3,
-    "stage1.*/conv": 9,
-    "stage2.*/conv": 27,
-    "stage3.*/conv": 144,
-    "stage3.*/shortcut/": 16,
-}
-"""Fewer anchors early, more late: where the first prototype's barrier sits (ours)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One setting of the table: how both networks of each of its pairs start and train."""
-
-    label: str
-    anchors: Mapping[str, Any] | None = None
-    """Fields of `AnchorRecipe` but the seed, which is the pair's; None: no anchors."""
-    start: float = 1.0
-    """Factor on the initial values of the trainable entries of kernels."""
-    decay: float | None = None
-    """Weight decay; None: the case's."""
-    one_init: bool = False
-    """Both networks have the initial values of the first: they differ in the order of the data alone. A control."""
-
-    def recipe(self, seed: int) -> AnchorRecipe | None:
-        """Returns how the pair `seed` draws its anchors."""
-        return None if self.anchors is None else AnchorRecipe(seed=seed, **self.anchors)
+from train.record.rows import CNN_ROWS, MLP_ROWS, RESNET_ROWS, VGG_ROWS, VIT_ROWS, X8_ROWS, Row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +43,8 @@ class Case:
     """Images are averaged over squares of this side."""
     he: bool = False
     """Kernels of convolutions start from N(0, 2 / inputs), He et al.'s values, instead of N(0, 1 / inputs)."""
+    full: bool = False
+    """Whether it is for a GPU: what `--full` trains."""
 
     def recipe(self) -> dict[str, Any]:
         """Returns what all rows train with: results of another recipe are not results of this case."""
@@ -103,61 +70,24 @@ def growing_rate(first: float = 1e-4, last: float = 1e-2, epochs: int = 20) -> C
     return lambda epoch: float(np.float32(schedule(epoch)))
 
 
-def _w_asym(counts: Mapping[str, int], scale: float = 1.0, scales: Mapping[str, float] | None = None) -> dict[str, Any]:
-    return {"kind": "per-unit", "counts": dict(counts), "values": "normal", "scale": scale, "scales": scales}
-
-
-HEAVY = {"ratio": 0.4, "where": "kernel", "scale": 1.5}
-HEAVY_UNIT = {"kind": "per-unit", "ratio": 0.4, "scale": 1.5}
-ASYMMETRIC = {"kind": "per-unit", "ratio": 0.15, "values": "normal", "scale": 2.0}
-"""W-Asym's anchors as a share of each unit's inputs, the form that any network can be given."""
-MLP_ANCHORS = _w_asym(MLP_COUNTS, scales=MLP_SCALES)
-MLP_ROWS = {
-    "standard": Row("no anchors"),
-    "w_asym": Row("W-Asym as published", MLP_ANCHORS),
-    "w_asym_start.1": Row("W-Asym, start 0.1", MLP_ANCHORS, start=0.1),
-    "heavy": Row("heavy anchors, start 0.1", HEAVY, start=0.1),
-    "heavy_unit": Row("40 % of each unit, 1.5 times, start 0.1", HEAVY_UNIT, start=0.1),
-    "asymmetric": Row("15 % of each unit, kappa 2, start 0.1", ASYMMETRIC, start=0.1),
-    "w_asym_start0": Row("W-Asym, start 0", MLP_ANCHORS, start=0.0),
-    "w_asym_one": Row("W-Asym, one initial value (control)", MLP_ANCHORS, one_init=True),
-    "standard_start.1": Row("no anchors, start 0.1 (control)", start=0.1),
-    "standard_one": Row("no anchors, one initial value (control)", one_init=True),
-    "w_asym_start.3": Row("W-Asym, start 0.3", MLP_ANCHORS, start=0.3),
-    "w_asym_start.03": Row("W-Asym, start 0.03", MLP_ANCHORS, start=0.03),
-}
-
-
-RESNET_ANCHORS = _w_asym(RESNET_COUNTS, 2.0)
-RESNET_ROWS = {
-    "standard": Row("no anchors"),
-    "w_asym": Row("W-Asym as published", RESNET_ANCHORS),
-    "w_asym_start.1": Row("W-Asym, start 0.1", RESNET_ANCHORS, start=0.1),
-    "heavy": Row("heavy anchors, start 0.1", HEAVY, start=0.1),
-    "asymmetric": Row("15 % of each unit, kappa 2, start 0.1", ASYMMETRIC, start=0.1),
-    "heavy_unit": Row("40 % of each unit, 1.5 times, start 0.1", HEAVY_UNIT, start=0.1),
-    "w_asym_start.3": Row("W-Asym, start 0.3", RESNET_ANCHORS, start=0.3),
-    "k1_start.1": Row("kappa 1, start 0.1", _w_asym(RESNET_COUNTS, 1.0), start=0.1),
-    "standard_start.1": Row("no anchors, start 0.1 (control)", start=0.1),
-    "standard_one": Row("no anchors, one initial value (control)", one_init=True),
-    "w_asym_start0": Row("W-Asym, start 0", RESNET_ANCHORS, start=0.0),
-    "late_k1_start.1": Row("fewer early, more late, kappa 1, start 0.1", _w_asym(LATE_COUNTS, 1.0), start=0.1),
-    "k.5_start.1": Row("kappa 0.5, start 0.1", _w_asym(RESNET_COUNTS, 0.5), start=0.1),
-    "late_start.1": Row("fewer early, more late, start 0.1", _w_asym(LATE_COUNTS, 2.0), start=0.1),
-    "w_asym_one": Row("W-Asym, one initial value (control)", RESNET_ANCHORS, one_init=True),
-    "k4_start.1": Row("kappa 4, start 0.1", _w_asym(RESNET_COUNTS, 4.0), start=0.1),
-    "w_asym_decay": Row("W-Asym, start 0.1, decay 0.3", RESNET_ANCHORS, start=0.1, decay=0.3),
-}
+CORE = ("standard", "w_asym", "w_asym_start.1", "heavy")
 MNIST: dict[str, Any] = {
     "dataset": "mnist", "model": "mlp", "options": {"depth": 3, "width": 512, "norm": "layer"}, "rows": MLP_ROWS,
-    "core": ("standard", "w_asym", "w_asym_start.1", "heavy"), "batch_size": 64, "rate": lambda epoch: 1e-3, "decay": 0.03,
+    "core": CORE, "batch_size": 64, "rate": lambda epoch: 1e-3, "decay": 0.03,
     "held_out": 1_000, "mean": (0.1307,), "std": (0.3081,),
 }  # fmt: skip
-CIFAR: dict[str, Any] = {
-    "dataset": "cifar10", "model": "resnet20", "options": {"norm": "group", "groups": 1}, "rows": RESNET_ROWS,
-    "core": ("standard", "w_asym", "w_asym_start.1", "heavy"), "batch_size": 128, "decay": 0.0, "augment": "crop-flip", "he": True,
+IMAGES: dict[str, Any] = {
+    "dataset": "cifar10", "core": CORE, "batch_size": 128, "decay": 0.0, "augment": "crop-flip",
     "mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616),
 }  # fmt: skip
+CIFAR = IMAGES | {"options": {"norm": "group", "groups": 1}, "he": True}
+FULL: dict[str, Any] = {
+    "stages": (100,), "measured_at": (5, 10, 20, 40, 60, 80), "train_examples": 45_000, "held_out": 5_000, "full": True,
+}  # fmt: skip
+SMALL: dict[str, Any] = {
+    "stages": (20,), "measured_at": (2, 4, 8, 12, 16), "train_examples": 10_000, "held_out": 1_000, "members": 8,
+}  # fmt: skip
+VIT: dict[str, Any] = {"model": "vit", "rows": VIT_ROWS}
 CASES = {
     "mlp": Case(
         "MNIST, MLP 784-512x3-10 with layer norm", stages=(5, 25), measured_at=(1, 2, 10, 15, 20), train_examples=59_000, **MNIST
@@ -166,11 +96,29 @@ CASES = {
         "MNIST, MLP 784-512x3-10 with layer norm, 6,000 images", stages=(8,), measured_at=(4,), train_examples=6_000, members=8, **MNIST
     ),
     "resnet20_small": Case(
-        "CIFAR-10 at 16x16, ResNet20, 10,000 images", stages=(20,), measured_at=(2, 4, 8, 12, 16), rate=growing_rate(epochs=4),
-        train_examples=10_000, held_out=1_000, stride=2, members=8, **CIFAR,
+        "CIFAR-10 at 16x16, ResNet20, 10,000 images", model="resnet20", rows=RESNET_ROWS, rate=growing_rate(epochs=4), stride=2,
+        **CIFAR, **SMALL,
     ),
-    "resnet20": Case(
-        "CIFAR-10, ResNet20", stages=(100,), measured_at=(5, 10, 20, 40, 60, 80), rate=growing_rate(), train_examples=45_000,
-        held_out=5_000, **CIFAR,
+    "vit_small": Case(
+        "CIFAR-10 at 16x16, ViT of 6 layers of 96, 6,000 images", options={"width": 96, "depth": 6, "heads": 3, "mlp": 192, "patch": 4},
+        rate=growing_rate(last=1e-3, epochs=4), stride=2, **VIT, **IMAGES, **SMALL | {"train_examples": 6_000},
+    ),
+    "cnn_small": Case(
+        "CIFAR-10, CNN with group norm, 10,000 images", model="cnn", rows=CNN_ROWS, rate=growing_rate(epochs=4), **CIFAR, **SMALL
+    ),
+    "vgg11_small": Case(
+        "CIFAR-10 at 16x16, VGG11 with group norm, 10,000 images", model="vgg11", rows=VGG_ROWS, rate=growing_rate(epochs=4), stride=2,
+        **CIFAR, **SMALL,
+    ),
+    "resnet20": Case("CIFAR-10, ResNet20", model="resnet20", rows=RESNET_ROWS, rate=growing_rate(), **CIFAR, **FULL),
+    "vit": Case(
+        "CIFAR-10, ViT of 6 layers of 256", options={"width": 256, "depth": 6, "heads": 4, "mlp": 512, "patch": 4},
+        rate=growing_rate(last=1e-3), **VIT, **IMAGES, **FULL,
+    ),
+    "vgg11": Case("CIFAR-10, VGG11 with group norm", model="vgg11", rows=VGG_ROWS, rate=growing_rate(), **CIFAR, **FULL),
+    "cnn": Case("CIFAR-10, CNN with group norm", model="cnn", rows=CNN_ROWS, rate=growing_rate(), **CIFAR, **FULL),
+    "resnet20x8": Case(
+        "CIFAR-10, ResNet20 eight times as wide", model="resnet20", rows=X8_ROWS, rate=growing_rate(),
+        **CIFAR | {"options": {"norm": "group", "groups": 1, "widen": 8}}, **FULL | {"stages": (50,), "measured_at": (5, 10, 20, 30, 40)},
     ),
 }  # fmt: skip
