@@ -5,6 +5,7 @@ What the experiments `language_model` and `regression` share; both take the file
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +18,11 @@ from flax import nnx
 from tna_jax import barrier, evaluate_paths, from_nnx, grid, stack
 from tna_jax.ensemble import Trainer, init_ensemble, train_ensemble
 from tna_jax.io.json_files import to_json, write_json
-from tna_jax.masks import AnchorRecipe, bitwise_where
+from tna_jax.io.provenance import provenance
+from tna_jax.masks import AnchorRecipe
 from tna_jax.objectives import Objective
 from tna_jax.programs.cli.progress import console
+from tna_jax.programs.cli.recipes import RECIPES
 from tna_jax.programs.reports.blocks import Table
 from tna_jax.programs.reports.statistics import format_mean_std
 from tna_jax.programs.reports.terminal import show_table
@@ -27,7 +30,17 @@ from train.cells import RUNS
 from train.experiments import ROOT
 from train.plots import GREYS, page
 
-INITS, RATIOS, PAIRS = ("same", "different"), (0.0, 0.4), 5
+RESULTS = ROOT / "train" / "results"
+INITS, PAIRS = ("same", "different"), 5
+HEAVY = RECIPES["heavy"]
+ANCHORS: dict[str, dict[str, Any]] = {
+    "0": {"ratio": 0.0},
+    "0.4": {"ratio": 0.4},
+    "heavy": {
+        "kind": HEAVY["anchors"], "ratio": HEAVY["ratio"], "scale": HEAVY["anchor_scale"], "trainable_scale": HEAVY["trainable_scale"],
+    },
+}  # fmt: skip
+"""Fields of `AnchorRecipe` by what the tables call them; `heavy` is what `--recipe heavy` stands for, without its warm-up."""
 
 
 class Example(NamedTuple):
@@ -45,23 +58,43 @@ class Example(NamedTuple):
 
 
 def cases(example: Example, settings: dict[str, Any], full: bool) -> dict[str, Any]:
-    """Returns a case for each kind of initialization and ratio of anchors; a finished one is read, not computed again."""
-    found = [_case(example, settings, init, ratio, full) for init in INITS for ratio in RATIOS]
+    """Returns a case for each kind of initialization and of anchors; one that is finished, here or in the results, is not computed again."""
+    name = f"{example.name}{'_full' if full else ''}"
+    known = committed(RESULTS / f"{name}.json")
+    found = [_case(example, settings, init, anchors, RUNS / name, known) for init in INITS for anchors in ANCHORS]
     return {"settings": settings, "alphas": grid(11).tolist(), "cases": found}
 
 
-def _case(example: Example, settings: dict[str, Any], init: str, ratio: float, full: bool) -> dict[str, Any]:
-    file = RUNS / f"{example.name}{'_full' if full else ''}" / f"{init}_{ratio:g}.json"
-    if file.exists() and (case := json.loads(file.read_text()))["settings"] == to_json(settings):
-        return dict(case)
-    console.print(f"{example.name}: {init} initialization, anchors {ratio:g}", style="bold")
-    case = to_json({"init": init, "ratio": ratio, "settings": settings, **_trained(example, settings, init, ratio)})
+def committed(file: Path) -> list[dict[str, Any]]:
+    """Returns the cases of a results file, each with where it comes from and what its anchors are called; none where there is no file."""
+    if not file.exists():
+        return []
+    result = json.loads(file.read_text())
+    return [{"provenance": result["provenance"], "anchors": f"{case['ratio']:g}"} | case for case in result["cases"]]
+
+
+def _case(
+    example: Example, settings: dict[str, Any], init: str, anchors: str, folder: Path, known: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    what = to_json({"init": init, "anchors": anchors, "settings": settings})
+    file = folder / f"{init}_{anchors}.json"
+    for case in (*known, *([json.loads(file.read_text())] if file.exists() else ())):
+        if what.items() <= case.items():
+            return dict(case)
+    console.print(f"{example.name}: {init} initialization, anchors {anchors}", style="bold")
+    case = what | to_json(
+        {
+            "ratio": ANCHORS[anchors]["ratio"],
+            **_trained(example, settings, init, anchors),
+            "provenance": provenance([*range(2 * PAIRS)]),
+        }
+    )
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, case)
     return dict(case)
 
 
-def _trained(example: Example, settings: dict[str, Any], init: str, ratio: float) -> dict[str, Any]:
+def _trained(example: Example, settings: dict[str, Any], init: str, anchors: str) -> dict[str, Any]:
     """Trains the pairs as one ensemble and walks between their models."""
     create, load = (module(example.name, file) for file in (example.network, example.data))
     inputs, targets, test_inputs, test_targets = load.load()
@@ -75,8 +108,9 @@ def _trained(example: Example, settings: dict[str, Any], init: str, ratio: float
     params, masks = [], []
     for pair in range(PAIRS):
         first, second = initial(2 * pair), initial(2 * pair + (init == "different"))
-        mask = AnchorRecipe(ratio=ratio, seed=pair).draw(first)
-        params += [first, jax.tree.map(bitwise_where, mask, second, first)]
+        recipe = AnchorRecipe(seed=pair, **ANCHORS[anchors])
+        mask = recipe.draw(first)
+        params += [recipe.initial_values(own, first, mask) for own in (first, second)]
         masks += [mask, mask]
     trainer = Trainer(
         network, optax.adam(settings["learning_rate"]), settings["batch_size"], objective=example.objective
@@ -112,24 +146,29 @@ def figure(example: Example, result: dict[str, Any], file: Path) -> None:
     with page(file, 1, 2, sharey=True) as axes:
         for axis, init in zip(axes[0], INITS, strict=True):
             chosen = [case for case in result["cases"] if case["init"] == init]
-            for case, color, style in zip(chosen, GREYS, ("-", "--"), strict=False):
+            for case, color, style in zip(chosen, GREYS, ("-", "--", ":"), strict=False):
                 loss = np.array(case["loss"], float)
                 axis.errorbar(result["alphas"], loss.mean(0), loss.std(0, ddof=1), color=color, linestyle=style, marker="o",
-                              markersize=3, capsize=2, label=f"anchors {case['ratio']:g}")  # fmt: skip
+                              markersize=3, capsize=2, label=f"anchors {case['anchors']}")  # fmt: skip
             axis.set_title(f"{init} initialization", loc="left", fontsize=9)
             axis.set_xlabel("α, from one model to the other", fontsize=8)
         axes[0, 0].set_ylabel(f"test loss, {example.objective.unit}", fontsize=8)
         axes[0, 0].legend(fontsize=7, frameon=False)
 
 
-def table(example: Example, result: dict[str, Any], title: str) -> None:
-    """Prints ends, midpoint and barrier of every case."""
-    rows, word = [], example.metric.replace("_", " ")
+def rows(example: Example, result: dict[str, Any], title: str = "") -> Table:
+    """Returns ends, midpoint and barrier of every case."""
+    lines, word = [], example.metric.replace("_", " ")
     for case in result["cases"]:
         loss, metric = (np.array(case[name], float) for name in ("loss", example.metric))
         columns = [loss[:, [0, -1]].mean(1), loss[:, loss.shape[1] // 2], case["barrier"], metric[:, [0, -1]].mean(1),
                    case[f"{example.metric}_barrier"]]  # fmt: skip
         spread = [format_mean_std((np.mean(c), np.std(c, ddof=1)), 3) for c in columns]
-        rows.append([case["init"], f"{case['ratio']:g}", str(len(loss)), *spread])
+        lines.append([case["init"], case["anchors"], str(len(loss)), *spread])
     heads = ["init", "anchors", "n", "ends", "midpoint", "barrier", f"{word}, ends", f"barrier of {word}"]
-    show_table(Table(title, heads, rows, keys=2))
+    return Table(title, heads, lines, keys=2)
+
+
+def table(example: Example, result: dict[str, Any], title: str) -> None:
+    """Prints ends, midpoint and barrier of every case."""
+    show_table(rows(example, result, title))

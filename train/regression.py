@@ -9,7 +9,8 @@ Expected: from one initialization no barrier to speak of, with anchors or withou
   on test examples.
 Data: diabetes of Efron et al. 2004 (in scikit-learn), targets in units of their standard deviation: 353 training and 89 test examples; Adam
   0.003, batch 32, 60 epochs.
-Recipe: 40 % of each weight anchored at the initial values of the pair's first model; each model of a pair has a data order of its own.
+Recipe: 40 % of each weight anchored at the initial values of the pair's first model, or `--recipe heavy` (40 % of each unit at 1.5 times
+  these values, all other weights start at a tenth; no warm-up); each model of a pair has a data order of its own.
 """
 
 from pathlib import Path
