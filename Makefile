@@ -60,11 +60,11 @@ docs: $(VENV)/.installed-dev  ## the site, into site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html"
 
-# One version beside others, as a commit on the branch gh-pages: make docs-version VERSION=v0.1.0 ALIAS=latest
+# One version beside others, as a commit on the branch gh-pages: make docs-version VERSION=v0.1.0 ALIAS=latest. mike looks for mkdocs on PATH.
 VERSION ?= dev
 docs-version: $(VENV)/.installed-dev  ## the site of VERSION=dev beside those of releases, on the branch gh-pages
-	DOCS_VERSIONS=mike NO_MKDOCS_2_WARNING=1 $(BIN)/mike deploy --update-aliases $(VERSION) $(ALIAS)
-	$(BIN)/mike set-default --allow-undefined latest
+	PATH="$(abspath $(BIN)):$$PATH" DOCS_VERSIONS=mike NO_MKDOCS_2_WARNING=1 $(BIN)/mike deploy --update-aliases $(VERSION) $(ALIAS)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/mike set-default --allow-undefined latest
 
 links:  ## ask for every address that pages link to (needs the network)
 	$(PYTHON) .github/links.py

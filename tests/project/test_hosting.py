@@ -42,6 +42,20 @@ def test_make_alone_lists_the_targets():
     assert max(map(len, shown.splitlines())) <= 120
 
 
+def test_the_site_of_a_version_is_built_without_an_activated_environment(tmp_path):
+    """mike looks for mkdocs on PATH, where neither a shell nor a job of the host has that of make's environment."""
+    tools = tmp_path / "venv" / "bin"
+    tools.mkdir(parents=True)
+    for name, script in {"python": "exit 1", "mkdocs": "exit 0", "mike": 'mkdocs && echo "mike $*"'}.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    (tmp_path / "venv" / ".installed-dev").touch()
+    words = ["make", "-C", str(ROOT), "docs-version", f"VENV={tmp_path / 'venv'}", "VERSION=v1", "ALIAS=latest"]
+    said = subprocess.check_output(words, text=True, env={"PATH": "/usr/bin:/bin"})
+    assert "\nmike deploy --update-aliases v1 latest\n" in said
+    assert "\nmike set-default --allow-undefined latest\n" in said
+
+
 def test_the_pythons_of_the_workflows_are_those_of_the_package():
     """What is claimed is tested; what is only tried beyond it cannot fail a change."""
     claimed = set(re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"])))
