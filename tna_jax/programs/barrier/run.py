@@ -98,7 +98,8 @@ def run(settings: BarrierOptions) -> dict[str, Any]:
         })  # fmt: skip
         folder.write("barrier.json", result)
     if distributed.is_main_process():
-        present(barrier_report.describe(result), folder.folder / "barrier.png")
+        with folder.drawing("barrier.png") as file:
+            present(barrier_report.describe(result), file)
         where = folder.folder
         wrote(f"{where / 'barrier.json'} and {where / 'barrier.png'}", "tna", "fuse", str(where))
     return result

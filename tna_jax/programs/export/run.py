@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def run(settings: ExportOptions) -> Path:
         raise UsageError(f"-o {place}: there is no folder {place.parent}")
     if place.exists() and place.is_dir() != (settings.format == "hf"):
         raise UsageError(f"-o {place} is a {'folder' if place.is_dir() else 'file'}; name another one")
+    _require_writable(place)
     described, data = of_run(settings, recorded)
     module = build_model(described, data.num_classes) if described and data and not described.own_model else None
     if settings.format == "hf":
@@ -59,7 +61,10 @@ def run(settings: ExportOptions) -> Path:
                 f"--format hf: {settings.run} is a run of tna {recorded.get('program')}; use --format safetensors"
             )
         hugging_face.require(module)
-    step, arrays = stacked(folder)
+    try:
+        step, arrays = stacked(folder)
+    finally:  # of a run that is being replaced the checkpoints are damaged or gone
+        folder.require_same()
     wrong = [f"{name} {list(array.shape)}" for name, array in arrays.items() if array.shape[:1] != (len(models),)]
     if wrong:
         raise UsageError(
@@ -84,6 +89,18 @@ def run(settings: ExportOptions) -> Path:
             command = ("tna", "soup", "--checkpoint", str(place), "--dataset", data.name)
         wrote(f"{place}: model {index} of {folder.folder}, {len(arrays)} arrays, checkpoint {step}", *command)
     return place
+
+
+def _require_writable(place: Path) -> None:
+    """Raises UsageError, before any data and model are read, where the file or folder cannot be written; says how to put it elsewhere."""
+    try:
+        with tempfile.TemporaryFile(dir=place if place.is_dir() else place.parent):
+            pass
+    except OSError as error:
+        kind = "FOLDER" if place.suffix != ".safetensors" else "FILE"
+        raise UsageError(
+            f"cannot write {place}: {error.strerror or error}; name another place with -o {kind}"
+        ) from error
 
 
 def _require_network(folder: Run, described: RunDescription, data: Dataset, arrays: dict[str, Any]) -> None:

@@ -1,11 +1,12 @@
 """`tna fuse RUN...`: one model out of many: best single, uniform and greedy soup, ensemble, and the barriers of all pairs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from tna_jax.io.errors import UsageError
+from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
 from tna_jax.masks import Params
@@ -79,11 +80,14 @@ def run(settings: FuseOptions) -> dict[str, Any]:
     rows = pairs.rows(settings, opened, members, state, task.calibration, task.repairable)
     result = to_result(settings, task, matched, held, fused, rows)
     folder = opened.folder
-    folder.write(RESULTS[0], result)
+    models = (members, state, fused.found, task.calibration, task.repairable, fused.merged)
+    outputs: list[Callable[[], Any]] = [lambda: folder.write(RESULTS[0], result)]
     if settings.out is not None:
-        save.write(settings, opened, members, state, fused.found, task.calibration, task.repairable, fused.merged)
+        outputs.append(lambda: save.write(settings, opened, *models))
+    collect_errors(*outputs)  # what one of them refuses the other does not lose
     if distributed.is_main_process():
-        present(fuse_report.describe(result), folder.folder / RESULTS[1])
+        with folder.drawing(RESULTS[1]) as file:
+            present(fuse_report.describe(result), file)
         written = f", and the fused models into {settings.out}" if settings.out is not None else ""
         where = folder.folder
         wrote(f"{where / RESULTS[0]} and {where / RESULTS[1]}{written}", "tna", "report", str(where))

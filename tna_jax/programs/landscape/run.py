@@ -39,7 +39,8 @@ def run(settings: LandscapeOptions) -> dict[str, Any]:
     result: dict[str, Any] = to_json(survey(folder, settings))
     folder.write("landscape.json", result)
     if distributed.is_main_process():
-        present(landscape_report.describe(result), folder.folder / "landscape.png")
+        with folder.drawing("landscape.png") as file:
+            present(landscape_report.describe(result), file)
         where = folder.folder
         wrote(f"{where / 'landscape.json'} and {where / 'landscape.png'}", "tna", "report", str(where))
     return result

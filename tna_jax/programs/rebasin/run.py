@@ -10,7 +10,7 @@ import numpy as np
 from rich.progress import track
 
 from tna_jax import connectivity
-from tna_jax.io.errors import UsageError
+from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.io.json_files import to_json
 from tna_jax.io.provenance import provenance
 from tna_jax.networks import Stateful
@@ -60,11 +60,15 @@ def run(settings: RebasinOptions) -> dict[str, Any]:
     repairable = repairable_of(opened) if settings.repair else None
     rows = list(compare(opened, pairs, matches, settings, repairable))
     result = to_result(settings, opened, matches, rows)
-    opened.folder.write(RESULTS[0], result)
-    written = save.write(settings, opened, matches, calibration, repairable)
+    written: list[str] = []
+    collect_errors(  # what one of them refuses the other does not lose
+        lambda: opened.folder.write(RESULTS[0], result),
+        lambda: written.extend(save.write(settings, opened, matches, calibration, repairable)),
+    )
     if distributed.is_main_process():
         folder = opened.folder.folder
-        present(rebasin_report.describe(result), folder / RESULTS[1])
+        with opened.folder.drawing(RESULTS[1]) as file:
+            present(rebasin_report.describe(result), file)
         wrote("; ".join([f"{folder / RESULTS[0]} and {folder / RESULTS[1]}", *written]), "tna", "report", str(folder))
     return result
 

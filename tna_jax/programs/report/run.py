@@ -5,20 +5,22 @@ Run folders -> what they hold by kind (`reports.kinds`) -> tables and figures as
 
 from pathlib import Path
 
-from tna_jax.io.errors import UsageError
+from tna_jax.io.errors import UsageError, collect_errors
 from tna_jax.io.json_files import write_atomic
 from tna_jax.programs.cli.messages import wrote
 from tna_jax.programs.cli.progress import plural, size
 from tna_jax.programs.report.options import ReportOptions
 from tna_jax.programs.reports import figure_files, kinds, page
-from tna_jax.programs.runs.folder import CONFIG
+from tna_jax.programs.runs.folder import CONFIG, Run
 
 
 def run(settings: ReportOptions) -> Path:
     """Writes the report and returns where it is."""
     settings.check()
     page.require()
+    opened = [Run.open(name) for name in settings.runs if (Path(name) / CONFIG).is_file()]
     stories = [kinds.read(name, settings.split) for name in settings.runs]
+    collect_errors(*(run.require_same for run in opened))
     out = Path(settings.out) if settings.out else _default(settings.runs)
     data = page.render(stories).encode()
     try:

@@ -21,6 +21,7 @@ from tna_jax.io.run_folder import PLAN as PLAN
 from tna_jax.io.run_folder import PROVENANCE as PROVENANCE
 from tna_jax.io.run_folder import read_object, read_plan, require_run
 from tna_jax.programs.cli.messages import print_warning, shell_words
+from tna_jax.programs.runs.identity import Identity
 from tna_jax.programs.runs.lock import LOCK, OWNER, Lock
 from tna_jax.programs.runs.restore import DAMAGED
 from tna_jax.programs.system import distributed, trackers
@@ -42,9 +43,10 @@ IN_EPOCH = "checkpoint_in_epoch"
 class Run:
     """An open run folder. `Run.create` makes or reopens one and locks it until the `with` block ends."""
 
-    def __init__(self, folder: Path, lock: Lock | None = None):
+    def __init__(self, folder: Path, lock: Lock | None = None, opened: Identity | None = None):
         self.folder = folder
         self.lock = lock
+        self.opened = opened
         self.trackers = trackers.Trackers()
 
     def __enter__(self) -> "Run":
@@ -108,9 +110,17 @@ class Run:
 
     @classmethod
     def open(cls, name: str) -> "Run":
-        """Opens an existing run folder, without locking it; raises UsageError if it is not one."""
+        """Opens an existing run folder, without locking it; raises UsageError if it is not one.
+
+        Results are written into it only while it is the same run (see `identity`).
+        """
         require_run(Path(name))
-        return cls(Path(name))
+        return cls(Path(name), opened=Identity.of(Path(name)))
+
+    def require_same(self) -> None:
+        """Raises UsageError where the folder of a run that was opened holds another one by now: call it when its models were read."""
+        if self.opened is not None:
+            self.opened.require()
 
     def writable(self) -> "Run":
         """Returns this run if results can be written into its folder; raises UsageError, before they are computed, if not."""
@@ -131,10 +141,14 @@ class Run:
         ]
         for path in made:
             _remove(path)
-        for name in (*RESULTS, *results, METRICS, CHECKPOINTS, DAMAGED, IN_EPOCH, ENDS, *trackers.FOLDERS):
+        results = (*RESULTS, *results)
+        for name in (*results, METRICS, CHECKPOINTS, DAMAGED, IN_EPOCH, ENDS, *trackers.FOLDERS):
             _remove(self.folder / name)
-        for name in (PLAN, ROUNDS, PROVENANCE, CONFIG):
+        for name in (PLAN, ROUNDS, PROVENANCE):
             _remove(self.folder / name)
+        for name in results:  # once more: until then whoever had opened the run may have written some
+            _remove(self.folder / name)
+        _remove(self.folder / CONFIG)
 
     @property
     def quoted_path(self) -> str:
@@ -147,11 +161,34 @@ class Run:
         return (self.folder / CHECKPOINTS).resolve()
 
     def write(self, name: str, value: Any) -> Path:
-        """Writes a JSON file of the run on process 0, whole or not at all; raises UsageError where it cannot be written."""
+        """Writes a JSON file of the run on process 0, whole or not at all.
+
+        Raises:
+          UsageError: it cannot be written, or was of a run that was opened and is not there any more: then it is kept beside the folder.
+        """
         if distributed.is_main_process():
-            with self.writing(name):
-                write_json(self.folder / name, value)
+            gone = self._gone()
+            if gone is None:
+                with self.writing(name):
+                    write_json(self.folder / name, value)
+                if (gone := self._gone()) is not None:  # in this moment
+                    (self.folder / name).unlink(missing_ok=True)
+            if gone is not None:
+                gone.keep(name, value)
         return self.folder / name
+
+    @contextlib.contextmanager
+    def drawing(self, name: str) -> Iterator[Path]:
+        """Yields the place of a figure to draw in the block; raises UsageError, and leaves none, where it is of a run that is not there any more."""
+        self.require_same()
+        yield self.folder / name
+        if self._gone() is not None:
+            (self.folder / name).unlink(missing_ok=True)
+        self.require_same()
+
+    def _gone(self) -> Identity | None:
+        """Returns the run that was opened, if the folder holds it no more."""
+        return None if self.opened is None or self.opened.stands() else self.opened
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[None]:

@@ -126,7 +126,7 @@ def finished(folder: Run, init: Init) -> tuple[Params, State, list[dict[str, Any
       init: a key to the (params, state) of one model, which gives their form.
 
     Raises:
-      UsageError: it is of another program, holds no checkpoint, or one that does not fit.
+      UsageError: it is of another program, holds no checkpoint, or one that does not fit; or another run has taken its place.
     """
     described, _ = folder.plan()
     params, state = jax.eval_shape(init, jax.random.key(0))
@@ -134,7 +134,10 @@ def finished(folder: Run, init: Init) -> tuple[Params, State, list[dict[str, Any
     def empty(tree: Any) -> Any:
         return jax.tree.map(lambda x: np.zeros((len(described), *x.shape), x.dtype), tree)
 
-    step, saved = newest(folder.checkpoints, {"params": empty(params), "state": empty(state)})
+    try:
+        step, saved = newest(folder.checkpoints, {"params": empty(params), "state": empty(state)})
+    finally:  # of a run that is being replaced the checkpoints are damaged or gone
+        folder.require_same()
     if not step:
         raise UsageError(f"{folder.folder} holds no checkpoint: its training has not saved one yet")
     return saved["params"], saved["state"], described, step

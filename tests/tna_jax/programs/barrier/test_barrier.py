@@ -174,3 +174,58 @@ def test_curved_paths_go_around_the_barrier_and_do_not_depend_on_the_other_pairs
     }
     names = [figure.title for figure in barrier.barrier_report.describe(result).blocks if hasattr(figure, "title")]
     assert "Accuracy along straight and curved paths" in names
+
+
+def replaced(run: Path) -> None:
+    """What another process with --overwrite does to a run."""
+    shutil.rmtree(run / "checkpoints")
+    (run / "barrier.json").unlink()
+    (run / "provenance.json").write_text('{"started": "just now"}')
+
+
+def test_results_of_a_run_that_is_replaced_meanwhile_are_kept_beside_it(ensemble, tmp_path, monkeypatch, capsys):
+    run, evaluate = Path(shutil.copytree(ensemble, tmp_path / "run")), barrier.evaluate_pairs
+
+    def meanwhile(*arguments, **options):
+        paths = evaluate(*arguments, **options)
+        replaced(run)
+        return paths
+
+    monkeypatch.setattr(barrier, "evaluate_pairs", meanwhile)
+    said = fails(capsys, "barrier", str(run), "--alphas", "3", "--pairs", "0-1")
+    kept = tmp_path / "run-before.barrier.json"
+    assert said.endswith(f"the results of the models that it held are in {kept}: tna report {kept}")
+    assert not (run / "barrier.json").exists()
+    assert main(["report", str(kept), "-o", str(tmp_path / "report.html")]) == 0
+
+
+@pytest.mark.parametrize(
+    "words", ["barrier RUN --alphas 3", "export RUN --model 0 -o OUT.safetensors", "fuse RUN OTHER"]
+)
+def test_options_of_one_run_never_go_with_the_models_of_another(ensemble, tmp_path, monkeypatch, capsys, words):
+    """The options are read first, the models later."""
+    run, read = Path(shutil.copytree(ensemble, tmp_path / "run")), restore.contents
+
+    def replacing(folder, step):
+        found = read(folder, step)
+        if folder.parent.name == "run":
+            replaced(run)
+        return found
+
+    monkeypatch.setattr(restore, "contents", replacing)
+    words = words.replace("RUN", str(run)).replace("OTHER", str(ensemble)).replace("OUT", str(tmp_path / "out"))
+    assert f"{run} is not the run any more that was read" in fails(capsys, *words.split())
+    assert not (tmp_path / "out.safetensors").exists() and not (run / "fuse.json").exists()
+
+
+def test_a_report_is_of_one_run(ensemble, tmp_path, monkeypatch, capsys):
+    run, read = Path(shutil.copytree(ensemble, tmp_path / "run")), kinds.read
+
+    def replacing(name, split):
+        story = read(name, split)
+        replaced(run)
+        return story
+
+    monkeypatch.setattr(kinds, "read", replacing)
+    assert f"{run} is not the run any more that was read" in fails(capsys, "report", str(run))
+    assert not (run / "report.html").exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tna_jax.io.errors import UsageError
-from tna_jax.io.json_files import write_json
+from tna_jax.io.json_files import read_json, write_json
 from tna_jax.io.restore import listed
 from tna_jax.programs.runs import folder as folders
 from tna_jax.programs.runs import lock
@@ -111,3 +111,70 @@ def test_what_is_advised_where_a_run_cannot_be_written(tmp_path, monkeypatch):
                 patch.setattr(folders, "write_json", full)
                 with pytest.raises(UsageError, match=f"No space left on device; .*, then: {advice}$"):
                     run.write(PROVENANCE, {})
+
+
+def test_results_of_a_run_that_was_replaced_meanwhile_do_not_become_the_new_ones(old, tmp_path):
+    """`tna barrier` reads for minutes, and locks nothing: the run may go on meanwhile, and several programs may look at it."""
+    opened = Run.open(str(old))
+    opened.write("barrier.json", {"of": "the old run"})
+    with replaced(old) as new:
+        new.write(PROVENANCE, {"program": "lmc", "started": "later"})
+        new.write(CONFIG, {"program": "lmc"})
+    said = rf"^{old} is not the run any more that was read: .*; the results .* are in {old}-before%s.fuse.json: tna report {old}-before%s.fuse.json$"
+    for number in ("", "2"):
+        with pytest.raises(UsageError, match=said % (number, number)):
+            opened.write("fuse.json", {"number": number})
+        assert read_json(tmp_path / f"run-before{number}.fuse.json") == {"number": number}
+    with pytest.raises(UsageError, match="replaced or removed meanwhile"), opened.drawing("fuse.png"):
+        raise AssertionError("drawn")
+    assert sorted(path.name for path in old.iterdir() if not path.name.startswith(".")) == [CONFIG, PROVENANCE]
+    Run.open(str(old)).write("barrier.json", {})
+
+
+def test_a_run_that_is_replaced_while_its_results_are_written(old, tmp_path, monkeypatch):
+    """In whichever moment: what was written last goes with the old run."""
+    write_json, removed = folders.write_json, []
+
+    def slowly(path, value):
+        write_json(path, value)
+        write_json(old / PROVENANCE, {"started": "later"})
+
+    opened = Run.open(str(old))
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "write_json", slowly)
+        with pytest.raises(UsageError, match="run-before.barrier.json"):
+            opened.write("barrier.json", {})
+    assert not (old / "barrier.json").exists() and (tmp_path / "run-before.barrier.json").is_file()
+
+    def draw(opened: Run) -> None:
+        with opened.drawing("barrier.png") as file:
+            file.touch()
+            write_json(old / PROVENANCE, {"started": "later still"})
+
+    with pytest.raises(UsageError, match="is not the run any more"):
+        draw(Run.open(str(old)))
+    assert not (old / "barrier.png").exists()
+
+    def late(path):
+        removed.append(path.name)
+        if path.name == PROVENANCE:
+            write_json(old / "fuse.json", {})
+        folder_remove(path)
+
+    folder_remove = folders._remove
+    monkeypatch.setattr(folders, "_remove", late)
+    replaced(old).__exit__()
+    assert PROVENANCE in removed and not (old / "fuse.json").exists()
+
+
+def test_a_run_that_goes_on_or_lost_its_provenance_is_the_same(old):
+    (old / PROVENANCE).unlink()
+    opened = Run.open(str(old))
+    with Run.create(str(old), "lmc", (), overwrite=False, resume=True) as resumed:
+        resumed.write(PROVENANCE, {"started": "when it was resumed"})
+        resumed.write_plan([{"seed": 0}], 1)
+    opened.write("barrier.json", {})
+    assert (old / "barrier.json").is_file()
+    shutil.rmtree(old)
+    with pytest.raises(UsageError, match="replaced or removed"):
+        opened.require_same()
