@@ -1,7 +1,10 @@
 """`tna export`: what the file says is enough to compute the same logits without this library, as the docs show; Hugging Face folders."""
 
+import errno
 import json
+import os
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import jax
 import numpy as np
@@ -14,6 +17,7 @@ from tna_jax import hf, models, networks, trees
 from tna_jax.io import safetensors
 from tna_jax.programs import data
 from tna_jax.programs.cli.main import main
+from tna_jax.programs.export import run as export
 from tna_jax.programs.training import model_description
 
 NUMPY, PYTORCH = blocks("docs/exported.md", "python")
@@ -110,6 +114,25 @@ def test_a_vit_becomes_a_hugging_face_folder(tmp_path, capsys):
         capsys, "export", "run", "--format", "hf", "-o", "vit"
     )
     assert main(["export", "run", "--format", "hf", "-o", "vit", "--overwrite"]) == 0
+
+
+def test_a_run_that_may_only_be_read_is_exported_elsewhere(tmp_path, capsys, monkeypatch):
+    run_of("mlp", "mlp", depth=1, width=3)
+
+    def read_only(dir, **options):
+        if Path(dir).name == "mlp":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return TemporaryFile(dir=dir, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export.tempfile, "TemporaryFile", read_only)
+        patch.setattr(export, "of_run", None)  # before anything is read
+        for form, place, kind in (("safetensors", "model-0.safetensors", "FILE"), ("hf", "model-0", "FOLDER")):
+            said = fails(capsys, "export", "mlp", "--format", form)
+            assert said.endswith(f"cannot write mlp/{place}: Read-only file system; name another place with -o {kind}")
+        patch.undo()
+        patch.setattr(export.tempfile, "TemporaryFile", read_only)
+        assert main(["export", "mlp", "-o", "elsewhere.safetensors"]) == 0
 
 
 def test_what_cannot_be_written_is_refused_and_what_is_not_known_is_said(tmp_path, capsys):
