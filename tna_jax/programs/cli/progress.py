@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tna_jax.programs.cli.interrupts import say
+from tna_jax.programs.cli.interrupts import HANG_UP, STOPPING, say
 
 AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False}
 """What users name (paths, tensors, options) may hold `[x]` and `:x:`, which rich would take for its own."""
@@ -97,11 +97,6 @@ def time_limit(seconds: float) -> Iterator[None]:
 def time_is_over() -> bool:
     """Whether the time of a block of `time_limit` around this call is over."""
     return time.monotonic() >= min(_deadlines, default=math.inf)
-
-
-HANG_UP: int | None = getattr(signal, "SIGHUP", None)
-"""What a terminal sends that is closed, or whose connection broke; Windows has none."""
-STOPPING: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, *([HANG_UP] if HANG_UP is not None else []))
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tna_jax.programs.cli.progress import STOPPING, Interrupted, console
+from tna_jax.programs.cli.interrupts import STOPPING
+from tna_jax.programs.cli.progress import Interrupted, console
 
 
 class terminated_like_interrupted:

@@ -56,6 +56,68 @@ def test_whatever_holds_a_stopped_command_it_ends(case):
     assert said == "tna train: stopped at once; what was saved before is intact\n"
 
 
+STOPPED = """
+import hashlib, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.{hang_up})
+from tna_jax.programs.cli import interrupts, launch
+interrupts.GRACE = 0.5
+sys.argv = ["tna", "barrier"]
+
+def program():
+    print("reached", flush=True)
+    {doing}
+
+with interrupts.begin():
+    if {begun}:
+        interrupts.hand_over()
+        code = launch.guarded("barrier", program)
+    else:
+        program()
+    interrupts.leave(code)
+"""
+SAVED = "tna barrier: stopped at once; what was saved before is intact\n"
+MOMENTS = {
+    "while it is imported": (False, "threading.Event().wait()", "\ntna barrier: stopped at once\n"),
+    "while it runs": (True, "threading.Event().wait()", SAVED),
+    "while its main thread computes, and looks at no signals": (True, "hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)", SAVED),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_program_that_trains_nothing_says_goodbye_whatever_stops_it(moment, number):
+    begun, doing, expected = MOMENTS[moment]
+    process = started(STOPPED.format(begun=begun, doing=doing, hang_up="SIG_DFL"))
+    process.send_signal(number)
+    if number == signal.SIGHUP:
+        process.send_signal(number)  # the system says it, and the shell says it
+    assert ended(process) == (130, expected)
+
+
+def test_under_nohup_a_closed_terminal_ends_no_program():
+    process = started(STOPPED.format(begun=True, doing="sys.stdin.readline()", hang_up="SIG_IGN"))
+    process.send_signal(signal.SIGHUP)
+    assert ended(process, "go on\n") == (0, "")
+
+
+def ended(process: subprocess.Popen[str], more: str | None = None) -> tuple[int, str]:
+    """The exit code of a process, and what it said at the end."""
+    try:
+        _, said = process.communicate(more, timeout=30)
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
+def started(script: str) -> subprocess.Popen[str]:
+    """A process that has printed `reached`."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", script], text=True, **pipes)
+    assert process.stdout is not None and process.stdout.readline() == "reached\n"
+    return process
+
+
 def test_ctrl_c_while_a_save_is_handed_to_its_thread(tmp_path):
     state = {"params": {"w": np.ones(3, np.float32)}}
     begun = time.monotonic()
