@@ -27,6 +27,7 @@ from scipy.special import log_softmax, logsumexp
 from tna_jax import averaging, ensemble
 from tna_jax.calibration import cross_entropy
 from tna_jax.ensemble import Papa, init_ensemble
+from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json, write_json
 from tna_jax.io.provenance import provenance
 from tna_jax.prng import Stream, stream
@@ -84,17 +85,24 @@ def run(full: bool = False) -> dict[str, Any]:
 
 
 def cell(name: str, row: str, pull: str, seed: int, case: Case, network: Network) -> dict[str, Any] | None:
-    """Returns what one population reached, or one long run; what is finished is read. None: it is not, and the time is over."""
+    """Returns what one population reached, or one long run; what is finished is read. None: it is not, and the time is over.
+
+    Raises:
+      UsageError: what is finished was trained with other settings.
+    """
     file = cell_file(name, row, pull, seed)
+    setting = {"setting": case.rows[row], "recipe": case.recipe()}
     if not file.exists():
         if time_is_over():
             return None
         console.print(f"{name}: {case.rows[row].label}, {pull}, seed {seed}")
         reached = long_run(case, network, row, seed) if pull == ONE_RUN else population(case, network, row, pull, seed)
         file.parent.mkdir(parents=True, exist_ok=True)
-        found = {"row": row, "pull": pull, "seed": seed, "reached": reached, "provenance": provenance([seed])}
+        found = {"row": row, "pull": pull, "seed": seed, "reached": reached, "provenance": provenance([seed])} | setting
         write_json(file, to_json(found))
     result: dict[str, Any] = json.loads(file.read_text())
+    if not agree(result, setting):
+        raise UsageError(f"{file} was trained with other settings than {name} has now; move it away")
     return result
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from tna_jax.programs.cli.progress import Interrupted
 from train import papa
@@ -92,3 +93,14 @@ def test_results_of_another_length_are_not_read(monkeypatch, tmp_path):
     assert not [*tmp_path.iterdir()]
     papa.restore(results, setting, "mlp_small")
     assert len([*tmp_path.rglob("*.json")]) == len(results["cells"])
+
+
+def test_a_population_of_other_settings_is_not_taken_for_this_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(papa, "RUNS", tmp_path)
+    case = CASES["mlp_small"]
+    file = papa.cell_file("mlp_small", "standard", "apart", 0)
+    file.parent.mkdir()
+    file.write_text(json.dumps(to_json({"seed": 0, "recipe": case.recipe()})))
+    assert papa.cell("mlp_small", "standard", "apart", 0, case, None)["seed"] == 0
+    with pytest.raises(UsageError, match="other settings"):
+        papa.cell("mlp_small", "standard", "apart", 0, dataclasses.replace(case, decay=0.2), None)

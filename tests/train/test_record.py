@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from tna_jax import masks, models, trees
+from tna_jax import ensemble, masks, models, trees
 from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json
 from train import record
@@ -141,6 +141,26 @@ def _slices_join(tmp_path):
         assert np.array_equal(np.asarray(before)[fixed], after[fixed])  # anchors, bit for bit
 
 
+@pytest.mark.parametrize("change", ["order", "recipe", "unknown", "anchors"])
+def test_networks_of_other_settings_are_not_trained_on(change, tmp_path):
+    block = blocks.Block("tiny", "rest_a_0", ("w_asym", "small"), 0)
+    with jax.numpy_dtype_promotion("standard"):
+        network = members.load(TINY)
+        assert not blocks.advance(block, TINY, network, tmp_path, 1, -math.inf)  # saved before its first epoch
+        case = TINY
+        if change == "order":
+            block = block._replace(rows=block.rows[::-1])  # as many networks of the same shapes
+        elif change == "recipe":
+            case = dataclasses.replace(TINY, decay=0.2)
+        elif change == "unknown":
+            (tmp_path / blocks.SETTINGS).unlink()
+        else:
+            other, _ = members.build(TINY, network, block.rows, 1)
+            state.save(tmp_path, 0, ensemble.trained_part(other))
+        with pytest.raises(UsageError, match=r"other settings.*\(rows\)|\(recipe\)|does not say|anchors are not those"):
+            blocks.advance(block, case, network, tmp_path, 1, math.inf)
+
+
 def measured(barrier, seed):
     return {"row": "w_asym" if barrier > 0.5 else "small", "test": {"loss_barrier": barrier + 0.01 * seed}}
 
@@ -166,11 +186,10 @@ def test_a_fresh_clone_goes_on_where_the_committed_results_stand(tmp_path):
     results = json.loads((record.RESULTS / "record.json").read_text())
     record.restore(results, tmp_path)
     for name, case in results["cases"].items():
+        planned = {block.name: block for block in blocks.blocks(name, CASES[name], 6, 6)}
         for block, entries in case["blocks"].items():
             assert blocks.measured(tmp_path / name / block) == entries
-            assert blocks.advance(
-                blocks.Block(name, block, (), 0), None, None, tmp_path / name / block, case["epochs"], 0
-            )
+            assert blocks.advance(planned[block], CASES[name], None, tmp_path / name / block, case["epochs"], 0)
     assert to_json(record.collected(tmp_path, False)) == {"cases": results["cases"]}
 
 

@@ -116,7 +116,13 @@ def restore(results: Mapping[str, Any], folder: Path) -> None:
         if name not in CASES or not agree(stored, described(CASES[name])):
             continue
         for block, entries in stored["blocks"].items():
-            file = folder / name / block / blocks_lib.MEASURED
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_json(file, entries, indent=None)
+            rows, seed = [row["row"] for row in entries[-1]["rows"]], int(block.rsplit("_", 1)[1])
+            if blocks_lib.Block(name, block, tuple(rows), seed) not in blocks_lib.blocks(
+                name, CASES[name], seed + 1, seed + 1
+            ):
+                continue  # a block of this name has other rows now
+            part = folder / name / block
+            if not (part / blocks_lib.MEASURED).exists():
+                part.mkdir(parents=True, exist_ok=True)
+                write_json(part / blocks_lib.SETTINGS, blocks_lib.settings(CASES[name], rows, seed))
+                write_json(part / blocks_lib.MEASURED, entries, indent=None)

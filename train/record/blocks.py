@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from tna_jax import ensemble, placement
 from tna_jax.ensemble import Members
+from tna_jax.io.errors import UsageError
 from tna_jax.io.json_files import to_json, write_json
 from tna_jax.io.provenance import provenance
 from tna_jax.programs.cli.progress import console
@@ -21,6 +23,7 @@ from train.record.members import Network
 from train.record.settings import Case
 
 MEASURED = "measured.json"
+SETTINGS = "settings.json"
 SAVE_SECONDS = 240.0
 """Between two states that are written within a slice."""
 
@@ -57,11 +60,14 @@ def advance(block: Block, case: Case, network: Network, folder: Path, until: int
 
     Args:
       block, case, network: what to train.
-      folder: of the block: its state, and `measured.json`, which grows at the epochs that are measured.
+      folder: of the block: `settings.json`, its state, and `measured.json`, which grows at the epochs that are measured.
       until: one of the case's stages.
       deadline: of `time.monotonic()`; the epoch that would pass it is not begun.
+
+    Raises:
+      UsageError: the folder holds networks of other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder, block, case)
     rows_by_epoch = measured(folder)
     if rows_by_epoch and rows_by_epoch[-1]["epoch"] >= until:
         return True
@@ -71,6 +77,8 @@ def advance(block: Block, case: Case, network: Network, folder: Path, until: int
     if written is not None:
         done, trained = state.read(written, ensemble.trained_part(start))
         current = ensemble.with_trained(start, trained)
+        if not _anchors_equal(start, current):
+            raise UsageError(f"{written}: its anchors are not those of {block.case} {block.name}; move the folder away")
     rows_by_epoch = [entry for entry in rows_by_epoch if entry["epoch"] <= done]  # the rest is measured again
     longest, saved = 0.0, time.monotonic()
     inputs, labels = network.train
@@ -97,6 +105,44 @@ def advance(block: Block, case: Case, network: Network, folder: Path, until: int
             _save(folder, done, current)
             saved = time.monotonic()
     return True
+
+
+def settings(case: Case, rows: Sequence[str], seed: int) -> dict[str, Any]:
+    """Returns by what a block is known, in JSON's types: settings of its rows in their order, recipe of the case, seed."""
+    chosen: dict[str, Any] = to_json(
+        {"rows": [[name, case.rows[name]] for name in rows], "recipe": case.recipe(), "seed": seed}
+    )
+    return chosen
+
+
+def claim(folder: Path, block: Block, case: Case) -> None:
+    """Writes down what a block's folder is for.
+
+    Raises:
+      UsageError: it holds networks of other settings, or does not say of which.
+    """
+    file, wanted = folder / SETTINGS, settings(case, block.rows, block.seed)
+    if not file.exists():
+        if (folder / MEASURED).exists() or state.newest(folder) is not None:
+            raise UsageError(
+                f"{folder} does not say with which settings it was trained; move it away to train it again"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(file, wanted)
+    found = json.loads(file.read_text())
+    if found != wanted:
+        other = ", ".join(name for name in wanted if found.get(name) != wanted[name])
+        raise UsageError(
+            f"{folder} was trained with other settings than {block.case} {block.name} has now ({other}); move it away"
+        )
+
+
+def _anchors_equal(start: Members, current: Members) -> bool:
+    leaves = zip(*map(jax.tree.leaves, (start.mask, start.params, current.params)), strict=True)
+    return all(
+        np.array_equal(np.asarray(a)[~np.asarray(m)], np.asarray(b)[~np.asarray(m)], equal_nan=True)
+        for m, a, b in leaves
+    )
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
