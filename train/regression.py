@@ -5,7 +5,7 @@ Shows: that anchors, paths and barriers take any model and any objective: networ
 Hardware: two CPU cores, about a minute. `--full` takes a wider network; it has not been run.
 Command: `python -m train regression`
 Expected: from one initialization no barrier to speak of, with anchors or without; from different ones a barrier, smaller with anchors on
-  average. So few examples are fitted too well, and anchors lower the error of the ends too. Mean and sample standard deviation over 5 pairs,
+  average, and none with the heavy recipe. So few examples are fitted too well, and anchors lower the error of the ends too. Mean and sample standard deviation over 5 pairs,
   on test examples.
 Data: diabetes of Efron et al. 2004 (in scikit-learn), targets in units of their standard deviation: 353 training and 89 test examples; Adam
   0.003, batch 32, 60 epochs.

@@ -5,7 +5,7 @@ from typing import Any
 
 from fusion.readme_tables.kinds import Tables
 from fusion.summary import markdown
-from train import papa
+from train import language_model, own_networks, papa, regression
 from train.record import drawing
 
 
@@ -50,6 +50,16 @@ def record_prototype(result: dict[str, Any]) -> str:
     return markdown(heads, lines)
 
 
+def own(example: own_networks.Example) -> Callable[[dict[str, Any]], str]:
+    """Pairs of networks of a user's own: kinds of initialization and of anchors."""
+
+    def table(result: dict[str, Any]) -> str:
+        built = own_networks.rows(example, result)
+        return markdown(["initialization", *built.heads[1:]], built.rows)
+
+    return table
+
+
 def many(measure: str) -> Callable[[dict[str, Any]], str]:
     """Averages of N networks: `accuracy` or `loss`."""
 
@@ -69,6 +79,8 @@ TABLES: Tables = {
     "record_resnet20_small_claims": ("record.json", record_claims("resnet20_small")),
     "record_resnet20_small": ("record.json", record("resnet20_small")),
     "record_resnet20_small_why": ("record.json", record("resnet20_small", why=True)),
+    "own_language_model": ("language_model.json", own(language_model.EXAMPLE)),
+    "own_regression": ("regression.json", own(regression.EXAMPLE)),
     "papa_accuracy": ("papa.json", many("accuracy")),
     "papa_loss": ("papa.json", many("loss")),
     "record_prototype": ("record_prototype.json", record_prototype),
