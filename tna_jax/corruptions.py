@@ -86,7 +86,8 @@ def corrupt(key: Key[Array, ""], images: Images, kind: str, severity: Severity, 
       Images of the same shape and dtype.
 
     Raises:
-      ValueError: an unknown kind, or a severity outside 0 to 5.
+      ValueError: an unknown kind, a severity outside 0 to 5, or images outside 0 to `max_value`, which would be cut; floats up to 1
+        under a larger `max_value` too, which most likely mean that they go up to 1. (Of traced images nobody looks.)
 
     >>> images = jnp.array([[[[0], [200]]]], jnp.uint8)  # 1 image of 1x2 pixels, 1 channel
     >>> corrupt(jax.random.key(0), images, "contrast", severity=2).tolist()
@@ -98,8 +99,26 @@ def corrupt(key: Key[Array, ""], images: Images, kind: str, severity: Severity, 
         raise ValueError(f"unknown corruption {kind!r}: known are {', '.join(FUNCTIONS)}")
     if not isinstance(severity, jax.core.Tracer) and not (0 <= severity <= SEVERITIES and severity == int(severity)):
         raise ValueError(f"the severity must be a whole number in 0 to {SEVERITIES}, got {severity}")
+    _check_range(images, max_value)
     corrupted: Array = _program(kind, max_value)(key, images, jnp.asarray(severity, jnp.int32))
     return corrupted
+
+
+def _check_range(images: Images, max_value: int) -> None:
+    """Raises ValueError for values that are not in the range of pixels, or hardly are of that range."""
+    if isinstance(images, jax.core.Tracer) or not np.size(images):
+        return
+    low, high = float(jnp.min(images)), float(jnp.max(images))
+    if not (low >= 0 and high <= max_value):
+        raise ValueError(
+            f"corrupt takes images of values from 0 to max_value {max_value}, and these go from {low:g} to {high:g}: corrupt them "
+            "before they are scaled, or give their max_value"
+        )
+    if jnp.issubdtype(images.dtype, jnp.floating) and 0 < high <= 1 < max_value:
+        raise ValueError(
+            f"corrupt: these images are {images.dtype} and go up to {high:g}, max_value is {max_value}: give max_value=1 if that is "
+            "their largest value"
+        )
 
 
 @functools.lru_cache

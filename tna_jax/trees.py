@@ -97,6 +97,22 @@ def parameters(tree: Tree, what: str = "params") -> list[tuple[KeyPath, jax.Arra
     return leaves
 
 
+def running_statistics(tree: Tree) -> list[KeyPath]:
+    """Returns the paths of the running statistics of norms, as far as a tree tells them from parameters.
+
+    Of Linen: `batch_stats` beside `params`, the collections of all variables. Of NNX: variables of type `BatchStat`.
+    """
+    nnx = sys.modules.get("flax.nnx")
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_leaf)
+    boxes = dict(zip((path for path, _ in named_leaves(tree)), (leaf for _, leaf in flat), strict=True))
+    of_linen = {"params", "batch_stats"} <= {path[0] for path in boxes if path}
+    return [
+        path
+        for path, leaf in boxes.items()
+        if (of_linen and path[0] == "batch_stats") or (nnx is not None and isinstance(leaf, nnx.BatchStat))
+    ]
+
+
 def selector(where: PathFilter | None, paths: list[KeyPath], what: str = "where") -> Callable[[KeyPath], bool]:
     """Returns the filter `where` as a predicate of key paths; `None` selects every leaf.
 

@@ -80,3 +80,30 @@ def test_what_cannot_be_is_refused(images):
 def test_a_severity_that_there_is_not_is_refused(images, severity):
     with pytest.raises(ValueError, match=f"a whole number in 0 to 5, got {severity}"):
         corrupt(KEY, images, "contrast", severity)
+
+
+@pytest.mark.parametrize(
+    ("images", "max_value", "said"),
+    [
+        (np.linspace(0, 1, 12, dtype=np.float32), 255, "float32 and go up to 1, max_value is 255: give max_value=1"),
+        (
+            np.linspace(-2, 2, 12, dtype=np.float32),
+            1,
+            "from 0 to max_value 1, and these go from -2 to 2: corrupt them before",
+        ),
+        (np.array([0, np.nan, 1], np.float32), 1, "these go from nan to nan"),
+        (np.arange(12, dtype=np.uint8), 10, "from 0 to max_value 10, and these go from 0 to 11"),
+    ],
+)
+def test_images_that_are_not_of_the_range_of_pixels_are_refused(images, max_value, said):
+    """Under a max_value of 255 images up to 1 would become noise, and scaled ones would lose all below 0."""
+    with pytest.raises(ValueError, match=said):
+        corrupt(KEY, jnp.asarray(images.reshape(1, -1, 1, 1)), "contrast", 3, max_value)
+
+
+def test_floats_up_to_1_are_corrupted_as_integers_are(images):
+    for kind in KINDS:
+        scaled = corrupt(KEY, images.astype(jnp.float32) / np.float32(255), kind, 3, max_value=1)
+        assert np.abs(np.asarray(scaled) * 255 - np.asarray(corrupt(KEY, images, kind, 3))).max() < 0.51
+    black = jnp.zeros((1, 2, 2, 1), jnp.float32)
+    assert np.array_equal(corrupt(KEY, black, "blur", 3), black)

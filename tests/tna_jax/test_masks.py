@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from tests.parameters import slow
 from tests.xla_flags import NO_FLOAT16
@@ -337,6 +338,26 @@ def test_one_ratio_is_for_all_leaves():
 def test_integer_leaves_are_all_listed(draw):
     with pytest.raises(TypeError, match=r"batch_stats/count \(int32\), step \(int32\)"):
         draw(KEY, PARAMS | {"step": jnp.int32(0), "batch_stats": {"count": jnp.zeros(2, jnp.int32)}}, 0.5)
+
+
+@pytest.mark.parametrize("draw", [masks.bernoulli, masks.exact, masks.neurons, masks.per_unit])
+def test_running_statistics_have_no_anchors(draw):
+    """All variables of a Linen module, or a whole state of NNX, instead of the parameters: models would share statistics of one of them."""
+    number = {"bias": 1} if draw is masks.per_unit else 0.5
+    params, means = {"Dense_0": {"bias": jnp.zeros(3)}}, {"BatchNorm_0": {"mean": jnp.zeros(3), "var": jnp.ones(3)}}
+    options = {"apart": True} if draw is masks.neurons else {}
+    with pytest.raises(
+        ValueError, match=r"statistics: batch_stats/BatchNorm_0/mean, batch_stats/BatchNorm_0/var\. .*params'"
+    ):
+        draw(KEY, {"params": params, "batch_stats": means}, number, **options)
+    layer = nnx.State({"bias": nnx.Param(jnp.zeros(3)), "mean": nnx.BatchStat(jnp.zeros(3))})
+    with pytest.raises(ValueError, match=r"running statistics: mean\. .* nnx\.Param"):
+        draw(KEY, layer, number, **options)
+    beside = masks.bernoulli(KEY, {"params": params, "batch_stats": means}, 1.0, "^params")
+    assert jax.tree.map(lambda leaf: bool(leaf.any()), beside) == {
+        "params": {"Dense_0": {"bias": False}},
+        "batch_stats": {"BatchNorm_0": {"mean": True, "var": True}},
+    }
 
 
 def test_what_does_not_fit_is_all_listed():

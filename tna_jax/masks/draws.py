@@ -40,7 +40,8 @@ def bernoulli(
       A mask with the structure of `params`, bool leaves of the same shapes.
 
     Raises:
-      ValueError: `ratio` outside [0, 1], `where` selects nothing, or leaves without a common first axis under `shared`.
+      ValueError: `ratio` outside [0, 1], `where` selects nothing, or running statistics (Linen's variables with `batch_stats`
+        beside `params`, an NNX state of `BatchStat`), or leaves without a common first axis under `shared`.
       TypeError: `params` holds something other than floating-point arrays.
     """
     check_ratio(ratio)
@@ -131,6 +132,7 @@ def draw_leaves(
     """Gathers the masks of the chosen leaves from `leaf_masks(all leaves, chosen leaves)`."""
     named = trees.parameters(params)
     chosen = trees.selector(where, [path for path, _ in named])
+    _refuse_statistics(params, chosen)
     single = _of_one_model(named) if shared else named
     masks = dict(
         zip([p for p, _ in named if chosen(p)], leaf_masks(single, [x for x in single if chosen(x[0])]), strict=True)
@@ -139,6 +141,16 @@ def draw_leaves(
         jnp.broadcast_to(_on_device(masks[p]), x.shape) if p in masks else jnp.ones(x.shape, bool) for p, x in named
     ]
     return trees.like(params, [sharding.place(m, leaf) for m, (_, leaf) in zip(leaves, named, strict=True)])
+
+
+def _refuse_statistics(params: Params, chosen: Callable[[KeyPath], bool]) -> None:
+    """Raises ValueError where a mask would anchor running statistics: they follow the data, no optimizer holds them, and models that
+    share them have wrong ones."""
+    if held := [trees.name(path) for path in trees.running_statistics(params) if chosen(path)]:
+        raise ValueError(
+            f"anchors are for parameters, and these are running statistics: {', '.join(held)}. Draw the mask for variables['params'] "
+            "in Linen, nnx.state(model, nnx.Param) in NNX, or leave them out with where="
+        )
 
 
 def _draw_entries(
