@@ -61,10 +61,11 @@ docs: $(VENV)/.installed-dev  ## the site, into site/; warnings are errors
 	@echo "site/index.html"
 
 # One version beside others, as a commit on the branch gh-pages: make docs-version VERSION=v0.1.0 ALIAS=latest. mike looks for mkdocs on PATH.
+# The site opens with the latest release, and before the first one with what is there.
 VERSION ?= dev
 docs-version: $(VENV)/.installed-dev  ## the site of VERSION=dev beside those of releases, on the branch gh-pages
 	PATH="$(abspath $(BIN)):$$PATH" DOCS_VERSIONS=mike NO_MKDOCS_2_WARNING=1 $(BIN)/mike deploy --update-aliases $(VERSION) $(ALIAS)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/mike set-default --allow-undefined latest
+	$(BIN)/mike set-default latest 2>/dev/null || $(BIN)/mike set-default $(VERSION)
 
 links:  ## ask for every address that pages link to (needs the network)
 	$(PYTHON) .github/links.py

@@ -42,18 +42,37 @@ def test_make_alone_lists_the_targets():
     assert max(map(len, shown.splitlines())) <= 120
 
 
-def test_the_site_of_a_version_is_built_without_an_activated_environment(tmp_path):
-    """mike looks for mkdocs on PATH, where neither a shell nor a job of the host has that of make's environment."""
-    tools = tmp_path / "venv" / "bin"
+def made_site(folder: Path, mike: str) -> str:
+    """What make docs-version prints with a tool of that script in place of mike."""
+    tools = folder / "venv" / "bin"
     tools.mkdir(parents=True)
-    for name, script in {"python": "exit 1", "mkdocs": "exit 0", "mike": 'mkdocs && echo "mike $*"'}.items():
+    for name, script in {"python": "exit 1", "mkdocs": "exit 0", "mike": mike}.items():
         (tools / name).write_text(f"#!/bin/sh\n{script}\n")
         (tools / name).chmod(0o755)
-    (tmp_path / "venv" / ".installed-dev").touch()
-    words = ["make", "-C", str(ROOT), "docs-version", f"VENV={tmp_path / 'venv'}", "VERSION=v1", "ALIAS=latest"]
-    said = subprocess.check_output(words, text=True, env={"PATH": "/usr/bin:/bin"})
+    (folder / "venv" / ".installed-dev").touch()
+    words = [
+        "make",
+        "--no-print-directory",
+        "-C",
+        str(ROOT),
+        "docs-version",
+        f"VENV={folder / 'venv'}",
+        "VERSION=v1",
+        "ALIAS=latest",
+    ]
+    return subprocess.check_output(words, text=True, env={"PATH": "/usr/bin:/bin"})
+
+
+def test_the_site_of_a_version_is_built_without_an_activated_environment(tmp_path):
+    """mike looks for mkdocs on PATH, where neither a shell nor a job of the host has that of make's environment."""
+    said = made_site(tmp_path, 'test "$1" != deploy || mkdocs && echo "mike $*"')
     assert "\nmike deploy --update-aliases v1 latest\n" in said
-    assert "\nmike set-default --allow-undefined latest\n" in said
+    assert said.endswith("mike set-default latest\n")
+
+
+def test_a_site_without_a_release_opens_with_what_is_there(tmp_path):
+    said = made_site(tmp_path, 'test "$2" != latest && echo "mike $*"')
+    assert said.endswith("mike set-default v1\n")
 
 
 def test_the_pythons_of_the_workflows_are_those_of_the_package():
