@@ -185,7 +185,7 @@ def _file_options(cls: type, name: str, rest: list[str]) -> list[str]:
     return to_words({key: value for key, value in values.items() if key.removesuffix(RECORDED) not in named})
 
 
-ABOUT = ("format", "program", "started_with")
+ABOUT = ("format", "program", "started_with", "files")
 """What a run's config.json holds beside options."""
 
 

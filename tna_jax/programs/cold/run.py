@@ -34,7 +34,7 @@ from tna_jax.programs.runs.checkpoints import Checkpoints
 from tna_jax.programs.runs.folder import METRICS, PROVENANCE, Run
 from tna_jax.programs.runs.restore import restore
 from tna_jax.programs.system import distributed, memory
-from tna_jax.programs.training import backbone, freezing
+from tna_jax.programs.training import backbone, freezing, model_files
 from tna_jax.programs.training.backbone import Backbone
 from tna_jax.programs.training.builders import finetuning_trainer, transformer_fields
 from tna_jax.programs.training.setup import record, result_options
@@ -84,18 +84,21 @@ def run(settings: ColdOptions) -> dict[str, Any]:
     settings.check()
     variants = [Variant(settings.seed + seed, ratio) for seed in range(settings.seeds) for ratio in settings.ratios]
     distributed.start(settings, len(variants) * len(settings.tasks))
+    hashes = model_files.hashes((settings.checkpoint or "",))
     fusion, facts = prepare(settings, variants)
     settings = dataclasses.replace(
         cold_tasks.recorded(settings, fusion.tasks), checkpoint=checkpoint_names.absolute(settings.checkpoint or "")
     )
     standing = backbone.pretraining_record(settings.checkpoint or "")
     with Run.create(settings.out, "cold", RESULTS, settings.overwrite, settings.resume) as folder:
-        record(folder, "cold", settings, sorted({variant.seed for variant in variants}))
+        record(folder, "cold", settings, sorted({variant.seed for variant in variants}), hashes)
         folder.write_plan([variant._asdict() for variant in variants], fusion.settings.at_once)
         console.print(f"on {standing['in_words']}")
         console.print(f"{len(variants)} fusions (seeds x ratios) of {len(fusion.contributors)} contributors: "
                       f"{', '.join(task.title for task in fusion.contributors)}; unseen: "
                       f"{', '.join(task.title for task in fusion.tasks if not task.seen) or 'none'}")  # fmt: skip
+        for note in (note for task in fusion.tasks for note in task.notes):
+            console.print(note)
         frozen = freezing.describe(fusion.backbone.params, settings.freeze)
         for line in frozen_text(frozen):
             console.print(line)

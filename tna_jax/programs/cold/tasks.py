@@ -45,6 +45,8 @@ class Task(NamedTuple):
     source: str = ""
     fingerprint: str = ""
     """Of the user's own texts, see `TextTask`."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the examples, with the task's title."""
 
 
 def load(names: Sequence[str], seen: Sequence[str], settings: Any) -> list[Task]:
@@ -72,7 +74,7 @@ def load(names: Sequence[str], seen: Sequence[str], settings: Any) -> list[Task]
             tokens.encode_split(words, split, settings.length) for split in (task.train, task.test.take(rows))
         )
         made.append(Task(label, title, task.num_classes, train, test, name in seen, task.how_split,
-                         task.source, task.fingerprint))  # fmt: skip
+                         task.source, task.fingerprint, tuple(f"{title}: {note}" for note in task.notes)))  # fmt: skip
     return made
 
 

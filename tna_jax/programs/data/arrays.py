@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tna_jax.programs.data.source import SUBSET_SEED, DataError, Dataset, Split, permutation
+from tna_jax.programs.data.source import KNOWN, SUBSET_SEED, DataError, Dataset, Split, permutation
 from tna_jax.programs.user_code import is_reference
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -15,8 +15,6 @@ OWNERS = "client_train"
 """Whose each training example is, of data with natural clients."""
 HELD = 0.2
 """Share of the examples that become the test split where the data has none."""
-KNOWN = 0.01
-"""Share of the test examples that may be training examples too without a word."""
 CHANNELS = (1, 3, 4)
 """Numbers of channels that images have."""
 CLASSES, TOKENS = ("classification",), ("next-token", "masked-lm", "segmentation")

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SUBSET_SEED = 20_240_229
+KNOWN = 0.01
+"""Share of the test examples that may be training examples too without a word."""
 
 
 class DataError(ValueError):

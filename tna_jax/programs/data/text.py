@@ -17,7 +17,7 @@ import numpy as np
 
 from tna_jax.io.errors import unknown
 from tna_jax.programs.data.search_path import candidate_dirs, missing, places
-from tna_jax.programs.data.source import DataError, permutation
+from tna_jax.programs.data.source import KNOWN, DataError, permutation
 
 SPLIT_SEED = 20_240_301
 FOLDERS = ("text",)
@@ -81,6 +81,8 @@ class TextTask:
     """A user's own texts: their name as a run records it; empty for known tasks."""
     fingerprint: str = ""
     """The sha256 of a user's own texts."""
+    notes: tuple[str, ...] = ()
+    """What whoever trains on them should know, for the line that describes them."""
 
     @property
     def num_classes(self) -> int:
@@ -92,7 +94,7 @@ class TextTask:
         counts = (
             f"{len(self.train.labels)} train + {len(self.validation.labels)} validation + {len(self.test.labels)} test"
         )
-        return f"{self.title}: {counts} texts, {self.num_classes} classes"
+        return "; ".join([f"{self.title}: {counts} texts, {self.num_classes} classes", *self.notes])
 
 
 def names() -> tuple[str, ...]:
@@ -190,6 +192,22 @@ def cut(split: TextSplit, shares: Sequence[float], seed: int) -> list[TextSplit]
     ends = np.cumsum([round(share * len(first)) for share in shares])
     which = np.searchsorted(ends, place[groups[rows]], side="right")
     return [split.take(rows[which == part]) for part in range(len(shares) + 1)]
+
+
+def repeated(task: TextTask) -> tuple[str, ...]:
+    """Examples, text and label, that stand in two splits: more of them than a few that look alike. Equal texts are cut into one part,
+    so they come from files of their own."""
+    train, validation, test = (
+        list(zip(split.texts, split.labels.tolist(), strict=True)) for split in (task.train, task.validation, task.test)
+    )
+    notes = []
+    for examples, others, words in (
+        (test, {*train, *validation}, "test examples are training or validation examples too: scores on them say little of new examples"),
+        (validation, {*train}, "validation examples are training examples too: what is chosen by them favors models that have memorized them"),
+    ):  # fmt: skip
+        count = sum(example in others for example in examples)
+        notes += [f"{count} of {len(examples)} {words}"] if count > KNOWN * len(examples) else []
+    return tuple(notes)
 
 
 def corpus(names: Sequence[str], *, data_dir: str | os.PathLike[str] | None = None) -> list[str]:

@@ -59,7 +59,7 @@ def load(
     parts, names = _hugging_face(name, target) if kind == "hf" else _tables(name, own.find(name, data_dir), target)
     task = _task(short(name), parts, names)
     state = hashlib.sha256(repr([(part, parts[part]) for part in sorted(parts)]).encode())
-    task = dataclasses.replace(task, source=absolute(name), fingerprint=state.hexdigest())
+    task = dataclasses.replace(task, source=absolute(name), fingerprint=state.hexdigest(), notes=text.repeated(task))
     if problem := own.changed(task, recorded):
         raise DataError(problem)
     return task

@@ -12,6 +12,7 @@ from tna_jax.hf import tokenizer
 from tna_jax.io.errors import UsageError
 from tna_jax.prng import Stream, stream
 from tna_jax.programs import data
+from tna_jax.programs.cli import effects
 from tna_jax.programs.cli.dataset_names import form
 from tna_jax.programs.data import own, text, text_sources, tokens
 from tna_jax.programs.data.search_path import DOWNLOAD
@@ -36,6 +37,8 @@ class Material(NamedTuple):
     """Names of those."""
     recorded: Any
     """The options as a run records them."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the data."""
 
 
 def load(settings: Any, checkpoint: str) -> Material:
@@ -81,6 +84,7 @@ def _images(settings: Any, checkpoint: str) -> Material:
     return Material(
         f"{found.name}: {_counts(train, held, test)}, {found.num_classes} classes", made, train, held,
         {name: (inputs, labels) for name, inputs in tests.items()}, tuple(tests)[1:], own.recorded(settings, found),
+        found.notes,
     )  # fmt: skip
 
 
@@ -101,17 +105,14 @@ def shifted(key: jax.Array, images: jax.Array, kind: str, severity: int, max_val
 
 
 def _texts(settings: Any, checkpoint: str) -> Material:
+    if settings.dataset in text.names():
+        effects.refuse(settings, ("target",), f"for {settings.dataset}, a known set: it is for data of your own")
     try:
         task = text_sources.load(settings.dataset, data_dir=settings.data_dir, target=settings.target,
                                  recorded=settings.data_fingerprint)  # fmt: skip
     except DataError as error:
         raise UsageError(f"--dataset: {str(error).removesuffix(DOWNLOAD)}") from error
-    for option, split, count in (
-        ("--train-examples", task.train, settings.train_examples),
-        ("--test-examples", task.test, settings.test_examples),
-    ):
-        if count is not None and count > len(split.labels) and not settings.resume:
-            raise UsageError(f"{option} {count}: {task.title} has {len(split.labels)}")
+    _require_texts(settings, task)
     made = backbone.for_text(checkpoint, settings.length, task.num_classes, **transformer_fields(settings))
     words = tokenizer.load(made.folder)
     splits = {
@@ -124,7 +125,21 @@ def _texts(settings: Any, checkpoint: str) -> Material:
     return Material(
         f"{task.title}: {_counts(*found.values())}, {task.num_classes} classes", made, found["train"], found["held out"],
         {"test": (jnp.asarray(test.images), jnp.asarray(test.labels))}, (), recorded_texts(settings, task),
+        task.notes,
     )  # fmt: skip
+
+
+def _require_texts(settings: Any, task: text.TextTask) -> None:
+    """Raises UsageError for more texts than there are; of those that are held out the usual number means all where there are fewer."""
+    kinds = {"train_examples": ("training", task.train), "test_examples": ("test", task.test),
+             "held_out_examples": ("validation", task.validation)}  # fmt: skip
+    wrong = [
+        f"--{field.replace('_', '-')} {count}: {task.title} has {len(split.labels)} {kind} texts"
+        for field, (kind, split) in kinds.items()
+        if effects.given(settings, (field,)) and (count := getattr(settings, field)) > len(split.labels)
+    ]
+    if wrong and not settings.resume:
+        raise UsageError("; ".join(wrong))
 
 
 def recorded_texts(settings: Any, task: text.TextTask) -> Any:

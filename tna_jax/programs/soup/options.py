@@ -31,6 +31,8 @@ OF_TRAINING = (
     "ratios", "seeds", "recipes", "learning_rates", "weight_decays", "label_smoothings", "augmentations", "epochs", "warmup", "clip",
     "accumulate", "remat", "freeze", "checkpoint_every",
 )  # fmt: skip
+VALUES = ("learning_rates", "weight_decays", "label_smoothings", "augmentations")
+"""The lists of values of recipes, in the order in which `tna_jax.finetuning.grid` takes from them."""
 OF_IMAGES, OF_TEXTS = ("image_size", "augmentations", "corruptions", "severities"), ("length",)
 DATASET = Rule(lambda flag, name: "" if name in get_args(TextTask) else problem(flag, name))
 ONE_OR_MORE = Rule(lambda flag, values: "" if values else f"{flag} needs a value")
@@ -67,7 +69,7 @@ class SoupOptions(TuningOptions, FreezeOptions, TrustOptions):
     seeds: Annotated[int, COUNT] = 1
     """Populations, each with its own head, anchors and data orders."""
     recipes: Annotated[int, TWO, RECIPES] = 4
-    """Models of a population; recipe i takes its values in turn from the four lists of values."""
+    """Models of a population; recipe i takes its values in turn from the four lists of values, the first list the fastest."""
     learning_rates: Annotated[tuple[float, ...], ONE_OR_MORE, POSITIVE, RECIPES] = (3e-4, 6e-4)
     """Peak learning rates of AdamW."""
     weight_decays: Annotated[tuple[float, ...], ONE_OR_MORE, NOT_NEGATIVE, RECIPES] = (0.01, 0.1)
@@ -110,6 +112,23 @@ class SoupOptions(TuningOptions, FreezeOptions, TrustOptions):
         checkpoint_names.require_outside(self, (self.checkpoint, *self.models))
         if self.models:
             effects.refuse(self, OF_TRAINING, "for --models, which are averaged as they are")
+        else:
+            self.check_recipes()
+
+    def check_recipes(self) -> None:
+        """Raises UsageError for given values that no recipe takes; the last of the usual ones are left aside where there are few recipes."""
+        wrong, before = [], 1
+        for field in VALUES:
+            values = getattr(self, field)
+            taken = min((self.recipes - 1) // before + 1, len(values))
+            if taken < len(values) and (flags := effects.given(self, (field,))):
+                left = ", ".join(f"{value:g}" for value in values[taken:])
+                wrong.append(
+                    f"{flags[0]}: no recipe takes {left}: from --recipes {before * (len(values) - 1) + 1} on one does"
+                )
+            before *= len(values)
+        if wrong and not self.resume:
+            raise UsageError(f"{'; '.join(wrong)} (they are taken in turn from each list, the first list the fastest)")
 
     def check_kind(self, texts: bool) -> None:
         """Raises UsageError for options of images where the data are texts, and the other way round."""

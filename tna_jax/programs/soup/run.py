@@ -33,7 +33,7 @@ from tna_jax.programs.soup import report as soup_report
 from tna_jax.programs.soup.data import Material
 from tna_jax.programs.soup.options import SoupOptions
 from tna_jax.programs.system import distributed
-from tna_jax.programs.training import backbone, ensembles, freezing
+from tna_jax.programs.training import backbone, ensembles, freezing, model_files
 from tna_jax.programs.training.builders import finetuning_trainer
 from tna_jax.programs.training.initial_models import InitialModels
 from tna_jax.programs.training.setup import record, result_options
@@ -71,6 +71,7 @@ def run(settings: SoupOptions) -> dict[str, Any]:
     settings.check()
     count = settings.seeds * len(settings.ratios) * settings.recipes
     distributed.start(settings, len(settings.models) or count)
+    hashes = model_files.hashes(settings.models or (settings.checkpoint or "",))
     material = soup_data.load(settings, settings.checkpoint or settings.models[0])
     prepared = None if settings.models else prepare(settings, material)
     given: list[Group] = []
@@ -81,8 +82,8 @@ def run(settings: SoupOptions) -> dict[str, Any]:
     settings = with_absolute_folders(material.recorded)
     name = f"soup-{word(settings.dataset)}"
     with Run.create(settings.out, name, (*RESULTS, FUSED), settings.overwrite, settings.resume) as folder:
-        record(folder, "soup", settings, list(range(settings.seed, settings.seed + settings.seeds)))
-        console.print(f"{material.what}; on {standing['in_words']}")
+        record(folder, "soup", settings, list(range(settings.seed, settings.seed + settings.seeds)), hashes)
+        console.print(f"{'; '.join([material.what, *material.notes])}; on {standing['in_words']}")
         frozen = None if prepared is None else freezing.describe(material.backbone.params, settings.freeze)
         for line in frozen_text(frozen):
             console.print(line)

@@ -18,7 +18,7 @@ from tna_jax.programs.cli.options import Settings
 from tna_jax.programs.data import Dataset
 from tna_jax.programs.runs.folder import CONFIG, PROVENANCE, Run
 from tna_jax.programs.system import distributed
-from tna_jax.programs.training import anchors, objective_fit, own_models
+from tna_jax.programs.training import anchors, model_files, objective_fit, own_models
 from tna_jax.programs.training.builders import build_model, build_optimizer, load_data
 
 
@@ -67,11 +67,21 @@ def build_network(settings: Any, data: Dataset) -> tuple[Network, Any]:
         raise UsageError(f"--model {settings.model} on images of {data.image_shape}: {error}") from error
 
 
-def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
+def record(folder: Run, program: str, settings: Any, seeds: list[int], files: model_files.Hashes | None = None) -> None:
     """Writes the run's configuration and provenance, or compares them with those of the run to resume; opens its trackers.
 
     Of the options that do not shape the result, config.json keeps those that `tna resume` needs, under `started_with`. It is
     written last: a folder without it holds nothing worth keeping.
+
+    Args:
+      folder: of the run.
+      program: its name.
+      settings: its options, as a run records them.
+      seeds: that it uses.
+      files: the hashes of the models that it starts from; config.json keeps them under `files`.
+
+    Raises:
+      UsageError: the run to resume is of another program, other options, or other files; all of them are named.
     """
     started = distributed.broadcast_text(str(settings.resume and folder.has(CONFIG))) == "True"
     if not started:
@@ -79,7 +89,8 @@ def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
         kept = [key for key in PASSING_OPTIONS if key not in OF_ONE_START and hasattr(settings, key)]
         with_options = {key: getattr(settings, key) for key in kept}
         about = {"format": FORMAT, "program": program, "started_with": with_options}
-        folder.write(CONFIG, {**about, **result_options(settings)})
+        read = {} if files is None else {"files": files}
+        folder.write(CONFIG, {**about, **read, **result_options(settings)})
         folder.watch(getattr(settings, "log", None), to_json(result_options(settings)))
         return
     config, now = folder.read(CONFIG), to_json(result_options(settings))
@@ -93,6 +104,7 @@ def record(folder: Run, program: str, settings: Any, seeds: list[int]) -> None:
     if changed:
         changes = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
         raise UsageError(f"--resume: the options are not those of {folder.folder}: {changes}")
+    model_files.require_same(config.get("files"), files or {}, folder.folder)
     folder.watch(getattr(settings, "log", None), now)
 
 
@@ -135,4 +147,4 @@ def result_options(settings: Any) -> dict[str, Any]:
 
 def result_config(config: dict[str, Any]) -> dict[str, Any]:
     """Returns what of a config.json shapes the result, as results repeat it."""
-    return {key: value for key, value in config.items() if key != "started_with"}
+    return {key: value for key, value in config.items() if key not in ("started_with", "files")}

@@ -13,6 +13,7 @@ from tna_jax.hf import loading
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.cold import run as cold
 from tna_jax.programs.cold import tasks as cold_tasks
+from tna_jax.programs.training import model_files
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,6 +62,9 @@ def test_an_interrupted_fusion_goes_on_to_the_same_numbers(cold_fused, home, tmp
         patch.setattr(cold, "stoppable", lambda: contextlib.nullcontext(After(looks)))
         assert main([*words, "--out", str(tmp_path / "run")]) == 130
     assert not (tmp_path / "run" / "cold.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(model_files, "_sha256", lambda file: "of another file")
+        assert main(["resume", str(tmp_path / "run")]) == 2
     assert main(["resume", str(tmp_path / "run")]) == 0
     assert read(tmp_path / "run" / "cold.json")["rows"] == read(cold_fused / "cold.json")["rows"]
     assert same_arrays(tmp_path / "run" / "body-ratio-0.5", cold_fused / "body-ratio-0.5")

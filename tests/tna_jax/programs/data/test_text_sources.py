@@ -91,3 +91,20 @@ def test_texts_of_one_class_are_no_task(tmp_path):
     (tmp_path / "a.tsv").write_text("text\tlabel\n" + "".join(f"word {i}\tyes\n" for i in range(60)))
     with pytest.raises(DataError, match=r"a.tsv: all examples are of one class \(yes\)"):
         text_sources.load(str(tmp_path / "a.tsv"))
+
+
+def test_examples_that_stand_in_two_files_are_told():
+    """As of images: equal texts of one file are cut into one part, those of two files are not."""
+    for part, count, start in (("train", 30, 0), ("dev", 10, 20), ("test", 10, 24)):
+        write(f"mine/{part}.tsv", count, start)
+    task = text_sources.load("./mine")
+    told = (
+        "6 of 10 test examples are training or validation examples too: scores on them say little of new examples",
+        "10 of 10 validation examples are training examples too: what is chosen by them favors models that have memorized them",
+    )
+    assert task.notes == told and task.describe().endswith(f", 2 classes; {told[0]}; {told[1]}")
+    write("mine/dev.tsv", 10, 100)
+    write("mine/test.tsv", 10, 25, labels=("bad", "good"))  # number 30 to 34 are new
+    assert text_sources.load("./mine").notes == ("5 of 10 test examples are training or validation examples too: scores on them say little of new examples",)  # fmt: skip
+    write("mine/test.tsv", 10, 24, labels=("bad", "good"))  # the same texts with other labels: other examples
+    assert text_sources.load("./mine").notes == () == text_sources.load(write("one.csv", 60)).notes

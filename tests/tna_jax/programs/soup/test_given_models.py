@@ -1,5 +1,6 @@
 """What `tna soup --models` averages: each model once, finite, and with the inputs and classes of the others."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tna_jax.programs.soup import data as soup_data
 from tna_jax.programs.soup import inputs
 from tna_jax.programs.soup import run as soup
 from tna_jax.programs.soup.options import SoupOptions
-from tna_jax.programs.training import backbone, setup
+from tna_jax.programs.training import backbone, model_files, setup
 
 SMALL = ["--dataset", "digits:0-4", "--held-out-examples", "20", "--test-examples", "20"]
 
@@ -193,3 +194,72 @@ def test_what_is_fused_already_is_kept_if_it_is_of_this_run(held, kept, tmp_path
         run.write(soup.FUSED, {"format": FORMAT, **held})
         assert len(soup._kept(run, groups)) == kept
     assert ("all are fused again" in " ".join(capsys.readouterr().err.split())) == (not kept)
+
+
+def test_a_run_goes_on_only_with_the_models_that_it_was_started_from(tmp_path):
+    """A model that was trained on has files of the same sizes and headers."""
+    for name in ("a", "b"):
+        write_vit(tmp_path / name)
+    (tmp_path / "a" / "preprocessor_config.json").write_text("{}")
+    settings = SoupOptions(models=(str(tmp_path / "a"), str(tmp_path / "b")), out="run")
+    weights = tmp_path / "b" / "model.safetensors"
+    before = weights.read_bytes()
+    with Run.create(str(tmp_path / "run"), "soup", (), False, False) as run:
+
+        def record(resume: bool) -> None:
+            given = dataclasses.replace(settings, resume=resume)
+            setup.record(run, "soup", given, [0], model_files.hashes(given.models))
+
+        record(resume=False)
+        (tmp_path / "a" / "README.md").write_text("words")
+        record(resume=True)
+        weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        (tmp_path / "a" / "preprocessor_config.json").unlink()
+        (tmp_path / "a" / "tokenizer.json").write_text("{}")
+        said = f"started from: {tmp_path}/a/preprocessor_config.json is gone; {tmp_path}/a/tokenizer.json is new; {weights} has changed; put"
+        with pytest.raises(UsageError, match=said):
+            record(resume=True)
+        run.write("config.json", {name: value for name, value in run.read("config.json").items() if name != "files"})
+        record(resume=True)  # a run of before, which did not look
+
+
+def test_more_texts_than_there_are_and_columns_of_known_sets_are_refused(home):
+    bert = str(home / "drawn")
+
+    def load(**options) -> soup_data.Material:
+        given = SoupOptions(checkpoint=bert, dataset="trec", data_dir=str(home / "data"), length=8, **options)
+        return soup_data.load(given, bert)
+
+    with pytest.raises(UsageError) as refused:
+        load(held_out_examples=500, train_examples=200, test_examples=121)
+    assert str(refused.value) == (
+        "--train-examples 200: TREC has 108 training texts; --test-examples 121: TREC has 120 test texts; "
+        "--held-out-examples 500: TREC has 12 validation texts"
+    )
+    with pytest.raises(UsageError, match="--target does nothing for trec, a known set: it is for data of your own"):
+        load(target="topic")
+    material = load()  # the usual number: all there are
+    assert len(material.held_out.labels) == 12 and "12 held-out" in material.what
+    assert len(load(resume=True, out="run", target="topic", held_out_examples=500).held_out.labels) == 12
+
+
+def test_values_that_no_recipe_takes_are_refused():
+    def check(**options) -> None:
+        SoupOptions(checkpoint="x", **options).check()
+
+    with pytest.raises(UsageError) as refused:
+        check(recipes=2, learning_rates=(1e-3, 3e-4, 1e-4), augmentations=(0.1, 0.9))
+    assert str(refused.value) == (
+        "--learning-rates: no recipe takes 0.0001: from --recipes 3 on one does; --augmentations: no recipe takes 0.9: from --recipes 13 "
+        "on one does (they are taken in turn from each list, the first list the fastest)"
+    )
+    for taken, recipes in ((True, 13), (False, 12)):
+        given = {"recipes": recipes, "learning_rates": (1e-3, 3e-4, 1e-4), "augmentations": (0.1, 0.9)}
+        found = {recipe.augmentation for recipe in soup.plan(SoupOptions(checkpoint="x", **given))}
+        assert (0.9 in found) is taken
+        if taken:
+            check(**given)
+        else:
+            with pytest.raises(UsageError, match=r"--augmentations: no recipe takes 0\.9: from --recipes 13"):
+                check(**given)
+    check(recipes=2)  # of the usual values some are left aside

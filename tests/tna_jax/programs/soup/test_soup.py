@@ -1,6 +1,8 @@
 """`tna soup` as a user runs it: every fusion on every set, anchors, interruptions, less memory."""
 
 import contextlib
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -64,6 +66,21 @@ def test_an_interrupted_soup_goes_on_to_the_same_numbers(souped, home, tmp_path,
     assert main(["resume", str(tmp_path / "run")]) == 0
     assert read(tmp_path / "run" / "soup.json")["rows"] == read(souped / "soup.json")["rows"]
     assert same_arrays(tmp_path / "run" / "soup-ratio-0.5", souped / "soup-ratio-0.5")
+
+
+@pytest.mark.slow
+def test_a_soup_does_not_go_on_from_another_checkpoint(home, vit, tmp_path, monkeypatch, capsys):
+    checkpoint = Path(shutil.copytree(vit / "model", tmp_path / "model"))
+    weights, run = checkpoint / "model.safetensors", str(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(ensembles, "stoppable", lambda: contextlib.nullcontext(After(0)))
+        assert main(["soup", "--checkpoint", str(checkpoint), *SOUP, "--out", run]) == 130
+    held, begun = {path: path.read_bytes() for path in Path(run).glob("*.json*")}, weights.read_bytes()
+    weights.write_bytes(begun[:-1] + bytes([begun[-1] ^ 1]))
+    assert f"not the files any more that {run} was started from: {weights} has changed" in fails(capsys, "resume", run)
+    assert held == {path: path.read_bytes() for path in Path(run).glob("*.json*")}
+    weights.write_bytes(begun)
+    assert main(["resume", run]) == 0
 
 
 @pytest.mark.slow
