@@ -1,5 +1,6 @@
 """Natural clients in files: a folder of tables (.csv, .tsv, .parquet) or of .npz files, one a client, called as the file."""
 
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,9 @@ def listed(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    return files if files and not any(path.is_dir() for path in folder.iterdir()) else []
+    return (
+        files if files and not any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir()) else []
+    )
 
 
 class Files(NamedTuple):
@@ -37,8 +40,13 @@ def read(files: list[Path], target: str | None, objective: str) -> Files:
 
     Raises:
       DataError: a file cannot be read, or holds other columns, shapes or types than the first, or test arrays where others have none; or files
-        of two kinds.
+        of two kinds, or of one client.
     """
+    homes = Counter(path.stem for path in files)
+    if twice := [path.name for path in files if homes[path.stem] > 1]:
+        raise DataError(
+            f"{files[0].parent}: a client is called as its file, and these would be one: {', '.join(twice)}"
+        )
     kinds = {path.suffix.lower() for path in files}
     if len(kinds) > 1:
         raise DataError(f"{files[0].parent}: files of clients are of one kind, these end in {', '.join(sorted(kinds))}")
@@ -59,12 +67,26 @@ def _tables(files: list[Path], target: str | None, objective: str) -> Files:
             other = [f"lacks {', '.join(lacks)}"] * bool(lacks) + [f"has {', '.join(more)}"] * bool(more)
             raise DataError(f"{path}: its columns are not those of {files[0].name}: it {' and '.join(other)}")
     together = {name: [cell for part in parts for cell in part[name]] for name in first}
-    values, notes = table.arrays(together, target, objective, f"the tables of {files[0].parent.name}")
+    try:
+        values, notes = table.arrays(together, target, objective, f"the tables of {files[0].parent.name}")
+    except DataError as error:
+        raise _by_file(files, parts, target, objective) or error from error
     sizes = [len(part[first[0]]) for part in parts]
     names: tuple[str, ...] = ()
     if objective == "classification":
         values["y_train"], names = table.in_order(values["y_train"])
     return Files(values | {OWNERS: _owners(files, sizes)}, names, notes)
+
+
+def _by_file(files: list[Path], parts: list[table.Columns], target: str | None, objective: str) -> DataError | None:
+    """Returns what is wrong with each file by itself; None where that shows in all of them together only, or in each."""
+    wrong = []
+    for path, part in zip(files, parts, strict=True):
+        try:
+            table.arrays(part, target, objective, str(path))
+        except DataError as error:
+            wrong.append(str(error))
+    return DataError("; ".join(wrong)) if 0 < len(wrong) < len(files) else None
 
 
 def _archives(files: list[Path]) -> Files:

@@ -153,12 +153,12 @@ def arrays(
     def opener(part: Any) -> Any:
         return lambda i: part[i][image]
 
-    gray = all(pictures.is_gray(opener(part), len(part)) for part in parts.values())
+    numbers = {key: [f"{key} image {i}" for i in range(len(part))] for key, part in parts.items()}
+    gray = all(pictures.is_gray(numbers[key], opener(part)) for key, part in parts.items())
     result = {}
     for key, part in parts.items():
         if not len(part):
             raise DataError(f"{name}: the {key} split has no examples")
-        numbers = [f"{key} image {i}" for i in range(len(part))]
-        result[f"x_{key}"] = pictures.stack(numbers, opener(part), image_size, name, gray)
+        result[f"x_{key}"] = pictures.stack(numbers[key], opener(part), image_size, name, gray)
         result[f"y_{key}"] = np.array(part[label][:])
     return result, class_names(rows, label)

@@ -65,7 +65,8 @@ def _folder(name: str, folder: Path, request: Request) -> Dataset:
 def _images(name: str, folder: Path, request: Request) -> Dataset:
     if request.objective != "classification" and not is_reference(request.objective):
         raise DataError(f"{name}: folders of images have labels, which --objective {request.objective} does not take")
-    return arrays.from_arrays(short(name), image_folder.read(folder, request.image_size), "classification")
+    dataset = arrays.from_arrays(short(name), image_folder.read(folder, request.image_size), "classification")
+    return dataclasses.replace(dataset, notes=(*dataset.notes, *image_folder.left_aside(folder)))
 
 
 def _hugging_face(name: str, download: bool, request: Request) -> Dataset:

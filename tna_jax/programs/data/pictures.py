@@ -29,9 +29,9 @@ def stack(
       gray: whether to make all of them gray; None: if they are.
 
     Raises:
-      DataError: a picture that cannot be read or has more than 8 bits, or sizes that differ; names examples.
+      DataError: pictures that cannot be read or have more than 8 bits, or sizes that differ; names examples.
     """
-    sizes, modes = zip(*(_facts(name, opened, i) for i, name in enumerate(names)), strict=True)
+    sizes, modes = zip(*_of_each(names, lambda i: _facts(names[i], opened, i)), strict=True)
     different: dict[tuple[int, int], str] = {}
     for size, name in zip(sizes, names, strict=True):
         different.setdefault(size, name)
@@ -40,21 +40,44 @@ def stack(
         raise DataError(
             f"{where}: images of {len(different)} sizes ({examples}); --image-size N brings them to N x N pixels"
         )
-    if strange := sorted({(mode, name) for mode, name in zip(modes, names, strict=True) if mode not in GRAY + COLOR})[
-        :1
-    ]:
-        raise DataError(f"{where}: {strange[0][1]} has pixels of the form {strange[0][0]}, expected 8 bits a channel")
+    strange = [f"{name} ({mode})" for mode, name in zip(modes, names, strict=True) if mode not in GRAY + COLOR]
+    if strange:
+        raise DataError(f"{where}: pixels of other forms than 8 bits a channel: {_some(strange)}")
     gray = all(mode in GRAY for mode in modes) if gray is None else gray
     width, height = (image_size, image_size) if image_size is not None else sizes[0]
     pixels = np.empty((len(names), height, width, 1 if gray else 3), np.uint8)
-    for i, name in enumerate(names):
-        pixels[i] = _pixels(name, opened(i), gray, image_size).reshape(height, width, -1)
+
+    def fill(i: int) -> None:
+        pixels[i] = _pixels(names[i], opened(i), gray, image_size).reshape(height, width, -1)
+
+    _of_each(names, fill)
     return pixels
 
 
-def is_gray(opened: Callable[[int], Any], count: int) -> bool:
-    """Returns whether all pictures are gray."""
-    return all(_facts("", opened, i)[1] in GRAY for i in range(count))
+SHOWN = 5
+"""Pictures that an error names."""
+
+
+def _some(words: Sequence[str], between: str = ", ") -> str:
+    return between.join([*words[:SHOWN], *([f"and {len(words) - SHOWN} more"] if len(words) > SHOWN else [])])
+
+
+def _of_each(names: Sequence[str], read: Callable[[int], Any]) -> list[Any]:
+    """Returns what is read of each picture; raises one DataError that names those which cannot be read, and counts the rest."""
+    found, wrong = [], []
+    for i in range(len(names)):
+        try:
+            found.append(read(i))
+        except DataError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise DataError(_some(wrong, "; "))
+    return found
+
+
+def is_gray(names: Sequence[str], opened: Callable[[int], Any]) -> bool:
+    """Returns whether all pictures are gray. Arguments and errors as of `stack`."""
+    return all(mode in GRAY for _, mode in _of_each(names, lambda i: _facts(names[i], opened, i)))
 
 
 def from_file(path: Path) -> Any:

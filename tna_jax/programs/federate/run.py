@@ -61,6 +61,8 @@ def run(settings: FederateOptions) -> dict[str, Any]:
         console.print(
             f"{prepared.data.describe()}; {settings.describe()}; {federate_report.headline(result_options(settings))}"
         )
+        if remark := dealt_anew(prepared.data, settings.partition):
+            console.print(remark)
         plan = [{"seed": seed, "anchors": kind} for seed in seeds for kind in settings.anchors]
         progress, facts = federate_rounds.federate(prepared, settings, plan, folder)
         result: dict[str, Any] = to_json({
@@ -159,6 +161,16 @@ def prepare(settings: FederateOptions) -> Prepared:
         except ValueError as error:
             raise UsageError(f"--personalize head: {error}") from error
     return Prepared(data, train, proxy, federation, init, owners, head)
+
+
+def dealt_anew(data: Any, partition: str) -> str:
+    """Returns what is said where the data has natural clients and others are made; empty elsewhere."""
+    if data.owners is None or partition == "natural":
+        return ""
+    return (
+        f"{data.name} says whose each example is, and --partition {partition} deals them out anew; --partition natural leaves them with "
+        "their owners"
+    )
 
 
 def _num_owners(settings: FederateOptions, data: Any) -> int:

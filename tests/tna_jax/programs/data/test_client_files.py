@@ -10,6 +10,7 @@ from tests.parameters import slow
 from tna_jax.programs import data
 from tna_jax.programs.cli.main import main
 from tna_jax.programs.data.source import DataError
+from tna_jax.programs.federate.run import dealt_anew
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3)).astype(np.float32)
@@ -202,3 +203,39 @@ def test_data_without_owners_has_no_natural_clients(capsys):
     assert "does not say whose its examples are" in capsys.readouterr().err.replace("\n", " ")
     assert main(["federate", "--dataset", "digits", "--client-column", "a"]) == 2
     assert "--client-column does nothing without --partition natural" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_owners_that_a_partition_leaves_aside_are_told(tmp_path):
+    found = data.load(files(tmp_path))
+    assert dealt_anew(found, "iid") == (
+        "each says whose each example is, and --partition iid deals them out anew; --partition natural leaves them with their owners"
+    )
+    assert not dealt_anew(found, "natural") and not dealt_anew(data.load("digits"), "dirichlet")
+
+
+def test_files_of_clients_that_cannot_be_used_are_named(tmp_path):
+    request = data.Request(target="label")
+    rows = {
+        name: "x,y,label\n" + "".join(f"{i},{i + 1},{'no' if i % 2 else 'yes'}\n" for i in range(6)) for name in "abc"
+    }
+    bad = {name: rows[name].replace("3,4", "nan,4").replace("5,6", "?,6") for name in "ac"}
+    with pytest.raises(DataError) as error:
+        data.load(write(tmp_path / "bad", **rows | bad), request=request)
+    said = [
+        f"{tmp_path}/bad/{name}.csv: 2 cells of the column x are not finite numbers; the first is 'nan' in example 3"
+        for name in "ac"
+    ]
+    assert str(error.value) == "; ".join(said)
+    folder = Path(write(tmp_path / "beside", **rows))
+    (folder / ".ipynb_checkpoints").mkdir()
+    assert len(np.unique(data.load(str(folder), request=request).owners)) == 3
+    (folder / "old").mkdir()
+    with pytest.raises(
+        DataError, match=r"beside holds a.csv, b.csv, c.csv and subfolders \(old/\): files of clients lie in"
+    ):
+        data.load(str(folder), request=request)
+    (folder / "old").rmdir()
+    (folder / "a.CSV").write_text(rows["a"])
+    if len(list(folder.glob("*.[cC]*"))) == 4:  # a file system that tells them apart
+        with pytest.raises(DataError, match=r"these would be one: a.CSV, a.csv$"):
+            data.load(str(folder), request=request)

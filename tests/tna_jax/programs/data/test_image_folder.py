@@ -88,7 +88,7 @@ def test_what_is_refused():
         data.load("./pets")
     Path("pets/b/broken.png").unlink()
     Image.new("I;16", (6, 4)).save("pets/b/deep.png")
-    with pytest.raises(DataError, match="expected 8 bits a channel"):
+    with pytest.raises(DataError, match=r"pixels of other forms than 8 bits a channel: b/deep.png \(I;16\)$"):
         data.load("./pets")
     write("half/train/a/0.png")
     with pytest.raises(DataError, match="has train/ but no test/"):
@@ -106,6 +106,38 @@ def test_a_picture_that_is_cut_short_is_named():
     Path("pets/b/0.png").write_bytes(Path("pets/b/0.png").read_bytes()[:-30])
     with pytest.raises(DataError, match="b/0.png: cannot be read as an image"):
         data.load("./pets")
+
+
+def test_all_broken_pictures_are_named_at_once():
+    """A folder of thousands is read for minutes: one error a broken picture would take a day."""
+    for i in range(9):
+        write(f"pets/{'ab'[i % 2]}/{i}.png", (60, 40))
+    whole = Path("pets/a/0.png").read_bytes()
+    for broken, expected in ((whole[:-30], ("a/2.png", "b/3.png")), (b"no", ("a/2.png", "b/3.png"))):
+        for name in expected:
+            Path("pets", name).write_bytes(broken)
+        with pytest.raises(DataError) as error:
+            data.load("./pets")
+        assert all(f"{name}: cannot be read as an image" in str(error.value) for name in expected)
+    for i in range(1, 8):
+        Path(f"pets/{'ab'[i % 2]}/{i}.png").write_bytes(b"no")
+    with pytest.raises(DataError, match="; and 2 more$"):
+        data.load("./pets")
+
+
+def test_what_is_not_read_is_told():
+    for part in ("train", "val", "test"):
+        for i in range(4):
+            write(f"pets/{part}/{'ab'[i % 2]}/{i}.png", color=(i, len(part), 0))
+    assert data.load("./pets").notes == ("not read: val/ (the test split is test/)",)
+    write("pets/train/loose.png")
+    for name in ("1.heic", "2.HEIC", "notes.txt", ".hidden", "Thumbs.db"):
+        (Path("pets/train/a") / name).write_text("")
+    assert data.load("./pets").notes == (
+        "not read: val/ (the test split is test/)",
+        "not read: images in no subfolder of a class: 1, train/loose.png say",
+        "files that are not read, as their names are not those of images: 2 .heic, 1 .txt, train/a/1.heic say",
+    )
 
 
 @pytest.mark.slow
