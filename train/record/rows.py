@@ -124,8 +124,9 @@ X8_ROWS = {
     if not name.startswith("late")
 }
 VGG_ROWS = _like_the_resnet(_w_asym(VGG_COUNTS, 2.0, {"head/": 0.7}))
-"""Without a norm behind it a layer's anchors are as heavy in sum as in W-Asym's head: the square root of 8 times 2."""
-CNN_ROWS = _like_the_resnet(_w_asym(CNN_COUNTS, 2.0, {"dense/": 0.5}))
+"""The head's anchors are as heavy in sum as in W-Asym's: the square root of 8 times 2. The CNN's dense layer, which has no norm behind it,
+has He et al.'s variance: its outputs keep their size."""
+CNN_ROWS = _like_the_resnet(_w_asym(CNN_COUNTS, 2.0, {"dense/": 0.125}))
 TOKENS = {"kind": "per-unit", "ratio": 0.15, "values": "normal", "scale": 0.2}
 """W-Asym's form in a Transformer: ten times the initial standard deviation (ours)."""
 VIT_ROWS = _like_the_resnet(TOKENS)
