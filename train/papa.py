@@ -62,7 +62,7 @@ def run(full: bool = False) -> dict[str, Any]:
     setting = {
         "title": case.title,
         "epochs": case.stages[-1],
-        "labels": {row: case.rows[row].label for row in ROWS},
+        "labels": {row: case.rows[row].label for row in (*ROWS, "standard")},
         "settings": {row: case.rows[row] for row in ROWS},
         "recipe": case.recipe(),
     }
