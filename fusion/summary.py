@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from fusion import federated, federated_baselines
 from fusion.soup_dinov2 import APART, USUAL
 from tna_jax.programs.cli.catalog import GROUPS, PROGRAMS
@@ -9,6 +11,7 @@ from tna_jax.programs.cold import report as cold_report
 from tna_jax.programs.reports.statistics import format_mean_std
 from train.cells import find, summary
 from train.cells import measured as format_measure
+from train.record import drawing
 
 Result = dict[str, Any]
 
@@ -65,6 +68,26 @@ def brief(digits: Result, figure2: Result, figure5: Result, anchors: Result) -> 
         rows.append([f"{title}, *heavy anchors*", INITS["different"], str(recipe["n"]),
                      *(format_measure(line, "accuracy_barrier") for line in (none, recipe)), "–"])  # fmt: skip
     return markdown(["data, network", "initialization", "pairs", *("no anchors", "ratio 0.4", "ratio 0.8")], rows)
+
+
+def transformers(record: Result, language: Result) -> str:
+    """Loss barriers between Transformers from different initial values, and the loss of their ends, without anchors and with."""
+    case = record["cases"]["vit_small"]
+    rows = drawing.rows_at(case, drawing.stages(case)[-1])
+    plain, anchored = (rows[name] for name in ("standard", "w_asym_start.1"))
+    vit = [format_mean_std(drawing.summary(pairs, drawing.COLUMNS[column]), 3)
+           for column in ("loss barrier", "ends: loss") for pairs in (plain, anchored)]  # fmt: skip
+    gpts = {c["anchors"]: np.array(c["loss"], float) for c in language["cases"] if c["init"] == "different"}
+    middle = gpts["0"].shape[1] // 2
+    ends = [gpts[name][:, [0, -1]].mean(1) for name in ("0", "heavy")]
+    gaps = [gpts[name][:, middle] - end for name, end in zip(("0", "heavy"), ends, strict=True)]
+    gpt = [format_mean_std((float(x.mean()), float(x.std(ddof=1))), 3) for x in (*gaps, *ends)]
+    lines = [
+        ["CIFAR-10 at 16x16 (6,000 images), ViT 6x96: 15 % of each unit, N(0, 0.2²)", str(len(anchored)), *vit],
+        ["sentences of SUBJ as characters, GPT 2x32, nats a token: *heavy anchors*", str(len(gpts["heavy"])), *gpt],
+    ]
+    heads = ["data, network: anchors", "pairs", "loss barrier, no anchors", "anchors", "ends, no anchors", "anchors"]
+    return markdown(heads, lines)
 
 
 def many(multi_fusion: Result, clients: Result) -> str:

@@ -7,6 +7,7 @@ TABLES: Tables = {
     "programs": ((), summary.programs),
     "brief": (("digits_lmc.json", "figure2.json", "figure5.json", "anchors.json"), summary.brief),
     "many": (("multi_fusion.json", "federated.json"), summary.many),
+    "transformers": (("record.json", "language_model.json"), summary.transformers),
     "claims": (
         (
             "figure2.json",
