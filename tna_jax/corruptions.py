@@ -108,7 +108,8 @@ def _check_range(images: Images, max_value: int) -> None:
     """Raises ValueError for values that are not in the range of pixels, or hardly are of that range."""
     if isinstance(images, jax.core.Tracer) or not np.size(images):
         return
-    low, high = float(jnp.min(images)), float(jnp.max(images))
+    with jax.ensure_compile_time_eval():  # they may be constants of a program that is traced
+        low, high = float(jnp.min(images)), float(jnp.max(images))
     if not (low >= 0 and high <= max_value):
         raise ValueError(
             f"corrupt takes images of values from 0 to max_value {max_value}, and these go from {low:g} to {high:g}: corrupt them "

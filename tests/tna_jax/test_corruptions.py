@@ -107,3 +107,8 @@ def test_floats_up_to_1_are_corrupted_as_integers_are(images):
         assert np.abs(np.asarray(scaled) * 255 - np.asarray(corrupt(KEY, images, kind, 3))).max() < 0.51
     black = jnp.zeros((1, 2, 2, 1), jnp.float32)
     assert np.array_equal(corrupt(KEY, black, "blur", 3), black)
+
+
+def test_images_may_be_constants_of_a_traced_program(images):
+    traced = jax.jit(lambda key: corrupt(key, images, "contrast", 2))(jax.random.key(0))
+    assert jnp.array_equal(traced, corrupt(jax.random.key(0), images, "contrast", 2))

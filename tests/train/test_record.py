@@ -198,6 +198,7 @@ def test_results_of_other_settings_are_not_taken_for_these(tmp_path):
     results["cases"]["mlp"]["settings"]["heavy"]["start"] = 0.2
     results["cases"]["mlp_small"]["epochs"] = 9
     results["cases"]["resnet20_small"]["recipe"] = to_json(CASES["resnet20_small"].recipe()) | {"batch_size": 64}
+    results["cases"]["vit_small"]["recipe"]["rates"][-1] = 0.5
     record.restore(results, tmp_path)
     assert not [*tmp_path.glob("*/*")]
 
