@@ -41,6 +41,8 @@ def begin() -> Iterator[None]:
 
 def stop_at_once(*_: Any) -> NoReturn:
     """Ends the process that is stopped before a program began: an exception could be lost, or printed, in whatever is imported."""
+    for number in STOPPING:  # one of them that follows (a closed terminal's comes twice) does not say it again
+        signal.signal(number, signal.SIG_IGN)
     say(f"\n{' '.join(['tna', *sys.argv[1:2]])}: stopped at once\n")
     end(INTERRUPTED)
 
