@@ -82,8 +82,10 @@ def transformers(record: Result, language: Result) -> str:
     ends = [gpts[name][:, [0, -1]].mean(1) for name in ("0", "heavy")]
     gaps = [gpts[name][:, middle] - end for name, end in zip(("0", "heavy"), ends, strict=True)]
     gpt = [format_mean_std((float(x.mean()), float(x.std(ddof=1))), 3) for x in (*gaps, *ends)]
+    recipe = case["settings"]["w_asym_start.1"]["anchors"]
+    anchors = f"{recipe['ratio'] * 100:g} % of each unit, N(0, {recipe['scale']:g}²)"
     lines = [
-        ["CIFAR-10 at 16x16 (6,000 images), ViT 6x96: 15 % of each unit, N(0, 0.2²)", str(len(anchored)), *vit],
+        [f"{case['title']}: {anchors}", str(len(anchored)), *vit],
         ["sentences of SUBJ as characters, GPT 2x32, nats a token: *heavy anchors*", str(len(gpts["heavy"])), *gpt],
     ]
     heads = ["data, network: anchors", "pairs", "loss barrier, no anchors", "anchors", "ends, no anchors", "anchors"]

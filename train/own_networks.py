@@ -66,11 +66,9 @@ def cases(example: Example, settings: dict[str, Any], full: bool) -> dict[str, A
 
 
 def committed(file: Path) -> list[dict[str, Any]]:
-    """Returns the cases of a results file, each with where it comes from and what its anchors are called; none where there is no file."""
-    if not file.exists():
-        return []
-    result = json.loads(file.read_text())
-    return [{"provenance": result["provenance"], "anchors": f"{case['ratio']:g}"} | case for case in result["cases"]]
+    """Returns the cases of a results file; none where there is no file."""
+    cases: list[dict[str, Any]] = json.loads(file.read_text())["cases"] if file.exists() else []
+    return cases
 
 
 def _case(

@@ -63,12 +63,21 @@ HEAVY = {"ratio": 0.4, "where": "kernel", "scale": 1.5}
 HEAVY_UNIT = {"kind": "per-unit", "ratio": 0.4, "scale": 1.5}
 ASYMMETRIC = {"kind": "per-unit", "ratio": 0.15, "values": "normal", "scale": 2.0}
 """W-Asym's anchors as a share of each unit's inputs, the form that any network can be given."""
+
+
+def _core(anchors: Mapping[str, Any], name: str, usual: str) -> dict[str, Row]:
+    """Returns the rows between which claims are made: `anchors` are called `usual` with the usual start, and `name` beside another."""
+    return {
+        "standard": Row("no anchors"),
+        "w_asym": Row(usual, anchors),
+        "w_asym_start.1": Row(f"{name}, start 0.1", anchors, start=0.1),
+        "heavy": Row("heavy anchors, start 0.1", HEAVY, start=0.1),
+    }
+
+
 MLP_ANCHORS = _w_asym(MLP_COUNTS, scales=MLP_SCALES)
 MLP_ROWS = {
-    "standard": Row("no anchors"),
-    "w_asym": Row("W-Asym as published", MLP_ANCHORS),
-    "w_asym_start.1": Row("W-Asym, start 0.1", MLP_ANCHORS, start=0.1),
-    "heavy": Row("heavy anchors, start 0.1", HEAVY, start=0.1),
+    **_core(MLP_ANCHORS, "W-Asym", "W-Asym as published"),
     "heavy_unit": Row("40 % of each unit, 1.5 times, start 0.1", HEAVY_UNIT, start=0.1),
     "asymmetric": Row("15 % of each unit, kappa 2, start 0.1", ASYMMETRIC, start=0.1),
     "w_asym_start0": Row("W-Asym, start 0", MLP_ANCHORS, start=0.0),
@@ -82,10 +91,7 @@ MLP_ROWS = {
 
 RESNET_ANCHORS = _w_asym(RESNET_COUNTS, 2.0)
 RESNET_ROWS = {
-    "standard": Row("no anchors"),
-    "w_asym": Row("W-Asym as published", RESNET_ANCHORS),
-    "w_asym_start.1": Row("W-Asym, start 0.1", RESNET_ANCHORS, start=0.1),
-    "heavy": Row("heavy anchors, start 0.1", HEAVY, start=0.1),
+    **_core(RESNET_ANCHORS, "W-Asym", "W-Asym as published"),
     "asymmetric": Row("15 % of each unit, kappa 2, start 0.1", ASYMMETRIC, start=0.1),
     "heavy_unit": Row("40 % of each unit, 1.5 times, start 0.1", HEAVY_UNIT, start=0.1),
     "w_asym_start.3": Row("W-Asym, start 0.3", RESNET_ANCHORS, start=0.3),
@@ -105,10 +111,7 @@ RESNET_ROWS = {
 def _like_the_resnet(anchors: Mapping[str, Any]) -> dict[str, Row]:
     """Returns the rows of a convolutional network to which W-Asym's form is carried over."""
     return {
-        "standard": Row("no anchors"),
-        "w_asym": Row("W-Asym's form", anchors),
-        "w_asym_start.1": Row("W-Asym's form, start 0.1", anchors, start=0.1),
-        "heavy": Row("heavy anchors, start 0.1", HEAVY, start=0.1),
+        **_core(anchors, "W-Asym's form", "W-Asym's form"),
         "heavy_unit": Row("40 % of each unit, 1.5 times, start 0.1", HEAVY_UNIT, start=0.1),
         "half_start.1": Row("half of its kappa, start 0.1", {**anchors, "scale": anchors["scale"] / 2}, start=0.1),
         "standard_start.1": Row("no anchors, start 0.1 (control)", start=0.1),
