@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer, PyTree, Shaped
+from jaxtyping import Array, Float, Inexact, Integer, PyTree, Shaped
 
 from tna_jax import sharding, trees
 
@@ -108,7 +108,7 @@ def mixture(
     return jax.tree.map(mix, members)
 
 
-def _weighted(leaves: Float[Array, " M *shape"], weights: Float[Array, " M"]) -> Float[Array, "*shape"]:
+def _weighted(leaves: Inexact[Array, " M *shape"], weights: Float[Array, " M"]) -> Inexact[Array, "*shape"]:
     """Sums (M, ...) by (M,) to (...): products summed, not multiplied as matrices, which accelerators do in less than float32."""
     return _summed(leaves, weights.astype(jnp.finfo(_wide(leaves)).dtype))
 
